@@ -1,0 +1,24 @@
+//! The words and the rules of Faultline, without I/O and without an async runtime.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`id`] | every identifier as a newtype, validated where it is made |
+//! | [`clock`] | the injected clock; nothing else in the workspace asks the system for the time |
+//! | [`environment`] | intent, states and transitions of an environment; the pure [`environment::plan`] |
+//! | [`lab`] | what a `lab.yaml` says: needs, hints, checks, score |
+//! | [`limits`] | what an environment may use, and admission of one more |
+//! | [`authz`] | who is asking, and the proofs a handler needs before it may act |
+//! | [`progress`] | staged progress of long work |
+//! | [`score`] | what a solved lab is worth |
+
+pub mod authz;
+pub mod clock;
+pub mod environment;
+pub mod id;
+pub mod lab;
+pub mod limits;
+pub mod progress;
+pub mod score;
+
+pub use clock::Clock;
+pub use id::{AttemptId, EnvironmentId, LabSlug, NodeName, PersonId};

@@ -1,0 +1,1 @@
+//! The SSH gateway: the trust boundary between people and environments.

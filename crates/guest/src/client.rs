@@ -1,0 +1,267 @@
+//! What the host does with one substream of the guest link: a function per request.
+//!
+//! Every function takes a fresh stream, as `Provider::open(…, Target::Guest)` gives it, and uses it up.
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+
+use crate::wire::{
+    Exec, FileStat, Frame, Refresh, Reply, Request, Response, Terminal, read_header, write_header,
+};
+
+/// Why a request to the guest was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The link broke.
+    #[error("the guest link broke")]
+    Io(#[from] io::Error),
+    /// The guest said no.
+    #[error("the guest refused: {0}")]
+    Refused(String),
+    /// The guest answered something else than what was asked.
+    #[error("the guest answered out of turn")]
+    Protocol,
+    /// No answer came in time.
+    #[error("the guest did not answer within {} seconds", .0.as_secs())]
+    Silent(Duration),
+}
+
+/// Result of a request to the guest.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A byte stream both ways.
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+
+/// How long the guest may take to answer a request, on a loaded machine under emulation.
+const ANSWER: Duration = Duration::from_secs(60);
+
+async fn ask(stream: &mut impl Duplex, request: &Request) -> Result<Reply> {
+    let answer = async {
+        write_header(stream, request).await?;
+        match read_header(stream).await? {
+            Response::Ok(reply) => Ok(reply),
+            Response::Error(reason) => Err(Error::Refused(reason)),
+        }
+    };
+    tokio::time::timeout(ANSWER, answer)
+        .await
+        .map_err(|_| Error::Silent(ANSWER))?
+}
+
+async fn ask_done(stream: &mut impl Duplex, request: &Request) -> Result<()> {
+    match ask(stream, request).await? {
+        Reply::Done => Ok(()),
+        _ => Err(Error::Protocol),
+    }
+}
+
+/// Is the helper there? Gives the seconds since the guest's boot.
+pub async fn ping(mut stream: impl Duplex) -> Result<u64> {
+    match ask(&mut stream, &Request::Ping).await? {
+        Reply::Pong { uptime_seconds, .. } => Ok(uptime_seconds),
+        _ => Err(Error::Protocol),
+    }
+}
+
+/// Makes a clone a machine of its own.
+pub async fn refresh(mut stream: impl Duplex, refresh: Refresh) -> Result<()> {
+    ask_done(&mut stream, &Request::Refresh(refresh)).await
+}
+
+/// Lets the holders of these keys log in by the guest's own sshd.
+pub async fn authorize(mut stream: impl Duplex, keys: Vec<String>) -> Result<()> {
+    ask_done(&mut stream, &Request::Authorize { keys }).await
+}
+
+/// Prints a line into every terminal.
+pub async fn announce(mut stream: impl Duplex, text: &str) -> Result<()> {
+    ask_done(
+        &mut stream,
+        &Request::Announce {
+            text: text.to_owned(),
+        },
+    )
+    .await
+}
+
+/// The terminals that exist.
+pub async fn terminals(mut stream: impl Duplex) -> Result<Vec<String>> {
+    match ask(&mut stream, &Request::Terminals).await? {
+        Reply::Terminals { ids } => Ok(ids),
+        _ => Err(Error::Protocol),
+    }
+}
+
+/// Ends a terminal.
+pub async fn close_terminal(mut stream: impl Duplex, id: &str) -> Result<()> {
+    ask_done(&mut stream, &Request::CloseTerminal { id: id.to_owned() }).await
+}
+
+/// Looks at a file.
+pub async fn stat(mut stream: impl Duplex, path: &str) -> Result<Option<FileStat>> {
+    match ask(
+        &mut stream,
+        &Request::Stat {
+            path: path.to_owned(),
+        },
+    )
+    .await?
+    {
+        Reply::Stat { file } => Ok(file),
+        _ => Err(Error::Protocol),
+    }
+}
+
+/// Reads a file's first `max` bytes.
+pub async fn read_file(mut stream: impl Duplex, path: &str, max: u64) -> Result<Vec<u8>> {
+    ask_done(
+        &mut stream,
+        &Request::ReadFile {
+            path: path.to_owned(),
+            max,
+        },
+    )
+    .await?;
+    let mut content = Vec::new();
+    stream.take(max).read_to_end(&mut content).await?;
+    Ok(content)
+}
+
+/// Writes a file, whole or not at all.
+pub async fn write_file(
+    mut stream: impl Duplex,
+    path: &str,
+    mode: u32,
+    content: &[u8],
+) -> Result<()> {
+    ask_done(
+        &mut stream,
+        &Request::WriteFile {
+            path: path.to_owned(),
+            mode,
+        },
+    )
+    .await?;
+    stream.write_all(content).await?;
+    stream.shutdown().await?;
+    match read_header(&mut stream).await? {
+        Response::Ok(Reply::Done) => Ok(()),
+        Response::Ok(_) => Err(Error::Protocol),
+        Response::Error(reason) => Err(Error::Refused(reason)),
+    }
+}
+
+/// Connects to an address from inside the guest; the stream then carries its bytes.
+pub async fn forward<S: Duplex>(mut stream: S, host: &str, port: u16) -> Result<S> {
+    ask_done(
+        &mut stream,
+        &Request::Forward {
+            host: host.to_owned(),
+            port,
+        },
+    )
+    .await?;
+    Ok(stream)
+}
+
+/// A program or a terminal under way.
+#[derive(Debug)]
+pub struct Session<S> {
+    /// What the guest sends.
+    pub output: Output<S>,
+    /// What the host sends.
+    pub input: Input<S>,
+}
+
+/// What the guest sends: `Stdout`, `Stderr`, `Exit`.
+#[derive(Debug)]
+pub struct Output<S>(ReadHalf<S>);
+
+/// What the host sends: `Stdin`, `StdinEnd`, `Resize`, `Signal`.
+#[derive(Debug)]
+pub struct Input<S>(WriteHalf<S>);
+
+impl<S: Duplex> Output<S> {
+    /// The next frame; nothing at the end.
+    pub async fn next(&mut self) -> Result<Option<Frame>> {
+        Ok(Frame::read(&mut self.0).await?)
+    }
+}
+
+impl<S: Duplex> Input<S> {
+    /// Sends a frame.
+    pub async fn send(&mut self, frame: Frame) -> Result<()> {
+        Ok(frame.write(&mut self.0).await?)
+    }
+
+    /// Sends standard input of any length.
+    pub async fn stdin(&mut self, bytes: Bytes) -> Result<()> {
+        for chunk in Frame::chunks(&bytes) {
+            self.send(Frame::Stdin(chunk)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs a program.
+pub async fn exec<S: Duplex>(mut stream: S, exec: Exec) -> Result<Session<S>> {
+    match ask(&mut stream, &Request::Exec(exec)).await? {
+        Reply::Started { .. } => Ok(session(stream)),
+        _ => Err(Error::Protocol),
+    }
+}
+
+/// Attaches to a terminal. The flag is true when it was made.
+pub async fn terminal<S: Duplex>(mut stream: S, terminal: Terminal) -> Result<(Session<S>, bool)> {
+    match ask(&mut stream, &Request::Terminal(terminal)).await? {
+        Reply::Attached { new } => Ok((session(stream), new)),
+        _ => Err(Error::Protocol),
+    }
+}
+
+fn session<S: Duplex>(stream: S) -> Session<S> {
+    let (read, write) = tokio::io::split(stream);
+    Session {
+        output: Output(read),
+        input: Input(write),
+    }
+}
+
+/// What a finished program left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Exit code; 128 + the signal's number, 124 after the time limit.
+    pub code: i32,
+    /// Standard output, up to the bound.
+    pub stdout: Vec<u8>,
+    /// Standard error, up to the bound.
+    pub stderr: Vec<u8>,
+}
+
+/// Runs a program to its end with nothing on its standard input, keeping at most `bound` bytes of each output.
+pub async fn run(stream: impl Duplex, request: Exec, bound: usize) -> Result<Finished> {
+    let mut session = exec(stream, request).await?;
+    session.input.send(Frame::StdinEnd).await?;
+    let mut finished = Finished {
+        code: -1,
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+    };
+    loop {
+        let (kept, bytes) = match session.output.next().await? {
+            Some(Frame::Stdout(bytes)) => (&mut finished.stdout, bytes),
+            Some(Frame::Stderr(bytes)) => (&mut finished.stderr, bytes),
+            Some(Frame::Exit(code)) => {
+                finished.code = code;
+                return Ok(finished);
+            }
+            Some(_) => return Err(Error::Protocol),
+            None => return Err(Error::Io(io::ErrorKind::UnexpectedEof.into())),
+        };
+        let room = bound.saturating_sub(kept.len()).min(bytes.len());
+        kept.extend_from_slice(bytes.get(..room).unwrap_or_default());
+    }
+}

@@ -1,0 +1,303 @@
+//! The handshake and the multiplexer.
+//!
+//! A virtio-serial port has no connections: bytes written while the other side is away are lost, and the port's
+//! state is frozen with the template. So the host says hello with a fresh nonce again and again until the guest
+//! answers with the same nonce; only then do both start a new yamux session. Whatever was in flight is skipped
+//! while looking for the hello.
+
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::future::poll_fn;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::{mpsc, oneshot},
+};
+use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
+
+use crate::wire::VERSION;
+
+/// A substream of the link.
+pub type Substream = Compat<yamux::Stream>;
+
+const HELLO: &[u8] = b"\nFAULTLINE-HELLO ";
+const READY: &[u8] = b"\nFAULTLINE-READY ";
+/// Nonce (16 hex digits), a space, the version (8 hex digits), a newline.
+const TAIL: usize = 26;
+/// How often the host repeats its hello.
+const REPEAT: Duration = Duration::from_millis(50);
+/// The most substreams at once. Beyond it the peer's are reset.
+pub const MAX_STREAMS: usize = 128;
+
+fn config() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(MAX_STREAMS);
+    config.set_max_connection_receive_window(Some(MAX_STREAMS * 256 * 1024));
+    config.set_read_after_close(true);
+    config
+}
+
+fn message(word: &[u8], nonce: u64, version: u32) -> Vec<u8> {
+    let mut bytes = word.to_vec();
+    bytes.extend_from_slice(format!("{nonce:016x} {version:08x}\n").as_bytes());
+    bytes
+}
+
+/// Reads until `word` and its tail have gone by; gives nonce and version. Skips everything else. Only what
+/// belongs to the message is read, never a byte beyond it.
+async fn find(from: &mut (impl AsyncRead + Unpin), word: &[u8]) -> io::Result<(u64, u32)> {
+    let mut seen: VecDeque<u8> = VecDeque::with_capacity(word.len());
+    loop {
+        let byte = from.read_u8().await?;
+        if seen.len() == word.len() {
+            seen.pop_front();
+        }
+        seen.push_back(byte);
+        if !seen.iter().eq(word.iter()) {
+            continue;
+        }
+        let mut tail = [0; TAIL];
+        from.read_exact(&mut tail).await?;
+        seen.clear();
+        let parsed = std::str::from_utf8(&tail).ok().and_then(|text| {
+            let (nonce, version) = text.strip_suffix('\n')?.split_once(' ')?;
+            Some((
+                u64::from_str_radix(nonce, 16).ok()?,
+                u32::from_str_radix(version, 16).ok()?,
+            ))
+        });
+        if let Some(found) = parsed {
+            return Ok(found);
+        }
+    }
+}
+
+/// Why the host's side has no link.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The port broke.
+    #[error("the port of the guest link broke")]
+    Io(#[from] io::Error),
+    /// The guest's helper speaks another version.
+    #[error(
+        "the guest's helper speaks version {theirs} of the link and this program {VERSION}; the image must be built again"
+    )]
+    Version {
+        /// The guest's version.
+        theirs: u32,
+    },
+    /// The link has ended.
+    #[error("the guest link is lost")]
+    Lost,
+}
+
+/// The host's side of a link: cheap to clone, opens substreams.
+#[derive(Debug, Clone)]
+pub struct Link {
+    open: mpsc::Sender<oneshot::Sender<Substream>>,
+}
+
+impl Link {
+    /// Says hello until the guest answers, then starts the multiplexer. Cancel-safe; bound it with a timeout.
+    /// `nonce` must be fresh. The returned future is the link's engine: it ends when the link does and must be polled for anything to
+    /// move.
+    pub async fn connect<S>(
+        mut port: S,
+        nonce: u64,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<S>), Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        loop {
+            port.write_all(&message(HELLO, nonce, VERSION)).await?;
+            port.flush().await?;
+            let answer = async {
+                loop {
+                    let (theirs, version) = find(&mut port, READY).await?;
+                    if theirs == nonce {
+                        return Ok::<_, io::Error>(version);
+                    }
+                }
+            };
+            // A timeout may fall inside an answer; the guest answers each hello, so the next one is whole.
+            if let Ok(version) = tokio::time::timeout(REPEAT, answer).await {
+                let theirs = version?;
+                if theirs != VERSION {
+                    return Err(Error::Version { theirs });
+                }
+                break;
+            }
+        }
+        // The guest starts its session after the first byte that is no hello.
+        port.write_all(&[GO]).await?;
+        port.flush().await?;
+        let (open, requests) = mpsc::channel(MAX_STREAMS);
+        let engine = host_engine(
+            yamux::Connection::new(SkipReady::new(port).compat(), config(), yamux::Mode::Client),
+            requests,
+        );
+        Ok((Self { open }, engine))
+    }
+
+    /// Opens a substream.
+    pub async fn open(&self) -> Result<Substream, Error> {
+        let (give, take) = oneshot::channel();
+        self.open.send(give).await.map_err(|_| Error::Lost)?;
+        take.await.map_err(|_| Error::Lost)
+    }
+
+    /// True once the link has ended.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.open.is_closed()
+    }
+}
+
+/// Separates the hellos from the multiplexer's bytes.
+const GO: u8 = 0x06;
+
+/// Answers to repeated hellos may still arrive behind the one that was taken; they end at the guest's own [`GO`].
+struct SkipReady<S> {
+    inner: S,
+    skipping: bool,
+}
+
+impl<S> SkipReady<S> {
+    const fn new(inner: S) -> Self {
+        Self {
+            inner,
+            skipping: true,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for SkipReady<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.skipping {
+            let mut byte = [0u8; 1];
+            let mut one = tokio::io::ReadBuf::new(&mut byte);
+            match Pin::new(&mut self.inner).poll_read(cx, &mut one) {
+                Poll::Ready(Ok(())) if one.filled().is_empty() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {
+                    if one.filled() == [GO] {
+                        self.skipping = false;
+                    }
+                }
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for SkipReady<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+async fn host_engine<S>(
+    mut connection: yamux::Connection<S>,
+    mut requests: mpsc::Receiver<oneshot::Sender<Substream>>,
+) where
+    S: futures::AsyncRead + futures::AsyncWrite + Unpin,
+{
+    let mut waiting: Option<oneshot::Sender<Substream>> = None;
+    let mut no_more = false;
+    poll_fn(|cx| {
+        loop {
+            if waiting.is_none() && !no_more {
+                match requests.poll_recv(cx) {
+                    Poll::Ready(Some(give)) => waiting = Some(give),
+                    Poll::Ready(None) => no_more = true,
+                    Poll::Pending => {}
+                }
+            }
+            if waiting.is_some() {
+                match connection.poll_new_outbound(cx) {
+                    Poll::Ready(Ok(stream)) => {
+                        if let Some(give) = waiting.take() {
+                            let _ = give.send(stream.compat());
+                        }
+                        continue;
+                    }
+                    Poll::Ready(Err(e)) => {
+                        tracing::debug!(error = %e, "guest link ended");
+                        return Poll::Ready(());
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            match connection.poll_next_inbound(cx) {
+                // The guest never opens a substream: a hostile one's are dropped, which resets them.
+                Poll::Ready(Some(Ok(stream))) => drop(stream),
+                Poll::Ready(Some(Err(e))) => {
+                    tracing::debug!(error = %e, "guest link ended");
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending if no_more && waiting.is_none() => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
+}
+
+/// The guest's side: waits for hellos and serves one session after the other until the port fails. `serve` is
+/// called for each substream and must not block.
+pub async fn serve<S>(port: &mut S, mut serve: impl FnMut(Substream)) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        let (nonce, _) = find(port, HELLO).await?;
+        port.write_all(&message(READY, nonce, VERSION)).await?;
+        port.flush().await?;
+        // Either another hello (the host has not seen the answer, or a new host came) or GO.
+        loop {
+            let byte = port.read_u8().await?;
+            if byte == GO {
+                break;
+            }
+            let (nonce, _) = find_rest(port, byte).await?;
+            port.write_all(&message(READY, nonce, VERSION)).await?;
+            port.flush().await?;
+        }
+        port.write_all(&[GO]).await?;
+        let mut connection =
+            yamux::Connection::new((&mut *port).compat(), config(), yamux::Mode::Server);
+        while let Some(stream) = poll_fn(|cx| connection.poll_next_inbound(cx)).await {
+            match stream {
+                Ok(stream) => serve(stream.compat()),
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+async fn find_rest(from: &mut (impl AsyncRead + Unpin), first: u8) -> io::Result<(u64, u32)> {
+    let head = [first];
+    let mut chained = head.as_slice().chain(from);
+    find(&mut chained, HELLO).await
+}

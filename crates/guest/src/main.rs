@@ -1,0 +1,3 @@
+//! The helper inside a guest.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Lab folders: loading, linting, schema, the evaluation of checks, and proofs.

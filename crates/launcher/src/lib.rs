@@ -1,0 +1,1 @@
+//! The VMs of one environment: network namespace, QEMU, QMP, snapshot and clone, guest link, stream server.

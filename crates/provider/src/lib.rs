@@ -1,0 +1,150 @@
+//! What a tenancy provider is.
+//!
+//! | module | holds |
+//! |---|---|
+//! | this one | the [`Provider`] trait and its words |
+//! | [`fake`] | a provider without machines, for load and fault tests: it has latency, fails on demand, loses nodes |
+//! | [`conformance`] | the suite that every provider passes, the fake included |
+//! | [`local`] | VMs of this machine |
+
+pub mod conformance;
+pub mod fake;
+pub mod local;
+
+use async_trait::async_trait;
+pub use faultline_domain::environment::Observed;
+use faultline_domain::{EnvironmentId, NodeName, lab::Egress, limits::Limits, progress::Progress};
+pub use faultline_guest::client::Duplex;
+use serde::{Deserialize, Serialize};
+
+/// A byte stream to or from a tenant.
+pub type Stream = Box<dyn Duplex>;
+
+/// Where a stream leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// A TCP port of the node, reached from outside it.
+    Port(u16),
+    /// The node's serial console: raw bytes, shared by all who hold one.
+    Console,
+    /// A fresh substream of the guest link: speak [`faultline_guest::client`] on it.
+    Guest,
+}
+
+/// An environment to be made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Its id.
+    pub id: EnvironmentId,
+    /// The image's name.
+    pub image: String,
+    /// Its nodes.
+    pub nodes: Vec<NodeName>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Where its nodes may connect to.
+    pub egress: Vec<Egress>,
+}
+
+/// Whether environments of an image can be made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "readiness", rename_all = "snake_case")]
+pub enum Readiness {
+    /// Now.
+    Ready,
+    /// Later: it is being built.
+    Preparing {
+        /// Part that is done, from 0 to 1.
+        fraction: f64,
+        /// What is happening, for people.
+        text: String,
+    },
+    /// Not, for this reason.
+    Unavailable {
+        /// Why and what to do, for people.
+        reason: String,
+    },
+}
+
+/// What an environment uses now.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Memory of its processes that is private to it, in bytes.
+    pub private_bytes: u64,
+    /// CPU time used so far, in milliseconds.
+    pub cpu_millis: u64,
+    /// Disk that its overlays take, in bytes.
+    pub disk_bytes: u64,
+}
+
+/// Why a provider did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such environment or node.
+    #[error("there is no such environment or node")]
+    NotFound,
+    /// It can't be done in the state that the environment is in.
+    #[error("the environment is {0}")]
+    WrongState(&'static str),
+    /// A stage of the work failed.
+    #[error("{stage}: {reason}")]
+    Failed {
+        /// The stage, a stable word.
+        stage: String,
+        /// Why and what to do, for people.
+        reason: String,
+    },
+    /// Nothing answers at the other end of the stream.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl Error {
+    /// A failure in a stage.
+    pub fn failed(stage: impl Into<String>, reason: impl std::fmt::Display) -> Self {
+        Self::Failed {
+            stage: stage.into(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// Result of a provider's work.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A kind of tenancy.
+///
+/// The reconciler calls `create` … `destroy`, one at a time for each environment; `open` and `usage` are called
+/// by anybody at any time. Every method may be cancelled by dropping it: what it had begun is then found by
+/// `list` as [`Observed::Broken`] and freed by `destroy`.
+#[async_trait]
+pub trait Provider: Send + Sync + std::fmt::Debug {
+    /// A stable word: `local`, `fake`.
+    fn name(&self) -> &'static str;
+
+    /// Can environments of this image be made? Quick; does no work.
+    async fn readiness(&self, image: &str) -> Readiness;
+
+    /// Makes an environment that runs, refreshed and not yet broken: randomness, clock, machine-id and host keys
+    /// are its own, and its guest link answers. Reports stages. Refused with `WrongState` when it exists.
+    async fn create(&self, spec: &Spec, progress: &Progress) -> Result<()>;
+
+    /// All environments of which anything exists, made by this process or an earlier one.
+    async fn list(&self) -> Result<Vec<(EnvironmentId, Observed)>>;
+
+    /// Freezes all nodes. Idempotent.
+    async fn pause(&self, id: &EnvironmentId) -> Result<()>;
+
+    /// Continues all nodes, their clocks stepped. Idempotent.
+    async fn resume(&self, id: &EnvironmentId) -> Result<()>;
+
+    /// Frees everything of an environment. Idempotent: succeeds when nothing exists.
+    async fn destroy(&self, id: &EnvironmentId) -> Result<()>;
+
+    /// Opens a stream to a node.
+    async fn open(&self, id: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream>;
+
+    /// What it uses now.
+    async fn usage(&self, id: &EnvironmentId) -> Result<Usage>;
+}
