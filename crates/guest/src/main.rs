@@ -1,3 +1,126 @@
-//! The helper inside a guest.
+//! The helper inside a guest. It owns the virtio-serial port and serves one request per substream.
+//!
+//! ```text
+//! faultline-guest                     serve the port (how its systemd unit starts it)
+//! faultline-guest trusted -- PROGRAM  run a program with the pristine image's own tools
+//! ```
+//!
+//! One thread and a few megabytes: sixty of these run on one host. Whatever happens to one substream (a program
+//! that dies, a peer that stalls) stays in that substream; whatever happens to the port starts the link afresh.
 
-fn main() {}
+mod exec;
+mod files;
+mod port;
+mod refresh;
+mod spawn;
+mod terminal;
+mod trusted;
+
+use std::{io, process::ExitCode, rc::Rc, time::Duration};
+
+use faultline_guest::{
+    link::{self, Substream},
+    wire::{Reply, Request, Response, VERSION, read_header, write_header},
+};
+
+const PORT: &str = "/dev/virtio-ports/faultline.0";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_deref().and_then(|a| a.to_str()) {
+        None => {}
+        Some("trusted") => {
+            let rest: Vec<_> = args.skip_while(|a| a == "--").collect();
+            eprintln!("faultline-guest: {}", trusted::run(&rest));
+            return ExitCode::from(126);
+        }
+        Some(other) => {
+            eprintln!("faultline-guest: unknown word {other:?}; without arguments it serves the guest link");
+            return ExitCode::from(2);
+        }
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("faultline-guest: no runtime: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let port = std::env::var("FAULTLINE_PORT").unwrap_or_else(|_| PORT.to_owned());
+    tokio::task::LocalSet::new().block_on(&runtime, serve(&port))
+}
+
+/// Serves the port for ever; gives up only when there is none, so that systemd says so.
+async fn serve(path: &str) -> ExitCode {
+    let terminals = Rc::new(terminal::Terminals::default());
+    let port = match port::open(path) {
+        Ok(port) => port,
+        Err(e) => {
+            eprintln!("faultline-guest: cannot open {path}: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    loop {
+        port::wait_for_host(&port).await;
+        let session = match port::Port::new(&port) {
+            Ok(mut session) => {
+                link::serve(&mut session, |stream| {
+                    let terminals = Rc::clone(&terminals);
+                    tokio::task::spawn_local(async move {
+                        if let Err(e) = answer(stream, &terminals).await {
+                            eprintln!("faultline-guest: a substream ended: {e}");
+                        }
+                    });
+                })
+                .await
+            }
+            Err(e) => Err(e),
+        };
+        // The host went away, or a clone was made; both start afresh.
+        if let Err(e) = session
+            && e.kind() != io::ErrorKind::UnexpectedEof
+        {
+            eprintln!("faultline-guest: the link ended: {e}");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn answer(mut stream: Substream, terminals: &Rc<terminal::Terminals>) -> io::Result<()> {
+    let request: Request = read_header(&mut stream).await?;
+    let done = |result: io::Result<()>| result.map(|()| Reply::Done);
+    let reply = match request {
+        Request::Ping => pong(),
+        Request::Refresh(order) => done(refresh::refresh(&order).await),
+        Request::Authorize { keys } => done(refresh::authorize(&keys)),
+        Request::Exec(order) => return exec::serve(stream, order).await,
+        Request::Terminal(order) => return terminals.attach(stream, order).await,
+        Request::Terminals => Ok(Reply::Terminals { ids: terminals.ids() }),
+        Request::CloseTerminal { id } => done(terminals.close(&id)),
+        Request::Announce { text } => {
+            terminals.announce(&text);
+            Ok(Reply::Done)
+        }
+        Request::Stat { path } => files::stat(&path).map(|file| Reply::Stat { file }),
+        Request::ReadFile { path, max } => return files::read(stream, &path, max).await,
+        Request::WriteFile { path, mode } => return files::write(stream, &path, mode).await,
+        Request::Forward { host, port } => return files::forward(stream, &host, port).await,
+    };
+    respond(&mut stream, reply).await
+}
+
+/// Answers a request: the reply, or why not.
+async fn respond(stream: &mut Substream, reply: io::Result<Reply>) -> io::Result<()> {
+    let response = match reply {
+        Ok(reply) => Response::Ok(reply),
+        Err(e) => Response::Error(e.to_string()),
+    };
+    write_header(stream, &response).await
+}
+
+fn pong() -> io::Result<Reply> {
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    let uptime = std::fs::read_to_string("/proc/uptime")?;
+    let uptime_seconds = uptime.split('.').next().and_then(|s| s.parse().ok()).unwrap_or(0);
+    Ok(Reply::Pong { version: VERSION, boot_id, uptime_seconds })
+}

@@ -1,0 +1,86 @@
+//! The virtio-serial port as an asynchronous stream.
+//!
+//! While no host is connected the port reports a hang-up and reads give nothing at once, so [`wait_for_host`]
+//! looks every 20 ms; while one is connected epoll does the waiting and an idle link costs nothing.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{Mode, OFlags},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
+
+/// Opens the port. The kernel lets one process hold it, so nobody else in the guest can speak for the helper
+/// while it runs.
+pub fn open(path: &str) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Returns once a host is connected.
+pub async fn wait_for_host(port: &OwnedFd) {
+    loop {
+        let mut fds = [PollFd::new(port, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if poll(&mut fds, Some(&now)).is_ok() && !fds.iter().any(|fd| fd.revents().contains(PollFlags::HUP)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// One session's view of a non-blocking descriptor.
+pub struct Port(AsyncFd<OwnedFd>);
+
+impl Port {
+    /// Registers the descriptor anew: a hang-up sticks to a registration.
+    pub fn new(port: &OwnedFd) -> io::Result<Self> {
+        // SAFETY: an OwnedFd keeps its descriptor open and unchanged while the registration lives.
+        Ok(Self(unsafe { AsyncFd::register(port.try_clone()?) }?))
+    }
+}
+
+impl AsyncRead for Port {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut guard = ready!(self.0.poll_read_ready(cx))?;
+            let free = buf.initialize_unfilled();
+            match guard.try_io(|fd| Ok(rustix::io::read(fd, &mut *free)?)) {
+                Ok(Ok(n)) => {
+                    buf.advance(n);
+                    return Poll::Ready(Ok(()));
+                }
+                // A pty's master says so when the last holder of the other side has gone.
+                Ok(Err(e)) if e.raw_os_error() == Some(libc::EIO) => return Poll::Ready(Ok(())),
+                Ok(Err(e)) => return Poll::Ready(Err(e)),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Port {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.0.poll_write_ready(cx))?;
+            match guard.try_io(|fd| Ok(rustix::io::write(fd, bytes)?)) {
+                Ok(result) => return Poll::Ready(result),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

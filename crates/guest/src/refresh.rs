@@ -1,0 +1,110 @@
+//! Making a clone a machine of its own.
+//!
+//! Clones of a template share its random pool, clock, machine-id and host keys. Order matters: randomness first,
+//! since everything after it may draw from it.
+
+use std::{fs, io, os::unix::fs::PermissionsExt};
+
+use faultline_guest::wire::Refresh;
+use rustix::time::{ClockId, Timespec, clock_settime};
+
+/// `_IOW('R', 3, int[2])`: mix bytes in and count them as entropy. See random(4).
+const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+/// `_IO('R', 7)`: draw the generator's key anew from the pool.
+const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+
+#[repr(C)]
+struct PoolInfo {
+    entropy_count: libc::c_int,
+    buf_size: libc::c_int,
+    buf: [u8; 64],
+}
+
+fn invalid(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+fn is_hex(text: &str, len: usize) -> bool {
+    text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Carries out an order; checks it whole before it changes anything.
+pub async fn refresh(order: &Refresh) -> io::Result<()> {
+    let mut seed = [0u8; 64];
+    if !is_hex(&order.seed, 128) {
+        return Err(invalid("the seed must be 128 hex digits"));
+    }
+    for (byte, i) in seed.iter_mut().zip((0..).step_by(2)) {
+        let digits = order.seed.get(i..i + 2).ok_or_else(|| invalid("the seed is short"))?;
+        *byte = u8::from_str_radix(digits, 16).map_err(|_| invalid("the seed must be hex"))?;
+    }
+    if !is_hex(&order.machine_id, 32) {
+        return Err(invalid("the machine-id must be 32 hex digits"));
+    }
+    if order.hostname.is_empty()
+        || order.hostname.len() > 63
+        || !order.hostname.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    {
+        return Err(invalid("the host name must be a DNS label"));
+    }
+    reseed(seed)?;
+    clock_settime(
+        ClockId::Realtime,
+        Timespec {
+            tv_sec: order.unix_nanos.div_euclid(1_000_000_000),
+            tv_nsec: order.unix_nanos.rem_euclid(1_000_000_000),
+        },
+    )?;
+    fs::write("/etc/machine-id", format!("{}\n", order.machine_id.to_ascii_lowercase()))?;
+    fs::write("/etc/hostname", format!("{}\n", order.hostname))?;
+    rustix::system::sethostname(order.hostname.as_bytes())?;
+    host_keys().await
+}
+
+fn reseed(seed: [u8; 64]) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let random = fs::OpenOptions::new().read(true).write(true).open("/dev/urandom")?;
+    let info = PoolInfo { entropy_count: 512, buf_size: 64, buf: seed };
+    // SAFETY: RNDADDENTROPY reads a `struct rand_pool_info` of the size it states; RNDRESEEDCRNG takes nothing.
+    let ok = unsafe {
+        libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const info) == 0
+            && libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) == 0
+    };
+    if ok { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// New ed25519 host key; the guest's sshd is started per connection and reads it then.
+async fn host_keys() -> io::Result<()> {
+    const KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
+    if !fs::exists("/usr/bin/ssh-keygen")? {
+        return Ok(());
+    }
+    for entry in fs::read_dir("/etc/ssh")?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with("ssh_host_") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    let made = tokio::process::Command::new("/usr/bin/ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", KEY])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .await?;
+    if made.status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("ssh-keygen: {}", String::from_utf8_lossy(&made.stderr).trim())))
+    }
+}
+
+/// Replaces root's authorized keys.
+pub fn authorize(keys: &[String]) -> io::Result<()> {
+    if keys.iter().any(|key| key.contains(['\n', '\r', '\0']) || key.len() > 16 * 1024) {
+        return Err(invalid("a key is one line of at most 16 KiB"));
+    }
+    fs::create_dir_all("/root/.ssh")?;
+    fs::set_permissions("/root/.ssh", fs::Permissions::from_mode(0o700))?;
+    let mut text = keys.join("\n");
+    text.push('\n');
+    fs::write("/root/.ssh/authorized_keys", text)?;
+    fs::set_permissions("/root/.ssh/authorized_keys", fs::Permissions::from_mode(0o600))
+}

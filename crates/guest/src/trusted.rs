@@ -1,0 +1,136 @@
+//! Running a program with the pristine image's own tools.
+//!
+//! The image as it was built is attached a second time, read-only for the device itself, so not even root in the
+//! guest can change it. In a mount namespace of its own the program gets a root folder in which `/usr` (and so
+//! `/bin`, `/lib`, the dynamic linker) and the linker's cache come from that disk, and everything else is the
+//! guest's. A student who replaces `systemctl`, `ls`, a library or `ld.so.preload` fools nothing that runs here.
+
+use std::{
+    ffi::{CString, OsStr, OsString},
+    fs, io,
+    os::unix::{fs::symlink, process::CommandExt},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change};
+
+/// The serial number of the pristine disk's device.
+const SERIAL: &str = "faultline-base";
+const STAGE: &str = "/run/faultline-check";
+/// What comes from the pristine image, by its name in the root folder.
+const FROM_IMAGE: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+
+/// Becomes the program; returns only why not.
+pub fn run(argv: &[OsString]) -> io::Error {
+    let Some((program, args)) = argv.split_first() else {
+        return io::Error::new(io::ErrorKind::InvalidInput, "trusted: which program?");
+    };
+    match enter() {
+        Ok(()) => Command::new(program).args(args).env("FAULTLINE_GUEST_USR", "/.guest-usr").exec(),
+        Err(e) => e,
+    }
+}
+
+fn at<T>(step: &str, result: rustix::io::Result<T>) -> io::Result<T> {
+    result.map_err(|e| io::Error::other(format!("trusted tools: {step}: {}", io::Error::from(e))))
+}
+
+fn enter() -> io::Result<()> {
+    let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let device = pristine_device()?;
+    #[expect(unsafe_code, reason = "unshare of the mount namespace, before any thread was started")]
+    // SAFETY: this process has one thread and no file descriptor table is unshared.
+    let unshared = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) };
+    at("unshare", unshared)?;
+    at("private", mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC))?;
+    fs::create_dir_all(STAGE)?;
+    let options = CString::new("mode=0755,size=1m").unwrap_or_default();
+    at("stage", mount("tmpfs", STAGE, "tmpfs", MountFlags::NOSUID, options.as_c_str()))?;
+    let stage = Path::new(STAGE);
+    let (base, root) = (stage.join("base"), stage.join("root"));
+    fs::create_dir(&base)?;
+    fs::create_dir(&root)?;
+    let node = stage.join("disk");
+    at(
+        "device",
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &node,
+            rustix::fs::FileType::BlockDevice,
+            rustix::fs::Mode::RUSR,
+            device,
+        ),
+    )?;
+    let options = CString::new("noload").unwrap_or_default();
+    at("pristine disk", mount(&node, &base, "ext4", MountFlags::RDONLY, options.as_c_str()))?;
+    for name in FROM_IMAGE {
+        let (from, to) = (base.join(name), root.join(name));
+        match fs::symlink_metadata(&from) {
+            Ok(meta) if meta.is_symlink() => symlink(fs::read_link(&from)?, &to)?,
+            Ok(meta) if meta.is_dir() => {
+                fs::create_dir(&to)?;
+                at(name, mount_bind(&from, &to))?;
+            }
+            _ => {}
+        }
+    }
+    for entry in fs::read_dir("/")? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !FROM_IMAGE.iter().any(|n| OsStr::new(n) == name) {
+            mirror(&entry.path(), &root.join(&name))?;
+        }
+    }
+    let guest_usr = root.join(".guest-usr");
+    fs::create_dir(&guest_usr)?;
+    at("guest's usr", mount_bind_recursive("/usr", &guest_usr))?;
+    for (path, pristine) in [("etc/ld.so.cache", true), ("etc/alternatives", true), ("etc/ld.so.preload", false)] {
+        let over = root.join(path);
+        if over.exists() {
+            let from = if pristine { base.join(path) } else { PathBuf::from("/dev/null") };
+            at(path, mount_bind(&from, &over))?;
+        }
+    }
+    at("chroot", rustix::process::chroot(&root))?;
+    std::env::set_current_dir(&cwd).or_else(|_| std::env::set_current_dir("/"))
+}
+
+/// Makes an entry of the guest's root folder appear in the new one.
+fn mirror(from: &Path, to: &Path) -> io::Result<()> {
+    let meta = fs::symlink_metadata(from)?;
+    if meta.is_symlink() {
+        symlink(fs::read_link(from)?, to)
+    } else if meta.is_dir() {
+        fs::create_dir(to)?;
+        at("root folder", mount_bind_recursive(from, to))
+    } else {
+        fs::write(to, "")?;
+        at("root file", mount_bind(from, to))
+    }
+}
+
+/// The device number of the pristine disk, found by its serial in sysfs.
+fn pristine_device() -> io::Result<rustix::fs::Dev> {
+    for entry in fs::read_dir("/sys/block")? {
+        let folder = entry?.path();
+        if fs::read_to_string(folder.join("serial")).is_ok_and(|s| s.trim_end() == SERIAL) {
+            let numbers = fs::read_to_string(folder.join("dev"))?;
+            if let Some((major, minor)) = numbers.trim().split_once(':')
+                && let (Ok(major), Ok(minor)) = (major.parse(), minor.parse())
+            {
+                return Ok(rustix::fs::makedev(major, minor));
+            }
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, "trusted tools: the pristine disk is not attached"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn serial_fits_a_virtio_disk() {
+        assert!(super::SERIAL.len() <= 20);
+        assert!(std::ffi::OsStr::new(super::SERIAL).as_encoded_bytes().is_ascii());
+    }
+}
