@@ -1,0 +1,161 @@
+//! What is wrong with a file of a lab, and what to do about it.
+
+use serde::{Deserialize, Serialize};
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// The lab works, but somebody will stumble.
+    Warning,
+    /// The lab can't be used.
+    Error,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The file, relative to the lab's folder.
+    pub file: String,
+    /// Its line, from 1, where one can be told.
+    pub line: Option<u32>,
+    /// The column, from 1.
+    pub column: Option<u32>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do; empty where the message says it.
+    pub help: String,
+    /// The lines around, with a caret; empty without a line.
+    pub snippet: String,
+}
+
+impl Diagnostic {
+    /// An error about a whole file.
+    pub fn error(file: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            file: file.into(),
+            line: None,
+            column: None,
+            message: message.into(),
+            help: String::new(),
+            snippet: String::new(),
+        }
+    }
+
+    /// A warning about a whole file.
+    pub fn warning(file: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(file, message)
+        }
+    }
+
+    /// Says what to do.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = help.into();
+        self
+    }
+
+    /// Points at a place of the file, whose text is `source`. A line of 0 is no place.
+    #[must_use]
+    pub fn at(mut self, source: &str, line: u64, column: u64) -> Self {
+        let (Ok(line), Ok(column)) = (u32::try_from(line), u32::try_from(column)) else {
+            return self;
+        };
+        if line == 0 {
+            return self;
+        }
+        self.line = Some(line);
+        self.column = Some(column.max(1));
+        self.snippet = snippet(source, line as usize, column.max(1) as usize);
+        self
+    }
+
+    /// The finding as it is printed: message, place, snippet, help. `folder` goes before the file's name.
+    #[must_use]
+    pub fn render(&self, folder: &str) -> String {
+        let word = match self.severity {
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        let mut place = if folder.is_empty() {
+            self.file.clone()
+        } else {
+            format!("{folder}/{}", self.file)
+        };
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            place.push_str(&format!(":{line}:{column}"));
+        }
+        let mut out = format!("{word}: {}\n  --> {place}\n", self.message);
+        out.push_str(&self.snippet);
+        if !self.help.is_empty() {
+            out.push_str(&format!("  = help: {}\n", self.help));
+        }
+        out
+    }
+}
+
+const WIDTH: usize = 100;
+
+/// The line before, the line, and a caret under the column.
+fn snippet(source: &str, line: usize, column: usize) -> String {
+    let gutter = line.to_string().len();
+    let mut out = format!("{:gutter$} |\n", "");
+    let first = line.saturating_sub(1).max(1);
+    for (number, text) in source.lines().enumerate().map(|(i, t)| (i + 1, t)) {
+        if number < first {
+            continue;
+        }
+        if number > line {
+            break;
+        }
+        // A long line is shown from a little before the column.
+        let from = if number == line && column > WIDTH {
+            column - WIDTH / 2
+        } else {
+            0
+        };
+        let shown: String = text
+            .chars()
+            .skip(from)
+            .take(WIDTH)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        out.push_str(&format!("{number:>gutter$} | {shown}\n"));
+        if number == line {
+            let pad = column.saturating_sub(1).saturating_sub(from);
+            out.push_str(&format!("{:gutter$} | {:pad$}^\n", "", ""));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caret_stands_under_the_column() {
+        let text = "a: 1\nbb: two\n";
+        let shown = Diagnostic::error("lab.yaml", "not a number")
+            .help("write 2")
+            .at(text, 2, 5)
+            .render("labs/x");
+        assert_eq!(
+            shown,
+            "error: not a number\n  --> labs/x/lab.yaml:2:5\n  |\n1 | a: 1\n2 | bb: two\n  |     ^\n  = help: write 2\n"
+        );
+    }
+
+    #[test]
+    fn places_outside_the_text_do_no_harm() {
+        let d = Diagnostic::error("x", "y").at("", 9, 900);
+        assert!(d.render("").contains("x:9:900"));
+        let d = Diagnostic::error("x", "y").at("z", 0, 0);
+        assert_eq!(d.line, None);
+    }
+}

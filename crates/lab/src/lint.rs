@@ -1,0 +1,285 @@
+//! The rules of a lab beyond what its types say.
+
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use faultline_domain::lab::{Check, Lab, Test};
+
+use crate::{
+    Diagnostic,
+    folder::{File, Files, purpose},
+    script::Interpreter,
+    yaml::{self, FILE, Places, point},
+};
+
+/// Applies every rule. `yaml` is the text of `lab.yaml`; without `lab`, only the rules about files apply.
+pub(crate) fn run(files: &Files, yaml: &str, lab: Option<&Lab>, found: &mut Vec<Diagnostic>) {
+    readme(files, found);
+    solution(files, found);
+    for (name, file) in files {
+        if name.starts_with("setup/") || name.starts_with("checks/") || name == "solution.sh" {
+            script(name, file, found);
+        } else if name.contains('/') {
+            found.push(
+                Diagnostic::warning(name, "nothing reads this file")
+                    .help("scripts lie under setup/ and checks/; remove what isn't needed"),
+            );
+        }
+    }
+    if let Some(lab) = lab {
+        let places = yaml::places(yaml);
+        used_scripts(files, yaml, lab, &places, found);
+        setup_nodes(yaml, lab, &places, found);
+        checks(yaml, lab, &places, found);
+    }
+}
+
+fn readme(files: &Files, found: &mut Vec<Diagnostic>) {
+    for name in ["README.md", "SOLUTION.md"] {
+        let Some(file) = files.get(name) else {
+            continue;
+        };
+        let text = String::from_utf8_lossy(&file.content);
+        let first = text.lines().find(|l| !l.trim().is_empty());
+        match first {
+            None => found.push(Diagnostic::error(name, "is empty").help(purpose(name))),
+            Some(line) if !line.starts_with("# ") => found.push(
+                Diagnostic::error(name, "does not begin with a title")
+                    .at(&text, 1, 1)
+                    .help("make its first line `# ` and a few words"),
+            ),
+            Some(_) => {}
+        }
+    }
+}
+
+fn solution(files: &Files, found: &mut Vec<Diagnostic>) {
+    if !files.contains_key("solution.sh") {
+        found.push(
+            Diagnostic::error("solution.sh", "solution.sh is missing").help(purpose("solution.sh")),
+        );
+    }
+}
+
+fn script(name: &str, file: &File, found: &mut Vec<Diagnostic>) {
+    let text = String::from_utf8_lossy(&file.content);
+    if !file.executable {
+        found.push(
+            Diagnostic::error(name, "is not executable").help(format!("run: chmod +x {name}")),
+        );
+    }
+    let Some(interpreter) = Interpreter::of(&file.content) else {
+        let what = if text.starts_with("#!") {
+            "is for an interpreter that labs can't use"
+        } else {
+            "does not say what runs it"
+        };
+        found.push(
+            Diagnostic::error(name, what)
+                .at(&text, 1, 1)
+                .help("make its first line #!/bin/bash or #!/usr/bin/python3"),
+        );
+        return;
+    };
+    if file.content.contains(&0) {
+        found.push(Diagnostic::error(name, "has a null byte").help("save it as plain text"));
+        return;
+    }
+    if text.contains("\r\n") {
+        found.push(
+            Diagnostic::error(name, "has Windows line ends").help("save it with Unix line ends"),
+        );
+    }
+    if interpreter == Interpreter::Bash
+        && let Some((line, message)) = bash_syntax(&file.content)
+    {
+        found.push(
+            Diagnostic::error(name, message)
+                .at(&text, line, 1)
+                .help("`bash -n` says the same; mend the syntax there or above"),
+        );
+    }
+}
+
+/// What `bash -n` says first: line and message. Nothing where there is no bash.
+fn bash_syntax(content: &[u8]) -> Option<(u64, String)> {
+    let mut child = Command::new("bash")
+        .arg("-n")
+        .env_clear()
+        .env("LC_ALL", "C")
+        .env("PATH", "/usr/bin:/bin")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    // Bash reads its input as it goes and may stop at the fault: a broken pipe is no matter.
+    let mut input = child.stdin.take()?;
+    let _ = input.write_all(content);
+    drop(input);
+    let output = child.wait_with_output().ok()?;
+    if output.status.success() {
+        return None;
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let first = said.lines().next().unwrap_or("bash: syntax error");
+    let (_, rest) = first.split_once("line ").unwrap_or(("", first));
+    let (line, message) = rest.split_once(": ").unwrap_or(("1", rest));
+    Some((line.parse().unwrap_or(1), message.to_owned()))
+}
+
+fn used_scripts(
+    files: &Files,
+    yaml: &str,
+    lab: &Lab,
+    places: &Places,
+    found: &mut Vec<Diagnostic>,
+) {
+    let mut used = BTreeSet::new();
+    let setup = lab.setup.iter().map(|s| s.script.as_str());
+    let setup_at = places.setup.iter().map(|s| Some(&s.script));
+    let checks = lab.checks.iter().filter_map(|c| match &c.test {
+        Test::Script(name) => Some(name.as_str()),
+        _ => None,
+    });
+    let checks_at = places
+        .checks
+        .iter()
+        .filter_map(|c| c.test.script.as_ref().map(Some));
+    for (name, at) in setup.zip(setup_at).chain(checks.zip(checks_at)) {
+        used.insert(name);
+        if !files.contains_key(name) {
+            found.push(point(
+                Diagnostic::error(FILE, format!("{name} is named here and does not exist"))
+                    .help("write the script or correct the name"),
+                yaml,
+                at,
+            ));
+        }
+    }
+    for name in files.keys() {
+        let of_lab = name.starts_with("setup/") || name.starts_with("checks/");
+        if of_lab && !used.contains(name.as_str()) {
+            found.push(
+                Diagnostic::warning(name, "nothing in lab.yaml uses this script")
+                    .help("name it in lab.yaml or remove it"),
+            );
+        }
+    }
+}
+
+fn setup_nodes(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diagnostic>) {
+    let names = lab.needs.node_names();
+    for (step, at) in lab.setup.iter().zip(&places.setup) {
+        for (node, at) in step.nodes.iter().zip(&at.nodes) {
+            if !names.contains(node) {
+                found.push(point(no_node(lab, node.as_str()), yaml, Some(at)));
+            }
+        }
+    }
+}
+
+fn no_node(lab: &Lab, node: &str) -> Diagnostic {
+    let names: Vec<String> = lab
+        .needs
+        .node_names()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    Diagnostic::error(FILE, format!("the lab has no node {node}")).help(format!(
+        "it has {}; needs.nodes says how many",
+        names.join(", ")
+    ))
+}
+
+fn checks(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diagnostic>) {
+    let names = lab.needs.node_names();
+    let mut seen = BTreeSet::new();
+    for (index, check) in lab.checks.iter().enumerate() {
+        let at = places.checks.get(index);
+        if !seen.insert(check.name.as_str()) {
+            found.push(point(
+                Diagnostic::error(FILE, format!("two checks are called {}", check.name))
+                    .help("give each check a name of its own"),
+                yaml,
+                at.map(|c| &c.name),
+            ));
+        }
+        if let Some(hint) = check.hint
+            && hint as usize > lab.hints.len()
+        {
+            found.push(point(
+                Diagnostic::error(FILE, format!("there is no hint {hint}")).help(format!(
+                    "the lab has {} hints, counted from 1",
+                    lab.hints.len()
+                )),
+                yaml,
+                at.and_then(|c| c.hint.as_ref()),
+            ));
+        }
+        if !names.contains(&check.node) {
+            found.push(point(
+                no_node(lab, check.node.as_str()),
+                yaml,
+                at.and_then(|c| c.node.as_ref()),
+            ));
+        }
+        patterns(yaml, check, at, found);
+    }
+}
+
+fn patterns(
+    yaml: &str,
+    check: &Check,
+    at: Option<&yaml::CheckPlaces>,
+    found: &mut Vec<Diagnostic>,
+) {
+    let test = at.map(|c| &c.test);
+    let http = test.and_then(|t| t.http.as_ref());
+    let file = test.and_then(|t| t.file.as_ref());
+    let candidates = match &check.test {
+        Test::Http(t) => vec![(&t.body, http.and_then(|p| p.body.as_ref()))],
+        Test::File(t) => vec![
+            (&t.matches, file.and_then(|p| p.matches.as_ref())),
+            (&t.lacks, file.and_then(|p| p.lacks.as_ref())),
+        ],
+        Test::Dns(t) => {
+            if simple_dns::Name::new(&t.name).is_err() {
+                let place = test
+                    .and_then(|t| t.dns.as_ref())
+                    .and_then(|p| p.name.as_ref());
+                found.push(point(
+                    Diagnostic::error(FILE, format!("{:?} is no domain name", t.name)),
+                    yaml,
+                    place,
+                ));
+            }
+            return;
+        }
+        Test::Script(_) | Test::Tcp(_) => return,
+    };
+    for (pattern, place) in candidates {
+        let Some(Err(e)) = pattern.as_deref().map(regex::bytes::Regex::new) else {
+            continue;
+        };
+        let e = e.to_string();
+        let why = e
+            .lines()
+            .rev()
+            .find_map(|l| l.strip_prefix("error: "))
+            .unwrap_or("it can't be compiled");
+        found.push(point(
+            Diagnostic::error(FILE, format!("not a regular expression: {why}")).help(
+                "put it in single quotes, and a backslash before a character that is meant itself",
+            ),
+            yaml,
+            place,
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests;

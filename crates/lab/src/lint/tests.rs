@@ -1,0 +1,200 @@
+use std::{fs, path::Path};
+
+use crate::{Catalogue, LabFolder, Severity, scaffold};
+
+fn fresh() -> (tempfile::TempDir, std::path::PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    scaffold::create(dir.path(), &"status-page".parse().unwrap()).unwrap();
+    let folder = dir.path().join("status-page");
+    (dir, folder)
+}
+
+/// The findings, rendered, without the folder.
+fn findings(folder: &Path) -> String {
+    LabFolder::load(folder)
+        .diagnostics
+        .iter()
+        .map(|d| d.render(""))
+        .collect()
+}
+
+fn edit(folder: &Path, from: &str, to: &str) {
+    let path = folder.join("lab.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{from}");
+    fs::write(&path, text.replacen(from, to, 1)).unwrap();
+}
+
+#[test]
+fn a_new_lab_is_clean() {
+    let (_dir, folder) = fresh();
+    assert_eq!(findings(&folder), "");
+    let lab = LabFolder::load(&folder).folder.unwrap();
+    assert_eq!(lab.slug.as_str(), "status-page");
+    assert_eq!(lab.hash.len(), 64);
+}
+
+#[test]
+fn a_misspelt_field_is_pointed_at() {
+    let (_dir, folder) = fresh();
+    edit(&folder, "minutes:", "minuets:");
+    let found = findings(&folder);
+    assert!(found.contains("lab.yaml:6:1"), "{found}");
+    assert!(found.contains("minuets: 10\n  | ^"), "{found}");
+    assert!(found.contains("unknown field"), "{found}");
+}
+
+#[test]
+fn a_value_out_of_bounds_is_pointed_at() {
+    let (_dir, folder) = fresh();
+    edit(&folder, "minutes: 10", "minutes: 1000");
+    let found = findings(&folder);
+    assert!(found.contains("lab.yaml:6:10"), "{found}");
+}
+
+#[test]
+fn hints_nodes_names_and_patterns_are_checked() {
+    let (_dir, folder) = fresh();
+    edit(&folder, "hint: 2", "hint: 4");
+    edit(&folder, "body: all systems", "body: 'all ('");
+    edit(
+        &folder,
+        "name: page-is-readable",
+        "name: page-answers\n    node: node2",
+    );
+    let found = findings(&folder);
+    for expected in [
+        "there is no hint 4",
+        "lab.yaml:15:11",
+        "not a regular expression: unclosed group",
+        "two checks are called page-answers",
+        "the lab has no node node2",
+    ] {
+        assert!(found.contains(expected), "{expected}: {found}");
+    }
+}
+
+#[test]
+fn scripts_are_checked() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_dir, folder) = fresh();
+    fs::write(
+        folder.join("setup/break.sh"),
+        "#!/bin/bash\nif true; then\n",
+    )
+    .unwrap();
+    fs::set_permissions(
+        folder.join("setup/break.sh"),
+        fs::Permissions::from_mode(0o644),
+    )
+    .unwrap();
+    fs::create_dir(folder.join("checks")).unwrap();
+    fs::write(folder.join("checks/spare.sh"), "echo hello\n").unwrap();
+    fs::remove_file(folder.join("solution.sh")).unwrap();
+    fs::write(folder.join("README.md"), "No title\n").unwrap();
+    let found = findings(&folder);
+    for expected in [
+        "setup/break.sh:",
+        "syntax error",
+        "is not executable",
+        "does not say what runs it",
+        "nothing in lab.yaml uses this script",
+        "solution.sh is missing",
+        "does not begin with a title",
+    ] {
+        assert!(found.contains(expected), "{expected}: {found}");
+    }
+    assert_eq!(found.matches("solution.sh is missing").count(), 1);
+    edit(&folder, "setup/break.sh", "setup/brake.sh");
+    assert!(findings(&folder).contains("setup/brake.sh is named here and does not exist"));
+}
+
+#[test]
+fn links_large_files_and_folders_in_folders_are_refused() {
+    let (_dir, folder) = fresh();
+    std::os::unix::fs::symlink("/etc/passwd", folder.join("setup/passwd")).unwrap();
+    fs::create_dir_all(folder.join("setup/deep")).unwrap();
+    fs::write(folder.join("big"), vec![b'x'; 300 * 1024]).unwrap();
+    let found = findings(&folder);
+    for expected in [
+        "is a symbolic link",
+        "is a folder in a folder",
+        "is larger than 256 KiB",
+    ] {
+        assert!(found.contains(expected), "{expected}: {found}");
+    }
+}
+
+#[test]
+fn malformed_yaml_of_every_kind_is_a_diagnostic() {
+    let (_dir, folder) = fresh();
+    for bad in [
+        "",
+        "\u{0}",
+        "[",
+        "a: &a [*a]",
+        "title: [",
+        "- 1\n- 2",
+        "title: 1\ntitle: 2",
+        "&a [*a,*a]",
+        "\t",
+        "{{{{{{",
+        "--- \n---\n",
+    ] {
+        fs::write(folder.join("lab.yaml"), bad).unwrap();
+        let loaded = LabFolder::load(&folder);
+        assert!(loaded.folder.is_none(), "{bad:?}");
+        assert!(
+            loaded
+                .diagnostics
+                .iter()
+                .any(|d| d.severity == Severity::Error),
+            "{bad:?}"
+        );
+    }
+    fs::write(folder.join("lab.yaml"), b"title: \xff").unwrap();
+    assert!(findings(&folder).contains("not UTF-8 at byte 7"));
+}
+
+#[test]
+fn a_broken_lab_takes_nobody_down_and_stays_as_it_was() {
+    let (dir, folder) = fresh();
+    scaffold::create(dir.path(), &"other".parse().unwrap()).unwrap();
+    let first = Catalogue::load(dir.path());
+    assert_eq!((first.labs().len(), first.broken().len()), (2, 0));
+
+    edit(&folder, "minutes: 10", "minutes: ten");
+    let second = first.reload();
+    assert_eq!((second.labs().len(), second.broken().len()), (2, 1));
+    assert_eq!(
+        second
+            .get(&"status-page".parse().unwrap())
+            .unwrap()
+            .lab
+            .minutes,
+        10
+    );
+    assert!(second.broken()[0].render().contains("lab.yaml:6:10"));
+    assert_eq!(Catalogue::load(dir.path()).labs().len(), 1);
+
+    fs::remove_dir_all(&folder).unwrap();
+    let third = second.reload();
+    assert_eq!((third.labs().len(), third.broken().len()), (1, 0));
+
+    let lost = Catalogue::load(&dir.path().join("nowhere"));
+    assert_eq!((lost.labs().len(), lost.broken().len()), (0, 1));
+}
+
+#[test]
+fn the_hash_covers_names_modes_and_contents() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_dir, folder) = fresh();
+    let hash = |folder: &Path| LabFolder::load(folder).folder.unwrap().hash;
+    let first = hash(&folder);
+    assert_eq!(first, hash(&folder));
+    fs::write(folder.join("note.txt"), "").unwrap();
+    let second = hash(&folder);
+    assert_ne!(first, second);
+    fs::set_permissions(folder.join("note.txt"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_ne!(second, hash(&folder));
+}
