@@ -1,1 +1,51 @@
-//! Lab folders: loading, linting, schema, the evaluation of checks, and proofs.
+//! Labs: folders of files that break a machine, say what must hold when it is repaired, and prove both.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`folder`] | one lab's folder, read whole and bounded: [`LabFolder`] |
+//! | [`catalogue`] | all labs of a directory: [`Catalogue`]; a broken one never takes the others down |
+//! | [`diagnostic`] | what is wrong with a file: line, column, caret, what to do |
+//! | [`lint`] | the rules beyond what the types say |
+//! | [`schema`] | the JSON Schema of `lab.yaml` for editors |
+//! | [`script`] | running a script in a guest without leaving it there |
+//! | [`setup`] | breaking a machine: [`set_up`] |
+//! | [`check`] | finding out whether it is repaired: [`check::check`] |
+//! | [`prove`] | start → checks must fail → solution → checks must pass → destroy: [`prove::prove`] |
+//! | [`junit`] | proofs as JUnit XML |
+//! | [`scaffold`] | the files of a new lab |
+//!
+//! ```no_run
+//! # async fn example(provider: &dyn faultline_provider::Provider, env: faultline_domain::EnvironmentId) -> Result<(), Box<dyn std::error::Error>> {
+//! use faultline_domain::progress::Progress;
+//! use faultline_lab::{Catalogue, check, set_up};
+//!
+//! let catalogue = Catalogue::load("labs".as_ref());
+//! for broken in catalogue.broken() {
+//!     eprintln!("{}", broken.render());
+//! }
+//! let lab = catalogue.get(&"disk-full".parse()?).ok_or("no such lab")?;
+//! set_up(provider, &env, lab, &Progress::ignored()).await?;
+//! let outcome = check::check(provider, &env, lab, |result| println!("{}: {}", result.title, result.passed)).await;
+//! println!("{}", outcome.passed());
+//! # Ok(()) }
+//! ```
+
+pub mod catalogue;
+pub mod check;
+pub mod diagnostic;
+pub mod folder;
+pub mod junit;
+pub mod lint;
+pub mod prove;
+pub mod scaffold;
+pub mod schema;
+pub mod script;
+pub mod setup;
+pub mod text;
+mod yaml;
+
+pub use catalogue::{Broken, Catalogue};
+pub use check::{CheckResult, Outcome, check};
+pub use diagnostic::{Diagnostic, Severity};
+pub use folder::LabFolder;
+pub use setup::{SetupError, set_up};

@@ -1,0 +1,74 @@
+//! A check by a file in the guest.
+
+use faultline_domain::{EnvironmentId, NodeName, lab::FileTest};
+use faultline_guest::client;
+use faultline_provider::{Provider, Stream, Target};
+use regex::bytes::Regex;
+
+use super::{Finding, Unknown, chain};
+
+/// How much of a file is looked at.
+const MAX_CONTENT: u64 = 1024 * 1024;
+
+pub(super) async fn evaluate(
+    provider: &dyn Provider,
+    env: &EnvironmentId,
+    node: &NodeName,
+    test: &FileTest,
+) -> Result<Finding, Unknown> {
+    let path = &test.path;
+    let stat = client::stat(open(provider, env, node).await?, path)
+        .await
+        .map_err(|e| Unknown(chain(&e)))?;
+    let Some(stat) = stat else {
+        return Ok(Finding::new(!test.exists, format!("{path} does not exist")));
+    };
+    if !test.exists {
+        return Ok(Finding::new(false, format!("{path} exists")));
+    }
+    if let Some(mode) = &test.mode {
+        let now = stat.mode & 0o7777;
+        if u32::from_str_radix(mode, 8).ok() != Some(now) {
+            return Ok(Finding::new(false, format!("{path} has mode {now:04o}")));
+        }
+    }
+    if test.matches.is_none() && test.lacks.is_none() {
+        return Ok(Finding::new(true, format!("{path} exists")));
+    }
+    if stat.kind != "file" {
+        return Ok(Finding::new(false, format!("{path} is a {}", stat.kind)));
+    }
+    let content = client::read_file(open(provider, env, node).await?, path, MAX_CONTENT)
+        .await
+        .map_err(|e| Unknown(chain(&e)))?;
+    let finds = |pattern: &Option<String>| match pattern {
+        Some(p) => Regex::new(p)
+            .map(|r| Some(r.is_match(&content)))
+            .map_err(|_| Unknown(format!("{p:?} is no regular expression"))),
+        None => Ok(None),
+    };
+    if finds(&test.matches)? == Some(false) {
+        return Ok(Finding::new(
+            false,
+            format!("{path} lacks what it must have"),
+        ));
+    }
+    if finds(&test.lacks)? == Some(true) {
+        return Ok(Finding::new(
+            false,
+            format!("{path} has what it must not have"),
+        ));
+    }
+    Ok(Finding::new(true, format!("{path} is as it must be")))
+}
+
+async fn open(
+    provider: &dyn Provider,
+    env: &EnvironmentId,
+    node: &NodeName,
+) -> Result<Stream, Unknown> {
+    provider
+        .open(env, node, Target::Guest)
+        .await
+        .map_err(|e| Unknown(chain(&e)))
+}

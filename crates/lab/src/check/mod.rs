@@ -1,0 +1,237 @@
+//! Finding out whether a machine is repaired.
+//!
+//! Every check is evaluated, in the lab's order, each within its own time. Scripts and files go over the guest
+//! link, with the image's own tools; TCP, HTTP and DNS come from outside the guest, over the provider's streams.
+//! What a guest says is bounded and cleaned before anybody sees it.
+
+mod dns;
+mod file;
+mod http;
+mod script;
+mod tcp;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use faultline_domain::{
+    EnvironmentId, NodeName,
+    lab::{Check, Test},
+};
+use faultline_guest::client;
+use faultline_provider::{Provider, Stream, Target};
+use serde::{Deserialize, Serialize};
+
+use crate::{LabFolder, text};
+
+/// How one check went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckResult {
+    /// The check's name in `lab.yaml`.
+    pub name: String,
+    /// What must hold, for the student.
+    pub title: String,
+    /// Whether it holds. False when it could not be evaluated.
+    pub passed: bool,
+    /// For the student: the lab's text when it does not hold, why when it could not be evaluated, empty when it
+    /// holds.
+    pub message: String,
+    /// What was seen, in the check's own words: a status, an answer, what the script printed. May be empty.
+    pub seen: String,
+    /// The number of the hint that this check points to, from 1, when it does not hold.
+    pub hint: Option<u32>,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+    /// Set when the check could not be evaluated: neither passed nor failed.
+    pub error: Option<String>,
+}
+
+/// How all checks of a lab went.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    /// One for each check, in the lab's order.
+    pub results: Vec<CheckResult>,
+}
+
+impl Outcome {
+    /// True when every check holds.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        !self.results.is_empty() && self.results.iter().all(|r| r.passed)
+    }
+
+    /// True when every check could be evaluated.
+    #[must_use]
+    pub fn evaluated(&self) -> bool {
+        self.results.iter().all(|r| r.error.is_none())
+    }
+}
+
+/// What a check found.
+pub(crate) struct Finding {
+    pub holds: bool,
+    pub seen: String,
+}
+
+impl Finding {
+    fn new(holds: bool, seen: impl Into<String>) -> Self {
+        Self {
+            holds,
+            seen: seen.into(),
+        }
+    }
+}
+
+/// Why a check could not be evaluated, for the student.
+pub(crate) struct Unknown(pub String);
+
+/// Says all errors of a chain in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text::clean(text.as_bytes(), 500)
+}
+
+/// The most characters of what was seen.
+pub(crate) const MAX_SEEN: usize = 2000;
+/// How long a guest may take to say that it is there before its checks are given up.
+const PING: Duration = Duration::from_secs(15);
+
+/// Evaluates every check of a lab, and reports each result as it comes.
+pub async fn check(
+    provider: &dyn Provider,
+    env: &EnvironmentId,
+    folder: &LabFolder,
+    mut on_result: impl FnMut(CheckResult) + Send,
+) -> Outcome {
+    let mut links = Links::default();
+    let mut outcome = Outcome::default();
+    for check in &folder.lab.checks {
+        let began = Instant::now();
+        let limit = Duration::from_secs(check.timeout_seconds.into());
+        let found = match &check.test {
+            Test::Script(_) | Test::File(_) => {
+                match links.alive(provider, env, &check.node).await {
+                    Ok(()) => evaluate(provider, env, folder, check, limit).await,
+                    Err(dead) => Err(dead),
+                }
+            }
+            _ => evaluate(provider, env, folder, check, limit).await,
+        };
+        let result = result(check, found, began.elapsed());
+        on_result(result.clone());
+        outcome.results.push(result);
+    }
+    outcome
+}
+
+fn result(check: &Check, found: Result<Finding, Unknown>, took: Duration) -> CheckResult {
+    let (passed, message, seen, error) = match found {
+        Ok(Finding { holds: true, seen }) => (true, String::new(), seen, None),
+        Ok(Finding { holds: false, seen }) => (false, check.fail.clone(), seen, None),
+        Err(Unknown(why)) => (
+            false,
+            format!("This check could not be carried out: {why}"),
+            String::new(),
+            Some(why),
+        ),
+    };
+    CheckResult {
+        name: check.name.clone(),
+        title: check.title.clone(),
+        passed,
+        message,
+        seen: text::clean(seen.as_bytes(), MAX_SEEN),
+        hint: check.hint.filter(|_| !passed),
+        millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        error,
+    }
+}
+
+async fn evaluate(
+    provider: &dyn Provider,
+    env: &EnvironmentId,
+    folder: &LabFolder,
+    check: &Check,
+    limit: Duration,
+) -> Result<Finding, Unknown> {
+    let node = &check.node;
+    let late = || format!("no answer within {} s", limit.as_secs());
+    match &check.test {
+        // A script is ended in the guest, at its limit, and knows how to say so.
+        Test::Script(name) => script::evaluate(provider, env, folder, node, name, limit).await,
+        Test::File(test) => tokio::time::timeout(limit, file::evaluate(provider, env, node, test))
+            .await
+            .unwrap_or_else(|_| Err(Unknown(late()))),
+        Test::Tcp(test) => tokio::time::timeout(limit, tcp::evaluate(provider, env, node, test))
+            .await
+            .unwrap_or_else(|_| Ok(Finding::new(!test.open, late()))),
+        Test::Http(test) => tokio::time::timeout(limit, http::evaluate(provider, env, node, test))
+            .await
+            .unwrap_or_else(|_| Ok(Finding::new(false, late()))),
+        Test::Dns(test) => tokio::time::timeout(limit, dns::evaluate(provider, env, node, test))
+            .await
+            .unwrap_or_else(|_| Ok(Finding::new(false, late()))),
+    }
+}
+
+/// Which guests answered in this round, asked once each.
+#[derive(Default)]
+struct Links(BTreeMap<NodeName, Result<(), String>>);
+
+impl Links {
+    async fn alive(
+        &mut self,
+        provider: &dyn Provider,
+        env: &EnvironmentId,
+        node: &NodeName,
+    ) -> Result<(), Unknown> {
+        if let Some(known) = self.0.get(node) {
+            return known.clone().map_err(Unknown);
+        }
+        let ask = async {
+            let stream = provider
+                .open(env, node, Target::Guest)
+                .await
+                .map_err(|e| chain(&e))?;
+            client::ping(stream).await.map_err(|e| chain(&e))
+        };
+        let answer = match tokio::time::timeout(PING, ask).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(why)) => Err(why),
+            Err(_) => Err(format!("no answer within {} s", PING.as_secs())),
+        }
+        .map_err(|why| {
+            format!(
+                "the helper inside {node} does not answer ({why}). If you stopped faultline-guest or filled its memory, start it again; otherwise reset the environment"
+            )
+        });
+        self.0.insert(node.clone(), answer.clone());
+        answer.map_err(Unknown)
+    }
+}
+
+/// Opens a port of the node from outside it. Nothing there is a finding, not an error; anything else is one.
+async fn port(
+    provider: &dyn Provider,
+    env: &EnvironmentId,
+    node: &NodeName,
+    port: u16,
+) -> Result<Result<Stream, String>, Unknown> {
+    match provider.open(env, node, Target::Port(port)).await {
+        Ok(stream) => Ok(Ok(stream)),
+        Err(faultline_provider::Error::Unreachable(why)) => {
+            Ok(Err(text::clean(why.as_bytes(), 300)))
+        }
+        Err(e) => Err(Unknown(chain(&e))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

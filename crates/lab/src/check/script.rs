@@ -1,0 +1,48 @@
+//! A check by a script in the guest, with the image's own tools.
+
+use std::time::Duration;
+
+use faultline_domain::{EnvironmentId, NodeName};
+use faultline_provider::Provider;
+
+use super::{Finding, MAX_SEEN, Unknown, chain};
+use crate::{
+    LabFolder,
+    script::{self, Run},
+    text,
+};
+
+pub(super) async fn evaluate(
+    provider: &dyn Provider,
+    env: &EnvironmentId,
+    folder: &LabFolder,
+    node: &NodeName,
+    name: &str,
+    limit: Duration,
+) -> Result<Finding, Unknown> {
+    let content = folder
+        .script(name)
+        .ok_or_else(|| Unknown(format!("{name} is missing in the lab's folder")))?;
+    let how = Run {
+        trusted: true,
+        timeout: limit,
+    };
+    let ran = script::run(provider, env, node, content, &how)
+        .await
+        .map_err(|e| Unknown(chain(&e)))?;
+    let seen = text::clean(&ran.stdout, MAX_SEEN);
+    match ran.code {
+        0 => Ok(Finding::new(true, seen)),
+        124 => Ok(Finding::new(
+            false,
+            format!("not finished after {} s", limit.as_secs()),
+        )),
+        // The shell's own words for a command that is not there or can't be run, and deaths by a signal: the
+        // script itself is broken, not the machine. 137 may be the guest's own lack of memory.
+        code @ (126 | 127 | 137) => Err(Unknown(format!(
+            "{name} ended with exit code {code}: {}",
+            text::clean_tail(&ran.tail, 300)
+        ))),
+        _ => Ok(Finding::new(false, seen)),
+    }
+}

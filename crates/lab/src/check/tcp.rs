@@ -1,0 +1,18 @@
+//! A check by a TCP connection from outside the guest.
+
+use faultline_domain::{EnvironmentId, NodeName, lab::TcpTest};
+use faultline_provider::Provider;
+
+use super::{Finding, Unknown, port};
+
+pub(super) async fn evaluate(
+    provider: &dyn Provider,
+    env: &EnvironmentId,
+    node: &NodeName,
+    test: &TcpTest,
+) -> Result<Finding, Unknown> {
+    Ok(match port(provider, env, node, test.port).await? {
+        Ok(_) => Finding::new(test.open, format!("{node}:{} takes connections", test.port)),
+        Err(why) => Finding::new(!test.open, format!("{node}:{}: {why}", test.port)),
+    })
+}

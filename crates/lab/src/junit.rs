@@ -1,0 +1,120 @@
+//! Proofs as JUnit XML, for CI.
+
+use std::io;
+
+use quick_xml::{
+    Writer,
+    events::{BytesDecl, BytesText, Event},
+};
+
+use crate::{prove::Proof, text};
+
+/// One test suite: a lab is a test case.
+pub struct Case<'a> {
+    /// The lab.
+    pub lab: &'a str,
+    /// Its proof; nothing when it could not even be loaded, for the reason in `failure`.
+    pub proof: Option<&'a Proof>,
+    /// Why it failed, when it did.
+    pub failure: Option<String>,
+    /// True when the proof came from the cache.
+    pub cached: bool,
+}
+
+/// The document.
+pub fn document(cases: &[Case<'_>]) -> io::Result<String> {
+    let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
+    writer.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
+    let failures = cases.iter().filter(|c| c.failure.is_some()).count();
+    let total: u64 = cases
+        .iter()
+        .filter_map(|c| c.proof)
+        .map(Proof::millis)
+        .sum();
+    writer
+        .create_element("testsuite")
+        .with_attributes([
+            ("name", "faultline-labs"),
+            ("tests", cases.len().to_string().as_str()),
+            ("failures", failures.to_string().as_str()),
+            ("time", seconds(total).as_str()),
+        ])
+        .write_inner_content(|w| {
+            for case in cases {
+                write_case(w, case)?;
+            }
+            Ok(())
+        })?;
+    let mut text = String::from_utf8(writer.into_inner()).map_err(io::Error::other)?;
+    text.push('\n');
+    Ok(text)
+}
+
+fn seconds(millis: u64) -> String {
+    format!("{}.{:03}", millis / 1000, millis % 1000)
+}
+
+fn write_case(w: &mut Writer<Vec<u8>>, case: &Case<'_>) -> io::Result<()> {
+    let time = seconds(case.proof.map_or(0, Proof::millis));
+    w.create_element("testcase")
+        .with_attributes([
+            ("classname", "labs"),
+            ("name", case.lab),
+            ("time", time.as_str()),
+        ])
+        .write_inner_content(|w| {
+            if let Some(failure) = &case.failure {
+                let failure = text::clean(failure.as_bytes(), 8000);
+                let first = failure.lines().next().unwrap_or_default();
+                w.create_element("failure")
+                    .with_attribute(("message", first))
+                    .write_text_content(BytesText::new(&failure))?;
+            }
+            let mut out = String::new();
+            if case.cached {
+                out.push_str("taken from the cache of proofs\n");
+            }
+            if let Some(proof) = case.proof {
+                for step in &proof.steps {
+                    let word = if step.failure.is_some() {
+                        "failed"
+                    } else {
+                        "ok"
+                    };
+                    out.push_str(&format!(
+                        "{:<9} {:>9} s {word}\n",
+                        step.name,
+                        seconds(step.millis)
+                    ));
+                }
+                for note in &proof.notes {
+                    out.push_str(&format!("note: {note}\n"));
+                }
+            }
+            if !out.is_empty() {
+                w.create_element("system-out")
+                    .write_text_content(BytesText::new(&out))?;
+            }
+            Ok(())
+        })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_text_stays_well_formed() {
+        let text = document(&[Case {
+            lab: "a<b",
+            proof: None,
+            failure: Some("]]> <x> \u{1b}[31m & \u{0}\"".to_owned()),
+            cached: false,
+        }])
+        .unwrap();
+        assert!(text.contains("failures=\"1\""));
+        assert!(text.contains("a&lt;b"));
+        assert!(!text.contains('\u{1b}') && !text.contains('\u{0}') && !text.contains("<x>"));
+    }
+}
