@@ -71,6 +71,11 @@ pub async fn refresh(mut stream: impl Duplex, refresh: Refresh) -> Result<()> {
     ask_done(&mut stream, &Request::Refresh(refresh)).await
 }
 
+/// Steps the guest's clock to a time in nanoseconds since 1970.
+pub async fn step_clock(mut stream: impl Duplex, unix_nanos: i64) -> Result<()> {
+    ask_done(&mut stream, &Request::StepClock { unix_nanos }).await
+}
+
 /// Lets the holders of these keys log in by the guest's own sshd.
 pub async fn authorize(mut stream: impl Duplex, keys: Vec<String>) -> Result<()> {
     ask_done(&mut stream, &Request::Authorize { keys }).await

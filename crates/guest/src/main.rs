@@ -92,6 +92,7 @@ async fn answer(mut stream: Substream, terminals: &Rc<terminal::Terminals>) -> i
     let reply = match request {
         Request::Ping => pong(),
         Request::Refresh(order) => done(refresh::refresh(&order).await),
+        Request::StepClock { unix_nanos } => done(refresh::step_clock(unix_nanos)),
         Request::Authorize { keys } => done(refresh::authorize(&keys)),
         Request::Exec(order) => return exec::serve(stream, order).await,
         Request::Terminal(order) => return terminals.attach(stream, order).await,

@@ -48,17 +48,20 @@ pub async fn refresh(order: &Refresh) -> io::Result<()> {
         return Err(invalid("the host name must be a DNS label"));
     }
     reseed(seed)?;
-    clock_settime(
-        ClockId::Realtime,
-        Timespec {
-            tv_sec: order.unix_nanos.div_euclid(1_000_000_000),
-            tv_nsec: order.unix_nanos.rem_euclid(1_000_000_000),
-        },
-    )?;
+    step_clock(order.unix_nanos)?;
     fs::write("/etc/machine-id", format!("{}\n", order.machine_id.to_ascii_lowercase()))?;
     fs::write("/etc/hostname", format!("{}\n", order.hostname))?;
     rustix::system::sethostname(order.hostname.as_bytes())?;
     host_keys().await
+}
+
+/// Steps the wall clock.
+pub fn step_clock(unix_nanos: i64) -> io::Result<()> {
+    let time = Timespec {
+        tv_sec: unix_nanos.div_euclid(1_000_000_000),
+        tv_nsec: unix_nanos.rem_euclid(1_000_000_000),
+    };
+    Ok(clock_settime(ClockId::Realtime, time)?)
 }
 
 fn reseed(seed: [u8; 64]) -> io::Result<()> {

@@ -34,6 +34,11 @@ pub enum Request {
     Ping,
     /// Make this clone a machine of its own. Answers [`Reply::Done`].
     Refresh(Refresh),
+    /// Step the clock, after a pause. Answers [`Reply::Done`].
+    StepClock {
+        /// The time, in nanoseconds since 1970.
+        unix_nanos: i64,
+    },
     /// Let the holders of these public keys log in by the guest's own sshd too: replaces root's
     /// `authorized_keys`. Answers [`Reply::Done`].
     Authorize {

@@ -1,0 +1,154 @@
+//! An environment's control group: limits, usage, and the end of everything in it. Version 2 where the machine has
+//! it alone, version 1 otherwise; the same calls for both.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use faultline_domain::{EnvironmentId, limits::Limits};
+
+const ROOT: &str = "/sys/fs/cgroup";
+const PARENT: &str = "faultline";
+/// What version 1 keeps in hierarchies of their own.
+const V1: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "blkio"];
+
+/// Which version this machine has: 1 or 2.
+#[must_use]
+pub fn version() -> u8 {
+    if Path::new(ROOT).join("cgroup.controllers").exists() { 2 } else { 1 }
+}
+
+fn folders(name: &str) -> Vec<PathBuf> {
+    if version() == 2 {
+        return vec![Path::new(ROOT).join(PARENT).join(name)];
+    }
+    V1.iter()
+        .map(|controller| Path::new(ROOT).join(controller))
+        .filter(|hierarchy| hierarchy.is_dir())
+        .map(|hierarchy| hierarchy.join(PARENT).join(name))
+        .collect()
+}
+
+fn set(folders: &[PathBuf], file: &str, value: &str) -> io::Result<()> {
+    for path in folders.iter().map(|f| f.join(file)).filter(|p| p.exists()) {
+        fs::write(&path, value)
+            .map_err(|e| io::Error::new(e.kind(), format!("cannot set {}: {e}", path.display())))?;
+    }
+    Ok(())
+}
+
+/// Makes the group with its limits. A limit that this machine's kernel can't enforce is left out.
+pub fn create(id: &EnvironmentId, limits: &Limits) -> io::Result<()> {
+    if version() == 2 {
+        let root = Path::new(ROOT);
+        fs::create_dir_all(root.join(PARENT))?;
+        for folder in [root.to_owned(), root.join(PARENT)] {
+            for controller in ["+cpu", "+memory", "+pids", "+io"] {
+                let _ = fs::write(folder.join("cgroup.subtree_control"), controller);
+            }
+        }
+    }
+    let folders = folders(id.as_str());
+    for folder in &folders {
+        fs::create_dir_all(folder)
+            .map_err(|e| io::Error::new(e.kind(), format!("cannot make {}: {e}", folder.display())))?;
+    }
+    let memory = (u64::from(limits.memory_mib) << 20).to_string();
+    let quota = u64::from(limits.cpu_millis) * 100;
+    if version() == 2 {
+        set(&folders, "memory.max", &memory)?;
+        set(&folders, "cpu.max", &format!("{quota} 100000"))?;
+        set(&folders, "io.weight", "default 50")?;
+    } else {
+        set(&folders, "memory.limit_in_bytes", &memory)?;
+        set(&folders, "cpu.cfs_period_us", "100000")?;
+        set(&folders, "cpu.cfs_quota_us", &quota.to_string())?;
+        let _ = set(&folders, "blkio.weight", "50");
+    }
+    set(&folders, "pids.max", &limits.pids.to_string())
+}
+
+/// Puts a process into the group.
+pub fn add(id: &EnvironmentId, pid: u32) -> io::Result<()> {
+    set(&folders(id.as_str()), "cgroup.procs", &pid.to_string())
+}
+
+/// CPU time used by all that were ever in the group, in milliseconds.
+#[must_use]
+pub fn cpu_millis(id: &EnvironmentId) -> u64 {
+    for folder in folders(id.as_str()) {
+        if let Ok(text) = fs::read_to_string(folder.join("cpu.stat"))
+            && let Some(usec) = text.lines().find_map(|l| l.strip_prefix("usage_usec "))
+        {
+            return usec.trim().parse::<u64>().unwrap_or(0) / 1000;
+        }
+    }
+    let v1 = Path::new(ROOT).join("cpuacct").join(PARENT).join(id.as_str()).join("cpuacct.usage");
+    fs::read_to_string(v1).ok().and_then(|t| t.trim().parse::<u64>().ok()).unwrap_or(0) / 1_000_000
+}
+
+fn processes(name: &str) -> Vec<i32> {
+    let mut pids: Vec<i32> = folders(name)
+        .iter()
+        .filter_map(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok())
+        .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// True while a process is in the group.
+#[must_use]
+pub fn is_populated(id: &EnvironmentId) -> bool {
+    !processes(id.as_str()).is_empty()
+}
+
+/// Every group that exists, made by this process or an earlier one.
+#[must_use]
+pub fn list() -> Vec<EnvironmentId> {
+    let mut ids: Vec<EnvironmentId> = folders("")
+        .iter()
+        .filter_map(|folder| fs::read_dir(folder).ok())
+        .flat_map(|entries| entries.flatten().collect::<Vec<_>>())
+        .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
+        .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
+        .collect();
+    ids.sort();
+    ids.dedup();
+    ids
+}
+
+/// Ends every process of the group and removes it. Succeeds when there is none.
+pub fn destroy(id: &EnvironmentId) -> io::Result<()> {
+    let folders = folders(id.as_str());
+    let mut last = Ok(());
+    for _ in 0..100 {
+        for pid in processes(id.as_str()) {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        last = Ok(());
+        for folder in &folders {
+            match fs::remove_dir(folder) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => last = Err(e),
+                _ => {}
+            }
+        }
+        if last.is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    last
+}
+
+/// Removes the group above all environments' groups, once it is empty.
+pub fn remove_parent() {
+    for folder in folders("") {
+        let _ = fs::remove_dir(folder);
+    }
+}

@@ -1,0 +1,114 @@
+//! What the server says to a launcher.
+
+use std::{io, path::Path, time::Duration};
+
+use faultline_domain::{NodeName, progress::Progress};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::UnixStream,
+    time::timeout,
+};
+
+use crate::protocol::{Answer, Ask, Channel, MAX_LINE, Question, SOCKET, Status, Told, VERSION};
+
+/// Why a launcher did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No launcher answers there.
+    #[error("the environment's launcher does not answer")]
+    Gone(#[source] io::Error),
+    /// The launcher refused.
+    #[error("{0}")]
+    Refused(String),
+    /// The nodes could not be brought to life.
+    #[error("{stage}: {reason}")]
+    Failed {
+        /// The stage, a stable word.
+        stage: String,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// Result of a question.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// Asks, and gives the answer with the connection, which for `Open` and `Watch` goes on.
+async fn ask(dir: &Path, ask: Ask) -> Result<(Answer, BufReader<UnixStream>)> {
+    let exchange = async {
+        let mut stream = UnixStream::connect(dir.join(SOCKET)).await?;
+        let mut line = serde_json::to_vec(&Question { version: VERSION, ask })?;
+        line.push(b'\n');
+        stream.write_all(&line).await?;
+        let mut stream = BufReader::new(stream);
+        let mut answer = String::new();
+        (&mut stream).take(MAX_LINE).read_line(&mut answer).await?;
+        Ok((serde_json::from_str(&answer)?, stream))
+    };
+    match timeout(ANSWER, exchange).await {
+        Ok(Ok((Answer::Refused { reason }, _))) => Err(Error::Refused(reason)),
+        Ok(Ok(answered)) => Ok(answered),
+        Ok(Err(e)) => Err(Error::Gone(e)),
+        Err(_) => Err(Error::Gone(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+async fn ask_done(dir: &Path, what: Ask) -> Result<()> {
+    match ask(dir, what).await? {
+        (Answer::Done, _) => Ok(()),
+        _ => Err(Error::Refused("the launcher answered out of turn".to_owned())),
+    }
+}
+
+/// How is the launcher?
+pub async fn status(dir: &Path) -> Result<Status> {
+    match ask(dir, Ask::Status).await? {
+        (Answer::Status(status), _) => Ok(status),
+        _ => Err(Error::Refused("the launcher answered out of turn".to_owned())),
+    }
+}
+
+/// Reports what happens until the environment is ready.
+pub async fn watch(dir: &Path, progress: &Progress) -> Result<()> {
+    let (_, stream) = ask(dir, Ask::Watch).await?;
+    let mut lines = stream.lines();
+    loop {
+        let line = lines.next_line().await.map_err(Error::Gone)?;
+        let Some(line) = line else { return Err(Error::Gone(io::ErrorKind::UnexpectedEof.into())) };
+        match serde_json::from_str(&line).map_err(|e| Error::Gone(e.into()))? {
+            Told::Event { event } => progress.report(event),
+            Told::Ready => return Ok(()),
+            Told::Failed { stage, reason } => return Err(Error::Failed { stage, reason }),
+        }
+    }
+}
+
+/// Freezes all nodes.
+pub async fn pause(dir: &Path) -> Result<()> {
+    ask_done(dir, Ask::Pause).await
+}
+
+/// Continues all nodes.
+pub async fn resume(dir: &Path) -> Result<()> {
+    ask_done(dir, Ask::Resume).await
+}
+
+/// Freezes all nodes into a snapshot; the launcher ends.
+pub async fn freeze(dir: &Path) -> Result<()> {
+    ask_done(dir, Ask::Freeze).await
+}
+
+/// Ends all nodes and the launcher.
+pub async fn stop(dir: &Path) -> Result<()> {
+    ask_done(dir, Ask::Stop).await
+}
+
+/// Opens a stream to a node.
+pub async fn open(dir: &Path, node: &NodeName, to: Channel) -> Result<BufReader<UnixStream>> {
+    match ask(dir, Ask::Open { node: node.clone(), to }).await? {
+        (Answer::Done, stream) => Ok(stream),
+        _ => Err(Error::Refused("the launcher answered out of turn".to_owned())),
+    }
+}

@@ -1,0 +1,304 @@
+//! One VM: control channel, serial console, guest link.
+//!
+//! The guest link has a supervisor that lives as long as QEMU: it shakes hands, publishes the link, and begins
+//! again when the guest's helper closes its end, stops answering, or sends garbage.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::RawFd,
+    os::unix::net::UnixStream as StdUnixStream,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use faultline_domain::NodeName;
+use faultline_guest::{client, link::Link};
+use rand::Rng;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixStream, unix::OwnedWriteHalf},
+    sync::{Notify, broadcast, mpsc, watch},
+};
+
+use crate::{
+    protocol::NodeStatus,
+    qemu::Started,
+    qmp::{self, Qmp},
+};
+
+/// Console output kept for a new viewer, in bytes.
+const CONSOLE_KEEP: usize = 32 * 1024;
+/// How often an idle link is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_secs(15);
+/// How long the helper may take to answer on a loaded machine under emulation.
+const PING_ANSWER: Duration = Duration::from_secs(20);
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// Its index, from 1.
+    pub index: usize,
+    /// Its QEMU's process id.
+    pub pid: u32,
+    /// Its control channel.
+    pub qmp: Arc<Qmp>,
+    /// The device state's descriptor inside QEMU.
+    pub state_fd: Option<RawFd>,
+    /// Its serial console.
+    pub console: Arc<Console>,
+    link: watch::Receiver<Option<Link>>,
+    hold: Arc<Hold>,
+    alive: Arc<AtomicBool>,
+}
+
+/// What the link's supervisor is told.
+#[derive(Debug, Default)]
+struct Hold {
+    /// The VM is frozen: don't expect answers.
+    paused: AtomicBool,
+    /// The guest's helper closed its end.
+    closed: Notify,
+    /// Stop for good and close the port: a freeze follows.
+    released: AtomicBool,
+    release: Notify,
+}
+
+impl Node {
+    /// Takes over a started QEMU. `died` is notified when it ends.
+    pub async fn adopt(name: NodeName, index: usize, started: Started, died: Arc<Notify>) -> qmp::Result<Self> {
+        let Started { mut child, monitor, console, link, state_fd } = started;
+        let pid = child.id().unwrap_or(0);
+        let alive = Arc::new(AtomicBool::new(true));
+        let (alive_too, name_too) = (Arc::clone(&alive), name.clone());
+        tokio::spawn(async move {
+            let status = child.wait().await;
+            alive_too.store(false, Ordering::SeqCst);
+            tracing::info!(node = %name_too, ?status, "QEMU ended");
+            died.notify_waiters();
+            died.notify_one();
+        });
+        let gone = |_: io::Error| qmp::Error::Gone;
+        let (events, mut told) = mpsc::channel(64);
+        let qmp = Arc::new(Qmp::start(UnixStream::from_std(monitor).map_err(gone)?, events).await?);
+        let hold = Arc::new(Hold::default());
+        let (publish, published) = watch::channel(None);
+        tokio::spawn(supervise(name.clone(), link, publish, Arc::clone(&hold)));
+        let (hold_too, qmp_too, name_too) = (Arc::clone(&hold), Arc::clone(&qmp), name.clone());
+        tokio::spawn(async move {
+            while let Some(event) = told.recv().await {
+                match event.name.as_str() {
+                    "VSERPORT_CHANGE" if event.data.get("open").and_then(Value::as_bool) == Some(false) => {
+                        hold_too.closed.notify_one();
+                    }
+                    // A machine that was powered off is powered on again: there is nobody to press the button.
+                    "SHUTDOWN" if event.data.get("guest").and_then(Value::as_bool) == Some(true) => {
+                        tracing::info!(node = %name_too, "guest powered off; powering on");
+                        let _ = qmp_too.run("system_reset", Value::Null).await;
+                        let _ = qmp_too.run("cont", Value::Null).await;
+                    }
+                    _ => {}
+                }
+            }
+        });
+        let console = Console::start(UnixStream::from_std(console).map_err(gone)?);
+        Ok(Self { name, index, pid, qmp, state_fd, console, link: published, hold, alive })
+    }
+
+    /// The guest link, once there is one.
+    pub async fn link(&self, within: Duration) -> Option<Link> {
+        let mut link = self.link.clone();
+        let found = tokio::time::timeout(within, link.wait_for(Option::is_some)).await.ok()?.ok()?;
+        found.clone()
+    }
+
+    /// False when its QEMU has died.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::SeqCst)
+    }
+
+    /// Freezes the VM.
+    pub async fn pause(&self) -> qmp::Result<()> {
+        self.hold.paused.store(true, Ordering::SeqCst);
+        self.qmp.run("stop", Value::Null).await.map(drop)
+    }
+
+    /// Continues the VM.
+    pub async fn resume(&self) -> qmp::Result<()> {
+        self.qmp.run("cont", Value::Null).await?;
+        self.hold.paused.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Closes the guest link's port for good, so that it is frozen closed.
+    pub fn release_link(&self) {
+        self.hold.released.store(true, Ordering::SeqCst);
+        self.hold.release.notify_waiters();
+        self.hold.release.notify_one();
+    }
+
+    /// How the node is.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        let (guest_private_bytes, qemu_private_bytes) = private_memory(self.pid);
+        NodeStatus {
+            name: self.name.clone(),
+            pid: self.pid,
+            alive: self.is_alive(),
+            linked: self.link.borrow().as_ref().is_some_and(|l| !l.is_lost()),
+            guest_private_bytes,
+            qemu_private_bytes,
+        }
+    }
+}
+
+/// Memory that a QEMU has for itself, in bytes: of its guest's memory, and of its own. Anonymous pages are those
+/// that are neither shared with the template nor given back.
+#[must_use]
+pub fn private_memory(pid: u32) -> (u64, u64) {
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/smaps")) else { return (0, 0) };
+    let (mut guest, mut own, mut in_guest) = (0, 0, false);
+    for line in text.lines() {
+        let first = line.split_ascii_whitespace().next().unwrap_or_default();
+        if !first.ends_with(':') {
+            in_guest = line.ends_with(".mem");
+        } else if first == "Anonymous:" {
+            let kib: u64 = line.split_ascii_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+            *(if in_guest { &mut guest } else { &mut own }) += kib * 1024;
+        }
+    }
+    (guest, own)
+}
+
+async fn supervise(name: NodeName, socket: StdUnixStream, publish: watch::Sender<Option<Link>>, hold: Arc<Hold>) {
+    loop {
+        if hold.released.load(Ordering::SeqCst) {
+            return;
+        }
+        let stream = socket.try_clone().and_then(UnixStream::from_std);
+        let Ok(stream) = stream else { return };
+        let nonce = rand::rng().random();
+        let connected = tokio::select! {
+            connected = Link::connect(stream, nonce) => connected,
+            () = hold.release.notified() => return,
+        };
+        match connected {
+            Ok((link, engine)) => {
+                tracing::info!(node = %name, "guest link up");
+                let _ = publish.send(Some(link.clone()));
+                tokio::select! {
+                    () = engine => {}
+                    () = hold.closed.notified() => {}
+                    () = hold.release.notified() => return,
+                    () = watchdog(&link, &hold) => {}
+                }
+                tracing::info!(node = %name, "guest link lost");
+                let _ = publish.send(None);
+            }
+            Err(faultline_guest::link::Error::Io(e)) => {
+                tracing::debug!(node = %name, error = %e, "guest link port closed");
+                return;
+            }
+            Err(e) => {
+                tracing::error!(node = %name, error = %e, "guest link refused");
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        }
+    }
+}
+
+/// Returns when the helper no longer answers.
+async fn watchdog(link: &Link, hold: &Hold) {
+    loop {
+        tokio::time::sleep(PING_EVERY).await;
+        if hold.paused.load(Ordering::SeqCst) {
+            continue;
+        }
+        let ping = async {
+            match link.open().await {
+                Ok(stream) => client::ping(stream).await.is_ok(),
+                Err(_) => false,
+            }
+        };
+        let answered = tokio::time::timeout(PING_ANSWER, ping).await.unwrap_or(false);
+        if !answered && !hold.paused.load(Ordering::SeqCst) {
+            return;
+        }
+    }
+}
+
+/// A serial console: raw bytes, shared by all who hold it.
+#[derive(Debug)]
+pub struct Console {
+    write: tokio::sync::Mutex<OwnedWriteHalf>,
+    recent: Mutex<VecDeque<u8>>,
+    output: broadcast::Sender<Vec<u8>>,
+}
+
+impl Console {
+    fn start(stream: UnixStream) -> Arc<Self> {
+        let (mut read, write) = stream.into_split();
+        let (output, _) = broadcast::channel(256);
+        let console = Arc::new(Self {
+            write: tokio::sync::Mutex::new(write),
+            recent: Mutex::new(VecDeque::new()),
+            output,
+        });
+        let reader = Arc::clone(&console);
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 4096];
+            while let Ok(n) = read.read(&mut buffer).await {
+                let Some(bytes) = buffer.get(..n).filter(|b| !b.is_empty()) else { break };
+                {
+                    let mut recent = reader.recent.lock().unwrap_or_else(PoisonError::into_inner);
+                    recent.extend(bytes);
+                    let excess = recent.len().saturating_sub(CONSOLE_KEEP);
+                    recent.drain(..excess);
+                }
+                let _ = reader.output.send(bytes.to_vec());
+            }
+        });
+        console
+    }
+
+    /// What it showed last.
+    #[must_use]
+    pub fn recent(&self) -> Vec<u8> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    /// Carries a viewer until it goes.
+    pub async fn view(&self, stream: UnixStream) -> io::Result<()> {
+        let mut output = self.output.subscribe();
+        let (mut from, mut to) = stream.into_split();
+        to.write_all(&self.recent()).await?;
+        let show = async {
+            loop {
+                match output.recv().await {
+                    Ok(bytes) => to.write_all(&bytes).await?,
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return Ok(()),
+                }
+            }
+        };
+        let take = async {
+            let mut buffer = vec![0; 4096];
+            loop {
+                let n = from.read(&mut buffer).await?;
+                let Some(bytes) = buffer.get(..n).filter(|b| !b.is_empty()) else { return Ok(()) };
+                self.write.lock().await.write_all(bytes).await?;
+            }
+        };
+        tokio::select! {
+            result = show => result,
+            result = take => result,
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! A node's QEMU: its command line and its process.
+//!
+//! QEMU is started by descriptor: disks, memory, kernel, tap and sockets are opened here and inherited, so it runs
+//! as a user that owns nothing and can reach no path. The argument list is the same for a template and its
+//! clones, but for `share`, the overlay and `-incoming`.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use tokio::process::{Child, Command};
+
+use crate::{
+    net::Tap,
+    spec::{Accelerator, LaunchSpec, Start},
+};
+
+/// The emulator.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+/// The processor that guests see under emulation: the most that QEMU 7.2 emulates well and Debian needs.
+pub const TCG_CPU: &str = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt";
+/// The serial number of the pristine disk, by which the guest's helper finds it.
+pub const PRISTINE_SERIAL: &str = "faultline-base";
+
+/// The host's ends of a started QEMU.
+#[derive(Debug)]
+pub struct Started {
+    /// The process.
+    pub child: Child,
+    /// Control channel.
+    pub monitor: UnixStream,
+    /// Serial console.
+    pub console: UnixStream,
+    /// Guest link.
+    pub link: UnixStream,
+    /// The descriptor of the device state, as QEMU knows it: read for a clone, written by a freeze.
+    pub state_fd: Option<RawFd>,
+}
+
+/// Everything that QEMU inherits; kept open until it was started.
+#[derive(Default)]
+struct Inherited(Vec<OwnedFd>);
+
+impl Inherited {
+    fn give(&mut self, fd: impl Into<OwnedFd>) -> RawFd {
+        let fd = fd.into();
+        let number = fd.as_raw_fd();
+        self.0.push(fd);
+        number
+    }
+}
+
+fn open(path: &Path, write: bool) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(write)
+        .open(path)
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot open {}: {e}", path.display())))
+}
+
+/// Where the library that gives QEMU its memory file lies: beside this program, or a folder above it (tests).
+fn shim() -> io::Result<PathBuf> {
+    const NAME: &str = "libfaultline_qemu_shim.so";
+    let program = std::env::current_exe()?;
+    program
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(NAME))
+        .find(|path| path.exists())
+        .ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("{NAME} is not beside the faultline program; build or install both together"))
+        })
+}
+
+/// Arguments that a machine's template and clones share.
+fn machine_arguments(spec: &LaunchSpec) -> Vec<String> {
+    let machine = &spec.machine;
+    let accelerator = match machine.accelerator {
+        Accelerator::Kvm => "kvm".to_owned(),
+        // An unbounded translation buffer grows to hundreds of megabytes.
+        Accelerator::Tcg => "tcg,thread=multi,tb-size=96".to_owned(),
+    };
+    let cpu = match machine.accelerator {
+        Accelerator::Kvm => "host",
+        Accelerator::Tcg => TCG_CPU,
+    };
+    [
+        "-nodefaults", "-no-user-config", "-display", "none", "-no-shutdown",
+        "-machine", "q35,memory-backend=mem,vmport=off,smm=off,graphics=off",
+        "-accel", &accelerator,
+        "-cpu", cpu,
+        "-smp", &machine.vcpus.to_string(),
+        "-m", &format!("{}M", machine.memory_mib),
+        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// The kernel's command line of a node.
+fn kernel_command_line(node: &str, index: usize, count: usize) -> String {
+    format!(
+        "root=/dev/vda rw console=ttyS0,115200 quiet loglevel=3 systemd.show_status=false net.ifnames=0 \
+         panic=5 mitigations=off faultline.node={node} faultline.index={index} faultline.nodes={count}"
+    )
+}
+
+/// Starts a node's QEMU. `index` counts from 1; `dir` is the environment's folder.
+pub fn start(spec: &LaunchSpec, dir: &Path, node: &str, index: usize, tap: Tap) -> io::Result<Started> {
+    let mut inherited = Inherited::default();
+    let mut args = machine_arguments(spec);
+    let mut arg = |name: &str, value: String| args.extend([name.to_owned(), value]);
+
+    let (memory, share, kernel, initrd, state) = match &spec.start {
+        Start::Clone { snapshot } => {
+            let memory = open(&snapshot.join(format!("{node}.mem")), false)?;
+            let state = open(&snapshot.join(format!("{node}.state")), false)?;
+            (memory, "off", snapshot.join("kernel"), snapshot.join("initrd"), Some(state))
+        }
+        Start::Boot { kernel, initrd, freeze_to } => {
+            let folder = freeze_to.as_deref().unwrap_or(dir);
+            let memory = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(folder.join(format!("{node}.mem")))?;
+            memory.set_len(u64::from(spec.machine.memory_mib) << 20)?;
+            let state = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(folder.join(format!("{node}.state")))?;
+            (memory, "on", kernel.clone(), initrd.clone(), Some(state))
+        }
+    };
+    let memory_fd = inherited.give(memory);
+    arg(
+        "-object",
+        format!("memory-backend-file,id=mem,size={}M,mem-path=/faultline/memory,share={share}", spec.machine.memory_mib),
+    );
+    let state_fd = state.map(|file| inherited.give(file));
+
+    // The kernel is needed again when somebody reboots the guest.
+    arg("-kernel", format!("/proc/self/fd/{}", inherited.give(open(&kernel, false)?)));
+    arg("-initrd", format!("/proc/self/fd/{}", inherited.give(open(&initrd, false)?)));
+    arg("-append", kernel_command_line(node, index, spec.nodes.len()));
+
+    let mut sockets = Vec::new();
+    for name in ["monitor", "console", "link"] {
+        let (ours, theirs) = UnixStream::pair()?;
+        arg("-chardev", format!("socket,id={name},fd={}", inherited.give(theirs)));
+        ours.set_nonblocking(true)?;
+        sockets.push(ours);
+    }
+    arg("-mon", "chardev=monitor,mode=control".to_owned());
+    arg("-serial", "chardev:console".to_owned());
+    arg("-device", "virtio-serial-pci,id=serial,max_ports=2".to_owned());
+    arg("-device", "virtserialport,bus=serial.0,nr=1,chardev=link,name=faultline.0".to_owned());
+
+    let mut blockdev = |set: usize, name: &str, file: File, driver: &str, backing: Option<&str>, ro: bool| {
+        let fd = inherited.give(file);
+        let ro = if ro { "on" } else { "off" };
+        args.extend([
+            "-add-fd".to_owned(), format!("fd={fd},set={set}"),
+            "-blockdev".to_owned(), format!("driver=file,node-name={name}-file,filename=/dev/fdset/{set},read-only={ro},locking=off,discard=unmap"),
+            "-blockdev".to_owned(), match backing {
+                Some(backing) => format!("driver={driver},node-name={name},file={name}-file,read-only={ro},backing={backing},discard=unmap"),
+                None => format!("driver={driver},node-name={name},file={name}-file,read-only={ro}"),
+            },
+        ]);
+    };
+    blockdev(1, "base", open(&spec.base_disk, false)?, "raw", None, true);
+    blockdev(2, "pristine", open(&spec.base_disk, false)?, "raw", None, true);
+    match &spec.start {
+        Start::Clone { snapshot } => {
+            blockdev(3, "frozen", open(&snapshot.join(format!("{node}.qcow2")), false)?, "qcow2", Some("base"), true);
+            blockdev(4, "root", open(&dir.join(format!("{node}.qcow2")), true)?, "qcow2", Some("frozen"), false);
+        }
+        Start::Boot { freeze_to, .. } => {
+            let folder = freeze_to.as_deref().unwrap_or(dir);
+            blockdev(4, "root", open(&folder.join(format!("{node}.qcow2")), true)?, "qcow2", Some("base"), false);
+        }
+    }
+    let tap_fd = inherited.give(tap.fd);
+    let mut arg = |name: &str, value: String| args.extend([name.to_owned(), value]);
+    arg("-device", "virtio-blk-pci,id=disk0,drive=root,serial=root,bootindex=1".to_owned());
+    arg("-device", format!("virtio-blk-pci,id=disk1,drive=pristine,serial={PRISTINE_SERIAL}"));
+    arg("-netdev", format!("tap,id=net0,fd={tap_fd}"));
+    arg("-device", format!("virtio-net-pci,id=nic0,netdev=net0,mac={},romfile=", tap.guest_mac));
+    arg("-object", "rng-builtin,id=rng0".to_owned());
+    arg("-device", "virtio-rng-pci,id=rng,rng=rng0".to_owned());
+    arg("-device", "vmgenid,guid=auto,id=generation".to_owned());
+    if matches!(spec.start, Start::Clone { .. }) {
+        arg("-incoming", "defer".to_owned());
+    }
+
+    let uid = spec.uid();
+    let numbers: Vec<RawFd> = inherited.0.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(&args)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("LD_PRELOAD", shim()?)
+        .env("FAULTLINE_MEMORY_FD", memory_fd.to_string())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(log(dir, node)?))
+        .stderr(Stdio::from(log(dir, node)?));
+    // SAFETY: between fork and exec only async-signal-safe system calls are made; the vector was made before.
+    unsafe {
+        command.pre_exec(move || {
+            for number in &numbers {
+                rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(*number), rustix::io::FdFlags::empty())?;
+            }
+            if libc::setgroups(0, std::ptr::null()) != 0 || libc::setgid(uid) != 0 || libc::setuid(uid) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // After the change of user, which clears it: no QEMU outlives its launcher.
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+            Ok(())
+        });
+    }
+    let child = command.spawn().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => io::Error::new(e.kind(), format!("{PROGRAM} is not installed; `faultline doctor` says what to install")),
+        _ => e,
+    })?;
+    let mut sockets = sockets.into_iter();
+    match (sockets.next(), sockets.next(), sockets.next()) {
+        (Some(monitor), Some(console), Some(link)) => Ok(Started { child, monitor, console, link, state_fd }),
+        _ => Err(io::ErrorKind::Other.into()),
+    }
+}
+
+fn log(dir: &Path, node: &str) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(dir.join(format!("{node}.qemu.log")))
+}
+
+/// QEMU's version as its own first line says it.
+pub fn version() -> io::Result<String> {
+    let out = std::process::Command::new(PROGRAM).arg("--version").output()?;
+    let text = String::from_utf8_lossy(&out.stdout);
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// Makes an empty overlay of a size in MiB.
+pub fn make_overlay(path: &Path, size_mib: u32) -> io::Result<()> {
+    let out = std::process::Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on"])
+        .arg(path)
+        .arg(format!("{size_mib}M"))
+        .output()?;
+    if out.status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("qemu-img: {}", String::from_utf8_lossy(&out.stderr).trim())))
+    }
+}

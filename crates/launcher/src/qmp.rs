@@ -1,0 +1,154 @@
+//! QEMU's control channel: JSON lines, one command at a time, events in between.
+//!
+//! Our own client, because the stream of the public one dies on events that it doesn't know.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::UnixStream,
+    sync::{Mutex, mpsc},
+    time::timeout,
+};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// QEMU has gone.
+    #[error("QEMU has gone")]
+    Gone,
+    /// QEMU refused.
+    #[error("QEMU refused {command}: {text}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// QEMU's words.
+        text: String,
+    },
+    /// No answer in time.
+    #[error("QEMU did not answer {0} in time")]
+    Silent(String),
+}
+
+/// Result of a command.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Longest wait for an answer.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// A control channel.
+#[derive(Debug)]
+pub struct Qmp {
+    channel: Mutex<Channel>,
+}
+
+#[derive(Debug)]
+struct Channel {
+    write: tokio::net::unix::OwnedWriteHalf,
+    answers: mpsc::Receiver<Value>,
+}
+
+/// An event that QEMU told.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Its name, such as `VSERPORT_CHANGE`.
+    pub name: String,
+    /// Its data.
+    pub data: Value,
+}
+
+impl Qmp {
+    /// Greets QEMU. Events go to `events`, dropped when nobody takes them.
+    pub async fn start(stream: UnixStream, events: mpsc::Sender<Event>) -> Result<Self> {
+        let (read, write) = stream.into_split();
+        let (give, answers) = mpsc::channel(4);
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(read).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let Ok(mut value) = serde_json::from_str::<Value>(&line) else { continue };
+                if let Some(name) = value.get("event").and_then(Value::as_str).map(str::to_owned) {
+                    let data = value.get_mut("data").map(Value::take).unwrap_or_default();
+                    let _ = events.try_send(Event { name, data });
+                } else if value.get("QMP").is_none() && give.send(value).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let qmp = Self { channel: Mutex::new(Channel { write, answers }) };
+        qmp.run("qmp_capabilities", Value::Null).await?;
+        Ok(qmp)
+    }
+
+    /// Runs a command and gives what it returns.
+    pub async fn run(&self, command: &str, arguments: Value) -> Result<Value> {
+        let mut message = json!({ "execute": command });
+        if !arguments.is_null()
+            && let Some(object) = message.as_object_mut()
+        {
+            object.insert("arguments".to_owned(), arguments);
+        }
+        let mut channel = self.channel.lock().await;
+        let mut line = message.to_string();
+        line.push('\n');
+        channel.write.write_all(line.as_bytes()).await.map_err(|_| Error::Gone)?;
+        let answer = timeout(ANSWER, channel.answers.recv())
+            .await
+            .map_err(|_| Error::Silent(command.to_owned()))?
+            .ok_or(Error::Gone)?;
+        match (answer.get("return"), answer.get("error")) {
+            (Some(value), _) => Ok(value.clone()),
+            (None, error) => Err(Error::Refused {
+                command: command.to_owned(),
+                text: error
+                    .and_then(|e| e.get("desc"))
+                    .and_then(Value::as_str)
+                    .unwrap_or("no reason given")
+                    .to_owned(),
+            }),
+        }
+    }
+
+    /// Lets memory that is a shared file out of migration streams.
+    pub async fn ignore_shared_memory(&self) -> Result<()> {
+        let on = json!({ "capabilities": [{ "capability": "x-ignore-shared", "state": true }] });
+        self.run("migrate-set-capabilities", on).await.map(drop)
+    }
+
+    /// Loads the device state from an inherited descriptor and waits until the VM could continue.
+    pub async fn restore(&self, fd: i32) -> Result<()> {
+        self.ignore_shared_memory().await?;
+        self.run("migrate-incoming", json!({ "uri": format!("fd:{fd}") })).await?;
+        self.wait("query-status", |v| v.get("status").and_then(Value::as_str) != Some("inmigrate")).await
+    }
+
+    /// Saves the device state of a stopped VM to an inherited descriptor.
+    pub async fn save(&self, fd: i32) -> Result<()> {
+        self.ignore_shared_memory().await?;
+        self.run("migrate-set-parameters", json!({ "max-bandwidth": 4_000_000_000_u64 })).await?;
+        self.run("migrate", json!({ "uri": format!("fd:{fd}") })).await?;
+        self.wait("query-migrate", |v| {
+            matches!(v.get("status").and_then(Value::as_str), Some("completed" | "failed" | "cancelled"))
+        })
+        .await?;
+        let end = self.run("query-migrate", Value::Null).await?;
+        if end.get("status").and_then(Value::as_str) == Some("completed") {
+            Ok(())
+        } else {
+            Err(Error::Refused { command: "migrate".to_owned(), text: end.to_string() })
+        }
+    }
+
+    async fn wait(&self, command: &str, done: impl Fn(&Value) -> bool) -> Result<()> {
+        let ask = async {
+            loop {
+                if done(&self.run(command, Value::Null).await?) {
+                    return Ok(());
+                }
+                // A coarser poll would dominate the time a clone takes.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(ANSWER * 4, ask).await.map_err(|_| Error::Silent(command.to_owned()))?
+    }
+}

@@ -1,0 +1,504 @@
+//! The launcher's life: spec → namespace → nodes → ready → served until it is stopped or a node dies.
+//!
+//! ```text
+//! Starting ──► Running ◄──► Paused
+//!     │           │           │
+//!     └───────────┴───► Broken (a node died; the server sees it and frees the rest)
+//! ```
+
+use std::{
+    fs::File,
+    io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use faultline_domain::{
+    Clock, NodeName,
+    progress::{Event, Progress},
+};
+use faultline_guest::{client as guest, wire::Refresh};
+use rand::Rng;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpStream, UnixListener, UnixStream},
+    sync::{Notify, OnceCell, watch},
+};
+
+use crate::{
+    cgroup, egress, net,
+    node::Node,
+    protocol::{Answer, Ask, Channel, LauncherPhase, MAX_LINE, Question, SOCKET, Status, Told, VERSION},
+    qemu,
+    snapshot::checksum,
+    spec::{LaunchSpec, Start},
+};
+
+/// How long a clone's helper may take to answer, and a booting one's.
+const LINK_AFTER_CLONE: Duration = Duration::from_secs(60);
+const LINK_AFTER_BOOT: Duration = Duration::from_secs(600);
+
+/// A stage that failed.
+struct Failure {
+    stage: &'static str,
+    reason: String,
+}
+
+trait At<T> {
+    fn at(self, stage: &'static str) -> Result<T, Failure>;
+}
+
+impl<T, E: std::error::Error> At<T> for Result<T, E> {
+    fn at(self, stage: &'static str) -> Result<T, Failure> {
+        self.map_err(|e| {
+            let mut reason = e.to_string();
+            let mut source = e.source();
+            while let Some(cause) = source {
+                reason.push_str(": ");
+                reason.push_str(&cause.to_string());
+                source = cause.source();
+            }
+            Failure { stage, reason }
+        })
+    }
+}
+
+struct Launcher {
+    dir: PathBuf,
+    spec: LaunchSpec,
+    clock: Clock,
+    nodes: OnceCell<Vec<Node>>,
+    phase: Mutex<LauncherPhase>,
+    told: watch::Sender<Vec<Told>>,
+    died: Arc<Notify>,
+    stop: Notify,
+    /// Pause, resume and freeze, one at a time.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// Runs the launcher of an environment's folder. Must be called while the process has one thread: it moves into a
+/// network namespace of its own.
+pub fn main(dir: &Path) -> io::Result<()> {
+    let spec = LaunchSpec::load(dir)?;
+    let host = File::open("/proc/self/ns/net")?;
+    #[expect(unsafe_code, reason = "unshare of the network namespace, before any thread was started")]
+    // SAFETY: this process has one thread, and the descriptor table stays shared with nobody.
+    unsafe {
+        rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET)
+    }
+    .map_err(|e| io::Error::other(format!("cannot make a network namespace: {e}")))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(Launcher::new(dir, spec).live(host))
+}
+
+impl Launcher {
+    fn new(dir: &Path, spec: LaunchSpec) -> Arc<Self> {
+        Arc::new(Self {
+            dir: dir.to_owned(),
+            spec,
+            clock: Clock::system(),
+            nodes: OnceCell::new(),
+            phase: Mutex::new(LauncherPhase::Starting),
+            told: watch::channel(Vec::new()).0,
+            died: Arc::new(Notify::new()),
+            stop: Notify::new(),
+            turn: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    fn set(&self, phase: LauncherPhase) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    fn phase(&self) -> LauncherPhase {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, told: Told) {
+        self.told.send_modify(|all| all.push(told));
+    }
+
+    fn nodes(&self) -> &[Node] {
+        self.nodes.get().map_or(&[], Vec::as_slice)
+    }
+
+    async fn live(self: Arc<Self>, host: File) -> io::Result<()> {
+        let socket = self.dir.join(SOCKET);
+        let _ = std::fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket)?;
+        std::fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        let server = tokio::spawn(Arc::clone(&self).accept(listener));
+        let watcher = tokio::spawn(Arc::clone(&self).watch_nodes());
+        let progress = {
+            let this = Arc::clone(&self);
+            Progress::new(move |event: Event| this.tell(Told::Event { event }))
+        };
+        tokio::select! {
+            started = self.bring_up(&host, &progress) => match started {
+                Ok(()) => {
+                    self.set(LauncherPhase::Running);
+                    self.tell(Told::Ready);
+                    self.stop.notified().await;
+                }
+                Err(Failure { stage, reason }) => {
+                    tracing::error!(stage, reason, "could not start");
+                    self.set(LauncherPhase::Broken);
+                    self.tell(Told::Failed { stage: stage.to_owned(), reason });
+                    // The server reads the reason, then ends this launcher.
+                    let _ = tokio::time::timeout(Duration::from_secs(300), self.stop.notified()).await;
+                }
+            },
+            () = self.stop.notified() => {}
+        }
+        for node in self.nodes() {
+            let _ = node.qmp.run("quit", serde_json::Value::Null).await;
+        }
+        server.abort();
+        watcher.abort();
+        let _ = std::fs::remove_file(socket);
+        Ok(())
+    }
+
+    async fn watch_nodes(self: Arc<Self>) {
+        loop {
+            self.died.notified().await;
+            if self.nodes().iter().any(|n| !n.is_alive()) {
+                self.set(LauncherPhase::Broken);
+            }
+        }
+    }
+
+    async fn bring_up(&self, host: &File, progress: &Progress) -> Result<(), Failure> {
+        let spec = &self.spec;
+        let stage = progress.stage("network", "Laying the cables of its private network");
+        cgroup::create(&spec.id, &spec.limits).at("network")?;
+        cgroup::add(&spec.id, std::process::id()).at("network")?;
+        let taps = net::build(spec.nodes.len(), spec.limits.bandwidth_mbit, !spec.egress.is_empty()).at("network")?;
+        if !spec.egress.is_empty() {
+            egress::start(&spec.egress, host.as_fd().try_clone_to_owned().at("network")?).at("network")?;
+        }
+        stage.done();
+
+        let clone = matches!(spec.start, Start::Clone { .. });
+        let stage = if clone {
+            progress.stage("clone", "Putting fresh disks and private memory over the template's")
+        } else {
+            progress.stage("power-on", "Powering on")
+        };
+        let mut nodes = Vec::with_capacity(spec.nodes.len());
+        for ((index, name), tap) in (1..).zip(&spec.nodes).zip(taps) {
+            self.make_disk(name).at("clone")?;
+            let started = qemu::start(spec, &self.dir, name.as_str(), index, tap).at("clone")?;
+            let node = Node::adopt(name.clone(), index, started, Arc::clone(&self.died)).await;
+            nodes.push(node.map_err(|e| Failure { stage: "clone", reason: format!("{e}; {}", self.qemu_log(name)) })?);
+        }
+        stage.done();
+
+        if clone {
+            let stage = progress.stage("restore", "Restoring the running machine");
+            for node in &nodes {
+                let fd = node.state_fd.unwrap_or(-1);
+                node.qmp.restore(fd).await.map_err(|e| Failure {
+                    stage: "restore",
+                    reason: format!("{e}; {}", self.qemu_log(&node.name)),
+                })?;
+            }
+            for node in &nodes {
+                node.resume().await.at("restore")?;
+            }
+            stage.done();
+        }
+        let nodes = self.nodes.get_or_init(|| async { nodes }).await;
+
+        let (name, text, wait) = if clone {
+            ("refresh", "Giving it randomness, a clock and an identity of its own", LINK_AFTER_CLONE)
+        } else {
+            ("boot", "Booting until its helper answers", LINK_AFTER_BOOT)
+        };
+        let stage = progress.stage(name, text);
+        let refreshed = nodes.iter().map(|node| self.refresh(node, clone, wait));
+        futures::future::try_join_all(refreshed).await.map_err(|reason| Failure { stage: name, reason })?;
+        stage.done();
+        Ok(())
+    }
+
+    /// Each node's disk: an empty overlay over the frozen disk, or over the image's.
+    fn make_disk(&self, node: &NodeName) -> io::Result<()> {
+        let name = format!("{node}.qcow2");
+        match &self.spec.start {
+            Start::Clone { snapshot } => std::fs::copy(snapshot.join("overlay.qcow2"), self.dir.join(&name)).and_then(|_| {
+                std::fs::set_permissions(self.dir.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            }),
+            Start::Boot { freeze_to, .. } => {
+                let folder = freeze_to.as_deref().unwrap_or(&self.dir);
+                qemu::make_overlay(&folder.join(name), self.spec.machine.disk_mib)
+            }
+        }
+    }
+
+    fn qemu_log(&self, node: &NodeName) -> String {
+        let text = std::fs::read_to_string(self.dir.join(format!("{node}.qemu.log"))).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().rev().take(5).collect();
+        if lines.is_empty() {
+            return "QEMU said nothing".to_owned();
+        }
+        format!("QEMU said: {}", lines.into_iter().rev().collect::<Vec<_>>().join(" | "))
+    }
+
+    async fn refresh(&self, node: &Node, clone: bool, wait: Duration) -> Result<(), String> {
+        let silent = || {
+            let console = String::from_utf8_lossy(&node.console.recent()).into_owned();
+            let tail: Vec<&str> = console.lines().rev().filter(|l| !l.trim().is_empty()).take(3).collect();
+            format!("the helper of {} did not answer; its console shows: {}", node.name, tail.join(" | "))
+        };
+        let link = node.link(wait).await.ok_or_else(silent)?;
+        let open = || async { link.open().await.map_err(|e| e.to_string()) };
+        if !clone {
+            return guest::ping(open().await?).await.map(drop).map_err(|e| e.to_string());
+        }
+        let order = self.refresh_order(&node.name);
+        guest::refresh(open().await?, order).await.map_err(|e| format!("{}: {e}", node.name))
+    }
+
+    fn refresh_order(&self, node: &NodeName) -> Refresh {
+        let mut rng = rand::rng();
+        let seed: [u8; 64] = {
+            let mut seed = [0; 64];
+            rng.fill(&mut seed);
+            seed
+        };
+        let machine_id: [u8; 16] = rng.random();
+        Refresh {
+            seed: hex::encode(seed),
+            unix_nanos: i64::try_from(self.clock.now().as_nanosecond()).unwrap_or(0),
+            machine_id: hex::encode(machine_id),
+            hostname: node.to_string(),
+        }
+    }
+
+    async fn accept(self: Arc<Self>, listener: UnixListener) {
+        while let Ok((stream, _)) = listener.accept().await {
+            let this = Arc::clone(&self);
+            tokio::spawn(async move {
+                if let Err(e) = this.serve(stream).await {
+                    tracing::debug!(error = %e, "a connection ended");
+                }
+            });
+        }
+    }
+
+    async fn serve(&self, stream: UnixStream) -> io::Result<()> {
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        (&mut stream).take(MAX_LINE).read_line(&mut line).await?;
+        // The asker waits for the answer, so nothing of the stream is in the buffer.
+        let mut stream = stream.into_inner();
+        let question: Question = match serde_json::from_str(&line) {
+            Ok(question) => question,
+            Err(e) => return refuse(&mut stream, format!("not a question: {e}")).await,
+        };
+        if question.version != VERSION {
+            let reason = format!("this launcher speaks version {VERSION}, the question version {}", question.version);
+            return refuse(&mut stream, reason).await;
+        }
+        match question.ask {
+            Ask::Status => answer(&mut stream, &Answer::Status(self.status())).await,
+            Ask::Watch => self.tell_all(stream).await,
+            Ask::Pause => finish(&mut stream, self.pause().await).await,
+            Ask::Resume => finish(&mut stream, self.resume().await).await,
+            Ask::Freeze => {
+                let frozen = self.freeze().await;
+                let done = frozen.is_ok();
+                finish(&mut stream, frozen).await?;
+                if done {
+                    self.stop.notify_one();
+                }
+                Ok(())
+            }
+            Ask::Stop => {
+                answer(&mut stream, &Answer::Done).await?;
+                self.stop.notify_one();
+                Ok(())
+            }
+            Ask::Open { node, to } => self.open(stream, &node, to).await,
+        }
+    }
+
+    fn status(&self) -> Status {
+        let disk_bytes = self.spec.nodes.iter().map(|node| {
+            let path = self.dir.join(format!("{node}.qcow2"));
+            std::fs::metadata(path).map_or(0, |m| std::os::unix::fs::MetadataExt::blocks(&m) * 512)
+        });
+        Status {
+            phase: self.phase(),
+            nodes: self.nodes().iter().map(Node::status).collect(),
+            cpu_millis: cgroup::cpu_millis(&self.spec.id),
+            disk_bytes: disk_bytes.sum(),
+        }
+    }
+
+    async fn tell_all(&self, mut stream: UnixStream) -> io::Result<()> {
+        answer(&mut stream, &Answer::Done).await?;
+        let mut told = self.told.subscribe();
+        let mut sent = 0;
+        loop {
+            let news: Vec<Told> = told.borrow_and_update().get(sent..).unwrap_or_default().to_vec();
+            sent += news.len();
+            for item in news {
+                let mut line = serde_json::to_vec(&item)?;
+                line.push(b'\n');
+                stream.write_all(&line).await?;
+                if !matches!(item, Told::Event { .. }) {
+                    return Ok(());
+                }
+            }
+            if told.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn pause(&self) -> Result<(), String> {
+        let _turn = self.turn.lock().await;
+        match self.phase() {
+            LauncherPhase::Paused => return Ok(()),
+            LauncherPhase::Running => {}
+            other => return Err(format!("the environment is {other:?}").to_lowercase()),
+        }
+        for node in self.nodes() {
+            node.pause().await.map_err(|e| e.to_string())?;
+        }
+        self.set(LauncherPhase::Paused);
+        Ok(())
+    }
+
+    async fn resume(&self) -> Result<(), String> {
+        let _turn = self.turn.lock().await;
+        match self.phase() {
+            LauncherPhase::Running => return Ok(()),
+            LauncherPhase::Paused => {}
+            other => return Err(format!("the environment is {other:?}").to_lowercase()),
+        }
+        for node in self.nodes() {
+            node.resume().await.map_err(|e| e.to_string())?;
+        }
+        self.set(LauncherPhase::Running);
+        // The clock stood still. A guest whose helper is gone keeps its own; everything else goes on.
+        for node in self.nodes() {
+            if let Some(link) = node.link(Duration::from_secs(2)).await
+                && let Ok(stream) = link.open().await
+            {
+                let nanos = i64::try_from(self.clock.now().as_nanosecond()).unwrap_or(0);
+                if let Err(e) = guest::step_clock(stream, nanos).await {
+                    tracing::warn!(node = %node.name, error = %e, "the clock was not stepped");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Freezes all nodes at one instant: closes the ports, stops all, then saves each.
+    async fn freeze(&self) -> Result<(), String> {
+        let _turn = self.turn.lock().await;
+        let Start::Boot { freeze_to: Some(folder), kernel, initrd } = &self.spec.start else {
+            return Err("only a machine that was booted for it can be frozen".to_owned());
+        };
+        if self.phase() != LauncherPhase::Running {
+            return Err("only a running environment can be frozen".to_owned());
+        }
+        for node in self.nodes() {
+            node.release_link();
+        }
+        // The guests see the hang-up and wait for the next host.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for node in self.nodes() {
+            node.pause().await.map_err(|e| e.to_string())?;
+        }
+        for node in self.nodes() {
+            node.qmp.save(node.state_fd.unwrap_or(-1)).await.map_err(|e| format!("{}: {e}", node.name))?;
+        }
+        for node in self.nodes() {
+            let _ = node.qmp.run("quit", serde_json::Value::Null).await;
+        }
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while self.nodes().iter().any(Node::is_alive) && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let rest = || -> io::Result<()> {
+            std::fs::copy(kernel, folder.join("kernel"))?;
+            std::fs::copy(initrd, folder.join("initrd"))?;
+            qemu::make_overlay(&folder.join("overlay.qcow2"), self.spec.machine.disk_mib)?;
+            // Read what was written once, so that a disk that lies is found here.
+            for node in &self.spec.nodes {
+                checksum(&folder.join(format!("{node}.state")))?;
+            }
+            Ok(())
+        };
+        rest().map_err(|e| e.to_string())
+    }
+
+    async fn open(&self, mut stream: UnixStream, node: &NodeName, to: Channel) -> io::Result<()> {
+        let Some(node) = self.nodes().iter().find(|n| n.name == *node) else {
+            return refuse(&mut stream, format!("there is no node {node}")).await;
+        };
+        if !node.is_alive() {
+            return refuse(&mut stream, format!("{} has died", node.name)).await;
+        }
+        if self.phase() == LauncherPhase::Paused {
+            return refuse(&mut stream, "the environment is suspended".to_owned()).await;
+        }
+        match to {
+            Channel::Console => {
+                answer(&mut stream, &Answer::Done).await?;
+                node.console.view(stream).await
+            }
+            Channel::Port(port) => {
+                let connect = TcpStream::connect((net::address(node.index), port));
+                match tokio::time::timeout(Duration::from_secs(10), connect).await {
+                    Ok(Ok(mut tcp)) => {
+                        answer(&mut stream, &Answer::Done).await?;
+                        tokio::io::copy_bidirectional(&mut stream, &mut tcp).await.map(drop)
+                    }
+                    Ok(Err(e)) => refuse(&mut stream, format!("port {port} of {}: {e}", node.name)).await,
+                    Err(_) => refuse(&mut stream, format!("port {port} of {}: no answer", node.name)).await,
+                }
+            }
+            Channel::Guest => {
+                let link = node.link(Duration::from_secs(3)).await;
+                let opened = match link {
+                    Some(link) => link.open().await.ok(),
+                    None => None,
+                };
+                match opened {
+                    Some(mut substream) => {
+                        answer(&mut stream, &Answer::Done).await?;
+                        tokio::io::copy_bidirectional(&mut stream, &mut substream).await.map(drop)
+                    }
+                    None => {
+                        let reason = format!("the guest link of {} is lost; its serial console still works", node.name);
+                        refuse(&mut stream, reason).await
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn answer(stream: &mut UnixStream, answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    stream.write_all(&line).await
+}
+
+async fn refuse(stream: &mut UnixStream, reason: String) -> io::Result<()> {
+    answer(stream, &Answer::Refused { reason }).await
+}
+
+async fn finish(stream: &mut UnixStream, result: Result<(), String>) -> io::Result<()> {
+    match result {
+        Ok(()) => answer(stream, &Answer::Done).await,
+        Err(reason) => refuse(stream, reason).await,
+    }
+}

@@ -1,0 +1,123 @@
+//! A frozen template on disk: for each node its memory, device state and disk, and a manifest written last, so
+//! that a folder with a manifest is whole.
+//!
+//! ```text
+//! <snapshots>/<key>/manifest.json   what must match, and a checksum of every file
+//!                   <node>.mem      guest memory, sparse; clones map it privately
+//!                   <node>.state    device state (about 1 MB)
+//!                   <node>.qcow2    the disk at the instant of the freeze, over the image's base disk
+//!                   overlay.qcow2   an empty overlay, copied for each clone's node
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use faultline_domain::NodeName;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::spec::Machine;
+
+/// What a snapshot is of, and what its files must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The content address of everything that must match.
+    pub key: String,
+    /// The nodes that were frozen together.
+    pub nodes: Vec<NodeName>,
+    /// Their machine.
+    pub machine: Machine,
+    /// QEMU's version.
+    pub qemu: String,
+    /// Milliseconds from power-on to the settled state, as measured when it was baked.
+    pub cold_boot_millis: u64,
+    /// Milliseconds from power-on to the first shell.
+    pub cold_shell_millis: u64,
+    /// SHA-256 of every file, by name.
+    pub files: BTreeMap<String, String>,
+}
+
+/// Why a snapshot can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// A file can't be read.
+    #[error("{path} can't be read")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is not what it was.
+    #[error("{path} is not what was frozen: its checksum differs")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// SHA-256 of a file, in hex.
+pub fn checksum(path: &Path) -> io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = file.read(&mut buffer)?;
+        match buffer.get(..n) {
+            Some(bytes) if !bytes.is_empty() => hash.update(bytes),
+            _ => return Ok(hex::encode(hash.finalize())),
+        }
+    }
+}
+
+impl Manifest {
+    /// The manifest's file in a snapshot's folder.
+    #[must_use]
+    pub fn path(folder: &Path) -> PathBuf {
+        folder.join("manifest.json")
+    }
+
+    /// Reads a folder's manifest.
+    pub fn load(folder: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&fs::read(Self::path(folder))?)?)
+    }
+
+    /// Adds the checksums of the folder's files, makes them read-only, and writes the manifest: the snapshot is
+    /// whole from then on.
+    pub fn seal(mut self, folder: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        self.files.clear();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !entry.file_type()?.is_file() || name == "manifest.json" {
+                continue;
+            }
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o444))?;
+            fs::File::open(entry.path())?.sync_all()?;
+            self.files.insert(name, checksum(&entry.path())?);
+        }
+        let draft = folder.join(".manifest.json");
+        fs::write(&draft, serde_json::to_vec_pretty(&self)?)?;
+        fs::File::open(&draft)?.sync_all()?;
+        fs::rename(&draft, Self::path(folder))?;
+        Ok(self)
+    }
+
+    /// Compares every file with its checksum.
+    pub fn verify(&self, folder: &Path) -> Result<(), Damage> {
+        for (name, expected) in &self.files {
+            let path = folder.join(name);
+            match checksum(&path) {
+                Ok(found) if found == *expected => {}
+                Ok(_) => return Err(Damage::Changed { path }),
+                Err(source) => return Err(Damage::Unreadable { path, source }),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! Preloaded into QEMU: opening `/faultline/memory` gives the descriptor in `FAULTLINE_MEMORY_FD`.
+//!
+//! QEMU opens a memory backend's file for reading and writing even when it maps it privately, so a QEMU that a
+//! guest has taken over could write into the template that all its clones share. With this library the launcher
+//! opens the file, read-only for clones, and QEMU gets a copy of that descriptor: it never holds a writable one,
+//! and needs no permission on any path. (QEMU 8.2 has `rom=off` with `readonly=on` for this; Debian 12 has 7.2.)
+
+use std::ffi::CStr;
+
+use libc::{c_char, c_int, mode_t};
+
+const PATH: &CStr = c"/faultline/memory";
+
+fn memory_fd() -> Option<c_int> {
+    // SAFETY: getenv is called with a C string; QEMU is single-threaded while it makes its memory backends.
+    let value = unsafe { libc::getenv(c"FAULTLINE_MEMORY_FD".as_ptr()) };
+    if value.is_null() {
+        return None;
+    }
+    // SAFETY: getenv's result is a C string.
+    unsafe { CStr::from_ptr(value) }.to_str().ok()?.parse().ok()
+}
+
+/// # Safety
+/// `path` must be a C string, as for open(2).
+unsafe fn open_or_give(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    // SAFETY: the caller's promise.
+    if unsafe { CStr::from_ptr(path) } == PATH
+        && let Some(fd) = memory_fd()
+    {
+        // SAFETY: duplicates a descriptor number.
+        return unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    }
+    // SAFETY: the same arguments that open was called with; syscall sets errno.
+    let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, mode) };
+    c_int::try_from(fd).unwrap_or(-1)
+}
+
+/// open(2).
+///
+/// # Safety
+/// As open(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    // SAFETY: passed on.
+    unsafe { open_or_give(path, flags, mode) }
+}
+
+/// open(2) with 64-bit offsets, which is what QEMU calls.
+///
+/// # Safety
+/// As open(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    // SAFETY: passed on.
+    unsafe { open_or_give(path, flags, mode) }
+}
+
+/// What the C library's checked headers turn open(2) without a mode into.
+///
+/// # Safety
+/// As open(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __open64_2(path: *const c_char, flags: c_int) -> c_int {
+    // SAFETY: passed on.
+    unsafe { open_or_give(path, flags, 0) }
+}
