@@ -1,0 +1,256 @@
+//! The loop of one connection: consumes its events, owns its channels, never waits for one of them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use faultline_guest::wire::{Exec, Pty};
+use faultline_provider::Provider;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Access, Config, Directory,
+    channel::{self, Guest, Input},
+    gate::Gate,
+    ssh::{Event, Id, Running, Sender},
+};
+
+/// At most so often the directory hears that an environment is used.
+const USED_EVERY: Duration = Duration::from_secs(30);
+
+/// A connection's state.
+pub(crate) struct Connection {
+    pub config: Arc<Config>,
+    pub directory: Arc<dyn Directory>,
+    pub provider: Arc<dyn Provider>,
+    pub gate: Arc<Gate>,
+    access: Option<Access>,
+    channels: HashMap<Id, Stage>,
+    tasks: JoinSet<()>,
+    told: Option<Instant>,
+}
+
+/// What a channel is doing.
+enum Stage {
+    /// Opened, and nothing is run yet.
+    Waiting {
+        sender: Sender,
+        pty: Option<Pty>,
+        env: BTreeMap<String, String>,
+    },
+    /// A task has it. Input is queued without waiting; the connection's gate bounds it.
+    Running(mpsc::UnboundedSender<Input>),
+}
+
+impl Connection {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        directory: Arc<dyn Directory>,
+        provider: Arc<dyn Provider>,
+        gate: Arc<Gate>,
+    ) -> Self {
+        Self {
+            config,
+            directory,
+            provider,
+            gate,
+            access: None,
+            channels: HashMap::new(),
+            tasks: JoinSet::new(),
+            told: None,
+        }
+    }
+
+    /// Serves the connection to its end. Dropping it ends all its tasks.
+    pub(crate) async fn serve(
+        mut self,
+        mut running: Running,
+        mut events: mpsc::Receiver<Event>,
+        stop: CancellationToken,
+    ) {
+        let late = tokio::time::sleep(self.config.login_grace);
+        tokio::pin!(late);
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.on(event),
+                    None => break,
+                },
+                Some(_) = self.tasks.join_next() => {}
+                () = stop.cancelled() => {
+                    running.disconnect("the gateway is stopping; your environment goes on, connect again in a moment").await;
+                    break;
+                }
+                () = &mut late, if self.access.is_none() => {
+                    running.disconnect("too slow to log in").await;
+                    break;
+                }
+            }
+        }
+        self.tasks.shutdown().await;
+        self.gate.cut();
+        // The library's own task ends once its socket does; it is given a moment to say what is left to say.
+        let _ = tokio::time::timeout(Duration::from_secs(2), running.ended()).await;
+    }
+
+    fn on(&mut self, event: Event) {
+        match event {
+            Event::Authenticated(access) => {
+                tracing::info!(environment = %access.environment, node = %access.node, "ssh login");
+                self.access = Some(access);
+            }
+            Event::Opened { id, sender } => self.opened(id, sender),
+            Event::Forward {
+                id,
+                sender,
+                host,
+                port,
+                opening,
+            } => {
+                // Dropping what waits to be opened refuses it.
+                if let (Some(guest), true) = (self.guest(), self.has_room()) {
+                    let (queue, input) = mpsc::unbounded_channel();
+                    self.channels.insert(id, Stage::Running(queue));
+                    self.tasks
+                        .spawn(channel::forward(guest, sender, opening, host, port, input));
+                    self.used();
+                }
+            }
+            Event::Pty {
+                id,
+                term,
+                rows,
+                cols,
+            } => {
+                if let Some(Stage::Waiting { pty, .. }) = self.channels.get_mut(&id) {
+                    *pty = Some(Pty { term, rows, cols });
+                }
+            }
+            Event::Env { id, name, value } => {
+                if let Some(Stage::Waiting { env, .. }) = self.channels.get_mut(&id) {
+                    env.insert(name, value);
+                }
+            }
+            Event::Shell { id } => self.run(id, Vec::new()),
+            Event::Exec { id, command } => {
+                let command = String::from_utf8_lossy(&command).into_owned();
+                self.run(id, vec!["/bin/bash".to_owned(), "-c".to_owned(), command]);
+            }
+            Event::Sftp { id } => self.sftp(id),
+            Event::Resize { id, rows, cols } => match self.channels.get_mut(&id) {
+                Some(Stage::Waiting { pty: Some(pty), .. }) => {
+                    (pty.rows, pty.cols) = (rows, cols);
+                }
+                _ => self.input(id, Input::Resize { rows, cols }),
+            },
+            Event::Signal { id, number } => self.input(id, Input::Signal(number)),
+            Event::Data { id, data } => {
+                self.input(id, Input::Data(data));
+                self.used();
+            }
+            Event::Eof { id } => self.input(id, Input::Eof),
+            // The task sees its queue end.
+            Event::Closed { id } => {
+                self.channels.remove(&id);
+            }
+        }
+    }
+
+    fn guest(&self) -> Option<Guest> {
+        Some(Guest {
+            provider: self.provider.clone(),
+            access: self.access.clone()?,
+        })
+    }
+
+    fn has_room(&mut self) -> bool {
+        self.channels.len() < self.config.max_channels
+    }
+
+    fn opened(&mut self, id: Id, sender: Sender) {
+        if self.has_room() {
+            self.channels.insert(
+                id,
+                Stage::Waiting {
+                    sender,
+                    pty: None,
+                    env: BTreeMap::new(),
+                },
+            );
+        } else {
+            self.tasks.spawn(async move {
+                sender
+                    .say("faultline: too many sessions on this connection")
+                    .await;
+                sender.exit(255).await;
+            });
+        }
+    }
+
+    fn input(&self, id: Id, input: Input) {
+        if let Some(Stage::Running(queue)) = self.channels.get(&id) {
+            let _ = queue.send(input);
+        }
+    }
+
+    /// Takes a waiting channel into a running one.
+    fn begin(&mut self, id: Id) -> Option<(Guest, Begun)> {
+        let guest = self.guest()?;
+        match self.channels.remove(&id)? {
+            Stage::Waiting { sender, pty, env } => {
+                let (queue, input) = mpsc::unbounded_channel();
+                self.channels.insert(id, Stage::Running(queue));
+                self.used();
+                Some((guest, (sender, pty, env, input)))
+            }
+            running @ Stage::Running(_) => {
+                self.channels.insert(id, running);
+                None
+            }
+        }
+    }
+
+    fn run(&mut self, id: Id, argv: Vec<String>) {
+        if let Some((guest, (sender, pty, mut env, input))) = self.begin(id) {
+            if pty.is_some() {
+                env.remove("TERM");
+            }
+            env.entry("LANG".to_owned())
+                .or_insert_with(|| "C.UTF-8".to_owned());
+            let exec = Exec {
+                argv,
+                env,
+                pty,
+                ..Exec::default()
+            };
+            self.tasks.spawn(channel::run(guest, sender, exec, input));
+        }
+    }
+
+    fn sftp(&mut self, id: Id) {
+        if let Some((guest, (sender, _, _, input))) = self.begin(id) {
+            self.tasks.spawn(channel::sftp(guest, sender, input));
+        }
+    }
+
+    fn used(&mut self) {
+        let Some(access) = &self.access else { return };
+        if self.told.is_some_and(|at| at.elapsed() < USED_EVERY) {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let (directory, environment) = (self.directory.clone(), access.environment.clone());
+        self.tasks
+            .spawn(async move { directory.used(&environment).await });
+    }
+}
+
+type Begun = (
+    Sender,
+    Option<Pty>,
+    BTreeMap<String, String>,
+    mpsc::UnboundedReceiver<Input>,
+);

@@ -1,0 +1,556 @@
+//! The gateway against the stock OpenSSH client.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
+mod guest;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use faultline_gateway::{Access, Config, Directory, HostKey, Login, PublicKey, limit, serve};
+use guest::{Shared, ThisMachine};
+use rand::Rng;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    process::Command,
+};
+use tokio_util::sync::CancellationToken;
+
+/// One person with one key, and one environment.
+#[derive(Debug)]
+struct OnePerson {
+    key: PublicKey,
+    used: Mutex<u32>,
+}
+
+#[async_trait]
+impl Directory for OnePerson {
+    async fn authorize(&self, login: &Login, key: &PublicKey) -> Option<Access> {
+        // `slow` exists and is somebody else's, and finding that out takes a while.
+        if login.environment.as_str() == "slow" {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            return None;
+        }
+        let node = match &login.node {
+            None => "node1".parse().unwrap(),
+            Some(node) if node.as_str() == "node2" => node.clone(),
+            Some(_) => return None,
+        };
+        (login.environment.as_str() == "mine" && *key == self.key).then(|| Access {
+            environment: login.environment.clone(),
+            node,
+        })
+    }
+    async fn used(&self, _: &faultline_domain::EnvironmentId) {
+        *self.used.lock().unwrap() += 1;
+    }
+}
+
+struct Gateway {
+    dir: tempfile::TempDir,
+    port: u16,
+    machine: Arc<ThisMachine>,
+    directory: Arc<OnePerson>,
+    stop: CancellationToken,
+    served: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Gateway {
+    async fn start() -> Self {
+        Self::with(Config::default()).await
+    }
+
+    async fn with(config: Config) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["key", "other"] {
+            let path = dir.path().join(name);
+            let made = std::process::Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-C", "ann@laptop", "-f"])
+                .arg(path)
+                .status()
+                .unwrap();
+            assert!(made.success());
+        }
+        let line = std::fs::read_to_string(dir.path().join("key.pub")).unwrap();
+        let directory = Arc::new(OnePerson {
+            key: PublicKey::parse(&line).unwrap(),
+            used: Mutex::new(0),
+        });
+        let host = HostKey::generate(&mut rand::rng());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::fs::write(
+            dir.path().join("known_hosts"),
+            format!("[127.0.0.1]:{port} {}\n", host.public().as_openssh()),
+        )
+        .unwrap();
+        let machine = Arc::new(ThisMachine::default());
+        let stop = CancellationToken::new();
+        let served = {
+            let (directory, machine, stop) = (directory.clone(), machine.clone(), stop.clone());
+            tokio::spawn(async move {
+                serve(
+                    listener,
+                    &host,
+                    config,
+                    directory,
+                    Arc::new(Shared(machine)),
+                    stop,
+                )
+                .await
+            })
+        };
+        Self {
+            dir,
+            port,
+            machine,
+            directory,
+            stop,
+            served,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn options(&self, key: &str) -> Vec<String> {
+        let at = |name: &str| self.path(name).display().to_string();
+        [
+            "-F",
+            "/dev/null",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            "LogLevel=INFO",
+            "-o",
+            "ConnectTimeout=20",
+        ]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([
+            "-o".to_owned(),
+            format!("UserKnownHostsFile={}", at("known_hosts")),
+            "-o".to_owned(),
+            format!("Port={}", self.port),
+            "-i".to_owned(),
+            at(key),
+        ])
+        .collect()
+    }
+
+    async fn program(&self, program: &str, key: &str, args: &[&str], stdin: &[u8]) -> Said {
+        let mut child = Command::new(program)
+            .args(self.options(key))
+            .args(args)
+            .env("LANG", "de_DE.UTF-8")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let stdin = stdin.to_vec();
+        let feed = tokio::spawn(async move {
+            let _ = input.write_all(&stdin).await;
+        });
+        let output = tokio::time::timeout(Duration::from_secs(120), child.wait_with_output())
+            .await
+            .expect("the client hangs")
+            .unwrap();
+        feed.abort();
+        Said {
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    async fn ssh(&self, args: &[&str]) -> Said {
+        self.program("ssh", "key", args, b"").await
+    }
+}
+
+const ME: &str = "mine@127.0.0.1";
+
+#[tokio::test]
+async fn a_command_has_its_exit_code_and_its_streams_apart() {
+    let gateway = Gateway::start().await;
+    let said = gateway.ssh(&[ME, "echo out; echo err >&2; exit 7"]).await;
+    assert_eq!(
+        (said.code, said.out.as_str(), said.err.as_str()),
+        (Some(7), "out\n", "err\n")
+    );
+    let said = gateway.ssh(&["node2.mine@127.0.0.1", "kill -9 $$"]).await;
+    assert_eq!(said.code, Some(137));
+    assert!(*gateway.directory.used.lock().unwrap() >= 1);
+}
+
+#[tokio::test]
+async fn only_harmless_variables_get_through() {
+    let gateway = Gateway::start().await;
+    let said = gateway
+        .ssh(&[
+            "-o",
+            "SendEnv=LANG",
+            "-o",
+            "SetEnv=LD_PRELOAD=/tmp/x",
+            ME,
+            "echo $LANG ${LD_PRELOAD:-none}",
+        ])
+        .await;
+    assert_eq!(said.out, "de_DE.UTF-8 none\n", "{said:?}");
+}
+
+#[tokio::test]
+async fn more_than_any_buffer_goes_through_and_comes_back() {
+    let gateway = Gateway::start().await;
+    let mut big = vec![0u8; 12 * 1024 * 1024];
+    rand::rng().fill(&mut big[..]);
+    let text: String = big.iter().map(|b| char::from(b'a' + b % 26)).collect();
+    let said = gateway
+        .program("ssh", "key", &[ME, "cat"], text.as_bytes())
+        .await;
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.out == text);
+    // A program that reads nothing does not stall its connection's end.
+    let said = gateway
+        .program("ssh", "key", &[ME, "sleep 1; echo done"], text.as_bytes())
+        .await;
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "done\n"));
+}
+
+#[tokio::test]
+async fn a_terminal_is_a_login_shell_with_the_client_s_size() {
+    let gateway = Gateway::start().await;
+    let said = gateway
+        .program("ssh", "key", &["-tt", ME], b"echo $((6*7)); exit 3\n")
+        .await;
+    assert_eq!(said.code, Some(3), "{said:?}");
+    assert!(said.out.contains("42"), "{said:?}");
+    let execs = gateway.machine.execs.lock().unwrap();
+    assert!(execs[0].argv.is_empty() && execs[0].pty.is_some());
+}
+
+#[tokio::test]
+async fn files_go_both_ways() {
+    if !std::path::Path::new("/usr/lib/openssh/sftp-server").exists() {
+        eprintln!("left out: openssh-sftp-server is not installed on this machine");
+        return;
+    }
+    let gateway = Gateway::start().await;
+    let (from, there, back) = (
+        gateway.path("from"),
+        gateway.path("there"),
+        gateway.path("back"),
+    );
+    let content: Vec<u8> = (0..3_000_000u32).map(|n| n.to_le_bytes()[0]).collect();
+    std::fs::write(&from, &content).unwrap();
+    let remote = format!("{ME}:{}", there.display());
+    let said = gateway
+        .program("scp", "key", &[from.to_str().unwrap(), &remote], b"")
+        .await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let batch = format!(
+        "get {} {}\nls -l {}\n",
+        there.display(),
+        back.display(),
+        there.display()
+    );
+    let said = gateway
+        .program("sftp", "key", &["-b", "-", ME], batch.as_bytes())
+        .await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(std::fs::read(back).unwrap(), content);
+}
+
+/// Answers each byte with its successor.
+async fn successor() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut buffer = [0; 1024];
+                while let Ok(n @ 1..) = socket.read(&mut buffer).await {
+                    buffer[..n].iter_mut().for_each(|b| *b += 1);
+                    if socket.write_all(&buffer[..n]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn local_forwards_lead_into_the_guest_and_remote_ones_are_refused() {
+    let gateway = Gateway::start().await;
+    let port = successor().await;
+    let said = gateway
+        .program(
+            "ssh",
+            "key",
+            &["-W", &format!("127.0.0.1:{port}"), ME],
+            b"HAL",
+        )
+        .await;
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "IBM"), "{said:?}");
+
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let local = free.local_addr().unwrap().port();
+    drop(free);
+    let forward = format!("{local}:127.0.0.1:{port}");
+    let mut child = Command::new("ssh")
+        .args(gateway.options("key"))
+        .args(["-N", "-L", &forward, ME])
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut socket = loop {
+        match TcpStream::connect(("127.0.0.1", local)).await {
+            Ok(socket) => break socket,
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    };
+    socket.write_all(b"VMS").await.unwrap();
+    let mut answer = [0; 3];
+    socket.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"WNT");
+    child.kill().await.unwrap();
+
+    let said = gateway.ssh(&["-W", "127.0.0.1:1", ME]).await;
+    assert!(
+        said.err.contains("Connection refused") || said.err.contains("onnect"),
+        "{said:?}"
+    );
+    assert_ne!(said.code, Some(0));
+
+    let said = gateway
+        .ssh(&[
+            "-o",
+            "ExitOnForwardFailure=yes",
+            "-N",
+            "-R",
+            "0:127.0.0.1:1",
+            ME,
+        ])
+        .await;
+    assert_eq!(said.code, Some(255));
+    assert!(
+        said.err.contains("remote port forwarding failed"),
+        "{said:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_node_is_reached_through_a_jump() {
+    // The inner ssh speaks to an sshd of the node; here that is the gateway itself again.
+    let gateway = Gateway::start().await;
+    let proxy = format!(
+        "ProxyCommand=ssh {} -W %h:%p {ME}",
+        gateway.options("key").join(" ")
+    );
+    let said = gateway.ssh(&["-o", &proxy, ME, "echo through"]).await;
+    assert_eq!(
+        (said.code, said.out.as_str()),
+        (Some(0), "through\n"),
+        "{said:?}"
+    );
+}
+
+#[tokio::test]
+async fn all_refusals_look_alike() {
+    let gateway = Gateway::start().await;
+    let mut seen = Vec::new();
+    for (key, user) in [
+        ("other", "mine"),
+        ("key", "nobody"),
+        ("key", "slow"),
+        ("key", "node9.mine"),
+        ("key", "NOT.A..NAME"),
+    ] {
+        let began = Instant::now();
+        let said = gateway
+            .program("ssh", key, &[&format!("{user}@127.0.0.1"), "true"], b"")
+            .await;
+        assert_eq!(said.code, Some(255));
+        seen.push((said.err.replace(user, "USER"), began.elapsed()));
+    }
+    for (err, took) in &seen {
+        assert_eq!(err, "USER@127.0.0.1: Permission denied (publickey).\r\n");
+        assert!(*took >= Duration::from_millis(350), "{took:?}");
+        // The client's own start varies under load by more than the directory's answer does.
+        assert!(
+            took.abs_diff(seen[0].1) < Duration::from_millis(300),
+            "{seen:?}"
+        );
+    }
+    let said = gateway
+        .ssh(&[
+            "-o",
+            "PreferredAuthentications=password,keyboard-interactive",
+            ME,
+        ])
+        .await;
+    assert!(
+        said.err.contains("Permission denied (publickey)"),
+        "{said:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_guest_link_gives_a_shell_the_console_and_a_command_the_reason() {
+    let gateway = Gateway::start().await;
+    gateway.machine.lost.store(true, Ordering::SeqCst);
+    let said = gateway.ssh(&[ME, "true"]).await;
+    assert_eq!(said.code, Some(255));
+    assert!(
+        said.err
+            .contains("faultline: node1: the guest link is lost"),
+        "{said:?}"
+    );
+    let mut child = Command::new("ssh")
+        .args(gateway.options("key"))
+        .args(["-tt", ME])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .as_mut()
+        .unwrap()
+        .write_all(b"hello\n")
+        .await
+        .unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let mut heard = String::new();
+    let mut buffer = [0; 512];
+    while !heard.contains("console: HELLO") {
+        let n = tokio::time::timeout(Duration::from_secs(20), out.read(&mut buffer))
+            .await
+            .expect("no console")
+            .unwrap();
+        assert!(n > 0, "{heard}");
+        heard.push_str(&String::from_utf8_lossy(&buffer[..n]));
+    }
+}
+
+#[tokio::test]
+async fn nonsense_neither_hangs_nor_harms() {
+    let gateway = Gateway::with(Config {
+        login_grace: Duration::from_secs(2),
+        ..Config::default()
+    })
+    .await;
+    let mut clients = tokio::task::JoinSet::new();
+    for round in 0..90u32 {
+        let port = gateway.port;
+        clients.spawn(async move {
+            let mut bytes = vec![0u8; 3000];
+            rand::rng().fill(&mut bytes[..]);
+            let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            if round % 3 > 0 {
+                let _ = socket.write_all(b"SSH-2.0-Nonsense\r\n").await;
+            }
+            if round % 3 == 2 {
+                // A packet of a believable length with a key exchange's number and rubbish inside.
+                bytes[..6].copy_from_slice(&[0, 0, 1, 0xfc, 4, 20]);
+            }
+            let _ = socket.write_all(&bytes).await;
+            let mut sink = Vec::new();
+            let _ = socket.read_to_end(&mut sink).await;
+        });
+    }
+    // Silent ones and ones that stop halfway are let go after the grace.
+    for begin in [b"".as_slice(), b"SSH-2.0-", b"SSH-2.0-x\r\n\0\0"] {
+        let port = gateway.port;
+        clients.spawn(async move {
+            let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let _ = socket.write_all(begin).await;
+            let mut sink = Vec::new();
+            let _ = socket.read_to_end(&mut sink).await;
+        });
+    }
+    tokio::time::timeout(Duration::from_secs(40), clients.join_all())
+        .await
+        .expect("a connection with nonsense hangs");
+    let said = gateway.ssh(&[ME, "echo fine"]).await;
+    assert_eq!(said.out, "fine\n", "{said:?}");
+}
+
+#[tokio::test]
+async fn an_address_that_fails_too_often_waits() {
+    let gateway = Gateway::with(Config {
+        rejection: Duration::from_millis(10),
+        limits: limit::Limits {
+            failures_per_minute: 2,
+            ..limit::Limits::default()
+        },
+        ..Config::default()
+    })
+    .await;
+    for _ in 0..3 {
+        gateway.program("ssh", "other", &[ME, "true"], b"").await;
+    }
+    let said = gateway.ssh(&[ME, "echo in"]).await;
+    assert_eq!((said.code, said.out.as_str()), (Some(255), ""), "{said:?}");
+}
+
+#[tokio::test]
+async fn stopping_ends_connections_and_returns() {
+    let gateway = Gateway::start().await;
+    let mut child = Command::new("ssh")
+        .args(gateway.options("key"))
+        .args([ME, "echo ready; sleep 60"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 6];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut ready)
+        .await
+        .unwrap();
+    gateway.stop.cancel();
+    let output = tokio::time::timeout(Duration::from_secs(10), child.wait_with_output())
+        .await
+        .expect("the client hangs")
+        .unwrap();
+    assert_eq!(output.status.code(), Some(255));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("stopping"));
+    tokio::time::timeout(Duration::from_secs(10), gateway.served)
+        .await
+        .expect("the gateway hangs")
+        .unwrap()
+        .unwrap();
+}
