@@ -1,3 +1,84 @@
-//! The `faultline` command.
+//! The `faultline` command: parses, chooses, prints. What it does lies in the crates.
 
-fn main() {}
+mod image;
+mod progress;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Learn to repair machines by repairing them.
+///
+/// Start with `faultline up`: it prepares what is missing, serves the labs on this machine and prints a link.
+#[derive(Debug, Parser)]
+#[command(name = "faultline", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// One JSON document, for programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build images and list them
+    #[command(subcommand)]
+    Image(image::ImageCommand),
+    /// Run one environment's machines (started by the server, not by people)
+    #[command(hide = true)]
+    Launch {
+        /// The environment's folder.
+        dir: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The launcher moves into a network namespace of its own, which only a process with one thread can do.
+    if let Command::Launch { dir } = &cli.command {
+        log("info");
+        return finish(faultline_launcher::run::main(dir).map_err(Into::into));
+    }
+    log("warn");
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    finish(runtime.block_on(run(cli)))
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Image(command) => image::run(command, cli.output).await,
+        Command::Launch { .. } => Ok(()),
+    }
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log(level: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FAULTLINE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}

@@ -22,6 +22,8 @@ use crate::{
 
 /// The emulator.
 pub const PROGRAM: &str = "qemu-system-x86_64";
+/// Raised when the argument list changes, so that snapshots of the old one are not restored with the new.
+pub const GENERATION: &str = "1";
 /// The processor that guests see under emulation: the most that QEMU 7.2 emulates well and Debian needs.
 pub const TCG_CPU: &str = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt";
 /// The serial number of the pristine disk, by which the guest's helper finds it.

@@ -1,1 +1,259 @@
-//! To be written in this slice.
+//! VMs of this machine: one launcher process per environment, cloned from a baked snapshot.
+//!
+//! ```text
+//! <data>/environments/<id>/spec.json, launcher.sock, launcher.log, <node>.qcow2
+//! ```
+//!
+//! The provider holds nothing in memory that it could not find again: what exists is what has a folder or a
+//! control group, and how it is, its launcher says.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use faultline_domain::{EnvironmentId, NodeName, environment::Observed, progress::Progress};
+use faultline_image::{
+    bake::{self, Template},
+    cache::Cache,
+    recipe::Recipe,
+};
+use faultline_launcher::{
+    cgroup, client,
+    protocol::{Channel, LauncherPhase, SOCKET},
+    spec::{LaunchSpec, Start},
+};
+
+use crate::{Error, Provider, Readiness, Result, Spec, Stream, Target, Usage};
+
+/// Finds out how the image of an environment stands; the server plugs in its builder's progress here.
+pub type Prepare = Arc<dyn Fn(&str) -> Option<Readiness> + Send + Sync>;
+
+/// The provider of this machine.
+#[derive(Clone)]
+pub struct Local {
+    /// Where environments have their folders.
+    environments: PathBuf,
+    /// Where recipes are.
+    recipes: PathBuf,
+    cache: Cache,
+    program: PathBuf,
+    preparing: Option<Prepare>,
+}
+
+impl std::fmt::Debug for Local {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Local").field("environments", &self.environments).finish_non_exhaustive()
+    }
+}
+
+impl Local {
+    /// A provider with its environments under `data`, recipes in `recipes`; `program` is the faultline program,
+    /// which is run as each environment's launcher.
+    pub fn new(data: &Path, recipes: &Path, cache: Cache, program: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        let environments = data.join("environments");
+        fs::create_dir_all(&environments)?;
+        // QEMUs run as strangers and inherit what they need by descriptor; nobody else has business here.
+        fs::set_permissions(&environments, fs::Permissions::from_mode(0o700))?;
+        Ok(Self {
+            environments: fs::canonicalize(environments)?,
+            recipes: recipes.to_owned(),
+            cache,
+            program: program.to_owned(),
+            preparing: None,
+        })
+    }
+
+    /// Asks `prepare` about images that are not there yet.
+    #[must_use]
+    pub fn with_preparation(mut self, prepare: Prepare) -> Self {
+        self.preparing = Some(prepare);
+        self
+    }
+
+    /// The folder of an environment.
+    #[must_use]
+    pub fn folder(&self, id: &EnvironmentId) -> PathBuf {
+        self.environments.join(id.as_str())
+    }
+
+    /// The template for an image and nodes, if it was baked.
+    pub fn template(&self, image: &str, nodes: &[NodeName]) -> Result<Option<Template>> {
+        let failed = |e: faultline_image::Error| Error::failed("image", e);
+        let recipe = Recipe::load(&self.recipes, image).map_err(failed)?;
+        bake::find(&recipe, nodes, &self.cache).map_err(failed)
+    }
+
+    async fn launch(&self, dir: &Path, progress: &Progress) -> Result<()> {
+        let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("launcher.log")).map_err(|e| Error::failed("clone", e))?;
+        let stderr = log.try_clone().map_err(|e| Error::failed("clone", e))?;
+        let mut command = tokio::process::Command::new(&self.program);
+        command.arg("launch").arg(dir).stdin(Stdio::null()).stdout(log).stderr(stderr).current_dir("/");
+        // A session of its own: neither Ctrl-C at the server's terminal nor the server's end reaches it.
+        // SAFETY: setsid is async-signal-safe.
+        unsafe {
+            command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?));
+        }
+        let mut child = command.spawn().map_err(|e| Error::failed("clone", format!("cannot start {}: {e}", self.program.display())))?;
+        let socket = dir.join(SOCKET);
+        let appeared = async {
+            while !socket.exists() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let told = |text: &str| {
+            let log = fs::read_to_string(dir.join("launcher.log")).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(3).collect();
+            Error::failed("clone", format!("{text}: {}", tail.into_iter().rev().collect::<Vec<_>>().join(" | ")))
+        };
+        tokio::select! {
+            () = appeared => {}
+            _ = child.wait() => return Err(told("the launcher ended at once")),
+            () = tokio::time::sleep(Duration::from_secs(20)) => return Err(told("the launcher did not start within 20 s")),
+        }
+        // Waited for in the background, so that it leaves no zombie while this server lives.
+        tokio::spawn(async move { child.wait().await });
+        match client::watch(dir, progress).await {
+            Ok(()) => Ok(()),
+            Err(client::Error::Failed { stage, reason }) => Err(Error::Failed { stage, reason }),
+            Err(e) => Err(told(&e.to_string())),
+        }
+    }
+
+    async fn ask<T>(&self, id: &EnvironmentId, asked: impl Future<Output = client::Result<T>>) -> Result<T> {
+        if !self.folder(id).join("spec.json").exists() {
+            return Err(Error::NotFound);
+        }
+        asked.await.map_err(|e| match e {
+            client::Error::Refused(reason) => Error::Unreachable(reason),
+            client::Error::Gone(_) => Error::WrongState("without its launcher"),
+            client::Error::Failed { stage, reason } => Error::Failed { stage, reason },
+        })
+    }
+}
+
+#[async_trait]
+impl Provider for Local {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    async fn readiness(&self, image: &str) -> Readiness {
+        let this = self.clone();
+        let name = image.to_owned();
+        let nodes = ["node1"].iter().filter_map(|n| n.parse().ok()).collect::<Vec<NodeName>>();
+        let found = tokio::task::spawn_blocking(move || this.template(&name, &nodes)).await;
+        match found {
+            Ok(Ok(Some(_))) => Readiness::Ready,
+            Ok(Ok(None)) => self.preparing.as_ref().and_then(|ask| ask(image)).unwrap_or_else(|| Readiness::Unavailable {
+                reason: format!("image {image} has not been built; the operator runs `faultline image build {image}`"),
+            }),
+            Ok(Err(e)) => Readiness::Unavailable { reason: e.to_string() },
+            Err(e) => Readiness::Unavailable { reason: e.to_string() },
+        }
+    }
+
+    async fn create(&self, spec: &Spec, progress: &Progress) -> Result<()> {
+        let dir = self.folder(&spec.id);
+        if dir.exists() || cgroup::is_populated(&spec.id) {
+            return Err(Error::WrongState("there already"));
+        }
+        let recipe = Recipe::load(&self.recipes, &spec.image).map_err(|e| Error::failed("image", e))?;
+        // Found when it was baked before; a machine whose QEMU or processor differs bakes its own here.
+        let template = bake::bake(&recipe, &spec.nodes, &self.cache, &self.program, &quiet_when_cached(progress))
+            .await
+            .map_err(|e| Error::failed("image", e))?;
+        let launch = LaunchSpec {
+            id: spec.id.clone(),
+            nodes: spec.nodes.clone(),
+            machine: template.manifest.machine.clone(),
+            start: Start::Clone { snapshot: template.snapshot.clone() },
+            base_disk: template.image.disk(),
+            limits: spec.limits,
+            egress: spec.egress.clone(),
+        };
+        fs::create_dir(&dir).and_then(|()| launch.save(&dir)).map_err(|e| Error::failed("clone", format!("cannot write {}: {e}", dir.display())))?;
+        self.launch(&dir, progress).await
+    }
+
+    async fn list(&self) -> Result<Vec<(EnvironmentId, Observed)>> {
+        let mut ids: BTreeSet<EnvironmentId> = cgroup::list().into_iter().filter(|id| self.folder(id).exists()).collect();
+        let entries = fs::read_dir(&self.environments).map_err(|e| Error::failed("list", e))?;
+        ids.extend(entries.flatten().filter_map(|e| e.file_name().to_str().and_then(|n| n.parse().ok())));
+        let seen = ids.into_iter().map(|id| async move {
+            let observed = match client::status(&self.folder(&id)).await.map(|s| s.phase) {
+                Ok(LauncherPhase::Running) => Observed::Running,
+                Ok(LauncherPhase::Paused) => Observed::Paused,
+                Ok(LauncherPhase::Starting | LauncherPhase::Broken) | Err(_) => Observed::Broken,
+            };
+            (id, observed)
+        });
+        Ok(futures::future::join_all(seen).await)
+    }
+
+    async fn pause(&self, id: &EnvironmentId) -> Result<()> {
+        self.ask(id, client::pause(&self.folder(id))).await
+    }
+
+    async fn resume(&self, id: &EnvironmentId) -> Result<()> {
+        self.ask(id, client::resume(&self.folder(id))).await
+    }
+
+    async fn destroy(&self, id: &EnvironmentId) -> Result<()> {
+        let dir = self.folder(id);
+        // A word first, so that QEMUs close what they hold; then whatever is left is killed.
+        if client::stop(&dir).await.is_ok() {
+            for _ in 0..50 {
+                if !cgroup::is_populated(id) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        let owned = id.clone();
+        tokio::task::spawn_blocking(move || {
+            cgroup::destroy(&owned)?;
+            match fs::remove_dir_all(&dir) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+                _ => Ok(()),
+            }
+        })
+        .await
+        .map_err(|e| Error::failed("release", e))?
+        .map_err(|e| Error::failed("release", e))
+    }
+
+    async fn open(&self, id: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream> {
+        let channel = match target {
+            Target::Port(port) => Channel::Port(port),
+            Target::Console => Channel::Console,
+            Target::Guest => Channel::Guest,
+        };
+        Ok(Box::new(self.ask(id, client::open(&self.folder(id), node, channel)).await?))
+    }
+
+    async fn usage(&self, id: &EnvironmentId) -> Result<Usage> {
+        let status = self.ask(id, client::status(&self.folder(id))).await?;
+        Ok(Usage {
+            private_bytes: status.nodes.iter().map(|n| n.guest_private_bytes + n.qemu_private_bytes).sum(),
+            cpu_millis: status.cpu_millis,
+            disk_bytes: status.disk_bytes,
+        })
+    }
+}
+
+/// Passes on what a bake reports only once it turns out to be work: a found template is no stage of a start.
+fn quiet_when_cached(progress: &Progress) -> Progress {
+    use faultline_domain::progress::Event;
+    let progress = progress.clone();
+    Progress::new(move |event| match event {
+        Event::Done { cached: true, .. } | Event::Started { .. } => {}
+        other => progress.report(other),
+    })
+}

@@ -1,0 +1,221 @@
+//! Stages `rootfs` and `disk`: from a recipe to a disk image, a kernel and an initial RAM disk.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use faultline_domain::progress::Progress;
+use faultline_launcher::snapshot::checksum;
+
+use crate::{
+    Error, Result, at,
+    cache::{Cache, Key},
+    recipe::Recipe,
+    run,
+};
+
+/// Raised when the way an image is made changes, so that old results are not taken for new.
+const GENERATION: &str = "1";
+/// The helper's file name beside the program, as `scripts/build` leaves it.
+const HELPER: &str = "faultline-guest.static";
+const UNIT: &str = include_str!("faultline-guest.service");
+
+/// A built image.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The content address.
+    pub key: String,
+    /// Its folder: `root.ext4`, `kernel`, `initrd`.
+    pub folder: PathBuf,
+}
+
+impl Image {
+    /// The pristine disk (raw ext4).
+    #[must_use]
+    pub fn disk(&self) -> PathBuf {
+        self.folder.join("root.ext4")
+    }
+
+    /// The kernel.
+    #[must_use]
+    pub fn kernel(&self) -> PathBuf {
+        self.folder.join("kernel")
+    }
+
+    /// The initial RAM disk.
+    #[must_use]
+    pub fn initrd(&self) -> PathBuf {
+        self.folder.join("initrd")
+    }
+}
+
+/// The guest's helper as a static program: beside this program or in the folders above it.
+pub fn helper() -> Result<PathBuf> {
+    let program = at("disk", std::env::current_exe())?;
+    program.ancestors().skip(1).take(3).map(|f| f.join(HELPER)).find(|p| p.exists()).ok_or_else(|| Error::Stage {
+        stage: "disk",
+        reason: format!("{HELPER} is not beside the faultline program; run scripts/build, which makes both"),
+    })
+}
+
+fn rootfs_key(recipe: &Recipe) -> String {
+    Key::default()
+        .with("generation", GENERATION)
+        .with("suite", &recipe.suite)
+        .with("packages", recipe.packages.join(" "))
+        .with("commands", recipe.commands.join("\n"))
+        .finish()
+}
+
+/// The content address of a recipe's image, with this program's helper.
+pub fn image_key(recipe: &Recipe) -> Result<String> {
+    let files = serde_json::to_vec(&(&recipe.files, &recipe.enable, &recipe.disable)).unwrap_or_default();
+    Ok(Key::default()
+        .with("rootfs", rootfs_key(recipe))
+        .with("files", files)
+        .with("helper", at("disk", checksum(&helper()?))?)
+        .with("unit", UNIT)
+        .with("size", recipe.machine.disk_mib.to_string())
+        .finish())
+}
+
+/// Builds an image, or finds it built. Blocking; takes minutes the first time.
+pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Image> {
+    let key = image_key(recipe)?;
+    let stage = progress.stage("disk", format!("Image {}: root file system and disk", recipe.name));
+    if let Some(folder) = cache.get("disk", &key) {
+        stage.cached();
+        return Ok(Image { key, folder });
+    }
+    let _lock = at("disk", cache.lock("disk", &key))?;
+    if let Some(folder) = cache.get("disk", &key) {
+        stage.cached();
+        return Ok(Image { key, folder });
+    }
+    let rootfs = rootfs(recipe, cache, progress)?;
+    let draft = at("disk", cache.draft("disk", &key))?;
+    let log = draft.join("log");
+    let root = draft.join("root");
+    at("disk", fs::create_dir(&root))?;
+    stage.update(Some(0.1), "unpacking the root file system");
+    run("disk", Command::new("tar").arg("-xpf").arg(rootfs.join("rootfs.tar")).arg("-C").arg(&root), &log)?;
+    at("disk", furnish(recipe, &root))?;
+    at("disk", take_kernel(&root, &draft))?;
+    stage.update(Some(0.5), "writing the disk");
+    let disk = draft.join("root.ext4");
+    let size = format!("{}M", recipe.machine.disk_mib);
+    run(
+        "disk",
+        Command::new("mke2fs")
+            .args(["-q", "-t", "ext4", "-L", "root", "-E", "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0", "-d"])
+            .arg(&root)
+            .arg(&disk)
+            .arg(size),
+        &log,
+    )?;
+    at("disk", fs::remove_dir_all(&root))?;
+    for name in ["root.ext4", "kernel", "initrd"] {
+        at("disk", fs::set_permissions(draft.join(name), fs::Permissions::from_mode(0o444)))?;
+    }
+    let folder = at("disk", cache.keep(&draft, "disk", &key))?;
+    stage.done();
+    Ok(Image { key, folder })
+}
+
+/// Packages installed into a new root file system, as a tar.
+fn rootfs(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<PathBuf> {
+    let key = rootfs_key(recipe);
+    let stage = progress.stage("rootfs", format!("Image {}: installing {} Debian packages", recipe.name, recipe.packages.len()));
+    let _lock = at("rootfs", cache.lock("rootfs", &key))?;
+    if let Some(folder) = cache.get("rootfs", &key) {
+        stage.cached();
+        return Ok(folder);
+    }
+    let draft = at("rootfs", cache.draft("rootfs", &key))?;
+    let mut command = Command::new("mmdebstrap");
+    command
+        .arg("--quiet")
+        .arg("--variant=minbase")
+        .arg(format!("--include={}", recipe.packages.join(",")))
+        .args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*"])
+        .args(["--aptopt=Apt::Install-Recommends \"false\""]);
+    for line in &recipe.commands {
+        command.arg(format!("--customize-hook=chroot \"$1\" sh -ec {}", quote(line)));
+    }
+    command.arg(&recipe.suite).arg(draft.join("rootfs.tar"));
+    // The machine's own package sources, so that a mirror or a proxy of the place is used.
+    let sources = ["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources"];
+    for path in sources.iter().filter(|p| fs::read_to_string(p).is_ok_and(|t| t.contains(recipe.suite.as_str()))) {
+        command.arg(path);
+    }
+    run("rootfs", &mut command, &draft.join("log"))?;
+    let folder = at("rootfs", cache.keep(&draft, "rootfs", &key))?;
+    stage.done();
+    Ok(folder)
+}
+
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// Puts the helper, the recipe's files and the units' links into the root folder.
+fn furnish(recipe: &Recipe, root: &Path) -> std::io::Result<()> {
+    let put = |path: &str, content: &[u8], mode: u32| -> std::io::Result<()> {
+        let to = root.join(path.trim_start_matches('/'));
+        if let Some(folder) = to.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        // A package may have left a link there; the file replaces the link, not what it leads to.
+        match fs::remove_file(&to) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        fs::write(&to, content)?;
+        fs::set_permissions(&to, fs::Permissions::from_mode(mode))
+    };
+    let helper = helper().map_err(std::io::Error::other)?;
+    put("/usr/lib/faultline/faultline-guest", &fs::read(helper)?, 0o755)?;
+    put("/etc/systemd/system/faultline-guest.service", UNIT.as_bytes(), 0o644)?;
+    for file in &recipe.files {
+        put(&file.path, file.content.as_bytes(), u32::from_str_radix(&file.mode, 8).unwrap_or(0o644))?;
+    }
+    let units = root.join("etc/systemd/system");
+    for unit in recipe.enable.iter().map(String::as_str).chain(["faultline-guest.service"]) {
+        let folder = units.join(if unit.ends_with(".socket") { "sockets.target.wants" } else { "multi-user.target.wants" });
+        fs::create_dir_all(&folder)?;
+        let home = if units.join(unit).exists() { "/etc/systemd/system" } else { "/lib/systemd/system" };
+        let link = folder.join(unit);
+        if fs::symlink_metadata(&link).is_err() {
+            symlink(format!("{home}/{unit}"), link)?;
+        }
+    }
+    for unit in &recipe.disable {
+        for entry in fs::read_dir(&units)?.flatten() {
+            if entry.file_name().to_string_lossy().ends_with(".wants") {
+                let _ = fs::remove_file(entry.path().join(unit));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Copies the newest kernel and its initial RAM disk out of the root folder.
+fn take_kernel(root: &Path, to: &Path) -> std::io::Result<()> {
+    let newest = |prefix: &str| {
+        let mut found: Vec<PathBuf> = fs::read_dir(root.join("boot"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|e| e.file_name().to_string_lossy().starts_with(prefix))
+            .map(|e| e.path())
+            .collect();
+        found.sort();
+        found.pop().ok_or_else(|| std::io::Error::other(format!("the packages brought no {prefix}* into /boot")))
+    };
+    fs::copy(newest("vmlinuz-")?, to.join("kernel"))?;
+    fs::copy(newest("initrd.img-")?, to.join("initrd"))?;
+    Ok(())
+}
