@@ -117,15 +117,15 @@ pub fn build(nodes: usize, mbit: u32, egress: bool) -> io::Result<Vec<Tap>> {
     };
     let redirect = if egress {
         format!(
-            "table ip relay {{ chain in {{ type nat hook prerouting priority -100; iifname br0 ip daddr != {GATEWAY} meta l4proto tcp redirect to :{} }} }}\n",
+            "table ip turn {{ chain in {{ type nat hook prerouting priority -100; iifname br0 ip daddr != {GATEWAY} meta l4proto tcp redirect to :{} }} }}\n",
             crate::egress::RELAY_PORT
         )
     } else {
         String::new()
     };
     let rules = format!(
-        "table netdev meter {{\n{meters}}}\n\
-         table inet wall {{\n\
+        "table netdev inflow {{\n{meters}}}\n\
+         table inet walls {{\n\
          chain in {{ type filter hook input priority 0; policy drop; iifname lo accept; ct state established,related accept; ip protocol icmp icmp type echo-request limit rate 20/second accept\n{open}}}\n\
          chain forward {{ type filter hook forward priority 0; policy drop; }}\n\
          }}\n{redirect}"

@@ -6,7 +6,6 @@
 use std::{
     collections::VecDeque,
     io,
-    os::fd::RawFd,
     os::unix::net::UnixStream as StdUnixStream,
     sync::{
         Arc, Mutex, PoisonError,
@@ -49,8 +48,8 @@ pub struct Node {
     pub pid: u32,
     /// Its control channel.
     pub qmp: Arc<Qmp>,
-    /// The device state's descriptor inside QEMU.
-    pub state_fd: Option<RawFd>,
+    /// The device state's file: read for a clone, written by a freeze.
+    pub state: std::fs::File,
     /// Its serial console.
     pub console: Arc<Console>,
     link: watch::Receiver<Option<Link>>,
@@ -73,7 +72,7 @@ struct Hold {
 impl Node {
     /// Takes over a started QEMU. `died` is notified when it ends.
     pub async fn adopt(name: NodeName, index: usize, started: Started, died: Arc<Notify>) -> qmp::Result<Self> {
-        let Started { mut child, monitor, console, link, state_fd } = started;
+        let Started { mut child, monitor, console, link, state } = started;
         let pid = child.id().unwrap_or(0);
         let alive = Arc::new(AtomicBool::new(true));
         let (alive_too, name_too) = (Arc::clone(&alive), name.clone());
@@ -108,7 +107,7 @@ impl Node {
             }
         });
         let console = Console::start(UnixStream::from_std(console).map_err(gone)?);
-        Ok(Self { name, index, pid, qmp, state_fd, console, link: published, hold, alive })
+        Ok(Self { name, index, pid, qmp, state, console, link: published, hold, alive })
     }
 
     /// The guest link, once there is one.

@@ -40,8 +40,8 @@ pub struct Started {
     pub console: UnixStream,
     /// Guest link.
     pub link: UnixStream,
-    /// The descriptor of the device state, as QEMU knows it: read for a clone, written by a freeze.
-    pub state_fd: Option<RawFd>,
+    /// The file of the device state: read for a clone, written by a freeze.
+    pub state: File,
 }
 
 /// Everything that QEMU inherits; kept open until it was started.
@@ -123,14 +123,14 @@ pub fn start(spec: &LaunchSpec, dir: &Path, node: &str, index: usize, tap: Tap) 
         Start::Clone { snapshot } => {
             let memory = open(&snapshot.join(format!("{node}.mem")), false)?;
             let state = open(&snapshot.join(format!("{node}.state")), false)?;
-            (memory, "off", snapshot.join("kernel"), snapshot.join("initrd"), Some(state))
+            (memory, "off", snapshot.join("kernel"), snapshot.join("initrd"), state)
         }
         Start::Boot { kernel, initrd, freeze_to } => {
             let folder = freeze_to.as_deref().unwrap_or(dir);
             let memory = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(folder.join(format!("{node}.mem")))?;
             memory.set_len(u64::from(spec.machine.memory_mib) << 20)?;
             let state = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(folder.join(format!("{node}.state")))?;
-            (memory, "on", kernel.clone(), initrd.clone(), Some(state))
+            (memory, "on", kernel.clone(), initrd.clone(), state)
         }
     };
     let memory_fd = inherited.give(memory);
@@ -138,7 +138,6 @@ pub fn start(spec: &LaunchSpec, dir: &Path, node: &str, index: usize, tap: Tap) 
         "-object",
         format!("memory-backend-file,id=mem,size={}M,mem-path=/faultline/memory,share={share}", spec.machine.memory_mib),
     );
-    let state_fd = state.map(|file| inherited.give(file));
 
     // The kernel is needed again when somebody reboots the guest.
     arg("-kernel", format!("/proc/self/fd/{}", inherited.give(open(&kernel, false)?)));
@@ -228,7 +227,7 @@ pub fn start(spec: &LaunchSpec, dir: &Path, node: &str, index: usize, tap: Tap) 
     })?;
     let mut sockets = sockets.into_iter();
     match (sockets.next(), sockets.next(), sockets.next()) {
-        (Some(monitor), Some(console), Some(link)) => Ok(Started { child, monitor, console, link, state_fd }),
+        (Some(monitor), Some(console), Some(link)) => Ok(Started { child, monitor, console, link, state }),
         _ => Err(io::ErrorKind::Other.into()),
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Our own client, because the stream of the public one dies on events that it doesn't know.
 
-use std::time::Duration;
+use std::{fs::File, io::IoSlice, mem::MaybeUninit, os::fd::AsFd, time::Duration};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -92,6 +93,10 @@ impl Qmp {
         let mut line = message.to_string();
         line.push('\n');
         channel.write.write_all(line.as_bytes()).await.map_err(|_| Error::Gone)?;
+        Self::answer(&mut channel, command).await
+    }
+
+    async fn answer(channel: &mut Channel, command: &str) -> Result<Value> {
         let answer = timeout(ANSWER, channel.answers.recv())
             .await
             .map_err(|_| Error::Silent(command.to_owned()))?
@@ -115,18 +120,38 @@ impl Qmp {
         self.run("migrate-set-capabilities", on).await.map(drop)
     }
 
-    /// Loads the device state from an inherited descriptor and waits until the VM could continue.
-    pub async fn restore(&self, fd: i32) -> Result<()> {
+    /// Gives QEMU a descriptor, which it then knows as `state`.
+    async fn give_state(&self, file: &File) -> Result<()> {
+        let mut channel = self.channel.lock().await;
+        let line = json!({ "execute": "getfd", "arguments": { "fdname": "state" } }).to_string() + "\n";
+        let socket: &UnixStream = channel.write.as_ref();
+        socket
+            .async_io(tokio::io::Interest::WRITABLE, || {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut control = SendAncillaryBuffer::new(&mut space);
+                let fds = [file.as_fd()];
+                control.push(SendAncillaryMessage::ScmRights(&fds));
+                Ok(sendmsg(socket, &[IoSlice::new(line.as_bytes())], &mut control, SendFlags::empty())?)
+            })
+            .await
+            .map_err(|_| Error::Gone)?;
+        Self::answer(&mut channel, "getfd").await.map(drop)
+    }
+
+    /// Loads the device state from a file and waits until the VM could continue.
+    pub async fn restore(&self, state: &File) -> Result<()> {
         self.ignore_shared_memory().await?;
-        self.run("migrate-incoming", json!({ "uri": format!("fd:{fd}") })).await?;
+        self.give_state(state).await?;
+        self.run("migrate-incoming", json!({ "uri": "fd:state" })).await?;
         self.wait("query-status", |v| v.get("status").and_then(Value::as_str) != Some("inmigrate")).await
     }
 
-    /// Saves the device state of a stopped VM to an inherited descriptor.
-    pub async fn save(&self, fd: i32) -> Result<()> {
+    /// Saves the device state of a stopped VM to a file.
+    pub async fn save(&self, state: &File) -> Result<()> {
         self.ignore_shared_memory().await?;
         self.run("migrate-set-parameters", json!({ "max-bandwidth": 4_000_000_000_u64 })).await?;
-        self.run("migrate", json!({ "uri": format!("fd:{fd}") })).await?;
+        self.give_state(state).await?;
+        self.run("migrate", json!({ "uri": "fd:state" })).await?;
         self.wait("query-migrate", |v| {
             matches!(v.get("status").and_then(Value::as_str), Some("completed" | "failed" | "cancelled"))
         })

@@ -199,8 +199,7 @@ impl Launcher {
         if clone {
             let stage = progress.stage("restore", "Restoring the running machine");
             for node in &nodes {
-                let fd = node.state_fd.unwrap_or(-1);
-                node.qmp.restore(fd).await.map_err(|e| Failure {
+                node.qmp.restore(&node.state).await.map_err(|e| Failure {
                     stage: "restore",
                     reason: format!("{e}; {}", self.qemu_log(&node.name)),
                 })?;
@@ -417,7 +416,7 @@ impl Launcher {
             node.pause().await.map_err(|e| e.to_string())?;
         }
         for node in self.nodes() {
-            node.qmp.save(node.state_fd.unwrap_or(-1)).await.map_err(|e| format!("{}: {e}", node.name))?;
+            node.qmp.save(&node.state).await.map_err(|e| format!("{}: {e}", node.name))?;
         }
         for node in self.nodes() {
             let _ = node.qmp.run("quit", serde_json::Value::Null).await;
