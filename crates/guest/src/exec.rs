@@ -29,8 +29,10 @@ pub async fn serve(mut stream: Substream, order: Exec) -> io::Result<()> {
     let pid = child.id().unwrap_or(0);
     respond(&mut stream, Ok(Reply::Started { pid })).await?;
     let result = carry(stream, child, master.as_ref(), pid, limit).await;
-    // Whoever still runs in its group has lost its viewer.
-    spawn::signal(pid, None, if result.is_ok() { libc::SIGHUP } else { libc::SIGKILL });
+    // A program that ended may have left others running on purpose; one whose viewer went away has to go.
+    if result.is_err() {
+        spawn::signal(pid, None, libc::SIGKILL);
+    }
     result
 }
 
@@ -136,7 +138,9 @@ async fn carry(
 async fn pump(mut from: impl AsyncRead + Unpin, to: mpsc::Sender<Frame>, wrap: fn(Bytes) -> Frame) {
     let mut buffer = vec![0; MAX_FRAME / 4];
     while let Ok(n) = from.read(&mut buffer).await {
-        let Some(bytes) = buffer.get(..n).filter(|b| !b.is_empty()) else { break };
+        let Some(bytes) = buffer.get(..n).filter(|b| !b.is_empty()) else {
+            break;
+        };
         if to.send(wrap(Bytes::copy_from_slice(bytes))).await.is_err() {
             break;
         }

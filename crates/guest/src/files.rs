@@ -20,20 +20,41 @@ use crate::respond;
 
 fn absolute(path: &str) -> io::Result<&Path> {
     let path = Path::new(path);
-    if path.is_absolute() { Ok(path) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, "the path must be absolute")) }
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the path must be absolute",
+        ))
+    }
 }
 
 /// What a file is.
 pub fn stat(path: &str) -> io::Result<Option<FileStat>> {
     match fs::metadata(absolute(path)?) {
         Ok(meta) => Ok(Some(FileStat {
-            kind: if meta.is_file() { "file" } else if meta.is_dir() { "directory" } else { "other" }.to_owned(),
+            kind: if meta.is_file() {
+                "file"
+            } else if meta.is_dir() {
+                "directory"
+            } else {
+                "other"
+            }
+            .to_owned(),
             mode: meta.mode() & 0o7777,
             uid: meta.uid(),
             gid: meta.gid(),
             size: meta.size(),
         })),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         Err(e) => Err(e),
     }
 }
@@ -41,11 +62,17 @@ pub fn stat(path: &str) -> io::Result<Option<FileStat>> {
 /// Sends a regular file's first bytes. A pipe or a device, which could block for ever, is refused.
 pub async fn read(mut stream: Substream, path: &str, max: u64) -> io::Result<()> {
     let opened = absolute(path).and_then(|path| {
-        let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)?;
         if file.metadata()?.is_file() {
             Ok(file)
         } else {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+            Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file",
+            ))
         }
     });
     match opened {
@@ -64,9 +91,17 @@ pub async fn write(mut stream: Substream, path: &str, mode: u32) -> io::Result<(
     let prepared = absolute(path).and_then(|path| {
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         fs::create_dir_all(folder)?;
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+        let name = path
+            .file_name()
+            .ok_or(io::ErrorKind::InvalidInput)?
+            .to_string_lossy();
         let draft = folder.join(format!(".{name}.faultline"));
-        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)?;
         Ok((draft, path.to_owned(), file))
     });
     let (draft, path, file) = match prepared {
@@ -94,7 +129,9 @@ pub async fn forward(mut stream: Substream, host: &str, port: u16) -> io::Result
     match TcpStream::connect((host, port)).await {
         Ok(mut tcp) => {
             respond(&mut stream, Ok(Reply::Done)).await?;
-            tokio::io::copy_bidirectional(&mut stream, &mut tcp).await.map(|_| ())
+            tokio::io::copy_bidirectional(&mut stream, &mut tcp)
+                .await
+                .map(|_| ())
         }
         Err(e) => respond(&mut stream, Err(e)).await,
     }

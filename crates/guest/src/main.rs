@@ -35,11 +35,16 @@ fn main() -> ExitCode {
             return ExitCode::from(126);
         }
         Some(other) => {
-            eprintln!("faultline-guest: unknown word {other:?}; without arguments it serves the guest link");
+            eprintln!(
+                "faultline-guest: unknown word {other:?}; without arguments it serves the guest link"
+            );
             return ExitCode::from(2);
         }
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => {
             eprintln!("faultline-guest: no runtime: {e}");
@@ -96,7 +101,9 @@ async fn answer(mut stream: Substream, terminals: &Rc<terminal::Terminals>) -> i
         Request::Authorize { keys } => done(refresh::authorize(&keys)),
         Request::Exec(order) => return exec::serve(stream, order).await,
         Request::Terminal(order) => return terminals.attach(stream, order).await,
-        Request::Terminals => Ok(Reply::Terminals { ids: terminals.ids() }),
+        Request::Terminals => Ok(Reply::Terminals {
+            ids: terminals.ids(),
+        }),
         Request::CloseTerminal { id } => done(terminals.close(&id)),
         Request::Announce { text } => {
             terminals.announce(&text);
@@ -120,8 +127,18 @@ async fn respond(stream: &mut Substream, reply: io::Result<Reply>) -> io::Result
 }
 
 fn pong() -> io::Result<Reply> {
-    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned();
     let uptime = std::fs::read_to_string("/proc/uptime")?;
-    let uptime_seconds = uptime.split('.').next().and_then(|s| s.parse().ok()).unwrap_or(0);
-    Ok(Reply::Pong { version: VERSION, boot_id, uptime_seconds })
+    let uptime_seconds = uptime
+        .split('.')
+        .next()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0);
+    Ok(Reply::Pong {
+        version: VERSION,
+        boot_id,
+        uptime_seconds,
+    })
 }

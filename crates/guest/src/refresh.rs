@@ -35,7 +35,10 @@ pub async fn refresh(order: &Refresh) -> io::Result<()> {
         return Err(invalid("the seed must be 128 hex digits"));
     }
     for (byte, i) in seed.iter_mut().zip((0..).step_by(2)) {
-        let digits = order.seed.get(i..i + 2).ok_or_else(|| invalid("the seed is short"))?;
+        let digits = order
+            .seed
+            .get(i..i + 2)
+            .ok_or_else(|| invalid("the seed is short"))?;
         *byte = u8::from_str_radix(digits, 16).map_err(|_| invalid("the seed must be hex"))?;
     }
     if !is_hex(&order.machine_id, 32) {
@@ -43,13 +46,19 @@ pub async fn refresh(order: &Refresh) -> io::Result<()> {
     }
     if order.hostname.is_empty()
         || order.hostname.len() > 63
-        || !order.hostname.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        || !order
+            .hostname
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-')
     {
         return Err(invalid("the host name must be a DNS label"));
     }
     reseed(seed)?;
     step_clock(order.unix_nanos)?;
-    fs::write("/etc/machine-id", format!("{}\n", order.machine_id.to_ascii_lowercase()))?;
+    fs::write(
+        "/etc/machine-id",
+        format!("{}\n", order.machine_id.to_ascii_lowercase()),
+    )?;
     fs::write("/etc/hostname", format!("{}\n", order.hostname))?;
     rustix::system::sethostname(order.hostname.as_bytes())?;
     host_keys().await
@@ -66,14 +75,25 @@ pub fn step_clock(unix_nanos: i64) -> io::Result<()> {
 
 fn reseed(seed: [u8; 64]) -> io::Result<()> {
     use std::os::fd::AsRawFd;
-    let random = fs::OpenOptions::new().read(true).write(true).open("/dev/urandom")?;
-    let info = PoolInfo { entropy_count: 512, buf_size: 64, buf: seed };
+    let random = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/urandom")?;
+    let info = PoolInfo {
+        entropy_count: 512,
+        buf_size: 64,
+        buf: seed,
+    };
     // SAFETY: RNDADDENTROPY reads a `struct rand_pool_info` of the size it states; RNDRESEEDCRNG takes nothing.
     let ok = unsafe {
         libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const info) == 0
             && libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) == 0
     };
-    if ok { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if ok {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// New ed25519 host key; the guest's sshd is started per connection and reads it then.
@@ -95,13 +115,19 @@ async fn host_keys() -> io::Result<()> {
     if made.status.success() {
         Ok(())
     } else {
-        Err(io::Error::other(format!("ssh-keygen: {}", String::from_utf8_lossy(&made.stderr).trim())))
+        Err(io::Error::other(format!(
+            "ssh-keygen: {}",
+            String::from_utf8_lossy(&made.stderr).trim()
+        )))
     }
 }
 
 /// Replaces root's authorized keys.
 pub fn authorize(keys: &[String]) -> io::Result<()> {
-    if keys.iter().any(|key| key.contains(['\n', '\r', '\0']) || key.len() > 16 * 1024) {
+    if keys
+        .iter()
+        .any(|key| key.contains(['\n', '\r', '\0']) || key.len() > 16 * 1024)
+    {
         return Err(invalid("a key is one line of at most 16 KiB"));
     }
     fs::create_dir_all("/root/.ssh")?;
@@ -109,5 +135,8 @@ pub fn authorize(keys: &[String]) -> io::Result<()> {
     let mut text = keys.join("\n");
     text.push('\n');
     fs::write("/root/.ssh/authorized_keys", text)?;
-    fs::set_permissions("/root/.ssh/authorized_keys", fs::Permissions::from_mode(0o600))
+    fs::set_permissions(
+        "/root/.ssh/authorized_keys",
+        fs::Permissions::from_mode(0o600),
+    )
 }

@@ -20,7 +20,11 @@ const TRUSTED_PATH: &str = "/usr/sbin:/usr/bin";
 /// The command for an order, without its standard streams.
 pub fn command(order: &Exec) -> io::Result<Command> {
     let shell = ["/bin/bash".to_owned(), "-l".to_owned()];
-    let argv: &[String] = if order.argv.is_empty() { &shell } else { &order.argv };
+    let argv: &[String] = if order.argv.is_empty() {
+        &shell
+    } else {
+        &order.argv
+    };
     let (program, args) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = if order.trusted {
         let mut command = Command::new("/proc/self/exe");
@@ -48,7 +52,11 @@ pub fn command(order: &Exec) -> io::Result<Command> {
 
 /// Spawns with pipes, as the leader of a new process group.
 pub fn with_pipes(mut command: Command) -> io::Result<Child> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
     command.spawn()
 }
 
@@ -97,7 +105,8 @@ pub fn signal(pid: u32, master: Option<&OwnedFd>, number: i32) {
     let foreground = master.and_then(|m| {
         let mut group: libc::pid_t = 0;
         // SAFETY: TIOCGPGRP writes one pid_t to the pointer, which is valid for the call.
-        (unsafe { libc::ioctl(m.as_raw_fd(), libc::TIOCGPGRP, &mut group) } == 0 && group > 0).then_some(group)
+        (unsafe { libc::ioctl(m.as_raw_fd(), libc::TIOCGPGRP, &mut group) } == 0 && group > 0)
+            .then_some(group)
     });
     let group = foreground.or_else(|| libc::pid_t::try_from(pid).ok());
     if let Some(group) = group.filter(|g| *g > 1) {
@@ -109,5 +118,7 @@ pub fn signal(pid: u32, master: Option<&OwnedFd>, number: i32) {
 /// The exit code as a shell gives it.
 pub fn code(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }

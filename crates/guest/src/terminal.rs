@@ -55,7 +55,10 @@ struct Screen {
 
 impl Screen {
     fn new(pty: &Pty) -> Self {
-        Self { recent: VecDeque::new(), model: vt100::Parser::new(pty.rows.max(1), pty.cols.max(1), 0) }
+        Self {
+            recent: VecDeque::new(),
+            model: vt100::Parser::new(pty.rows.max(1), pty.cols.max(1), 0),
+        }
     }
 
     fn feed(&mut self, bytes: &[u8]) {
@@ -64,7 +67,12 @@ impl Screen {
         if self.recent.len() > KEEP {
             let excess = self.recent.len() - KEEP;
             // Begin at a line, so that no escape sequence is cut.
-            let line = self.recent.iter().skip(excess).position(|b| *b == b'\n').map_or(0, |i| i + 1);
+            let line = self
+                .recent
+                .iter()
+                .skip(excess)
+                .position(|b| *b == b'\n')
+                .map_or(0, |i| i + 1);
             self.recent.drain(..excess + line);
         }
     }
@@ -92,7 +100,9 @@ impl Terminals {
 
     /// Hangs up a terminal.
     pub fn close(&self, id: &str) -> io::Result<()> {
-        let Some(terminal) = self.0.borrow_mut().remove(id) else { return Err(invalid("there is no such terminal")) };
+        let Some(terminal) = self.0.borrow_mut().remove(id) else {
+            return Err(invalid("there is no such terminal"));
+        };
         spawn::signal(terminal.pid, None, libc::SIGHUP);
         spawn::signal(terminal.pid, None, libc::SIGKILL);
         Ok(())
@@ -120,14 +130,21 @@ impl Terminals {
 
     fn find_or_make(self: &Rc<Self>, order: &Order) -> io::Result<(Rc<Terminal>, bool)> {
         let id = &order.id;
-        if id.is_empty() || id.len() > 32 || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            return Err(invalid("a terminal's id is 1 to 32 letters, digits and hyphens"));
+        if id.is_empty()
+            || id.len() > 32
+            || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        {
+            return Err(invalid(
+                "a terminal's id is 1 to 32 letters, digits and hyphens",
+            ));
         }
         if let Some(terminal) = self.0.borrow().get(id) {
             return Ok((Rc::clone(terminal), false));
         }
         if self.0.borrow().len() >= MAX {
-            return Err(invalid("this node has 16 terminals open, which is the most; close one"));
+            return Err(invalid(
+                "this node has 16 terminals open, which is the most; close one",
+            ));
         }
         let command = spawn::command(&Exec::default())?;
         let (mut child, master) = spawn::with_pty(command, &order.pty)?;
@@ -156,12 +173,18 @@ impl Terminals {
 
 /// Reads what the shell shows until it ends.
 async fn pump(terminal: &Terminal) {
-    let Ok(mut master) = Port::new(&terminal.master) else { return };
+    let Ok(mut master) = Port::new(&terminal.master) else {
+        return;
+    };
     let mut buffer = vec![0; 8 * 1024];
     while let Ok(n) = master.read(&mut buffer).await {
-        let Some(bytes) = buffer.get(..n).filter(|b| !b.is_empty()) else { break };
+        let Some(bytes) = buffer.get(..n).filter(|b| !b.is_empty()) else {
+            break;
+        };
         terminal.screen.borrow_mut().feed(bytes);
-        let _ = terminal.output.send(Event::Output(Bytes::copy_from_slice(bytes)));
+        let _ = terminal
+            .output
+            .send(Event::Output(Bytes::copy_from_slice(bytes)));
     }
 }
 
@@ -198,9 +221,14 @@ async fn view(stream: Substream, terminal: &Terminal, pty: &Pty) -> io::Result<(
         let mut keys = Port::new(&terminal.master)?;
         loop {
             match Frame::read(&mut from_host).await? {
-                Some(Frame::Stdin(bytes)) => keys.write_all(bytes.get(..bytes.len().min(MAX_FRAME)).unwrap_or_default()).await?,
+                Some(Frame::Stdin(bytes)) => {
+                    keys.write_all(bytes.get(..bytes.len().min(MAX_FRAME)).unwrap_or_default())
+                        .await?
+                }
                 Some(Frame::Resize { rows, cols }) => set_size(terminal, rows, cols)?,
-                Some(Frame::Signal(number)) => spawn::signal(terminal.pid, Some(&terminal.master), number.into()),
+                Some(Frame::Signal(number)) => {
+                    spawn::signal(terminal.pid, Some(&terminal.master), number.into())
+                }
                 Some(_) => return Err(io::Error::from(io::ErrorKind::InvalidData)),
                 None => return Ok(()),
             }
@@ -214,6 +242,11 @@ async fn view(stream: Substream, terminal: &Terminal, pty: &Pty) -> io::Result<(
 
 fn set_size(terminal: &Terminal, rows: u16, cols: u16) -> io::Result<()> {
     let (rows, cols) = (rows.clamp(1, 500), cols.clamp(1, 500));
-    terminal.screen.borrow_mut().model.screen_mut().set_size(rows, cols);
+    terminal
+        .screen
+        .borrow_mut()
+        .model
+        .screen_mut()
+        .set_size(rows, cols);
     spawn::resize(&terminal.master, rows, cols)
 }

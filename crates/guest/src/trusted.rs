@@ -13,7 +13,9 @@ use std::{
     process::Command,
 };
 
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change,
+};
 
 /// The serial number of the pristine disk's device.
 const SERIAL: &str = "faultline-base";
@@ -27,7 +29,12 @@ pub fn run(argv: &[OsString]) -> io::Error {
         return io::Error::new(io::ErrorKind::InvalidInput, "trusted: which program?");
     };
     match enter() {
-        Ok(()) => Command::new(program).args(args).env("FAULTLINE_GUEST_USR", "/.guest-usr").exec(),
+        // systemctl would do nothing, for the root folder is not process 1's.
+        Ok(()) => Command::new(program)
+            .args(args)
+            .env("FAULTLINE_GUEST_USR", "/.guest-usr")
+            .env("SYSTEMD_IGNORE_CHROOT", "1")
+            .exec(),
         Err(e) => e,
     }
 }
@@ -39,14 +46,32 @@ fn at<T>(step: &str, result: rustix::io::Result<T>) -> io::Result<T> {
 fn enter() -> io::Result<()> {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let device = pristine_device()?;
-    #[expect(unsafe_code, reason = "unshare of the mount namespace, before any thread was started")]
+    #[expect(
+        unsafe_code,
+        reason = "unshare of the mount namespace, before any thread was started"
+    )]
     // SAFETY: this process has one thread and no file descriptor table is unshared.
     let unshared = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) };
     at("unshare", unshared)?;
-    at("private", mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC))?;
+    at(
+        "private",
+        mount_change(
+            "/",
+            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+        ),
+    )?;
     fs::create_dir_all(STAGE)?;
     let options = CString::new("mode=0755,size=1m").unwrap_or_default();
-    at("stage", mount("tmpfs", STAGE, "tmpfs", MountFlags::NOSUID, options.as_c_str()))?;
+    at(
+        "stage",
+        mount(
+            "tmpfs",
+            STAGE,
+            "tmpfs",
+            MountFlags::NOSUID,
+            options.as_c_str(),
+        ),
+    )?;
     let stage = Path::new(STAGE);
     let (base, root) = (stage.join("base"), stage.join("root"));
     fs::create_dir(&base)?;
@@ -63,7 +88,10 @@ fn enter() -> io::Result<()> {
         ),
     )?;
     let options = CString::new("noload").unwrap_or_default();
-    at("pristine disk", mount(&node, &base, "ext4", MountFlags::RDONLY, options.as_c_str()))?;
+    at(
+        "pristine disk",
+        mount(&node, &base, "ext4", MountFlags::RDONLY, options.as_c_str()),
+    )?;
     for name in FROM_IMAGE {
         let (from, to) = (base.join(name), root.join(name));
         match fs::symlink_metadata(&from) {
@@ -85,10 +113,18 @@ fn enter() -> io::Result<()> {
     let guest_usr = root.join(".guest-usr");
     fs::create_dir(&guest_usr)?;
     at("guest's usr", mount_bind_recursive("/usr", &guest_usr))?;
-    for (path, pristine) in [("etc/ld.so.cache", true), ("etc/alternatives", true), ("etc/ld.so.preload", false)] {
+    for (path, pristine) in [
+        ("etc/ld.so.cache", true),
+        ("etc/alternatives", true),
+        ("etc/ld.so.preload", false),
+    ] {
         let over = root.join(path);
         if over.exists() {
-            let from = if pristine { base.join(path) } else { PathBuf::from("/dev/null") };
+            let from = if pristine {
+                base.join(path)
+            } else {
+                PathBuf::from("/dev/null")
+            };
             at(path, mount_bind(&from, &over))?;
         }
     }
@@ -123,7 +159,10 @@ fn pristine_device() -> io::Result<rustix::fs::Dev> {
             }
         }
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, "trusted tools: the pristine disk is not attached"))
+    Err(io::Error::new(
+        io::ErrorKind::NotFound,
+        "trusted tools: the pristine disk is not attached",
+    ))
 }
 
 #[cfg(test)]
@@ -131,6 +170,10 @@ mod tests {
     #[test]
     fn serial_fits_a_virtio_disk() {
         assert!(super::SERIAL.len() <= 20);
-        assert!(std::ffi::OsStr::new(super::SERIAL).as_encoded_bytes().is_ascii());
+        assert!(
+            std::ffi::OsStr::new(super::SERIAL)
+                .as_encoded_bytes()
+                .is_ascii()
+        );
     }
 }

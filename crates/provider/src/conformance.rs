@@ -2,12 +2,20 @@
 //!
 //! Call [`run`] from a test with a provider whose image is ready. It uses only programs that the fake's guest knows
 //! too (`true`, `echo`, `cat`), so that the same lines run everywhere.
-#![expect(clippy::expect_used, clippy::panic, reason = "a test suite: a broken expectation ends it")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test suite: a broken expectation ends it"
+)]
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use faultline_domain::{EnvironmentId, NodeName, limits::Limits, progress::{Event, Progress}};
+use faultline_domain::{
+    EnvironmentId, NodeName,
+    limits::Limits,
+    progress::{Event, Progress},
+};
 use faultline_guest::{
     client,
     wire::{Exec, Frame, Pty, Terminal},
@@ -21,15 +29,28 @@ pub fn spec(id: &str, image: &str, nodes: u32) -> Spec {
     Spec {
         id: id.parse().expect("a valid id"),
         image: image.to_owned(),
-        nodes: faultline_domain::lab::Needs { nodes, ..Default::default() }.node_names(),
-        limits: Limits { cpu_millis: 1000 * nodes, memory_mib: 1024 * nodes, pids: 256, disk_mib: 4096, bandwidth_mbit: 100 },
+        nodes: faultline_domain::lab::Needs {
+            nodes,
+            ..Default::default()
+        }
+        .node_names(),
+        limits: Limits {
+            cpu_millis: 1000 * nodes,
+            memory_mib: 1024 * nodes,
+            pids: 256,
+            disk_mib: 4096,
+            bandwidth_mbit: 100,
+        },
         egress: Vec::new(),
     }
 }
 
 /// Opens a guest stream to the first node.
 pub async fn guest(provider: &dyn Provider, id: &EnvironmentId) -> Stream {
-    provider.open(id, &node1(), Target::Guest).await.expect("the guest link opens")
+    provider
+        .open(id, &node1(), Target::Guest)
+        .await
+        .expect("the guest link opens")
 }
 
 fn node1() -> NodeName {
@@ -37,7 +58,10 @@ fn node1() -> NodeName {
 }
 
 fn program(argv: &[&str]) -> Exec {
-    Exec { argv: argv.iter().map(|a| (*a).to_owned()).collect(), ..Exec::default() }
+    Exec {
+        argv: argv.iter().map(|a| (*a).to_owned()).collect(),
+        ..Exec::default()
+    }
 }
 
 async fn observed(provider: &dyn Provider, id: &EnvironmentId) -> Option<Observed> {
@@ -48,10 +72,16 @@ async fn observed(provider: &dyn Provider, id: &EnvironmentId) -> Option<Observe
 /// The whole suite against one image. Leaves nothing behind.
 pub async fn run(provider: &dyn Provider, image: &str) {
     assert_eq!(provider.readiness(image).await, Readiness::Ready);
-    assert!(matches!(provider.readiness("no-such-image").await, Readiness::Unavailable { .. }));
+    assert!(matches!(
+        provider.readiness("no-such-image").await,
+        Readiness::Unavailable { .. }
+    ));
     strangers_are_not_found(provider).await;
     let spec = spec("conformance", image, 1);
-    provider.destroy(&spec.id).await.expect("destroying nothing succeeds");
+    provider
+        .destroy(&spec.id)
+        .await
+        .expect("destroying nothing succeeds");
     starts_with_stages(provider, &spec).await;
     runs_programs(provider, &spec.id).await;
     moves_files(provider, &spec.id).await;
@@ -65,7 +95,10 @@ async fn strangers_are_not_found(provider: &dyn Provider) {
     assert!(matches!(provider.pause(&id).await, Err(Error::NotFound)));
     assert!(matches!(provider.resume(&id).await, Err(Error::NotFound)));
     assert!(matches!(provider.usage(&id).await, Err(Error::NotFound)));
-    assert!(matches!(provider.open(&id, &node1(), Target::Guest).await.map(drop), Err(Error::NotFound)));
+    assert!(matches!(
+        provider.open(&id, &node1(), Target::Guest).await.map(drop),
+        Err(Error::NotFound)
+    ));
 }
 
 async fn starts_with_stages(provider: &dyn Provider, spec: &Spec) {
@@ -75,28 +108,78 @@ async fn starts_with_stages(provider: &dyn Provider, spec: &Spec) {
     });
     provider.create(spec, &progress).await.expect("create");
     let events: Vec<Event> = told.try_iter().collect();
-    let started = events.iter().filter(|e| matches!(e, Event::Started { .. })).count();
-    let done = events.iter().filter(|e| matches!(e, Event::Done { .. })).count();
-    assert!(started >= 2 && started == done, "every stage that began ended: {events:?}");
+    let started = events
+        .iter()
+        .filter(|e| matches!(e, Event::Started { .. }))
+        .count();
+    let done = events
+        .iter()
+        .filter(|e| matches!(e, Event::Done { .. }))
+        .count();
+    assert!(
+        started >= 2 && started == done,
+        "every stage that began ended: {events:?}"
+    );
     assert_eq!(observed(provider, &spec.id).await, Some(Observed::Running));
     let again = provider.create(spec, &Progress::ignored()).await;
-    assert!(matches!(again, Err(Error::WrongState(_))), "the same environment twice: {again:?}");
-    assert_eq!(observed(provider, &spec.id).await, Some(Observed::Running), "the refused second start left the first alone");
-    let nowhere = provider.open(&spec.id, &"node9".parse().expect("a valid name"), Target::Guest).await;
+    assert!(
+        matches!(again, Err(Error::WrongState(_))),
+        "the same environment twice: {again:?}"
+    );
+    assert_eq!(
+        observed(provider, &spec.id).await,
+        Some(Observed::Running),
+        "the refused second start left the first alone"
+    );
+    let nowhere = provider
+        .open(
+            &spec.id,
+            &"node9".parse().expect("a valid name"),
+            Target::Guest,
+        )
+        .await;
     assert!(nowhere.is_err(), "a node that isn't there");
 }
 
 async fn runs_programs(provider: &dyn Provider, id: &EnvironmentId) {
     client::ping(guest(provider, id).await).await.expect("ping");
-    let done = client::run(guest(provider, id).await, program(&["echo", "hello"]), 1024).await.expect("echo");
-    assert_eq!((done.code, done.stdout.as_slice()), (0, b"hello\n".as_slice()));
-    let done = client::run(guest(provider, id).await, program(&["false"]), 1024).await.expect("false");
+    let done = client::run(guest(provider, id).await, program(&["echo", "hello"]), 1024)
+        .await
+        .expect("echo");
+    assert_eq!(
+        (done.code, done.stdout.as_slice()),
+        (0, b"hello\n".as_slice())
+    );
+    let done = client::run(guest(provider, id).await, program(&["false"]), 1024)
+        .await
+        .expect("false");
     assert_eq!(done.code, 1);
-    let missing = client::run(guest(provider, id).await, program(&["/no/such/program"]), 1024).await;
-    assert!(matches!(&missing, Err(client::Error::Refused(_)) | Ok(client::Finished { code: 127, .. })), "{missing:?}");
-    let mut session = client::exec(guest(provider, id).await, program(&["cat"])).await.expect("cat");
-    session.input.stdin(Bytes::from_static(b"through a pipe")).await.expect("input");
-    session.input.send(Frame::StdinEnd).await.expect("end of input");
+    let missing = client::run(
+        guest(provider, id).await,
+        program(&["/no/such/program"]),
+        1024,
+    )
+    .await;
+    assert!(
+        matches!(
+            &missing,
+            Err(client::Error::Refused(_)) | Ok(client::Finished { code: 127, .. })
+        ),
+        "{missing:?}"
+    );
+    let mut session = client::exec(guest(provider, id).await, program(&["cat"]))
+        .await
+        .expect("cat");
+    session
+        .input
+        .stdin(Bytes::from_static(b"through a pipe"))
+        .await
+        .expect("input");
+    session
+        .input
+        .send(Frame::StdinEnd)
+        .await
+        .expect("end of input");
     let mut out = Vec::new();
     loop {
         match session.output.next().await.expect("output") {
@@ -109,23 +192,62 @@ async fn runs_programs(provider: &dyn Provider, id: &EnvironmentId) {
         }
     }
     assert_eq!(out, b"through a pipe");
-    let slow = Exec { timeout_seconds: Some(1), ..program(&["sleep", "600"]) };
-    let done = client::run(guest(provider, id).await, slow, 1024).await.expect("a program that is too slow");
+    let slow = Exec {
+        timeout_seconds: Some(1),
+        ..program(&["sleep", "600"])
+    };
+    let done = client::run(guest(provider, id).await, slow, 1024)
+        .await
+        .expect("a program that is too slow");
     assert_eq!(done.code, 124);
 }
 
 async fn moves_files(provider: &dyn Provider, id: &EnvironmentId) {
     let content: Vec<u8> = (0..200_000_u32).map(|i| i.to_le_bytes()[0]).collect();
-    client::write_file(guest(provider, id).await, "/var/tmp/conformance/file", 0o640, &content).await.expect("write");
-    let stat = client::stat(guest(provider, id).await, "/var/tmp/conformance/file").await.expect("stat").expect("it exists");
-    assert_eq!((stat.kind.as_str(), stat.mode, stat.size), ("file", 0o640, 200_000));
-    let back = client::read_file(guest(provider, id).await, "/var/tmp/conformance/file", 1 << 20).await.expect("read");
+    client::write_file(
+        guest(provider, id).await,
+        "/var/tmp/conformance/file",
+        0o640,
+        &content,
+    )
+    .await
+    .expect("write");
+    let stat = client::stat(guest(provider, id).await, "/var/tmp/conformance/file")
+        .await
+        .expect("stat")
+        .expect("it exists");
+    assert_eq!(
+        (stat.kind.as_str(), stat.mode, stat.size),
+        ("file", 0o640, 200_000)
+    );
+    let back = client::read_file(
+        guest(provider, id).await,
+        "/var/tmp/conformance/file",
+        1 << 20,
+    )
+    .await
+    .expect("read");
     assert!(back == content, "what was written is read");
-    let start = client::read_file(guest(provider, id).await, "/var/tmp/conformance/file", 10).await.expect("read a part");
+    let start = client::read_file(guest(provider, id).await, "/var/tmp/conformance/file", 10)
+        .await
+        .expect("read a part");
     assert_eq!(start, content.get(..10).expect("ten bytes"));
-    assert!(client::stat(guest(provider, id).await, "/no/such/file").await.expect("stat").is_none());
-    assert!(client::read_file(guest(provider, id).await, "/no/such/file", 10).await.is_err());
-    assert!(client::read_file(guest(provider, id).await, "relative", 10).await.is_err());
+    assert!(
+        client::stat(guest(provider, id).await, "/no/such/file")
+            .await
+            .expect("stat")
+            .is_none()
+    );
+    assert!(
+        client::read_file(guest(provider, id).await, "/no/such/file", 10)
+            .await
+            .is_err()
+    );
+    assert!(
+        client::read_file(guest(provider, id).await, "relative", 10)
+            .await
+            .is_err()
+    );
 }
 
 /// Reads a terminal's output until `text` was shown.
@@ -139,38 +261,76 @@ pub async fn expect_output(output: &mut client::Output<Stream>, text: &str) -> S
             }
         }
     };
-    let in_time = tokio::time::timeout(Duration::from_secs(60), read).await.is_ok();
+    let in_time = tokio::time::timeout(Duration::from_secs(60), read)
+        .await
+        .is_ok();
     assert!(in_time, "{text:?} did not appear; seen: {seen:?}");
     seen
 }
 
 async fn keeps_terminals(provider: &dyn Provider, id: &EnvironmentId) {
-    let order = || Terminal { id: "web-1".to_owned(), pty: Pty { term: "xterm-256color".to_owned(), rows: 24, cols: 80 } };
-    let (mut session, new) = client::terminal(guest(provider, id).await, order()).await.expect("terminal");
+    let order = || Terminal {
+        id: "web-1".to_owned(),
+        pty: Pty {
+            term: "xterm-256color".to_owned(),
+            rows: 24,
+            cols: 80,
+        },
+    };
+    let (mut session, new) = client::terminal(guest(provider, id).await, order())
+        .await
+        .expect("terminal");
     assert!(new);
-    session.input.stdin(Bytes::from_static(b"echo remember-me\r")).await.expect("keys");
+    session
+        .input
+        .stdin(Bytes::from_static(b"echo remember-me\r"))
+        .await
+        .expect("keys");
     expect_output(&mut session.output, "remember-me").await;
     drop(session);
-    let (mut session, new) = client::terminal(guest(provider, id).await, order()).await.expect("the terminal again");
+    let (mut session, new) = client::terminal(guest(provider, id).await, order())
+        .await
+        .expect("the terminal again");
     assert!(!new, "the same terminal");
     expect_output(&mut session.output, "remember-me").await;
-    client::announce(guest(provider, id).await, "ten minutes left").await.expect("announce");
+    client::announce(guest(provider, id).await, "ten minutes left")
+        .await
+        .expect("announce");
     expect_output(&mut session.output, "ten minutes left").await;
-    assert_eq!(client::terminals(guest(provider, id).await).await.expect("terminals"), ["web-1"]);
-    client::close_terminal(guest(provider, id).await, "web-1").await.expect("close");
-    let bad = Terminal { id: "../x".to_owned(), ..order() };
-    assert!(client::terminal(guest(provider, id).await, bad).await.is_err());
+    assert_eq!(
+        client::terminals(guest(provider, id).await)
+            .await
+            .expect("terminals"),
+        ["web-1"]
+    );
+    client::close_terminal(guest(provider, id).await, "web-1")
+        .await
+        .expect("close");
+    let bad = Terminal {
+        id: "../x".to_owned(),
+        ..order()
+    };
+    assert!(
+        client::terminal(guest(provider, id).await, bad)
+            .await
+            .is_err()
+    );
 }
 
 async fn pauses_and_resumes(provider: &dyn Provider, id: &EnvironmentId) {
     provider.pause(id).await.expect("pause");
     provider.pause(id).await.expect("pausing twice");
     assert_eq!(observed(provider, id).await, Some(Observed::Paused));
-    assert!(provider.open(id, &node1(), Target::Guest).await.is_err(), "nobody enters what is paused");
+    assert!(
+        provider.open(id, &node1(), Target::Guest).await.is_err(),
+        "nobody enters what is paused"
+    );
     provider.resume(id).await.expect("resume");
     provider.resume(id).await.expect("resuming twice");
     assert_eq!(observed(provider, id).await, Some(Observed::Running));
-    let done = client::run(guest(provider, id).await, program(&["echo", "awake"]), 1024).await.expect("echo after a pause");
+    let done = client::run(guest(provider, id).await, program(&["echo", "awake"]), 1024)
+        .await
+        .expect("echo after a pause");
     assert_eq!(done.stdout, b"awake\n");
 }
 
@@ -178,5 +338,8 @@ async fn ends(provider: &dyn Provider, id: &EnvironmentId) {
     provider.destroy(id).await.expect("destroy");
     provider.destroy(id).await.expect("destroying twice");
     assert_eq!(observed(provider, id).await, None);
-    assert!(matches!(provider.open(id, &node1(), Target::Console).await.map(drop), Err(Error::NotFound)));
+    assert!(matches!(
+        provider.open(id, &node1(), Target::Console).await.map(drop),
+        Err(Error::NotFound)
+    ));
 }

@@ -48,7 +48,9 @@ pub struct Local {
 
 impl std::fmt::Debug for Local {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Local").field("environments", &self.environments).finish_non_exhaustive()
+        f.debug_struct("Local")
+            .field("environments", &self.environments)
+            .finish_non_exhaustive()
     }
 }
 
@@ -91,16 +93,31 @@ impl Local {
     }
 
     async fn launch(&self, dir: &Path, progress: &Progress) -> Result<()> {
-        let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("launcher.log")).map_err(|e| Error::failed("clone", e))?;
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(dir.join("launcher.log"))
+            .map_err(|e| Error::failed("clone", e))?;
         let stderr = log.try_clone().map_err(|e| Error::failed("clone", e))?;
         let mut command = tokio::process::Command::new(&self.program);
-        command.arg("launch").arg(dir).stdin(Stdio::null()).stdout(log).stderr(stderr).current_dir("/");
+        command
+            .arg("launch")
+            .arg(dir)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(stderr)
+            .current_dir("/");
         // A session of its own: neither Ctrl-C at the server's terminal nor the server's end reaches it.
         // SAFETY: setsid is async-signal-safe.
         unsafe {
             command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?));
         }
-        let mut child = command.spawn().map_err(|e| Error::failed("clone", format!("cannot start {}: {e}", self.program.display())))?;
+        let mut child = command.spawn().map_err(|e| {
+            Error::failed(
+                "clone",
+                format!("cannot start {}: {e}", self.program.display()),
+            )
+        })?;
         let socket = dir.join(SOCKET);
         let appeared = async {
             while !socket.exists() {
@@ -110,7 +127,13 @@ impl Local {
         let told = |text: &str| {
             let log = fs::read_to_string(dir.join("launcher.log")).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(3).collect();
-            Error::failed("clone", format!("{text}: {}", tail.into_iter().rev().collect::<Vec<_>>().join(" | ")))
+            Error::failed(
+                "clone",
+                format!(
+                    "{text}: {}",
+                    tail.into_iter().rev().collect::<Vec<_>>().join(" | ")
+                ),
+            )
         };
         tokio::select! {
             () = appeared => {}
@@ -126,7 +149,11 @@ impl Local {
         }
     }
 
-    async fn ask<T>(&self, id: &EnvironmentId, asked: impl Future<Output = client::Result<T>>) -> Result<T> {
+    async fn ask<T>(
+        &self,
+        id: &EnvironmentId,
+        asked: impl Future<Output = client::Result<T>>,
+    ) -> Result<T> {
         if !self.folder(id).join("spec.json").exists() {
             return Err(Error::NotFound);
         }
@@ -147,7 +174,10 @@ impl Provider for Local {
     async fn readiness(&self, image: &str) -> Readiness {
         let this = self.clone();
         let name = image.to_owned();
-        let nodes = ["node1"].iter().filter_map(|n| n.parse().ok()).collect::<Vec<NodeName>>();
+        let nodes = ["node1"]
+            .iter()
+            .filter_map(|n| n.parse().ok())
+            .collect::<Vec<NodeName>>();
         let found = tokio::task::spawn_blocking(move || this.template(&name, &nodes)).await;
         match found {
             Ok(Ok(Some(_))) => Readiness::Ready,
@@ -164,28 +194,46 @@ impl Provider for Local {
         if dir.exists() || cgroup::is_populated(&spec.id) {
             return Err(Error::WrongState("there already"));
         }
-        let recipe = Recipe::load(&self.recipes, &spec.image).map_err(|e| Error::failed("image", e))?;
+        let recipe =
+            Recipe::load(&self.recipes, &spec.image).map_err(|e| Error::failed("image", e))?;
         // Found when it was baked before; a machine whose QEMU or processor differs bakes its own here.
-        let template = bake::bake(&recipe, &spec.nodes, &self.cache, &self.program, &quiet_when_cached(progress))
-            .await
-            .map_err(|e| Error::failed("image", e))?;
+        let template = bake::bake(
+            &recipe,
+            &spec.nodes,
+            &self.cache,
+            &self.program,
+            &quiet_when_cached(progress),
+        )
+        .await
+        .map_err(|e| Error::failed("image", e))?;
         let launch = LaunchSpec {
             id: spec.id.clone(),
             nodes: spec.nodes.clone(),
             machine: template.manifest.machine.clone(),
-            start: Start::Clone { snapshot: template.snapshot.clone() },
+            start: Start::Clone {
+                snapshot: template.snapshot.clone(),
+            },
             base_disk: template.image.disk(),
             limits: spec.limits,
             egress: spec.egress.clone(),
         };
-        fs::create_dir(&dir).and_then(|()| launch.save(&dir)).map_err(|e| Error::failed("clone", format!("cannot write {}: {e}", dir.display())))?;
+        fs::create_dir(&dir)
+            .and_then(|()| launch.save(&dir))
+            .map_err(|e| Error::failed("clone", format!("cannot write {}: {e}", dir.display())))?;
         self.launch(&dir, progress).await
     }
 
     async fn list(&self) -> Result<Vec<(EnvironmentId, Observed)>> {
-        let mut ids: BTreeSet<EnvironmentId> = cgroup::list().into_iter().filter(|id| self.folder(id).exists()).collect();
+        let mut ids: BTreeSet<EnvironmentId> = cgroup::list()
+            .into_iter()
+            .filter(|id| self.folder(id).exists())
+            .collect();
         let entries = fs::read_dir(&self.environments).map_err(|e| Error::failed("list", e))?;
-        ids.extend(entries.flatten().filter_map(|e| e.file_name().to_str().and_then(|n| n.parse().ok())));
+        ids.extend(
+            entries
+                .flatten()
+                .filter_map(|e| e.file_name().to_str().and_then(|n| n.parse().ok())),
+        );
         let seen = ids.into_iter().map(|id| async move {
             let observed = match client::status(&self.folder(&id)).await.map(|s| s.phase) {
                 Ok(LauncherPhase::Running) => Observed::Running,
@@ -235,13 +283,20 @@ impl Provider for Local {
             Target::Console => Channel::Console,
             Target::Guest => Channel::Guest,
         };
-        Ok(Box::new(self.ask(id, client::open(&self.folder(id), node, channel)).await?))
+        Ok(Box::new(
+            self.ask(id, client::open(&self.folder(id), node, channel))
+                .await?,
+        ))
     }
 
     async fn usage(&self, id: &EnvironmentId) -> Result<Usage> {
         let status = self.ask(id, client::status(&self.folder(id))).await?;
         Ok(Usage {
-            private_bytes: status.nodes.iter().map(|n| n.guest_private_bytes + n.qemu_private_bytes).sum(),
+            private_bytes: status
+                .nodes
+                .iter()
+                .map(|n| n.guest_private_bytes + n.qemu_private_bytes)
+                .sum(),
             cpu_millis: status.cpu_millis,
             disk_bytes: status.disk_bytes,
         })

@@ -3,7 +3,10 @@
 //! One test, since two cores carry one VM test at a time: the parts run one after the other and print what they do.
 //! Needs root, QEMU, and `scripts/build dev` before it (`./test` does that).
 
-use std::{path::{Path, PathBuf}, time::{Duration, Instant}};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use faultline_domain::{EnvironmentId, progress::Progress};
 use faultline_guest::{client, wire::Exec};
@@ -18,14 +21,21 @@ use faultline_provider::{
 const IMAGE: &str = "debian-12";
 
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
 }
 
 /// The program that runs as launcher: built by `scripts/build dev` into the folder above this test's.
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test.parent().unwrap().parent().unwrap().join("faultline");
-    assert!(program.exists(), "run scripts/build dev first: {} is missing", program.display());
+    assert!(
+        program.exists(),
+        "run scripts/build dev first: {} is missing",
+        program.display()
+    );
     program
 }
 
@@ -33,19 +43,31 @@ async fn shell(provider: &dyn Provider, id: &EnvironmentId, script: &str) -> cli
     run(provider, id, script, false).await
 }
 
-async fn run(provider: &dyn Provider, id: &EnvironmentId, script: &str, trusted: bool) -> client::Finished {
+async fn run(
+    provider: &dyn Provider,
+    id: &EnvironmentId,
+    script: &str,
+    trusted: bool,
+) -> client::Finished {
     let exec = Exec {
         argv: vec!["/usr/bin/bash".into(), "-c".into(), script.into()],
         timeout_seconds: Some(60),
         trusted,
         ..Exec::default()
     };
-    client::run(guest(provider, id).await, exec, 64 * 1024).await.unwrap()
+    client::run(guest(provider, id).await, exec, 64 * 1024)
+        .await
+        .unwrap()
 }
 
 async fn out(provider: &dyn Provider, id: &EnvironmentId, script: &str) -> String {
     let done = shell(provider, id, script).await;
-    assert_eq!(done.code, 0, "{script}: {}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(
+        done.code,
+        0,
+        "{script}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
     String::from_utf8(done.stdout).unwrap().trim().to_owned()
 }
 
@@ -56,9 +78,15 @@ async fn local_provider() {
     let cache = Cache::of_user();
     let recipe = Recipe::load(&recipes, IMAGE).unwrap();
     let node1 = vec!["node1".parse().unwrap()];
-    bake::bake(&recipe, &node1, &cache, &program(), &Progress::ignored()).await.unwrap();
+    bake::bake(&recipe, &node1, &cache, &program(), &Progress::ignored())
+        .await
+        .unwrap();
     let provider = Local::new(data.path(), &recipes, cache, &program()).unwrap();
 
+    // What a failed run left.
+    for id in ["conformance", "twin-a", "twin-b"] {
+        provider.destroy(&id.parse().unwrap()).await.unwrap();
+    }
     step("conformance");
     conformance::run(&provider, IMAGE).await;
 
@@ -83,8 +111,17 @@ async fn local_provider() {
     step("a dead QEMU and a dead launcher are seen, and freed");
     deaths_are_seen(&provider, &a.id, &b.id, data.path()).await;
     assert_eq!(provider.list().await.unwrap(), []);
-    assert!(std::fs::read_dir(data.path().join("environments")).unwrap().next().is_none());
-    assert!(cgroup::list().iter().all(|id| !["twin-a", "twin-b"].contains(&id.as_str())));
+    assert!(
+        std::fs::read_dir(data.path().join("environments"))
+            .unwrap()
+            .next()
+            .is_none()
+    );
+    assert!(
+        cgroup::list()
+            .iter()
+            .all(|id| !["twin-a", "twin-b"].contains(&id.as_str()))
+    );
 }
 
 fn step(text: &str) {
@@ -98,29 +135,62 @@ async fn twins_differ(provider: &Local, a: &EnvironmentId, b: &EnvironmentId) {
         "cat /proc/sys/kernel/random/uuid",
         "cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub",
     ] {
-        assert_ne!(out(provider, a, script).await, out(provider, b, script).await, "{script}");
+        assert_ne!(
+            out(provider, a, script).await,
+            out(provider, b, script).await,
+            "{script}"
+        );
     }
-    for script in ["hostname", "cat /proc/sys/kernel/random/boot_id", "ip -4 -o addr show eth0 | awk '{print $4}'"] {
-        assert_eq!(out(provider, a, script).await, out(provider, b, script).await, "{script}");
+    for script in [
+        "hostname",
+        "cat /proc/sys/kernel/random/boot_id",
+        "ip -4 -o addr show eth0 | awk '{print $4}'",
+    ] {
+        assert_eq!(
+            out(provider, a, script).await,
+            out(provider, b, script).await,
+            "{script}"
+        );
     }
     let guest: i64 = out(provider, a, "date +%s").await.parse().unwrap();
     let host = faultline_domain::Clock::system().now().as_second();
-    assert!((guest - host).abs() <= 3, "the clock was stepped: {guest} against {host}");
-    assert_eq!(out(provider, a, "systemctl is-system-running").await, "running");
+    assert!(
+        (guest - host).abs() <= 3,
+        "the clock was stepped: {guest} against {host}"
+    );
+    assert_eq!(
+        out(provider, a, "systemctl is-system-running").await,
+        "running"
+    );
 }
 
 async fn is_isolated(provider: &Local, a: &EnvironmentId, b: &EnvironmentId) {
     // The same address in both: each sees only itself.
     out(provider, a, "echo a > /tmp/who; cd /tmp && (python3 -m http.server 8000 > /dev/null 2>&1 &) ; for i in $(seq 50); do curl -fs -m 2 10.77.0.11:8000/who && break; sleep 0.2; done").await;
     let other = shell(provider, b, "curl -s -m 3 http://10.77.0.11:8000/who").await;
-    assert_ne!(other.code, 0, "a twin's server answered: {}", String::from_utf8_lossy(&other.stdout));
+    assert_ne!(
+        other.code,
+        0,
+        "a twin's server answered: {}",
+        String::from_utf8_lossy(&other.stdout)
+    );
     for target in ["169.254.169.254", "10.77.0.12", "192.168.1.1", "172.17.0.1"] {
-        let tried = shell(provider, a, &format!("curl -s -m 2 -o /dev/null http://{target}/")).await;
+        let tried = shell(
+            provider,
+            a,
+            &format!("curl -s -m 2 -o /dev/null http://{target}/"),
+        )
+        .await;
         assert_ne!(tried.code, 0, "{target} answered");
     }
     // Neither does the launcher's side of the bridge offer anything.
     for port in [22, 53, 80, 2222, 8080, 15001] {
-        let tried = shell(provider, a, &format!("timeout 2 bash -c '</dev/tcp/10.77.0.1/{port}'")).await;
+        let tried = shell(
+            provider,
+            a,
+            &format!("timeout 2 bash -c '</dev/tcp/10.77.0.1/{port}'"),
+        )
+        .await;
         assert_ne!(tried.code, 0, "10.77.0.1:{port} is open");
     }
 }
@@ -131,27 +201,62 @@ async fn limits_hold(provider: &Local, id: &EnvironmentId, data: &Path) {
     let qemu = status.nodes.first().unwrap();
     let proc = format!("/proc/{}", qemu.pid);
     let text = std::fs::read_to_string(format!("{proc}/status")).unwrap();
-    let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default().trim().to_owned();
-    let uid: u32 = field("Uid:").split_whitespace().next().unwrap().parse().unwrap();
+    let field = |name: &str| {
+        text.lines()
+            .find_map(|l| l.strip_prefix(name))
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    let uid: u32 = field("Uid:")
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!(uid >= 0x7000_0000, "QEMU runs as user {uid}");
     assert_eq!(field("CapEff:"), "0000000000000000");
     assert_eq!(field("Seccomp:"), "2", "QEMU's seccomp filter is on");
     assert_eq!(field("NoNewPrivs:"), "1");
     let own = std::fs::read_link("/proc/self/ns/net").unwrap();
-    assert_ne!(std::fs::read_link(format!("{proc}/ns/net")).unwrap(), own, "a network namespace of its own");
+    assert_ne!(
+        std::fs::read_link(format!("{proc}/ns/net")).unwrap(),
+        own,
+        "a network namespace of its own"
+    );
     for fd in std::fs::read_dir(format!("{proc}/fd")).unwrap().flatten() {
         let target = std::fs::read_link(fd.path()).unwrap_or_default();
         if target.extension().is_some_and(|e| e == "mem") {
-            let info = std::fs::read_to_string(format!("{proc}/fdinfo/{}", fd.file_name().to_string_lossy())).unwrap();
-            let flags = info.lines().find_map(|l| l.strip_prefix("flags:")).unwrap().trim();
-            assert_eq!(u32::from_str_radix(flags, 8).unwrap() & 3, 0, "the template's memory is open for reading only");
+            let info = std::fs::read_to_string(format!(
+                "{proc}/fdinfo/{}",
+                fd.file_name().to_string_lossy()
+            ))
+            .unwrap();
+            let flags = info
+                .lines()
+                .find_map(|l| l.strip_prefix("flags:"))
+                .unwrap()
+                .trim();
+            assert_eq!(
+                u32::from_str_radix(flags, 8).unwrap() & 3,
+                0,
+                "the template's memory is open for reading only"
+            );
         }
     }
     assert!(cgroup::is_populated(id));
     let usage = provider.usage(id).await.unwrap();
-    assert!(usage.private_bytes > 0 && usage.cpu_millis > 0 && usage.disk_bytes > 0, "{usage:?}");
+    assert!(
+        usage.private_bytes > 0 && usage.cpu_millis > 0 && usage.disk_bytes > 0,
+        "{usage:?}"
+    );
     // The disk ends where the overlay does.
-    let full = shell(provider, id, "fallocate -l 16G /var/tmp/big").await;
+    let full = shell(
+        provider,
+        id,
+        "fallocate -l 16G /var/tmp/big; code=$?; rm -f /var/tmp/big; exit $code",
+    )
+    .await;
     assert_ne!(full.code, 0);
 }
 
@@ -159,12 +264,34 @@ async fn trusted_tools(provider: &Local, id: &EnvironmentId) {
     out(provider, id, "for t in ls cat systemctl bash; do mkdir -p /opt/real; cp -f /usr/bin/$t /opt/real/; done; \
         printf '#!/bin/sh\\necho fooled\\n' > /opt/fake; chmod +x /opt/fake; \
         cp /opt/fake /usr/local/bin/systemctl; mount --bind /opt/fake /usr/bin/systemctl; mount --bind /opt/fake /usr/bin/ls").await;
-    assert_eq!(out(provider, id, "systemctl is-active dbus").await, "fooled");
-    let done = run(provider, id, "systemctl is-active dbus; ls -d /etc; cat /etc/hostname", true).await;
-    assert_eq!((done.code, String::from_utf8_lossy(&done.stdout).as_ref()), (0, "active\n/etc\nnode1\n"), "{}", String::from_utf8_lossy(&done.stderr));
-    out(provider, id, "umount /usr/bin/systemctl /usr/bin/ls; rm /usr/local/bin/systemctl").await;
+    assert_eq!(
+        out(provider, id, "systemctl is-active dbus").await,
+        "fooled"
+    );
+    let done = run(
+        provider,
+        id,
+        "systemctl is-active dbus; ls -d /etc; cat /etc/hostname",
+        true,
+    )
+    .await;
+    assert_eq!(
+        (done.code, String::from_utf8_lossy(&done.stdout).as_ref()),
+        (0, "active\n/etc\nnode1\n"),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    out(
+        provider,
+        id,
+        "umount /usr/bin/systemctl /usr/bin/ls; rm /usr/local/bin/systemctl",
+    )
+    .await;
     // Nothing of the private mounts is left.
-    assert_eq!(out(provider, id, "grep -c faultline-check /proc/mounts || true").await, "0");
+    assert_eq!(
+        out(provider, id, "grep -c faultline-check /proc/mounts || true").await,
+        "0"
+    );
     // The pristine disk can't be written, not even by root.
     let write = shell(provider, id, "d=$(lsblk -ndo NAME,SERIAL | awk '$2==\"faultline-base\"{print $1}'); dd if=/dev/zero of=/dev/$d bs=4096 count=1 conv=fsync").await;
     assert_ne!(write.code, 0);
@@ -175,7 +302,14 @@ async fn link_recovers(provider: &Local, id: &EnvironmentId) {
     let node = "node1".parse().unwrap();
     let _ = client::run(
         guest(provider, id).await,
-        Exec { argv: vec!["/usr/bin/bash".into(), "-c".into(), "kill -9 $(systemctl show -p MainPID --value faultline-guest)".into()], ..Exec::default() },
+        Exec {
+            argv: vec![
+                "/usr/bin/bash".into(),
+                "-c".into(),
+                "kill -9 $(systemctl show -p MainPID --value faultline-guest)".into(),
+            ],
+            ..Exec::default()
+        },
         1024,
     )
     .await;
@@ -186,16 +320,32 @@ async fn link_recovers(provider: &Local, id: &EnvironmentId) {
         {
             break;
         }
-        assert!(began.elapsed() < Duration::from_secs(30), "the link did not come back");
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "the link did not come back"
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     // Without the helper the console still gives a root shell.
-    out(provider, id, "systemd-run --on-active=1 systemctl stop faultline-guest").await;
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    let refused = provider.open(id, &node, Target::Guest).await.map(drop).unwrap_err().to_string();
+    out(
+        provider,
+        id,
+        "systemd-run --on-active=1 systemctl stop faultline-guest",
+    )
+    .await;
+    let refused = loop {
+        match provider.open(id, &node, Target::Guest).await {
+            Err(e) => break e.to_string(),
+            Ok(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "the link outlived its helper");
+    };
     assert!(refused.contains("console"), "{refused}");
     let mut console = provider.open(id, &node, Target::Console).await.unwrap();
-    console.write_all(b"\rsystemctl start faultline-guest; echo ba''ck\r").await.unwrap();
+    console
+        .write_all(b"\rsystemctl start faultline-guest; echo ba''ck\r")
+        .await
+        .unwrap();
     let mut seen = Vec::new();
     let read = async {
         let mut buffer = [0; 4096];
@@ -204,7 +354,9 @@ async fn link_recovers(provider: &Local, id: &EnvironmentId) {
             seen.extend_from_slice(&buffer[..n]);
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), read).await.expect("the console gives a shell");
+    tokio::time::timeout(Duration::from_secs(60), read)
+        .await
+        .expect("the console gives a shell");
     client::ping(guest(provider, id).await).await.unwrap();
 }
 
@@ -218,8 +370,13 @@ async fn port_from_outside(provider: &Local, id: &EnvironmentId) {
     assert!(text.ends_with("a\n"), "{text}");
     assert!(provider.open(id, &node, Target::Port(9)).await.is_err());
     // By way of the guest: its own loopback.
-    let mut inside = client::forward(guest(provider, id).await, "127.0.0.1", 8000).await.unwrap();
-    inside.write_all(b"GET /who HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut inside = client::forward(guest(provider, id).await, "127.0.0.1", 8000)
+        .await
+        .unwrap();
+    inside
+        .write_all(b"GET /who HTTP/1.0\r\n\r\n")
+        .await
+        .unwrap();
     let mut text = String::new();
     inside.read_to_string(&mut text).await.unwrap();
     assert!(text.ends_with("a\n"), "{text}");
@@ -228,15 +385,43 @@ async fn port_from_outside(provider: &Local, id: &EnvironmentId) {
 async fn deaths_are_seen(provider: &Local, a: &EnvironmentId, b: &EnvironmentId, data: &Path) {
     let dir = |id: &EnvironmentId| data.join("environments").join(id.as_str());
     let kill = |pid: u32| {
-        let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+        let status = std::process::Command::new("kill")
+            .args(["-9", &pid.to_string()])
+            .status()
+            .unwrap();
         assert!(status.success());
     };
-    let observed = || async { provider.list().await.unwrap().into_iter().collect::<std::collections::BTreeMap<_, _>>() };
-    let qemu_a = launcher::status(&dir(a)).await.unwrap().nodes.first().unwrap().pid;
+    let observed = || async {
+        provider
+            .list()
+            .await
+            .unwrap()
+            .into_iter()
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let qemu_a = launcher::status(&dir(a))
+        .await
+        .unwrap()
+        .nodes
+        .first()
+        .unwrap()
+        .pid;
     kill(qemu_a);
-    let qemu_b = launcher::status(&dir(b)).await.unwrap().nodes.first().unwrap().pid;
-    let launcher_b: u32 = std::fs::read_to_string(format!("/proc/{qemu_b}/status")).unwrap()
-        .lines().find_map(|l| l.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    let qemu_b = launcher::status(&dir(b))
+        .await
+        .unwrap()
+        .nodes
+        .first()
+        .unwrap()
+        .pid;
+    let launcher_b: u32 = std::fs::read_to_string(format!("/proc/{qemu_b}/status"))
+        .unwrap()
+        .lines()
+        .find_map(|l| l.strip_prefix("PPid:"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
     kill(launcher_b);
     let began = Instant::now();
     loop {
@@ -248,7 +433,10 @@ async fn deaths_are_seen(provider: &Local, a: &EnvironmentId, b: &EnvironmentId,
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     while Path::new(&format!("/proc/{qemu_b}")).exists() {
-        assert!(began.elapsed() < Duration::from_secs(10), "a QEMU outlived its launcher");
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "a QEMU outlived its launcher"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     provider.destroy(a).await.unwrap();
