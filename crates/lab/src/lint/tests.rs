@@ -198,3 +198,15 @@ fn the_hash_covers_names_modes_and_contents() {
     fs::set_permissions(folder.join("note.txt"), fs::Permissions::from_mode(0o755)).unwrap();
     assert_ne!(second, hash(&folder));
 }
+
+#[test]
+fn the_labs_that_come_with_faultline_are_clean() {
+    let labs = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../labs"));
+    let catalogue = Catalogue::load(labs);
+    let broken: String = catalogue.broken().iter().map(crate::Broken::render).collect();
+    assert_eq!(broken, "");
+    assert!(catalogue.labs().len() >= 5);
+    for lab in catalogue.labs() {
+        assert_eq!(findings(&lab.path), "", "{}", lab.slug);
+    }
+}

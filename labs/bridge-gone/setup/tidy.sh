@@ -1,0 +1,167 @@
+#!/bin/bash
+# Builds two apps in network namespaces behind a bridge, then removes the bridge with its configuration, the
+# cable of one app and the default route of the other.
+set -euo pipefail
+
+getent passwd apps >/dev/null || useradd --system --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin apps
+install -d /opt/apps
+
+cat >/opt/apps/db <<'PY'
+#!/usr/bin/python3
+"""db: keeps the catalogue's products."""
+import socket
+
+with socket.create_server(("0.0.0.0", 5000)) as server:
+    while True:
+        client, _ = server.accept()
+        with client:
+            try:
+                client.sendall(b"lamp\nchair\ntable\n")
+            except OSError:
+                pass
+PY
+cat >/opt/apps/web <<'PY'
+#!/usr/bin/python3
+"""web: the catalogue's page."""
+import socket
+
+DB = ("10.44.0.20", 5000)
+
+
+def page():
+    try:
+        with socket.create_connection(DB, timeout=4) as db:
+            products = b""
+            while piece := db.recv(4096):
+                products += piece
+    except OSError as error:
+        return "502 Bad Gateway", f"db at {DB[0]}:{DB[1]}: {error}"
+    names = products.decode().split()
+    return "200 OK", f"{len(names)} products: {', '.join(names)}"
+
+
+with socket.create_server(("0.0.0.0", 8080)) as server:
+    while True:
+        client, _ = server.accept()
+        with client:
+            client.settimeout(5)
+            try:
+                client.recv(4096)
+                status, text = page()
+                client.sendall(
+                    f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(text) + 1}\r\n"
+                    f"Connection: close\r\n\r\n{text}\n".encode()
+                )
+            except OSError:
+                pass
+PY
+cat >/opt/apps/app-net <<'SH'
+#!/bin/sh
+# app-net up|down NAME: the network namespace of an app, and its cable to the bridge br-apps.
+set -eu
+name=$2
+case "$name" in
+  web) address=10.44.0.10/24 ;;
+  db) address=10.44.0.20/24 ;;
+  *) echo "app-net: no such app: $name" >&2; exit 2 ;;
+esac
+case "$1" in
+  up)
+    [ -d /sys/class/net/br-apps ] || { echo "app-net: there is no bridge br-apps" >&2; exit 1; }
+    ip netns add "$name" 2>/dev/null || true
+    ip -n "$name" link set lo up
+    ip link add "veth-$name" type veth peer name eth0 netns "$name"
+    ip link set "veth-$name" master br-apps up
+    ip -n "$name" address add "$address" dev eth0
+    ip -n "$name" link set eth0 up
+    ip -n "$name" route add default via 10.44.0.1
+    ;;
+  down)
+    ip link del "veth-$name" 2>/dev/null || true
+    ip netns del "$name" 2>/dev/null || true
+    ;;
+esac
+SH
+chmod 755 /opt/apps/*
+
+cat >/etc/systemd/system/app-net@.service <<'UNIT'
+[Unit]
+Description=Network namespace and cable of %i
+After=systemd-networkd.service network.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/opt/apps/app-net up %i
+ExecStop=/opt/apps/app-net down %i
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+for app in web db; do
+  cat >/etc/systemd/system/app-$app.service <<UNIT
+[Unit]
+Description=The app $app
+Requires=app-net@$app.service
+After=app-net@$app.service
+PartOf=app-net@$app.service
+
+[Service]
+User=apps
+NetworkNamespacePath=/run/netns/$app
+ExecStart=/opt/apps/$app
+Restart=on-failure
+RestartSec=2
+
+[Install]
+WantedBy=multi-user.target app-net@$app.service
+UNIT
+done
+cat >/etc/systemd/system/app-rules.service <<'UNIT'
+[Unit]
+Description=Sends port 8080 on to the catalogue
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/sbin/nft -f /etc/nftables-apps.conf
+ExecStart=/usr/sbin/sysctl -q -w net.ipv4.ip_forward=1
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+cat >/etc/nftables-apps.conf <<'NFT'
+table ip apps
+flush table ip apps
+table ip apps {
+  chain arrive {
+    type nat hook prerouting priority dstnat
+    iifname "eth0" tcp dport 8080 dnat to 10.44.0.10
+  }
+}
+NFT
+
+# As it was yesterday.
+modprobe -a bridge veth 2>/dev/null || true
+ip link add br-apps type bridge 2>/dev/null || true
+ip address replace 10.44.0.1/24 dev br-apps
+ip link set br-apps up
+systemctl daemon-reload
+systemctl enable --quiet app-net@web app-net@db app-web app-db app-rules
+systemctl restart app-net@web app-net@db app-rules
+systemctl restart app-web app-db
+for _ in $(seq 60); do
+  curl -s -m 5 http://10.44.0.10:8080/ | grep -q '3 products' && break
+  sleep 0.5
+done
+curl -s -m 5 http://10.44.0.10:8080/ | grep -q '3 products' || { echo "the apps did not come up" >&2; exit 1; }
+
+# Ten past two.
+ip link del br-apps
+ip link set veth-web down
+ip link del veth-db
+ip -n web route del default
+if curl -s -m 3 http://10.44.0.10:8080/ >/dev/null; then
+  echo "the catalogue still answers" >&2
+  exit 1
+fi

@@ -1,0 +1,131 @@
+#!/bin/bash
+# Fills the root file system with a removed file that is still open, and with files under a mount point. Blocks
+# are reserved, not written, so this takes no time and no space on the host.
+set -euo pipefail
+
+for user in ingest tracer; do
+  getent passwd "$user" >/dev/null || useradd --system --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin "$user"
+done
+install -d /opt/ingest /opt/tracer
+install -d -o ingest -g ingest /var/lib/ingest
+install -d -o tracer -g tracer /var/lib/tracer
+
+cat >/opt/ingest/ingest <<'PY'
+#!/usr/bin/python3
+"""ingest: stores what is uploaded in /var/lib/ingest."""
+import os
+import socket
+
+
+def store():
+    path = "/var/lib/ingest/upload.part"
+    try:
+        with open(path, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 8 << 20)
+        return "200 OK", "stored"
+    except OSError as error:
+        print(f"ingest: {path}: {error.strerror}", flush=True)
+        return "507 Insufficient Storage", f"{path}: {error.strerror}"
+    finally:
+        if os.path.exists(path):
+            os.remove(path)
+
+
+with socket.create_server(("0.0.0.0", 8080)) as server:
+    while True:
+        client, _ = server.accept()
+        with client:
+            client.settimeout(5)
+            try:
+                client.recv(4096)
+                status, text = store()
+                client.sendall(
+                    f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(text) + 1}\r\n"
+                    f"Connection: close\r\n\r\n{text}\n".encode()
+                )
+            except OSError:
+                pass
+PY
+
+cat >/opt/tracer/tracer <<'PY'
+#!/usr/bin/python3
+"""tracer: records traces in /var/lib/tracer."""
+import os
+import sys
+import time
+
+folder = "/var/lib/tracer"
+number = 1 + max([int(n.split(".")[0]) for n in os.listdir(folder) if n.endswith(".trace")], default=0)
+with open(f"{folder}/{number:04}.trace", "ab", buffering=0) as trace:
+    print(f"tracer: writing to {trace.name}", flush=True)
+    while True:
+        try:
+            trace.write(b"tick\n")
+        except OSError as error:
+            print(f"tracer: {error.strerror}", file=sys.stderr, flush=True)
+        time.sleep(30)
+PY
+chmod 755 /opt/ingest/ingest /opt/tracer/tracer
+
+for unit in ingest tracer; do
+  cat >/etc/systemd/system/$unit.service <<UNIT
+[Unit]
+Description=$unit
+
+[Service]
+User=$unit
+ExecStart=/opt/$unit/$unit
+Restart=on-failure
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+done
+
+install -d /etc/cron.daily
+cat >/etc/cron.daily/clean-traces <<'CRON'
+#!/bin/sh
+# Traces are of no use after a day.
+rm -f /var/lib/tracer/*.trace
+CRON
+chmod 755 /etc/cron.daily/clean-traces
+
+systemctl daemon-reload
+systemctl enable --quiet --now tracer ingest
+for _ in $(seq 120); do
+  [ -e /var/lib/tracer/0001.trace ] && break
+  sleep 0.5
+done
+
+# After the removed file is let go, two fifths are free: less than what is asked for.
+read -r block total free available < <(stat -f -c '%S %b %f %a' /)
+hidden=$((free - total * 2 / 5))
+[ "$hidden" -gt 0 ] || { echo "the root file system is too full for this lab" >&2; exit 1; }
+install -d /srv/cache/thumbs
+part=$((hidden * block / 8))
+for n in 1 2 3 4 5 6 7 8; do
+  fallocate -l "$part" "/srv/cache/thumbs/2023-$n.pack"
+done
+chmod -R a+rX /srv/cache
+
+if ! grep -q ' /srv/cache ' /etc/fstab; then
+  echo 'tmpfs /srv/cache tmpfs size=16M,mode=0755 0 0' >>/etc/fstab
+fi
+systemctl daemon-reload
+mount /srv/cache
+install -d /srv/cache/thumbs
+echo warm >/srv/cache/thumbs/index
+
+# Everything that services may take, in the file that tracer writes; the reserve for root stays. Then the nightly
+# clean-up removes the file's name.
+read -r available < <(stat -f -c '%a' /)
+fallocate -l $(((available - 512) * block)) /var/lib/tracer/0001.trace
+/etc/cron.daily/clean-traces
+
+for _ in $(seq 120); do
+  said=$(curl -s http://127.0.0.1:8080/upload-test || true)
+  case "$said" in *"No space left"*) exit 0 ;; esac
+  sleep 0.5
+done
+echo "ingest says: $said" >&2
+exit 1

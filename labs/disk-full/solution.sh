@@ -1,0 +1,7 @@
+#!/bin/bash
+set -euo pipefail
+
+systemctl restart tracer
+mount --bind / /mnt
+rm -rf /mnt/srv/cache/*
+umount /mnt

@@ -1,0 +1,20 @@
+#!/bin/bash
+# The unit is up and stays up, as the user orders, started from the release as it was delivered.
+set -u
+
+state=$(systemctl is-active orders-api)
+[ "$state" = active ] || { echo "The unit orders-api is $state."; exit 1; }
+systemctl is-enabled --quiet orders-api || { echo "The unit would not start at the next boot."; exit 1; }
+
+pid=$(systemctl show -p MainPID --value orders-api)
+sleep 2
+again=$(systemctl show -p MainPID --value orders-api)
+[ "$pid" = "$again" ] && [ -d "/proc/$pid" ] || { echo "The service restarts: process $pid became $again."; exit 1; }
+
+user=$(stat -c %U "/proc/$pid")
+[ "$user" = orders ] || { echo "Process $pid runs as $user, not as orders."; exit 1; }
+
+grep -qzF -e /opt/orders-api/ "/proc/$pid/cmdline" || { echo "Process $pid is not the program in /opt/orders-api."; exit 1; }
+sum=$(sha256sum </opt/orders-api/releases/2.4.0/orders-api 2>/dev/null)
+[ "${sum%% *}" = 6ac92acc1f7a8828cd7590f341531b92e824abc545359940c11af51a5a89d72b ] || { echo "The release 2.4.0 is not as it was delivered."; exit 1; }
+echo "Process $pid of user orders, up since $(systemctl show -p ActiveEnterTimestamp --value orders-api)."
