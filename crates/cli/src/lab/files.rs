@@ -1,0 +1,140 @@
+//! What needs no machine: new, lint, list.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use faultline_domain::LabSlug;
+use faultline_lab::{Broken, Catalogue, LabFolder, Severity, scaffold};
+
+use super::Place;
+use crate::Output;
+
+pub(super) fn new(place: &Place, name: &str, output: Output) -> anyhow::Result<()> {
+    let slug: LabSlug = name.parse()?;
+    scaffold::create(&place.labs, &slug)?;
+    let folder = place.labs.join(slug.as_str());
+    match output {
+        Output::Json => println!("{}", serde_json::json!({ "lab": slug, "path": folder })),
+        Output::Text => println!(
+            "{} is a lab that works. Change it, and look at it with\n\n  faultline lab lint {slug}\n  faultline lab run {slug}\n  faultline lab test {slug}",
+            folder.display()
+        ),
+    }
+    Ok(())
+}
+
+pub(super) fn lint(place: &Place, names: &[String], output: Output) -> anyhow::Result<()> {
+    let findings: Vec<Broken> = folders(place, names)?
+        .into_iter()
+        .map(|path| Broken {
+            diagnostics: LabFolder::load(&path).diagnostics,
+            path,
+        })
+        .collect();
+    let count = |severity| {
+        findings
+            .iter()
+            .flat_map(|f| &f.diagnostics)
+            .filter(|d| d.severity == severity)
+            .count()
+    };
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    match output {
+        Output::Json => println!(
+            "{}",
+            serde_json::to_string_pretty(&serde_json::json!({
+                "errors": errors, "warnings": warnings, "labs": findings,
+            }))?
+        ),
+        Output::Text => {
+            for found in findings.iter().filter(|f| !f.diagnostics.is_empty()) {
+                println!("{}", found.render());
+            }
+            println!(
+                "{} lab(s): {errors} error(s), {warnings} warning(s)",
+                findings.len()
+            );
+        }
+    }
+    if errors > 0 {
+        bail!("{errors} error(s) in labs");
+    }
+    Ok(())
+}
+
+fn folders(place: &Place, names: &[String]) -> anyhow::Result<Vec<PathBuf>> {
+    if !names.is_empty() {
+        return names
+            .iter()
+            .map(|name| {
+                // A path is taken too, so that a shell's completion helps.
+                let path = if name.contains('/') {
+                    PathBuf::from(name.trim_end_matches('/'))
+                } else {
+                    place.labs.join(name)
+                };
+                if path.is_dir() {
+                    Ok(path)
+                } else {
+                    bail!("there is no folder {}", path.display())
+                }
+            })
+            .collect();
+    }
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(&place.labs)
+        .with_context(|| format!("the labs' folder {} can't be read", place.labs.display()))?
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| {
+            p.is_dir()
+                && !p
+                    .file_name()
+                    .is_some_and(|n| n.to_string_lossy().starts_with('.'))
+        })
+        .collect();
+    folders.sort();
+    Ok(folders)
+}
+
+pub(super) fn list(place: &Place, output: Output) -> anyhow::Result<()> {
+    let catalogue = Catalogue::load(&place.labs);
+    match output {
+        Output::Json => {
+            let labs: Vec<_> = catalogue
+                .labs()
+                .into_iter()
+                .map(|l| {
+                    serde_json::json!({
+                        "name": l.slug, "title": l.lab.title, "summary": l.lab.summary, "level": l.lab.level,
+                        "topics": l.lab.topics, "minutes": l.lab.minutes, "nodes": l.lab.needs.nodes,
+                        "image": l.lab.needs.image, "hash": l.hash,
+                    })
+                })
+                .collect();
+            let document = serde_json::json!({ "labs": labs, "broken": catalogue.broken() });
+            println!("{}", serde_json::to_string_pretty(&document)?);
+        }
+        Output::Text => {
+            let mut table = comfy_table::Table::new();
+            table
+                .load_preset(comfy_table::presets::NOTHING)
+                .set_header(["LAB", "LEVEL", "MINUTES", "TITLE"]);
+            for lab in catalogue.labs() {
+                table.add_row([
+                    lab.slug.to_string(),
+                    lab.lab.level.as_str().to_owned(),
+                    lab.lab.minutes.to_string(),
+                    lab.lab.title.clone(),
+                ]);
+            }
+            println!("{table}");
+            for broken in catalogue.broken() {
+                println!(
+                    "{} can't be used; see faultline lab lint",
+                    broken.path.display()
+                );
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! `faultline lab`: everything that an author does with labs.
+
+mod files;
+mod platform;
+mod proofs;
+mod run;
+mod terminal;
+mod test;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::Output;
+
+/// What can be done with labs.
+#[derive(Debug, Subcommand)]
+pub enum LabCommand {
+    /// Write the files of a new lab: small, and provable as they are
+    ///
+    ///   faultline lab new cache-is-cold
+    #[command(verbatim_doc_comment)]
+    New {
+        /// The lab's name: lower-case letters, digits and hyphens
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Say what is wrong with labs, where, and what to do
+    ///
+    ///   faultline lab lint                    all labs
+    ///   faultline lab lint cache-is-cold      one
+    #[command(verbatim_doc_comment)]
+    Lint {
+        /// The labs; all unless said
+        names: Vec<String>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Start a lab by itself: machine, terminals, checks, setup again, texts read anew when files change
+    ///
+    ///   faultline lab run cache-is-cold       then: t for a terminal, c to check, ? for the rest
+    #[command(verbatim_doc_comment)]
+    Run {
+        /// The lab
+        name: String,
+        /// Don't open a terminal at once
+        #[arg(long)]
+        no_terminal: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Open one more terminal on a lab that `lab run` has started in another window
+    ///
+    ///   faultline lab shell cache-is-cold
+    ///   faultline lab shell cache-is-cold node2
+    #[command(verbatim_doc_comment)]
+    Shell {
+        /// The lab
+        name: String,
+        /// The node
+        #[arg(default_value = "node1")]
+        node: String,
+    },
+    /// Prove labs: start, checks must fail, solution, checks must hold, destroy
+    ///
+    ///   faultline lab test cache-is-cold
+    ///   faultline lab test --all --junit labs.xml
+    ///
+    /// A proof is kept until the lab, the image or this program changes; what was taken from there is said.
+    #[command(verbatim_doc_comment)]
+    Test {
+        /// The labs
+        names: Vec<String>,
+        /// All labs
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+        /// Prove again what is proven already
+        #[arg(long)]
+        fresh: bool,
+        /// Write a JUnit report into this file
+        #[arg(long, value_name = "FILE")]
+        junit: Option<PathBuf>,
+        /// How many labs are proven at the same time
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+        jobs: u32,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List the labs
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Where labs and images are.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    /// The labs' folder
+    #[arg(long, env = "FAULTLINE_LABS", default_value = "labs")]
+    pub labs: PathBuf,
+    /// The image recipes' folder
+    #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
+    pub recipes: PathBuf,
+}
+
+/// Runs a lab command.
+pub async fn run(command: LabCommand, output: Output) -> anyhow::Result<()> {
+    match command {
+        LabCommand::New { name, place } => files::new(&place, &name, output),
+        LabCommand::Lint { names, place } => files::lint(&place, &names, output),
+        LabCommand::List { place } => files::list(&place, output),
+        LabCommand::Run {
+            name,
+            no_terminal,
+            place,
+        } => run::run(&place, &name, !no_terminal).await,
+        LabCommand::Shell { name, node } => run::shell(&name, &node).await,
+        LabCommand::Test {
+            names,
+            all,
+            fresh,
+            junit,
+            jobs,
+            place,
+        } => {
+            let wanted = test::Wanted {
+                names,
+                all,
+                fresh,
+                junit,
+                jobs,
+            };
+            test::run(&place, wanted, output).await
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Machines for authors: the local provider on a folder of this process alone, apart from any server's.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context;
+use faultline_domain::{EnvironmentId, lab::Needs, limits::Limits, progress::Progress};
+use faultline_image::{
+    bake::{self, Template},
+    cache::Cache,
+    recipe::Recipe,
+};
+use faultline_provider::{Provider, local::Local};
+use sha2::{Digest, Sha256};
+
+/// Where authors' machines are made.
+pub struct Platform {
+    cache: Cache,
+    recipes: PathBuf,
+    program: PathBuf,
+    /// `<cache>/lab/<process>`; a folder whose process is gone holds what nobody owns.
+    home: PathBuf,
+}
+
+impl Platform {
+    /// Claims a folder for this process, after sweeping those of processes that are gone.
+    pub async fn open(recipes: &Path) -> anyhow::Result<Self> {
+        let cache = Cache::of_user();
+        let program = std::env::current_exe().context("where is this program?")?;
+        let platform = Self {
+            home: homes(&cache).join(std::process::id().to_string()),
+            cache,
+            recipes: recipes.to_owned(),
+            program,
+        };
+        platform.sweep().await;
+        fs::create_dir_all(&platform.home)
+            .with_context(|| format!("{} can't be made", platform.home.display()))?;
+        Ok(platform)
+    }
+
+    /// Frees what a process left behind that was killed.
+    async fn sweep(&self) {
+        for home in others(&self.cache) {
+            let Some(process) = home.file_name().and_then(|n| n.to_str()) else {
+                continue;
+            };
+            if Path::new("/proc").join(process).exists() {
+                continue;
+            }
+            if let Ok(local) = Local::new(&home, &self.recipes, self.cache.clone(), &self.program) {
+                for (id, _) in local.list().await.unwrap_or_default() {
+                    if let Err(e) = local.destroy(&id).await {
+                        eprintln!(
+                            "warning: {id}, left by process {process}, can't be destroyed: {e}"
+                        );
+                        return;
+                    }
+                }
+            }
+            let _ = fs::remove_dir_all(&home);
+        }
+    }
+
+    /// The provider.
+    pub fn provider(&self) -> anyhow::Result<Arc<dyn Provider>> {
+        let local = Local::new(&self.home, &self.recipes, self.cache.clone(), &self.program)?;
+        Ok(Arc::new(local))
+    }
+
+    /// The template that a lab needs: found, or built now.
+    pub async fn template(&self, needs: &Needs, progress: &Progress) -> anyhow::Result<Template> {
+        let recipe = Recipe::load(&self.recipes, &needs.image)?;
+        let names = needs.node_names();
+        if let Some(found) = bake::find(&recipe, &names, &self.cache)? {
+            return Ok(found);
+        }
+        Ok(bake::bake(&recipe, &names, &self.cache, &self.program, progress).await?)
+    }
+
+    /// The limits of a lab's environment.
+    pub fn limits(template: &Template, needs: &Needs) -> Limits {
+        bake::limits(&template.manifest.machine, needs.nodes)
+    }
+
+    /// Notes what `lab run` has started, so that `lab shell` finds it.
+    pub fn note(&self, lab: &str, id: &EnvironmentId) -> anyhow::Result<()> {
+        fs::write(self.home.join("running"), format!("{lab} {id}\n"))?;
+        Ok(())
+    }
+
+    /// A hash of this program.
+    pub fn program_hash(&self) -> anyhow::Result<String> {
+        let mut sha = Sha256::new();
+        std::io::copy(&mut fs::File::open(&self.program)?, &mut sha)?;
+        Ok(hex::encode(sha.finalize()))
+    }
+
+    /// The cache.
+    pub const fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Gives the folder back, once every environment was destroyed.
+    pub async fn close(self) {
+        if let Ok(provider) = self.provider() {
+            for (id, _) in provider.list().await.unwrap_or_default() {
+                let _ = provider.destroy(&id).await;
+            }
+        }
+        let _ = fs::remove_dir_all(&self.home);
+    }
+}
+
+fn homes(cache: &Cache) -> PathBuf {
+    cache.folder().join("lab")
+}
+
+fn others(cache: &Cache) -> Vec<PathBuf> {
+    fs::read_dir(homes(cache))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.is_dir())
+        .collect()
+}
+
+/// The machine that a `lab run` elsewhere has started for a lab.
+pub fn running(lab: &str) -> anyhow::Result<Option<(Arc<dyn Provider>, EnvironmentId)>> {
+    let cache = Cache::of_user();
+    for home in others(&cache) {
+        let noted = fs::read_to_string(home.join("running")).unwrap_or_default();
+        if let Some((name, id)) = noted.trim().split_once(' ')
+            && name == lab
+        {
+            let program = std::env::current_exe()?;
+            let local = Local::new(&home, Path::new("images"), cache, &program)?;
+            return Ok(Some((Arc::new(local), id.parse()?)));
+        }
+    }
+    Ok(None)
+}

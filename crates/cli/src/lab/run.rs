@@ -1,0 +1,258 @@
+//! `faultline lab run` and `faultline lab shell`.
+
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use faultline_domain::{EnvironmentId, NodeName};
+use faultline_lab::{LabFolder, check, prove, set_up};
+use faultline_provider::{Provider, Spec};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::{
+    Place,
+    platform::{self, Platform},
+    terminal,
+};
+use crate::progress;
+
+/// How often the lab's files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+const HELP: &str = "  t [node]   a terminal (leave it with Ctrl-])
+  c          check
+  s          run the setup scripts again
+  n          a new machine, set up
+  v          run solution.sh
+  i          the incident: README.md
+  l          the solution: SOLUTION.md
+  q          end, destroy the machine
+Files are read anew when they change. More terminals: `faultline lab shell` in another window.";
+
+pub(super) async fn run(place: &Place, name: &str, open_terminal: bool) -> anyhow::Result<()> {
+    let name = name
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or(name);
+    let path = place.labs.join(name);
+    if !path.is_dir() {
+        bail!(
+            "there is no folder {}; see `faultline lab list`",
+            path.display()
+        );
+    }
+    let folder = load(&path).with_context(|| format!("{name} can't be used as it is"))?;
+    let platform = Platform::open(&place.recipes).await?;
+    let ended = Session::start(&platform, path, folder).await;
+    let ended = match ended {
+        Ok(mut session) => tokio::select! {
+            ended = session.converse(open_terminal) => ended,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        },
+        Err(e) => Err(e),
+    };
+    println!("destroying the machine");
+    platform.close().await;
+    ended
+}
+
+/// Loads a lab and prints what is wrong with it.
+fn load(path: &Path) -> anyhow::Result<LabFolder> {
+    let loaded = LabFolder::load(path);
+    for found in &loaded.diagnostics {
+        println!("{}", found.render(&path.display().to_string()));
+    }
+    loaded.folder.context("it has errors")
+}
+
+struct Session<'a> {
+    platform: &'a Platform,
+    provider: Arc<dyn Provider>,
+    path: PathBuf,
+    folder: LabFolder,
+    id: EnvironmentId,
+    stamp: String,
+}
+
+impl<'a> Session<'a> {
+    async fn start(
+        platform: &'a Platform,
+        path: PathBuf,
+        folder: LabFolder,
+    ) -> anyhow::Result<Self> {
+        let stamp = folder.hash.clone();
+        let mut session = Self {
+            provider: platform.provider()?,
+            platform,
+            path,
+            folder,
+            id: EnvironmentId::generate(&mut rand::rng()),
+            stamp,
+        };
+        session.machine().await?;
+        Ok(session)
+    }
+
+    /// A new machine, set up.
+    async fn machine(&mut self) -> anyhow::Result<()> {
+        let shown = progress::shown();
+        let needs = &self.folder.lab.needs;
+        let template = self.platform.template(needs, &shown).await?;
+        let spec = Spec {
+            id: self.id.clone(),
+            image: needs.image.clone(),
+            nodes: needs.node_names(),
+            limits: Platform::limits(&template, needs),
+            egress: needs.egress.clone(),
+        };
+        self.provider.create(&spec, &shown).await?;
+        self.platform.note(self.folder.slug.as_str(), &self.id)?;
+        set_up(&*self.provider, &self.id, &self.folder, &shown).await?;
+        println!(
+            "\n{} is broken as it should be, on environment {}\n{HELP}\n",
+            self.folder.slug, self.id
+        );
+        Ok(())
+    }
+
+    /// Reads commands until the end. Without a terminal they come from standard input, a line each.
+    async fn converse(&mut self, open_terminal: bool) -> anyhow::Result<()> {
+        let interactive = std::io::stdin().is_terminal();
+        if open_terminal && interactive {
+            self.command("t").await?;
+        }
+        let mut lines = BufReader::new(tokio::io::stdin()).lines();
+        loop {
+            if interactive {
+                print!("{}> ", self.folder.slug);
+                let _ = std::io::Write::flush(&mut std::io::stdout());
+            }
+            let line = loop {
+                tokio::select! {
+                    line = lines.next_line() => break line?,
+                    () = tokio::time::sleep(LOOK) => self.look(),
+                }
+            };
+            let Some(line) = line else { return Ok(()) };
+            self.look();
+            if matches!(line.trim(), "q" | "quit" | "exit") {
+                return Ok(());
+            }
+            if let Err(e) = self.command(line.trim()).await {
+                println!("error: {e:#}");
+            }
+        }
+    }
+
+    /// Reads the lab's files again when they have changed.
+    fn look(&mut self) {
+        let loaded = LabFolder::load(&self.path);
+        let stamp = loaded.folder.as_ref().map_or_else(
+            || format!("{:?}", loaded.diagnostics),
+            |folder| folder.hash.clone(),
+        );
+        if stamp == self.stamp {
+            return;
+        }
+        self.stamp = stamp;
+        println!();
+        for found in &loaded.diagnostics {
+            println!("{}", found.render(&self.path.display().to_string()));
+        }
+        match loaded.folder {
+            Some(folder) => {
+                let setup_changed = folder.scripts.iter().any(|(name, content)| {
+                    name.starts_with("setup/") && self.folder.scripts.get(name) != Some(content)
+                });
+                self.folder = folder;
+                println!(
+                    "the lab's files have changed and were read anew{}",
+                    if setup_changed {
+                        "; the setup changed too: s runs it again, n makes a new machine"
+                    } else {
+                        ""
+                    }
+                );
+            }
+            None => println!(
+                "the lab's files have changed; what was read before stays until they are mended"
+            ),
+        }
+    }
+
+    async fn command(&mut self, line: &str) -> anyhow::Result<()> {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "" => {}
+            "t" | "terminal" => {
+                let node = if rest.is_empty() {
+                    "node1"
+                } else {
+                    rest.trim()
+                };
+                terminal::attach(&*self.provider, &self.id, &node.parse()?, "author").await?;
+            }
+            "c" | "check" => self.check().await,
+            "s" | "setup" => {
+                set_up(&*self.provider, &self.id, &self.folder, &progress::shown()).await?;
+            }
+            "n" | "new" => {
+                self.provider.destroy(&self.id).await?;
+                self.machine().await?;
+            }
+            "v" | "solve" => match prove::solve(&*self.provider, &self.id, &self.folder).await {
+                Ok(()) => println!("solution.sh ended well; c checks"),
+                Err(why) => println!("{why}"),
+            },
+            "i" | "incident" => println!("{}", self.folder.readme),
+            "l" | "solution" => println!("{}", self.folder.solution),
+            _ => println!("{HELP}"),
+        }
+        Ok(())
+    }
+
+    async fn check(&self) {
+        let outcome = check(&*self.provider, &self.id, &self.folder, |r| {
+            let mark = if r.passed { "✓" } else { "✗" };
+            println!(
+                "{mark} {} ({}.{} s)",
+                r.title,
+                r.millis / 1000,
+                r.millis % 1000 / 100
+            );
+            if !r.passed {
+                println!("    {}", r.message);
+            }
+            for line in r.seen.lines() {
+                println!("    seen: {line}");
+            }
+            if let Some(hint) = r.hint {
+                println!("    hint {hint}");
+            }
+        })
+        .await;
+        println!(
+            "{}",
+            if outcome.passed() {
+                "repaired"
+            } else {
+                "not repaired"
+            }
+        );
+    }
+}
+
+/// One more terminal on a lab that runs in another window.
+pub(super) async fn shell(name: &str, node: &str) -> anyhow::Result<()> {
+    let node: NodeName = node.parse()?;
+    let Some((provider, id)) = platform::running(name)? else {
+        bail!("no `faultline lab run {name}` is under way on this machine");
+    };
+    let terminal = format!("author-{}", std::process::id());
+    terminal::attach(&*provider, &id, &node, &terminal).await
+}

@@ -1,0 +1,240 @@
+//! `faultline lab test`.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context, bail};
+use faultline_domain::{
+    EnvironmentId, LabSlug,
+    progress::{Event, Progress},
+};
+use faultline_lab::{
+    Catalogue, LabFolder, junit,
+    prove::{Proof, prove},
+};
+use faultline_provider::Provider;
+use futures::StreamExt;
+use serde::Serialize;
+
+use super::{Place, platform::Platform, proofs};
+use crate::{Output, progress};
+
+/// What was asked for.
+pub(super) struct Wanted {
+    pub names: Vec<String>,
+    pub all: bool,
+    pub fresh: bool,
+    pub junit: Option<PathBuf>,
+    pub jobs: u32,
+}
+
+/// One lab's result.
+#[derive(Debug, Serialize)]
+struct Row {
+    lab: String,
+    proven: bool,
+    cached: bool,
+    failure: Option<String>,
+    proof: Option<Proof>,
+}
+
+pub(super) async fn run(place: &Place, wanted: Wanted, output: Output) -> anyhow::Result<()> {
+    let catalogue = Catalogue::load(&place.labs);
+    let (labs, mut rows) = select(&catalogue, &wanted)?;
+    let platform = Platform::open(&place.recipes).await?;
+    // However this ends, by Ctrl-C too, the machines that were made are destroyed.
+    let outcome = tokio::select! {
+        outcome = prove_all(&platform, &labs, &wanted) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted; the machines that were made are destroyed")),
+    };
+    platform.close().await;
+    rows.extend(outcome?);
+    rows.sort_by(|a, b| a.lab.cmp(&b.lab));
+
+    if let Some(path) = &wanted.junit {
+        let cases: Vec<_> = rows
+            .iter()
+            .map(|row| junit::Case {
+                lab: &row.lab,
+                proof: row.proof.as_ref(),
+                failure: row.failure.clone(),
+                cached: row.cached,
+            })
+            .collect();
+        std::fs::write(path, junit::document(&cases)?)
+            .with_context(|| format!("{} can't be written", path.display()))?;
+    }
+    print(&rows, output)?;
+    let failed = rows.iter().filter(|r| !r.proven).count();
+    if failed > 0 {
+        bail!("{failed} of {} lab(s) are not proven", rows.len());
+    }
+    Ok(())
+}
+
+/// The labs to prove, and rows for those that can't even be loaded.
+fn select(
+    catalogue: &Catalogue,
+    wanted: &Wanted,
+) -> anyhow::Result<(Vec<Arc<LabFolder>>, Vec<Row>)> {
+    let unusable = |name: &str, failure: String| Row {
+        lab: name.to_owned(),
+        proven: false,
+        cached: false,
+        failure: Some(failure),
+        proof: None,
+    };
+    if wanted.all {
+        let broken = catalogue
+            .broken()
+            .iter()
+            .map(|b| unusable(&b.path.display().to_string(), b.render()))
+            .collect();
+        return Ok((catalogue.labs().into_iter().cloned().collect(), broken));
+    }
+    if wanted.names.is_empty() {
+        bail!("name the labs to prove, or say --all");
+    }
+    let (mut labs, mut rows) = (Vec::new(), Vec::new());
+    for name in &wanted.names {
+        let name = name
+            .trim_end_matches('/')
+            .rsplit('/')
+            .next()
+            .unwrap_or(name);
+        let slug: LabSlug = name.parse()?;
+        match catalogue.get(&slug) {
+            Some(lab) => labs.push(lab.clone()),
+            None => match catalogue.broken().iter().find(|b| b.path.ends_with(name)) {
+                Some(broken) => rows.push(unusable(name, broken.render())),
+                None => bail!("there is no lab {name} in {}", catalogue.path().display()),
+            },
+        }
+    }
+    Ok((labs, rows))
+}
+
+async fn prove_all(
+    platform: &Platform,
+    labs: &[Arc<LabFolder>],
+    wanted: &Wanted,
+) -> anyhow::Result<Vec<Row>> {
+    let program = platform.program_hash()?;
+    let shown = progress::shown();
+    let provider = platform.provider()?;
+    let mut work = Vec::new();
+    let mut rows = Vec::new();
+    for lab in labs {
+        let template = platform.template(&lab.lab.needs, &shown).await?;
+        let key = proofs::key(lab, &template.manifest.key, &program);
+        match proofs::load(platform.cache(), &key).filter(|_| !wanted.fresh) {
+            Some(proof) => rows.push(Row {
+                lab: proof.lab.clone(),
+                proven: true,
+                cached: true,
+                failure: None,
+                proof: Some(proof),
+            }),
+            None => work.push((lab, key, Platform::limits(&template, &lab.lab.needs))),
+        }
+    }
+    let jobs = usize::try_from(wanted.jobs).unwrap_or(1).max(1);
+    let proven: Vec<Row> = futures::stream::iter(work)
+        .map(|(lab, key, limits)| {
+            let (provider, shown) = (provider.clone(), shown.clone());
+            async move {
+                let proof = one(&*provider, lab, limits, &named(lab.slug.as_str(), &shown)).await;
+                if proof.proven() {
+                    proofs::keep(platform.cache(), &key, &proof);
+                }
+                Row {
+                    lab: proof.lab.clone(),
+                    proven: proof.proven(),
+                    cached: false,
+                    failure: proof.failure().map(|(step, why)| format!("{step}: {why}")),
+                    proof: Some(proof),
+                }
+            }
+        })
+        .buffer_unordered(jobs)
+        .collect()
+        .await;
+    rows.extend(proven);
+    Ok(rows)
+}
+
+async fn one(
+    provider: &dyn Provider,
+    lab: &LabFolder,
+    limits: faultline_domain::limits::Limits,
+    progress: &Progress,
+) -> Proof {
+    let id = EnvironmentId::generate(&mut rand::rng());
+    prove(provider, &id, lab, limits, progress).await
+}
+
+/// Progress with the lab's name before each stage, so that labs proven at the same time can be told apart.
+fn named(lab: &str, shown: &Progress) -> Progress {
+    let (lab, shown) = (lab.to_owned(), shown.clone());
+    Progress::new(move |event| {
+        let of = |stage: std::borrow::Cow<'static, str>| format!("{lab}: {stage}").into();
+        shown.report(match event {
+            Event::Started { stage, text } => Event::Started {
+                stage: of(stage),
+                text: format!("{lab}: {text}"),
+            },
+            Event::Update {
+                stage,
+                fraction,
+                text,
+            } => Event::Update {
+                stage: of(stage),
+                fraction,
+                text,
+            },
+            Event::Done {
+                stage,
+                millis,
+                cached,
+            } => Event::Done {
+                stage: of(stage),
+                millis,
+                cached,
+            },
+        });
+    })
+}
+
+fn print(rows: &[Row], output: Output) -> anyhow::Result<()> {
+    if output == Output::Json {
+        println!("{}", serde_json::to_string_pretty(rows)?);
+        return Ok(());
+    }
+    for row in rows {
+        let word = if row.proven { "proven" } else { "NOT PROVEN" };
+        let seconds = row.proof.as_ref().map_or(0, Proof::millis) / 1000;
+        let source = if row.cached {
+            format!(" (from the cache; it took {seconds} s)")
+        } else if row.proof.is_some() {
+            format!(" ({seconds} s)")
+        } else {
+            String::new()
+        };
+        println!("{word:<10} {}{source}", row.lab);
+        if let Some(failure) = &row.failure {
+            for line in failure.lines() {
+                println!("           {line}");
+            }
+        }
+        for note in row.proof.iter().flat_map(|p| &p.notes) {
+            println!("           note: {note}");
+        }
+    }
+    let cached = rows.iter().filter(|r| r.cached).count();
+    if cached > 0 {
+        println!(
+            "{cached} of {} taken from the cache; --fresh proves them again",
+            rows.len()
+        );
+    }
+    Ok(())
+}
