@@ -35,22 +35,40 @@ pub enum ImageCommand {
 
 /// The names of so many nodes.
 pub fn node_names(count: u32) -> Vec<NodeName> {
-    faultline_domain::lab::Needs { nodes: count, ..Default::default() }.node_names()
+    faultline_domain::lab::Needs {
+        nodes: count,
+        ..Default::default()
+    }
+    .node_names()
 }
 
 /// Runs an image command.
 pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
     let cache = Cache::of_user();
     match command {
-        ImageCommand::Build { name, nodes, recipes } => {
+        ImageCommand::Build {
+            name,
+            nodes,
+            recipes,
+        } => {
             let recipe = Recipe::load(&recipes, &name)?;
             let program = std::env::current_exe().context("where is this program?")?;
-            let template = bake::bake(&recipe, &node_names(nodes), &cache, &program, &progress::shown()).await?;
+            let template = bake::bake(
+                &recipe,
+                &node_names(nodes),
+                &cache,
+                &program,
+                &progress::shown(),
+            )
+            .await?;
             let manifest = &template.manifest;
             match output {
-                Output::Json => println!("{}", serde_json::to_string_pretty(&serde_json::json!({
-                    "image": name, "key": manifest.key, "snapshot": template.snapshot, "manifest": manifest,
-                }))?),
+                Output::Json => println!(
+                    "{}",
+                    serde_json::to_string_pretty(&serde_json::json!({
+                        "image": name, "key": manifest.key, "snapshot": template.snapshot, "manifest": manifest,
+                    }))?
+                ),
                 Output::Text => println!(
                     "{name} is ready: {} node(s), {} MiB each, {}; template {}\ncold boot: first shell after {:.1} s, settled after {:.1} s",
                     manifest.nodes.len(),
@@ -65,8 +83,12 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
         ImageCommand::List { recipes } => {
             let mut rows = Vec::new();
             for name in Recipe::names(&recipes) {
-                let state = match Recipe::load(&recipes, &name).and_then(|r| bake::find(&r, &node_names(1), &cache).map(|t| (r, t))) {
-                    Ok((recipe, Some(template))) => (recipe.summary, "ready".to_owned(), template.manifest.key),
+                let state = match Recipe::load(&recipes, &name)
+                    .and_then(|r| bake::find(&r, &node_names(1), &cache).map(|t| (r, t)))
+                {
+                    Ok((recipe, Some(template))) => {
+                        (recipe.summary, "ready".to_owned(), template.manifest.key)
+                    }
                     Ok((recipe, None)) => (recipe.summary, "not built".to_owned(), String::new()),
                     Err(e) => (String::new(), e.to_string(), String::new()),
                 };
@@ -79,7 +101,9 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
                 }
                 Output::Text => {
                     let mut table = comfy_table::Table::new();
-                    table.load_preset(comfy_table::presets::NOTHING).set_header(["IMAGE", "STATE", "TEMPLATE", "SUMMARY"]);
+                    table
+                        .load_preset(comfy_table::presets::NOTHING)
+                        .set_header(["IMAGE", "STATE", "TEMPLATE", "SUMMARY"]);
                     table.add_rows(rows.into_iter().map(|(n, s, k, t)| [n, s, k, t]));
                     println!("{table}");
                 }

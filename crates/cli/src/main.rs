@@ -1,6 +1,7 @@
 //! The `faultline` command: parses, chooses, prints. What it does lies in the crates.
 
 mod image;
+mod lab;
 mod progress;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -11,7 +12,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 ///
 /// Start with `faultline up`: it prepares what is missing, serves the labs on this machine and prints a link.
 #[derive(Debug, Parser)]
-#[command(name = "faultline", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "faultline",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 struct Cli {
     /// How results are printed.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
@@ -34,6 +40,9 @@ enum Command {
     /// Build images and list them
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Write, lint, run and prove labs
+    #[command(subcommand)]
+    Lab(lab::LabCommand),
     /// Run one environment's machines (started by the server, not by people)
     #[command(hide = true)]
     Launch {
@@ -50,7 +59,10 @@ fn main() -> ExitCode {
         return finish(faultline_launcher::run::main(dir).map_err(Into::into));
     }
     log("warn");
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => {
             eprintln!("error: {e}");
@@ -63,6 +75,7 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Image(command) => image::run(command, cli.output).await,
+        Command::Lab(command) => lab::run(command, cli.output).await,
         Command::Launch { .. } => Ok(()),
     }
 }
@@ -80,5 +93,9 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
 fn log(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FAULTLINE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
 }

@@ -16,7 +16,11 @@ pub fn shown() -> Progress {
     if !std::io::stderr().is_terminal() {
         return Progress::new(|event| match event {
             Event::Started { text, .. } => eprintln!("… {text}"),
-            Event::Done { stage, millis, cached } => eprintln!("✓ {stage}{}", took(millis, cached)),
+            Event::Done {
+                stage,
+                millis,
+                cached,
+            } => eprintln!("✓ {stage}{}", took(millis, cached)),
             Event::Update { .. } => {}
         });
     }
@@ -32,17 +36,29 @@ pub fn shown() -> Progress {
                 bar.enable_steady_tick(Duration::from_millis(120));
                 bars.insert(stage.into_owned(), (bar, text));
             }
-            Event::Update { stage, fraction, text } => {
+            Event::Update {
+                stage,
+                fraction,
+                text,
+            } => {
                 if let Some((bar, title)) = bars.get(stage.as_ref()) {
                     if let Some(fraction) = fraction {
                         bar.set_style(style("{spinner} {msg}  [{bar:24}] {percent} %  {elapsed}"));
-                        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 1000")]
+                        #[expect(
+                            clippy::cast_possible_truncation,
+                            clippy::cast_sign_loss,
+                            reason = "between 0 and 1000"
+                        )]
                         bar.set_position((fraction.clamp(0.0, 1.0) * 1000.0) as u64);
                     }
                     bar.set_message(format!("{title} · {text}"));
                 }
             }
-            Event::Done { stage, millis, cached } => {
+            Event::Done {
+                stage,
+                millis,
+                cached,
+            } => {
                 if let Some((bar, title)) = bars.remove(stage.as_ref()) {
                     bar.set_style(style("{msg}"));
                     bar.finish_with_message(format!("✓ {title}{}", took(millis, cached)));
@@ -53,7 +69,9 @@ pub fn shown() -> Progress {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸ ")
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━╸ ")
 }
 
 fn took(millis: u64, cached: bool) -> String {

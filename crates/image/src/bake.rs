@@ -1,6 +1,10 @@
 //! Stage `bake`: an image booted once, settled, and frozen with its memory.
 
-use std::{path::PathBuf, process::Stdio, time::{Duration, Instant}};
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use faultline_domain::{EnvironmentId, NodeName, limits::Limits, progress::Progress};
 use faultline_guest::{client, wire::Exec};
@@ -60,7 +64,10 @@ pub struct Plan {
 
 /// Finds the key of a built image's snapshot with so many nodes on this machine.
 pub fn plan(recipe: &Recipe, image: &Image, nodes: &[NodeName], cache: &Cache) -> Result<Plan> {
-    let verdict = at(STAGE, detect(&image.kernel(), &cache.folder().join("accelerator")))?;
+    let verdict = at(
+        STAGE,
+        detect(&image.kernel(), &cache.folder().join("accelerator")),
+    )?;
     let machine = Machine {
         accelerator: verdict.accelerator,
         vcpus: recipe.machine.vcpus,
@@ -82,37 +89,65 @@ pub fn plan(recipe: &Recipe, image: &Image, nodes: &[NodeName], cache: &Cache) -
         .with("warm", recipe.warm.join("\n"))
         .with("nodes", names.join(" "))
         .finish();
-    Ok(Plan { key, machine, verdict })
+    Ok(Plan {
+        key,
+        machine,
+        verdict,
+    })
 }
 
 /// The template of a recipe with these nodes, if it was baked already. Quick.
 pub fn find(recipe: &Recipe, nodes: &[NodeName], cache: &Cache) -> Result<Option<Template>> {
     let key = crate::build::image_key(recipe)?;
-    let Some(folder) = cache.get("disk", &key) else { return Ok(None) };
+    let Some(folder) = cache.get("disk", &key) else {
+        return Ok(None);
+    };
     let image = Image { key, folder };
     let plan = plan(recipe, &image, nodes, cache)?;
     Ok(cache.get(STAGE, &plan.key).and_then(|snapshot| {
         let manifest = Manifest::load(&snapshot).ok()?;
-        Some(Template { image, snapshot, manifest })
+        Some(Template {
+            image,
+            snapshot,
+            manifest,
+        })
     }))
 }
 
 /// Builds and bakes, or finds it done. `program` is the faultline program, run as the launcher.
-pub async fn bake(recipe: &Recipe, nodes: &[NodeName], cache: &Cache, program: &std::path::Path, progress: &Progress) -> Result<Template> {
+pub async fn bake(
+    recipe: &Recipe,
+    nodes: &[NodeName],
+    cache: &Cache,
+    program: &std::path::Path,
+    progress: &Progress,
+) -> Result<Template> {
     let image = {
         let (recipe, cache, progress) = (recipe.clone(), cache.clone(), progress.clone());
         tokio::task::spawn_blocking(move || build(&recipe, &cache, &progress))
             .await
-            .map_err(|e| Error::Stage { stage: "disk", reason: e.to_string() })??
+            .map_err(|e| Error::Stage {
+                stage: "disk",
+                reason: e.to_string(),
+            })??
     };
     let plan = plan(recipe, &image, nodes, cache)?;
     let stage = progress.stage(
         STAGE,
-        format!("Image {}: booting once and freezing ({}: {})", recipe.name, plan.machine.accelerator.as_str(), plan.verdict.reason),
+        format!(
+            "Image {}: booting once and freezing ({}: {})",
+            recipe.name,
+            plan.machine.accelerator.as_str(),
+            plan.verdict.reason
+        ),
     );
     let found = |snapshot: PathBuf| -> Result<Template> {
         let manifest = at(STAGE, Manifest::load(&snapshot))?;
-        Ok(Template { image: image.clone(), snapshot, manifest })
+        Ok(Template {
+            image: image.clone(),
+            snapshot,
+            manifest,
+        })
     };
     let _lock = {
         let (cache, key) = (cache.clone(), plan.key.clone());
@@ -126,14 +161,23 @@ pub async fn bake(recipe: &Recipe, nodes: &[NodeName], cache: &Cache, program: &
     }
     let draft = at(STAGE, cache.draft(STAGE, &plan.key))?;
     let dir = at(STAGE, tempdir(&plan.key))?;
-    let id: EnvironmentId = format!("bake-{}", plan.key.get(..12).unwrap_or("x")).parse().map_err(|_| Error::Stage { stage: STAGE, reason: "malformed key".to_owned() })?;
+    let id: EnvironmentId = format!("bake-{}", plan.key.get(..12).unwrap_or("x"))
+        .parse()
+        .map_err(|_| Error::Stage {
+            stage: STAGE,
+            reason: "malformed key".to_owned(),
+        })?;
     // What a killed build left.
     at(STAGE, cgroup::destroy(&id))?;
     let spec = LaunchSpec {
         id: id.clone(),
         nodes: nodes.to_vec(),
         machine: plan.machine.clone(),
-        start: Start::Boot { kernel: image.kernel(), initrd: image.initrd(), freeze_to: Some(draft.clone()) },
+        start: Start::Boot {
+            kernel: image.kernel(),
+            initrd: image.initrd(),
+            freeze_to: Some(draft.clone()),
+        },
         base_disk: image.disk(),
         limits: limits(&plan.machine, u32::try_from(nodes.len()).unwrap_or(1)),
         egress: Vec::new(),
@@ -175,7 +219,10 @@ async fn settle_and_freeze(
     recipe: &Recipe,
     stage: &faultline_domain::progress::Stage,
 ) -> Result<(u64, u64)> {
-    let fail = |reason: String| Error::Stage { stage: STAGE, reason };
+    let fail = |reason: String| Error::Stage {
+        stage: STAGE,
+        reason,
+    };
     let began = Instant::now();
     let millis = |began: Instant| u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let log = at(STAGE, std::fs::File::create(dir.join("launcher.log")))?;
@@ -198,38 +245,62 @@ async fn settle_and_freeze(
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let log_tail = || std::fs::read_to_string(dir.join("launcher.log")).unwrap_or_default();
-    launcher::watch(dir, &Progress::ignored()).await.map_err(|e| fail(format!("{e}\n{}", log_tail())))?;
+    launcher::watch(dir, &Progress::ignored())
+        .await
+        .map_err(|e| fail(format!("{e}\n{}", log_tail())))?;
     let shell = millis(began);
     for (n, node) in spec.nodes.iter().enumerate() {
         let guest = |script: String, seconds: u32| async move {
-            let stream = launcher::open(dir, node, Channel::Guest).await.map_err(|e| fail(e.to_string()))?;
+            let stream = launcher::open(dir, node, Channel::Guest)
+                .await
+                .map_err(|e| fail(e.to_string()))?;
             let exec = Exec {
                 argv: vec!["/bin/bash".to_owned(), "-c".to_owned(), script],
                 timeout_seconds: Some(seconds),
                 ..Exec::default()
             };
-            client::run(stream, exec, 16 * 1024).await.map_err(|e| fail(e.to_string()))
+            client::run(stream, exec, 16 * 1024)
+                .await
+                .map_err(|e| fail(e.to_string()))
         };
-        let part = |share: f64| (f64::from(u32::try_from(n).unwrap_or(0)) + share) / f64::from(u32::try_from(spec.nodes.len()).unwrap_or(1));
-        stage.update(Some(0.2 + 0.7 * part(0.2)), format!("{node}: waiting until it has settled"));
+        let part = |share: f64| {
+            (f64::from(u32::try_from(n).unwrap_or(0)) + share)
+                / f64::from(u32::try_from(spec.nodes.len()).unwrap_or(1))
+        };
+        stage.update(
+            Some(0.2 + 0.7 * part(0.2)),
+            format!("{node}: waiting until it has settled"),
+        );
         let state = guest("systemctl is-system-running --wait".to_owned(), 600).await?;
         let state_word = String::from_utf8_lossy(&state.stdout).trim().to_owned();
         if state_word != "running" {
             let failed = guest("systemctl --failed --no-legend --plain; journalctl -b -p warning --no-pager | tail -n 12".to_owned(), 60).await?;
-            return Err(fail(format!("{node} came up {state_word:?}: {}", String::from_utf8_lossy(&failed.stdout))));
+            return Err(fail(format!(
+                "{node} came up {state_word:?}: {}",
+                String::from_utf8_lossy(&failed.stdout)
+            )));
         }
         for (i, line) in recipe.warm.iter().enumerate() {
-            stage.update(Some(0.2 + 0.7 * part(0.4)), format!("{node}: warming {} of {}", i + 1, recipe.warm.len()));
+            stage.update(
+                Some(0.2 + 0.7 * part(0.4)),
+                format!("{node}: warming {} of {}", i + 1, recipe.warm.len()),
+            );
             let done = guest(line.clone(), 600).await?;
             if done.code != 0 {
-                return Err(fail(format!("{node}: warm command {line:?} ended with {}: {}", done.code, String::from_utf8_lossy(&done.stderr).trim())));
+                return Err(fail(format!(
+                    "{node}: warm command {line:?} ended with {}: {}",
+                    done.code,
+                    String::from_utf8_lossy(&done.stderr).trim()
+                )));
             }
         }
     }
     let settled = millis(began);
     stage.update(Some(0.9), "quiet for three seconds, then frozen");
     tokio::time::sleep(Duration::from_secs(3)).await;
-    launcher::freeze(dir).await.map_err(|e| fail(format!("{e}\n{}", log_tail())))?;
+    launcher::freeze(dir)
+        .await
+        .map_err(|e| fail(format!("{e}\n{}", log_tail())))?;
     let _ = tokio::time::timeout(Duration::from_secs(20), child.wait()).await;
     Ok((shell, settled))
 }

@@ -55,10 +55,18 @@ impl Image {
 /// The guest's helper as a static program: beside this program or in the folders above it.
 pub fn helper() -> Result<PathBuf> {
     let program = at("disk", std::env::current_exe())?;
-    program.ancestors().skip(1).take(3).map(|f| f.join(HELPER)).find(|p| p.exists()).ok_or_else(|| Error::Stage {
-        stage: "disk",
-        reason: format!("{HELPER} is not beside the faultline program; run scripts/build, which makes both"),
-    })
+    program
+        .ancestors()
+        .skip(1)
+        .take(3)
+        .map(|f| f.join(HELPER))
+        .find(|p| p.exists())
+        .ok_or_else(|| Error::Stage {
+            stage: "disk",
+            reason: format!(
+                "{HELPER} is not beside the faultline program; run scripts/build, which makes both"
+            ),
+        })
 }
 
 fn rootfs_key(recipe: &Recipe) -> String {
@@ -72,7 +80,8 @@ fn rootfs_key(recipe: &Recipe) -> String {
 
 /// The content address of a recipe's image, with this program's helper.
 pub fn image_key(recipe: &Recipe) -> Result<String> {
-    let files = serde_json::to_vec(&(&recipe.files, &recipe.enable, &recipe.disable)).unwrap_or_default();
+    let files =
+        serde_json::to_vec(&(&recipe.files, &recipe.enable, &recipe.disable)).unwrap_or_default();
     Ok(Key::default()
         .with("rootfs", rootfs_key(recipe))
         .with("files", files)
@@ -85,7 +94,10 @@ pub fn image_key(recipe: &Recipe) -> Result<String> {
 /// Builds an image, or finds it built. Blocking; takes minutes the first time.
 pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Image> {
     let key = image_key(recipe)?;
-    let stage = progress.stage("disk", format!("Image {}: root file system and disk", recipe.name));
+    let stage = progress.stage(
+        "disk",
+        format!("Image {}: root file system and disk", recipe.name),
+    );
     if let Some(folder) = cache.get("disk", &key) {
         stage.cached();
         return Ok(Image { key, folder });
@@ -101,7 +113,15 @@ pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Imag
     let root = draft.join("root");
     at("disk", fs::create_dir(&root))?;
     stage.update(Some(0.1), "unpacking the root file system");
-    run("disk", Command::new("tar").arg("-xpf").arg(rootfs.join("rootfs.tar")).arg("-C").arg(&root), &log)?;
+    run(
+        "disk",
+        Command::new("tar")
+            .arg("-xpf")
+            .arg(rootfs.join("rootfs.tar"))
+            .arg("-C")
+            .arg(&root),
+        &log,
+    )?;
     at("disk", furnish(recipe, &root))?;
     at("disk", take_kernel(&root, &draft))?;
     stage.update(Some(0.5), "writing the disk");
@@ -110,7 +130,16 @@ pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Imag
     run(
         "disk",
         Command::new("mke2fs")
-            .args(["-q", "-t", "ext4", "-L", "root", "-E", "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0", "-d"])
+            .args([
+                "-q",
+                "-t",
+                "ext4",
+                "-L",
+                "root",
+                "-E",
+                "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0",
+                "-d",
+            ])
             .arg(&root)
             .arg(&disk)
             .arg(size),
@@ -118,7 +147,10 @@ pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Imag
     )?;
     at("disk", fs::remove_dir_all(&root))?;
     for name in ["root.ext4", "kernel", "initrd"] {
-        at("disk", fs::set_permissions(draft.join(name), fs::Permissions::from_mode(0o444)))?;
+        at(
+            "disk",
+            fs::set_permissions(draft.join(name), fs::Permissions::from_mode(0o444)),
+        )?;
     }
     let folder = at("disk", cache.keep(&draft, "disk", &key))?;
     stage.done();
@@ -128,7 +160,14 @@ pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Imag
 /// Packages installed into a new root file system, as a tar.
 fn rootfs(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<PathBuf> {
     let key = rootfs_key(recipe);
-    let stage = progress.stage("rootfs", format!("Image {}: installing {} Debian packages", recipe.name, recipe.packages.len()));
+    let stage = progress.stage(
+        "rootfs",
+        format!(
+            "Image {}: installing {} Debian packages",
+            recipe.name,
+            recipe.packages.len()
+        ),
+    );
     let _lock = at("rootfs", cache.lock("rootfs", &key))?;
     if let Some(folder) = cache.get("rootfs", &key) {
         stage.cached();
@@ -140,15 +179,27 @@ fn rootfs(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<PathBuf
         .arg("--quiet")
         .arg("--variant=minbase")
         .arg(format!("--include={}", recipe.packages.join(",")))
-        .args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*"])
+        .args([
+            "--dpkgopt=path-exclude=/usr/share/doc/*",
+            "--dpkgopt=path-exclude=/usr/share/locale/*",
+        ])
         .args(["--aptopt=Apt::Install-Recommends \"false\""]);
     for line in &recipe.commands {
-        command.arg(format!("--customize-hook=chroot \"$1\" sh -ec {}", quote(line)));
+        command.arg(format!(
+            "--customize-hook=chroot \"$1\" sh -ec {}",
+            quote(line)
+        ));
     }
     command.arg(&recipe.suite).arg(draft.join("rootfs.tar"));
     // The machine's own package sources, so that a mirror or a proxy of the place is used.
-    let sources = ["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources"];
-    for path in sources.iter().filter(|p| fs::read_to_string(p).is_ok_and(|t| t.contains(recipe.suite.as_str()))) {
+    let sources = [
+        "/etc/apt/sources.list",
+        "/etc/apt/sources.list.d/debian.sources",
+    ];
+    for path in sources
+        .iter()
+        .filter(|p| fs::read_to_string(p).is_ok_and(|t| t.contains(recipe.suite.as_str())))
+    {
         command.arg(path);
     }
     run("rootfs", &mut command, &draft.join("log"))?;
@@ -177,16 +228,41 @@ fn furnish(recipe: &Recipe, root: &Path) -> std::io::Result<()> {
         fs::set_permissions(&to, fs::Permissions::from_mode(mode))
     };
     let helper = helper().map_err(std::io::Error::other)?;
-    put("/usr/lib/faultline/faultline-guest", &fs::read(helper)?, 0o755)?;
-    put("/etc/systemd/system/faultline-guest.service", UNIT.as_bytes(), 0o644)?;
+    put(
+        "/usr/lib/faultline/faultline-guest",
+        &fs::read(helper)?,
+        0o755,
+    )?;
+    put(
+        "/etc/systemd/system/faultline-guest.service",
+        UNIT.as_bytes(),
+        0o644,
+    )?;
     for file in &recipe.files {
-        put(&file.path, file.content.as_bytes(), u32::from_str_radix(&file.mode, 8).unwrap_or(0o644))?;
+        put(
+            &file.path,
+            file.content.as_bytes(),
+            u32::from_str_radix(&file.mode, 8).unwrap_or(0o644),
+        )?;
     }
     let units = root.join("etc/systemd/system");
-    for unit in recipe.enable.iter().map(String::as_str).chain(["faultline-guest.service"]) {
-        let folder = units.join(if unit.ends_with(".socket") { "sockets.target.wants" } else { "multi-user.target.wants" });
+    for unit in recipe
+        .enable
+        .iter()
+        .map(String::as_str)
+        .chain(["faultline-guest.service"])
+    {
+        let folder = units.join(if unit.ends_with(".socket") {
+            "sockets.target.wants"
+        } else {
+            "multi-user.target.wants"
+        });
         fs::create_dir_all(&folder)?;
-        let home = if units.join(unit).exists() { "/etc/systemd/system" } else { "/lib/systemd/system" };
+        let home = if units.join(unit).exists() {
+            "/etc/systemd/system"
+        } else {
+            "/lib/systemd/system"
+        };
         let link = folder.join(unit);
         if fs::symlink_metadata(&link).is_err() {
             symlink(format!("{home}/{unit}"), link)?;
@@ -213,7 +289,9 @@ fn take_kernel(root: &Path, to: &Path) -> std::io::Result<()> {
             .map(|e| e.path())
             .collect();
         found.sort();
-        found.pop().ok_or_else(|| std::io::Error::other(format!("the packages brought no {prefix}* into /boot")))
+        found.pop().ok_or_else(|| {
+            std::io::Error::other(format!("the packages brought no {prefix}* into /boot"))
+        })
     };
     fs::copy(newest("vmlinuz-")?, to.join("kernel"))?;
     fs::copy(newest("initrd.img-")?, to.join("initrd"))?;

@@ -43,7 +43,11 @@ impl Cache {
     /// The user's cache: `$FAULTLINE_CACHE`, or `faultline` in `$XDG_CACHE_HOME` or `~/.cache`.
     #[must_use]
     pub fn of_user() -> Self {
-        let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let var = |name: &str| {
+            std::env::var_os(name)
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from)
+        };
         Self(var("FAULTLINE_CACHE").unwrap_or_else(|| {
             var("XDG_CACHE_HOME")
                 .or_else(|| var("HOME").map(|home| home.join(".cache")))
@@ -105,8 +109,14 @@ mod tests {
 
     #[test]
     fn parts_do_not_run_into_each_other() {
-        assert_ne!(Key::default().with("a", "bc").finish(), Key::default().with("ab", "c").finish());
-        assert_ne!(Key::default().with("a", "b").with("c", "").finish(), Key::default().with("a", "").with("c", "b").finish());
+        assert_ne!(
+            Key::default().with("a", "bc").finish(),
+            Key::default().with("ab", "c").finish()
+        );
+        assert_ne!(
+            Key::default().with("a", "b").with("c", "").finish(),
+            Key::default().with("a", "").with("c", "b").finish()
+        );
     }
 
     #[test]
@@ -118,7 +128,10 @@ mod tests {
         fs::write(draft.join("half"), "x").unwrap();
         assert!(cache.get("disk", "k").is_none());
         let draft = cache.draft("disk", "k").unwrap();
-        assert!(!draft.join("half").exists(), "an interrupted build leaves nothing");
+        assert!(
+            !draft.join("half").exists(),
+            "an interrupted build leaves nothing"
+        );
         cache.keep(&draft, "disk", "k").unwrap();
         assert!(cache.get("disk", "k").is_some());
         drop(lock);

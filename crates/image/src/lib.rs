@@ -54,23 +54,41 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 fn at<T>(stage: &'static str, result: io::Result<T>) -> Result<T> {
-    result.map_err(|e| Error::Stage { stage, reason: e.to_string() })
+    result.map_err(|e| Error::Stage {
+        stage,
+        reason: e.to_string(),
+    })
 }
 
 /// Runs a command, its output to a log; a failure carries the log's tail.
 fn run(stage: &'static str, command: &mut Command, log: &Path) -> Result<()> {
-    let file = at(stage, std::fs::OpenOptions::new().create(true).append(true).open(log))?;
+    let file = at(
+        stage,
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log),
+    )?;
     let program = command.get_program().to_string_lossy().into_owned();
     let status = command
         .stdout(at(stage, file.try_clone())?)
         .stderr(file)
         .status()
-        .map_err(|e| Error::Stage { stage, reason: format!("cannot run {program}: {e}; `faultline doctor` says what to install") })?;
+        .map_err(|e| Error::Stage {
+            stage,
+            reason: format!("cannot run {program}: {e}; `faultline doctor` says what to install"),
+        })?;
     if status.success() {
         return Ok(());
     }
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    let tail = lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n  ");
-    Err(Error::Stage { stage, reason: format!("{program} ended with {status}. The end of its log:\n  {tail}") })
+    let tail = lines
+        .get(lines.len().saturating_sub(15)..)
+        .unwrap_or_default()
+        .join("\n  ");
+    Err(Error::Stage {
+        stage,
+        reason: format!("{program} ended with {status}. The end of its log:\n  {tail}"),
+    })
 }

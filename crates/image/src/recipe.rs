@@ -71,12 +71,23 @@ impl Recipe {
     /// Reads the recipe with this name.
     pub fn load(folder: &Path, name: &str) -> Result<Self> {
         let path = folder.join(format!("{name}.yaml"));
-        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.') && !name.starts_with('.');
+        let plain = name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+            && !name.starts_with('.');
         let text = match std::fs::read_to_string(&path) {
             Ok(text) if plain => text,
-            _ => return Err(Error::NoRecipe { name: name.to_owned(), folder: folder.to_owned() }),
+            _ => {
+                return Err(Error::NoRecipe {
+                    name: name.to_owned(),
+                    folder: folder.to_owned(),
+                });
+            }
         };
-        let malformed = |text: String| Error::Malformed { path: path.clone(), text };
+        let malformed = |text: String| Error::Malformed {
+            path: path.clone(),
+            text,
+        };
         let recipe: Self = serde_saphyr::from_str(&text).map_err(|e| malformed(e.to_string()))?;
         recipe.validate(name).map_err(malformed)?;
         Ok(recipe)
@@ -84,26 +95,45 @@ impl Recipe {
 
     fn validate(&self, name: &str) -> Result<(), String> {
         if self.name != name {
-            return Err(format!("name is {:?}, but the file is {name}.yaml; make them the same", self.name));
+            return Err(format!(
+                "name is {:?}, but the file is {name}.yaml; make them the same",
+                self.name
+            ));
         }
         if !self.packages.iter().any(|p| p.starts_with("linux-image")) {
             return Err("packages has no kernel; add linux-image-cloud-amd64".to_owned());
         }
         for package in &self.packages {
-            if !package.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.:".contains(&b)) {
+            if !package
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"+-.:".contains(&b))
+            {
                 return Err(format!("{package:?} is not a package name"));
             }
         }
         for file in &self.files {
             if !file.path.starts_with('/') || file.path.split('/').any(|part| part == "..") {
-                return Err(format!("file path {:?} must be absolute and without ..", file.path));
+                return Err(format!(
+                    "file path {:?} must be absolute and without ..",
+                    file.path
+                ));
             }
             if u32::from_str_radix(&file.mode, 8).is_err() {
-                return Err(format!("mode {:?} of {} is not octal", file.mode, file.path));
+                return Err(format!(
+                    "mode {:?} of {} is not octal",
+                    file.mode, file.path
+                ));
             }
         }
-        let MachineShape { vcpus, memory_mib, disk_mib } = self.machine;
-        if !(1..=16).contains(&vcpus) || !(128..=65536).contains(&memory_mib) || !(512..=262_144).contains(&disk_mib) {
+        let MachineShape {
+            vcpus,
+            memory_mib,
+            disk_mib,
+        } = self.machine;
+        if !(1..=16).contains(&vcpus)
+            || !(128..=65536).contains(&memory_mib)
+            || !(512..=262_144).contains(&disk_mib)
+        {
             return Err("machine is out of bounds: vcpus 1 to 16, memory_mib 128 to 65536, disk_mib 512 to 262144".to_owned());
         }
         Ok(())
@@ -115,7 +145,12 @@ impl Recipe {
             .into_iter()
             .flatten()
             .flatten()
-            .filter_map(|e| e.file_name().to_str().and_then(|n| n.strip_suffix(".yaml")).map(str::to_owned))
+            .filter_map(|e| {
+                e.file_name()
+                    .to_str()
+                    .and_then(|n| n.strip_suffix(".yaml"))
+                    .map(str::to_owned)
+            })
             .collect();
         names.sort();
         names
@@ -143,9 +178,15 @@ mod tests {
     fn faults_are_named() {
         for (text, word) in [
             (GOOD.replace("name: x", "name: y"), "x.yaml"),
-            (GOOD.replace("[linux-image-cloud-amd64]", "[bash]"), "kernel"),
+            (
+                GOOD.replace("[linux-image-cloud-amd64]", "[bash]"),
+                "kernel",
+            ),
             (GOOD.replace("vcpus: 1", "vcpus: 0"), "bounds"),
-            (format!("{GOOD}files: [{{path: ../a, content: b}}]\n"), "absolute"),
+            (
+                format!("{GOOD}files: [{{path: ../a, content: b}}]\n"),
+                "absolute",
+            ),
             (format!("{GOOD}colour: red\n"), "colour"),
             ("{".to_owned(), "x.yaml"),
         ] {
@@ -157,6 +198,9 @@ mod tests {
     #[test]
     fn names_do_not_leave_the_folder() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(Recipe::load(dir.path(), "../x"), Err(Error::NoRecipe { .. })));
+        assert!(matches!(
+            Recipe::load(dir.path(), "../x"),
+            Err(Error::NoRecipe { .. })
+        ));
     }
 }

@@ -36,17 +36,32 @@ pub fn machine_identity() -> io::Result<String> {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let mut hash = Sha256::new();
     for line in info.lines().take_while(|l| !l.is_empty()) {
-        if ["vendor_id", "model name", "stepping", "flags"].iter().any(|key| line.starts_with(key)) {
+        if ["vendor_id", "model name", "stepping", "flags"]
+            .iter()
+            .any(|key| line.starts_with(key))
+        {
             hash.update(line.as_bytes());
         }
     }
-    Ok(format!("{} / {}", version()?, hex::encode(hash.finalize()).get(..16).unwrap_or_default()))
+    Ok(format!(
+        "{} / {}",
+        version()?,
+        hex::encode(hash.finalize()).get(..16).unwrap_or_default()
+    ))
 }
 
 /// Finds out what this machine can do, by booting `kernel` unless it was done before with the same parts.
 pub fn detect(kernel: &Path, cache: &Path) -> io::Result<Verdict> {
-    let tcg = |reason: &str| Verdict { accelerator: Accelerator::Tcg, reason: reason.to_owned() };
-    if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
+    let tcg = |reason: &str| Verdict {
+        accelerator: Accelerator::Tcg,
+        reason: reason.to_owned(),
+    };
+    if fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_err()
+    {
         return Ok(tcg("there is no /dev/kvm, or it may not be opened"));
     }
     let size = fs::metadata(kernel)?.len();
@@ -62,7 +77,10 @@ pub fn detect(kernel: &Path, cache: &Path) -> io::Result<Verdict> {
         }
     };
     Ok(if works {
-        Verdict { accelerator: Accelerator::Kvm, reason: "a kernel booted under KVM".to_owned() }
+        Verdict {
+            accelerator: Accelerator::Kvm,
+            reason: "a kernel booted under KVM".to_owned(),
+        }
     } else {
         tcg("/dev/kvm opens, but a kernel does not boot under it")
     })
@@ -71,8 +89,23 @@ pub fn detect(kernel: &Path, cache: &Path) -> io::Result<Verdict> {
 fn boots_under_kvm(kernel: &Path) -> io::Result<bool> {
     let log = tempfile_path();
     let mut child = Command::new(PROGRAM)
-        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-        .args(["-machine", "q35,accel=kvm", "-cpu", "host", "-m", "128M", "-append", "console=ttyS0 panic=-1"])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        ])
+        .args([
+            "-machine",
+            "q35,accel=kvm",
+            "-cpu",
+            "host",
+            "-m",
+            "128M",
+            "-append",
+            "console=ttyS0 panic=-1",
+        ])
         .arg("-kernel")
         .arg(kernel)
         .arg("-serial")
@@ -87,7 +120,8 @@ fn boots_under_kvm(kernel: &Path) -> io::Result<bool> {
         std::thread::sleep(Duration::from_millis(50));
         spoke = fs::read_to_string(&log).is_ok_and(|text| text.contains("Linux version"));
         if child.try_wait()?.is_some() {
-            spoke = spoke || fs::read_to_string(&log).is_ok_and(|text| text.contains("Linux version"));
+            spoke =
+                spoke || fs::read_to_string(&log).is_ok_and(|text| text.contains("Linux version"));
             break;
         }
     }

@@ -17,7 +17,11 @@ const V1: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "blkio"];
 /// Which version this machine has: 1 or 2.
 #[must_use]
 pub fn version() -> u8 {
-    if Path::new(ROOT).join("cgroup.controllers").exists() { 2 } else { 1 }
+    if Path::new(ROOT).join("cgroup.controllers").exists() {
+        2
+    } else {
+        1
+    }
 }
 
 fn folders(name: &str) -> Vec<PathBuf> {
@@ -52,8 +56,9 @@ pub fn create(id: &EnvironmentId, limits: &Limits) -> io::Result<()> {
     }
     let folders = folders(id.as_str());
     for folder in &folders {
-        fs::create_dir_all(folder)
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot make {}: {e}", folder.display())))?;
+        fs::create_dir_all(folder).map_err(|e| {
+            io::Error::new(e.kind(), format!("cannot make {}: {e}", folder.display()))
+        })?;
     }
     let memory = (u64::from(limits.memory_mib) << 20).to_string();
     let quota = u64::from(limits.cpu_millis) * 100;
@@ -85,15 +90,27 @@ pub fn cpu_millis(id: &EnvironmentId) -> u64 {
             return usec.trim().parse::<u64>().unwrap_or(0) / 1000;
         }
     }
-    let v1 = Path::new(ROOT).join("cpuacct").join(PARENT).join(id.as_str()).join("cpuacct.usage");
-    fs::read_to_string(v1).ok().and_then(|t| t.trim().parse::<u64>().ok()).unwrap_or(0) / 1_000_000
+    let v1 = Path::new(ROOT)
+        .join("cpuacct")
+        .join(PARENT)
+        .join(id.as_str())
+        .join("cpuacct.usage");
+    fs::read_to_string(v1)
+        .ok()
+        .and_then(|t| t.trim().parse::<u64>().ok())
+        .unwrap_or(0)
+        / 1_000_000
 }
 
 fn processes(name: &str) -> Vec<i32> {
     let mut pids: Vec<i32> = folders(name)
         .iter()
         .filter_map(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok())
-        .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<_>>())
+        .flat_map(|text| {
+            text.lines()
+                .filter_map(|l| l.parse().ok())
+                .collect::<Vec<_>>()
+        })
         .collect();
     pids.sort_unstable();
     pids.dedup();

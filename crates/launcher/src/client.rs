@@ -39,7 +39,10 @@ const ANSWER: Duration = Duration::from_secs(60);
 async fn ask(dir: &Path, ask: Ask) -> Result<(Answer, BufReader<UnixStream>)> {
     let exchange = async {
         let mut stream = UnixStream::connect(dir.join(SOCKET)).await?;
-        let mut line = serde_json::to_vec(&Question { version: VERSION, ask })?;
+        let mut line = serde_json::to_vec(&Question {
+            version: VERSION,
+            ask,
+        })?;
         line.push(b'\n');
         stream.write_all(&line).await?;
         let mut stream = BufReader::new(stream);
@@ -58,7 +61,9 @@ async fn ask(dir: &Path, ask: Ask) -> Result<(Answer, BufReader<UnixStream>)> {
 async fn ask_done(dir: &Path, what: Ask) -> Result<()> {
     match ask(dir, what).await? {
         (Answer::Done, _) => Ok(()),
-        _ => Err(Error::Refused("the launcher answered out of turn".to_owned())),
+        _ => Err(Error::Refused(
+            "the launcher answered out of turn".to_owned(),
+        )),
     }
 }
 
@@ -66,7 +71,9 @@ async fn ask_done(dir: &Path, what: Ask) -> Result<()> {
 pub async fn status(dir: &Path) -> Result<Status> {
     match ask(dir, Ask::Status).await? {
         (Answer::Status(status), _) => Ok(status),
-        _ => Err(Error::Refused("the launcher answered out of turn".to_owned())),
+        _ => Err(Error::Refused(
+            "the launcher answered out of turn".to_owned(),
+        )),
     }
 }
 
@@ -76,7 +83,9 @@ pub async fn watch(dir: &Path, progress: &Progress) -> Result<()> {
     let mut lines = stream.lines();
     loop {
         let line = lines.next_line().await.map_err(Error::Gone)?;
-        let Some(line) = line else { return Err(Error::Gone(io::ErrorKind::UnexpectedEof.into())) };
+        let Some(line) = line else {
+            return Err(Error::Gone(io::ErrorKind::UnexpectedEof.into()));
+        };
         match serde_json::from_str(&line).map_err(|e| Error::Gone(e.into()))? {
             Told::Event { event } => progress.report(event),
             Told::Ready => return Ok(()),
@@ -107,8 +116,18 @@ pub async fn stop(dir: &Path) -> Result<()> {
 
 /// Opens a stream to a node.
 pub async fn open(dir: &Path, node: &NodeName, to: Channel) -> Result<BufReader<UnixStream>> {
-    match ask(dir, Ask::Open { node: node.clone(), to }).await? {
+    match ask(
+        dir,
+        Ask::Open {
+            node: node.clone(),
+            to,
+        },
+    )
+    .await?
+    {
         (Answer::Done, stream) => Ok(stream),
-        _ => Err(Error::Refused("the launcher answered out of turn".to_owned())),
+        _ => Err(Error::Refused(
+            "the launcher answered out of turn".to_owned(),
+        )),
     }
 }

@@ -9,7 +9,9 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket},
+    net::{
+        IpAddr, Ipv4Addr, SocketAddrV4, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket,
+    },
     os::fd::{AsRawFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -40,13 +42,21 @@ impl Allowlist {
     fn new(entries: &[Egress]) -> Self {
         let (mut networks, mut names) = (Vec::new(), Vec::new());
         for Egress { to, port } in entries {
-            let (address, length) = to.split_once('/').map_or((to.as_str(), Some(32)), |(a, l)| (a, l.parse().ok()));
+            let (address, length) = to
+                .split_once('/')
+                .map_or((to.as_str(), Some(32)), |(a, l)| (a, l.parse().ok()));
             match (address.parse::<Ipv4Addr>(), length) {
-                (Ok(address), Some(length)) if length <= 32 => networks.push((address, length, *port)),
+                (Ok(address), Some(length)) if length <= 32 => {
+                    networks.push((address, length, *port))
+                }
                 _ => names.push((to.trim_end_matches('.').to_ascii_lowercase(), *port)),
             }
         }
-        Self { networks, names, resolved: Mutex::default() }
+        Self {
+            networks,
+            names,
+            resolved: Mutex::default(),
+        }
     }
 
     fn knows(&self, name: &str) -> bool {
@@ -62,7 +72,12 @@ impl Allowlist {
 
     fn allows(&self, to: SocketAddrV4) -> bool {
         let ip = *to.ip();
-        if ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() {
+        if ip.is_loopback()
+            || ip.is_link_local()
+            || ip.is_unspecified()
+            || ip.is_multicast()
+            || ip.is_broadcast()
+        {
             return false;
         }
         let in_network = |(network, length, port): &(Ipv4Addr, u32, u16)| {
@@ -70,7 +85,11 @@ impl Allowlist {
             *port == to.port() && network.to_bits() & mask == ip.to_bits() & mask
         };
         self.networks.iter().any(in_network)
-            || self.resolved.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&(ip, to.port()))
+            || self
+                .resolved
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains_key(&(ip, to.port()))
     }
 }
 
@@ -81,28 +100,34 @@ pub fn start(entries: &[Egress], host: OwnedFd) -> io::Result<()> {
     relay.set_nonblocking(true)?;
     resolver.set_nonblocking(true)?;
     let allowed = Arc::new(Allowlist::new(entries));
-    std::thread::Builder::new().name("egress".to_owned()).spawn(move || {
-        // The listeners stay in the environment's namespace; what this thread opens from now on is the host's.
-        let entered =
-            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&host), Some(rustix::thread::LinkNameSpaceType::Network));
-        if let Err(e) = entered {
-            tracing::error!(error = %e, "egress: cannot enter the host's network namespace");
-            return;
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        match runtime {
-            Ok(runtime) => {
-                let result = runtime.block_on(async {
-                    tokio::try_join!(
-                        accept(TcpListener::from_std(relay)?, Arc::clone(&allowed)),
-                        resolve(UdpSocket::from_std(resolver)?, allowed)
-                    )
-                });
-                tracing::error!(?result, "egress ended");
+    std::thread::Builder::new()
+        .name("egress".to_owned())
+        .spawn(move || {
+            // The listeners stay in the environment's namespace; what this thread opens from now on is the host's.
+            let entered = rustix::thread::move_into_link_name_space(
+                std::os::fd::AsFd::as_fd(&host),
+                Some(rustix::thread::LinkNameSpaceType::Network),
+            );
+            if let Err(e) = entered {
+                tracing::error!(error = %e, "egress: cannot enter the host's network namespace");
+                return;
             }
-            Err(e) => tracing::error!(error = %e, "egress: no runtime"),
-        }
-    })?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            match runtime {
+                Ok(runtime) => {
+                    let result = runtime.block_on(async {
+                        tokio::try_join!(
+                            accept(TcpListener::from_std(relay)?, Arc::clone(&allowed)),
+                            resolve(UdpSocket::from_std(resolver)?, allowed)
+                        )
+                    });
+                    tracing::error!(?result, "egress ended");
+                }
+                Err(e) => tracing::error!(error = %e, "egress: no runtime"),
+            }
+        })?;
     Ok(())
 }
 
@@ -110,11 +135,15 @@ async fn accept(listener: TcpListener, allowed: Arc<Allowlist>) -> io::Result<()
     let places = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
     loop {
         let (mut inside, _) = listener.accept().await?;
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            continue;
+        };
         let allowed = Arc::clone(&allowed);
         tokio::spawn(async move {
             let _place = place;
-            let Ok(to) = original_destination(&inside) else { return };
+            let Ok(to) = original_destination(&inside) else {
+                return;
+            };
             if !allowed.allows(to) || is_own_address(*to.ip()) {
                 tracing::debug!(%to, "egress refused");
                 return;
@@ -138,19 +167,30 @@ fn original_destination(stream: &TcpStream) -> io::Result<SocketAddrV4> {
     let mut len = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).unwrap_or(16);
     // SAFETY: the kernel writes at most `len` bytes to `address`.
     let result = unsafe {
-        libc::getsockopt(stream.as_raw_fd(), libc::SOL_IP, SO_ORIGINAL_DST, (&raw mut address).cast(), &raw mut len)
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_IP,
+            SO_ORIGINAL_DST,
+            (&raw mut address).cast(),
+            &raw mut len,
+        )
     };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(SocketAddrV4::new(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)), u16::from_be(address.sin_port)))
+    Ok(SocketAddrV4::new(
+        Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)),
+        u16::from_be(address.sin_port),
+    ))
 }
 
 async fn resolve(socket: UdpSocket, allowed: Arc<Allowlist>) -> io::Result<()> {
     let mut buffer = [0; 512];
     loop {
         let (n, from) = socket.recv_from(&mut buffer).await?;
-        let Some(query) = buffer.get(..n).and_then(|b| Message::from_vec(b).ok()) else { continue };
+        let Some(query) = buffer.get(..n).and_then(|b| Message::from_vec(b).ok()) else {
+            continue;
+        };
         if let Ok(reply) = answer(&query, &allowed).await.to_vec() {
             let _ = socket.send_to(&reply, from).await;
         }
@@ -159,14 +199,23 @@ async fn resolve(socket: UdpSocket, allowed: Arc<Allowlist>) -> io::Result<()> {
 
 async fn answer(query: &Message, allowed: &Allowlist) -> Message {
     let mut reply = Message::new();
-    reply.set_id(query.id()).set_message_type(MessageType::Response).set_op_code(OpCode::Query);
-    reply.set_recursion_desired(query.recursion_desired()).set_recursion_available(true);
+    reply
+        .set_id(query.id())
+        .set_message_type(MessageType::Response)
+        .set_op_code(OpCode::Query);
+    reply
+        .set_recursion_desired(query.recursion_desired())
+        .set_recursion_available(true);
     let Some(question) = query.queries().first() else {
         reply.set_response_code(ResponseCode::FormErr);
         return reply;
     };
     reply.add_query(question.clone());
-    let name = question.name().to_ascii().trim_end_matches('.').to_ascii_lowercase();
+    let name = question
+        .name()
+        .to_ascii()
+        .trim_end_matches('.')
+        .to_ascii_lowercase();
     if !allowed.knows(&name) {
         reply.set_response_code(ResponseCode::Refused);
         return reply;
@@ -186,7 +235,11 @@ async fn answer(query: &Message, allowed: &Allowlist) -> Message {
         };
         allowed.learn(&name, &found);
         for ip in found {
-            reply.add_answer(Record::from_rdata(question.name().clone(), 30, RData::A(ip.into())));
+            reply.add_answer(Record::from_rdata(
+                question.name().clone(),
+                30,
+                RData::A(ip.into()),
+            ));
         }
     }
     reply
@@ -197,13 +250,24 @@ mod tests {
     use super::*;
 
     fn list(entries: &[(&str, u16)]) -> Allowlist {
-        let entries: Vec<Egress> = entries.iter().map(|(to, port)| Egress { to: (*to).to_owned(), port: *port }).collect();
+        let entries: Vec<Egress> = entries
+            .iter()
+            .map(|(to, port)| Egress {
+                to: (*to).to_owned(),
+                port: *port,
+            })
+            .collect();
         Allowlist::new(&entries)
     }
 
     #[test]
     fn only_what_is_listed_is_allowed_and_some_things_never() {
-        let allowed = list(&[("192.0.2.0/24", 443), ("198.51.100.7", 80), ("deb.example", 80), ("0.0.0.0/0", 81)]);
+        let allowed = list(&[
+            ("192.0.2.0/24", 443),
+            ("198.51.100.7", 80),
+            ("deb.example", 80),
+            ("0.0.0.0/0", 81),
+        ]);
         let ok = |a: &str| allowed.allows(a.parse().unwrap());
         assert!(ok("192.0.2.9:443") && ok("198.51.100.7:80") && ok("203.0.113.1:81"));
         assert!(!ok("192.0.2.9:80") && !ok("192.0.3.9:443") && !ok("198.51.100.8:80"));

@@ -50,11 +50,21 @@ struct InterfaceRequest {
 }
 
 fn open_tap(index: usize) -> io::Result<OwnedFd> {
-    let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun").map_err(|e| {
-        io::Error::new(e.kind(), format!("cannot open /dev/net/tun: {e}; the kernel's tun module is needed"))
-    })?;
-    let mut request =
-        InterfaceRequest { name: [0; 16], flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, padding: [0; 22] };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .map_err(|e| {
+            io::Error::new(
+                e.kind(),
+                format!("cannot open /dev/net/tun: {e}; the kernel's tun module is needed"),
+            )
+        })?;
+    let mut request = InterfaceRequest {
+        name: [0; 16],
+        flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR,
+        padding: [0; 22],
+    };
     for (to, from) in request.name.iter_mut().zip(format!("tap{index}").bytes()) {
         *to = from;
     }
@@ -81,7 +91,10 @@ fn feed(program: &str, args: &[&str], input: &str) -> io::Result<()> {
     if out.status.success() {
         return Ok(());
     }
-    Err(io::Error::other(format!("{program}: {}", String::from_utf8_lossy(&out.stderr).trim())))
+    Err(io::Error::other(format!(
+        "{program}: {}",
+        String::from_utf8_lossy(&out.stderr).trim()
+    )))
 }
 
 /// Builds the namespace's inside; the calling process must already be in it. `mbit` bounds each node's traffic,
@@ -91,7 +104,12 @@ pub fn build(nodes: usize, mbit: u32, egress: bool) -> io::Result<Vec<Tap>> {
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
     let taps = (1..=nodes)
-        .map(|index| Ok(Tap { fd: open_tap(index)?, guest_mac: format!("52:54:00:4d:00:{index:02x}") }))
+        .map(|index| {
+            Ok(Tap {
+                fd: open_tap(index)?,
+                guest_mac: format!("52:54:00:4d:00:{index:02x}"),
+            })
+        })
         .collect::<io::Result<Vec<_>>>()?;
     let mut links = format!(
         "link set lo up\nlink add br0 address 52:54:00:4d:ff:01 type bridge forward_delay 0 stp_state 0 mcast_snooping 0\n\
@@ -103,7 +121,9 @@ pub fn build(nodes: usize, mbit: u32, egress: bool) -> io::Result<Vec<Tap>> {
     for index in 1..=nodes {
         links.push_str(&format!("link set tap{index} master br0 up\n"));
         // Towards the guest a queue, from the guest a meter: a tap has no queue of its own in that direction.
-        queues.push_str(&format!("qdisc add dev tap{index} root tbf rate {mbit}mbit burst 256kb latency 100ms\n"));
+        queues.push_str(&format!(
+            "qdisc add dev tap{index} root tbf rate {mbit}mbit burst 256kb latency 100ms\n"
+        ));
         meters.push_str(&format!(
             "chain tap{index} {{ type filter hook ingress device tap{index} priority 0; limit rate over {bytes} bytes/second burst 512 kbytes drop; }}\n"
         ));
@@ -111,7 +131,10 @@ pub fn build(nodes: usize, mbit: u32, egress: bool) -> io::Result<Vec<Tap>> {
     feed("ip", &["-batch", "-"], &links)?;
     feed("tc", &["-batch", "-"], &queues)?;
     let open = if egress {
-        format!("udp dport 53 accept\ntcp dport {{ 53, {} }} accept\n", crate::egress::RELAY_PORT)
+        format!(
+            "udp dport 53 accept\ntcp dport {{ 53, {} }} accept\n",
+            crate::egress::RELAY_PORT
+        )
     } else {
         String::new()
     };

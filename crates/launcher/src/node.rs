@@ -71,8 +71,19 @@ struct Hold {
 
 impl Node {
     /// Takes over a started QEMU. `died` is notified when it ends.
-    pub async fn adopt(name: NodeName, index: usize, started: Started, died: Arc<Notify>) -> qmp::Result<Self> {
-        let Started { mut child, monitor, console, link, state } = started;
+    pub async fn adopt(
+        name: NodeName,
+        index: usize,
+        started: Started,
+        died: Arc<Notify>,
+    ) -> qmp::Result<Self> {
+        let Started {
+            mut child,
+            monitor,
+            console,
+            link,
+            state,
+        } = started;
         let pid = child.id().unwrap_or(0);
         let alive = Arc::new(AtomicBool::new(true));
         let (alive_too, name_too) = (Arc::clone(&alive), name.clone());
@@ -93,11 +104,15 @@ impl Node {
         tokio::spawn(async move {
             while let Some(event) = told.recv().await {
                 match event.name.as_str() {
-                    "VSERPORT_CHANGE" if event.data.get("open").and_then(Value::as_bool) == Some(false) => {
+                    "VSERPORT_CHANGE"
+                        if event.data.get("open").and_then(Value::as_bool) == Some(false) =>
+                    {
                         hold_too.closed.notify_one();
                     }
                     // A machine that was powered off is powered on again: there is nobody to press the button.
-                    "SHUTDOWN" if event.data.get("guest").and_then(Value::as_bool) == Some(true) => {
+                    "SHUTDOWN"
+                        if event.data.get("guest").and_then(Value::as_bool) == Some(true) =>
+                    {
                         tracing::info!(node = %name_too, "guest powered off; powering on");
                         let _ = qmp_too.run("system_reset", Value::Null).await;
                         let _ = qmp_too.run("cont", Value::Null).await;
@@ -107,13 +122,26 @@ impl Node {
             }
         });
         let console = Console::start(UnixStream::from_std(console).map_err(gone)?);
-        Ok(Self { name, index, pid, qmp, state, console, link: published, hold, alive })
+        Ok(Self {
+            name,
+            index,
+            pid,
+            qmp,
+            state,
+            console,
+            link: published,
+            hold,
+            alive,
+        })
     }
 
     /// The guest link, once there is one.
     pub async fn link(&self, within: Duration) -> Option<Link> {
         let mut link = self.link.clone();
-        let found = tokio::time::timeout(within, link.wait_for(Option::is_some)).await.ok()?.ok()?;
+        let found = tokio::time::timeout(within, link.wait_for(Option::is_some))
+            .await
+            .ok()?
+            .ok()?;
         found.clone()
     }
 
@@ -162,21 +190,32 @@ impl Node {
 /// that are neither shared with the template nor given back.
 #[must_use]
 pub fn private_memory(pid: u32) -> (u64, u64) {
-    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/smaps")) else { return (0, 0) };
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/smaps")) else {
+        return (0, 0);
+    };
     let (mut guest, mut own, mut in_guest) = (0, 0, false);
     for line in text.lines() {
         let first = line.split_ascii_whitespace().next().unwrap_or_default();
         if !first.ends_with(':') {
             in_guest = line.ends_with(".mem");
         } else if first == "Anonymous:" {
-            let kib: u64 = line.split_ascii_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+            let kib: u64 = line
+                .split_ascii_whitespace()
+                .nth(1)
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(0);
             *(if in_guest { &mut guest } else { &mut own }) += kib * 1024;
         }
     }
     (guest, own)
 }
 
-async fn supervise(name: NodeName, socket: StdUnixStream, publish: watch::Sender<Option<Link>>, hold: Arc<Hold>) {
+async fn supervise(
+    name: NodeName,
+    socket: StdUnixStream,
+    publish: watch::Sender<Option<Link>>,
+    hold: Arc<Hold>,
+) {
     loop {
         if hold.released.load(Ordering::SeqCst) {
             return;
@@ -226,7 +265,9 @@ async fn watchdog(link: &Link, hold: &Hold) {
                 Err(_) => false,
             }
         };
-        let answered = tokio::time::timeout(PING_ANSWER, ping).await.unwrap_or(false);
+        let answered = tokio::time::timeout(PING_ANSWER, ping)
+            .await
+            .unwrap_or(false);
         if !answered && !hold.paused.load(Ordering::SeqCst) {
             return;
         }
@@ -254,7 +295,9 @@ impl Console {
         tokio::spawn(async move {
             let mut buffer = vec![0; 4096];
             while let Ok(n) = read.read(&mut buffer).await {
-                let Some(bytes) = buffer.get(..n).filter(|b| !b.is_empty()) else { break };
+                let Some(bytes) = buffer.get(..n).filter(|b| !b.is_empty()) else {
+                    break;
+                };
                 {
                     let mut recent = reader.recent.lock().unwrap_or_else(PoisonError::into_inner);
                     recent.extend(bytes);
@@ -270,7 +313,12 @@ impl Console {
     /// What it showed last.
     #[must_use]
     pub fn recent(&self) -> Vec<u8> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+        self.recent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .copied()
+            .collect()
     }
 
     /// Carries a viewer until it goes.
@@ -291,7 +339,9 @@ impl Console {
             let mut buffer = vec![0; 4096];
             loop {
                 let n = from.read(&mut buffer).await?;
-                let Some(bytes) = buffer.get(..n).filter(|b| !b.is_empty()) else { return Ok(()) };
+                let Some(bytes) = buffer.get(..n).filter(|b| !b.is_empty()) else {
+                    return Ok(());
+                };
                 self.write.lock().await.write_all(bytes).await?;
             }
         };

@@ -76,7 +76,12 @@ fn shim() -> io::Result<PathBuf> {
         .map(|folder| folder.join(NAME))
         .find(|path| path.exists())
         .ok_or_else(|| {
-            io::Error::new(io::ErrorKind::NotFound, format!("{NAME} is not beside the faultline program; build or install both together"))
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!(
+                    "{NAME} is not beside the faultline program; build or install both together"
+                ),
+            )
         })
 }
 
@@ -93,13 +98,23 @@ fn machine_arguments(spec: &LaunchSpec) -> Vec<String> {
         Accelerator::Tcg => TCG_CPU,
     };
     [
-        "-nodefaults", "-no-user-config", "-display", "none", "-no-shutdown",
-        "-machine", "q35,memory-backend=mem,vmport=off,smm=off,graphics=off",
-        "-accel", &accelerator,
-        "-cpu", cpu,
-        "-smp", &machine.vcpus.to_string(),
-        "-m", &format!("{}M", machine.memory_mib),
-        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-shutdown",
+        "-machine",
+        "q35,memory-backend=mem,vmport=off,smm=off,graphics=off",
+        "-accel",
+        &accelerator,
+        "-cpu",
+        cpu,
+        "-smp",
+        &machine.vcpus.to_string(),
+        "-m",
+        &format!("{}M", machine.memory_mib),
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     ]
     .map(str::to_owned)
     .to_vec()
@@ -114,7 +129,13 @@ fn kernel_command_line(node: &str, index: usize, count: usize) -> String {
 }
 
 /// Starts a node's QEMU. `index` counts from 1; `dir` is the environment's folder.
-pub fn start(spec: &LaunchSpec, dir: &Path, node: &str, index: usize, tap: Tap) -> io::Result<Started> {
+pub fn start(
+    spec: &LaunchSpec,
+    dir: &Path,
+    node: &str,
+    index: usize,
+    tap: Tap,
+) -> io::Result<Started> {
     let mut inherited = Inherited::default();
     let mut args = machine_arguments(spec);
     let mut arg = |name: &str, value: String| args.extend([name.to_owned(), value]);
@@ -123,40 +144,86 @@ pub fn start(spec: &LaunchSpec, dir: &Path, node: &str, index: usize, tap: Tap) 
         Start::Clone { snapshot } => {
             let memory = open(&snapshot.join(format!("{node}.mem")), false)?;
             let state = open(&snapshot.join(format!("{node}.state")), false)?;
-            (memory, "off", snapshot.join("kernel"), snapshot.join("initrd"), state)
+            (
+                memory,
+                "off",
+                snapshot.join("kernel"),
+                snapshot.join("initrd"),
+                state,
+            )
         }
-        Start::Boot { kernel, initrd, freeze_to } => {
+        Start::Boot {
+            kernel,
+            initrd,
+            freeze_to,
+        } => {
             let folder = freeze_to.as_deref().unwrap_or(dir);
-            let memory = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(folder.join(format!("{node}.mem")))?;
+            let memory = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(folder.join(format!("{node}.mem")))?;
             memory.set_len(u64::from(spec.machine.memory_mib) << 20)?;
-            let state = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(folder.join(format!("{node}.state")))?;
+            let state = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(folder.join(format!("{node}.state")))?;
             (memory, "on", kernel.clone(), initrd.clone(), state)
         }
     };
     let memory_fd = inherited.give(memory);
     arg(
         "-object",
-        format!("memory-backend-file,id=mem,size={}M,mem-path=/faultline/memory,share={share}", spec.machine.memory_mib),
+        format!(
+            "memory-backend-file,id=mem,size={}M,mem-path=/faultline/memory,share={share}",
+            spec.machine.memory_mib
+        ),
     );
 
     // The kernel is needed again when somebody reboots the guest.
-    arg("-kernel", format!("/proc/self/fd/{}", inherited.give(open(&kernel, false)?)));
-    arg("-initrd", format!("/proc/self/fd/{}", inherited.give(open(&initrd, false)?)));
-    arg("-append", kernel_command_line(node, index, spec.nodes.len()));
+    arg(
+        "-kernel",
+        format!("/proc/self/fd/{}", inherited.give(open(&kernel, false)?)),
+    );
+    arg(
+        "-initrd",
+        format!("/proc/self/fd/{}", inherited.give(open(&initrd, false)?)),
+    );
+    arg(
+        "-append",
+        kernel_command_line(node, index, spec.nodes.len()),
+    );
 
     let mut sockets = Vec::new();
     for name in ["monitor", "console", "link"] {
         let (ours, theirs) = UnixStream::pair()?;
-        arg("-chardev", format!("socket,id={name},fd={}", inherited.give(theirs)));
+        arg(
+            "-chardev",
+            format!("socket,id={name},fd={}", inherited.give(theirs)),
+        );
         ours.set_nonblocking(true)?;
         sockets.push(ours);
     }
     arg("-mon", "chardev=monitor,mode=control".to_owned());
     arg("-serial", "chardev:console".to_owned());
-    arg("-device", "virtio-serial-pci,id=serial,max_ports=2".to_owned());
-    arg("-device", "virtserialport,bus=serial.0,nr=1,chardev=link,name=faultline.0".to_owned());
+    arg(
+        "-device",
+        "virtio-serial-pci,id=serial,max_ports=2".to_owned(),
+    );
+    arg(
+        "-device",
+        "virtserialport,bus=serial.0,nr=1,chardev=link,name=faultline.0".to_owned(),
+    );
 
-    let mut blockdev = |set: usize, name: &str, file: File, driver: &str, backing: Option<&str>, ro: bool| {
+    let mut blockdev = |set: usize,
+                        name: &str,
+                        file: File,
+                        driver: &str,
+                        backing: Option<&str>,
+                        ro: bool| {
         let fd = inherited.give(file);
         let ro = if ro { "on" } else { "off" };
         args.extend([
@@ -169,23 +236,63 @@ pub fn start(spec: &LaunchSpec, dir: &Path, node: &str, index: usize, tap: Tap) 
         ]);
     };
     blockdev(1, "base", open(&spec.base_disk, false)?, "raw", None, true);
-    blockdev(2, "pristine", open(&spec.base_disk, false)?, "raw", None, true);
+    blockdev(
+        2,
+        "pristine",
+        open(&spec.base_disk, false)?,
+        "raw",
+        None,
+        true,
+    );
     match &spec.start {
         Start::Clone { snapshot } => {
-            blockdev(3, "frozen", open(&snapshot.join(format!("{node}.qcow2")), false)?, "qcow2", Some("base"), true);
-            blockdev(4, "root", open(&dir.join(format!("{node}.qcow2")), true)?, "qcow2", Some("frozen"), false);
+            blockdev(
+                3,
+                "frozen",
+                open(&snapshot.join(format!("{node}.qcow2")), false)?,
+                "qcow2",
+                Some("base"),
+                true,
+            );
+            blockdev(
+                4,
+                "root",
+                open(&dir.join(format!("{node}.qcow2")), true)?,
+                "qcow2",
+                Some("frozen"),
+                false,
+            );
         }
         Start::Boot { freeze_to, .. } => {
             let folder = freeze_to.as_deref().unwrap_or(dir);
-            blockdev(4, "root", open(&folder.join(format!("{node}.qcow2")), true)?, "qcow2", Some("base"), false);
+            blockdev(
+                4,
+                "root",
+                open(&folder.join(format!("{node}.qcow2")), true)?,
+                "qcow2",
+                Some("base"),
+                false,
+            );
         }
     }
     let tap_fd = inherited.give(tap.fd);
     let mut arg = |name: &str, value: String| args.extend([name.to_owned(), value]);
-    arg("-device", "virtio-blk-pci,id=disk0,drive=root,serial=root,bootindex=1".to_owned());
-    arg("-device", format!("virtio-blk-pci,id=disk1,drive=pristine,serial={PRISTINE_SERIAL}"));
+    arg(
+        "-device",
+        "virtio-blk-pci,id=disk0,drive=root,serial=root,bootindex=1".to_owned(),
+    );
+    arg(
+        "-device",
+        format!("virtio-blk-pci,id=disk1,drive=pristine,serial={PRISTINE_SERIAL}"),
+    );
     arg("-netdev", format!("tap,id=net0,fd={tap_fd}"));
-    arg("-device", format!("virtio-net-pci,id=nic0,netdev=net0,mac={},romfile=", tap.guest_mac));
+    arg(
+        "-device",
+        format!(
+            "virtio-net-pci,id=nic0,netdev=net0,mac={},romfile=",
+            tap.guest_mac
+        ),
+    );
     arg("-object", "rng-builtin,id=rng0".to_owned());
     arg("-device", "virtio-rng-pci,id=rng,rng=rng0".to_owned());
     arg("-device", "vmgenid,guid=auto,id=generation".to_owned());
@@ -210,9 +317,15 @@ pub fn start(spec: &LaunchSpec, dir: &Path, node: &str, index: usize, tap: Tap) 
     unsafe {
         command.pre_exec(move || {
             for number in &numbers {
-                rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(*number), rustix::io::FdFlags::empty())?;
+                rustix::io::fcntl_setfd(
+                    BorrowedFd::borrow_raw(*number),
+                    rustix::io::FdFlags::empty(),
+                )?;
             }
-            if libc::setgroups(0, std::ptr::null()) != 0 || libc::setgid(uid) != 0 || libc::setuid(uid) != 0 {
+            if libc::setgroups(0, std::ptr::null()) != 0
+                || libc::setgid(uid) != 0
+                || libc::setuid(uid) != 0
+            {
                 return Err(io::Error::last_os_error());
             }
             // After the change of user, which clears it: no QEMU outlives its launcher.
@@ -222,23 +335,37 @@ pub fn start(spec: &LaunchSpec, dir: &Path, node: &str, index: usize, tap: Tap) 
         });
     }
     let child = command.spawn().map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => io::Error::new(e.kind(), format!("{PROGRAM} is not installed; `faultline doctor` says what to install")),
+        io::ErrorKind::NotFound => io::Error::new(
+            e.kind(),
+            format!("{PROGRAM} is not installed; `faultline doctor` says what to install"),
+        ),
         _ => e,
     })?;
     let mut sockets = sockets.into_iter();
     match (sockets.next(), sockets.next(), sockets.next()) {
-        (Some(monitor), Some(console), Some(link)) => Ok(Started { child, monitor, console, link, state }),
+        (Some(monitor), Some(console), Some(link)) => Ok(Started {
+            child,
+            monitor,
+            console,
+            link,
+            state,
+        }),
         _ => Err(io::ErrorKind::Other.into()),
     }
 }
 
 fn log(dir: &Path, node: &str) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(dir.join(format!("{node}.qemu.log")))
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.join(format!("{node}.qemu.log")))
 }
 
 /// QEMU's version as its own first line says it.
 pub fn version() -> io::Result<String> {
-    let out = std::process::Command::new(PROGRAM).arg("--version").output()?;
+    let out = std::process::Command::new(PROGRAM)
+        .arg("--version")
+        .output()?;
     let text = String::from_utf8_lossy(&out.stdout);
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
@@ -253,6 +380,9 @@ pub fn make_overlay(path: &Path, size_mib: u32) -> io::Result<()> {
     if out.status.success() {
         Ok(())
     } else {
-        Err(io::Error::other(format!("qemu-img: {}", String::from_utf8_lossy(&out.stderr).trim())))
+        Err(io::Error::other(format!(
+            "qemu-img: {}",
+            String::from_utf8_lossy(&out.stderr).trim()
+        )))
     }
 }

@@ -67,8 +67,14 @@ impl Qmp {
         tokio::spawn(async move {
             let mut lines = BufReader::new(read).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                let Ok(mut value) = serde_json::from_str::<Value>(&line) else { continue };
-                if let Some(name) = value.get("event").and_then(Value::as_str).map(str::to_owned) {
+                let Ok(mut value) = serde_json::from_str::<Value>(&line) else {
+                    continue;
+                };
+                if let Some(name) = value
+                    .get("event")
+                    .and_then(Value::as_str)
+                    .map(str::to_owned)
+                {
                     let data = value.get_mut("data").map(Value::take).unwrap_or_default();
                     let _ = events.try_send(Event { name, data });
                 } else if value.get("QMP").is_none() && give.send(value).await.is_err() {
@@ -76,7 +82,9 @@ impl Qmp {
                 }
             }
         });
-        let qmp = Self { channel: Mutex::new(Channel { write, answers }) };
+        let qmp = Self {
+            channel: Mutex::new(Channel { write, answers }),
+        };
         qmp.run("qmp_capabilities", Value::Null).await?;
         Ok(qmp)
     }
@@ -92,7 +100,11 @@ impl Qmp {
         let mut channel = self.channel.lock().await;
         let mut line = message.to_string();
         line.push('\n');
-        channel.write.write_all(line.as_bytes()).await.map_err(|_| Error::Gone)?;
+        channel
+            .write
+            .write_all(line.as_bytes())
+            .await
+            .map_err(|_| Error::Gone)?;
         Self::answer(&mut channel, command).await
     }
 
@@ -123,7 +135,8 @@ impl Qmp {
     /// Gives QEMU a descriptor, which it then knows as `state`.
     async fn give_state(&self, file: &File) -> Result<()> {
         let mut channel = self.channel.lock().await;
-        let line = json!({ "execute": "getfd", "arguments": { "fdname": "state" } }).to_string() + "\n";
+        let line =
+            json!({ "execute": "getfd", "arguments": { "fdname": "state" } }).to_string() + "\n";
         let socket: &UnixStream = channel.write.as_ref();
         socket
             .async_io(tokio::io::Interest::WRITABLE, || {
@@ -131,7 +144,12 @@ impl Qmp {
                 let mut control = SendAncillaryBuffer::new(&mut space);
                 let fds = [file.as_fd()];
                 control.push(SendAncillaryMessage::ScmRights(&fds));
-                Ok(sendmsg(socket, &[IoSlice::new(line.as_bytes())], &mut control, SendFlags::empty())?)
+                Ok(sendmsg(
+                    socket,
+                    &[IoSlice::new(line.as_bytes())],
+                    &mut control,
+                    SendFlags::empty(),
+                )?)
             })
             .await
             .map_err(|_| Error::Gone)?;
@@ -142,25 +160,39 @@ impl Qmp {
     pub async fn restore(&self, state: &File) -> Result<()> {
         self.ignore_shared_memory().await?;
         self.give_state(state).await?;
-        self.run("migrate-incoming", json!({ "uri": "fd:state" })).await?;
-        self.wait("query-status", |v| v.get("status").and_then(Value::as_str) != Some("inmigrate")).await
+        self.run("migrate-incoming", json!({ "uri": "fd:state" }))
+            .await?;
+        self.wait("query-status", |v| {
+            v.get("status").and_then(Value::as_str) != Some("inmigrate")
+        })
+        .await
     }
 
     /// Saves the device state of a stopped VM to a file.
     pub async fn save(&self, state: &File) -> Result<()> {
         self.ignore_shared_memory().await?;
-        self.run("migrate-set-parameters", json!({ "max-bandwidth": 4_000_000_000_u64 })).await?;
+        self.run(
+            "migrate-set-parameters",
+            json!({ "max-bandwidth": 4_000_000_000_u64 }),
+        )
+        .await?;
         self.give_state(state).await?;
         self.run("migrate", json!({ "uri": "fd:state" })).await?;
         self.wait("query-migrate", |v| {
-            matches!(v.get("status").and_then(Value::as_str), Some("completed" | "failed" | "cancelled"))
+            matches!(
+                v.get("status").and_then(Value::as_str),
+                Some("completed" | "failed" | "cancelled")
+            )
         })
         .await?;
         let end = self.run("query-migrate", Value::Null).await?;
         if end.get("status").and_then(Value::as_str) == Some("completed") {
             Ok(())
         } else {
-            Err(Error::Refused { command: "migrate".to_owned(), text: end.to_string() })
+            Err(Error::Refused {
+                command: "migrate".to_owned(),
+                text: end.to_string(),
+            })
         }
     }
 
@@ -174,6 +206,8 @@ impl Qmp {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(ANSWER * 4, ask).await.map_err(|_| Error::Silent(command.to_owned()))?
+        timeout(ANSWER * 4, ask)
+            .await
+            .map_err(|_| Error::Silent(command.to_owned()))?
     }
 }

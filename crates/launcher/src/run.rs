@@ -30,7 +30,9 @@ use tokio::{
 use crate::{
     cgroup, egress, net,
     node::Node,
-    protocol::{Answer, Ask, Channel, LauncherPhase, MAX_LINE, Question, SOCKET, Status, Told, VERSION},
+    protocol::{
+        Answer, Ask, Channel, LauncherPhase, MAX_LINE, Question, SOCKET, Status, Told, VERSION,
+    },
     qemu,
     snapshot::checksum,
     spec::{LaunchSpec, Start},
@@ -83,13 +85,16 @@ struct Launcher {
 pub fn main(dir: &Path) -> io::Result<()> {
     let spec = LaunchSpec::load(dir)?;
     let host = File::open("/proc/self/ns/net")?;
-    #[expect(unsafe_code, reason = "unshare of the network namespace, before any thread was started")]
+    #[expect(
+        unsafe_code,
+        reason = "unshare of the network namespace, before any thread was started"
+    )]
     // SAFETY: this process has one thread, and the descriptor table stays shared with nobody.
-    unsafe {
-        rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET)
-    }
-    .map_err(|e| io::Error::other(format!("cannot make a network namespace: {e}")))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+        .map_err(|e| io::Error::other(format!("cannot make a network namespace: {e}")))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(Launcher::new(dir, spec).live(host))
 }
 
@@ -175,15 +180,27 @@ impl Launcher {
         let stage = progress.stage("network", "Laying the cables of its private network");
         cgroup::create(&spec.id, &spec.limits).at("network")?;
         cgroup::add(&spec.id, std::process::id()).at("network")?;
-        let taps = net::build(spec.nodes.len(), spec.limits.bandwidth_mbit, !spec.egress.is_empty()).at("network")?;
+        let taps = net::build(
+            spec.nodes.len(),
+            spec.limits.bandwidth_mbit,
+            !spec.egress.is_empty(),
+        )
+        .at("network")?;
         if !spec.egress.is_empty() {
-            egress::start(&spec.egress, host.as_fd().try_clone_to_owned().at("network")?).at("network")?;
+            egress::start(
+                &spec.egress,
+                host.as_fd().try_clone_to_owned().at("network")?,
+            )
+            .at("network")?;
         }
         stage.done();
 
         let clone = matches!(spec.start, Start::Clone { .. });
         let stage = if clone {
-            progress.stage("clone", "Putting fresh disks and private memory over the template's")
+            progress.stage(
+                "clone",
+                "Putting fresh disks and private memory over the template's",
+            )
         } else {
             progress.stage("power-on", "Powering on")
         };
@@ -192,7 +209,10 @@ impl Launcher {
             self.make_disk(name).at("clone")?;
             let started = qemu::start(spec, &self.dir, name.as_str(), index, tap).at("clone")?;
             let node = Node::adopt(name.clone(), index, started, Arc::clone(&self.died)).await;
-            nodes.push(node.map_err(|e| Failure { stage: "clone", reason: format!("{e}; {}", self.qemu_log(name)) })?);
+            nodes.push(node.map_err(|e| Failure {
+                stage: "clone",
+                reason: format!("{e}; {}", self.qemu_log(name)),
+            })?);
         }
         stage.done();
 
@@ -212,13 +232,22 @@ impl Launcher {
         let nodes = self.nodes.get_or_init(|| async { nodes }).await;
 
         let (name, text, wait) = if clone {
-            ("refresh", "Giving it randomness, a clock and an identity of its own", LINK_AFTER_CLONE)
+            (
+                "refresh",
+                "Giving it randomness, a clock and an identity of its own",
+                LINK_AFTER_CLONE,
+            )
         } else {
             ("boot", "Booting until its helper answers", LINK_AFTER_BOOT)
         };
         let stage = progress.stage(name, text);
         let refreshed = nodes.iter().map(|node| self.refresh(node, clone, wait));
-        futures::future::try_join_all(refreshed).await.map_err(|reason| Failure { stage: name, reason })?;
+        futures::future::try_join_all(refreshed)
+            .await
+            .map_err(|reason| Failure {
+                stage: name,
+                reason,
+            })?;
         stage.done();
         Ok(())
     }
@@ -227,9 +256,14 @@ impl Launcher {
     fn make_disk(&self, node: &NodeName) -> io::Result<()> {
         let name = format!("{node}.qcow2");
         match &self.spec.start {
-            Start::Clone { snapshot } => std::fs::copy(snapshot.join("overlay.qcow2"), self.dir.join(&name)).and_then(|_| {
-                std::fs::set_permissions(self.dir.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o600))
-            }),
+            Start::Clone { snapshot } => {
+                std::fs::copy(snapshot.join("overlay.qcow2"), self.dir.join(&name)).and_then(|_| {
+                    std::fs::set_permissions(
+                        self.dir.join(name),
+                        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+                    )
+                })
+            }
             Start::Boot { freeze_to, .. } => {
                 let folder = freeze_to.as_deref().unwrap_or(&self.dir);
                 qemu::make_overlay(&folder.join(name), self.spec.machine.disk_mib)
@@ -238,27 +272,45 @@ impl Launcher {
     }
 
     fn qemu_log(&self, node: &NodeName) -> String {
-        let text = std::fs::read_to_string(self.dir.join(format!("{node}.qemu.log"))).unwrap_or_default();
+        let text =
+            std::fs::read_to_string(self.dir.join(format!("{node}.qemu.log"))).unwrap_or_default();
         let lines: Vec<&str> = text.lines().rev().take(5).collect();
         if lines.is_empty() {
             return "QEMU said nothing".to_owned();
         }
-        format!("QEMU said: {}", lines.into_iter().rev().collect::<Vec<_>>().join(" | "))
+        format!(
+            "QEMU said: {}",
+            lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
+        )
     }
 
     async fn refresh(&self, node: &Node, clone: bool, wait: Duration) -> Result<(), String> {
         let silent = || {
             let console = String::from_utf8_lossy(&node.console.recent()).into_owned();
-            let tail: Vec<&str> = console.lines().rev().filter(|l| !l.trim().is_empty()).take(3).collect();
-            format!("the helper of {} did not answer; its console shows: {}", node.name, tail.join(" | "))
+            let tail: Vec<&str> = console
+                .lines()
+                .rev()
+                .filter(|l| !l.trim().is_empty())
+                .take(3)
+                .collect();
+            format!(
+                "the helper of {} did not answer; its console shows: {}",
+                node.name,
+                tail.join(" | ")
+            )
         };
         let link = node.link(wait).await.ok_or_else(silent)?;
         let open = || async { link.open().await.map_err(|e| e.to_string()) };
         if !clone {
-            return guest::ping(open().await?).await.map(drop).map_err(|e| e.to_string());
+            return guest::ping(open().await?)
+                .await
+                .map(drop)
+                .map_err(|e| e.to_string());
         }
         let order = self.refresh_order(&node.name);
-        guest::refresh(open().await?, order).await.map_err(|e| format!("{}: {e}", node.name))
+        guest::refresh(open().await?, order)
+            .await
+            .map_err(|e| format!("{}: {e}", node.name))
     }
 
     fn refresh_order(&self, node: &NodeName) -> Refresh {
@@ -299,7 +351,10 @@ impl Launcher {
             Err(e) => return refuse(&mut stream, format!("not a question: {e}")).await,
         };
         if question.version != VERSION {
-            let reason = format!("this launcher speaks version {VERSION}, the question version {}", question.version);
+            let reason = format!(
+                "this launcher speaks version {VERSION}, the question version {}",
+                question.version
+            );
             return refuse(&mut stream, reason).await;
         }
         match question.ask {
@@ -343,7 +398,11 @@ impl Launcher {
         let mut told = self.told.subscribe();
         let mut sent = 0;
         loop {
-            let news: Vec<Told> = told.borrow_and_update().get(sent..).unwrap_or_default().to_vec();
+            let news: Vec<Told> = told
+                .borrow_and_update()
+                .get(sent..)
+                .unwrap_or_default()
+                .to_vec();
             sent += news.len();
             for item in news {
                 let mut line = serde_json::to_vec(&item)?;
@@ -401,7 +460,12 @@ impl Launcher {
     /// Freezes all nodes at one instant: closes the ports, stops all, then saves each.
     async fn freeze(&self) -> Result<(), String> {
         let _turn = self.turn.lock().await;
-        let Start::Boot { freeze_to: Some(folder), kernel, initrd } = &self.spec.start else {
+        let Start::Boot {
+            freeze_to: Some(folder),
+            kernel,
+            initrd,
+        } = &self.spec.start
+        else {
             return Err("only a machine that was booted for it can be frozen".to_owned());
         };
         if self.phase() != LauncherPhase::Running {
@@ -416,7 +480,10 @@ impl Launcher {
             node.pause().await.map_err(|e| e.to_string())?;
         }
         for node in self.nodes() {
-            node.qmp.save(&node.state).await.map_err(|e| format!("{}: {e}", node.name))?;
+            node.qmp
+                .save(&node.state)
+                .await
+                .map_err(|e| format!("{}: {e}", node.name))?;
         }
         for node in self.nodes() {
             let _ = node.qmp.run("quit", serde_json::Value::Null).await;
@@ -458,10 +525,20 @@ impl Launcher {
                 match tokio::time::timeout(Duration::from_secs(10), connect).await {
                     Ok(Ok(mut tcp)) => {
                         answer(&mut stream, &Answer::Done).await?;
-                        tokio::io::copy_bidirectional(&mut stream, &mut tcp).await.map(drop)
+                        tokio::io::copy_bidirectional(&mut stream, &mut tcp)
+                            .await
+                            .map(drop)
                     }
-                    Ok(Err(e)) => refuse(&mut stream, format!("port {port} of {}: {e}", node.name)).await,
-                    Err(_) => refuse(&mut stream, format!("port {port} of {}: no answer", node.name)).await,
+                    Ok(Err(e)) => {
+                        refuse(&mut stream, format!("port {port} of {}: {e}", node.name)).await
+                    }
+                    Err(_) => {
+                        refuse(
+                            &mut stream,
+                            format!("port {port} of {}: no answer", node.name),
+                        )
+                        .await
+                    }
                 }
             }
             Channel::Guest => {
@@ -473,10 +550,15 @@ impl Launcher {
                 match opened {
                     Some(mut substream) => {
                         answer(&mut stream, &Answer::Done).await?;
-                        tokio::io::copy_bidirectional(&mut stream, &mut substream).await.map(drop)
+                        tokio::io::copy_bidirectional(&mut stream, &mut substream)
+                            .await
+                            .map(drop)
                     }
                     None => {
-                        let reason = format!("the guest link of {} is lost; its serial console still works", node.name);
+                        let reason = format!(
+                            "the guest link of {} is lost; its serial console still works",
+                            node.name
+                        );
                         refuse(&mut stream, reason).await
                     }
                 }

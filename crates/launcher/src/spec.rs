@@ -100,11 +100,9 @@ impl LaunchSpec {
     /// that environments hold nothing of each other's, outside the ranges that systems give to people.
     #[must_use]
     pub fn uid(&self) -> u32 {
-        let hash = self
-            .id
-            .as_str()
-            .bytes()
-            .fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        let hash = self.id.as_str().bytes().fold(0x811c_9dc5_u32, |h, b| {
+            (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
+        });
         0x7000_0000 | (hash & 0x00ff_ffff)
     }
 }

@@ -338,7 +338,10 @@ async fn link_recovers(provider: &Local, id: &EnvironmentId) {
             Err(e) => break e.to_string(),
             Ok(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }
-        assert!(began.elapsed() < Duration::from_secs(60), "the link outlived its helper");
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "the link outlived its helper"
+        );
     };
     assert!(refused.contains("console"), "{refused}");
     let mut console = provider.open(id, &node, Target::Console).await.unwrap();

@@ -203,7 +203,11 @@ fn the_hash_covers_names_modes_and_contents() {
 fn the_labs_that_come_with_faultline_are_clean() {
     let labs = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../labs"));
     let catalogue = Catalogue::load(labs);
-    let broken: String = catalogue.broken().iter().map(crate::Broken::render).collect();
+    let broken: String = catalogue
+        .broken()
+        .iter()
+        .map(crate::Broken::render)
+        .collect();
     assert_eq!(broken, "");
     assert!(catalogue.labs().len() >= 5);
     for lab in catalogue.labs() {
