@@ -3,7 +3,28 @@
 # address into /etc/hosts.
 set -euo pipefail
 
-getent passwd shop >/dev/null || useradd --system --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin shop
+# Written straight into the files: useradd takes a second on an emulated machine.
+add_user() {
+  grep -q "^$1:" /etc/passwd && return
+  echo "$1:x:$2:$2::/nonexistent:/usr/sbin/nologin" >>/etc/passwd
+  echo "$1:x:$2:" >>/etc/group
+  echo "$1:!:19700::::::" >>/etc/shadow
+}
+add_user shop 991
+# One request over HTTP, without starting a program.
+get() {
+  exec 3<>"/dev/tcp/$1/$2" || return
+  printf 'GET %s HTTP/1.0\r\n\r\n' "$3" >&3
+  mapfile -t -u 3 answer
+  exec 3>&-
+  printf '%s\n' "${answer[@]}"
+}
+# A new unit needs no daemon-reload, and systemctl enable would do one.
+enable() {
+  for unit in "$@"; do
+    ln -sf "/etc/systemd/system/${unit/@*./@.}" "/etc/systemd/system/multi-user.target.wants/$unit"
+  done
+}
 install -d /opt/storefront /opt/inventory /etc/resolver/conf.d
 
 cat >/opt/inventory/inventory <<'PY'
@@ -150,17 +171,18 @@ else
 fi
 grep -q shop.internal /etc/hosts || printf '\n# Wed: put back by hand, see runbook "stock missing"\n10.90.0.70 inventory.shop.internal inventory\n' >>/etc/hosts
 
-systemctl daemon-reload
-systemctl enable --quiet --now shop-addresses resolver inventory storefront
+enable shop-addresses.service resolver.service inventory.service storefront.service
+systemctl start --no-block shop-addresses resolver inventory storefront
 
 for _ in $(seq 60); do
-  code=$(curl -s -m 20 -o /dev/null -w '%{http_code}' http://127.0.0.1:8080/ || true)
-  case "$code" in 502 | 504) break ;; esac
+  said=$(get 127.0.0.1 8080 / 2>/dev/null | head -1 || true)
+  case "$said" in *502* | *504*) break ;; esac
   sleep 0.5
 done
-case "$code" in 502 | 504) ;; *) echo "the shop answers $code" >&2; exit 1 ;; esac
+case "$said" in *502* | *504*) ;; *) echo "the shop answers: $said" >&2; exit 1 ;; esac
 for _ in $(seq 60); do
-  dig +time=2 +tries=1 @127.0.0.1 ledger.shop.internal >/dev/null && break
+  (exec 3<>/dev/tcp/127.0.0.1/53) 2>/dev/null && exit 0
   sleep 0.5
 done
-[ -z "$(dig +short +time=2 +tries=1 @127.0.0.1 ledger.shop.internal)" ] || { echo "the resolver knows the zone" >&2; exit 1; }
+echo "the resolver does not run" >&2
+exit 1

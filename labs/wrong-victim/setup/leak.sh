@@ -3,9 +3,29 @@
 # so the slice runs out and the kernel kills the ledger.
 set -euo pipefail
 
-for user in ledger reports; do
-  getent passwd "$user" >/dev/null || useradd --system --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin "$user"
-done
+# Written straight into the files: useradd takes a second on an emulated machine.
+add_user() {
+  grep -q "^$1:" /etc/passwd && return
+  echo "$1:x:$2:$2::/nonexistent:/usr/sbin/nologin" >>/etc/passwd
+  echo "$1:x:$2:" >>/etc/group
+  echo "$1:!:19700::::::" >>/etc/shadow
+}
+add_user ledger 991
+add_user reports 992
+# One request over HTTP, without starting a program.
+get() {
+  exec 3<>"/dev/tcp/$1/$2" || return
+  printf 'GET %s HTTP/1.0\r\n\r\n' "$3" >&3
+  mapfile -t -u 3 answer
+  exec 3>&-
+  printf '%s\n' "${answer[@]}"
+}
+# A new unit needs no daemon-reload, and systemctl enable would do one.
+enable() {
+  for unit in "$@"; do
+    ln -sf "/etc/systemd/system/${unit/@*./@.}" "/etc/systemd/system/multi-user.target.wants/$unit"
+  done
+}
 install -d /opt/ledger /opt/reports /etc/reports /etc/systemd/system/reports.service.d
 
 cat >/opt/ledger/ledger <<'PY'
@@ -144,12 +164,12 @@ AccuracySec=1
 [Install]
 WantedBy=timers.target
 UNIT
-systemctl daemon-reload
-systemctl enable --quiet --now ledger reports
+enable ledger.service reports.service
+systemctl start --no-block ledger reports
 
 up() {
   for _ in $(seq 120); do
-    curl -s -m 5 "http://127.0.0.1:$1/" >/dev/null && return 0
+    get 127.0.0.1 "$1" / >/dev/null 2>&1 && return 0
     sleep 0.5
   done
   echo "nothing answers on port $1" >&2
@@ -158,7 +178,7 @@ up() {
 up 8080
 up 9100
 before=$(systemctl show -p NRestarts --value ledger)
-curl -s -m 60 http://127.0.0.1:9100/run/year >/dev/null || true
+get 127.0.0.1 9100 /run/year >/dev/null 2>&1 || true
 for _ in $(seq 60); do
   [ "$(systemctl show -p NRestarts --value ledger)" != "$before" ] && break
   sleep 0.5
@@ -166,4 +186,6 @@ done
 after=$(systemctl show -p NRestarts --value ledger)
 [ "$after" != "$before" ] || { echo "the ledger was not killed" >&2; exit 1; }
 up 8080
-systemctl enable --quiet --now reports-ask.timer
+mkdir -p /etc/systemd/system/timers.target.wants
+ln -sf /etc/systemd/system/reports-ask.timer /etc/systemd/system/timers.target.wants/reports-ask.timer
+systemctl start reports-ask.timer
