@@ -1,1 +1,41 @@
-//! Intent, observation and progress in SQL; the only place with SQL in it.
+//! Intent, observation and progress in SQL; the only crate with SQL in it.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), faultline_store::Error> {
+//! let store = faultline_store::Store::open("/var/lib/faultline/faultline.db".as_ref()).await?;
+//! let unfinished = store.unfinished_environments().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`people`] | who there is |
+//! | [`credentials`] | sessions, one-time sign-in tokens, API tokens: only their hashes |
+//! | [`ssh_keys`] | public keys |
+//! | [`environments`] | intent and observation of environments, their stages |
+//! | [`attempts`] | tries at labs, hints opened, check runs |
+//! | [`audit`] | who did what |
+//! | [`backup`] | a consistent copy while running, and the way back |
+//!
+//! Writers go through one connection and begin with `BEGIN IMMEDIATE`, so none ever waits for another inside a
+//! transaction; readers have connections of their own. A row change and the work it implies are one transaction:
+//! an environment is inserted together with its attempt, its audit line, and the count that admitted it.
+
+pub mod attempts;
+pub mod audit;
+pub mod backup;
+pub mod credentials;
+mod db;
+pub mod environments;
+mod error;
+pub mod people;
+pub mod secret;
+pub mod ssh_keys;
+pub mod stages;
+
+pub use db::Store;
+pub use error::{Error, Result};
+pub use secret::Secret;
+
+#[cfg(test)]
+mod tests;

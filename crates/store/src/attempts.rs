@@ -1,0 +1,362 @@
+//! Tries at labs: hints opened, checks run, how they ended. They outlive their environments.
+
+use faultline_domain::{AttemptId, EnvironmentId, LabSlug, PersonId};
+use jiff::Timestamp;
+use sqlx::FromRow;
+
+use crate::{
+    Result, Store,
+    db::{count, micros, parse, time},
+};
+
+/// One person's try at one lab.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its id.
+    pub id: AttemptId,
+    /// Whose.
+    pub person: PersonId,
+    /// At which lab.
+    pub lab: LabSlug,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it was solved or given up.
+    pub finished_at: Option<Timestamp>,
+    /// True when the solution was shown before it was solved.
+    pub gave_up: bool,
+    /// What it was worth, once solved.
+    pub points: Option<u32>,
+    /// Hints opened: number and cost.
+    pub hints: Vec<(u32, u32)>,
+    /// How often it was checked.
+    pub checks: u32,
+}
+
+impl Attempt {
+    /// True when all checks held and the solution was not shown before.
+    #[must_use]
+    pub const fn is_solved(&self) -> bool {
+        self.finished_at.is_some() && !self.gave_up
+    }
+
+    /// True when the solution may be read.
+    #[must_use]
+    pub const fn shows_solution(&self) -> bool {
+        self.finished_at.is_some()
+    }
+}
+
+/// One run of a lab's checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckRun {
+    /// Its id.
+    pub id: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Whether everything held.
+    pub passed: Option<bool>,
+    /// Why it could not be run to its end.
+    pub failure: Option<String>,
+    /// What was found so far.
+    pub results: Vec<CheckResult>,
+}
+
+/// What one check found.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct CheckResult {
+    /// The check's name.
+    pub name: String,
+    /// What must hold.
+    pub title: String,
+    /// Whether it does.
+    pub passed: bool,
+    /// What was seen.
+    pub message: String,
+    /// The hint to point to.
+    pub hint: Option<i64>,
+    /// How long it took.
+    pub millis: i64,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    person_id: String,
+    lab: String,
+    started_at: i64,
+    finished_at: Option<i64>,
+    gave_up: bool,
+    points: Option<i64>,
+    checks: i64,
+}
+
+#[derive(FromRow)]
+struct RunRow {
+    id: String,
+    started_at: i64,
+    finished_at: Option<i64>,
+    passed: Option<bool>,
+    failure: Option<String>,
+}
+
+const SELECT: &str = "SELECT a.id, a.person_id, a.lab, a.started_at, a.finished_at, a.gave_up, \
+     a.points, (SELECT count(*) FROM check_runs r WHERE r.attempt_id = a.id) AS checks \
+     FROM attempts a WHERE ";
+
+fn select(condition: &'static str) -> sqlx::AssertSqlSafe<String> {
+    sqlx::AssertSqlSafe(format!("{SELECT}{condition}"))
+}
+
+impl Store {
+    async fn with_hints(&self, row: Row) -> Result<Attempt> {
+        let hints: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT number, cost FROM hint_reveals WHERE attempt_id = $1 ORDER BY number",
+        )
+        .bind(&row.id)
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(Attempt {
+            id: parse("attempt id", &row.id)?,
+            person: parse("person id", &row.person_id)?,
+            lab: parse("lab", &row.lab)?,
+            started_at: time("attempt time", row.started_at)?,
+            finished_at: row
+                .finished_at
+                .map(|at| time("attempt time", at))
+                .transpose()?,
+            gave_up: row.gave_up,
+            points: row.points.map(|p| count("points", p)).transpose()?,
+            hints: hints
+                .into_iter()
+                .map(|(number, cost)| Ok((count("hint", number)?, count("hint", cost)?)))
+                .collect::<Result<_>>()?,
+            checks: count("checks", row.checks)?,
+        })
+    }
+
+    /// One attempt.
+    pub async fn attempt(&self, id: &AttemptId) -> Result<Option<Attempt>> {
+        let row = sqlx::query_as::<_, Row>(select("a.id = $1"))
+            .bind(id.as_str())
+            .fetch_optional(&self.readers)
+            .await?;
+        match row {
+            Some(row) => self.with_hints(row).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A person's attempts, the newest first.
+    pub async fn attempts_of(&self, person: &PersonId) -> Result<Vec<Attempt>> {
+        let sql = select("a.person_id = $1 ORDER BY a.started_at DESC LIMIT 500");
+        let rows: Vec<Row> = sqlx::query_as(sql)
+            .bind(person.as_str())
+            .fetch_all(&self.readers)
+            .await?;
+        let mut all = Vec::with_capacity(rows.len());
+        for row in rows {
+            all.push(self.with_hints(row).await?);
+        }
+        Ok(all)
+    }
+
+    /// A person's attempts at one lab, the newest first.
+    pub async fn attempts_at(&self, person: &PersonId, lab: &LabSlug) -> Result<Vec<Attempt>> {
+        let sql = select("a.person_id = $1 AND a.lab = $2 ORDER BY a.started_at DESC LIMIT 50");
+        let rows: Vec<Row> = sqlx::query_as(sql)
+            .bind(person.as_str())
+            .bind(lab.as_str())
+            .fetch_all(&self.readers)
+            .await?;
+        let mut all = Vec::with_capacity(rows.len());
+        for row in rows {
+            all.push(self.with_hints(row).await?);
+        }
+        Ok(all)
+    }
+
+    /// The labs that a person has solved without having seen the solution first.
+    pub async fn solved_by(&self, person: &PersonId) -> Result<Vec<LabSlug>> {
+        let labs: Vec<String> = sqlx::query_scalar(
+            "SELECT DISTINCT lab FROM attempts \
+             WHERE person_id = $1 AND finished_at IS NOT NULL AND gave_up = $2",
+        )
+        .bind(person.as_str())
+        .bind(false)
+        .fetch_all(&self.readers)
+        .await?;
+        labs.iter().map(|lab| parse("lab", lab)).collect()
+    }
+
+    /// Opens a hint. Opening it twice costs once, and a finished attempt pays nothing.
+    pub async fn reveal_hint(
+        &self,
+        attempt: &AttemptId,
+        number: u32,
+        cost: u32,
+        now: Timestamp,
+    ) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO hint_reveals (attempt_id, number, cost, at) \
+             SELECT $1, $2, CASE WHEN a.finished_at IS NULL THEN $3 ELSE 0 END, $4 \
+             FROM attempts a WHERE a.id = $1 \
+             ON CONFLICT (attempt_id, number) DO NOTHING",
+        )
+        .bind(attempt.as_str())
+        .bind(i64::from(number))
+        .bind(i64::from(cost))
+        .bind(micros(now))
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// Ends an attempt with the solution shown. False when it had ended.
+    pub async fn give_up(&self, attempt: &Attempt, now: Timestamp) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query(
+            "UPDATE attempts SET finished_at = $1, gave_up = $2, points = 0 \
+             WHERE id = $3 AND finished_at IS NULL",
+        )
+        .bind(micros(now))
+        .bind(true)
+        .bind(attempt.id.as_str())
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let who = Some(attempt.person.as_str());
+        let (id, lab) = (attempt.id.as_str(), attempt.lab.as_str());
+        crate::audit::insert(&mut tx, now, who, "give-up", id, lab).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Begins a run of checks.
+    pub async fn begin_checks(
+        &self,
+        id: &str,
+        attempt: &AttemptId,
+        environment: &EnvironmentId,
+        now: Timestamp,
+    ) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO check_runs (id, attempt_id, environment_id, started_at) \
+             VALUES ($1, $2, $3, $4)",
+        )
+        .bind(id)
+        .bind(attempt.as_str())
+        .bind(environment.as_str())
+        .bind(micros(now))
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// Writes what one check of a run found.
+    pub async fn record_check(&self, run: &str, result: &CheckResult) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO check_results \
+             (run_id, position, name, title, passed, message, hint, millis) \
+             SELECT $1, coalesce(max(position), 0) + 1, $2, $3, $4, $5, $6, $7 \
+             FROM check_results WHERE run_id = $1",
+        )
+        .bind(run)
+        .bind(&result.name)
+        .bind(&result.title)
+        .bind(result.passed)
+        .bind(&result.message)
+        .bind(result.hint)
+        .bind(result.millis)
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// Ends a run of checks. When everything held, its attempt is solved with these points, in the same
+    /// transaction; an attempt that ended before stays as it ended.
+    pub async fn finish_checks(
+        &self,
+        run: &str,
+        attempt: &Attempt,
+        outcome: Result<bool, &str>,
+        points: u32,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "UPDATE check_runs SET finished_at = $1, passed = $2, failure = $3 WHERE id = $4",
+        )
+        .bind(micros(now))
+        .bind(outcome.unwrap_or(false))
+        .bind(outcome.err())
+        .bind(run)
+        .execute(&mut *tx)
+        .await?;
+        if outcome == Ok(true) {
+            let done = sqlx::query(
+                "UPDATE attempts SET finished_at = $1, points = $2 \
+                 WHERE id = $3 AND finished_at IS NULL",
+            )
+            .bind(micros(now))
+            .bind(i64::from(points))
+            .bind(attempt.id.as_str())
+            .execute(&mut *tx)
+            .await?;
+            if done.rows_affected() > 0 {
+                let who = Some(attempt.person.as_str());
+                let (id, lab) = (attempt.id.as_str(), attempt.lab.as_str());
+                crate::audit::insert(&mut tx, now, who, "solve", id, lab).await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Ends the runs that a server did not bring to their end before it stopped; says how many.
+    pub async fn abandon_checks(&self, now: Timestamp) -> Result<u64> {
+        let done = sqlx::query(
+            "UPDATE check_runs SET finished_at = $1, passed = $2, failure = $3 \
+             WHERE finished_at IS NULL",
+        )
+        .bind(micros(now))
+        .bind(false)
+        .bind("the server was restarted while it checked; check again")
+        .execute(&self.writer)
+        .await?;
+        Ok(done.rows_affected())
+    }
+
+    /// The latest run of checks in an environment.
+    pub async fn latest_checks(&self, environment: &EnvironmentId) -> Result<Option<CheckRun>> {
+        let row = sqlx::query_as::<_, RunRow>(
+            "SELECT id, started_at, finished_at, passed, failure FROM check_runs \
+             WHERE environment_id = $1 ORDER BY started_at DESC, id DESC LIMIT 1",
+        )
+        .bind(environment.as_str())
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let results = sqlx::query_as::<_, CheckResult>(
+            "SELECT name, title, passed, message, hint, millis FROM check_results \
+             WHERE run_id = $1 ORDER BY position",
+        )
+        .bind(&row.id)
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(Some(CheckRun {
+            id: row.id,
+            started_at: time("check time", row.started_at)?,
+            finished_at: row
+                .finished_at
+                .map(|at| time("check time", at))
+                .transpose()?,
+            passed: row.passed,
+            failure: row.failure,
+            results,
+        }))
+    }
+}

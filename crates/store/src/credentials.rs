@@ -1,0 +1,248 @@
+//! Sessions, one-time sign-in tokens and API tokens. Only hashes are stored.
+
+use faultline_domain::{PersonId, authz::Principal};
+use jiff::Timestamp;
+use sqlx::FromRow;
+
+use crate::{
+    Result, Secret, Store,
+    db::{micros, time},
+    people::PrincipalRow,
+};
+
+/// An API token, without the token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiToken {
+    /// Its id.
+    pub id: String,
+    /// What its owner calls it.
+    pub name: String,
+    /// Since when it exists.
+    pub created_at: Timestamp,
+    /// When it was last used, to the minute.
+    pub last_used: Option<Timestamp>,
+}
+
+#[derive(FromRow)]
+struct ApiTokenRow {
+    id: String,
+    name: String,
+    created_at: i64,
+    last_used: Option<i64>,
+}
+
+impl Store {
+    /// Stores a session.
+    pub async fn add_session(
+        &self,
+        secret: &Secret,
+        person: &PersonId,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO sessions (token_hash, person_id, created_at, expires_at) \
+             VALUES ($1, $2, $3, $4)",
+        )
+        .bind(secret.hash())
+        .bind(person.as_str())
+        .bind(micros(now))
+        .bind(micros(expires_at))
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// Whose session it is.
+    pub async fn session(&self, secret: &Secret, now: Timestamp) -> Result<Option<Principal>> {
+        sqlx::query_as::<_, PrincipalRow>(
+            "SELECT s.person_id, p.role FROM sessions s JOIN people p ON p.id = s.person_id \
+             WHERE s.token_hash = $1 AND s.expires_at > $2",
+        )
+        .bind(secret.hash())
+        .bind(micros(now))
+        .fetch_optional(&self.readers)
+        .await?
+        .map(|row| row.read())
+        .transpose()
+    }
+
+    /// Ends a session.
+    pub async fn remove_session(&self, secret: &Secret) -> Result<()> {
+        sqlx::query("DELETE FROM sessions WHERE token_hash = $1")
+            .bind(secret.hash())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// Stores a one-time sign-in token.
+    pub async fn add_sign_in_token(
+        &self,
+        secret: &Secret,
+        person: &PersonId,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO sign_in_tokens (token_hash, person_id, created_at, expires_at) \
+             VALUES ($1, $2, $3, $4)",
+        )
+        .bind(secret.hash())
+        .bind(person.as_str())
+        .bind(micros(now))
+        .bind(micros(expires_at))
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// Uses up a sign-in token and stores the session that it makes, in one transaction. Nothing when the token
+    /// is unknown, used or too old.
+    pub async fn sign_in(
+        &self,
+        token: &Secret,
+        session: &Secret,
+        now: Timestamp,
+        session_ends: Timestamp,
+    ) -> Result<Option<PersonId>> {
+        let mut tx = self.begin().await?;
+        let person: Option<String> = sqlx::query_scalar(
+            "DELETE FROM sign_in_tokens WHERE token_hash = $1 AND expires_at > $2 \
+             RETURNING person_id",
+        )
+        .bind(token.hash())
+        .bind(micros(now))
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(person) = person else {
+            return Ok(None);
+        };
+        sqlx::query(
+            "INSERT INTO sessions (token_hash, person_id, created_at, expires_at) \
+             VALUES ($1, $2, $3, $4)",
+        )
+        .bind(session.hash())
+        .bind(&person)
+        .bind(micros(now))
+        .bind(micros(session_ends))
+        .execute(&mut *tx)
+        .await?;
+        crate::audit::insert(&mut tx, now, Some(&person), "sign-in", &person, "").await?;
+        tx.commit().await?;
+        crate::db::parse("person id", &person).map(Some)
+    }
+
+    /// Stores an API token.
+    pub async fn add_api_token(
+        &self,
+        secret: &Secret,
+        id: &str,
+        person: &PersonId,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO api_tokens (id, token_hash, person_id, name, created_at) \
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(id)
+        .bind(secret.hash())
+        .bind(person.as_str())
+        .bind(name)
+        .bind(micros(now))
+        .execute(&mut *tx)
+        .await?;
+        crate::audit::insert(&mut tx, now, Some(person.as_str()), "token-add", id, name).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Whose API token it is. Notes its use, to the minute.
+    pub async fn api_token(&self, secret: &Secret, now: Timestamp) -> Result<Option<Principal>> {
+        let hash = secret.hash();
+        let row = sqlx::query_as::<_, PrincipalRow>(
+            "SELECT t.person_id, p.role FROM api_tokens t JOIN people p ON p.id = t.person_id \
+             WHERE t.token_hash = $1",
+        )
+        .bind(&hash)
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let due: Option<String> = sqlx::query_scalar(
+            "SELECT id FROM api_tokens WHERE token_hash = $1 \
+             AND (last_used IS NULL OR last_used < $2)",
+        )
+        .bind(&hash)
+        .bind(micros(now) - 60_000_000)
+        .fetch_optional(&self.readers)
+        .await?;
+        if let Some(id) = due {
+            sqlx::query("UPDATE api_tokens SET last_used = $1 WHERE id = $2")
+                .bind(micros(now))
+                .bind(id)
+                .execute(&self.writer)
+                .await?;
+        }
+        row.read().map(Some)
+    }
+
+    /// A person's API tokens.
+    pub async fn api_tokens(&self, person: &PersonId) -> Result<Vec<ApiToken>> {
+        sqlx::query_as::<_, ApiTokenRow>(
+            "SELECT id, name, created_at, last_used FROM api_tokens WHERE person_id = $1 \
+             ORDER BY created_at",
+        )
+        .bind(person.as_str())
+        .fetch_all(&self.readers)
+        .await?
+        .into_iter()
+        .map(|row| {
+            Ok(ApiToken {
+                id: row.id,
+                name: row.name,
+                created_at: time("token time", row.created_at)?,
+                last_used: row.last_used.map(|at| time("token time", at)).transpose()?,
+            })
+        })
+        .collect()
+    }
+
+    /// Removes a person's API token; false when there is none of that id.
+    pub async fn remove_api_token(
+        &self,
+        person: &PersonId,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query("DELETE FROM api_tokens WHERE person_id = $1 AND id = $2")
+            .bind(person.as_str())
+            .bind(id)
+            .execute(&mut *tx)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        crate::audit::insert(&mut tx, now, Some(person.as_str()), "token-remove", id, "").await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Removes the sessions and sign-in tokens that are over; says how many.
+    pub async fn remove_old_credentials(&self, now: Timestamp) -> Result<u64> {
+        let mut removed = 0;
+        for sql in [
+            "DELETE FROM sessions WHERE expires_at <= $1",
+            "DELETE FROM sign_in_tokens WHERE expires_at <= $1",
+        ] {
+            removed += sqlx::query(sql)
+                .bind(micros(now))
+                .execute(&self.writer)
+                .await?
+                .rows_affected();
+        }
+        Ok(removed)
+    }
+}

@@ -1,0 +1,150 @@
+//! Opening the database, transactions, and how values travel in and out of columns.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+use sqlx::{
+    Sqlite, Transaction,
+    sqlite::{
+        SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    },
+};
+
+use crate::{Error, Result};
+
+pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// The store. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(crate) writer: SqlitePool,
+    pub(crate) readers: SqlitePool,
+    path: PathBuf,
+    _lock: Arc<File>,
+}
+
+pub(crate) type Tx = Transaction<'static, Sqlite>;
+
+fn file_error(path: &Path, verb: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::File { path, verb, source }
+}
+
+/// Takes the lock that says "this database is served"; held as long as the file lives.
+pub(crate) fn lock(db: &Path) -> Result<File> {
+    let path = db.with_extension("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(file_error(&path, "open"))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::InUse(db.to_owned())),
+        Err(e) => Err(file_error(&path, "lock")(e.into())),
+    }
+}
+
+impl Store {
+    /// Opens the database at `path`, making it and its folder when they don't exist, and brings its schema up to
+    /// date. Refused while another process has it open.
+    pub async fn open(path: &Path) -> Result<Self> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(file_error(folder, "make the folder"))?;
+        }
+        let lock = lock(path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(Duration::from_secs(20))
+            .connect_with(options.clone())
+            .await?;
+        restrict(path)?;
+        MIGRATIONS.run(&writer).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(6)
+            .acquire_timeout(Duration::from_secs(20))
+            .connect_with(options.pragma("query_only", "on"))
+            .await?;
+        Ok(Self {
+            writer,
+            readers,
+            path: path.to_owned(),
+            _lock: Arc::new(lock),
+        })
+    }
+
+    /// The database's file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Answers when the database does.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("SELECT 1").execute(&self.readers).await?;
+        Ok(())
+    }
+
+    /// Closes all connections, so that the last words are in the file.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Tx> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+/// Only its owner may read the database: it holds hashes, names and keys.
+fn restrict(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(file_error(path, "restrict"))
+}
+
+pub(crate) fn micros(at: Timestamp) -> i64 {
+    at.as_microsecond()
+}
+
+pub(crate) fn time(what: &'static str, micros: i64) -> Result<Timestamp> {
+    Timestamp::from_microsecond(micros).map_err(|_| corrupt(what, micros))
+}
+
+pub(crate) fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| corrupt("value", e))
+}
+
+pub(crate) fn from_json<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|_| corrupt(what, text))
+}
+
+pub(crate) fn parse<T: FromStr>(what: &'static str, text: &str) -> Result<T> {
+    text.parse().map_err(|_| corrupt(what, text))
+}
+
+pub(crate) fn count(what: &'static str, number: i64) -> Result<u32> {
+    u32::try_from(number).map_err(|_| corrupt(what, number))
+}
+
+pub(crate) fn corrupt(what: &'static str, value: impl std::fmt::Display) -> Error {
+    Error::Corrupt {
+        what,
+        value: value.to_string(),
+    }
+}

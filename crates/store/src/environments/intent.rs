@@ -1,0 +1,287 @@
+//! What requests change: that an environment should exist, for how long, and that it should not.
+
+use faultline_domain::{
+    AttemptId, EnvironmentId, LabSlug, PersonId,
+    environment::{EndReason, Intent, Lifetime, State},
+    limits::Denial,
+};
+use jiff::Timestamp;
+
+use super::{Environment, EnvironmentSpec, Row, read_all};
+use crate::{
+    Result, Store,
+    db::{Tx, count, micros, to_json},
+};
+
+/// How many environments there are, as admission wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// That hold something, or will.
+    pub environments: u32,
+    /// Of these, the person's.
+    pub of_person: u32,
+}
+
+/// Decides about one more, inside the transaction that counted.
+pub type Admit<'a> = &'a (dyn Fn(Counts) -> Result<(), Denial> + Send + Sync);
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// There is no room.
+    #[error(transparent)]
+    Denied(#[from] Denial),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] crate::Error),
+}
+
+impl From<sqlx::Error> for Refused {
+    fn from(e: sqlx::Error) -> Self {
+        Self::Store(e.into())
+    }
+}
+
+async fn counts(tx: &mut Tx, person: &PersonId, without: Option<&str>) -> Result<Counts> {
+    let sql = "SELECT count(*), coalesce(sum(CASE WHEN person_id = $1 THEN 1 ELSE 0 END), 0) \
+               FROM environments WHERE is_final = $2 AND id <> $3";
+    let (all, mine): (i64, i64) = sqlx::query_as(sql)
+        .bind(person.as_str())
+        .bind(false)
+        .bind(without.unwrap_or_default())
+        .fetch_one(&mut **tx)
+        .await?;
+    Ok(Counts {
+        environments: count("count", all)?,
+        of_person: count("count", mine)?,
+    })
+}
+
+async fn insert(tx: &mut Tx, e: &Environment) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO environments (id, attempt_id, person_id, lab, spec, created_at, intent, \
+         expires_at, hard_end, last_used, idle_seconds, state, phase, is_final, generation, \
+         updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, $6)",
+    )
+    .bind(e.id.as_str())
+    .bind(e.attempt.as_str())
+    .bind(e.person.as_str())
+    .bind(e.lab.as_str())
+    .bind(to_json(&e.spec)?)
+    .bind(micros(e.created_at))
+    .bind(to_json(&e.intent)?)
+    .bind(micros(e.lifetime.expires_at))
+    .bind(micros(e.lifetime.hard_end))
+    .bind(micros(e.lifetime.last_used))
+    .bind(e.lifetime.idle_seconds)
+    .bind(to_json(&e.state)?)
+    .bind(e.state.phase().as_str())
+    .bind(e.state.is_final())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn set_intent(tx: &mut Tx, id: &EnvironmentId, intent: Intent) -> Result<()> {
+    sqlx::query("UPDATE environments SET intent = $1 WHERE id = $2")
+        .bind(to_json(&intent)?)
+        .bind(id.as_str())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+fn fresh(
+    id: EnvironmentId,
+    attempt: AttemptId,
+    (person, lab): (PersonId, LabSlug),
+    spec: EnvironmentSpec,
+    lifetime: Lifetime,
+    now: Timestamp,
+) -> Environment {
+    Environment {
+        id,
+        attempt,
+        person,
+        lab,
+        spec,
+        created_at: now,
+        intent: Intent::Active,
+        lifetime,
+        state: State::requested(now),
+        observed: None,
+        warned: None,
+        generation: 0,
+        updated_at: now,
+    }
+}
+
+impl Store {
+    /// Asks for an environment of a lab, and begins an attempt with it. A person who has one open for this lab gets
+    /// that one: pressing Start twice makes one machine. `attempt` and `id` are used only when one is made.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a column; a struct would only be taken apart again"
+    )]
+    pub async fn start_environment(
+        &self,
+        id: EnvironmentId,
+        attempt: AttemptId,
+        person: &PersonId,
+        lab: &LabSlug,
+        spec: EnvironmentSpec,
+        lifetime: Lifetime,
+        admit: Admit<'_>,
+        now: Timestamp,
+    ) -> Result<Environment, Refused> {
+        let mut tx = self.begin().await?;
+        let sql = "SELECT * FROM environments WHERE person_id = $1 AND lab = $2 \
+                   AND is_final = $3 ORDER BY created_at DESC";
+        let rows: Vec<Row> = sqlx::query_as(sql)
+            .bind(person.as_str())
+            .bind(lab.as_str())
+            .bind(false)
+            .fetch_all(&mut *tx)
+            .await?;
+        if let Some(open) = read_all(rows)?.into_iter().find(Environment::is_open) {
+            return Ok(open);
+        }
+        admit(counts(&mut tx, person, None).await?)?;
+        sqlx::query(
+            "INSERT INTO attempts (id, person_id, lab, started_at, gave_up) \
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(attempt.as_str())
+        .bind(person.as_str())
+        .bind(lab.as_str())
+        .bind(micros(now))
+        .bind(false)
+        .execute(&mut *tx)
+        .await?;
+        let made = fresh(
+            id,
+            attempt,
+            (person.clone(), lab.clone()),
+            spec,
+            lifetime,
+            now,
+        );
+        insert(&mut tx, &made).await?;
+        let who = Some(person.as_str());
+        crate::audit::insert(&mut tx, now, who, "start", made.id.as_str(), lab.as_str()).await?;
+        tx.commit().await?;
+        Ok(made)
+    }
+
+    /// Asks for a fresh environment in the place of `old`, within the same attempt; `old` is to go.
+    pub async fn replace_environment(
+        &self,
+        id: EnvironmentId,
+        old: &Environment,
+        spec: EnvironmentSpec,
+        lifetime: Lifetime,
+        admit: Admit<'_>,
+        now: Timestamp,
+    ) -> Result<Environment, Refused> {
+        let mut tx = self.begin().await?;
+        let sql = "SELECT * FROM environments WHERE attempt_id = $1 AND is_final = $2 \
+                   ORDER BY created_at DESC";
+        let rows: Vec<Row> = sqlx::query_as(sql)
+            .bind(old.attempt.as_str())
+            .bind(false)
+            .fetch_all(&mut *tx)
+            .await?;
+        let newer = read_all(rows)?
+            .into_iter()
+            .find(|e| e.is_open() && e.id != old.id);
+        if let Some(newer) = newer {
+            return Ok(newer);
+        }
+        admit(counts(&mut tx, &old.person, Some(old.id.as_str())).await?)?;
+        set_intent(&mut tx, &old.id, Intent::Gone(EndReason::Reset)).await?;
+        let made = fresh(
+            id,
+            old.attempt.clone(),
+            (old.person.clone(), old.lab.clone()),
+            spec,
+            lifetime,
+            now,
+        );
+        insert(&mut tx, &made).await?;
+        let (who, new) = (Some(old.person.as_str()), made.id.as_str());
+        crate::audit::insert(&mut tx, now, who, "reset", old.id.as_str(), new).await?;
+        tx.commit().await?;
+        Ok(made)
+    }
+
+    /// Asks for an environment's end. False when it is asked for already.
+    pub async fn end_environment(
+        &self,
+        id: &EnvironmentId,
+        reason: EndReason,
+        by: Option<&PersonId>,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query(
+            "UPDATE environments SET intent = $1 \
+             WHERE id = $2 AND is_final = $3 AND intent NOT LIKE '%gone%'",
+        )
+        .bind(to_json(&Intent::Gone(reason))?)
+        .bind(id.as_str())
+        .bind(false)
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let who = by.map(PersonId::as_str);
+        crate::audit::insert(&mut tx, now, who, "end", id.as_str(), &to_json(&reason)?).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Sets how long an environment lives; its warnings begin anew.
+    pub async fn extend_environment(
+        &self,
+        id: &EnvironmentId,
+        lifetime: &Lifetime,
+        by: &PersonId,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "UPDATE environments SET expires_at = $1, last_used = $2, warned = NULL WHERE id = $3",
+        )
+        .bind(micros(lifetime.expires_at))
+        .bind(micros(lifetime.last_used))
+        .bind(id.as_str())
+        .execute(&mut *tx)
+        .await?;
+        let (who, until) = (Some(by.as_str()), lifetime.expires_at.to_string());
+        crate::audit::insert(&mut tx, now, who, "extend", id.as_str(), &until).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Its owner did something in it. Written at most twice a minute, however often it is called.
+    pub async fn touch_environment(&self, id: &EnvironmentId, now: Timestamp) -> Result<()> {
+        let before = micros(now) - 30_000_000;
+        let sql = "SELECT 1 FROM environments WHERE id = $1 AND last_used < $2";
+        let due: Option<i64> = sqlx::query_scalar(sql)
+            .bind(id.as_str())
+            .bind(before)
+            .fetch_optional(&self.readers)
+            .await?;
+        if due.is_some() {
+            sqlx::query("UPDATE environments SET last_used = $1 WHERE id = $2 AND last_used < $3")
+                .bind(micros(now))
+                .bind(id.as_str())
+                .bind(before)
+                .execute(&self.writer)
+                .await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,200 @@
+//! Environments: what was asked of them (intent, written by requests) and what is (observation, written by
+//! reconcilers), in columns of their own.
+
+mod intent;
+mod observation;
+
+use faultline_domain::{
+    AttemptId, EnvironmentId, LabSlug, NodeName, PersonId,
+    environment::{Intent, Lifetime, Observed, State},
+    lab::Egress,
+    limits::Limits,
+};
+pub use intent::{Admit, Counts, Refused};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
+
+use crate::{
+    Result, Store,
+    db::{from_json, micros, parse, time},
+};
+
+/// What an environment is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EnvironmentSpec {
+    /// The image's name.
+    pub image: String,
+    /// Its nodes.
+    pub nodes: Vec<NodeName>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Where its nodes may connect to.
+    pub egress: Vec<Egress>,
+}
+
+/// An environment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Environment {
+    /// Its id.
+    pub id: EnvironmentId,
+    /// The try that it belongs to.
+    pub attempt: AttemptId,
+    /// Its owner.
+    pub person: PersonId,
+    /// The lab.
+    pub lab: LabSlug,
+    /// What it is made of.
+    pub spec: EnvironmentSpec,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// What should be.
+    pub intent: Intent,
+    /// How long.
+    pub lifetime: Lifetime,
+    /// Where in its life it is.
+    pub state: State,
+    /// What the provider saw last.
+    pub observed: Option<Observed>,
+    /// The smallest number of seconds before its end that its owner was warned at.
+    pub warned: Option<i64>,
+    /// Grows with each observation.
+    pub generation: i64,
+    /// When the observation changed last.
+    pub updated_at: Timestamp,
+}
+
+impl Environment {
+    /// True while its owner has it: nobody asked for its end, and it neither ended nor failed.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !matches!(self.intent, Intent::Gone(_))
+            && !self.state.is_final()
+            && !matches!(
+                self.state,
+                State::Failed { .. } | State::Expired { .. } | State::Releasing { .. }
+            )
+    }
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    attempt_id: String,
+    person_id: String,
+    lab: String,
+    spec: String,
+    created_at: i64,
+    intent: String,
+    expires_at: i64,
+    hard_end: i64,
+    last_used: i64,
+    idle_seconds: i64,
+    state: String,
+    observed: Option<String>,
+    warned: Option<i64>,
+    generation: i64,
+    updated_at: i64,
+}
+
+impl Row {
+    fn read(self) -> Result<Environment> {
+        Ok(Environment {
+            id: parse("environment id", &self.id)?,
+            attempt: parse("attempt id", &self.attempt_id)?,
+            person: parse("person id", &self.person_id)?,
+            lab: parse("lab", &self.lab)?,
+            spec: from_json("spec", &self.spec)?,
+            created_at: time("environment time", self.created_at)?,
+            intent: from_json("intent", &self.intent)?,
+            lifetime: Lifetime {
+                expires_at: time("end", self.expires_at)?,
+                hard_end: time("hard end", self.hard_end)?,
+                last_used: time("last use", self.last_used)?,
+                idle_seconds: self.idle_seconds,
+            },
+            state: from_json("state", &self.state)?,
+            observed: self
+                .observed
+                .map(|text| from_json("observation", &text))
+                .transpose()?,
+            warned: self.warned,
+            generation: self.generation,
+            updated_at: time("environment time", self.updated_at)?,
+        })
+    }
+}
+
+fn read_all(rows: Vec<Row>) -> Result<Vec<Environment>> {
+    rows.into_iter().map(Row::read).collect()
+}
+
+impl Store {
+    /// One environment.
+    pub async fn environment(&self, id: &EnvironmentId) -> Result<Option<Environment>> {
+        sqlx::query_as::<_, Row>("SELECT * FROM environments WHERE id = $1")
+            .bind(id.as_str())
+            .fetch_optional(&self.readers)
+            .await?
+            .map(Row::read)
+            .transpose()
+    }
+
+    /// All environments for which there may be something to do, the oldest first.
+    pub async fn unfinished_environments(&self) -> Result<Vec<Environment>> {
+        let sql = "SELECT * FROM environments WHERE is_final = $1 ORDER BY created_at, id";
+        read_all(
+            sqlx::query_as(sql)
+                .bind(false)
+                .fetch_all(&self.readers)
+                .await?,
+        )
+    }
+
+    /// The latest environments of everybody, the newest first.
+    pub async fn latest_environments(&self, limit: u32) -> Result<Vec<Environment>> {
+        let sql = "SELECT * FROM environments ORDER BY created_at DESC, id LIMIT $1";
+        read_all(
+            sqlx::query_as(sql)
+                .bind(i64::from(limit))
+                .fetch_all(&self.readers)
+                .await?,
+        )
+    }
+
+    /// A person's environments that hold something or are being made, the newest first.
+    pub async fn unfinished_of(&self, person: &PersonId) -> Result<Vec<Environment>> {
+        let sql = "SELECT * FROM environments WHERE person_id = $1 AND is_final = $2 \
+                   ORDER BY created_at DESC, id";
+        read_all(
+            sqlx::query_as(sql)
+                .bind(person.as_str())
+                .bind(false)
+                .fetch_all(&self.readers)
+                .await?,
+        )
+    }
+
+    /// The latest environment of an attempt.
+    pub async fn latest_of_attempt(&self, attempt: &AttemptId) -> Result<Option<Environment>> {
+        let sql = "SELECT * FROM environments WHERE attempt_id = $1 \
+                   ORDER BY created_at DESC, id LIMIT 1";
+        sqlx::query_as::<_, Row>(sql)
+            .bind(attempt.as_str())
+            .fetch_optional(&self.readers)
+            .await?
+            .map(Row::read)
+            .transpose()
+    }
+
+    /// How many environments are in each phase, those that ended long ago aside.
+    pub async fn count_by_phase(&self, since: Timestamp) -> Result<Vec<(String, i64)>> {
+        let sql = "SELECT phase, count(*) FROM environments \
+                   WHERE is_final = $1 OR updated_at > $2 GROUP BY phase ORDER BY phase";
+        Ok(sqlx::query_as(sql)
+            .bind(false)
+            .bind(micros(since))
+            .fetch_all(&self.readers)
+            .await?)
+    }
+}

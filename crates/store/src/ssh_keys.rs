@@ -1,0 +1,121 @@
+//! People's public keys, for the SSH gateway and the guests' own sshd.
+
+use faultline_domain::{EnvironmentId, PersonId};
+use jiff::Timestamp;
+use sqlx::FromRow;
+
+use crate::{
+    Result, Store,
+    db::{micros, parse, time},
+};
+
+/// A public key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshKey {
+    /// Its id.
+    pub id: String,
+    /// What its owner calls it.
+    pub name: String,
+    /// Algorithm and key in OpenSSH's form, without the comment.
+    pub public_key: String,
+    /// `SHA256:…`.
+    pub fingerprint: String,
+    /// Since when it is known.
+    pub created_at: Timestamp,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    name: String,
+    public_key: String,
+    fingerprint: String,
+    created_at: i64,
+}
+
+impl Store {
+    /// Adds a person's public key; false when the person has it already.
+    pub async fn add_ssh_key(&self, person: &PersonId, key: &SshKey) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query(
+            "INSERT INTO ssh_keys (id, person_id, name, public_key, fingerprint, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (person_id, public_key) DO NOTHING",
+        )
+        .bind(&key.id)
+        .bind(person.as_str())
+        .bind(&key.name)
+        .bind(&key.public_key)
+        .bind(&key.fingerprint)
+        .bind(micros(key.created_at))
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let (at, who) = (key.created_at, Some(person.as_str()));
+        crate::audit::insert(&mut tx, at, who, "key-add", &key.id, &key.fingerprint).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// A person's public keys.
+    pub async fn ssh_keys(&self, person: &PersonId) -> Result<Vec<SshKey>> {
+        sqlx::query_as::<_, Row>(
+            "SELECT id, name, public_key, fingerprint, created_at FROM ssh_keys \
+             WHERE person_id = $1 ORDER BY created_at",
+        )
+        .bind(person.as_str())
+        .fetch_all(&self.readers)
+        .await?
+        .into_iter()
+        .map(|row| {
+            Ok(SshKey {
+                id: row.id,
+                name: row.name,
+                public_key: row.public_key,
+                fingerprint: row.fingerprint,
+                created_at: time("key time", row.created_at)?,
+            })
+        })
+        .collect()
+    }
+
+    /// Removes a person's public key; false when there is none of that id.
+    pub async fn remove_ssh_key(
+        &self,
+        person: &PersonId,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query("DELETE FROM ssh_keys WHERE person_id = $1 AND id = $2")
+            .bind(person.as_str())
+            .bind(id)
+            .execute(&mut *tx)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        crate::audit::insert(&mut tx, now, Some(person.as_str()), "key-remove", id, "").await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// The owner of an environment, when this public key is one of the owner's. A wrong key and an unknown
+    /// environment give the same answer at the same cost: one query.
+    pub async fn key_holder_of(
+        &self,
+        environment: &EnvironmentId,
+        public_key: &str,
+    ) -> Result<Option<PersonId>> {
+        let person: Option<String> = sqlx::query_scalar(
+            "SELECT e.person_id FROM environments e JOIN ssh_keys k ON k.person_id = e.person_id \
+             WHERE e.id = $1 AND k.public_key = $2",
+        )
+        .bind(environment.as_str())
+        .bind(public_key)
+        .fetch_optional(&self.readers)
+        .await?;
+        person.map(|id| parse("person id", &id)).transpose()
+    }
+}

@@ -1,0 +1,196 @@
+//! The stages of a start, as they happen, and how long they typically take.
+
+use std::collections::HashMap;
+
+use faultline_domain::{EnvironmentId, LabSlug, progress::Event};
+use jiff::Timestamp;
+use sqlx::FromRow;
+
+use crate::{
+    Result, Store,
+    db::{micros, time},
+};
+
+/// One stage of a start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stage {
+    /// Its stable name.
+    pub name: String,
+    /// What happens in it, for people.
+    pub text: String,
+    /// Part that is done, where it can be told.
+    pub fraction: Option<f64>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took, once it ended well.
+    pub millis: Option<u64>,
+}
+
+/// A stage's name, what it says, and the median of its recent durations in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Typical {
+    /// Its stable name.
+    pub name: String,
+    /// What happens in it, for people.
+    pub text: String,
+    /// The median of its recent durations.
+    pub millis: u64,
+}
+
+#[derive(FromRow)]
+struct Row {
+    stage: String,
+    text: String,
+    fraction: Option<f64>,
+    started_at: i64,
+    millis: Option<i64>,
+}
+
+/// How many recent starts a typical duration is taken from.
+const RECENT: i64 = 15;
+
+impl Store {
+    /// Writes an event of a start. An event without its beginning is left out.
+    pub async fn record_stage(
+        &self,
+        id: &EnvironmentId,
+        event: &Event,
+        now: Timestamp,
+    ) -> Result<()> {
+        let open = "position = (SELECT max(position) FROM stage_events \
+                    WHERE environment_id = $1 AND stage = $2)";
+        match event {
+            Event::Started { stage, text } => {
+                sqlx::query(
+                    "INSERT INTO stage_events \
+                     (environment_id, position, stage, text, started_at, cached) \
+                     SELECT $1, coalesce(max(position), 0) + 1, $2, $3, $4, $5 \
+                     FROM stage_events WHERE environment_id = $1",
+                )
+                .bind(id.as_str())
+                .bind(stage.as_ref())
+                .bind(text)
+                .bind(micros(now))
+                .bind(false)
+                .execute(&self.writer)
+                .await?;
+            }
+            Event::Update {
+                stage,
+                fraction,
+                text,
+            } => {
+                let sql = format!(
+                    "UPDATE stage_events SET text = $3, fraction = $4 \
+                     WHERE environment_id = $1 AND {open}"
+                );
+                sqlx::query(sqlx::AssertSqlSafe(sql))
+                    .bind(id.as_str())
+                    .bind(stage.as_ref())
+                    .bind(text)
+                    .bind(*fraction)
+                    .execute(&self.writer)
+                    .await?;
+            }
+            Event::Done {
+                stage,
+                millis,
+                cached,
+            } => {
+                let sql = format!(
+                    "UPDATE stage_events SET millis = $3, cached = $4, fraction = 1.0 \
+                     WHERE environment_id = $1 AND {open}"
+                );
+                sqlx::query(sqlx::AssertSqlSafe(sql))
+                    .bind(id.as_str())
+                    .bind(stage.as_ref())
+                    .bind(i64::try_from(*millis).unwrap_or(i64::MAX))
+                    .bind(*cached)
+                    .execute(&self.writer)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the stages of an environment: its start begins anew.
+    pub async fn forget_stages(&self, id: &EnvironmentId) -> Result<()> {
+        sqlx::query("DELETE FROM stage_events WHERE environment_id = $1")
+            .bind(id.as_str())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// The stages of an environment's start so far.
+    pub async fn stages(&self, id: &EnvironmentId) -> Result<Vec<Stage>> {
+        sqlx::query_as::<_, Row>(
+            "SELECT stage, text, fraction, started_at, millis FROM stage_events \
+             WHERE environment_id = $1 ORDER BY position",
+        )
+        .bind(id.as_str())
+        .fetch_all(&self.readers)
+        .await?
+        .into_iter()
+        .map(|row| {
+            Ok(Stage {
+                name: row.stage,
+                text: row.text,
+                fraction: row.fraction,
+                started_at: time("stage time", row.started_at)?,
+                millis: row.millis.and_then(|m| u64::try_from(m).ok()),
+            })
+        })
+        .collect()
+    }
+
+    /// The stages that a start of this lab goes through, in order, with their typical durations: from the recent
+    /// starts of this lab, or of any lab when this one was never started.
+    pub async fn typical_stages(&self, lab: &LabSlug) -> Result<Vec<Typical>> {
+        let mine = self.recent_stages(Some(lab)).await?;
+        if mine.is_empty() {
+            return Ok(typical(&self.recent_stages(None).await?));
+        }
+        Ok(typical(&mine))
+    }
+
+    async fn recent_stages(&self, lab: Option<&LabSlug>) -> Result<Vec<(String, String, i64)>> {
+        let lab = lab.map_or("%", LabSlug::as_str);
+        Ok(sqlx::query_as(
+            "SELECT s.stage, s.text, s.millis FROM stage_events s \
+             JOIN (SELECT id, created_at FROM environments WHERE lab LIKE $1 \
+                   AND id IN (SELECT subject FROM audit WHERE action = 'active') \
+                   ORDER BY created_at DESC LIMIT $2) e ON e.id = s.environment_id \
+             WHERE s.millis IS NOT NULL ORDER BY e.created_at DESC, s.position",
+        )
+        .bind(lab)
+        .bind(RECENT)
+        .fetch_all(&self.readers)
+        .await?)
+    }
+}
+
+/// Medians, in the order in which the newest start had its stages.
+fn typical(rows: &[(String, String, i64)]) -> Vec<Typical> {
+    let mut order: Vec<(&str, &str)> = Vec::new();
+    let mut times: HashMap<&str, Vec<u64>> = HashMap::new();
+    for (name, text, millis) in rows {
+        if !times.contains_key(name.as_str()) {
+            order.push((name, text));
+        }
+        let millis = u64::try_from(*millis).unwrap_or_default();
+        times.entry(name).or_default().push(millis);
+    }
+    order
+        .into_iter()
+        .map(|(name, text)| {
+            let mut all = times.remove(name).unwrap_or_default();
+            all.sort_unstable();
+            Typical {
+                name: name.to_owned(),
+                text: text.to_owned(),
+                millis: all.get(all.len() / 2).copied().unwrap_or_default(),
+            }
+        })
+        .collect()
+}

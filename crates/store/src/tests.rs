@@ -1,0 +1,412 @@
+//! Against real SQLite files.
+
+use faultline_domain::{
+    AttemptId, EnvironmentId, PersonId,
+    authz::Role,
+    environment::{EndReason, Intent, Lifetime, Observed, State},
+    limits::{Denial, Limits},
+    progress::Event,
+};
+use jiff::Timestamp;
+use rand::{SeedableRng, rngs::StdRng};
+use tempfile::TempDir;
+
+use crate::{
+    Error, Secret, Store,
+    attempts::CheckResult,
+    backup::{backup, restore},
+    environments::{Environment, EnvironmentSpec, Refused},
+    ssh_keys::SshKey,
+};
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+}
+
+struct Bed {
+    store: Store,
+    folder: TempDir,
+    rng: StdRng,
+    me: PersonId,
+}
+
+async fn bed() -> Bed {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("faultline.db"))
+        .await
+        .unwrap();
+    let me = PersonId::local();
+    store
+        .ensure_person(&me, "Owner", Role::Operator, at(0))
+        .await
+        .unwrap();
+    Bed {
+        store,
+        folder,
+        rng: StdRng::seed_from_u64(7),
+        me,
+    }
+}
+
+fn spec() -> EnvironmentSpec {
+    EnvironmentSpec {
+        image: "debian-12".to_owned(),
+        nodes: vec!["node1".parse().unwrap()],
+        limits: Limits {
+            cpu_millis: 1000,
+            memory_mib: 512,
+            pids: 100,
+            disk_mib: 1024,
+            bandwidth_mbit: 10,
+        },
+        egress: vec![],
+    }
+}
+
+fn life() -> Lifetime {
+    Lifetime {
+        expires_at: at(3600),
+        hard_end: at(7200),
+        last_used: at(0),
+        idle_seconds: 1800,
+    }
+}
+
+impl Bed {
+    async fn start(&mut self, lab: &str) -> Result<Environment, Refused> {
+        let (id, attempt) = (
+            EnvironmentId::generate(&mut self.rng),
+            AttemptId::generate(&mut self.rng),
+        );
+        let lab = lab.parse().unwrap();
+        self.store
+            .start_environment(
+                id,
+                attempt,
+                &self.me,
+                &lab,
+                spec(),
+                life(),
+                &|counts| {
+                    if counts.of_person < 2 {
+                        Ok(())
+                    } else {
+                        Err(Denial::TooManyOfPerson {
+                            have: counts.of_person,
+                        })
+                    }
+                },
+                at(1),
+            )
+            .await
+    }
+}
+
+#[tokio::test]
+async fn starting_twice_makes_one_and_admission_counts() {
+    let mut bed = bed().await;
+    let one = bed.start("full-disk").await.unwrap();
+    let again = bed.start("full-disk").await.unwrap();
+    assert_eq!(one.id, again.id);
+    assert_eq!(
+        bed.store.environment(&one.id).await.unwrap(),
+        Some(one.clone())
+    );
+    bed.start("no-bridge").await.unwrap();
+    assert!(matches!(
+        bed.start("third").await,
+        Err(Refused::Denied(Denial::TooManyOfPerson { have: 2 }))
+    ));
+    assert_eq!(bed.store.attempts_of(&bed.me).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn intent_and_observation_do_not_overwrite_each_other() {
+    let mut bed = bed().await;
+    let read = bed.start("full-disk").await.unwrap();
+    assert!(
+        bed.store
+            .end_environment(&read.id, EndReason::Ended, Some(&bed.me), at(2))
+            .await
+            .unwrap()
+    );
+    assert!(
+        !bed.store
+            .end_environment(&read.id, EndReason::Ended, None, at(3))
+            .await
+            .unwrap()
+    );
+    let next = read.state.clone().provision(at(3)).unwrap();
+    assert!(bed.store.record_state(&read, &next, at(3)).await.unwrap());
+    // The same reading is old now.
+    assert!(!bed.store.record_state(&read, &next, at(4)).await.unwrap());
+    bed.store
+        .record_observed(&read.id, Observed::Running)
+        .await
+        .unwrap();
+    let now = bed.store.environment(&read.id).await.unwrap().unwrap();
+    assert_eq!(now.intent, Intent::Gone(EndReason::Ended));
+    assert_eq!(now.state, next);
+    assert_eq!(now.observed, Some(Observed::Running));
+    assert!(!now.is_open());
+    let gone = State::Gone {
+        at: at(5),
+        reason: EndReason::Ended,
+    };
+    assert!(bed.store.record_state(&now, &gone, at(5)).await.unwrap());
+    assert!(
+        bed.store
+            .unfinished_environments()
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_reset_keeps_the_attempt() {
+    let mut bed = bed().await;
+    let old = bed.start("full-disk").await.unwrap();
+    let id = EnvironmentId::generate(&mut bed.rng);
+    let new = bed
+        .store
+        .replace_environment(id, &old, spec(), life(), &|_| Ok(()), at(9))
+        .await
+        .unwrap();
+    assert_eq!(new.attempt, old.attempt);
+    let old = bed.store.environment(&old.id).await.unwrap().unwrap();
+    assert_eq!(old.intent, Intent::Gone(EndReason::Reset));
+    let latest = bed.store.latest_of_attempt(&old.attempt).await.unwrap();
+    assert_eq!(latest.map(|e| e.id), Some(new.id));
+}
+
+#[tokio::test]
+async fn use_is_written_at_most_twice_a_minute() {
+    let mut bed = bed().await;
+    let e = bed.start("full-disk").await.unwrap();
+    for s in [20, 40, 50] {
+        bed.store.touch_environment(&e.id, at(s)).await.unwrap();
+    }
+    let e = bed.store.environment(&e.id).await.unwrap().unwrap();
+    assert_eq!(e.lifetime.last_used, at(40));
+}
+
+#[tokio::test]
+async fn a_sign_in_token_works_once_and_sessions_end() {
+    let mut bed = bed().await;
+    let (token, session) = (
+        Secret::generate(&mut bed.rng),
+        Secret::generate(&mut bed.rng),
+    );
+    let (store, me) = (&bed.store, &bed.me);
+    store
+        .add_sign_in_token(&token, me, at(0), at(100))
+        .await
+        .unwrap();
+    let signed = store.sign_in(&token, &session, at(1), at(50)).await;
+    assert_eq!(signed.unwrap(), Some(me.clone()));
+    let other = Secret::generate(&mut bed.rng);
+    let again = store.sign_in(&token, &other, at(1), at(50)).await;
+    assert_eq!(again.unwrap(), None);
+    assert!(store.session(&session, at(49)).await.unwrap().is_some());
+    assert!(store.session(&session, at(50)).await.unwrap().is_none());
+    assert_eq!(store.remove_old_credentials(at(60)).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn api_tokens_say_when_they_were_used_and_can_be_removed() {
+    let mut bed = bed().await;
+    let secret = Secret::generate(&mut bed.rng);
+    let (store, me) = (&bed.store, &bed.me);
+    store
+        .add_api_token(&secret, "t1", me, "cli", at(0))
+        .await
+        .unwrap();
+    let who = store.api_token(&secret, at(5)).await.unwrap().unwrap();
+    assert_eq!((&who.person, who.role), (me, Role::Operator));
+    store.api_token(&secret, at(20)).await.unwrap();
+    assert_eq!(
+        store.api_tokens(me).await.unwrap()[0].last_used,
+        Some(at(5))
+    );
+    assert!(store.remove_api_token(me, "t1", at(6)).await.unwrap());
+    assert!(!store.remove_api_token(me, "t1", at(6)).await.unwrap());
+    assert!(store.api_token(&secret, at(7)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn keys_open_their_owners_environments_only() {
+    let mut bed = bed().await;
+    let e = bed.start("full-disk").await.unwrap();
+    let key = SshKey {
+        id: "k1".to_owned(),
+        name: "laptop".to_owned(),
+        public_key: "ssh-ed25519 AAAA".to_owned(),
+        fingerprint: "SHA256:x".to_owned(),
+        created_at: at(0),
+    };
+    assert!(bed.store.add_ssh_key(&bed.me, &key).await.unwrap());
+    assert!(!bed.store.add_ssh_key(&bed.me, &key).await.unwrap());
+    let holder = bed.store.key_holder_of(&e.id, "ssh-ed25519 AAAA").await;
+    assert_eq!(holder.unwrap(), Some(bed.me.clone()));
+    let stranger = bed.store.key_holder_of(&e.id, "ssh-ed25519 BBBB").await;
+    assert_eq!(stranger.unwrap(), None);
+    assert!(
+        bed.store
+            .remove_ssh_key(&bed.me, "k1", at(1))
+            .await
+            .unwrap()
+    );
+}
+
+#[tokio::test]
+async fn hints_checks_and_points() {
+    let mut bed = bed().await;
+    let e = bed.start("full-disk").await.unwrap();
+    let store = &bed.store;
+    store.reveal_hint(&e.attempt, 1, 10, at(2)).await.unwrap();
+    store.reveal_hint(&e.attempt, 1, 10, at(3)).await.unwrap();
+    store
+        .begin_checks("run1", &e.attempt, &e.id, at(4))
+        .await
+        .unwrap();
+    let result = CheckResult {
+        name: "space".to_owned(),
+        title: "the disk has room".to_owned(),
+        passed: true,
+        message: "42 % free".to_owned(),
+        hint: Some(1),
+        millis: 12,
+    };
+    store.record_check("run1", &result).await.unwrap();
+    let attempt = store.attempt(&e.attempt).await.unwrap().unwrap();
+    assert_eq!((attempt.hints.clone(), attempt.checks), (vec![(1, 10)], 1));
+    store
+        .finish_checks("run1", &attempt, Ok(true), 90, at(5))
+        .await
+        .unwrap();
+    let run = store.latest_checks(&e.id).await.unwrap().unwrap();
+    assert_eq!((run.passed, run.results), (Some(true), vec![result]));
+    let attempt = store.attempt(&e.attempt).await.unwrap().unwrap();
+    assert!(attempt.is_solved());
+    assert_eq!(attempt.points, Some(90));
+    // Afterwards neither giving up nor a hint changes anything.
+    assert!(!store.give_up(&attempt, at(6)).await.unwrap());
+    store.reveal_hint(&e.attempt, 2, 30, at(6)).await.unwrap();
+    let attempt = store.attempt(&e.attempt).await.unwrap().unwrap();
+    assert_eq!(attempt.hints, vec![(1, 10), (2, 0)]);
+    assert_eq!(
+        store.solved_by(&bed.me).await.unwrap(),
+        vec!["full-disk".parse().unwrap()]
+    );
+}
+
+#[tokio::test]
+async fn a_run_that_a_restart_cut_short_says_so() {
+    let mut bed = bed().await;
+    let e = bed.start("full-disk").await.unwrap();
+    bed.store
+        .begin_checks("run1", &e.attempt, &e.id, at(4))
+        .await
+        .unwrap();
+    assert_eq!(bed.store.abandon_checks(at(9)).await.unwrap(), 1);
+    let run = bed.store.latest_checks(&e.id).await.unwrap().unwrap();
+    assert_eq!(run.passed, Some(false));
+    assert!(run.failure.unwrap().contains("restarted"));
+}
+
+#[tokio::test]
+async fn stages_and_their_typical_durations() {
+    let mut bed = bed().await;
+    let e = bed.start("full-disk").await.unwrap();
+    let store = &bed.store;
+    for (stage, millis) in [("clone", 300), ("setup", 900)] {
+        let events = [
+            Event::Started {
+                stage: stage.into(),
+                text: format!("{stage} begins"),
+            },
+            Event::Update {
+                stage: stage.into(),
+                fraction: Some(0.5),
+                text: "half".to_owned(),
+            },
+            Event::Done {
+                stage: stage.into(),
+                millis,
+                cached: false,
+            },
+        ];
+        for event in &events {
+            store.record_stage(&e.id, event, at(2)).await.unwrap();
+        }
+    }
+    let stages = store.stages(&e.id).await.unwrap();
+    assert_eq!(stages.len(), 2);
+    assert_eq!(stages[1].millis, Some(900));
+    assert!(
+        store.typical_stages(&e.lab).await.unwrap().is_empty(),
+        "only starts that ended well count"
+    );
+    let state = State::Active { since: at(3) };
+    store.record_state(&e, &state, at(3)).await.unwrap();
+    let typical = store.typical_stages(&e.lab).await.unwrap();
+    let short: Vec<_> = typical.iter().map(|t| (&*t.name, t.millis)).collect();
+    assert_eq!(short, [("clone", 300), ("setup", 900)]);
+    let elsewhere = store.typical_stages(&"other".parse().unwrap()).await;
+    assert_eq!(elsewhere.unwrap(), typical);
+}
+
+#[tokio::test]
+async fn one_server_at_a_time() {
+    let bed = bed().await;
+    let second = Store::open(bed.store.path()).await;
+    assert!(matches!(second, Err(Error::InUse(_))));
+}
+
+#[tokio::test]
+async fn a_backup_while_running_and_the_way_back() {
+    let mut bed = bed().await;
+    let kept = bed.start("full-disk").await.unwrap();
+    let copy = bed.folder.path().join("copy.db");
+    let db = bed.store.path().to_owned();
+    backup(&db, &copy).await.unwrap();
+    assert!(
+        backup(&db, &copy).await.is_err(),
+        "an old backup is never overwritten"
+    );
+    let later = bed.start("no-bridge").await.unwrap();
+    assert!(matches!(restore(&db, &copy).await, Err(Error::InUse(_))));
+    bed.store.close().await;
+    let junk = bed.folder.path().join("junk.db");
+    std::fs::write(&junk, "not a database at all, but long enough to look at").unwrap();
+    drop(bed.store);
+    assert!(matches!(
+        restore(&db, &junk).await,
+        Err(Error::NotABackup { .. })
+    ));
+    restore(&db, &copy).await.unwrap();
+    let store = Store::open(&db).await.unwrap();
+    assert!(store.environment(&kept.id).await.unwrap().is_some());
+    assert!(store.environment(&later.id).await.unwrap().is_none());
+    assert!(db.with_extension("before-restore").exists());
+    store.close().await;
+    drop(store);
+    backup(&db, &bed.folder.path().join("cold.db"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn damaged_columns_are_named() {
+    let mut bed = bed().await;
+    let e = bed.start("full-disk").await.unwrap();
+    sqlx::query("UPDATE environments SET state = 'nonsense'")
+        .execute(&bed.store.writer)
+        .await
+        .unwrap();
+    assert!(matches!(
+        bed.store.environment(&e.id).await,
+        Err(Error::Corrupt { what: "state", .. })
+    ));
+}
