@@ -1,1 +1,318 @@
-//! To be written in this slice.
+//! A provider without machines: it has latency, fails on demand, loses nodes.
+//!
+//! Its guests speak the real request protocol of the guest link, in-process, with files in memory and a shell that
+//! knows a handful of words (see [`shell`]). What it does not have: processes, a kernel, users, a network. A TCP
+//! port "listens", and echoes, when the file `/run/listen/PORT` exists in the guest. Everything is lost when the
+//! value is dropped; a clone of it shares the same machines, so a test can hand one to a server, drop the server,
+//! and hand the other to the next.
+
+mod guest;
+mod shell;
+mod terminal;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use faultline_domain::{EnvironmentId, NodeName, progress::Progress};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::guest::Guest;
+use crate::{Error, Observed, Provider, Readiness, Result, Spec, Stream, Target, Usage};
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The stages of a creation, with what they say and their part of the latency in percent.
+const STAGES: [(&str, &str, u32); 3] = [
+    ("clone", "cloning the machine", 60),
+    ("network", "closing it in a network of its own", 10),
+    (
+        "refresh",
+        "giving it keys, a clock and an identity of its own",
+        30,
+    ),
+];
+
+/// A provider without machines. Cloning shares the machines.
+#[derive(Debug, Clone, Default)]
+pub struct FakeProvider(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    environments: Mutex<BTreeMap<EnvironmentId, Environment>>,
+    latency: Mutex<Duration>,
+    failures: Mutex<Vec<(String, String)>>,
+    list_fails: Mutex<bool>,
+    unready: Mutex<Option<Readiness>>,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Environment {
+    observed: Observed,
+    nodes: BTreeMap<NodeName, Arc<Guest>>,
+    /// Ends every stream to it.
+    life: CancellationToken,
+}
+
+impl FakeProvider {
+    /// One that does everything at once and fails never.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Creations take so long.
+    #[must_use]
+    pub fn with_latency(self, latency: Duration) -> Self {
+        *lock(&self.0.latency) = latency;
+        self
+    }
+
+    /// Creations take so long from now on.
+    pub fn set_latency(&self, latency: Duration) {
+        *lock(&self.0.latency) = latency;
+    }
+
+    /// The next creation that comes to `stage` (`clone`, `network`, `refresh`) fails there. Called twice, the next
+    /// two fail.
+    pub fn fail_next(&self, stage: &str, reason: &str) {
+        lock(&self.0.failures).push((stage.to_owned(), reason.to_owned()));
+    }
+
+    /// `list` fails from now on, or works again.
+    pub fn fail_list(&self, fails: bool) {
+        *lock(&self.0.list_fails) = fails;
+    }
+
+    /// What `readiness` answers from now on.
+    pub fn set_readiness(&self, readiness: Readiness) {
+        *lock(&self.0.unready) = Some(readiness);
+    }
+
+    /// A node dies: streams break, the environment is seen as broken.
+    pub fn crash(&self, id: &EnvironmentId) {
+        if let Some(e) = lock(&self.0.environments).get_mut(id) {
+            e.observed = Observed::Broken;
+            e.life.cancel();
+        }
+    }
+
+    /// Everything of an environment disappears without a word.
+    pub fn lose(&self, id: &EnvironmentId) {
+        if let Some(e) = lock(&self.0.environments).remove(id) {
+            e.life.cancel();
+        }
+    }
+
+    /// Every stream to the environment breaks now; new ones can be opened.
+    pub fn drop_streams(&self, id: &EnvironmentId) {
+        if let Some(e) = lock(&self.0.environments).get_mut(id) {
+            e.life.cancel();
+            e.life = CancellationToken::new();
+        }
+    }
+
+    /// The guest's helper stops answering (or answers again); the console goes on.
+    pub fn silence(&self, id: &EnvironmentId, node: &NodeName, silent: bool) {
+        if let Ok((guest, _)) = self.guest(id, node) {
+            guest.set_silent(silent);
+        }
+    }
+
+    /// Something exists that nobody asked for.
+    pub fn plant(&self, id: &EnvironmentId) {
+        lock(&self.0.environments).insert(
+            id.clone(),
+            Environment {
+                observed: Observed::Running,
+                nodes: BTreeMap::new(),
+                life: CancellationToken::new(),
+            },
+        );
+    }
+
+    /// A file in a guest.
+    #[must_use]
+    pub fn file(&self, id: &EnvironmentId, node: &NodeName, path: &str) -> Option<Vec<u8>> {
+        self.guest(id, node)
+            .ok()
+            .and_then(|(g, _)| g.read_file(path))
+    }
+
+    /// Writes a file in a guest.
+    pub fn put_file(&self, id: &EnvironmentId, node: &NodeName, path: &str, content: &[u8]) {
+        if let Ok((guest, _)) = self.guest(id, node) {
+            guest.write_file(path, 0o644, content.to_vec());
+        }
+    }
+
+    fn guest(&self, id: &EnvironmentId, node: &NodeName) -> Result<(Arc<Guest>, Access)> {
+        let all = lock(&self.0.environments);
+        let e = all.get(id).ok_or(Error::NotFound)?;
+        let guest = e.nodes.get(node).ok_or(Error::NotFound)?;
+        let access = Access {
+            observed: e.observed,
+            life: e.life.clone(),
+        };
+        Ok((guest.clone(), access))
+    }
+
+    async fn stage(
+        &self,
+        name: &'static str,
+        text: &str,
+        percent: u32,
+        p: &Progress,
+    ) -> Result<()> {
+        let stage = p.stage(name, text);
+        let latency = *lock(&self.0.latency) * percent / 100;
+        for tenth in 1..=10u32 {
+            if !latency.is_zero() {
+                tokio::time::sleep(latency / 10).await;
+                stage.update(Some(f64::from(tenth) / 10.0), text);
+            }
+        }
+        let mut failures = lock(&self.0.failures);
+        if let Some(at) = failures.iter().position(|(stage, _)| stage == name) {
+            let (stage, reason) = failures.remove(at);
+            return Err(Error::failed(stage, reason));
+        }
+        drop(failures);
+        stage.done();
+        Ok(())
+    }
+}
+
+struct Access {
+    observed: Observed,
+    life: CancellationToken,
+}
+
+#[async_trait]
+impl Provider for FakeProvider {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    async fn readiness(&self, _image: &str) -> Readiness {
+        lock(&self.0.unready).clone().unwrap_or(Readiness::Ready)
+    }
+
+    async fn create(&self, spec: &Spec, progress: &Progress) -> Result<()> {
+        {
+            let mut all = lock(&self.0.environments);
+            if all.contains_key(&spec.id) {
+                return Err(Error::WrongState("there already"));
+            }
+            let nodes = spec
+                .nodes
+                .iter()
+                .map(|node| (node.clone(), Arc::new(Guest::new(node.clone()))))
+                .collect();
+            // Whoever drops this future leaves behind what `list` shows as broken.
+            let begun = Environment {
+                observed: Observed::Broken,
+                nodes,
+                life: CancellationToken::new(),
+            };
+            all.insert(spec.id.clone(), begun);
+        }
+        for (name, text, percent) in STAGES {
+            self.stage(name, text, percent, progress).await?;
+        }
+        match lock(&self.0.environments).get_mut(&spec.id) {
+            Some(e) => {
+                e.observed = Observed::Running;
+                Ok(())
+            }
+            None => Err(Error::failed("clone", "it was destroyed meanwhile")),
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<(EnvironmentId, Observed)>> {
+        if *lock(&self.0.list_fails) {
+            return Err(Error::failed("list", "the fake was told to fail"));
+        }
+        let all = lock(&self.0.environments);
+        Ok(all.iter().map(|(id, e)| (id.clone(), e.observed)).collect())
+    }
+
+    async fn pause(&self, id: &EnvironmentId) -> Result<()> {
+        set(&self.0, id, Observed::Paused)
+    }
+
+    async fn resume(&self, id: &EnvironmentId) -> Result<()> {
+        set(&self.0, id, Observed::Running)
+    }
+
+    async fn destroy(&self, id: &EnvironmentId) -> Result<()> {
+        self.lose(id);
+        Ok(())
+    }
+
+    async fn open(&self, id: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream> {
+        let (guest, access) = self.guest(id, node)?;
+        match access.observed {
+            Observed::Running => {}
+            Observed::Paused => return Err(Error::WrongState("paused")),
+            Observed::Absent | Observed::Broken => {
+                return Err(Error::Unreachable("the node is dead".to_owned()));
+            }
+        }
+        if let Target::Port(port) = target
+            && guest.read_file(&format!("/run/listen/{port}")).is_none()
+        {
+            return Err(Error::Unreachable(format!(
+                "connection to port {port} refused"
+            )));
+        }
+        let (ours, theirs) = tokio::io::duplex(256 * 1024);
+        self.0.tasks.spawn(async move {
+            let serve = async {
+                // A stream that ends badly is what its other end is about to learn anyway.
+                let _ = match target {
+                    Target::Guest => guest.serve(theirs).await,
+                    Target::Console => guest.console(theirs).await,
+                    Target::Port(_) => echo(theirs).await,
+                };
+            };
+            access.life.run_until_cancelled(serve).await;
+        });
+        Ok(Box::new(ours))
+    }
+
+    async fn usage(&self, id: &EnvironmentId) -> Result<Usage> {
+        let all = lock(&self.0.environments);
+        let e = all.get(id).ok_or(Error::NotFound)?;
+        let nodes = e.nodes.len() as u64;
+        Ok(Usage {
+            private_bytes: nodes * 48 * 1024 * 1024,
+            cpu_millis: nodes * 1200,
+            disk_bytes: nodes * 12 * 1024 * 1024,
+        })
+    }
+}
+
+fn set(inner: &Inner, id: &EnvironmentId, to: Observed) -> Result<()> {
+    let mut all = lock(&inner.environments);
+    let e = all.get_mut(id).ok_or(Error::NotFound)?;
+    if e.observed == Observed::Broken {
+        return Err(Error::WrongState("broken"));
+    }
+    e.observed = to;
+    Ok(())
+}
+
+async fn echo(stream: tokio::io::DuplexStream) -> std::io::Result<()> {
+    let (mut read, mut write) = tokio::io::split(stream);
+    tokio::io::copy(&mut read, &mut write).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,273 @@
+//! What answers at the other end of the fake's guest link.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use faultline_domain::NodeName;
+use faultline_guest::wire::{
+    Exec, FileStat, Frame, Reply, Request, Response, VERSION, read_header, write_header,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+use super::{
+    lock,
+    shell::{self, Outcome},
+    terminal::Terminal,
+};
+
+/// The largest file that a guest takes, in bytes.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) node: NodeName,
+    files: Mutex<BTreeMap<String, (u32, Vec<u8>)>>,
+    terminals: Mutex<BTreeMap<String, Arc<Terminal>>>,
+    console: Arc<Terminal>,
+    silent: AtomicBool,
+}
+
+impl Guest {
+    pub(super) fn new(node: NodeName) -> Self {
+        Self {
+            console: Arc::new(Terminal::new(&node)),
+            node,
+            files: Mutex::default(),
+            terminals: Mutex::default(),
+            silent: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+    }
+
+    pub(super) fn read_file(&self, path: &str) -> Option<Vec<u8>> {
+        lock(&self.files)
+            .get(path)
+            .map(|(_, content)| content.clone())
+    }
+
+    pub(super) fn write_file(&self, path: &str, mode: u32, content: Vec<u8>) {
+        lock(&self.files).insert(path.to_owned(), (mode, content));
+    }
+
+    pub(super) fn remove_file(&self, path: &str) -> bool {
+        lock(&self.files).remove(path).is_some()
+    }
+
+    pub(super) fn paths(&self) -> Vec<String> {
+        lock(&self.files).keys().cloned().collect()
+    }
+
+    /// The serial console: raw bytes, shared by all who hold one.
+    pub(super) async fn console(&self, stream: DuplexStream) -> io::Result<()> {
+        let (mut read, mut write) = tokio::io::split(stream);
+        let (_, mut news) = self.console.attach();
+        write
+            .write_all(format!("\r\n{} ttyS0\r\n", self.node).as_bytes())
+            .await?;
+        write.write_all(self.console.prompt().as_bytes()).await?;
+        let mut buffer = [0; 4096];
+        loop {
+            tokio::select! {
+                n = read.read(&mut buffer) => match n? {
+                    0 => return Ok(()),
+                    n => self.console.type_in(buffer.get(..n).unwrap_or_default(), self).await,
+                },
+                bytes = news.recv() => match bytes {
+                    Ok(Some(bytes)) => write.write_all(&bytes).await?,
+                    _ => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// One substream: one request.
+    pub(super) async fn serve(&self, mut stream: DuplexStream) -> io::Result<()> {
+        if self.silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        let request: Request = read_header(&mut stream).await?;
+        match request {
+            Request::Ping => {
+                let pong = Reply::Pong {
+                    version: VERSION,
+                    boot_id: "00000000-0000-0000-0000-000000000000".to_owned(),
+                    uptime_seconds: 1,
+                };
+                answer(&mut stream, pong).await
+            }
+            Request::Refresh(refresh) => {
+                self.write_file("/etc/machine-id", 0o444, refresh.machine_id.into_bytes());
+                answer(&mut stream, Reply::Done).await
+            }
+            Request::Authorize { keys } => {
+                let content = keys.join("\n").into_bytes();
+                self.write_file("/root/.ssh/authorized_keys", 0o600, content);
+                answer(&mut stream, Reply::Done).await
+            }
+            Request::Announce { text } => {
+                let line = format!("\r\n*** {text}\r\n");
+                let all: Vec<_> = lock(&self.terminals).values().cloned().collect();
+                for terminal in all {
+                    terminal.show(line.as_bytes());
+                }
+                answer(&mut stream, Reply::Done).await
+            }
+            Request::Terminals => {
+                let ids = lock(&self.terminals).keys().cloned().collect();
+                answer(&mut stream, Reply::Terminals { ids }).await
+            }
+            Request::CloseTerminal { id } => {
+                let known = lock(&self.terminals).remove(&id);
+                if let Some(terminal) = known {
+                    terminal.end();
+                }
+                answer(&mut stream, Reply::Done).await
+            }
+            Request::Stat { path } => {
+                let file = lock(&self.files)
+                    .get(&path)
+                    .map(|(mode, content)| FileStat {
+                        kind: "file".to_owned(),
+                        mode: *mode,
+                        uid: 0,
+                        gid: 0,
+                        size: content.len() as u64,
+                    });
+                answer(&mut stream, Reply::Stat { file }).await
+            }
+            Request::ReadFile { path, max } => match self.read_file(&path) {
+                Some(content) => {
+                    answer(&mut stream, Reply::Done).await?;
+                    let max = usize::try_from(max)
+                        .unwrap_or(usize::MAX)
+                        .min(content.len());
+                    stream
+                        .write_all(content.get(..max).unwrap_or_default())
+                        .await?;
+                    stream.shutdown().await
+                }
+                None => refuse(&mut stream, format!("{path}: no such file")).await,
+            },
+            Request::WriteFile { path, mode } => {
+                answer(&mut stream, Reply::Done).await?;
+                let mut content = Vec::new();
+                (&mut stream)
+                    .take(MAX_FILE)
+                    .read_to_end(&mut content)
+                    .await?;
+                self.write_file(&path, mode, content);
+                answer(&mut stream, Reply::Done).await
+            }
+            Request::Terminal(t) => self.terminal(stream, &t.id).await,
+            Request::Exec(exec) => self.exec(stream, exec).await,
+            other => {
+                let op = serde_json::to_value(&other)
+                    .ok()
+                    .and_then(|v| v.get("op").and_then(|o| o.as_str()).map(str::to_owned))
+                    .unwrap_or_default();
+                refuse(&mut stream, format!("the fake guest knows no {op}")).await
+            }
+        }
+    }
+
+    async fn terminal(&self, mut stream: DuplexStream, id: &str) -> io::Result<()> {
+        let known = lock(&self.terminals).get(id).cloned();
+        let new = known.is_none();
+        let terminal = known.unwrap_or_else(|| {
+            let made = Arc::new(Terminal::new(&self.node));
+            lock(&self.terminals).insert(id.to_owned(), made.clone());
+            made
+        });
+        answer(&mut stream, Reply::Attached { new }).await?;
+        let (screen, mut news) = terminal.attach();
+        let (mut read, mut write) = tokio::io::split(stream);
+        for chunk in Frame::chunks(&screen) {
+            Frame::Stdout(chunk).write(&mut write).await?;
+        }
+        let typed = async {
+            while let Some(frame) = Frame::read(&mut read).await? {
+                if let Frame::Stdin(bytes) = frame {
+                    terminal.type_in(&bytes, self).await;
+                }
+            }
+            io::Result::Ok(())
+        };
+        let shown = async {
+            loop {
+                match news.recv().await {
+                    Ok(Some(bytes)) => Frame::Stdout(bytes).write(&mut write).await?,
+                    Ok(None) => {
+                        lock(&self.terminals).remove(id);
+                        return Frame::Exit(0).write(&mut write).await;
+                    }
+                    // A viewer that is too slow is let go; it comes back and gets the screen.
+                    Err(_) => return Ok(()),
+                }
+            }
+        };
+        tokio::select! {
+            done = typed => done,
+            done = shown => done,
+        }
+    }
+
+    async fn exec(&self, mut stream: DuplexStream, exec: Exec) -> io::Result<()> {
+        answer(&mut stream, Reply::Started { pid: 100 }).await?;
+        let limit = exec
+            .timeout_seconds
+            .map_or(Duration::from_secs(3600), |s| Duration::from_secs(s.into()));
+        let (mut read, mut write) = tokio::io::split(stream);
+        let run = async {
+            if !shell::wants_input(&exec.argv) {
+                return io::Result::Ok(shell::exec(self, &exec.argv, &[]).await);
+            }
+            let mut input = Vec::new();
+            while let Some(frame) = Frame::read(&mut read).await? {
+                match frame {
+                    Frame::Stdin(bytes) => input.extend_from_slice(&bytes),
+                    Frame::StdinEnd => break,
+                    _ => {}
+                }
+            }
+            Ok(shell::exec(self, &exec.argv, &input).await)
+        };
+        let outcome = match tokio::time::timeout(limit, run).await {
+            Ok(outcome) => outcome?,
+            Err(_) => Outcome {
+                stdout: String::new(),
+                stderr: String::new(),
+                code: 124,
+                end: false,
+            },
+        };
+        for chunk in Frame::chunks(&Bytes::from(outcome.stdout)) {
+            Frame::Stdout(chunk).write(&mut write).await?;
+        }
+        for chunk in Frame::chunks(&Bytes::from(outcome.stderr)) {
+            Frame::Stderr(chunk).write(&mut write).await?;
+        }
+        Frame::Exit(outcome.code).write(&mut write).await?;
+        // What the host still sends is taken and forgotten, so that its sending never fails.
+        while Frame::read(&mut read).await?.is_some() {}
+        Ok(())
+    }
+}
+
+async fn answer(stream: &mut DuplexStream, reply: Reply) -> io::Result<()> {
+    write_header(stream, &Response::Ok(reply)).await
+}
+
+async fn refuse(stream: &mut DuplexStream, reason: String) -> io::Result<()> {
+    write_header(stream, &Response::Error(reason)).await
+}
