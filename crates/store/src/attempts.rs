@@ -72,8 +72,12 @@ pub struct CheckResult {
     pub title: String,
     /// Whether it does.
     pub passed: bool,
-    /// What was seen.
+    /// What is wrong, when it does not hold.
     pub message: String,
+    /// What was seen.
+    pub seen: String,
+    /// False when it could not be found out whether it holds.
+    pub evaluated: bool,
     /// The hint to point to.
     pub hint: Option<i64>,
     /// How long it took.
@@ -259,9 +263,9 @@ impl Store {
     /// Writes what one check of a run found.
     pub async fn record_check(&self, run: &str, result: &CheckResult) -> Result<()> {
         sqlx::query(
-            "INSERT INTO check_results \
-             (run_id, position, name, title, passed, message, hint, millis) \
-             SELECT $1, coalesce(max(position), 0) + 1, $2, $3, $4, $5, $6, $7 \
+            "INSERT INTO check_results (run_id, position, name, title, passed, message, seen, \
+             evaluated, hint, millis) \
+             SELECT $1, coalesce(max(position), 0) + 1, $2, $3, $4, $5, $6, $7, $8, $9 \
              FROM check_results WHERE run_id = $1",
         )
         .bind(run)
@@ -269,6 +273,8 @@ impl Store {
         .bind(&result.title)
         .bind(result.passed)
         .bind(&result.message)
+        .bind(&result.seen)
+        .bind(result.evaluated)
         .bind(result.hint)
         .bind(result.millis)
         .execute(&self.writer)
@@ -341,8 +347,8 @@ impl Store {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let results = sqlx::query_as::<_, CheckResult>(
-            "SELECT name, title, passed, message, hint, millis FROM check_results \
-             WHERE run_id = $1 ORDER BY position",
+            "SELECT name, title, passed, message, seen, evaluated, hint, millis \
+             FROM check_results WHERE run_id = $1 ORDER BY position",
         )
         .bind(&row.id)
         .fetch_all(&self.readers)

@@ -274,7 +274,9 @@ async fn hints_checks_and_points() {
         name: "space".to_owned(),
         title: "the disk has room".to_owned(),
         passed: true,
-        message: "42 % free".to_owned(),
+        message: String::new(),
+        seen: "42 % free".to_owned(),
+        evaluated: true,
         hint: Some(1),
         millis: 12,
     };

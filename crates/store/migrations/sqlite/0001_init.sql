@@ -119,6 +119,8 @@ CREATE TABLE check_results (
     title     TEXT NOT NULL,
     passed    BOOLEAN NOT NULL,
     message   TEXT NOT NULL,
+    seen      TEXT NOT NULL,
+    evaluated BOOLEAN NOT NULL,
     hint      BIGINT,
     millis    BIGINT NOT NULL,
     PRIMARY KEY (run_id, position)
