@@ -1,0 +1,168 @@
+//! What belongs to the caller: progress, keys, tokens, sign-in links.
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, State},
+    http::{StatusCode, request::Parts},
+};
+use faultline_domain::authz::Role;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Body,
+    views::{
+        AttemptView, KeyView, MadeToken, MeView, NewKey, NewToken, SignInLink, TokenView,
+    },
+};
+use crate::{
+    app::Shared,
+    auth::{Signed, param},
+    operations::{keys, tokens},
+    problem::Problem,
+    server,
+};
+
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(me))
+        .routes(routes!(progress))
+        .routes(routes!(list_keys, add_key))
+        .routes(routes!(remove_key))
+        .routes(routes!(list_tokens, add_token))
+        .routes(routes!(remove_token))
+        .routes(routes!(link))
+}
+
+/// Who the caller is.
+#[utoipa::path(get, path = "/api/v1/me", tag = "account", responses((status = 200, body = MeView)))]
+async fn me(Signed(caller): Signed) -> Json<MeView> {
+    Json(MeView {
+        person: caller.signed_in.person().to_string(),
+        role: match caller.signed_in.role() {
+            Role::Student => "student",
+            Role::Operator => "operator",
+        },
+    })
+}
+
+/// The caller's tries at all labs, the newest first.
+#[utoipa::path(get, path = "/api/v1/progress", tag = "account", responses((status = 200, body = [AttemptView])))]
+async fn progress(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+) -> Result<Json<Vec<AttemptView>>, Problem> {
+    let all = app.store.attempts_of(caller.signed_in.person()).await?;
+    Ok(Json(all.iter().map(AttemptView::from).collect()))
+}
+
+/// The caller's public keys.
+#[utoipa::path(get, path = "/api/v1/keys", tag = "account", responses((status = 200, body = [KeyView])))]
+async fn list_keys(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+) -> Result<Json<Vec<KeyView>>, Problem> {
+    let all = app.store.ssh_keys(caller.signed_in.person()).await?;
+    Ok(Json(all.into_iter().map(key_view).collect()))
+}
+
+fn key_view(key: faultline_store::ssh_keys::SshKey) -> KeyView {
+    KeyView {
+        id: key.id,
+        name: key.name,
+        fingerprint: key.fingerprint,
+        public_key: key.public_key,
+        created_at: key.created_at.to_string(),
+    }
+}
+
+/// Adds a public key; it is let into the caller's running machines at once.
+#[utoipa::path(post, path = "/api/v1/keys", tag = "account", request_body = NewKey,
+    responses((status = 201, body = KeyView), (status = 409, body = Problem), (status = 422, body = Problem)))]
+async fn add_key(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    Body(new): Body<NewKey>,
+) -> Result<(StatusCode, Json<KeyView>), Problem> {
+    let key = keys::add(&app, &caller.signed_in, &new.name, &new.public_key).await?;
+    Ok((StatusCode::CREATED, Json(key_view(key))))
+}
+
+/// The part of the path that `{row}` names.
+struct RowId(String);
+
+impl FromRequestParts<Shared> for RowId {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
+        param(parts, "row").await.map(Self)
+    }
+}
+
+/// Removes a public key.
+#[utoipa::path(delete, path = "/api/v1/keys/{row}", tag = "account", params(("row" = String, Path)),
+    responses((status = 204, description = "removed"), (status = 404, body = Problem)))]
+async fn remove_key(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    RowId(id): RowId,
+) -> Result<StatusCode, Problem> {
+    keys::remove(&app, &caller.signed_in, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The caller's API tokens, without the tokens.
+#[utoipa::path(get, path = "/api/v1/tokens", tag = "account", responses((status = 200, body = [TokenView])))]
+async fn list_tokens(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+) -> Result<Json<Vec<TokenView>>, Problem> {
+    let all = app.store.api_tokens(caller.signed_in.person()).await?;
+    let view = |t: faultline_store::credentials::ApiToken| TokenView {
+        id: t.id,
+        name: t.name,
+        created_at: t.created_at.to_string(),
+        last_used: t.last_used.map(|at| at.to_string()),
+    };
+    Ok(Json(all.into_iter().map(view).collect()))
+}
+
+/// Makes an API token. It is shown this once.
+#[utoipa::path(post, path = "/api/v1/tokens", tag = "account", request_body = NewToken,
+    responses((status = 201, body = MadeToken), (status = 400, body = Problem), (status = 409, body = Problem)))]
+async fn add_token(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    Body(new): Body<NewToken>,
+) -> Result<(StatusCode, Json<MadeToken>), Problem> {
+    let (id, secret) = tokens::add(&app, &caller.signed_in, &new.name).await?;
+    let made = MadeToken {
+        id,
+        token: secret.expose().to_owned(),
+    };
+    Ok((StatusCode::CREATED, Json(made)))
+}
+
+/// Removes an API token.
+#[utoipa::path(delete, path = "/api/v1/tokens/{row}", tag = "account", params(("row" = String, Path)),
+    responses((status = 204, description = "removed"), (status = 404, body = Problem)))]
+async fn remove_token(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    RowId(id): RowId,
+) -> Result<StatusCode, Problem> {
+    tokens::remove(&app, &caller.signed_in, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes a link that signs the caller's browser in, once.
+#[utoipa::path(post, path = "/api/v1/sign-in-links", tag = "account", responses((status = 201, body = SignInLink)))]
+async fn link(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+) -> Result<(StatusCode, Json<SignInLink>), Problem> {
+    let (url, ends) = server::sign_in_link(&app, caller.signed_in.person()).await?;
+    let link = SignInLink {
+        url,
+        expires_at: ends.to_string(),
+    };
+    Ok((StatusCode::CREATED, Json(link)))
+}

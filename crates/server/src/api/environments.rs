@@ -1,0 +1,196 @@
+//! `/api/v1/environments`
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, State},
+    http::{StatusCode, request::Parts},
+    response::sse::{Event, KeepAlive, Sse},
+};
+use futures::{Stream, stream};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::views::{
+    CheckRunView, EnvironmentDetail, EnvironmentView, HintView, SolutionView, detail,
+};
+use crate::{
+    app::Shared,
+    auth::{Mine, Signed, param},
+    operations::{check, end, extend, give_up, reset, reveal_hint},
+    problem::Problem,
+};
+
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show, finish))
+        .routes(routes!(events))
+        .routes(routes!(again))
+        .routes(routes!(more_time))
+        .routes(routes!(run_checks))
+        .routes(routes!(hint))
+        .routes(routes!(surrender))
+        .routes(routes!(solution))
+}
+
+/// The caller's environments that run or are being made.
+#[utoipa::path(get, path = "/api/v1/environments", tag = "environments",
+    responses((status = 200, body = [EnvironmentView])))]
+async fn list(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+) -> Result<Json<Vec<EnvironmentView>>, Problem> {
+    let all = app.store.unfinished_of(caller.signed_in.person()).await?;
+    Ok(Json(
+        all.iter().map(|e| EnvironmentView::new(&app, e)).collect(),
+    ))
+}
+
+/// One environment, with its stages, checks and progress.
+#[utoipa::path(get, path = "/api/v1/environments/{id}", tag = "environments", params(("id" = String, Path)),
+    responses((status = 200, body = EnvironmentDetail), (status = 404, body = Problem)))]
+async fn show(State(app): State<Shared>, mine: Mine) -> Result<Json<EnvironmentDetail>, Problem> {
+    Ok(Json(detail(&app, &mine.environment).await?))
+}
+
+/// Ends an environment.
+#[utoipa::path(delete, path = "/api/v1/environments/{id}", tag = "environments", params(("id" = String, Path)),
+    responses((status = 202, description = "it will end"), (status = 404, body = Problem)))]
+async fn finish(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
+    end::end(&app, &mine.proof).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// What happens to an environment, as server-sent events: one `environment` with all of it whenever it changes.
+#[utoipa::path(get, path = "/api/v1/environments/{id}/events", tag = "environments", params(("id" = String, Path)),
+    responses((status = 200, content_type = "text/event-stream", body = EnvironmentDetail), (status = 404, body = Problem)))]
+async fn events(
+    State(app): State<Shared>,
+    mine: Mine,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let watch = app.hub.watch(&mine.environment.id);
+    let id = mine.environment.id;
+    let first = (app.clone(), watch, true);
+    let events = stream::unfold(first, move |(app, mut watch, first)| {
+        let id = id.clone();
+        async move {
+            if !first {
+                tokio::select! {
+                    changed = watch.changed() => changed.ok()?,
+                    () = app.stopping.cancelled() => return None,
+                }
+                // Many small changes become one.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            watch.mark_unchanged();
+            let e = app.store.environment(&id).await.ok()??;
+            let event = Event::default()
+                .event("environment")
+                .json_data(detail(&app, &e).await.ok()?)
+                .ok()?;
+            Some((Ok(event), (app, watch, false)))
+        }
+    });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
+}
+
+/// Begins again on a fresh machine, within the same attempt. Also the retry of a failed start.
+#[utoipa::path(post, path = "/api/v1/environments/{id}/reset", tag = "environments", params(("id" = String, Path)),
+    responses((status = 201, body = EnvironmentView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn again(
+    State(app): State<Shared>,
+    mine: Mine,
+) -> Result<(StatusCode, Json<EnvironmentView>), Problem> {
+    let made = reset::reset(&app, &mine.proof, &mine.environment).await?;
+    Ok((
+        StatusCode::CREATED,
+        Json(EnvironmentView::new(&app, &made)),
+    ))
+}
+
+/// Gives an environment more time.
+#[utoipa::path(post, path = "/api/v1/environments/{id}/extend", tag = "environments", params(("id" = String, Path)),
+    responses((status = 200, body = EnvironmentView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn more_time(
+    State(app): State<Shared>,
+    mut mine: Mine,
+) -> Result<Json<EnvironmentView>, Problem> {
+    mine.environment.lifetime = extend::extend(&app, &mine.proof, &mine.environment).await?;
+    Ok(Json(EnvironmentView::new(&app, &mine.environment)))
+}
+
+/// Runs the lab's checks, and answers when they have run.
+#[utoipa::path(post, path = "/api/v1/environments/{id}/checks", tag = "environments", params(("id" = String, Path)),
+    responses((status = 200, body = CheckRunView), (status = 202, description = "they still run: watch the events"),
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn run_checks(
+    State(app): State<Shared>,
+    mine: Mine,
+) -> Result<(StatusCode, Json<Option<CheckRunView>>), Problem> {
+    let id = mine.environment.id.clone();
+    let mut watch = app.hub.watch(&id);
+    check::check(&app, &mine.proof, &mine.environment).await?;
+    // Below the limit for any answer.
+    let wait = async {
+        while check::is_running(&app, &id) {
+            if watch.changed().await.is_err() {
+                break;
+            }
+        }
+    };
+    let done = tokio::time::timeout(Duration::from_secs(50), wait).await;
+    let run = app.store.latest_checks(&id).await?;
+    let status = match done {
+        Ok(()) => StatusCode::OK,
+        Err(_) => StatusCode::ACCEPTED,
+    };
+    Ok((status, Json(run.as_ref().map(CheckRunView::from))))
+}
+
+/// The part of the path that `{number}` names.
+struct Number(u32);
+
+impl FromRequestParts<Shared> for Number {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
+        param(parts, "number").await.map(Self)
+    }
+}
+
+/// Opens a hint; it costs points the first time. Hints open in order.
+#[utoipa::path(post, path = "/api/v1/environments/{id}/hints/{number}", tag = "environments",
+    params(("id" = String, Path), ("number" = u32, Path)),
+    responses((status = 200, body = HintView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn hint(
+    State(app): State<Shared>,
+    mine: Mine,
+    Number(number): Number,
+) -> Result<Json<HintView>, Problem> {
+    let text = reveal_hint::reveal_hint(&app, &mine.proof, &mine.environment, number).await?;
+    Ok(Json(HintView { number, text }))
+}
+
+/// Gives up: the attempt is worth nothing, and the solution may be read.
+#[utoipa::path(post, path = "/api/v1/environments/{id}/give-up", tag = "environments", params(("id" = String, Path)),
+    responses((status = 204, description = "given up"), (status = 404, body = Problem)))]
+async fn surrender(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
+    give_up::give_up(&app, &mine.proof, &mine.environment).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The explained solution, once the attempt was solved or given up.
+#[utoipa::path(get, path = "/api/v1/environments/{id}/solution", tag = "environments", params(("id" = String, Path)),
+    responses((status = 200, body = SolutionView), (status = 404, body = Problem)))]
+async fn solution(
+    State(app): State<Shared>,
+    mine: Mine,
+) -> Result<Json<SolutionView>, Problem> {
+    let attempt = app.store.attempt(&mine.environment.attempt).await?;
+    let shown = attempt.is_some_and(|a| a.shows_solution());
+    let lab = app.lab(&mine.environment.lab).filter(|_| shown);
+    let lab = lab.ok_or_else(Problem::not_found)?;
+    Ok(Json(SolutionView {
+        text: lab.solution.clone(),
+    }))
+}

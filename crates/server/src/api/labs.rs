@@ -1,0 +1,74 @@
+//! `/api/v1/labs`
+
+use axum::{Json, extract::State, http::StatusCode};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::views::{AttemptView, EnvironmentView, LabDetail, LabView};
+use crate::{
+    app::Shared,
+    auth::{Signed, Slug},
+    operations::start,
+    problem::Problem,
+};
+
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(begin))
+}
+
+/// All labs, the easiest first.
+#[utoipa::path(get, path = "/api/v1/labs", tag = "labs", responses((status = 200, body = [LabView])))]
+async fn list(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+) -> Result<Json<Vec<LabView>>, Problem> {
+    let solved = app.store.solved_by(caller.signed_in.person()).await?;
+    let catalogue = app.catalogue();
+    let labs = catalogue.labs();
+    Ok(Json(
+        labs.iter()
+            .map(|l| LabView::new(l, solved.contains(&l.slug)))
+            .collect(),
+    ))
+}
+
+/// One lab, with the incident and the caller's tries.
+#[utoipa::path(get, path = "/api/v1/labs/{slug}", tag = "labs", params(("slug" = String, Path)),
+    responses((status = 200, body = LabDetail), (status = 404, body = Problem)))]
+async fn show(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    Slug(slug): Slug,
+) -> Result<Json<LabDetail>, Problem> {
+    let lab = app.lab(&slug).ok_or_else(Problem::not_found)?;
+    let attempts = app
+        .store
+        .attempts_at(caller.signed_in.person(), &slug)
+        .await?;
+    let solved = attempts
+        .iter()
+        .any(faultline_store::attempts::Attempt::is_solved);
+    Ok(Json(LabDetail {
+        lab: LabView::new(&lab, solved),
+        readme: lab.readme.clone(),
+        attempts: attempts.iter().map(AttemptView::from).collect(),
+    }))
+}
+
+/// Starts a lab. Who has an environment of it open gets that one.
+#[utoipa::path(post, path = "/api/v1/labs/{slug}/environments", tag = "labs", params(("slug" = String, Path)),
+    responses((status = 201, body = EnvironmentView), (status = 404, body = Problem),
+        (status = 409, description = "no room", body = Problem), (status = 503, description = "the image is not ready", body = Problem)))]
+async fn begin(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    Slug(slug): Slug,
+) -> Result<(StatusCode, Json<EnvironmentView>), Problem> {
+    let made = start::start(&app, &caller.signed_in, &slug).await?;
+    Ok((
+        StatusCode::CREATED,
+        Json(EnvironmentView::new(&app, &made)),
+    ))
+}

@@ -1,0 +1,72 @@
+//! What operators see.
+
+use axum::{Json, extract::State};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::views::{AuditView, EnvironmentView, OperatorView, ReconcilerView};
+use crate::{
+    app::{Shared, lock},
+    auth::Operator,
+    capacity::Free,
+    problem::Problem,
+};
+
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(status))
+        .routes(routes!(audit))
+}
+
+/// Everybody's environments, capacity, and how the reconcilers do.
+#[utoipa::path(get, path = "/api/v1/operator/status", tag = "operator",
+    responses((status = 200, body = OperatorView), (status = 404, body = Problem)))]
+async fn status(
+    State(app): State<Shared>,
+    _operator: Operator,
+) -> Result<Json<OperatorView>, Problem> {
+    let all = app.store.unfinished_environments().await?;
+    let free = Free::now(&app.config.data_dir);
+    let reconcilers = lock(&app.statuses)
+        .iter()
+        .map(|(name, s)| ReconcilerView {
+            name,
+            last: s.last.to_string(),
+            millis: u64::try_from(s.took.as_millis()).unwrap_or(u64::MAX),
+            runs: s.runs,
+            text: s.text.clone(),
+            failed: s.failed,
+        })
+        .collect();
+    Ok(Json(OperatorView {
+        provider: app.provider.name(),
+        environments: all.iter().map(|e| EnvironmentView::new(&app, e)).collect(),
+        max_environments: app.config.max_environments,
+        free_memory_mib: free.memory_mib,
+        free_disk_mib: free.disk_mib,
+        reconcilers,
+        broken_labs: app
+            .catalogue()
+            .broken()
+            .iter()
+            .map(faultline_lab::Broken::render)
+            .collect(),
+    }))
+}
+
+/// The latest two hundred lines of the audit.
+#[utoipa::path(get, path = "/api/v1/operator/audit", tag = "operator",
+    responses((status = 200, body = [AuditView]), (status = 404, body = Problem)))]
+async fn audit(
+    State(app): State<Shared>,
+    _operator: Operator,
+) -> Result<Json<Vec<AuditView>>, Problem> {
+    let lines = app.store.audit(200).await?;
+    let view = |line: faultline_store::audit::Entry| AuditView {
+        at: line.at.to_string(),
+        person: line.person,
+        action: line.action,
+        subject: line.subject,
+        detail: line.detail,
+    };
+    Ok(Json(lines.into_iter().map(view).collect()))
+}

@@ -1,0 +1,122 @@
+//! What every request and every reconciler shares.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+
+use faultline_domain::{Clock, EnvironmentId, LabSlug};
+use faultline_lab::{Catalogue, LabFolder};
+use faultline_provider::Provider;
+use faultline_store::{Secret, Store, environments::Environment};
+use jiff::Timestamp;
+use rand::rngs::StdRng;
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{Config, hub::Hub, metrics::Metrics, reconcile::Status};
+
+/// Locks even after a panic elsewhere: what is behind these locks is never half-changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+pub(crate) struct App {
+    pub config: Config,
+    pub store: Store,
+    pub provider: Arc<dyn Provider>,
+    pub clock: Clock,
+    /// Pokes whoever watches an environment.
+    pub hub: Hub,
+    /// Wakes the reconcilers.
+    pub wake: Notify,
+    pub metrics: Metrics,
+    /// How the last run of each reconciler went, by its name.
+    pub statuses: Mutex<BTreeMap<&'static str, Status>>,
+    /// Everything that outlives the request that began it.
+    pub tasks: TaskTracker,
+    /// Cancelled when the server is to stop.
+    pub stopping: CancellationToken,
+    /// Environments whose checks run now.
+    pub checking: Mutex<HashSet<EnvironmentId>>,
+    pub started_at: Timestamp,
+    catalogue: RwLock<Arc<Catalogue>>,
+    rng: Mutex<StdRng>,
+}
+
+pub(crate) type Shared = Arc<App>;
+
+impl App {
+    pub(crate) fn new(parts: crate::Parts) -> Shared {
+        Arc::new(Self {
+            started_at: parts.clock.now(),
+            config: parts.config,
+            store: parts.store,
+            provider: parts.provider,
+            clock: parts.clock,
+            hub: Hub::default(),
+            wake: Notify::new(),
+            metrics: Metrics::default(),
+            statuses: Mutex::default(),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            checking: Mutex::default(),
+            catalogue: RwLock::new(Arc::new(parts.catalogue)),
+            rng: Mutex::new(parts.rng),
+        })
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn set_catalogue(&self, catalogue: Catalogue) {
+        *self
+            .catalogue
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
+    }
+
+    pub(crate) fn lab(&self, slug: &LabSlug) -> Option<Arc<LabFolder>> {
+        self.catalogue().get(slug).cloned()
+    }
+
+    /// Runs `make` with the generator of random numbers.
+    pub(crate) fn random<T>(&self, make: impl FnOnce(&mut StdRng) -> T) -> T {
+        make(&mut lock(&self.rng))
+    }
+
+    pub(crate) fn secret(&self) -> Secret {
+        self.random(Secret::generate)
+    }
+
+    /// A short id for rows that nobody outside types: keys, tokens, check runs.
+    pub(crate) fn row_id(&self) -> String {
+        self.random(|rng| faultline_domain::AttemptId::generate(rng).to_string())
+    }
+
+    /// Something about the environment changed: its watchers look again, and so do the reconcilers.
+    pub(crate) fn changed(&self, id: &EnvironmentId) {
+        self.hub.poke(id);
+        self.wake.notify_one();
+    }
+
+    /// Its owner does something in it. A failure to write that is logged and otherwise ignored.
+    pub(crate) async fn touch(&self, environment: &Environment) {
+        let touched = self
+            .store
+            .touch_environment(&environment.id, self.now())
+            .await;
+        if let Err(e) = touched {
+            tracing::warn!(error = &e as &dyn std::error::Error, "use was not noted");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What the machine has to spare.
+
+use std::path::Path;
+
+use faultline_domain::limits::Capacity;
+use faultline_store::environments::Counts;
+
+use crate::Config;
+
+/// Free memory and disk, in MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Free {
+    pub memory_mib: u64,
+    pub memory_total_mib: u64,
+    pub disk_mib: u64,
+    pub disk_total_mib: u64,
+}
+
+impl Free {
+    /// What is free now. What can't be found out counts as plenty: the provider's own limits still hold.
+    pub(crate) fn now(folder: &Path) -> Self {
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let disk = rustix::fs::statvfs(folder).ok();
+        let mib = |blocks: u64, size: u64| blocks.saturating_mul(size) / 1024 / 1024;
+        Self {
+            memory_mib: field(&meminfo, "MemAvailable:").unwrap_or(u64::MAX),
+            memory_total_mib: field(&meminfo, "MemTotal:").unwrap_or(u64::MAX),
+            disk_mib: disk.as_ref().map_or(u64::MAX, |d| mib(d.f_bavail, d.f_frsize)),
+            disk_total_mib: disk.map_or(u64::MAX, |d| mib(d.f_blocks, d.f_frsize)),
+        }
+    }
+}
+
+fn field(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find(|l| l.starts_with(name))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024)
+}
+
+pub(crate) fn capacity(config: &Config, free: Free, counts: Counts) -> Capacity {
+    Capacity {
+        environments: counts.environments,
+        max_environments: config.max_environments,
+        of_person: counts.of_person,
+        max_of_person: config.max_of_person,
+        free_memory_mib: free.memory_mib,
+        reserve_memory_mib: config.reserve_memory_mib,
+        free_disk_mib: free.disk_mib,
+        reserve_disk_mib: config.reserve_disk_mib,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn meminfo_is_read() {
+        let text = "MemTotal:  24103 kB\nMemAvailable:   204800 kB\n";
+        assert_eq!(field(text, "MemAvailable:"), Some(200));
+        assert_eq!(field("", "MemAvailable:"), None);
+        assert!(Free::now(Path::new("/")).disk_total_mib > 0);
+    }
+}

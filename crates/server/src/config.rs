@@ -1,0 +1,158 @@
+//! What an operator may set. Every field has a default that suits one machine.
+
+use std::path::PathBuf;
+
+use faultline_domain::{environment::Deadlines, lab::Needs, limits::Limits};
+use serde::{Deserialize, Serialize};
+
+/// What an operator may set about the server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The address that people's browsers use. With `https` cookies are only sent encrypted.
+    pub public_url: String,
+    /// The SSH gateway's host name as people write it. The public address's host unless set.
+    pub ssh_host: Option<String>,
+    /// The SSH gateway's port; nothing when there is none.
+    pub ssh_port: Option<u16>,
+    /// The folder whose file system holds the environments' disks.
+    pub data_dir: PathBuf,
+    /// The most environments at once.
+    pub max_environments: u32,
+    /// The most environments of one person at once.
+    pub max_of_person: u32,
+    /// Memory that stays free for the host, in MiB.
+    pub reserve_memory_mib: u64,
+    /// Disk that stays free for the host, in MiB.
+    pub reserve_disk_mib: u64,
+    /// What a node is expected to take of the machine's memory when it starts, in MiB.
+    pub node_memory_mib: u64,
+    /// What a node is expected to take of the machine's disk when it starts, in MiB.
+    pub node_disk_mib: u64,
+    /// The most that one node may use.
+    pub node_limits: NodeLimits,
+    /// An environment ends after so many minutes without use.
+    pub idle_minutes: u32,
+    /// *Extend* adds so many minutes.
+    pub extend_minutes: u32,
+    /// No extension goes beyond so many minutes after the start.
+    pub hard_minutes: u32,
+    /// A session lasts so many days.
+    pub session_days: u32,
+    /// A sign-in link works for so many minutes.
+    pub sign_in_minutes: u32,
+}
+
+/// The most that one node may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeLimits {
+    /// CPU time, in thousandths of a core.
+    pub cpu_millis: u32,
+    /// Memory of its processes on the host, in MiB.
+    pub memory_mib: u32,
+    /// Threads and processes on the host.
+    pub pids: u32,
+    /// Size of its disk, in MiB.
+    pub disk_mib: u32,
+    /// Network bandwidth each way, in Mbit/s.
+    pub bandwidth_mbit: u32,
+}
+
+impl Default for NodeLimits {
+    fn default() -> Self {
+        Self {
+            cpu_millis: 1500,
+            memory_mib: 1024,
+            pids: 256,
+            disk_mib: 4096,
+            bandwidth_mbit: 100,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            public_url: "http://127.0.0.1:7890".to_owned(),
+            ssh_host: None,
+            ssh_port: Some(2222),
+            data_dir: PathBuf::from("."),
+            max_environments: 40,
+            max_of_person: 5,
+            reserve_memory_mib: 512,
+            reserve_disk_mib: 2048,
+            node_memory_mib: 200,
+            node_disk_mib: 256,
+            node_limits: NodeLimits::default(),
+            idle_minutes: 60,
+            extend_minutes: 30,
+            hard_minutes: 8 * 60,
+            session_days: 30,
+            sign_in_minutes: 60,
+        }
+    }
+}
+
+impl Config {
+    /// The limits of an environment with so many nodes.
+    #[must_use]
+    pub const fn limits(&self, needs: &Needs) -> Limits {
+        let each = &self.node_limits;
+        let nodes = needs.nodes;
+        Limits {
+            cpu_millis: each.cpu_millis.saturating_mul(nodes),
+            memory_mib: each.memory_mib.saturating_mul(nodes),
+            pids: each.pids.saturating_mul(nodes),
+            disk_mib: each.disk_mib,
+            bandwidth_mbit: each.bandwidth_mbit,
+        }
+    }
+
+    /// True when browsers reach the server encrypted.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.public_url.starts_with("https://")
+    }
+
+    /// The host name that people write after `@`.
+    #[must_use]
+    pub fn ssh_host(&self) -> &str {
+        if let Some(host) = &self.ssh_host {
+            return host;
+        }
+        let rest = self
+            .public_url
+            .split_once("://")
+            .map_or(self.public_url.as_str(), |(_, rest)| rest);
+        let authority = rest.split('/').next().unwrap_or(rest);
+        match authority.strip_prefix('[') {
+            Some(v6) => v6.split(']').next().unwrap_or(v6),
+            None => authority.split(':').next().unwrap_or(authority),
+        }
+    }
+
+    pub(crate) fn deadlines() -> Deadlines {
+        Deadlines::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ssh_host_comes_from_the_public_address() {
+        for (url, host) in [
+            ("http://127.0.0.1:7890", "127.0.0.1"),
+            ("https://labs.example.org/", "labs.example.org"),
+            ("http://[::1]:80", "::1"),
+        ] {
+            let config = Config {
+                public_url: url.to_owned(),
+                ..Config::default()
+            };
+            assert_eq!(config.ssh_host(), host);
+        }
+    }
+}

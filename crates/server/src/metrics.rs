@@ -1,0 +1,138 @@
+//! What Prometheus reads at `/metrics`.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct RequestLabels {
+    pub method: String,
+    pub route: String,
+    pub status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Outcome {
+    pub outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct PhaseLabel {
+    pub phase: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ReconcilerLabel {
+    pub reconciler: &'static str,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub requests: Family<RequestLabels, Counter>,
+    pub request_seconds: Histogram,
+    pub starts: Family<Outcome, Counter>,
+    pub start_seconds: Histogram,
+    pub checks: Family<Outcome, Counter>,
+    pub terminals: Gauge,
+    pub environments: Family<PhaseLabel, Gauge>,
+    pub orphans: Counter,
+    pub reconcile_seconds: Family<ReconcilerLabel, Seconds>,
+    pub reconcile_errors: Family<ReconcilerLabel, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("faultline");
+        let requests = Family::<RequestLabels, Counter>::default();
+        registry.register("http_requests", "Requests answered", requests.clone());
+        let request_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 14));
+        registry.register_with_unit(
+            "http_request",
+            "Time until a request was answered",
+            Unit::Seconds,
+            request_seconds.clone(),
+        );
+        let starts = Family::<Outcome, Counter>::default();
+        registry.register("starts", "Starts of environments, by how they ended", starts.clone());
+        let start_seconds = Histogram::new(exponential_buckets(0.1, 2.0, 12));
+        registry.register_with_unit(
+            "start",
+            "Time from the clone's begin to a usable environment",
+            Unit::Seconds,
+            start_seconds.clone(),
+        );
+        let checks = Family::<Outcome, Counter>::default();
+        registry.register("checks", "Runs of checks, by how they ended", checks.clone());
+        let terminals = Gauge::default();
+        registry.register("terminals", "Terminals open in browsers", terminals.clone());
+        let environments = Family::<PhaseLabel, Gauge>::default();
+        registry.register("environments", "Environments by phase", environments.clone());
+        let orphans = Counter::default();
+        registry.register("orphans", "Machines freed that nobody owned", orphans.clone());
+        let reconcile_seconds = Family::<ReconcilerLabel, Seconds>::default();
+        registry.register_with_unit(
+            "reconcile",
+            "How long the last run of a reconciler took",
+            Unit::Seconds,
+            reconcile_seconds.clone(),
+        );
+        let reconcile_errors = Family::<ReconcilerLabel, Counter>::default();
+        registry.register(
+            "reconcile_errors",
+            "Runs of reconcilers that failed",
+            reconcile_errors.clone(),
+        );
+        Self {
+            registry,
+            requests,
+            request_seconds,
+            starts,
+            start_seconds,
+            checks,
+            terminals,
+            environments,
+            orphans,
+            reconcile_seconds,
+            reconcile_errors,
+        }
+    }
+}
+
+impl Metrics {
+    pub(crate) fn started(&self, outcome: &'static str) {
+        self.starts.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(crate) fn checked(&self, outcome: &'static str) {
+        self.checks.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(crate) fn phases(&self, counts: &[(String, i64)]) {
+        self.environments.clear();
+        for (phase, n) in counts {
+            let label = PhaseLabel {
+                phase: phase.clone(),
+            };
+            self.environments.get_or_create(&label).set(*n);
+        }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

@@ -1,0 +1,153 @@
+//! Check whether the machine is repaired.
+//!
+//! One run at a time for an environment: asking while one runs joins that one. Results are written as they come; the
+//! last transaction says whether everything held, and then solves the attempt.
+
+use std::{sync::Arc, time::Duration};
+
+use faultline_domain::{EnvironmentId, authz::MayUse, environment::State, score};
+use faultline_lab::LabFolder;
+use faultline_store::{
+    attempts::{Attempt, CheckResult},
+    environments::Environment,
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    app::{App, Shared, lock},
+    problem::Problem,
+};
+
+/// Added to the sum of the checks' own limits.
+const MARGIN: Duration = Duration::from_secs(60);
+
+/// Begins a run, unless one is under way.
+pub(crate) async fn check(
+    app: &Shared,
+    proof: &MayUse,
+    environment: &Environment,
+) -> Result<(), Problem> {
+    if !matches!(environment.state, State::Active { .. }) || !environment.is_open() {
+        return Err(Problem::conflict(
+            "not-running",
+            "There is no running machine to check",
+            "Start the lab, or wait until it has started, then check again.",
+        ));
+    }
+    let lab = app.lab(&environment.lab).ok_or_else(Problem::not_found)?;
+    let attempt = app
+        .store
+        .attempt(&environment.attempt)
+        .await?
+        .ok_or_else(Problem::not_found)?;
+    let Some(turn) = Turn::take(app, proof.environment()) else {
+        return Ok(());
+    };
+    let run = app.row_id();
+    app.store
+        .begin_checks(&run, &attempt.id, proof.environment(), app.now())
+        .await?;
+    app.touch(environment).await;
+    app.changed(proof.environment());
+    let app = app.clone();
+    let stop = app.stopping.clone();
+    app.tasks.clone().spawn(async move {
+        // A run that a stop interrupts is ended by the next server.
+        stop.run_until_cancelled(perform(&turn, &lab, &attempt, &run))
+            .await;
+    });
+    Ok(())
+}
+
+/// True while a run is under way.
+pub(crate) fn is_running(app: &App, id: &EnvironmentId) -> bool {
+    lock(&app.checking).contains(id)
+}
+
+/// The right to check an environment, given back when dropped.
+struct Turn(Shared, EnvironmentId);
+
+impl Turn {
+    fn take(app: &Shared, id: &EnvironmentId) -> Option<Self> {
+        lock(&app.checking)
+            .insert(id.clone())
+            .then(|| Self(app.clone(), id.clone()))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        lock(&self.0.checking).remove(&self.1);
+        self.0.changed(&self.1);
+    }
+}
+
+async fn perform(turn: &Turn, lab: &Arc<LabFolder>, attempt: &Attempt, run: &str) {
+    let (app, id) = (&turn.0, &turn.1);
+    let (send, mut receive) = mpsc::unbounded_channel();
+    let limit: u64 = lab
+        .lab
+        .checks
+        .iter()
+        .map(|c| u64::from(c.timeout_seconds))
+        .sum();
+    let checks = faultline_lab::check(&*app.provider, id, lab, move |result| {
+        // The receiver lives as long as this.
+        let _ = send.send(result);
+    });
+    let checks = tokio::time::timeout(Duration::from_secs(limit) + MARGIN, checks);
+    let write = async {
+        while let Some(result) = receive.recv().await {
+            let result = CheckResult {
+                name: result.name,
+                title: result.title,
+                passed: result.passed,
+                message: result.message,
+                seen: result.seen,
+                evaluated: result.error.is_none(),
+                hint: result.hint.map(i64::from),
+                millis: i64::try_from(result.millis).unwrap_or(i64::MAX),
+            };
+            if let Err(e) = app.store.record_check(run, &result).await {
+                tracing::error!(error = &e as &dyn std::error::Error, "a result was lost");
+            }
+            app.hub.poke(id);
+        }
+    };
+    let (outcome, ()) = tokio::join!(checks, write);
+    let outcome = match &outcome {
+        Ok(outcome) => Ok(outcome.passed()),
+        Err(_) => Err("the machine did not answer in time"),
+    };
+    app.metrics.checked(match outcome {
+        Ok(true) => "passed",
+        Ok(false) => "failed",
+        Err(_) => "timed-out",
+    });
+    if let Err(e) = finish(app, lab, attempt, run, outcome).await {
+        tracing::error!(
+            error = &e as &dyn std::error::Error,
+            "a run of checks was not written"
+        );
+    }
+}
+
+async fn finish(
+    app: &App,
+    lab: &LabFolder,
+    attempt: &Attempt,
+    run: &str,
+    outcome: Result<bool, &str>,
+) -> Result<(), faultline_store::Error> {
+    // Hints may have been opened while it checked.
+    let attempt = app
+        .store
+        .attempt(&attempt.id)
+        .await?
+        .unwrap_or_else(|| attempt.clone());
+    let costs: Vec<u32> = attempt.hints.iter().map(|(_, cost)| *cost).collect();
+    let points = score::points(&lab.lab.score, &costs, attempt.gave_up);
+    app.store
+        .finish_checks(run, &attempt, outcome, points, app.now())
+        .await
+}

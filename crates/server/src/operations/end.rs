@@ -1,0 +1,14 @@
+//! End an environment. Asking twice is asking once; the attempt and its progress stay.
+
+use faultline_domain::{authz::MayUse, environment::EndReason};
+
+use crate::{app::App, problem::Problem};
+
+pub(crate) async fn end(app: &App, proof: &MayUse) -> Result<(), Problem> {
+    let (id, by) = (proof.environment(), proof.person());
+    app.store
+        .end_environment(id, EndReason::Ended, Some(by), app.now())
+        .await?;
+    app.changed(id);
+    Ok(())
+}

@@ -1,0 +1,21 @@
+//! Give up: the solution is shown, and the attempt is worth nothing. The machine stays, to follow the solution on it.
+
+use faultline_domain::authz::MayUse;
+use faultline_store::environments::Environment;
+
+use crate::{app::App, problem::Problem};
+
+pub(crate) async fn give_up(
+    app: &App,
+    proof: &MayUse,
+    environment: &Environment,
+) -> Result<(), Problem> {
+    let attempt = app
+        .store
+        .attempt(&environment.attempt)
+        .await?
+        .ok_or_else(Problem::not_found)?;
+    app.store.give_up(&attempt, app.now()).await?;
+    app.changed(proof.environment());
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! Begin again on a fresh machine, within the same attempt: what was opened and checked stays counted. Also the
+//! retry of a failed start.
+
+use faultline_domain::{EnvironmentId, authz::MayUse};
+use faultline_store::environments::Environment;
+
+use super::start;
+use crate::{app::App, problem::Problem};
+
+pub(crate) async fn reset(
+    app: &App,
+    proof: &MayUse,
+    old: &Environment,
+) -> Result<Environment, Problem> {
+    debug_assert_eq!(proof.environment(), &old.id);
+    let lab = app.lab(&old.lab).ok_or_else(|| {
+        Problem::conflict(
+            "lab-gone",
+            "This lab is no longer offered",
+            "Its folder was taken away, so no fresh machine of it can be made.",
+        )
+    })?;
+    start::ready(app, &lab.lab).await?;
+    let now = app.now();
+    let admit = start::admission(app, &lab.lab);
+    let made = app
+        .store
+        .replace_environment(
+            app.random(EnvironmentId::generate),
+            old,
+            start::spec(app, &lab.lab),
+            start::lifetime(app, &lab.lab, now),
+            &admit,
+            now,
+        )
+        .await?;
+    app.changed(&old.id);
+    app.changed(&made.id);
+    Ok(made)
+}

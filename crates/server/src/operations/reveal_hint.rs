@@ -1,0 +1,40 @@
+//! Open the next hint. Hints open in order; opening one twice costs once; after the end they are free.
+
+use faultline_domain::authz::MayUse;
+use faultline_store::environments::Environment;
+
+use crate::{app::App, problem::Problem};
+
+/// Opens hint `number`, counted from 1, and gives its text as Markdown.
+pub(crate) async fn reveal_hint(
+    app: &App,
+    proof: &MayUse,
+    environment: &Environment,
+    number: u32,
+) -> Result<String, Problem> {
+    let lab = app.lab(&environment.lab).ok_or_else(Problem::not_found)?;
+    let attempt = app
+        .store
+        .attempt(&environment.attempt)
+        .await?
+        .ok_or_else(Problem::not_found)?;
+    let hint = (number as usize)
+        .checked_sub(1)
+        .and_then(|i| lab.lab.hints.get(i))
+        .ok_or_else(Problem::not_found)?;
+    let known = attempt.hints.iter().any(|(n, _)| *n == number);
+    let before = attempt.hints.iter().filter(|(n, _)| *n < number).count();
+    if !known && before + 1 < number as usize {
+        return Err(Problem::conflict(
+            "out-of-order",
+            "Hints open in order",
+            format!("Open hint {} first.", before + 1),
+        ));
+    }
+    app.store
+        .reveal_hint(&attempt.id, number, hint.cost, app.now())
+        .await?;
+    app.touch(environment).await;
+    app.changed(proof.environment());
+    Ok(hint.text.clone())
+}

@@ -1,0 +1,103 @@
+//! Start a lab.
+//!
+//! The image must be ready, the machine must have room, and a person has at most one environment of a lab: pressing
+//! Start again leads to that one.
+
+use axum::http::StatusCode;
+use faultline_domain::{
+    AttemptId, EnvironmentId, LabSlug,
+    authz::SignedIn,
+    environment::Lifetime,
+    lab::Lab,
+    limits::{Denial, Need, admit},
+};
+use faultline_provider::Readiness;
+use faultline_store::environments::{Counts, Environment, EnvironmentSpec};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    app::App,
+    capacity::{Free, capacity},
+    problem::Problem,
+};
+
+pub(crate) async fn start(
+    app: &App,
+    who: &SignedIn,
+    slug: &LabSlug,
+) -> Result<Environment, Problem> {
+    let lab = app.lab(slug).ok_or_else(Problem::not_found)?;
+    ready(app, &lab.lab).await?;
+    let now = app.now();
+    let (id, attempt) = app.random(|rng| (EnvironmentId::generate(rng), AttemptId::generate(rng)));
+    let admit = admission(app, &lab.lab);
+    let made = app
+        .store
+        .start_environment(
+            id,
+            attempt,
+            who.person(),
+            slug,
+            spec(app, &lab.lab),
+            lifetime(app, &lab.lab, now),
+            &admit,
+            now,
+        )
+        .await?;
+    app.changed(&made.id);
+    Ok(made)
+}
+
+/// Whether the image can be cloned now.
+pub(super) async fn ready(app: &App, lab: &Lab) -> Result<(), Problem> {
+    let (title, detail) = match app.provider.readiness(&lab.needs.image).await {
+        Readiness::Ready => return Ok(()),
+        Readiness::Preparing { fraction, text } => (
+            "The machine's image is still being made",
+            format!("{:.0} % done: {text}. Try again in a while.", fraction * 100.0),
+        ),
+        Readiness::Unavailable { reason } => ("The machine's image can't be used", reason),
+    };
+    Err(Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "image-not-ready",
+        title,
+        detail,
+    ))
+}
+
+pub(super) fn admission(app: &App, lab: &Lab) -> impl Fn(Counts) -> Result<(), Denial> + use<> {
+    let config = app.config.clone();
+    let free = Free::now(&config.data_dir);
+    let nodes = u64::from(lab.needs.nodes);
+    move |counts| {
+        let need = Need {
+            memory_mib: config.node_memory_mib * nodes,
+            disk_mib: config.node_disk_mib * nodes,
+        };
+        admit(&capacity(&config, free, counts), need)
+    }
+}
+
+pub(super) fn spec(app: &App, lab: &Lab) -> EnvironmentSpec {
+    EnvironmentSpec {
+        image: lab.needs.image.clone(),
+        nodes: lab.needs.node_names(),
+        limits: app.config.limits(&lab.needs),
+        egress: lab.needs.egress.clone(),
+    }
+}
+
+pub(super) fn lifetime(app: &App, lab: &Lab, now: Timestamp) -> Lifetime {
+    let after = |minutes: u32| {
+        now.saturating_add(SignedDuration::from_mins(minutes.into()))
+            .unwrap_or(Timestamp::MAX)
+    };
+    let hard_end = after(app.config.hard_minutes.max(lab.needs.lifetime_minutes));
+    Lifetime {
+        expires_at: after(lab.needs.lifetime_minutes).min(hard_end),
+        hard_end,
+        last_used: now,
+        idle_seconds: i64::from(app.config.idle_minutes) * 60,
+    }
+}

@@ -1,0 +1,40 @@
+//! Forgets old sessions, reads the labs again, counts.
+
+use jiff::SignedDuration;
+
+use super::Done;
+use crate::app::Shared;
+
+pub(super) async fn pass(app: &Shared) -> Done {
+    let removed = app.store.remove_old_credentials(app.now()).await?;
+    Ok(format!("{removed} sessions and links forgotten"))
+}
+
+/// Reads the labs again, so that an author sees at once what was written; and counts for the metrics.
+pub(super) async fn labs(app: &Shared) -> Done {
+    let since = app
+        .now()
+        .saturating_sub(SignedDuration::from_hours(24))
+        .unwrap_or(app.now());
+    app.metrics
+        .phases(&app.store.count_by_phase(since).await?);
+    let before = app.catalogue();
+    if before.path().as_os_str().is_empty() {
+        return Ok("no folder".to_owned());
+    }
+    let reading = before.clone();
+    let Ok(next) = tokio::task::spawn_blocking(move || reading.reload()).await else {
+        return Ok("reading them was interrupted".to_owned());
+    };
+    let hashes = |c: &faultline_lab::Catalogue| -> Vec<String> {
+        c.labs().iter().map(|l| l.hash.clone()).collect()
+    };
+    let text = format!("{} labs, {} broken", next.labs().len(), next.broken().len());
+    if hashes(&before) != hashes(&next) || before.broken() != next.broken() {
+        for broken in next.broken() {
+            tracing::warn!("{}", broken.render());
+        }
+        app.set_catalogue(next);
+    }
+    Ok(text)
+}

@@ -1,0 +1,178 @@
+//! One step for each environment that has one to make.
+
+use std::{collections::HashMap, time::Duration};
+
+use faultline_domain::environment::{Intent, Observed, State, Step, plan};
+use faultline_store::environments::Environment;
+
+use super::{
+    Done, Error, start,
+    steps::{Failed, Kind, Steps},
+};
+use crate::{Config, app::Shared};
+
+/// How long the provider may take to say what exists.
+pub(super) const LIST: Duration = Duration::from_secs(20);
+/// How long freeing, pausing and resuming may take.
+const QUICK: Duration = Duration::from_secs(110);
+
+pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
+    // In this order: a step that ends between these lines leaves its environment busy for this pass, and one that
+    // begins does so below. So what is read never lags behind what is thought to be under way.
+    let busy = steps.busy();
+    let rows = app.store.unfinished_environments().await?;
+    if rows.is_empty() {
+        return Ok("nothing to look after".to_owned());
+    }
+    let listed = tokio::time::timeout(LIST, app.provider.list())
+        .await
+        .map_err(|_| Error::Silent(LIST))??;
+    let listed: HashMap<_, _> = listed.into_iter().collect();
+    let (mut active, mut acted) = (0, 0);
+    for row in &rows {
+        let observed = listed.get(&row.id).copied().unwrap_or(Observed::Absent);
+        if row.observed != Some(observed) {
+            app.store.record_observed(&row.id, observed).await?;
+        }
+        active += u32::from(matches!(row.state, State::Active { .. }));
+        let is_busy = busy.contains(&row.id) || steps.kind(&row.id).is_some();
+        if is_busy && matches!(row.intent, Intent::Gone(_)) && row.state.is_starting() {
+            // Nobody waits for it any more. What it had begun is freed by the next steps.
+            steps.cancel(&row.id);
+            continue;
+        }
+        if !is_busy && steps.is_resting(&row.id) {
+            continue;
+        }
+        let step = plan(
+            row.intent,
+            &row.state,
+            observed,
+            &row.lifetime,
+            &Config::deadlines(),
+            is_busy,
+            app.now(),
+        );
+        acted += u32::from(step != Step::Wait);
+        apply(app, steps, row, step).await?;
+    }
+    Ok(format!(
+        "{} to look after, {active} active, {acted} steps",
+        rows.len()
+    ))
+}
+
+/// Writes the state that a step leads to, and says whether it is ours to act on.
+pub(super) async fn advance(
+    app: &Shared,
+    e: &mut Environment,
+    to: State,
+) -> Result<bool, faultline_store::Error> {
+    let now = app.now();
+    let written = app.store.record_state(e, &to, now).await?;
+    if written {
+        e.state = to;
+        e.generation += 1;
+        e.updated_at = now;
+        app.changed(&e.id);
+    }
+    Ok(written)
+}
+
+async fn apply(app: &Shared, steps: &Steps, row: &Environment, step: Step) -> Result<(), Error> {
+    let mut e = row.clone();
+    let now = app.now();
+    match step {
+        Step::Wait => {}
+        Step::Start => {
+            let Ok(next) = e.state.clone().provision(now) else {
+                return Ok(());
+            };
+            if advance(app, &mut e, next).await? {
+                app.store.forget_stages(&e.id).await?;
+                let id = e.id.clone();
+                let work = start::start(app.clone(), e);
+                steps.begin(app, &id, Kind::Start, work);
+            }
+        }
+        Step::Restart => begin(app, steps, e, "restart", |app, mut e| async move {
+            app.provider.destroy(&e.id).await?;
+            if let Ok(next) = e.state.clone().retry(app.now()) {
+                advance(&app, &mut e, next).await?;
+            }
+            Ok(())
+        }),
+        Step::Expire(reason) => {
+            if let Ok(next) = e.state.clone().expire(now, reason) {
+                advance(app, &mut e, next).await?;
+            }
+        }
+        Step::Release => {
+            if let Ok(next) = e.state.clone().release(now)
+                && !advance(app, &mut e, next).await?
+            {
+                return Ok(());
+            }
+            begin(app, steps, e, "release", |app, mut e| async move {
+                app.provider.destroy(&e.id).await?;
+                if let Ok(next) = e.state.clone().gone(app.now()) {
+                    advance(&app, &mut e, next).await?;
+                }
+                Ok(())
+            });
+        }
+        Step::Free => begin(app, steps, e, "free", |app, mut e| async move {
+            app.provider.destroy(&e.id).await?;
+            let next = e.state.clone().freed();
+            advance(&app, &mut e, next).await?;
+            Ok(())
+        }),
+        Step::Suspend => begin(app, steps, e, "suspend", |app, mut e| async move {
+            app.provider.pause(&e.id).await?;
+            if let Ok(next) = e.state.clone().suspend(app.now()) {
+                advance(&app, &mut e, next).await?;
+            }
+            Ok(())
+        }),
+        Step::Resume => begin(app, steps, e, "resume", |app, mut e| async move {
+            app.provider.resume(&e.id).await?;
+            if let Ok(next) = e.state.clone().activate(app.now()) {
+                advance(&app, &mut e, next).await?;
+            }
+            Ok(())
+        }),
+        Step::Fail { stage, reason } => {
+            steps.cancel(&e.id);
+            let next = e.state.clone().fail(now, stage, reason);
+            advance(app, &mut e, next).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Begins a quick step. A failure is logged and the step planned anew after a rest.
+fn begin<F>(
+    app: &Shared,
+    steps: &Steps,
+    e: Environment,
+    name: &'static str,
+    work: impl FnOnce(Shared, Environment) -> F,
+) where
+    F: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let id = e.id.clone();
+    let work = work(app.clone(), e);
+    let named = id.clone();
+    steps.begin(app, &id, Kind::Other, async move {
+        let done = tokio::time::timeout(QUICK, work).await;
+        done.unwrap_or(Err(Error::Silent(QUICK))).map_err(|e| {
+            tracing::error!(
+                environment = %named,
+                step = name,
+                error = &e as &dyn std::error::Error,
+                "a step failed"
+            );
+            Failed
+        })
+    });
+}

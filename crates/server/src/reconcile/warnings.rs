@@ -1,0 +1,65 @@
+//! Says before an end that it comes: in the page (which reads `warned` and the time left) and in the terminals.
+
+use std::time::Duration;
+
+use faultline_domain::environment::{EndReason, State};
+use faultline_guest::client;
+use faultline_provider::Target;
+use faultline_store::environments::Environment;
+
+use super::Done;
+use crate::app::Shared;
+
+/// Seconds before the end at which its owner is warned, the later first.
+pub(crate) const THRESHOLDS: [i64; 2] = [120, 600];
+/// How long one guest may take to show a line.
+const LIMIT: Duration = Duration::from_secs(10);
+
+pub(super) async fn pass(app: &Shared) -> Done {
+    let mut warned = 0;
+    for e in app.store.unfinished_environments().await? {
+        if !matches!(e.state, State::Active { .. }) || !e.is_open() {
+            continue;
+        }
+        let left = e.lifetime.remaining(app.now());
+        let due = THRESHOLDS.into_iter().find(|at| left <= *at);
+        match (due, e.warned) {
+            (Some(due), before) if before.is_none_or(|b| b > due) => {
+                app.store.record_warned(&e.id, Some(due)).await?;
+                announce(app, &e, left);
+                app.hub.poke(&e.id);
+                warned += 1;
+            }
+            // There is time again: an extension, or somebody came back.
+            (None, Some(_)) => {
+                app.store.record_warned(&e.id, None).await?;
+                app.hub.poke(&e.id);
+            }
+            _ => {}
+        }
+    }
+    Ok(format!("{warned} warned"))
+}
+
+fn announce(app: &Shared, e: &Environment, left: i64) {
+    let minutes = (left + 30) / 60;
+    let why = match e.lifetime.end().1 {
+        EndReason::Idle => "unless you use it",
+        _ => "unless you extend it on its page",
+    };
+    let text = match minutes {
+        ..=1 => format!("This machine ends in a minute {why}."),
+        n => format!("This machine ends in {n} minutes {why}."),
+    };
+    for node in e.spec.nodes.clone() {
+        let (app, id, text) = (app.clone(), e.id.clone(), text.clone());
+        app.tasks.clone().spawn(async move {
+            let say = async {
+                let stream = app.provider.open(&id, &node, Target::Guest).await.ok()?;
+                client::announce(stream, &text).await.ok()
+            };
+            // A guest that doesn't answer has no terminal to show it in; the page says it too.
+            let _ = tokio::time::timeout(LIMIT, say).await;
+        });
+    }
+}

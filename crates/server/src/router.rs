@@ -1,0 +1,87 @@
+//! All routes, and the layers around them.
+
+use std::time::Duration;
+
+use axum::{
+    Router, middleware,
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tower_http::{
+    catch_panic::CatchPanicLayer, compression::CompressionLayer, timeout::TimeoutLayer,
+};
+
+use crate::{api, app::Shared, assets, auth, headers, problem::Problem, terminal, web};
+
+/// How long a page or an answer may take. Streams are not bound by it once they have begun.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The largest body on the API, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+
+pub(crate) fn router(app: Shared) -> Router {
+    let pages = web::routes()
+        .route(
+            "/environments/{id}/nodes/{node}/terminals/{n}",
+            get(terminal::from_page),
+        )
+        .layer(middleware::from_fn(auth::csrf::guard))
+        .layer(middleware::from_fn_with_state(
+            app.clone(),
+            auth::by_session,
+        ))
+        .layer(middleware::from_fn_with_state(
+            app.clone(),
+            web::problems,
+        ));
+    let api = api::routes()
+        .route(
+            "/api/v1/environments/{id}/nodes/{node}/terminals/{n}",
+            get(terminal::from_api),
+        )
+        .layer(middleware::from_fn_with_state(app.clone(), auth::by_token));
+    let open = Router::new()
+        .route("/assets/{name}", get(assets::serve))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics));
+    Router::new()
+        .merge(pages)
+        .merge(api)
+        .merge(open)
+        .layer(CompressionLayer::new().gzip(true))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::GATEWAY_TIMEOUT,
+            PATIENCE,
+        ))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(headers::secure))
+        .route_layer(middleware::from_fn_with_state(app.clone(), headers::count))
+        .with_state(app)
+}
+
+fn panicked(_: Box<dyn std::any::Any + Send + 'static>) -> Response {
+    // The panic's own hook has said where.
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
+}
+
+/// Ready when the store answers and the server isn't about to stop.
+async fn ready(State(app): State<Shared>) -> Result<&'static str, Problem> {
+    if app.stopping.is_cancelled() {
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "stopping",
+            "The server stops",
+            "Try again in a moment.",
+        ));
+    }
+    app.store.ping().await?;
+    Ok("ready\n")
+}
+
+async fn metrics(State(app): State<Shared>) -> impl IntoResponse {
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], app.metrics.text())
+}

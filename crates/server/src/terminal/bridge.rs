@@ -1,0 +1,297 @@
+//! Carries bytes between one WebSocket and one terminal of a node, until either ends.
+
+use std::time::{Duration, Instant};
+
+use axum::extract::ws::{Message, WebSocket};
+use bytes::Bytes;
+use faultline_domain::environment::State;
+use faultline_guest::{
+    client::{self, Session},
+    wire::{Frame, Pty, Terminal},
+};
+use faultline_provider::{Stream, Target};
+use faultline_store::environments::Environment;
+use futures::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Which,
+    message::{End, Incoming, Notice, read},
+};
+use crate::app::App;
+
+/// How long the guest's helper may take before the serial console takes its place.
+const ANSWER: Duration = Duration::from_secs(4);
+/// How long the browser may take to say how large its terminal is.
+const FIRST_SIZE: Duration = Duration::from_secs(2);
+/// A browser that gives no sign of life for two of these is gone.
+const HEARTBEAT: Duration = Duration::from_secs(25);
+
+type Sink = SplitSink<WebSocket, Message>;
+
+/// Where a terminal's bytes come from and go to.
+enum Machine {
+    Guest(Session<Stream>),
+    Console(ReadHalf<Stream>, WriteHalf<Stream>),
+}
+
+pub(super) async fn run(
+    app: &App,
+    environment: &Environment,
+    which: &Which,
+    socket: WebSocket,
+    stop: &CancellationToken,
+) {
+    let (mut sink, stream) = socket.split();
+    let end = tokio::select! {
+        end = talk(app, environment, which, &mut sink, stream) => end,
+        () = stop.cancelled() => End::Stopping,
+    };
+    let end = match end {
+        End::Dropped if !runs(app, environment).await => End::Gone,
+        end => end,
+    };
+    if let Some(frame) = end.frame() {
+        // The browser may be gone already.
+        let _ = tokio::time::timeout(Duration::from_secs(2), sink.send(frame)).await;
+    }
+}
+
+async fn runs(app: &App, environment: &Environment) -> bool {
+    match app.store.environment(&environment.id).await {
+        Ok(Some(e)) => matches!(e.state, State::Active { .. }) && e.is_open(),
+        _ => false,
+    }
+}
+
+async fn talk(
+    app: &App,
+    environment: &Environment,
+    which: &Which,
+    sink: &mut Sink,
+    mut stream: SplitStream<WebSocket>,
+) -> End {
+    if !runs(app, environment).await {
+        return End::Gone;
+    }
+    let (rows, cols) = match first_size(&mut stream).await {
+        Ok(size) => size,
+        Err(end) => return end,
+    };
+    let (machine, notice) = match open(app, environment, which, rows, cols).await {
+        Some(opened) => opened,
+        None => return End::Dropped,
+    };
+    app.touch(environment).await;
+    if sink.send(notice.message()).await.is_err() {
+        return End::Left;
+    }
+    match machine {
+        Machine::Guest(session) => guest(app, environment, sink, stream, session).await,
+        Machine::Console(output, input) => {
+            console(app, environment, sink, stream, output, input).await
+        }
+    }
+}
+
+/// The page says how large its terminal is before anything else.
+async fn first_size(stream: &mut SplitStream<WebSocket>) -> Result<(u16, u16), End> {
+    match tokio::time::timeout(FIRST_SIZE, stream.next()).await {
+        Ok(Some(Ok(message))) => match read(message) {
+            Ok(Incoming::Resize { rows, cols }) => Ok((rows, cols)),
+            Ok(Incoming::Close) => Err(End::Left),
+            Ok(_) => Err(End::Malformed("the first message must be a resize")),
+            Err(why) => Err(End::Malformed(why)),
+        },
+        Ok(Some(Err(_))) => Err(End::Malformed("message too large or malformed")),
+        Ok(None) => Err(End::Left),
+        Err(_) => Ok((24, 80)),
+    }
+}
+
+async fn open(
+    app: &App,
+    environment: &Environment,
+    which: &Which,
+    rows: u16,
+    cols: u16,
+) -> Option<(Machine, Notice)> {
+    let terminal = Terminal {
+        id: format!("web-{}", which.number),
+        pty: Pty {
+            term: "xterm-256color".to_owned(),
+            rows,
+            cols,
+        },
+    };
+    let link = async {
+        let stream = app
+            .provider
+            .open(&environment.id, &which.node, Target::Guest)
+            .await
+            .ok()?;
+        client::terminal(stream, terminal).await.ok()
+    };
+    if let Ok(Some((session, new))) = tokio::time::timeout(ANSWER, link).await {
+        return Some((Machine::Guest(session), Notice::Attached { new }));
+    }
+    let console = app
+        .provider
+        .open(&environment.id, &which.node, Target::Console);
+    let stream = tokio::time::timeout(ANSWER, console).await.ok()?.ok()?;
+    let (output, input) = tokio::io::split(stream);
+    Some((Machine::Console(output, input), Notice::Console))
+}
+
+/// What the browser sends, until it leaves.
+async fn from_browser(
+    app: &App,
+    environment: &Environment,
+    stream: &mut SplitStream<WebSocket>,
+    writer: &mut Writer,
+    alive: &std::sync::Mutex<Instant>,
+) -> End {
+    loop {
+        let message = match stream.next().await {
+            Some(Ok(message)) => message,
+            Some(Err(_)) => return End::Malformed("message too large or malformed"),
+            None => return End::Left,
+        };
+        *crate::app::lock(alive) = Instant::now();
+        let written = match read(message) {
+            Ok(Incoming::Keys(bytes)) => {
+                app.touch(environment).await;
+                writer.keys(bytes).await
+            }
+            Ok(Incoming::Resize { rows, cols }) => writer.resize(rows, cols).await,
+            Ok(Incoming::Alive) => true,
+            Ok(Incoming::Close) => return End::Left,
+            Err(why) => return End::Malformed(why),
+        };
+        if !written {
+            return End::Dropped;
+        }
+    }
+}
+
+/// The side of a machine that takes what is typed.
+enum Writer {
+    Guest(client::Input<Stream>),
+    Console(WriteHalf<Stream>),
+}
+
+impl Writer {
+    /// False when the machine is gone.
+    async fn keys(&mut self, bytes: Bytes) -> bool {
+        match self {
+            Self::Guest(input) => input.stdin(bytes).await.is_ok(),
+            Self::Console(input) => {
+                input.write_all(&bytes).await.is_ok() && input.flush().await.is_ok()
+            }
+        }
+    }
+
+    /// False when the machine is gone.
+    async fn resize(&mut self, rows: u16, cols: u16) -> bool {
+        match self {
+            Self::Guest(input) => input.send(Frame::Resize { rows, cols }).await.is_ok(),
+            // A serial line has no size.
+            Self::Console(_) => true,
+        }
+    }
+}
+
+async fn guest(
+    app: &App,
+    environment: &Environment,
+    sink: &mut Sink,
+    mut stream: SplitStream<WebSocket>,
+    session: Session<Stream>,
+) -> End {
+    let Session { mut output, input } = session;
+    let mut input = Writer::Guest(input);
+    let alive = std::sync::Mutex::new(Instant::now());
+    let typed = from_browser(app, environment, &mut stream, &mut input, &alive);
+    let (send, mut shown) = tokio::sync::mpsc::channel(16);
+    let pump = async {
+        // Reading a frame must not be interrupted half-way, so it has a loop of its own.
+        loop {
+            let next = output.next().await;
+            let last = !matches!(next, Ok(Some(Frame::Stdout(_) | Frame::Stderr(_))));
+            if send.send(next).await.is_err() || last {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let show = async {
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        loop {
+            let message = tokio::select! {
+                frame = shown.recv() => match frame {
+                    Some(Ok(Some(Frame::Stdout(bytes) | Frame::Stderr(bytes)))) => Message::Binary(bytes),
+                    Some(Ok(Some(Frame::Exit(code)))) => {
+                        let _ = sink.send(Notice::Ended { code }.message()).await;
+                        return End::Exited;
+                    }
+                    _ => return End::Dropped,
+                },
+                _ = beat.tick() => {
+                    if crate::app::lock(&alive).elapsed() > HEARTBEAT * 2 {
+                        return End::Left;
+                    }
+                    Message::Ping(Bytes::new())
+                }
+            };
+            if sink.send(message).await.is_err() {
+                return End::Left;
+            }
+        }
+    };
+    tokio::select! {
+        end = typed => end,
+        end = show => end,
+        () = pump => End::Dropped,
+    }
+}
+
+async fn console(
+    app: &App,
+    environment: &Environment,
+    sink: &mut Sink,
+    mut stream: SplitStream<WebSocket>,
+    mut output: ReadHalf<Stream>,
+    input: WriteHalf<Stream>,
+) -> End {
+    let mut input = Writer::Console(input);
+    let alive = std::sync::Mutex::new(Instant::now());
+    let typed = from_browser(app, environment, &mut stream, &mut input, &alive);
+    let show = async {
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            let message = tokio::select! {
+                read = output.read(&mut buffer) => match read {
+                    Ok(n) if n > 0 => Message::Binary(Bytes::copy_from_slice(buffer.get(..n).unwrap_or_default())),
+                    _ => return End::Dropped,
+                },
+                _ = beat.tick() => {
+                    if crate::app::lock(&alive).elapsed() > HEARTBEAT * 2 {
+                        return End::Left;
+                    }
+                    Message::Ping(Bytes::new())
+                }
+            };
+            if sink.send(message).await.is_err() {
+                return End::Left;
+            }
+        }
+    };
+    tokio::select! {
+        end = typed => end,
+        end = show => end,
+    }
+}

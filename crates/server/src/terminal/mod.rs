@@ -1,0 +1,118 @@
+//! A browser's terminal on a node, over a WebSocket.
+//!
+//! ```text
+//! xterm.js ◄── binary: what it shows ──┐                       ┌── Stdout, Exit ◄── guest link, terminal `web-N`
+//!          ◄── text: JSON [`Notice`]   ├── bridge (one task) ──┤
+//!          ─── binary: keys typed  ───►│                       └── Stdin, Resize ─►
+//!          ─── text: JSON resize   ───►┘        or, when the guest's helper is silent, the serial console
+//! ```
+//!
+//! The session goes on in the guest when the browser goes away; the guest replays the screen to whoever comes back,
+//! so the page only has to connect again. Frames are bounded; one that can't be understood closes the socket with
+//! the reason.
+
+mod bridge;
+mod message;
+
+use axum::{
+    extract::{FromRequestParts, State, WebSocketUpgrade, ws::WebSocket},
+    http::request::Parts,
+    response::Response,
+};
+use faultline_domain::{NodeName, authz::MayUse};
+use faultline_store::environments::Environment;
+
+use crate::{
+    app::Shared,
+    auth::{Mine, csrf::same_origin, param},
+    problem::Problem,
+};
+
+/// The most terminals on one node.
+const MAX_TERMINALS: u32 = 8;
+
+/// Which terminal: node and number, both from the path.
+#[derive(Debug)]
+pub(crate) struct Which {
+    node: NodeName,
+    number: u32,
+}
+
+impl FromRequestParts<Shared> for Which {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
+        let node = param(parts, "node").await?;
+        let number: u32 = param(parts, "n").await?;
+        if (1..=MAX_TERMINALS).contains(&number) {
+            Ok(Self { node, number })
+        } else {
+            Err(Problem::not_found())
+        }
+    }
+}
+
+/// From a page: only from our own, since a WebSocket is not bound by the same-origin policy.
+pub(crate) async fn from_page(
+    State(app): State<Shared>,
+    mine: Mine,
+    which: Which,
+    headers: axum::http::HeaderMap,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let browser = headers.contains_key("origin") || headers.contains_key("sec-fetch-site");
+    if browser && !same_origin(&headers) {
+        return Err(Problem::forged());
+    }
+    accept(app, mine, which, upgrade)
+}
+
+/// From a program with an API token.
+pub(crate) async fn from_api(
+    State(app): State<Shared>,
+    mine: Mine,
+    which: Which,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    accept(app, mine, which, upgrade)
+}
+
+fn accept(
+    app: Shared,
+    mine: Mine,
+    which: Which,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    if !mine.environment.spec.nodes.contains(&which.node) {
+        return Err(Problem::not_found());
+    }
+    let upgrade = upgrade.map_err(|e| Problem::bad_request(e.to_string()))?;
+    Ok(upgrade
+        .max_message_size(message::MAX)
+        .max_frame_size(message::MAX)
+        .on_upgrade(move |socket| serve(app, mine.proof, mine.environment, which, socket)))
+}
+
+async fn serve(
+    app: Shared,
+    proof: MayUse,
+    environment: Environment,
+    which: Which,
+    socket: WebSocket,
+) {
+    debug_assert_eq!(proof.environment(), &environment.id);
+    app.metrics.terminals.inc();
+    // Counted down by a guard, so that a panic in the bridge is counted too.
+    let _open = Open(app.clone());
+    let stop = app.stopping.clone();
+    let token = app.tasks.token();
+    bridge::run(&app, &environment, &which, socket, &stop).await;
+    drop(token);
+}
+
+struct Open(Shared);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.metrics.terminals.dec();
+    }
+}

@@ -1,0 +1,93 @@
+//! The forms of the workspace. Each does one operation and goes back to the workspace; scripts ask for the part of
+//! the page that changed instead.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{FromRequestParts, State},
+    http::{StatusCode, request::Parts},
+    response::{IntoResponse, Redirect, Response},
+};
+
+use super::{layout::Frame, workspace};
+use crate::{
+    app::Shared,
+    auth::{Mine, param},
+    operations,
+    problem::Problem,
+};
+
+fn to_workspace(mine: &Mine) -> Response {
+    Redirect::to(&format!("/environments/{}", mine.environment.id)).into_response()
+}
+
+/// Without scripts the answer waits for the results; with them they come as events.
+pub(super) async fn check(
+    State(app): State<Shared>,
+    mine: Mine,
+    frame: Frame,
+) -> Result<Response, Problem> {
+    let id = mine.environment.id.clone();
+    let mut watch = app.hub.watch(&id);
+    operations::check::check(&app, &mine.proof, &mine.environment).await?;
+    if frame.partial {
+        return Ok(StatusCode::ACCEPTED.into_response());
+    }
+    let wait = async {
+        while operations::check::is_running(&app, &id) && watch.changed().await.is_ok() {}
+    };
+    // Afterwards the page shows what has come so far.
+    let _ = tokio::time::timeout(Duration::from_secs(45), wait).await;
+    Ok(Redirect::to(&format!("/environments/{id}#checks")).into_response())
+}
+
+pub(super) struct Number(u32);
+
+impl FromRequestParts<Shared> for Number {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
+        param(parts, "number").await.map(Self)
+    }
+}
+
+pub(super) async fn hint(
+    State(app): State<Shared>,
+    mine: Mine,
+    Number(number): Number,
+    frame: Frame,
+) -> Result<Response, Problem> {
+    operations::reveal_hint::reveal_hint(&app, &mine.proof, &mine.environment, number).await?;
+    if frame.partial {
+        return workspace::hints(&app, &mine).await;
+    }
+    let place = format!("/environments/{}#hint-{number}", mine.environment.id);
+    Ok(Redirect::to(&place).into_response())
+}
+
+pub(super) async fn extend(
+    State(app): State<Shared>,
+    mine: Mine,
+    frame: Frame,
+) -> Result<Response, Problem> {
+    operations::extend::extend(&app, &mine.proof, &mine.environment).await?;
+    if frame.partial {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(to_workspace(&mine))
+}
+
+pub(super) async fn reset(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
+    let made = operations::reset::reset(&app, &mine.proof, &mine.environment).await?;
+    Ok(Redirect::to(&format!("/environments/{}", made.id)).into_response())
+}
+
+pub(super) async fn end(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
+    operations::end::end(&app, &mine.proof).await?;
+    Ok(to_workspace(&mine))
+}
+
+pub(super) async fn give_up(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
+    operations::give_up::give_up(&app, &mine.proof, &mine.environment).await?;
+    let place = format!("/environments/{}#solution", mine.environment.id);
+    Ok(Redirect::to(&place).into_response())
+}

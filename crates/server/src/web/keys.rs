@@ -1,0 +1,172 @@
+//! `/keys`: one's public keys for SSH, and tokens for the CLI.
+
+use askama::Template;
+use axum::{
+    Form,
+    extract::{FromRequestParts, State},
+    http::request::Parts,
+    response::{IntoResponse, Redirect, Response},
+};
+use serde::Deserialize;
+
+use super::{
+    layout::{Frame, Layout},
+    page, text,
+};
+use crate::{
+    app::{App, Shared},
+    auth::{Caller, Signed, param},
+    operations::{keys, tokens},
+    problem::Problem,
+};
+
+struct Key {
+    id: String,
+    name: String,
+    fingerprint: String,
+    when: String,
+}
+
+struct Token {
+    id: String,
+    name: String,
+    when: String,
+    used: String,
+}
+
+#[derive(Template)]
+#[template(path = "keys.html")]
+struct Keys {
+    layout: Layout,
+    keys: Vec<Key>,
+    tokens: Vec<Token>,
+    problem: Option<Problem>,
+    draft: String,
+    made: Option<String>,
+    ssh: Option<(String, u16)>,
+}
+
+async fn make(
+    app: &App,
+    caller: &Caller,
+    frame: &Frame,
+    problem: Option<Problem>,
+    draft: String,
+    made: Option<String>,
+) -> Result<Response, Problem> {
+    let me = caller.signed_in.person();
+    let now = app.now();
+    let keys = app.store.ssh_keys(me).await?;
+    let tokens = app.store.api_tokens(me).await?;
+    page(&Keys {
+        layout: frame.layout("Keys and tokens", caller),
+        keys: keys
+            .into_iter()
+            .map(|k| Key {
+                id: k.id,
+                name: k.name,
+                fingerprint: k.fingerprint,
+                when: text::ago(k.created_at, now),
+            })
+            .collect(),
+        tokens: tokens
+            .into_iter()
+            .map(|t| Token {
+                id: t.id,
+                name: t.name,
+                when: text::ago(t.created_at, now),
+                used: t
+                    .last_used
+                    .map_or_else(|| "never".to_owned(), |at| text::ago(at, now)),
+            })
+            .collect(),
+        problem,
+        draft,
+        made,
+        ssh: app
+            .config
+            .ssh_port
+            .map(|port| (app.config.ssh_host().to_owned(), port)),
+    })
+}
+
+pub(super) async fn show(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    frame: Frame,
+) -> Result<Response, Problem> {
+    make(&app, &caller, &frame, None, String::new(), None).await
+}
+
+#[derive(Deserialize)]
+pub(super) struct NewKey {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    public_key: String,
+}
+
+pub(super) async fn add(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    frame: Frame,
+    Form(new): Form<NewKey>,
+) -> Result<Response, Problem> {
+    match keys::add(&app, &caller.signed_in, &new.name, &new.public_key).await {
+        Ok(_) => Ok(Redirect::to("/keys").into_response()),
+        // A private key that was pasted by mistake is not sent back.
+        Err(problem) if problem.status < 500 => {
+            let draft = if new.public_key.contains("PRIVATE") {
+                String::new()
+            } else {
+                new.public_key
+            };
+            make(&app, &caller, &frame, Some(problem), draft, None).await
+        }
+        Err(problem) => Err(problem),
+    }
+}
+
+pub(super) struct Row(String);
+
+impl FromRequestParts<Shared> for Row {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
+        param(parts, "row").await.map(Self)
+    }
+}
+
+pub(super) async fn remove(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    Row(id): Row,
+) -> Result<Response, Problem> {
+    keys::remove(&app, &caller.signed_in, &id).await?;
+    Ok(Redirect::to("/keys").into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct NewToken {
+    #[serde(default)]
+    name: String,
+}
+
+pub(super) async fn add_token(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    frame: Frame,
+    Form(new): Form<NewToken>,
+) -> Result<Response, Problem> {
+    let (_, secret) = tokens::add(&app, &caller.signed_in, &new.name).await?;
+    let made = Some(secret.expose().to_owned());
+    make(&app, &caller, &frame, None, String::new(), made).await
+}
+
+pub(super) async fn remove_token(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    Row(id): Row,
+) -> Result<Response, Problem> {
+    tokens::remove(&app, &caller.signed_in, &id).await?;
+    Ok(Redirect::to("/keys").into_response())
+}

@@ -1,0 +1,141 @@
+//! `/labs/{slug}`: what the lab is, what it needs, what it gives, one's tries, Start.
+
+use askama::Template;
+use axum::{
+    extract::State,
+    response::{IntoResponse, Redirect, Response},
+};
+use faultline_provider::Readiness;
+
+use super::{
+    layout::{Frame, Layout},
+    page, text,
+};
+use crate::{
+    app::Shared,
+    auth::{Signed, Slug},
+    markdown,
+    operations,
+    problem::Problem,
+};
+
+struct Try {
+    when: String,
+    outcome: &'static str,
+    class: &'static str,
+    took: String,
+    hints: usize,
+    checks: u32,
+    points: String,
+}
+
+#[derive(Template)]
+#[template(path = "lab.html")]
+struct Lab {
+    layout: Layout,
+    slug: String,
+    title: String,
+    summary: String,
+    level: &'static str,
+    topics: Vec<String>,
+    minutes: u32,
+    nodes: u32,
+    image: String,
+    lifetime: u32,
+    points: u32,
+    hints: usize,
+    checks: Vec<String>,
+    readme: String,
+    typical: Option<String>,
+    open: Option<String>,
+    unready: Option<String>,
+    tries: Vec<Try>,
+    solved: bool,
+}
+
+pub(super) async fn show(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    Slug(slug): Slug,
+    frame: Frame,
+) -> Result<Response, Problem> {
+    let folder = app.lab(&slug).ok_or_else(Problem::not_found)?;
+    let lab = &folder.lab;
+    let me = caller.signed_in.person();
+    let attempts = app.store.attempts_at(me, &slug).await?;
+    let mine = app.store.unfinished_of(me).await?;
+    let open = mine.iter().find(|e| e.lab == slug && e.is_open());
+    let typical: u64 = app
+        .store
+        .typical_stages(&slug)
+        .await?
+        .iter()
+        .map(|t| t.millis)
+        .sum();
+    let unready = match app.provider.readiness(&lab.needs.image).await {
+        Readiness::Ready => None,
+        Readiness::Preparing { fraction, text } => Some(format!(
+            "The machine's image is being made, {:.0} % done: {text}.",
+            fraction * 100.0
+        )),
+        Readiness::Unavailable { reason } => Some(reason),
+    };
+    let now = app.now();
+    let tries = attempts
+        .iter()
+        .map(|a| {
+            let running = open.is_some_and(|e| e.attempt == a.id);
+            let (outcome, class) = match (a.is_solved(), a.gave_up, running) {
+                (true, _, _) => ("solved", "good"),
+                (_, true, _) => ("solution read", "warn"),
+                (_, _, true) => ("under way", "run"),
+                _ => ("not finished", "none"),
+            };
+            let took = a.finished_at.map_or_else(String::new, |end| {
+                let millis = end.duration_since(a.started_at).as_millis();
+                text::duration(u64::try_from(millis).unwrap_or_default())
+            });
+            Try {
+                when: text::ago(a.started_at, now),
+                outcome,
+                class,
+                took,
+                hints: a.hints.len(),
+                checks: a.checks,
+                points: a.points.map_or_else(String::new, |p| p.to_string()),
+            }
+        })
+        .collect();
+    page(&Lab {
+        layout: frame.layout(&lab.title, &caller),
+        slug: slug.to_string(),
+        title: lab.title.clone(),
+        summary: lab.summary.clone(),
+        level: lab.level.as_str(),
+        topics: lab.topics.clone(),
+        minutes: lab.minutes,
+        nodes: lab.needs.nodes,
+        image: lab.needs.image.clone(),
+        lifetime: lab.needs.lifetime_minutes,
+        points: lab.score.points,
+        hints: lab.hints.len(),
+        checks: lab.checks.iter().map(|c| c.title.clone()).collect(),
+        readme: markdown::html_without_title(&folder.readme),
+        typical: (typical > 0).then(|| text::duration(typical)),
+        open: open.map(|e| e.id.to_string()),
+        unready,
+        solved: attempts
+            .iter()
+            .any(faultline_store::attempts::Attempt::is_solved),
+        tries,
+    })
+}
+
+pub(super) async fn start(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    Slug(slug): Slug,
+) -> Result<Response, Problem> {
+    let made = operations::start::start(&app, &caller.signed_in, &slug).await?;
+    Ok(Redirect::to(&format!("/environments/{}", made.id)).into_response())
+}

@@ -1,0 +1,136 @@
+//! What all pages have around them.
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, header, request::Parts},
+};
+use faultline_domain::authz::Role;
+
+use crate::{app::Shared, assets, auth::Caller, auth::cookie, problem::Problem};
+
+/// Dark, light, or as the machine prefers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Theme {
+    #[default]
+    System,
+    Dark,
+    Light,
+}
+
+impl Theme {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        match cookie(headers, "theme") {
+            Some("dark") => Self::Dark,
+            Some("light") => Self::Light,
+            _ => Self::System,
+        }
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Dark => "dark",
+            Self::Light => "light",
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    pub title: String,
+    pub path: String,
+    pub theme: Theme,
+    pub csrf: String,
+    pub signed_in: bool,
+    pub operator: bool,
+}
+
+impl Layout {
+    pub(crate) fn signed_out(title: &str, theme: Theme) -> Self {
+        Self {
+            title: title.to_owned(),
+            path: String::new(),
+            theme,
+            csrf: String::new(),
+            signed_in: false,
+            operator: false,
+        }
+    }
+
+    pub(crate) fn signed_in(title: &str, path: &str, theme: Theme, csrf: &str, role: Role) -> Self {
+        Self {
+            title: title.to_owned(),
+            path: path.to_owned(),
+            theme,
+            csrf: csrf.to_owned(),
+            signed_in: true,
+            operator: role == Role::Operator,
+        }
+    }
+
+    /// The link to an asset, by its plain name.
+    pub(crate) fn asset(&self, name: &str) -> &'static str {
+        assets::link(name)
+    }
+
+    /// Whether a link of the navigation is the page's own.
+    pub(crate) fn at(&self, path: &str) -> bool {
+        self.path == path
+    }
+}
+
+/// What a handler needs to know of the request to make the page's frame.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    path: String,
+    theme: Theme,
+    /// True when a part of a page is wanted rather than the whole.
+    pub partial: bool,
+}
+
+impl<S: Sync> FromRequestParts<S> for Frame {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self {
+            path: parts.uri.path().to_owned(),
+            theme: Theme::of(&parts.headers),
+            partial: parts.headers.contains_key("hx-request"),
+        })
+    }
+}
+
+impl Frame {
+    pub(crate) fn layout(&self, title: &str, caller: &Caller) -> Layout {
+        Layout::signed_in(
+            title,
+            &self.path,
+            self.theme,
+            &caller.csrf,
+            caller.signed_in.role(),
+        )
+    }
+
+    pub(crate) fn outside(&self, title: &str) -> Layout {
+        Layout::signed_out(title, self.theme)
+    }
+}
+
+/// Where a form goes back to: a path of ours, never another host.
+pub(crate) fn back(headers: &HeaderMap, otherwise: &str) -> String {
+    let referrer = headers.get(header::REFERER).and_then(|v| v.to_str().ok());
+    referrer
+        .and_then(|r| r.split_once("://"))
+        .and_then(|(_, rest)| rest.find('/').and_then(|at| rest.get(at..)))
+        .filter(|path| path.starts_with('/') && !path.starts_with("//"))
+        .unwrap_or(otherwise)
+        .to_owned()
+}
+
+impl FromRequestParts<Shared> for Caller {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        crate::auth::Signed::from_request_parts(parts, app)
+            .await
+            .map(|s| s.0)
+    }
+}

@@ -1,0 +1,106 @@
+//! What changes on the workspace, as server-sent events. On each poke the parts are made from the store, and those
+//! that differ from what was sent last are sent: nothing is lost when a poke is.
+
+use std::{collections::HashMap, convert::Infallible, time::Duration};
+
+use askama::Template;
+use axum::{
+    extract::State,
+    response::sse::{Event, KeepAlive, Sse},
+};
+use faultline_domain::EnvironmentId;
+use futures::{Stream, StreamExt, stream};
+use tokio::sync::watch;
+
+use super::{parts, workspace::phase_key};
+use crate::{app::Shared, auth::Mine, problem::Problem};
+
+/// Changes closer together than this are sent as one.
+const CALM: Duration = Duration::from_millis(120);
+/// Without a poke the parts are made anew after this: warnings count down.
+const PERIOD: Duration = Duration::from_secs(20);
+
+struct Watcher {
+    app: Shared,
+    id: EnvironmentId,
+    watch: watch::Receiver<u64>,
+    sent: HashMap<&'static str, String>,
+    first: bool,
+}
+
+pub(super) async fn events(
+    State(app): State<Shared>,
+    mine: Mine,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let watcher = Watcher {
+        watch: app.hub.watch(&mine.environment.id),
+        id: mine.environment.id,
+        app,
+        sent: HashMap::new(),
+        first: true,
+    };
+    let events = stream::unfold(watcher, async |mut watcher| {
+        let news = watcher.news().await?;
+        Some((stream::iter(news), watcher))
+    })
+    .flatten()
+    .map(|(name, data)| Ok(Event::default().event(name).data(data)));
+    Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
+}
+
+impl Watcher {
+    /// Waits for a change and gives what differs. Nothing when the server stops.
+    async fn news(&mut self) -> Option<Vec<(&'static str, String)>> {
+        if !std::mem::take(&mut self.first) {
+            tokio::select! {
+                changed = self.watch.changed() => changed.ok()?,
+                () = tokio::time::sleep(PERIOD) => {}
+                () = self.app.stopping.cancelled() => return None,
+            }
+            tokio::time::sleep(CALM).await;
+        }
+        self.watch.mark_unchanged();
+        // A store that fails ends the stream; the page connects again.
+        let parts = self.parts().await.ok()?;
+        Some(
+            parts
+                .into_iter()
+                .filter(|(name, data)| self.sent.insert(name, data.clone()).as_ref() != Some(data))
+                .collect(),
+        )
+    }
+
+    async fn parts(&self) -> Result<Vec<(&'static str, String)>, Problem> {
+        let app = &self.app;
+        let e = app
+            .store
+            .environment(&self.id)
+            .await?
+            .ok_or_else(Problem::not_found)?;
+        let lab = app.lab(&e.lab);
+        let attempt = app.store.attempt(&e.attempt).await?;
+        let phase = phase_key(e.state.phase().as_str(), parts::ending(&e).is_some());
+        let mut all = vec![
+            ("phase", phase.to_owned()),
+            ("ends", e.lifetime.end().0.as_millisecond().to_string()),
+            ("notice", parts::notice(app, &e).render()?),
+            (
+                "checks",
+                parts::checks(app, &e, lab.as_deref()).await?.render()?,
+            ),
+            (
+                "attempt",
+                attempt.map_or("open", |a| match (a.is_solved(), a.gave_up) {
+                    (true, _) => "solved",
+                    (_, true) => "given-up",
+                    _ => "open",
+                })
+                .to_owned(),
+            ),
+        ];
+        if e.state.is_starting() {
+            all.push(("stages", parts::stages(app, &e).await?.render()?));
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,120 @@
+//! The pages. A handler parses, calls an operation, and shows; without JavaScript everything but the terminal works
+//! as forms.
+//!
+//! | module | page |
+//! |---|---|
+//! | [`catalogue`] | `/` |
+//! | [`lab`] | `/labs/{slug}` |
+//! | [`workspace`] | `/environments/{id}`, and what changes on it as it happens ([`live`]) |
+//! | [`actions`] | the forms of the workspace |
+//! | [`progress`] | `/progress` |
+//! | [`keys`] | `/keys` |
+//! | [`operator`] | `/operator` |
+//! | [`sign_in`] | `/sign-in`, `/sign-out`, `/theme` |
+
+mod actions;
+mod catalogue;
+mod keys;
+mod lab;
+mod layout;
+mod live;
+mod operator;
+mod parts;
+mod progress;
+mod sign_in;
+mod text;
+mod workspace;
+
+use askama::Template;
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::StatusCode,
+    middleware::Next,
+    response::{Html, IntoResponse, Response},
+    routing::{get, post},
+};
+
+use self::layout::{Layout, Theme};
+use crate::{app::Shared, problem::Problem};
+
+pub(crate) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/", get(catalogue::show))
+        .route("/labs/{slug}", get(lab::show))
+        .route("/labs/{slug}/start", post(lab::start))
+        .route("/environments/{id}", get(workspace::show))
+        .route("/environments/{id}/side", get(workspace::side))
+        .route("/environments/{id}/events", get(live::events))
+        .route("/environments/{id}/check", post(actions::check))
+        .route("/environments/{id}/hints/{number}", post(actions::hint))
+        .route("/environments/{id}/extend", post(actions::extend))
+        .route("/environments/{id}/reset", post(actions::reset))
+        .route("/environments/{id}/end", post(actions::end))
+        .route("/environments/{id}/give-up", post(actions::give_up))
+        .route("/progress", get(progress::show))
+        .route("/keys", get(keys::show).post(keys::add))
+        .route("/keys/{row}/remove", post(keys::remove))
+        .route("/tokens", post(keys::add_token))
+        .route("/tokens/{row}/remove", post(keys::remove_token))
+        .route("/operator", get(operator::show))
+        .route("/sign-in", get(sign_in::show).post(sign_in::confirm))
+        .route("/sign-out", post(sign_in::out))
+        .route("/theme", post(sign_in::theme))
+        .fallback(async || Problem::not_found())
+}
+
+/// Makes a page of a template.
+fn page(template: &impl Template) -> Result<Response, Problem> {
+    Ok(Html(template.render()?).into_response())
+}
+
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct ProblemPage<'a> {
+    layout: Layout,
+    problem: &'a Problem,
+    signed_out: bool,
+    retry: bool,
+}
+
+/// Turns problems into pages, for people.
+pub(crate) async fn problems(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    let theme = Theme::of(request.headers());
+    let path = request.uri().path().to_owned();
+    let retry = request.method() == axum::http::Method::GET;
+    // The layer that finds the session lies within this one, so who asks is found out again, for the page's head.
+    let caller = crate::auth::cookie(request.headers(), crate::auth::SESSION)
+        .and_then(faultline_store::Secret::presented);
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response = Problem::not_found().into_response();
+    }
+    let Some(problem) = response.extensions().get::<Problem>().cloned() else {
+        return response;
+    };
+    let layout = match caller {
+        Some(secret) => match app.store.session(&secret, app.now()).await {
+            Ok(Some(principal)) => Layout::signed_in(
+                &problem.title,
+                &path,
+                theme,
+                &crate::auth::csrf::token(&secret),
+                principal.role,
+            ),
+            _ => Layout::signed_out(&problem.title, theme),
+        },
+        None => Layout::signed_out(&problem.title, theme),
+    };
+    let html = ProblemPage {
+        layout,
+        problem: &problem,
+        signed_out: problem.status == 401,
+        retry: retry && problem.status >= 500,
+    }
+    .render();
+    match html {
+        Ok(html) => (response.status(), Html(html)).into_response(),
+        Err(_) => response,
+    }
+}

@@ -1,0 +1,287 @@
+//! The parts of the workspace that change as things happen, each a template of its own: the page is made of them, and
+//! `live` sends those that changed.
+
+use askama::Template;
+use faultline_domain::environment::{EndReason, Intent, State};
+use faultline_lab::LabFolder;
+use faultline_store::{
+    attempts::{Attempt, CheckRun},
+    environments::Environment,
+};
+
+use super::text;
+use crate::{app::App, markdown, operations::check, problem::Problem};
+
+pub(super) struct StageRow {
+    pub text: String,
+    /// `done`, `now`, `next`, `failed`.
+    pub state: &'static str,
+    /// Of the typical time, in percent.
+    pub percent: u64,
+    pub took: String,
+    pub typical: String,
+    pub typical_millis: u64,
+    pub elapsed_millis: u64,
+}
+
+#[derive(Template)]
+#[template(path = "part-stages.html")]
+pub(super) struct Stages {
+    pub rows: Vec<StageRow>,
+    pub waiting: bool,
+    pub again: bool,
+    pub total: String,
+}
+
+pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem> {
+    let done = app.store.stages(&e.id).await?;
+    let typical = app.store.typical_stages(&e.lab).await?;
+    let now = app.now();
+    let failed = matches!(e.state, State::Failed { .. });
+    let mut rows: Vec<StageRow> = Vec::new();
+    for s in &done {
+        let usual = typical.iter().find(|t| t.name == s.name).map(|t| t.millis);
+        let since = now.duration_since(s.started_at).as_millis();
+        let elapsed = u64::try_from(since).unwrap_or_default();
+        let (state, percent) = match (s.millis, failed) {
+            (Some(_), _) => ("done", 100),
+            (None, true) => ("failed", 100),
+            (None, false) => {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a part of 95"
+                )]
+                let told = s.fraction.map(|f| (f.clamp(0.0, 1.0) * 95.0) as u64);
+                let guess = usual.map(|u| elapsed.saturating_mul(95) / u.max(1));
+                ("now", told.or(guess).unwrap_or(5).clamp(3, 95))
+            }
+        };
+        rows.push(StageRow {
+            text: s.text.clone(),
+            state,
+            percent,
+            took: s.millis.map(text::duration).unwrap_or_default(),
+            typical: usual.map(text::duration).unwrap_or_default(),
+            typical_millis: usual.unwrap_or_default(),
+            elapsed_millis: elapsed,
+        });
+    }
+    for t in typical
+        .iter()
+        .filter(|t| !failed && !done.iter().any(|s| s.name == t.name))
+    {
+        rows.push(StageRow {
+            text: t.text.clone(),
+            state: "next",
+            percent: 0,
+            took: String::new(),
+            typical: text::duration(t.millis),
+            typical_millis: t.millis,
+            elapsed_millis: 0,
+        });
+    }
+    let total: u64 = typical.iter().map(|t| t.millis).sum();
+    Ok(Stages {
+        waiting: matches!(e.state, State::Requested { .. }) && done.is_empty(),
+        again: matches!(
+            e.state,
+            State::Requested { tries: 1.., .. }
+                | State::Provisioning { tries: 1.., .. }
+                | State::Preparing { tries: 1.., .. }
+        ),
+        rows,
+        total: if total > 0 {
+            text::duration(total)
+        } else {
+            String::new()
+        },
+    })
+}
+
+pub(super) struct ResultRow {
+    pub title: String,
+    /// `pass`, `fail`, `unknown`, `run`, `wait`.
+    pub state: &'static str,
+    pub message: String,
+    pub seen: String,
+    pub took: String,
+    /// The hint that it points to, while that can be opened or read.
+    pub hint: Option<i64>,
+}
+
+#[derive(Template)]
+#[template(path = "part-checks.html")]
+pub(super) struct Checks {
+    pub rows: Vec<ResultRow>,
+    pub running: bool,
+    pub ran: bool,
+    pub passed: usize,
+    pub total: usize,
+    pub failure: Option<String>,
+    pub when: String,
+}
+
+pub(super) async fn checks(
+    app: &App,
+    e: &Environment,
+    lab: Option<&LabFolder>,
+) -> Result<Checks, Problem> {
+    let running = check::is_running(app, &e.id);
+    let run = app.store.latest_checks(&e.id).await?;
+    let titles: Vec<(&str, &str)> = lab
+        .map(|l| {
+            l.lab
+                .checks
+                .iter()
+                .map(|c| (c.name.as_str(), c.title.as_str()))
+                .collect()
+        })
+        .unwrap_or_default();
+    let mut rows = results(run.as_ref());
+    let known = rows.len();
+    for (i, (_, title)) in titles.iter().enumerate().skip(known) {
+        rows.push(ResultRow {
+            title: (*title).to_owned(),
+            state: if running && i == known { "run" } else { "wait" },
+            message: String::new(),
+            seen: String::new(),
+            took: String::new(),
+            hint: None,
+        });
+    }
+    Ok(Checks {
+        running,
+        ran: run.is_some(),
+        passed: rows.iter().filter(|r| r.state == "pass").count(),
+        total: rows.len(),
+        failure: run.as_ref().and_then(|r| r.failure.clone()),
+        when: run
+            .as_ref()
+            .and_then(|r| r.finished_at)
+            .map_or_else(String::new, |at| text::ago(at, app.now())),
+        rows,
+    })
+}
+
+fn results(run: Option<&CheckRun>) -> Vec<ResultRow> {
+    run.map(|run| {
+        run.results
+            .iter()
+            .map(|r| ResultRow {
+                title: r.title.clone(),
+                state: match (r.passed, r.evaluated) {
+                    (true, _) => "pass",
+                    (false, true) => "fail",
+                    (false, false) => "unknown",
+                },
+                message: r.message.clone(),
+                seen: r.seen.trim().to_owned(),
+                took: text::duration(u64::try_from(r.millis).unwrap_or_default()),
+                hint: r.hint,
+            })
+            .collect()
+    })
+    .unwrap_or_default()
+}
+
+pub(super) struct HintRow {
+    pub number: usize,
+    pub cost: u32,
+    /// Its HTML once opened.
+    pub html: Option<String>,
+    /// True for the one that may be opened now.
+    pub next: bool,
+}
+
+#[derive(Template)]
+#[template(path = "part-hints.html")]
+pub(super) struct Hints {
+    pub id: String,
+    pub csrf: String,
+    pub rows: Vec<HintRow>,
+    pub finished: bool,
+    pub worth: u32,
+    pub points: u32,
+}
+
+pub(super) fn hints(e: &Environment, lab: &LabFolder, attempt: &Attempt, csrf: &str) -> Hints {
+    let opened = |n: usize| attempt.hints.iter().any(|(number, _)| *number as usize == n);
+    let finished = attempt.finished_at.is_some();
+    let mut next = true;
+    let rows = lab
+        .lab
+        .hints
+        .iter()
+        .enumerate()
+        .map(|(i, hint)| {
+            let number = i + 1;
+            let html = opened(number).then(|| markdown::html(&hint.text));
+            let row = HintRow {
+                number,
+                cost: if finished { 0 } else { hint.cost },
+                next: html.is_none() && std::mem::take(&mut next),
+                html,
+            };
+            row
+        })
+        .collect();
+    let costs: Vec<u32> = attempt.hints.iter().map(|(_, cost)| *cost).collect();
+    Hints {
+        id: e.id.to_string(),
+        csrf: csrf.to_owned(),
+        rows,
+        finished,
+        worth: faultline_domain::score::points(&lab.lab.score, &costs, attempt.gave_up),
+        points: lab.lab.score.points,
+    }
+}
+
+#[derive(Template)]
+#[template(path = "part-notice.html")]
+pub(super) struct Notice {
+    pub text: String,
+    pub urgent: bool,
+}
+
+/// What the bar warns of, if anything.
+pub(super) fn notice(app: &App, e: &Environment) -> Notice {
+    let none = Notice {
+        text: String::new(),
+        urgent: false,
+    };
+    if !matches!(e.state, State::Active { .. }) || e.warned.is_none() {
+        return none;
+    }
+    let left = e.lifetime.remaining(app.now());
+    let minutes = (left + 59) / 60;
+    let idle = e.lifetime.end().1 == EndReason::Idle;
+    Notice {
+        text: match (minutes, idle) {
+            (..=1, true) => "Unused for long: this machine ends in a minute.".to_owned(),
+            (..=1, false) => "This machine ends in a minute.".to_owned(),
+            (n, true) => format!("Unused for long: this machine ends in {n} minutes."),
+            (n, false) => format!("This machine ends in {n} minutes."),
+        },
+        urgent: left <= 120,
+    }
+}
+
+/// Why an environment is over, for people.
+pub(super) fn ending(e: &Environment) -> Option<&'static str> {
+    let reason = match (&e.state, e.intent) {
+        (State::Gone { reason, .. }, _)
+        | (State::Expired { reason, .. }, _)
+        | (State::Releasing { reason, .. }, _) => *reason,
+        (_, Intent::Gone(reason)) => reason,
+        _ => return None,
+    };
+    Some(match reason {
+        EndReason::Ended => "You ended this machine.",
+        EndReason::Reset => "You replaced this machine by a fresh one.",
+        EndReason::TimeUp => "This machine's time was up.",
+        EndReason::Idle => "This machine ended because nobody used it.",
+        EndReason::HardEnd => "This machine reached the longest life that one may have.",
+        EndReason::Failed => "This machine failed.",
+    })
+}

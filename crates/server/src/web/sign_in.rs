@@ -1,0 +1,115 @@
+//! Signing in by a one-time link, signing out, and the choice of dark or light.
+//!
+//! The link leads to a page with a form; only the form uses the token up. So nothing that merely fetches links (a
+//! preview, a scanner, a browser that guesses) signs anybody in or spends the token. A script submits the form at
+//! once. The token never leaves in a referrer: the policy is `same-origin`.
+
+use askama::Template;
+use axum::{
+    Form,
+    extract::{Query, State},
+    http::{HeaderMap, header},
+    response::{AppendHeaders, IntoResponse, Redirect, Response},
+};
+use faultline_store::Secret;
+use jiff::SignedDuration;
+use serde::Deserialize;
+
+use super::{
+    layout::{Frame, Layout, back},
+    page,
+};
+use crate::{
+    app::{App, Shared},
+    auth::{Caller, SESSION},
+    problem::Problem,
+};
+
+#[derive(Deserialize)]
+pub(super) struct Token {
+    #[serde(default)]
+    token: String,
+}
+
+#[derive(Template)]
+#[template(path = "sign-in.html")]
+struct SignIn {
+    layout: Layout,
+    token: String,
+    spent: bool,
+}
+
+pub(super) async fn show(Query(token): Query<Token>, frame: Frame) -> Result<Response, Problem> {
+    let valid = Secret::presented(&token.token).is_some();
+    page(&SignIn {
+        layout: frame.outside("Sign in"),
+        spent: !valid && !token.token.is_empty(),
+        token: if valid { token.token } else { String::new() },
+    })
+}
+
+pub(super) async fn confirm(
+    State(app): State<Shared>,
+    frame: Frame,
+    Form(token): Form<Token>,
+) -> Result<Response, Problem> {
+    let (session, now) = (app.secret(), app.now());
+    let days = i64::from(app.config.session_days);
+    let ends = now
+        .saturating_add(SignedDuration::from_hours(24 * days))
+        .unwrap_or(now);
+    let person = match Secret::presented(&token.token) {
+        Some(token) => app.store.sign_in(&token, &session, now, ends).await?,
+        None => None,
+    };
+    if person.is_none() {
+        let html = page(&SignIn {
+            layout: frame.outside("Sign in"),
+            token: String::new(),
+            spent: true,
+        })?;
+        return Ok((axum::http::StatusCode::UNAUTHORIZED, html).into_response());
+    }
+    let cookie = session_cookie(&app, session.expose(), days * 24 * 3600);
+    Ok((
+        AppendHeaders([(header::SET_COOKIE, cookie)]),
+        Redirect::to("/"),
+    )
+        .into_response())
+}
+
+fn session_cookie(app: &App, value: &str, seconds: i64) -> String {
+    let secure = if app.config.is_https() { "; Secure" } else { "" };
+    format!("{SESSION}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}")
+}
+
+pub(super) async fn out(State(app): State<Shared>, caller: Caller) -> Result<Response, Problem> {
+    app.store.remove_session(&caller.secret).await?;
+    let cookie = session_cookie(&app, "", 0);
+    Ok((
+        AppendHeaders([(header::SET_COOKIE, cookie)]),
+        Redirect::to("/sign-in"),
+    )
+        .into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct Choice {
+    #[serde(default)]
+    theme: String,
+}
+
+/// Needs no session: it changes nothing but a cookie of the browser that asks.
+pub(super) async fn theme(headers: HeaderMap, Form(choice): Form<Choice>) -> Response {
+    let theme = match choice.theme.as_str() {
+        "dark" => "dark",
+        "light" => "light",
+        _ => "system",
+    };
+    let cookie = format!("theme={theme}; Path=/; SameSite=Strict; Max-Age=31536000");
+    (
+        AppendHeaders([(header::SET_COOKIE, cookie)]),
+        Redirect::to(&back(&headers, "/")),
+    )
+        .into_response()
+}

@@ -1,0 +1,72 @@
+//! Times and durations as people write them.
+
+use jiff::Timestamp;
+
+/// `1 min 20 s`, `2 h 5 min`, `0.4 s`.
+pub(crate) fn duration(millis: u64) -> String {
+    let seconds = millis / 1000;
+    match seconds {
+        0..10 => format!("{}.{} s", seconds, millis % 1000 / 100),
+        10..60 => format!("{seconds} s"),
+        60..3600 => match seconds % 60 {
+            0 => format!("{} min", seconds / 60),
+            rest => format!("{} min {rest} s", seconds / 60),
+        },
+        _ => match seconds % 3600 / 60 {
+            0 => format!("{} h", seconds / 3600),
+            rest => format!("{} h {rest} min", seconds / 3600),
+        },
+    }
+}
+
+/// `12 min`, `1 h 5 min`: what is left, without seconds.
+pub(crate) fn left(seconds: i64) -> String {
+    match seconds {
+        ..=0 => "no time".to_owned(),
+        1..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// `just now`, `5 min ago`, `3 days ago`.
+pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(at).as_secs();
+    match seconds {
+        ..60 => "just now".to_owned(),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..86400 => format!("{} h ago", seconds / 3600),
+        86400..172_800 => "yesterday".to_owned(),
+        _ => format!("{} days ago", seconds / 86400),
+    }
+}
+
+pub(crate) fn plural(n: usize, one: &str, many: &str) -> String {
+    if n == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{n} {many}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        for (millis, text) in [
+            (430, "0.4 s"),
+            (9_999, "9.9 s"),
+            (59_000, "59 s"),
+            (80_000, "1 min 20 s"),
+            (3_600_000, "1 h"),
+            (7_500_000, "2 h 5 min"),
+        ] {
+            assert_eq!(duration(millis), text);
+        }
+        assert_eq!(left(90), "1 min");
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        assert_eq!(ago(Timestamp::from_second(999_700).unwrap(), now), "5 min ago");
+    }
+}

@@ -1,0 +1,241 @@
+//! `/environments/{id}`: the workspace.
+
+use askama::Template;
+use axum::{
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use faultline_domain::environment::State as Life;
+use faultline_store::attempts::Attempt;
+
+use super::{
+    layout::{Frame, Layout},
+    page,
+    parts::{self, Checks, Hints, Notice, Stages},
+    text,
+};
+use crate::{
+    app::{App, Shared},
+    auth::{Caller, Mine},
+    headers, markdown,
+    problem::Problem,
+};
+
+/// What is left of an attempt once it has ended.
+struct Outcome {
+    solved: bool,
+    took: String,
+    hints: String,
+    checks: u32,
+    points: u32,
+    solution: String,
+    next: Option<(String, String)>,
+}
+
+/// The left pane.
+#[derive(Template)]
+#[template(path = "part-side.html")]
+struct Side {
+    id: String,
+    slug: String,
+    csrf: String,
+    lab_known: bool,
+    readme: String,
+    hints: Option<Hints>,
+    checks: Checks,
+    outcome: Option<Outcome>,
+    active: bool,
+    ssh: Vec<(String, String)>,
+    has_keys: bool,
+}
+
+#[derive(Template)]
+#[template(path = "workspace.html")]
+struct Workspace {
+    layout: Layout,
+    nonce: String,
+    id: String,
+    slug: String,
+    title: String,
+    phase: &'static str,
+    phase_text: &'static str,
+    starting: bool,
+    active: bool,
+    left: String,
+    ends_in: i64,
+    nodes: Vec<String>,
+    notice: Notice,
+    stages: Stages,
+    failed: Option<(String, String)>,
+    ending: Option<&'static str>,
+    successor: Option<String>,
+    side: Side,
+}
+
+pub(super) async fn show(
+    State(app): State<Shared>,
+    mine: Mine,
+    frame: Frame,
+) -> Result<Response, Problem> {
+    let e = &mine.environment;
+    let lab = app.lab(&e.lab);
+    let title = lab
+        .as_ref()
+        .map_or_else(|| e.lab.to_string(), |l| l.lab.title.clone());
+    let ending = parts::ending(e);
+    let latest = app.store.latest_of_attempt(&e.attempt).await?;
+    let nonce = app.secret().derive("nonce");
+    let left = e.lifetime.remaining(app.now());
+    let html = page(&Workspace {
+        layout: frame.layout(&title, &mine.caller),
+        nonce: nonce.clone(),
+        id: e.id.to_string(),
+        slug: e.lab.to_string(),
+        title,
+        phase: phase_key(e.state.phase().as_str(), ending.is_some()),
+        phase_text: match (&e.state, ending) {
+            (Life::Gone { .. }, _) => "ended",
+            (Life::Failed { .. }, _) => "failed",
+            (_, Some(_)) => "ending",
+            (Life::Active { .. }, _) => "running",
+            (Life::Suspended { .. }, _) => "suspended",
+            _ => "starting",
+        },
+        starting: e.state.is_starting() && ending.is_none(),
+        active: matches!(e.state, Life::Active { .. }) && ending.is_none(),
+        left: text::left(left),
+        ends_in: left,
+        nodes: e.spec.nodes.iter().map(ToString::to_string).collect(),
+        notice: parts::notice(&app, e),
+        stages: parts::stages(&app, e).await?,
+        failed: match &e.state {
+            Life::Failed { stage, reason, .. } => Some((stage.clone(), reason.clone())),
+            _ => None,
+        },
+        ending,
+        successor: latest
+            .filter(|l| l.id != e.id && l.is_open())
+            .map(|l| l.id.to_string()),
+        side: make_side(&app, &mine).await?,
+    })?;
+    let policy = headers::policy_with_styles(&nonce);
+    Ok(match policy {
+        Some(policy) => ([(header::CONTENT_SECURITY_POLICY, policy)], html).into_response(),
+        None => html,
+    })
+}
+
+/// What a page compares to know whether it must be made anew.
+pub(super) fn phase_key(phase: &'static str, ending: bool) -> &'static str {
+    match (phase, ending) {
+        ("gone" | "failed", _) => phase,
+        (_, true) => "ending",
+        ("requested" | "provisioning" | "preparing", _) => "starting",
+        _ => phase,
+    }
+}
+
+async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
+    let e = &mine.environment;
+    let lab = app.lab(&e.lab);
+    let attempt = app
+        .store
+        .attempt(&e.attempt)
+        .await?
+        .ok_or_else(Problem::not_found)?;
+    let csrf = mine.caller.csrf.clone();
+    let active = matches!(e.state, Life::Active { .. }) && e.is_open();
+    Ok(Side {
+        id: e.id.to_string(),
+        slug: e.lab.to_string(),
+        readme: lab.as_ref().map_or_else(String::new, |l| {
+            markdown::html_without_title(&l.readme)
+        }),
+        hints: lab
+            .as_ref()
+            .map(|l| parts::hints(e, l, &attempt, &csrf)),
+        checks: parts::checks(app, e, lab.as_deref()).await?,
+        outcome: outcome(app, &mine.caller, &attempt).await?,
+        lab_known: lab.is_some(),
+        active,
+        ssh: ssh_lines(app, mine),
+        has_keys: !app.store.ssh_keys(&e.person).await?.is_empty(),
+        csrf,
+    })
+}
+
+/// For each node what to type, the first node by the short form.
+fn ssh_lines(app: &App, mine: &Mine) -> Vec<(String, String)> {
+    let Some(port) = app.config.ssh_port else {
+        return Vec::new();
+    };
+    let (e, host) = (&mine.environment, app.config.ssh_host());
+    let nodes = e.spec.nodes.iter().enumerate();
+    nodes
+        .map(|(i, node)| {
+            let user = if i == 0 {
+                e.id.to_string()
+            } else {
+                format!("{node}.{}", e.id)
+            };
+            let port = if port == 22 {
+                String::new()
+            } else {
+                format!("-p {port} ")
+            };
+            (node.to_string(), format!("ssh {port}{user}@{host}"))
+        })
+        .collect()
+}
+
+async fn outcome(
+    app: &App,
+    caller: &Caller,
+    attempt: &Attempt,
+) -> Result<Option<Outcome>, Problem> {
+    let Some(end) = attempt.finished_at else {
+        return Ok(None);
+    };
+    let lab = app.lab(&attempt.lab);
+    let solved = app.store.solved_by(caller.signed_in.person()).await?;
+    let catalogue = app.catalogue();
+    // The next that is not solved, of the same level or the next harder one.
+    let next = catalogue
+        .labs()
+        .into_iter()
+        .filter(|l| l.slug != attempt.lab && !solved.contains(&l.slug))
+        .find(|l| lab.as_ref().is_none_or(|mine| l.lab.level >= mine.lab.level))
+        .map(|l| (l.slug.to_string(), l.lab.title.clone()));
+    let millis = end.duration_since(attempt.started_at).as_millis();
+    Ok(Some(Outcome {
+        solved: attempt.is_solved(),
+        took: text::duration(u64::try_from(millis).unwrap_or_default()),
+        hints: text::plural(
+            attempt.hints.iter().filter(|(_, cost)| *cost > 0).count(),
+            "hint",
+            "hints",
+        ),
+        checks: attempt.checks,
+        points: attempt.points.unwrap_or_default(),
+        solution: lab.map_or_else(String::new, |l| markdown::html_without_title(&l.solution)),
+        next,
+    }))
+}
+
+/// The left pane alone.
+pub(super) async fn side(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
+    page(&make_side(&app, &mine).await?)
+}
+
+/// The hints alone.
+pub(super) async fn hints(app: &App, mine: &Mine) -> Result<Response, Problem> {
+    let e = &mine.environment;
+    let lab = app.lab(&e.lab).ok_or_else(Problem::not_found)?;
+    let attempt = app
+        .store
+        .attempt(&e.attempt)
+        .await?
+        .ok_or_else(Problem::not_found)?;
+    page(&parts::hints(e, &lab, &attempt, &mine.caller.csrf))
+}

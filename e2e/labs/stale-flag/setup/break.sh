@@ -1,0 +1,3 @@
+#!/bin/sh
+touch /var/lib/orders/maintenance
+rm -f /var/lib/orders/released

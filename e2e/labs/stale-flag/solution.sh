@@ -1,0 +1,4 @@
+#!/bin/sh
+set -eu
+rm /var/lib/orders/maintenance
+touch /var/lib/orders/released

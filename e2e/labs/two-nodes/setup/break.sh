@@ -1,0 +1,2 @@
+#!/bin/sh
+rm -f /srv/backup/node2 /etc/backup-target

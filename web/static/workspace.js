@@ -1,0 +1,439 @@
+// The workspace: what happens on the machine as it happens, terminals, the splitter, keys.
+"use strict";
+
+(() => {
+  const workspace = document.getElementById("workspace");
+  if (!workspace) return;
+  const id = workspace.dataset.id;
+  const nodes = workspace.dataset.nodes.split(",").filter(Boolean);
+  const base = `/environments/${id}`;
+  const narrow = matchMedia("(max-width: 799px)");
+  const csrf = () => document.querySelector('meta[name="csrf"]').content;
+  const say = (text) => {
+    const notice = document.getElementById("notice");
+    notice.textContent = "";
+    const line = document.createElement("p");
+    line.className = "notice bad";
+    line.textContent = text;
+    notice.append(line);
+  };
+
+  // ── Changes as they happen ────────────────────────────────────────────────────────────────────────────────
+
+  let ends = Date.now() + Number(document.getElementById("clock")?.dataset.seconds ?? 0) * 1000;
+  let attempt = null;
+  const events = new EventSource(`${base}/events`);
+  const swap = (name, target) =>
+    events.addEventListener(name, (event) => {
+      const place = document.getElementById(target);
+      if (place && place.innerHTML !== event.data) place.innerHTML = event.data;
+    });
+  swap("stages", "stages");
+  swap("notice", "notice");
+  events.addEventListener("checks", (event) => {
+    const place = document.getElementById("check-results");
+    if (place) place.innerHTML = event.data;
+    const button = document.getElementById("check-button");
+    if (button) {
+      const running = event.data.includes('aria-busy="true"');
+      button.disabled = running;
+      button.textContent = running ? "Checking…" : "Check";
+    }
+  });
+  events.addEventListener("ends", (event) => {
+    ends = Number(event.data);
+    tick();
+  });
+  events.addEventListener("phase", (event) => {
+    if (event.data !== workspace.dataset.phase) location.reload();
+  });
+  events.addEventListener("attempt", async (event) => {
+    const before = attempt;
+    attempt = event.data;
+    if (before === null || before === attempt) return;
+    const answer = await fetch(`${base}/side`);
+    if (!answer.ok) return;
+    const left = document.getElementById("pane-left");
+    left.innerHTML = await answer.text();
+    window.htmx?.process(left);
+    left.scrollTo({ top: 0 });
+    if (attempt === "solved") show("left");
+  });
+
+  function tick() {
+    const clock = document.getElementById("clock");
+    if (!clock) return;
+    const seconds = Math.max(0, Math.round((ends - Date.now()) / 1000));
+    const minutes = Math.floor(seconds / 60);
+    clock.textContent =
+      minutes >= 60
+        ? `${Math.floor(minutes / 60)} h ${minutes % 60} min`
+        : minutes >= 5
+          ? `${minutes} min`
+          : `${minutes}:${String(seconds % 60).padStart(2, "0")}`;
+    clock.closest(".clock").classList.toggle("soon", seconds <= 120);
+  }
+  tick();
+  setInterval(tick, 1000);
+
+  // Between two events a stage's bar goes on by its typical time.
+  setInterval(() => {
+    for (const bar of document.querySelectorAll("progress[data-typical]")) {
+      const typical = Number(bar.dataset.typical);
+      if (!typical) continue;
+      const elapsed = Number(bar.dataset.elapsed) + 250;
+      bar.dataset.elapsed = elapsed;
+      bar.value = Math.max(bar.value, Math.min(95, (elapsed * 95) / typical));
+    }
+  }, 250);
+
+  // Forms whose effect comes back as an event.
+  document.addEventListener("submit", async (event) => {
+    const form = event.target;
+    if (!form.matches("[data-quiet]")) return;
+    event.preventDefault();
+    const answer = await fetch(form.action, {
+      method: "POST",
+      headers: { "x-csrf-token": csrf(), "hx-request": "true" },
+      redirect: "manual",
+    }).catch(() => null);
+    if (answer?.ok) return;
+    const text = answer ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+    say(text?.querySelector(".sheet p:not(.muted)")?.textContent ?? "The server does not answer; try again.");
+  });
+
+  // ── Panes ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+  function show(pane) {
+    workspace.dataset.pane = pane;
+    const links = [...document.querySelectorAll(".panes a")];
+    const first = links.find((a) => a.dataset.pane === pane);
+    for (const link of links) link.toggleAttribute("aria-current", false);
+    first?.setAttribute("aria-current", "true");
+    if (pane === "right") terminals[current]?.fit();
+  }
+  for (const link of document.querySelectorAll(".panes a")) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      show(link.dataset.pane);
+      for (const other of document.querySelectorAll(".panes a")) other.removeAttribute("aria-current");
+      link.setAttribute("aria-current", "true");
+      if (link.dataset.pane === "right") terminals[current]?.focus();
+      else document.querySelector(link.getAttribute("href"))?.scrollIntoView({ block: "start" });
+    });
+  }
+
+  const splitter = document.getElementById("splitter");
+  const width = (percent, keep) => {
+    const left = Math.min(75, Math.max(20, percent));
+    workspace.style.setProperty("--left", `${left}fr`);
+    workspace.style.setProperty("--right", `${100 - left}fr`);
+    splitter.setAttribute("aria-valuenow", Math.round(left));
+    if (keep) localStorage.setItem("faultline.split", left);
+  };
+  width(Number(localStorage.getItem("faultline.split")) || 40, false);
+  splitter.addEventListener("pointerdown", (event) => {
+    event.preventDefault();
+    splitter.setPointerCapture(event.pointerId);
+    splitter.classList.add("held");
+    document.body.classList.add("held");
+    const move = (e) => {
+      const box = workspace.getBoundingClientRect();
+      width(((e.clientX - box.left) / box.width) * 100, true);
+    };
+    const up = () => {
+      splitter.classList.remove("held");
+      document.body.classList.remove("held");
+      splitter.removeEventListener("pointermove", move);
+    };
+    splitter.addEventListener("pointermove", move);
+    splitter.addEventListener("pointerup", up, { once: true });
+    splitter.addEventListener("pointercancel", up, { once: true });
+  });
+  splitter.addEventListener("keydown", (event) => {
+    const now = Number(splitter.getAttribute("aria-valuenow"));
+    const step = { ArrowLeft: -2, ArrowRight: 2, Home: -100, End: 100 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    width(now + step, true);
+  });
+
+  // ── Terminals ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  const terminals = [];
+  let current = 0;
+  const most = 8;
+
+  // xterm makes its style sheets while it runs; the page's policy takes those that carry its nonce.
+  const nonce = document.getElementById("workspace-script")?.nonce;
+  const create = document.createElement.bind(document);
+  document.createElement = (name, options) => {
+    const element = create(name, options);
+    if (String(name).toLowerCase() === "style" && nonce) element.nonce = nonce;
+    return element;
+  };
+
+  class TerminalTab {
+    constructor(node, number) {
+      this.node = node;
+      this.number = number;
+      this.tries = 0;
+      this.ended = false;
+      this.box = create("div");
+      this.box.className = "terminal-box";
+      this.box.hidden = true;
+      this.box.setAttribute("role", "tabpanel");
+      this.box.setAttribute("aria-label", `Terminal ${number} on ${node}`);
+      this.line = create("div");
+      this.line.className = "terminal-line";
+      this.line.setAttribute("role", "status");
+      this.box.append(this.line);
+      document.getElementById("terminals").append(this.box);
+      this.tab = create("button");
+      this.tab.type = "button";
+      this.tab.setAttribute("role", "tab");
+      this.mark = create("span");
+      this.mark.className = "mark";
+      this.tab.append(this.mark, number === 1 ? node : `${node} · ${number}`);
+      this.tab.addEventListener("click", () => select(terminals.indexOf(this)));
+      this.xterm = new window.Terminal({
+        fontFamily: '"JetBrains Mono", ui-monospace, Menlo, Consolas, monospace',
+        fontSize: narrow.matches ? 13 : 14,
+        lineHeight: 1.2,
+        cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
+        scrollback: 5000,
+        screenReaderMode: false,
+        macOptionIsMeta: true,
+        theme: {
+          background: getComputedStyle(document.documentElement).getPropertyValue("--term-bg").trim(),
+          foreground: "#d9dee8",
+          cursor: "#9db1ff",
+          selectionBackground: "#33467f",
+          black: "#1a1f28", red: "#ff7b72", green: "#5dd39e", yellow: "#f0b955",
+          blue: "#82a0ff", magenta: "#d2a6ff", cyan: "#6cd3e0", white: "#c9d1dd",
+          brightBlack: "#6b7689", brightRed: "#ffa198", brightGreen: "#7ee8b6", brightYellow: "#ffd483",
+          brightBlue: "#a8bdff", brightMagenta: "#e2c5ff", brightCyan: "#96e6f0", brightWhite: "#ffffff",
+        },
+      });
+      this.fitter = new window.FitAddon.FitAddon();
+      this.xterm.loadAddon(this.fitter);
+      this.xterm.attachCustomKeyEventHandler((event) => this.key(event));
+      this.xterm.onData((data) => this.type(data));
+      this.xterm.onBinary((data) => this.send(Uint8Array.from(data, (c) => c.charCodeAt(0))));
+      this.xterm.onResize(() => this.resize());
+      new ResizeObserver(() => this.fit()).observe(this.box);
+    }
+
+    // Nothing steals keys from the terminal but these.
+    key(event) {
+      if (event.ctrlKey && event.shiftKey && event.code === "KeyC" && event.type === "keydown") {
+        if (this.xterm.hasSelection()) copy(this.xterm.getSelection());
+        event.preventDefault();
+        return false;
+      }
+      // The browser pastes by itself.
+      if (event.ctrlKey && event.shiftKey && event.code === "KeyV") return false;
+      return !isShortcut(event);
+    }
+
+    open() {
+      if (!this.opened) {
+        this.opened = true;
+        this.xterm.open(this.box);
+        this.fit();
+        this.connect();
+      }
+      this.fit();
+    }
+
+    fit() {
+      if (this.opened && !this.box.hidden && this.box.clientWidth > 40) this.fitter.fit();
+    }
+
+    focus() {
+      this.xterm.focus();
+    }
+
+    connect() {
+      clearTimeout(this.timer);
+      this.ended = false;
+      const scheme = location.protocol === "https:" ? "wss" : "ws";
+      const socket = new WebSocket(`${scheme}://${location.host}${base}/nodes/${this.node}/terminals/${this.number}`);
+      socket.binaryType = "arraybuffer";
+      this.socket = socket;
+      socket.onopen = () => this.resize();
+      socket.onmessage = (message) => {
+        if (typeof message.data !== "string") {
+          this.xterm.write(new Uint8Array(message.data));
+          return;
+        }
+        const notice = JSON.parse(message.data);
+        if (notice.type === "attached") {
+          // What follows restores the screen.
+          this.xterm.reset();
+          this.state("on", "");
+          this.tries = 0;
+        } else if (notice.type === "console") {
+          this.xterm.reset();
+          this.state("off", "");
+          this.tries = 0;
+          this.xterm.write("\x1b[33mThe machine's helper does not answer. This is the serial console.\x1b[0m\r\n");
+        } else if (notice.type === "ended") {
+          this.ended = true;
+          this.xterm.write("\r\n\x1b[33mThe shell ended. Press Enter for a new one.\x1b[0m\r\n");
+        }
+      };
+      socket.onclose = (close) => {
+        if (this.socket !== socket) return;
+        this.state("off", "");
+        if (this.ended || close.code === 4000) return;
+        if (close.code === 4004) {
+          this.state("off", "The machine is not running");
+          return;
+        }
+        if (close.code === 1007) {
+          this.state("off", close.reason);
+          return;
+        }
+        const wait = Math.min(8000, 250 * 2 ** this.tries++);
+        this.state("off", "Connection lost; connecting again…");
+        this.timer = setTimeout(() => this.connect(), wait);
+      };
+    }
+
+    state(mark, text) {
+      this.mark.className = `mark ${mark}`;
+      this.line.textContent = text;
+    }
+
+    type(data) {
+      if (this.ended) {
+        if (data === "\r") this.connect();
+        return;
+      }
+      this.send(new TextEncoder().encode(data));
+    }
+
+    send(bytes) {
+      if (this.socket?.readyState !== WebSocket.OPEN) return;
+      // The server takes frames of 64 KiB; what is pasted may be longer.
+      for (let at = 0; at < bytes.length; at += 16384) this.socket.send(bytes.subarray(at, at + 16384));
+    }
+
+    resize() {
+      if (this.socket?.readyState !== WebSocket.OPEN) return;
+      const { rows, cols } = this.xterm;
+      this.socket.send(JSON.stringify({ type: "resize", rows: Math.min(500, rows), cols: Math.min(1000, cols) }));
+    }
+  }
+
+  function remember() {
+    sessionStorage.setItem(
+      `faultline.terminals.${id}`,
+      JSON.stringify({ all: terminals.map((t) => [t.node, t.number]), current }),
+    );
+  }
+
+  function add(node, number) {
+    const tab = new TerminalTab(node, number);
+    terminals.push(tab);
+    const tabs = document.getElementById("tabs");
+    tabs.insertBefore(tab.tab, tabs.querySelector(".add"));
+    return terminals.length - 1;
+  }
+
+  function select(index, focus = true) {
+    if (!terminals[index]) return;
+    current = index;
+    terminals.forEach((t, i) => {
+      t.box.hidden = i !== index;
+      t.tab.setAttribute("aria-selected", String(i === index));
+      t.tab.tabIndex = i === index ? 0 : -1;
+    });
+    terminals[index].open();
+    terminals[index].tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+    if (focus) terminals[index].focus();
+    remember();
+  }
+
+  function another() {
+    const node = terminals[current]?.node ?? nodes[0];
+    const used = terminals.filter((t) => t.node === node).map((t) => t.number);
+    const number = Array.from({ length: most }, (_, i) => i + 1).find((n) => !used.includes(n));
+    if (number) select(add(node, number));
+    else say(`A node has at most ${most} terminals.`);
+  }
+
+  if (window.Terminal && workspace.dataset.phase === "active") {
+    const tabs = document.getElementById("tabs");
+    const plus = create("button");
+    plus.type = "button";
+    plus.className = "add";
+    plus.textContent = "+";
+    plus.title = "Another terminal on this node (Alt+T)";
+    plus.setAttribute("aria-label", "Another terminal on this node");
+    plus.addEventListener("click", another);
+    tabs.after(plus);
+    const strip = create("div");
+    strip.className = "tabs";
+    tabs.before(strip);
+    tabs.className = "tablist";
+    strip.append(tabs, plus);
+    tabs.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const next = (current + step + terminals.length) % terminals.length;
+      select(next, false);
+      terminals[next].tab.focus();
+    });
+    let kept = null;
+    try {
+      kept = JSON.parse(sessionStorage.getItem(`faultline.terminals.${id}`));
+    } catch {
+      // Whatever it was, it is not ours.
+    }
+    const all = (kept?.all ?? []).filter(([node, n]) => nodes.includes(node) && n >= 1 && n <= most);
+    for (const node of nodes) if (!all.some(([n, i]) => n === node && i === 1)) all.push([node, 1]);
+    for (const [node, number] of all) add(node, number);
+    const begin = () => select(Math.min(kept?.current ?? 0, terminals.length - 1), !narrow.matches);
+    // Cells are measured once; the font must be there by then.
+    document.fonts.load('14px "JetBrains Mono"').then(begin, begin);
+  }
+
+  // ── Keys ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  const isShortcut = (event) =>
+    (event.ctrlKey && event.key === "Enter") ||
+    (event.altKey && !event.ctrlKey && !event.metaKey && /^(Digit[0-9]|KeyT)$/.test(event.code));
+
+  const showKeys = () => {
+    document.querySelector("details.menu")?.removeAttribute("open");
+    document.getElementById("keys-dialog").showModal();
+  };
+
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.closest?.("input, textarea, .xterm");
+    if (event.key === "?" && !typing) {
+      showKeys();
+      return;
+    }
+    if (!isShortcut(event)) return;
+    event.preventDefault();
+    if (event.key === "Enter") {
+      show("left");
+      document.getElementById("check-form")?.requestSubmit();
+      document.getElementById("checks")?.scrollIntoView({ block: "nearest" });
+    } else if (event.code === "KeyT") {
+      show("right");
+      another();
+    } else if (event.code === "Digit0") {
+      show("left");
+      document.getElementById("pane-left").focus();
+    } else {
+      show("right");
+      select(Number(event.code.slice(5)) - 1);
+    }
+  });
+  document.querySelector("[data-keys]")?.addEventListener("click", showKeys);
+})();
