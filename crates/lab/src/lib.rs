@@ -41,6 +41,8 @@ pub mod scaffold;
 pub mod schema;
 pub mod script;
 pub mod setup;
+#[cfg(test)]
+mod testing;
 pub mod text;
 mod yaml;
 
