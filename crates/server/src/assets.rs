@@ -1,11 +1,7 @@
 //! Style sheets, scripts and fonts, built into the binary. Their names carry their hash, so browsers keep them for
 //! ever; they are compressed once, at the first use.
 
-use std::{
-    collections::HashMap,
-    io::Write,
-    sync::LazyLock,
-};
+use std::{collections::HashMap, io::Write, sync::LazyLock};
 
 use axum::{
     extract::Path,
@@ -123,12 +119,9 @@ pub(crate) async fn serve(Path(name): Path<String>, headers: HeaderMap) -> Respo
         (header::VARY, "accept-encoding"),
     ];
     match &asset.zipped {
-        Some(zipped) if takes_gzip => (
-            always,
-            [(header::CONTENT_ENCODING, "gzip")],
-            zipped.clone(),
-        )
-            .into_response(),
+        Some(zipped) if takes_gzip => {
+            (always, [(header::CONTENT_ENCODING, "gzip")], zipped.clone()).into_response()
+        }
         _ => (always, asset.plain.clone()).into_response(),
     }
 }

@@ -25,7 +25,9 @@ impl Free {
         Self {
             memory_mib: field(&meminfo, "MemAvailable:").unwrap_or(u64::MAX),
             memory_total_mib: field(&meminfo, "MemTotal:").unwrap_or(u64::MAX),
-            disk_mib: disk.as_ref().map_or(u64::MAX, |d| mib(d.f_bavail, d.f_frsize)),
+            disk_mib: disk
+                .as_ref()
+                .map_or(u64::MAX, |d| mib(d.f_bavail, d.f_frsize)),
             disk_total_mib: disk.map_or(u64::MAX, |d| mib(d.f_blocks, d.f_frsize)),
         }
     }

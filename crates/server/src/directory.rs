@@ -24,10 +24,7 @@ impl Directory for StoreDirectory {
             let holder = store
                 .key_holder_of(&login.environment, key.as_openssh())
                 .await?;
-            Ok::<_, faultline_store::Error>((
-                holder,
-                store.environment(&login.environment).await?,
-            ))
+            Ok::<_, faultline_store::Error>((holder, store.environment(&login.environment).await?))
         };
         let (holder, environment) = match found.await {
             Ok(found) => found,

@@ -21,7 +21,9 @@ pub(crate) fn html(markdown: &str) -> String {
     options.extension.strikethrough = true;
     options.extension.autolink = true;
     options.extension.tasklist = false;
-    CLEANER.clean(&markdown_to_html(markdown, &options)).to_string()
+    CLEANER
+        .clean(&markdown_to_html(markdown, &options))
+        .to_string()
 }
 
 /// The same without the first heading, where the page has the title already.

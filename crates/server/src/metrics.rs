@@ -65,7 +65,11 @@ impl Default for Metrics {
             request_seconds.clone(),
         );
         let starts = Family::<Outcome, Counter>::default();
-        registry.register("starts", "Starts of environments, by how they ended", starts.clone());
+        registry.register(
+            "starts",
+            "Starts of environments, by how they ended",
+            starts.clone(),
+        );
         let start_seconds = Histogram::new(exponential_buckets(0.1, 2.0, 12));
         registry.register_with_unit(
             "start",
@@ -74,13 +78,25 @@ impl Default for Metrics {
             start_seconds.clone(),
         );
         let checks = Family::<Outcome, Counter>::default();
-        registry.register("checks", "Runs of checks, by how they ended", checks.clone());
+        registry.register(
+            "checks",
+            "Runs of checks, by how they ended",
+            checks.clone(),
+        );
         let terminals = Gauge::default();
         registry.register("terminals", "Terminals open in browsers", terminals.clone());
         let environments = Family::<PhaseLabel, Gauge>::default();
-        registry.register("environments", "Environments by phase", environments.clone());
+        registry.register(
+            "environments",
+            "Environments by phase",
+            environments.clone(),
+        );
         let orphans = Counter::default();
-        registry.register("orphans", "Machines freed that nobody owned", orphans.clone());
+        registry.register(
+            "orphans",
+            "Machines freed that nobody owned",
+            orphans.clone(),
+        );
         let reconcile_seconds = Family::<ReconcilerLabel, Seconds>::default();
         registry.register_with_unit(
             "reconcile",

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use axum::{
-    Router, middleware,
+    Router,
     extract::{DefaultBodyLimit, State},
     http::{HeaderValue, StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -31,10 +32,7 @@ pub(crate) fn router(app: Shared) -> Router {
             app.clone(),
             auth::by_session,
         ))
-        .layer(middleware::from_fn_with_state(
-            app.clone(),
-            web::problems,
-        ));
+        .layer(middleware::from_fn_with_state(app.clone(), web::problems));
     let api = api::routes()
         .route(
             "/api/v1/environments/{id}/nodes/{node}/terminals/{n}",
@@ -82,6 +80,7 @@ async fn ready(State(app): State<Shared>) -> Result<&'static str, Problem> {
 }
 
 async fn metrics(State(app): State<Shared>) -> impl IntoResponse {
-    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let kind =
+        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], app.metrics.text())
 }

@@ -71,6 +71,11 @@ impl Server {
         Ok(Self(app))
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> Shared {
+        self.0.clone()
+    }
+
     /// A link that signs the local owner in, once.
     pub async fn sign_in_link(&self) -> Result<String, Error> {
         Ok(sign_in_link(&self.0, &PersonId::local()).await?.0)
@@ -94,7 +99,6 @@ impl Server {
     }
 
     /// The routes alone, for tests and for serving by other means. No reconciler runs.
-    #[must_use]
     pub fn router(&self) -> Router {
         router::router(self.0.clone())
     }
@@ -106,8 +110,8 @@ impl Server {
         let reconciling = app.tasks.spawn(reconcile::run(app.clone()));
         let stop = app.stopping.clone();
         let soft = shutdown.soft.clone();
-        let serve = axum::serve(listener, router::router(app.clone()))
-            .with_graceful_shutdown(async move {
+        let serve =
+            axum::serve(listener, router::router(app.clone())).with_graceful_shutdown(async move {
                 soft.cancelled().await;
                 stop.cancel();
             });

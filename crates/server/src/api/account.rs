@@ -10,9 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Body,
-    views::{
-        AttemptView, KeyView, MadeToken, MeView, NewKey, NewToken, SignInLink, TokenView,
-    },
+    views::{AttemptView, KeyView, MadeToken, MeView, NewKey, NewToken, SignInLink, TokenView},
 };
 use crate::{
     app::Shared,

@@ -103,10 +103,7 @@ async fn again(
     mine: Mine,
 ) -> Result<(StatusCode, Json<EnvironmentView>), Problem> {
     let made = reset::reset(&app, &mine.proof, &mine.environment).await?;
-    Ok((
-        StatusCode::CREATED,
-        Json(EnvironmentView::new(&app, &made)),
-    ))
+    Ok((StatusCode::CREATED, Json(EnvironmentView::new(&app, &made))))
 }
 
 /// Gives an environment more time.
@@ -182,10 +179,7 @@ async fn surrender(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, 
 /// The explained solution, once the attempt was solved or given up.
 #[utoipa::path(get, path = "/api/v1/environments/{id}/solution", tag = "environments", params(("id" = String, Path)),
     responses((status = 200, body = SolutionView), (status = 404, body = Problem)))]
-async fn solution(
-    State(app): State<Shared>,
-    mine: Mine,
-) -> Result<Json<SolutionView>, Problem> {
+async fn solution(State(app): State<Shared>, mine: Mine) -> Result<Json<SolutionView>, Problem> {
     let attempt = app.store.attempt(&mine.environment.attempt).await?;
     let shown = attempt.is_some_and(|a| a.shows_solution());
     let lab = app.lab(&mine.environment.lab).filter(|_| shown);

@@ -67,8 +67,5 @@ async fn begin(
     Slug(slug): Slug,
 ) -> Result<(StatusCode, Json<EnvironmentView>), Problem> {
     let made = start::start(&app, &caller.signed_in, &slug).await?;
-    Ok((
-        StatusCode::CREATED,
-        Json(EnvironmentView::new(&app, &made)),
-    ))
+    Ok((StatusCode::CREATED, Json(EnvironmentView::new(&app, &made))))
 }

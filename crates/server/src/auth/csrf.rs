@@ -27,7 +27,10 @@ pub(crate) fn token(session: &Secret) -> String {
 
 /// The layer.
 pub(crate) async fn guard(request: Request, next: Next) -> Result<Response, Problem> {
-    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+    if matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    ) {
         return Ok(next.run(request).await);
     }
     if !same_origin(request.headers()) {
@@ -48,9 +51,7 @@ pub(crate) async fn guard(request: Request, next: Next) -> Result<Response, Prob
             return Err(Problem::forged());
         }
     }
-    Ok(next
-        .run(Request::from_parts(parts, Body::from(body)))
-        .await)
+    Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
 }
 
 /// Did the browser send this from a page of ours?
@@ -95,7 +96,14 @@ mod tests {
     fn only_our_own_pages_may_change_things() {
         for (pairs, ours) in [
             (&[("sec-fetch-site", "same-origin")][..], true),
-            (&[("sec-fetch-site", "cross-site"), ("origin", "http://h:1"), ("host", "h:1")], false),
+            (
+                &[
+                    ("sec-fetch-site", "cross-site"),
+                    ("origin", "http://h:1"),
+                    ("host", "h:1"),
+                ],
+                false,
+            ),
             (&[("sec-fetch-site", "same-site")], false),
             (&[("origin", "http://h:1"), ("host", "h:1")], true),
             (&[("origin", "http://evil:1"), ("host", "h:1")], false),

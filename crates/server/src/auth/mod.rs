@@ -195,7 +195,10 @@ mod tests {
     #[test]
     fn cookies_are_found_among_others() {
         let mut headers = HeaderMap::new();
-        headers.append(header::COOKIE, "a=1; faultline_session=xyz".parse().unwrap());
+        headers.append(
+            header::COOKIE,
+            "a=1; faultline_session=xyz".parse().unwrap(),
+        );
         headers.append(header::COOKIE, "theme=dark".parse().unwrap());
         assert_eq!(cookie(&headers, SESSION), Some("xyz"));
         assert_eq!(cookie(&headers, "theme"), Some("dark"));

@@ -54,7 +54,10 @@ pub(super) async fn ready(app: &App, lab: &Lab) -> Result<(), Problem> {
         Readiness::Ready => return Ok(()),
         Readiness::Preparing { fraction, text } => (
             "The machine's image is still being made",
-            format!("{:.0} % done: {text}. Try again in a while.", fraction * 100.0),
+            format!(
+                "{:.0} % done: {text}. Try again in a while.",
+                fraction * 100.0
+            ),
         ),
         Readiness::Unavailable { reason } => ("The machine's image can't be used", reason),
     };

@@ -20,7 +20,9 @@ pub(crate) async fn add(
         .take(60)
         .collect();
     if name.is_empty() {
-        return Err(Problem::bad_request("Give the token a name, such as `laptop`."));
+        return Err(Problem::bad_request(
+            "Give the token a name, such as `laptop`.",
+        ));
     }
     if app.store.api_tokens(who.person()).await?.len() >= MAX_TOKENS {
         return Err(Problem::conflict(

@@ -16,8 +16,7 @@ pub(super) async fn labs(app: &Shared) -> Done {
         .now()
         .saturating_sub(SignedDuration::from_hours(24))
         .unwrap_or(app.now());
-    app.metrics
-        .phases(&app.store.count_by_phase(since).await?);
+    app.metrics.phases(&app.store.count_by_phase(since).await?);
     let before = app.catalogue();
     if before.path().as_os_str().is_empty() {
         return Ok("no folder".to_owned());

@@ -25,7 +25,7 @@ mod orphans;
 mod recorder;
 mod start;
 mod steps;
-mod warnings;
+pub(crate) mod warnings;
 
 use std::time::{Duration, Instant};
 

@@ -19,7 +19,11 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
             continue;
         }
         tracing::warn!(environment = %id, ?observed, "freeing what nobody owns");
-        let why = if row.is_some() { "it had ended" } else { "nobody asked for it" };
+        let why = if row.is_some() {
+            "it had ended"
+        } else {
+            "nobody asked for it"
+        };
         app.store
             .note(app.now(), None, "orphan", id.as_str(), why)
             .await?;

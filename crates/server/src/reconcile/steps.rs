@@ -70,9 +70,7 @@ impl Steps {
             if inner.under_way.contains_key(id) {
                 return;
             }
-            inner
-                .under_way
-                .insert(id.clone(), (kind, cancel.clone()));
+            inner.under_way.insert(id.clone(), (kind, cancel.clone()));
         }
         // Owned by the step, so that a panic in it frees the environment too.
         let end = End {

@@ -11,7 +11,8 @@ use super::Done;
 use crate::app::Shared;
 
 /// Seconds before the end at which its owner is warned, the later first.
-pub(crate) const THRESHOLDS: [i64; 2] = [120, 600];
+pub(crate) const FIRST: i64 = 600;
+const THRESHOLDS: [i64; 2] = [120, FIRST];
 /// How long one guest may take to show a line.
 const LIMIT: Duration = Duration::from_secs(10);
 

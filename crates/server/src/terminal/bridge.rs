@@ -46,9 +46,9 @@ pub(super) async fn run(
     socket: WebSocket,
     stop: &CancellationToken,
 ) {
-    let (mut sink, stream) = socket.split();
+    let (mut sink, mut stream) = socket.split();
     let end = tokio::select! {
-        end = talk(app, environment, which, &mut sink, stream) => end,
+        end = talk(app, environment, which, &mut sink, &mut stream) => end,
         () = stop.cancelled() => End::Stopping,
     };
     let end = match end {
@@ -56,8 +56,14 @@ pub(super) async fn run(
         end => end,
     };
     if let Some(frame) = end.frame() {
-        // The browser may be gone already.
-        let _ = tokio::time::timeout(Duration::from_secs(2), sink.send(frame)).await;
+        // What the browser still sends is read until it has closed too: a socket with unread bytes is reset, and the
+        // reason would be lost. The browser may be gone already.
+        let _ = tokio::time::timeout(Duration::from_secs(2), async {
+            sink.send(frame).await?;
+            while let Some(Ok(_)) = stream.next().await {}
+            Ok::<_, axum::Error>(())
+        })
+        .await;
     }
 }
 
@@ -73,12 +79,12 @@ async fn talk(
     environment: &Environment,
     which: &Which,
     sink: &mut Sink,
-    mut stream: SplitStream<WebSocket>,
+    stream: &mut SplitStream<WebSocket>,
 ) -> End {
     if !runs(app, environment).await {
         return End::Gone;
     }
-    let (rows, cols) = match first_size(&mut stream).await {
+    let (rows, cols) = match first_size(stream).await {
         Ok(size) => size,
         Err(end) => return end,
     };
@@ -178,6 +184,10 @@ async fn from_browser(
     }
 }
 
+fn heartbeat() -> tokio::time::Interval {
+    tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT)
+}
+
 /// The side of a machine that takes what is typed.
 enum Writer {
     Guest(client::Input<Stream>),
@@ -209,13 +219,13 @@ async fn guest(
     app: &App,
     environment: &Environment,
     sink: &mut Sink,
-    mut stream: SplitStream<WebSocket>,
+    stream: &mut SplitStream<WebSocket>,
     session: Session<Stream>,
 ) -> End {
     let Session { mut output, input } = session;
     let mut input = Writer::Guest(input);
     let alive = std::sync::Mutex::new(Instant::now());
-    let typed = from_browser(app, environment, &mut stream, &mut input, &alive);
+    let typed = from_browser(app, environment, stream, &mut input, &alive);
     let (send, mut shown) = tokio::sync::mpsc::channel(16);
     let pump = async {
         // Reading a frame must not be interrupted half-way, so it has a loop of its own.
@@ -228,7 +238,7 @@ async fn guest(
         }
     };
     let show = async {
-        let mut beat = tokio::time::interval(HEARTBEAT);
+        let mut beat = heartbeat();
         loop {
             let message = tokio::select! {
                 frame = shown.recv() => match frame {
@@ -262,15 +272,15 @@ async fn console(
     app: &App,
     environment: &Environment,
     sink: &mut Sink,
-    mut stream: SplitStream<WebSocket>,
+    stream: &mut SplitStream<WebSocket>,
     mut output: ReadHalf<Stream>,
     input: WriteHalf<Stream>,
 ) -> End {
     let mut input = Writer::Console(input);
     let alive = std::sync::Mutex::new(Instant::now());
-    let typed = from_browser(app, environment, &mut stream, &mut input, &alive);
+    let typed = from_browser(app, environment, stream, &mut input, &alive);
     let show = async {
-        let mut beat = tokio::time::interval(HEARTBEAT);
+        let mut beat = heartbeat();
         let mut buffer = vec![0; 16 * 1024];
         loop {
             let message = tokio::select! {

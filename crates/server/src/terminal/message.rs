@@ -38,7 +38,10 @@ impl Notice {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Incoming {
     Keys(Bytes),
-    Resize { rows: u16, cols: u16 },
+    Resize {
+        rows: u16,
+        cols: u16,
+    },
     /// A sign of life.
     Alive,
     Close,

@@ -7,13 +7,13 @@ use axum::{
     extract::{Query, State},
     response::Response,
 };
-use faultline_domain::{lab::Level, environment::State as Life};
+use faultline_domain::{environment::State as Life, lab::Level};
 use faultline_lab::LabFolder;
 use serde::Deserialize;
 
 use super::{
     layout::{Frame, Layout},
-    page, text,
+    page, parts, text,
 };
 use crate::{app::Shared, auth::Signed, problem::Problem};
 
@@ -96,7 +96,7 @@ pub(super) async fn show(
             } else {
                 e.state.phase().as_str()
             },
-            left: text::left(e.lifetime.remaining(now)),
+            left: text::left(parts::shown_end(&app, e).duration_since(now).as_secs()),
         })
         .collect();
     let is_done = |lab: &LabFolder| solved.contains(&lab.slug);

@@ -14,8 +14,7 @@ use super::{
 use crate::{
     app::Shared,
     auth::{Signed, Slug},
-    markdown,
-    operations,
+    markdown, operations,
     problem::Problem,
 };
 

@@ -82,7 +82,10 @@ impl Watcher {
         let phase = phase_key(e.state.phase().as_str(), parts::ending(&e).is_some());
         let mut all = vec![
             ("phase", phase.to_owned()),
-            ("ends", e.lifetime.end().0.as_millisecond().to_string()),
+            (
+                "ends",
+                parts::shown_end(app, &e).as_millisecond().to_string(),
+            ),
             ("notice", parts::notice(app, &e).render()?),
             (
                 "checks",
@@ -90,12 +93,13 @@ impl Watcher {
             ),
             (
                 "attempt",
-                attempt.map_or("open", |a| match (a.is_solved(), a.gave_up) {
-                    (true, _) => "solved",
-                    (_, true) => "given-up",
-                    _ => "open",
-                })
-                .to_owned(),
+                attempt
+                    .map_or("open", |a| match (a.is_solved(), a.gave_up) {
+                        (true, _) => "solved",
+                        (_, true) => "given-up",
+                        _ => "open",
+                    })
+                    .to_owned(),
             ),
         ];
         if e.state.is_starting() {

@@ -10,7 +10,7 @@ use faultline_store::{
 };
 
 use super::text;
-use crate::{app::App, markdown, operations::check, problem::Problem};
+use crate::{app::App, markdown, operations::check, problem::Problem, reconcile::warnings::FIRST};
 
 pub(super) struct StageRow {
     pub text: String,
@@ -206,7 +206,12 @@ pub(super) struct Hints {
 }
 
 pub(super) fn hints(e: &Environment, lab: &LabFolder, attempt: &Attempt, csrf: &str) -> Hints {
-    let opened = |n: usize| attempt.hints.iter().any(|(number, _)| *number as usize == n);
+    let opened = |n: usize| {
+        attempt
+            .hints
+            .iter()
+            .any(|(number, _)| *number as usize == n)
+    };
     let finished = attempt.finished_at.is_some();
     let mut next = true;
     let rows = lab
@@ -217,13 +222,12 @@ pub(super) fn hints(e: &Environment, lab: &LabFolder, attempt: &Attempt, csrf: &
         .map(|(i, hint)| {
             let number = i + 1;
             let html = opened(number).then(|| markdown::html(&hint.text));
-            let row = HintRow {
+            HintRow {
                 number,
                 cost: if finished { 0 } else { hint.cost },
                 next: html.is_none() && std::mem::take(&mut next),
                 html,
-            };
-            row
+            }
         })
         .collect();
     let costs: Vec<u32> = attempt.hints.iter().map(|(_, cost)| *cost).collect();
@@ -235,6 +239,16 @@ pub(super) fn hints(e: &Environment, lab: &LabFolder, attempt: &Attempt, csrf: &
         worth: faultline_domain::score::points(&lab.lab.score, &costs, attempt.gave_up),
         points: lab.lab.score.points,
     }
+}
+
+/// The end that the clock counts down to: the idle end moves with every key pressed, so it is shown only when near.
+pub(super) fn shown_end(app: &App, e: &Environment) -> jiff::Timestamp {
+    let life = &e.lifetime;
+    let (end, reason) = life.end();
+    if reason == EndReason::Idle && life.remaining(app.now()) > FIRST {
+        return life.expires_at.min(life.hard_end);
+    }
+    end
 }
 
 #[derive(Template)]

@@ -79,7 +79,11 @@ pub(super) async fn confirm(
 }
 
 fn session_cookie(app: &App, value: &str, seconds: i64) -> String {
-    let secure = if app.config.is_https() { "; Secure" } else { "" };
+    let secure = if app.config.is_https() {
+        "; Secure"
+    } else {
+        ""
+    };
     format!("{SESSION}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}")
 }
 

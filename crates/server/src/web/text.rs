@@ -67,6 +67,9 @@ mod tests {
         }
         assert_eq!(left(90), "1 min");
         let now = Timestamp::from_second(1_000_000).unwrap();
-        assert_eq!(ago(Timestamp::from_second(999_700).unwrap(), now), "5 min ago");
+        assert_eq!(
+            ago(Timestamp::from_second(999_700).unwrap(), now),
+            "5 min ago"
+        );
     }
 }

@@ -86,7 +86,9 @@ pub(super) async fn show(
     let ending = parts::ending(e);
     let latest = app.store.latest_of_attempt(&e.attempt).await?;
     let nonce = app.secret().derive("nonce");
-    let left = e.lifetime.remaining(app.now());
+    let left = parts::shown_end(&app, e)
+        .duration_since(app.now())
+        .as_secs();
     let html = page(&Workspace {
         layout: frame.layout(&title, &mine.caller),
         nonce: nonce.clone(),
@@ -149,12 +151,10 @@ async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
     Ok(Side {
         id: e.id.to_string(),
         slug: e.lab.to_string(),
-        readme: lab.as_ref().map_or_else(String::new, |l| {
-            markdown::html_without_title(&l.readme)
-        }),
-        hints: lab
+        readme: lab
             .as_ref()
-            .map(|l| parts::hints(e, l, &attempt, &csrf)),
+            .map_or_else(String::new, |l| markdown::html_without_title(&l.readme)),
+        hints: lab.as_ref().map(|l| parts::hints(e, l, &attempt, &csrf)),
         checks: parts::checks(app, e, lab.as_deref()).await?,
         outcome: outcome(app, &mine.caller, &attempt).await?,
         lab_known: lab.is_some(),
@@ -205,7 +205,10 @@ async fn outcome(
         .labs()
         .into_iter()
         .filter(|l| l.slug != attempt.lab && !solved.contains(&l.slug))
-        .find(|l| lab.as_ref().is_none_or(|mine| l.lab.level >= mine.lab.level))
+        .find(|l| {
+            lab.as_ref()
+                .is_none_or(|mine| l.lab.level >= mine.lab.level)
+        })
         .map(|l| (l.slug.to_string(), l.lab.title.clone()));
     let millis = end.duration_since(attempt.started_at).as_millis();
     Ok(Some(Outcome {

@@ -1,0 +1,159 @@
+//! `/api/v1`, by its addresses.
+
+use super::*;
+
+#[test]
+fn openapi_is_committed_as_it_is() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
+    let now = crate::openapi();
+    if std::env::var_os("FAULTLINE_UPDATE").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &now).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == now,
+        "docs/openapi.json is old: run this test with FAULTLINE_UPDATE=1 and commit it"
+    );
+}
+
+#[tokio::test]
+async fn a_lab_from_start_to_solved() {
+    let mut bed = bed().await;
+    let labs = bed.api(Method::GET, "/labs", None).await.json();
+    assert_eq!(labs[0]["slug"], "stale-flag");
+    let lab = bed.api(Method::GET, "/labs/stale-flag", None).await.json();
+    assert!(lab["readme"].as_str().unwrap().contains("maintenance"));
+    let made = bed
+        .api(Method::POST, "/labs/stale-flag/environments", None)
+        .await;
+    assert_eq!(made.status, StatusCode::CREATED);
+    let id: EnvironmentId = made.json()["id"].as_str().unwrap().parse().unwrap();
+    let at = format!("/environments/{id}");
+    let early = bed.api(Method::POST, &format!("{at}/checks"), None).await;
+    assert_eq!(early.status, StatusCode::CONFLICT);
+    assert_eq!(
+        early.headers[header::CONTENT_TYPE],
+        "application/problem+json"
+    );
+    bed.until(&id, is_active).await;
+    let shown = bed.api(Method::GET, &at, None).await.json();
+    assert_eq!(shown["phase"], "active");
+    let stages: Vec<_> = shown["stages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["stage"].as_str().unwrap())
+        .collect();
+    assert_eq!(stages, ["clone", "network", "refresh", "keys", "setup"]);
+    let hint = bed.api(Method::POST, &format!("{at}/hints/1"), None).await;
+    assert!(hint.json()["text"].as_str().unwrap().contains("ls"));
+    let run = bed.api(Method::POST, &format!("{at}/checks"), None).await;
+    assert_eq!(run.status, StatusCode::OK);
+    assert_eq!(run.json()["passed"], false);
+    assert_eq!(
+        run.json()["results"][0]["seen"],
+        "/var/lib/orders/maintenance exists"
+    );
+    let hidden = bed.api(Method::GET, &format!("{at}/solution"), None).await;
+    assert_eq!(hidden.status, StatusCode::NOT_FOUND);
+    bed.api(Method::POST, &format!("{at}/give-up"), None).await;
+    let shown = bed.api(Method::GET, &format!("{at}/solution"), None).await;
+    assert_eq!(shown.status, StatusCode::OK);
+    let extended = bed.api(Method::POST, &format!("{at}/extend"), None).await;
+    assert_eq!(extended.status, StatusCode::OK);
+    assert_eq!(
+        bed.api(Method::DELETE, &at, None).await.status,
+        StatusCode::ACCEPTED
+    );
+    bed.until(&id, is_final).await;
+    let progress = bed.api(Method::GET, "/progress", None).await.json();
+    assert_eq!(progress[0]["gave_up"], true);
+}
+
+#[tokio::test]
+async fn events_tell_the_state_at_once() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let request = Request::get(format!("/api/v1/environments/{id}/events"))
+        .header(header::AUTHORIZATION, format!("Bearer {}", bed.token));
+    let response = bed
+        .router()
+        .oneshot(request.body(Body::empty()).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        response.headers()[header::CONTENT_TYPE],
+        "text/event-stream"
+    );
+    let mut body = response.into_body();
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert!(String::from_utf8_lossy(&first).contains("\"phase\":\"active\""));
+    bed.provider.crash(&id);
+    bed.reconcilers.pass().await;
+    let next = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert!(String::from_utf8_lossy(&next).contains("\"phase\":\"failed\""));
+}
+
+#[tokio::test]
+async fn account_keys_tokens_and_links() {
+    let bed = bed().await;
+    let me = bed.api(Method::GET, "/me", None).await.json();
+    assert_eq!(me["role"], "operator");
+    let made = bed
+        .api(Method::POST, "/tokens", Some(r#"{"name":"ci"}"#))
+        .await;
+    assert_eq!(made.status, StatusCode::CREATED);
+    let id = made.json()["id"].as_str().unwrap().to_owned();
+    let removed = bed
+        .api(Method::DELETE, &format!("/tokens/{id}"), None)
+        .await;
+    assert_eq!(removed.status, StatusCode::NO_CONTENT);
+    let bad = bed
+        .api(Method::POST, "/keys", Some(r#"{"public_key":"nonsense"}"#))
+        .await;
+    assert_eq!(bad.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(
+        bed.api(Method::DELETE, "/keys/none", None).await.status,
+        StatusCode::NOT_FOUND
+    );
+    let link = bed.api(Method::POST, "/sign-in-links", None).await.json();
+    assert!(
+        link["url"]
+            .as_str()
+            .unwrap()
+            .contains("/sign-in?token=flt_")
+    );
+    let status = bed.api(Method::GET, "/operator/status", None).await.json();
+    assert_eq!(status["provider"], "fake");
+    let audit = bed.api(Method::GET, "/operator/audit", None).await.json();
+    assert!(
+        audit
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|l| l["action"] == "token-remove")
+    );
+}
+
+#[tokio::test]
+async fn health_readiness_and_metrics() {
+    let mut bed = bed().await;
+    bed.active("stale-flag").await;
+    assert_eq!(bed.get("/healthz").await.body, "ok\n");
+    assert_eq!(bed.get("/readyz").await.body, "ready\n");
+    let metrics = bed.get("/metrics").await.body;
+    for line in [
+        "faultline_starts_total{outcome=\"active\"} 1",
+        "faultline_environments{phase=",
+        "faultline_reconcile_seconds{reconciler=\"environments\"}",
+        "# EOF",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    bed.app.stopping.cancel();
+    assert_eq!(
+        bed.get("/readyz").await.status,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+}

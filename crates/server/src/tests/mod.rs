@@ -1,0 +1,225 @@
+//! The real router, real SQLite files, the fake provider.
+
+mod api;
+mod lifecycle;
+mod pages;
+mod routes;
+mod terminals;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Method, Request, StatusCode, header},
+};
+use faultline_domain::{Clock, EnvironmentId, environment::State};
+use faultline_lab::Catalogue;
+use faultline_provider::fake::FakeProvider;
+use faultline_store::{Store, environments::Environment};
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use rand::SeedableRng;
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+use crate::{Config, Parts, app::App, app::Shared, auth::SESSION, reconcile::Reconcilers, router};
+
+pub(super) struct Bed {
+    pub app: Shared,
+    pub provider: FakeProvider,
+    pub clock: Clock,
+    pub reconcilers: Reconcilers,
+    pub cookie: String,
+    pub csrf: String,
+    pub token: String,
+    folder: Arc<TempDir>,
+}
+
+pub(super) struct Answer {
+    pub status: StatusCode,
+    pub headers: axum::http::HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
+    }
+
+    pub fn location(&self) -> &str {
+        self.headers[header::LOCATION].to_str().unwrap()
+    }
+}
+
+pub(super) fn labs() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../e2e/labs")
+}
+
+pub(super) async fn bed() -> Bed {
+    bed_with(Config::default()).await
+}
+
+pub(super) async fn bed_with(config: Config) -> Bed {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let clock = Clock::stopped(Timestamp::from_second(1_800_000_000).unwrap());
+    open(folder, clock, FakeProvider::new(), config, 1).await
+}
+
+async fn open(
+    folder: Arc<TempDir>,
+    clock: Clock,
+    provider: FakeProvider,
+    config: Config,
+    seed: u64,
+) -> Bed {
+    let catalogue = Catalogue::load(&labs());
+    assert!(catalogue.broken().is_empty(), "{:?}", catalogue.broken());
+    let server = crate::Server::new(Parts {
+        config: Config {
+            data_dir: folder.path().to_owned(),
+            reserve_memory_mib: 0,
+            reserve_disk_mib: 0,
+            ..config
+        },
+        store: Store::open(&folder.path().join("test.db")).await.unwrap(),
+        provider: Arc::new(provider.clone()),
+        catalogue,
+        clock: clock.clone(),
+        rng: rand::rngs::StdRng::seed_from_u64(seed),
+    })
+    .await
+    .unwrap();
+    let token = server.api_token("test").await.unwrap();
+    let app = server.shared();
+    let session = app.secret();
+    let ends = app.now() + jiff::SignedDuration::from_hours(1000);
+    app.store
+        .add_session(
+            &session,
+            &faultline_domain::PersonId::local(),
+            app.now(),
+            ends,
+        )
+        .await
+        .unwrap();
+    Bed {
+        reconcilers: Reconcilers::new(app.clone()),
+        cookie: format!("{SESSION}={}", session.expose()),
+        csrf: crate::auth::csrf::token(&session),
+        token: token.expose().to_owned(),
+        app,
+        provider,
+        clock,
+        folder,
+    }
+}
+
+impl Bed {
+    /// Stops this server, as a crash would, and starts the next on the same store and machines.
+    pub async fn restart(self) -> Self {
+        self.app.stopping.cancel();
+        self.app.tasks.close();
+        self.app.tasks.wait().await;
+        self.app.store.close().await;
+        let (folder, clock, provider) = (self.folder, self.clock, self.provider);
+        drop((self.app, self.reconcilers));
+        open(folder, clock, provider, Config::default(), 2).await
+    }
+
+    pub fn router(&self) -> Router {
+        router::router(self.app.clone())
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router().oneshot(request).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        Answer {
+            status,
+            headers,
+            body: String::from_utf8_lossy(&bytes).into_owned(),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        let request = Request::get(path).header(header::COOKIE, &self.cookie);
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    /// A form, as a page of ours sends it.
+    pub async fn post(&self, path: &str, form: &str) -> Answer {
+        let request = Request::post(path)
+            .header(header::COOKIE, &self.cookie)
+            .header("sec-fetch-site", "same-origin")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let form = format!("csrf={}&{form}", self.csrf);
+        self.send(request.body(Body::from(form)).unwrap()).await
+    }
+
+    pub async fn api(&self, method: Method, path: &str, json: Option<&str>) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1{path}"))
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .header(header::CONTENT_TYPE, "application/json");
+        let body = json.map_or_else(Body::empty, |j| Body::from(j.to_owned()));
+        self.send(request.body(body).unwrap()).await
+    }
+
+    /// Reconciles until `done` holds of the environment.
+    pub async fn until(
+        &mut self,
+        id: &EnvironmentId,
+        done: impl Fn(&Environment) -> bool,
+    ) -> Environment {
+        for _ in 0..400 {
+            self.reconcilers.pass().await;
+            let e = self.app.store.environment(id).await.unwrap().unwrap();
+            if done(&e) {
+                return e;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let e = self.app.store.environment(id).await.unwrap();
+        panic!("it did not come to that: {e:?}");
+    }
+
+    /// Starts a lab by its page; gives the environment.
+    pub async fn start(&self, lab: &str) -> EnvironmentId {
+        let answer = self.post(&format!("/labs/{lab}/start"), "").await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+        let place = answer.location();
+        place.rsplit('/').next().unwrap().parse().unwrap()
+    }
+
+    /// Starts a lab and waits until it runs.
+    pub async fn active(&mut self, lab: &str) -> EnvironmentId {
+        let id = self.start(lab).await;
+        self.until(&id, is_active).await;
+        id
+    }
+}
+
+pub(super) fn is_active(e: &Environment) -> bool {
+    matches!(e.state, State::Active { .. })
+}
+
+pub(super) fn is_final(e: &Environment) -> bool {
+    e.state.is_final()
+}
+
+pub(super) fn node() -> faultline_domain::NodeName {
+    "node1".parse().unwrap()
+}
+
+/// Waits until no checks run.
+pub(super) async fn checked(app: &App, id: &EnvironmentId) {
+    for _ in 0..500 {
+        if !crate::operations::check::is_running(app, id) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the checks did not end");
+}

@@ -1,0 +1,282 @@
+//! The pages, by their addresses.
+
+use super::*;
+
+#[tokio::test]
+async fn root_lists_searches_and_filters() {
+    let mut bed = bed().await;
+    let page = bed.get("/").await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.body.contains("orders-api stays in maintenance"));
+    assert!(page.body.contains("Backups from node2"));
+    for (query, shown, hidden) in [
+        ("?q=ORDERS+maintenance", "orders-api stays", "Backups from"),
+        ("?level=intermediate", "Backups from", "orders-api stays"),
+        ("?topic=backup", "Backups from", "orders-api stays"),
+        ("?done=solved", "No lab fits", "orders-api stays"),
+    ] {
+        let page = bed.get(&format!("/{query}")).await.body;
+        assert!(page.contains(shown) && !page.contains(hidden), "{query}");
+    }
+    bed.active("stale-flag").await;
+    assert!(bed.get("/").await.body.contains("Continue"));
+}
+
+#[tokio::test]
+async fn labs_slug_shows_and_starts() {
+    let bed = bed().await;
+    let page = bed.get("/labs/stale-flag").await.body;
+    assert!(page.contains("Friday, 18:02") && page.contains("Start"));
+    assert!(!page.contains("died between its two writes"), "no solution");
+    assert!(!page.contains("finished deploy leaves"), "no hints");
+    assert_eq!(bed.get("/labs/none").await.status, StatusCode::NOT_FOUND);
+    let id = bed.start("stale-flag").await;
+    assert_eq!(
+        bed.start("stale-flag").await,
+        id,
+        "pressing twice makes one"
+    );
+    let page = bed.get(&format!("/environments/{id}")).await;
+    assert!(page.body.contains("Making your machine"));
+}
+
+#[tokio::test]
+async fn labs_slug_says_why_it_cannot_start() {
+    let mut bed = bed_with(Config {
+        max_environments: 1,
+        ..Config::default()
+    })
+    .await;
+    bed.active("stale-flag").await;
+    let full = bed.post("/labs/two-nodes/start", "").await;
+    assert_eq!(full.status, StatusCode::CONFLICT);
+    assert!(full.body.contains("no room") && full.body.contains("places are taken"));
+    bed.provider
+        .set_readiness(faultline_provider::Readiness::Preparing {
+            fraction: 0.4,
+            text: "installing packages".to_owned(),
+        });
+    let page = bed.get("/labs/two-nodes").await.body;
+    assert!(page.contains("40 % done: installing packages"));
+    let early = bed.post("/labs/two-nodes/start", "").await;
+    assert_eq!(early.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn environments_id_from_start_to_solved() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let at = format!("/environments/{id}");
+    let page = bed.get(&at).await;
+    assert!(page.body.contains("data-phase=\"active\"") && page.body.contains("xterm"));
+    let policy = page.headers[header::CONTENT_SECURITY_POLICY]
+        .to_str()
+        .unwrap();
+    assert!(policy.contains("style-src 'self' 'nonce-"));
+
+    // Hints open in order and are counted once.
+    let early = bed.post(&format!("{at}/hints/2"), "").await;
+    assert_eq!(early.status, StatusCode::CONFLICT);
+    for _ in 0..2 {
+        let opened = bed.post(&format!("{at}/hints/1"), "").await;
+        assert_eq!(opened.status, StatusCode::SEE_OTHER);
+    }
+    assert_eq!(
+        bed.post(&format!("{at}/hints/9"), "").await.status,
+        StatusCode::NOT_FOUND
+    );
+    let page = bed.get(&at).await.body;
+    assert!(page.contains("Look at <code>/var/lib/orders</code>"));
+    assert!(page.contains("worth 95 of 100"));
+
+    // Without scripts the form waits for the results.
+    let checks = bed.post(&format!("{at}/check"), "").await;
+    assert_eq!(checks.status, StatusCode::SEE_OTHER);
+    let page = bed.get(&at).await.body;
+    assert!(page.contains("orders-api is still in maintenance") && page.contains("0 of 2 hold"));
+    assert!(!page.contains("died between its two writes"));
+
+    bed.provider
+        .put_file(&id, &node(), "/var/lib/orders/released", b"");
+    let node = node();
+    let files = faultline_provider::Provider::open(
+        &bed.provider,
+        &id,
+        &node,
+        faultline_provider::Target::Guest,
+    );
+    let rm = faultline_guest::wire::Exec {
+        argv: vec!["rm".to_owned(), "/var/lib/orders/maintenance".to_owned()],
+        ..Default::default()
+    };
+    faultline_guest::client::run(files.await.unwrap(), rm, 100)
+        .await
+        .unwrap();
+    bed.post(&format!("{at}/check"), "").await;
+    checked(&bed.app, &id).await;
+    let page = bed.get(&at).await.body;
+    assert!(page.contains("Repaired") && page.contains("<dd>95</dd>"));
+    assert!(page.contains("died between its two writes"));
+    assert!(page.contains("Next: <a href=\"/labs/two-nodes\""));
+
+    let progress = bed.get("/progress").await.body;
+    assert!(progress.contains("solved") && progress.contains("95"));
+    assert!(
+        bed.get("/?done=solved")
+            .await
+            .body
+            .contains("orders-api stays")
+    );
+    // Ended, it stays to be read; the progress too.
+    bed.post(&format!("{at}/end"), "").await;
+    bed.until(&id, is_final).await;
+    let page = bed.get(&at).await.body;
+    assert!(page.contains("You ended this machine") && page.contains("Repaired"));
+}
+
+#[tokio::test]
+async fn environments_id_give_up_shows_the_solution() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let at = format!("/environments/{id}");
+    bed.post(&format!("{at}/give-up"), "").await;
+    let page = bed.get(&at).await.body;
+    assert!(page.contains("The solution") && page.contains("died between its two writes"));
+    assert!(bed.get("/progress").await.body.contains("solution read"));
+}
+
+#[tokio::test]
+async fn environments_id_extend_and_reset() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let at = format!("/environments/{id}");
+    let before = bed.app.store.environment(&id).await.unwrap().unwrap();
+    bed.post(&format!("{at}/extend"), "").await;
+    let after = bed.app.store.environment(&id).await.unwrap().unwrap();
+    let more = after
+        .lifetime
+        .expires_at
+        .duration_since(before.lifetime.expires_at);
+    assert_eq!(more.as_mins(), 30);
+    bed.clock.advance(jiff::SignedDuration::from_secs(60));
+    let reset = bed.post(&format!("{at}/reset"), "").await;
+    let new: EnvironmentId = reset
+        .location()
+        .rsplit('/')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert_ne!(new, id);
+    bed.until(&new, is_active).await;
+    bed.until(&id, is_final).await;
+    let old = bed.get(&at).await.body;
+    assert!(old.contains("replaced this machine") && old.contains(new.as_str()));
+    let refused = bed.post(&format!("{at}/extend"), "").await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn keys_are_added_checked_and_removed() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ ann@laptop";
+    let form = format!("public_key={}", key.replace(' ', "+").replace('@', "%40"));
+    let added = bed.post("/keys", &form).await;
+    assert_eq!(added.status, StatusCode::SEE_OTHER, "{}", added.body);
+    assert!(bed.get("/keys").await.body.contains("ann@laptop"));
+    assert!(
+        bed.post("/keys", &form)
+            .await
+            .body
+            .contains("have this key already")
+    );
+    let bad = bed
+        .post("/keys", "public_key=-----BEGIN+OPENSSH+PRIVATE+KEY-----")
+        .await
+        .body;
+    assert!(bad.contains("private key") && !bad.contains("BEGIN OPENSSH"));
+    // It is let into the machine that runs, and the gateway knows it.
+    let placed = "/root/.ssh/authorized_keys";
+    for _ in 0..100 {
+        let file = bed.provider.file(&id, &node(), placed).unwrap_or_default();
+        if !file.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let file = bed.provider.file(&id, &node(), placed).unwrap();
+    assert!(String::from_utf8_lossy(&file).starts_with("ssh-ed25519 AAAA"));
+    let directory = crate::directory::StoreDirectory::new(bed.app.clone());
+    let key = faultline_gateway::PublicKey::parse(key).unwrap();
+    let login = faultline_gateway::Login::parse(&format!("node1.{id}")).unwrap();
+    let ask = |login| faultline_gateway::Directory::authorize(&directory, login, &key);
+    assert_eq!(ask(&login).await.unwrap().node, node());
+    let wrong = faultline_gateway::Login::parse(&format!("node9.{id}")).unwrap();
+    assert!(ask(&wrong).await.is_none());
+    let row = bed
+        .app
+        .store
+        .ssh_keys(&faultline_domain::PersonId::local())
+        .await
+        .unwrap()[0]
+        .id
+        .clone();
+    bed.post(&format!("/keys/{row}/remove"), "").await;
+    assert!(ask(&login).await.is_none());
+}
+
+#[tokio::test]
+async fn sign_in_works_once_and_only_by_its_form() {
+    let bed = bed().await;
+    let (url, _) = crate::server::sign_in_link(&bed.app, &faultline_domain::PersonId::local())
+        .await
+        .unwrap();
+    let path = url.split_once("7890").unwrap().1;
+    let token = path.split_once("token=").unwrap().1;
+    let anonymous = async |request: Request<Body>| bed.send(request).await;
+    for _ in 0..2 {
+        let page = anonymous(Request::get(path).body(Body::empty()).unwrap()).await;
+        assert!(page.body.contains("Continue"), "looking does not spend it");
+    }
+    let form = || {
+        Request::post("/sign-in")
+            .header("origin", "http://127.0.0.1:7890")
+            .header("host", "127.0.0.1:7890")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Body::from(format!("token={token}")))
+            .unwrap()
+    };
+    let done = anonymous(form()).await;
+    assert_eq!(done.status, StatusCode::SEE_OTHER);
+    let cookie = done.headers[header::SET_COOKIE].to_str().unwrap();
+    assert!(cookie.contains("HttpOnly; SameSite=Strict") && !cookie.contains("Secure"));
+    let again = anonymous(form()).await;
+    assert_eq!(again.status, StatusCode::UNAUTHORIZED);
+    assert!(again.body.contains("used up"));
+    let cookie = cookie.split(';').next().unwrap().to_owned();
+    let me = Request::get("/").header(header::COOKIE, cookie);
+    let page = anonymous(me.body(Body::empty()).unwrap()).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert_eq!(
+        bed.post("/sign-out", "").await.status,
+        StatusCode::SEE_OTHER
+    );
+    assert_eq!(bed.get("/").await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn operator_and_theme() {
+    let mut bed = bed().await;
+    let id = bed.active("two-nodes").await;
+    let page = bed.get("/operator").await.body;
+    for part in [id.as_str(), "environments", "orphans", "Audit", "two-nodes"] {
+        assert!(page.contains(part), "{part}");
+    }
+    let dark = bed.post("/theme", "theme=dark").await;
+    let cookie = dark.headers[header::SET_COOKIE].to_str().unwrap();
+    assert!(cookie.starts_with("theme=dark;"));
+    let request = Request::get("/").header(header::COOKIE, format!("{}; theme=dark", bed.cookie));
+    let page = bed.send(request.body(Body::empty()).unwrap()).await;
+    assert!(page.body.contains("data-theme=\"dark\""));
+}

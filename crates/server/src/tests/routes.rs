@@ -1,0 +1,211 @@
+//! Every route without credentials, with wrong ones, with somebody else's.
+
+use super::*;
+
+/// Pages: read from the source, so that no new route can be forgotten.
+fn pages() -> Vec<(Method, String)> {
+    let mut found = Vec::new();
+    let sources = [include_str!("../web/mod.rs"), include_str!("../router.rs")];
+    for part in sources.iter().flat_map(|s| s.split(".route(").skip(1)) {
+        let path = part.split('"').nth(1).unwrap().to_owned();
+        let handlers = part.split(".route(").next().unwrap();
+        let handlers = handlers.split('\n').next().unwrap_or(handlers).to_owned()
+            + handlers.split('\n').nth(1).unwrap_or_default();
+        if handlers.contains("get(") {
+            found.push((Method::GET, path.clone()));
+        }
+        if handlers.contains("post(") {
+            found.push((Method::POST, path));
+        }
+    }
+    found
+}
+
+/// The API: read from its own description.
+fn api() -> Vec<(Method, String)> {
+    let doc: serde_json::Value = serde_json::from_str(&crate::openapi()).unwrap();
+    let mut found = Vec::new();
+    for (path, operations) in doc["paths"].as_object().unwrap() {
+        for method in operations.as_object().unwrap().keys() {
+            let method = method.to_uppercase().parse().unwrap();
+            found.push((method, path.clone()));
+        }
+    }
+    found
+}
+
+/// What is open to everybody, on purpose.
+const OPEN: [&str; 6] = [
+    "/assets/{name}",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/sign-in",
+    "/theme",
+];
+
+fn filled(path: &str, id: &str) -> String {
+    path.replace("{id}", id)
+        .replace("{slug}", "stale-flag")
+        .replace("{number}", "1")
+        .replace("{node}", "node1")
+        .replace("{n}", "1")
+        .replace("{row}", "x")
+        .replace("{name}", "x")
+}
+
+#[tokio::test]
+async fn without_credentials_every_route_says_so_and_nothing_else() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await.to_string();
+    let (pages, api) = (pages(), api());
+    assert!(pages.len() > 20 && api.len() > 20, "{pages:?} {api:?}");
+    for (method, path) in pages.iter().chain(&api) {
+        if OPEN.contains(&path.as_str()) {
+            continue;
+        }
+        for id in [id.as_str(), "unknown", "NOT%20AN%20ID"] {
+            let request = Request::builder()
+                .method(method)
+                .uri(filled(path, id))
+                .header("sec-fetch-site", "same-origin");
+            let answer = bed.send(request.body(Body::empty()).unwrap()).await;
+            assert_eq!(
+                answer.status,
+                StatusCode::UNAUTHORIZED,
+                "{method} {path} {id}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_changes_something_needs_our_own_form() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await.to_string();
+    for (method, path) in pages() {
+        if method != Method::POST || path == "/sign-in" {
+            continue;
+        }
+        let uri = filled(&path, &id);
+        let token = format!("csrf={}", bed.csrf);
+        for (site, body) in [("cross-site", token.as_str()), ("same-origin", "csrf=00")] {
+            let request = Request::post(&uri)
+                .header(header::COOKIE, &bed.cookie)
+                .header("sec-fetch-site", site)
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+            let answer = bed.send(request.body(Body::from(body.to_owned())).unwrap());
+            let status = answer.await.status;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{path} from {site}");
+        }
+    }
+    let e = bed.app.store.environment(&id.parse().unwrap()).await;
+    assert!(e.unwrap().unwrap().is_open(), "nothing was changed");
+}
+
+#[tokio::test]
+async fn somebody_elses_looks_like_what_does_not_exist() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await.to_string();
+    let now = bed.app.now();
+    let other: faultline_domain::PersonId = "mallory".parse().unwrap();
+    let role = faultline_domain::authz::Role::Student;
+    let store = &bed.app.store;
+    store.ensure_person(&other, "M", role, now).await.unwrap();
+    let (session, token) = (bed.app.secret(), bed.app.secret());
+    let ends = now + jiff::SignedDuration::from_hours(1);
+    store
+        .add_session(&session, &other, now, ends)
+        .await
+        .unwrap();
+    store
+        .add_api_token(&token, "m", &other, "m", now)
+        .await
+        .unwrap();
+    bed.cookie = format!("{SESSION}={}", session.expose());
+    bed.csrf = crate::auth::csrf::token(&session);
+    bed.token = token.expose().to_owned();
+    for (method, path) in pages() {
+        if !path.contains("{id}") && path != "/operator" {
+            continue;
+        }
+        let mut bodies = Vec::new();
+        for id in [id.as_str(), "unknown"] {
+            let uri = filled(&path, id);
+            let answer = match method {
+                Method::GET if path.starts_with("/api") => continue,
+                Method::GET => bed.get(&uri).await,
+                _ => bed.post(&uri, "").await,
+            };
+            assert_eq!(answer.status, StatusCode::NOT_FOUND, "{method} {uri}");
+            bodies.push(answer.body.replace(id, "ID"));
+        }
+        assert!(bodies.windows(2).all(|w| w[0] == w[1]), "{path}");
+    }
+    for (method, path) in api() {
+        if path.contains("{id}") || path.contains("/operator/") {
+            let uri = filled(&path, &id).replace("/api/v1", "");
+            let answer = bed.api(method, &uri, None).await;
+            assert_eq!(answer.status, StatusCode::NOT_FOUND, "{uri}");
+            assert_eq!(answer.json()["code"], "not-found");
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_carry_their_guards() {
+    let bed = bed().await;
+    for path in ["/", "/nowhere", "/healthz", "/sign-in", "/api/v1/labs"] {
+        let answer = bed.get(path).await;
+        let policy = answer.headers[header::CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap();
+        assert!(policy.contains("script-src 'self';"), "{path}");
+        assert!(!policy.contains("unsafe"), "{path}");
+        for name in [
+            "x-content-type-options",
+            "x-frame-options",
+            "referrer-policy",
+        ] {
+            assert!(answer.headers.contains_key(name), "{path} {name}");
+        }
+    }
+    let page = bed.get("/").await.body;
+    assert!(!page.contains(" style=") && !page.contains(" onclick=") && !page.contains("<style"));
+    for (i, _) in page.match_indices("<script") {
+        assert!(page[i..].starts_with("<script src="));
+    }
+}
+
+#[tokio::test]
+async fn oversize_and_odd_requests_are_refused_whole() {
+    let bed = bed().await;
+    let large = "x".repeat(70 * 1024);
+    let answer = bed.post("/keys", &format!("public_key={large}")).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    let json = format!("{{\"public_key\":\"{large}\"}}");
+    let answer = bed.api(Method::POST, "/keys", Some(&json)).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    for bad in ["", "{", "[]", "{\"public_key\":7}", "null"] {
+        let answer = bed.api(Method::POST, "/keys", Some(bad)).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{bad}");
+        assert_eq!(answer.json()["code"], "bad-request");
+    }
+    for path in [
+        "/labs/..%2f..%2fetc",
+        "/labs/A",
+        "/environments/%00",
+        "/%ff",
+    ] {
+        let answer = bed.get(path).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    for token in ["", "x", "Bearer", "flt_zz", &"f".repeat(9000)] {
+        let request =
+            Request::get("/api/v1/me").header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let answer = bed.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    }
+    let answer = bed.api(Method::PATCH, "/me", None).await;
+    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+}

@@ -1,0 +1,180 @@
+//! `/environments/{id}/nodes/{node}/terminals/{n}`, over a real socket.
+
+use std::future::IntoFuture;
+
+use futures::{SinkExt, StreamExt};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Message, client::IntoClientRequest, protocol::frame::coding::CloseCode},
+};
+
+use super::*;
+
+type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
+
+struct Serving {
+    address: std::net::SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serving(bed: &Bed) -> Serving {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = axum::serve(listener, bed.router()).into_future();
+    let task = tokio::spawn(async move {
+        let _ = serve.await;
+    });
+    Serving { address, task }
+}
+
+async fn connect(
+    bed: &Bed,
+    s: &Serving,
+    path: &str,
+    origin: &str,
+) -> Result<Socket, tokio_tungstenite::tungstenite::Error> {
+    let mut request = format!("ws://{}{path}", s.address)
+        .into_client_request()
+        .unwrap();
+    request
+        .headers_mut()
+        .insert("cookie", bed.cookie.parse().unwrap());
+    request
+        .headers_mut()
+        .insert("origin", origin.parse().unwrap());
+    connect_async(request).await.map(|(socket, _)| socket)
+}
+
+async fn open(bed: &Bed, s: &Serving, id: &EnvironmentId) -> Socket {
+    let origin = format!("http://{}", s.address);
+    let path = format!("/environments/{id}/nodes/node1/terminals/1");
+    let mut socket = connect(bed, s, &path, &origin).await.unwrap();
+    let size = Message::text(r#"{"type":"resize","rows":30,"cols":100}"#);
+    socket.send(size).await.unwrap();
+    socket
+}
+
+async fn until(socket: &mut Socket, wanted: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(wanted) {
+        let message = tokio::time::timeout(Duration::from_secs(15), socket.next()).await;
+        match message.unwrap().unwrap().unwrap() {
+            Message::Binary(bytes) => seen.push_str(&String::from_utf8_lossy(&bytes)),
+            Message::Text(text) => seen.push_str(&text),
+            Message::Ping(_) => {}
+            other => panic!("{other:?} after {seen:?}"),
+        }
+    }
+    seen
+}
+
+async fn close_code(socket: &mut Socket) -> u16 {
+    loop {
+        let message = tokio::time::timeout(Duration::from_secs(15), socket.next()).await;
+        match message.unwrap().unwrap() {
+            Ok(Message::Close(Some(frame))) => return frame.code.into(),
+            Ok(_) => {}
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_session_goes_on_when_the_browser_goes_and_comes_back() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let s = serving(&bed).await;
+    let mut one = open(&bed, &s, &id).await;
+    let first = until(&mut one, "~# ").await;
+    assert!(first.contains(r#"{"type":"attached","new":true}"#));
+    one.send(Message::binary("hostname\r")).await.unwrap();
+    until(&mut one, "\r\nnode1\r\n").await;
+    drop(one);
+    let mut two = open(&bed, &s, &id).await;
+    let again = until(&mut two, "\r\nnode1\r\n").await;
+    assert!(again.contains(r#"{"type":"attached","new":false}"#));
+    // The link drops: the page is told to connect again.
+    bed.provider.drop_streams(&id);
+    assert_eq!(close_code(&mut two).await, 4005);
+    let mut three = open(&bed, &s, &id).await;
+    until(&mut three, "\r\nnode1\r\n").await;
+    three.send(Message::binary("exit\r")).await.unwrap();
+    until(&mut three, r#"{"type":"ended","code":0}"#).await;
+    assert_eq!(close_code(&mut three).await, 4000);
+    let mut four = open(&bed, &s, &id).await;
+    until(&mut four, r#"{"type":"attached","new":true}"#).await;
+    bed.provider.crash(&id);
+    bed.until(&id, is_final).await;
+    let mut five = open(&bed, &s, &id).await;
+    assert_eq!(close_code(&mut five).await, 4004);
+}
+
+#[tokio::test]
+async fn a_silent_helper_gives_the_serial_console() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    bed.provider.silence(&id, &node(), true);
+    let s = serving(&bed).await;
+    let mut socket = open(&bed, &s, &id).await;
+    until(&mut socket, r#"{"type":"console"}"#).await;
+    socket
+        .send(Message::binary("echo still here\r"))
+        .await
+        .unwrap();
+    until(&mut socket, "\r\nstill here\r\n").await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_closes_with_a_reason() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let s = serving(&bed).await;
+    for bad in [
+        Message::text("nonsense"),
+        Message::text(r#"{"type":"resize","rows":0,"cols":1}"#),
+        Message::binary(vec![b'x'; 70 * 1024]),
+    ] {
+        let mut socket = open(&bed, &s, &id).await;
+        until(&mut socket, "attached").await;
+        socket.send(bad).await.unwrap();
+        assert_eq!(close_code(&mut socket).await, u16::from(CloseCode::Invalid));
+    }
+}
+
+#[tokio::test]
+async fn strangers_and_wrong_places_are_refused() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let s = serving(&bed).await;
+    let ours = format!("http://{}", s.address);
+    for (path, origin) in [
+        (
+            format!("/environments/{id}/nodes/node1/terminals/1"),
+            "http://evil.example",
+        ),
+        (
+            format!("/environments/{id}/nodes/node9/terminals/1"),
+            ours.as_str(),
+        ),
+        (
+            format!("/environments/{id}/nodes/node1/terminals/9"),
+            ours.as_str(),
+        ),
+        (
+            format!("/environments/{id}/nodes/node1/terminals/x"),
+            ours.as_str(),
+        ),
+        (
+            "/environments/other/nodes/node1/terminals/1".to_owned(),
+            ours.as_str(),
+        ),
+    ] {
+        assert!(connect(&bed, &s, &path, origin).await.is_err(), "{path}");
+    }
+}
