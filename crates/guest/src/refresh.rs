@@ -3,7 +3,11 @@
 //! Clones of a template share its random pool, clock, machine-id and host keys. Order matters: randomness first,
 //! since everything after it may draw from it.
 
-use std::{fs, io, os::unix::fs::PermissionsExt};
+use std::{
+    fs, io,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+};
 
 use faultline_guest::wire::Refresh;
 use rustix::time::{ClockId, Timespec, clock_settime};
@@ -55,13 +59,30 @@ pub async fn refresh(order: &Refresh) -> io::Result<()> {
     }
     reseed(seed)?;
     step_clock(order.unix_nanos)?;
-    fs::write(
-        "/etc/machine-id",
-        format!("{}\n", order.machine_id.to_ascii_lowercase()),
-    )?;
+    let machine_id = order.machine_id.to_ascii_lowercase();
+    move_journal(&machine_id)?;
+    fs::write("/etc/machine-id", format!("{machine_id}\n"))?;
     fs::write("/etc/hostname", format!("{}\n", order.hostname))?;
     rustix::system::sethostname(order.hostname.as_bytes())?;
     host_keys().await
+}
+
+/// The journal lies in a folder named after the machine-id, and journalctl reads no other. journald goes on
+/// writing to the files that it has open; the link is for when it makes the next one where it began.
+fn move_journal(new: &str) -> io::Result<()> {
+    let old = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let old = old.trim();
+    if !is_hex(old, 32) || old == new {
+        return Ok(());
+    }
+    for journals in ["/var/log/journal", "/run/log/journal"].map(Path::new) {
+        match fs::rename(journals.join(old), journals.join(new)) {
+            Ok(()) => symlink(new, journals.join(old))?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// Steps the wall clock.

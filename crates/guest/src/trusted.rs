@@ -76,6 +76,8 @@ fn enter() -> io::Result<()> {
     let (base, root) = (stage.join("base"), stage.join("root"));
     fs::create_dir(&base)?;
     fs::create_dir(&root)?;
+    // A root folder that is a mount of its own: tools that make mounts private begin at `/`.
+    at("root folder", mount_bind(&root, &root))?;
     let node = stage.join("disk");
     at(
         "device",
