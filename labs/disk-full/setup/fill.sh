@@ -137,6 +137,7 @@ chmod -R a+rX /srv/cache
 
 if ! [[ $(</etc/fstab) == *' /srv/cache '* ]]; then
   echo 'tmpfs /srv/cache tmpfs size=16M,mode=0755 0 0' >>/etc/fstab
+  touch -d '2 months ago' /etc/fstab
 fi
 mount /srv/cache
 install -d /srv/cache/thumbs

@@ -114,7 +114,7 @@ chmod 600 /etc/orders-api/orders-api.ini
 put /etc/systemd/system/orders-api.service <<'UNIT'
 [Unit]
 Description=Takes orders
-StartLimitIntervalSec=120
+StartLimitIntervalSec=30
 StartLimitBurst=2
 
 [Service]
