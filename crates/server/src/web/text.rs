@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 
-/// `1 min 20 s`, `2 h 5 min`, `0.4 s`.
+/// `1 min 20 s`, `2 h 5 min`, `0.4 s`, `<0.1 s`.
 pub(crate) fn duration(millis: u64) -> String {
     let seconds = millis / 1000;
     match seconds {
+        0 if millis < 100 => "<0.1 s".to_owned(),
         0..10 => format!("{}.{} s", seconds, millis % 1000 / 100),
         10..60 => format!("{seconds} s"),
         60..3600 => match seconds % 60 {
@@ -56,6 +57,7 @@ mod tests {
     #[test]
     fn durations_are_short() {
         for (millis, text) in [
+            (12, "<0.1 s"),
             (430, "0.4 s"),
             (9_999, "9.9 s"),
             (59_000, "59 s"),

@@ -1,0 +1,28 @@
+//! An automated accessibility check: axe-core, vendored in `e2e/vendor` for tests only.
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+
+use crate::Browser;
+
+const AXE: &str = include_str!("../vendor/axe-core/axe.min.js");
+
+/// Checks the page that the browser shows. The terminal's own rows are drawn by xterm.js and left out.
+pub async fn check(browser: &Browser, what: &str) -> Result<()> {
+    browser.js(AXE).await?;
+    let script = "const done = arguments[arguments.length - 1]; \
+        axe.run({exclude: [['.xterm']]}, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']}) \
+        .then(r => done(r.violations.map(v => [v.id, v.help, v.nodes.map(n => n.html + ' — ' + n.failureSummary)])), e => done(String(e)))";
+    let found = browser.js_async(script).await?;
+    match found.as_array() {
+        Some(none) if none.is_empty() => Ok(()),
+        _ => {
+            browser.shot("access").await?;
+            bail!("{what}: {}", pretty(&found))
+        }
+    }
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}

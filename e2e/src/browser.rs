@@ -1,0 +1,255 @@
+//! A headless Chromium of one's own.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use thirtyfour::{By, ChromiumLikeCapabilities, DesiredCapabilities, WebDriver, WebElement};
+
+/// How long anything on a page may take, under emulation on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A headless Chromium with its own driver and its own profile.
+#[derive(Debug)]
+pub struct Browser {
+    driver: WebDriver,
+    process: Child,
+    _profile: TempDir,
+    shots: PathBuf,
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The driver takes its browser along.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Browser {
+    /// Opens one.
+    pub async fn open() -> Result<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?
+            .local_addr()?
+            .port();
+        let process = Command::new("/usr/bin/chromedriver")
+            .arg(format!("--port={port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("chromedriver is missing: apt-get install chromium-driver")?;
+        let profile = tempfile::tempdir()?;
+        let mut caps = DesiredCapabilities::chrome();
+        caps.set_binary("/usr/bin/chromium")?;
+        for arg in [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+            "--window-size=1600,1000",
+        ] {
+            caps.add_arg(arg)?;
+        }
+        caps.add_arg(&format!("--user-data-dir={}", profile.path().display()))?;
+        let url = format!("http://127.0.0.1:{port}");
+        let began = Instant::now();
+        let driver = loop {
+            match WebDriver::new(&url, caps.clone()).await {
+                Ok(driver) => break driver,
+                Err(e) if began.elapsed() > Duration::from_secs(30) => return Err(e.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        };
+        let shots = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/e2e");
+        std::fs::create_dir_all(&shots)?;
+        Ok(Self {
+            driver,
+            process,
+            _profile: profile,
+            shots,
+        })
+    }
+
+    /// Goes to an address.
+    pub async fn go(&self, url: &str) -> Result<()> {
+        Ok(self.driver.goto(url).await?)
+    }
+
+    /// Loads the page again.
+    pub async fn reload(&self) -> Result<()> {
+        Ok(self.driver.refresh().await?)
+    }
+
+    /// Loads the page again as if for the first time.
+    pub async fn reload_without_cache(&self) -> Result<()> {
+        self.cdp("Network.enable", json!({})).await?;
+        self.cdp("Network.setCacheDisabled", json!({"cacheDisabled": true}))
+            .await?;
+        self.reload().await?;
+        self.find("body").await?;
+        self.cdp("Network.setCacheDisabled", json!({"cacheDisabled": false}))
+            .await?;
+        Ok(())
+    }
+
+    /// Where it is.
+    pub async fn url(&self) -> Result<String> {
+        Ok(self.driver.current_url().await?.to_string())
+    }
+
+    /// The first element that fits, as soon as there is one.
+    pub async fn find(&self, css: &str) -> Result<WebElement> {
+        let began = Instant::now();
+        loop {
+            match self.driver.find(By::Css(css)).await {
+                Ok(found) => return Ok(found),
+                Err(_) if began.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(e) => return Err(e).with_context(|| format!("no {css}")),
+            }
+        }
+    }
+
+    /// Is there such an element now?
+    pub async fn has(&self, css: &str) -> bool {
+        self.driver.find(By::Css(css)).await.is_ok()
+    }
+
+    /// Presses it.
+    pub async fn click(&self, css: &str) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            match self.find(css).await?.click().await {
+                Ok(()) => return Ok(()),
+                // It may just be replaced, or be about to move.
+                Err(_) if began.elapsed() < Duration::from_secs(10) => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(e) => return Err(e).with_context(|| format!("{css} can't be pressed")),
+            }
+        }
+    }
+
+    /// The text of the page, or of the part of it that fits.
+    pub async fn text(&self, css: &str) -> Result<String> {
+        Ok(self.find(css).await?.text().await?)
+    }
+
+    /// Waits until the part of the page that fits contains the text.
+    pub async fn until_text(&self, css: &str, wanted: &str) -> Result<String> {
+        let began = Instant::now();
+        let mut seen = String::new();
+        while began.elapsed() < PATIENCE {
+            if let Ok(text) = self.text(css).await {
+                if text.contains(wanted) {
+                    return Ok(text);
+                }
+                seen = text;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.shot("timeout").await?;
+        bail!("{css} does not come to say {wanted:?}; it says {seen:?}")
+    }
+
+    /// Types wherever the focus is.
+    pub async fn keys(&self, text: &str) -> Result<()> {
+        self.driver.action_chain().send_keys(text).perform().await?;
+        Ok(())
+    }
+
+    /// Presses a key together with another.
+    pub async fn chord(&self, with: thirtyfour::Key, key: char) -> Result<()> {
+        let chain = self.driver.action_chain();
+        chain
+            .key_down(with.clone())
+            .key_down(key)
+            .key_up(key)
+            .key_up(with)
+            .perform()
+            .await?;
+        Ok(())
+    }
+
+    /// Runs a script; gives what it returns.
+    pub async fn js(&self, script: &str) -> Result<Value> {
+        let ret = self.driver.execute(script, Vec::new()).await?;
+        Ok(ret.json().clone())
+    }
+
+    /// Runs a script that calls its last argument when it is done.
+    pub async fn js_async(&self, script: &str) -> Result<Value> {
+        let ret = self.driver.execute_async(script, Vec::new()).await?;
+        Ok(ret.json().clone())
+    }
+
+    async fn cdp(&self, method: &str, params: Value) -> Result<Value> {
+        Ok(self.driver.cdp().send_raw(method, params).await?)
+    }
+
+    /// How wide and high its window is.
+    pub async fn size(&self, width: u32, height: u32) -> Result<()> {
+        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 800});
+        self.cdp("Emulation.setDeviceMetricsOverride", metrics)
+            .await?;
+        Ok(())
+    }
+
+    /// `dark` or `light`, as the machine would prefer.
+    pub async fn scheme(&self, scheme: &str) -> Result<()> {
+        let features = json!({"features": [
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]});
+        self.cdp("Emulation.setEmulatedMedia", features).await?;
+        Ok(())
+    }
+
+    /// Whether pages may run scripts.
+    pub async fn scripts(&self, on: bool) -> Result<()> {
+        self.cdp(
+            "Emulation.setScriptExecutionDisabled",
+            json!({"value": !on}),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Keeps a picture of the page in `target/e2e`.
+    pub async fn shot(&self, name: &str) -> Result<()> {
+        let path = self.shots.join(format!("{name}.png"));
+        Ok(self.driver.screenshot(&path).await?)
+    }
+
+    /// Fails when the page is wider than its window.
+    pub async fn fits(&self) -> Result<()> {
+        let script = "return [document.documentElement.scrollWidth, window.innerWidth]";
+        let sizes = self.js(script).await?;
+        let [page, window] = [0, 1].map(|i| sizes.get(i).and_then(Value::as_u64).unwrap_or(0));
+        if page > window {
+            self.shot("too-wide").await?;
+            bail!(
+                "{} is {page} px wide in a window of {window} px",
+                self.url().await?
+            );
+        }
+        Ok(())
+    }
+
+    /// Ends it.
+    pub async fn close(self) -> Result<()> {
+        self.driver.clone().quit().await?;
+        Ok(())
+    }
+}

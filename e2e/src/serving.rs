@@ -1,0 +1,71 @@
+//! The server on the fake provider, in-process.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use faultline_domain::Clock;
+use faultline_lab::Catalogue;
+use faultline_provider::fake::FakeProvider;
+use faultline_server::{Config, Parts, Server, Shutdown};
+use faultline_store::Store;
+use tempfile::TempDir;
+
+/// A server that serves.
+#[derive(Debug)]
+pub struct Serving {
+    /// Where it is.
+    pub base: String,
+    /// A link that signs in, once.
+    pub link: String,
+    /// Its machines.
+    pub provider: FakeProvider,
+    shutdown: Shutdown,
+    task: tokio::task::JoinHandle<Result<(), faultline_server::Error>>,
+    _folder: TempDir,
+}
+
+impl Serving {
+    /// Serves the labs of `e2e/labs`; a start takes so long.
+    pub async fn begin(latency: Duration) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let base = format!("http://{}", listener.local_addr()?);
+        let provider = FakeProvider::new().with_latency(latency);
+        let labs = Path::new(env!("CARGO_MANIFEST_DIR")).join("labs");
+        let server = Server::new(Parts {
+            config: Config {
+                public_url: base.clone(),
+                data_dir: folder.path().to_owned(),
+                reserve_memory_mib: 0,
+                reserve_disk_mib: 0,
+                ..Config::default()
+            },
+            store: Store::open(&folder.path().join("e2e.db")).await?,
+            provider: Arc::new(provider.clone()),
+            catalogue: Catalogue::load(&labs),
+            clock: Clock::system(),
+            rng: rand::SeedableRng::from_os_rng(),
+        })
+        .await?;
+        let link = server.sign_in_link().await?;
+        let shutdown = Shutdown::default();
+        let task = tokio::spawn(server.serve(listener, shutdown.clone()));
+        Ok(Self {
+            base,
+            link,
+            provider,
+            shutdown,
+            task,
+            _folder: folder,
+        })
+    }
+
+    /// Stops it as an operator would.
+    pub async fn end(self) -> Result<()> {
+        self.shutdown.soft.cancel();
+        tokio::time::timeout(Duration::from_secs(25), self.task)
+            .await
+            .context("the server did not stop")???;
+        Ok(())
+    }
+}

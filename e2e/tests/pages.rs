@@ -1,0 +1,181 @@
+//! The pages in a real browser, on the fake provider.
+
+use std::{sync::LazyLock, time::Duration};
+
+use anyhow::Result;
+use faultline_e2e::{
+    Browser, access,
+    serving::Serving,
+    student::{self, Plan},
+};
+use tokio::sync::Mutex;
+
+/// One browser at a time: two cores.
+static ALONE: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
+
+fn plan() -> Plan {
+    Plan {
+        slug: "stale-flag".to_owned(),
+        repair: vec![
+            "rm /var/lib/orders/maintenance".to_owned(),
+            "touch /var/lib/orders/released".to_owned(),
+        ],
+        settle: Duration::from_millis(300),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_student_solves_a_lab() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let serving = Serving::begin(Duration::from_secs(2)).await?;
+    let browser = Browser::open().await?;
+    let base = student::sign_in(&browser, &serving.link).await?;
+    student::solve(&browser, &base, &plan()).await?;
+    browser.close().await?;
+    serving.end().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terminals_come_back_after_a_drop_and_say_when_they_are_the_console() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let serving = Serving::begin(Duration::ZERO).await?;
+    let browser = Browser::open().await?;
+    let base = student::sign_in(&browser, &serving.link).await?;
+    let place = student::start(&browser, &base, "two-nodes").await?;
+    let id = place.rsplit('/').next().unwrap_or_default().parse()?;
+    browser.click(".xterm-screen").await?;
+    browser.keys("echo before-the-drop\n").await?;
+    student::until_output(&browser, "before-the-drop").await?;
+    serving.provider.drop_streams(&id);
+    browser.find(".tabs .mark.off").await?;
+    browser.find(".tabs .mark.on").await?;
+    student::until_output(&browser, "before-the-drop").await?;
+    serving.provider.silence(&id, &"node2".parse()?, true);
+    browser.click(".tablist button:nth-child(2)").await?;
+    browser
+        .until_text(student::SCREEN, "This is the serial console")
+        .await?;
+    serving.provider.crash(&id);
+    browser
+        .until_text("#pane-right", "a part of the machine has died")
+        .await?;
+    browser.close().await?;
+    serving.end().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_but_the_terminal_works_without_scripts() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let serving = Serving::begin(Duration::ZERO).await?;
+    let browser = Browser::open().await?;
+    browser.scripts(false).await?;
+    browser.go(&serving.link).await?;
+    browser.click(".sheet button").await?;
+    browser.click("a[href='/labs/stale-flag']").await?;
+    browser.click(".start-box button").await?;
+    browser.find("#workspace").await?;
+    while !browser.has("#workspace[data-phase=active]").await {
+        browser.reload().await?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    browser
+        .until_text("#pane-right", "needs JavaScript")
+        .await?;
+    browser.click(".hint button").await?;
+    browser.find(".hint.opened").await?;
+    browser.click("#check-button").await?;
+    browser.until_text("#checks", "0 of 2 hold").await?;
+    browser.click("details.menu summary").await?;
+    browser.click(".menu-box .danger").await?;
+    browser
+        .until_text("#pane-right", "You ended this machine")
+        .await?;
+    browser.shot("without-scripts").await?;
+    browser.scripts(true).await?;
+    browser.close().await?;
+    serving.end().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_fit_are_light_and_can_be_used_by_everybody() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let serving = Serving::begin(Duration::from_millis(100)).await?;
+    let browser = Browser::open().await?;
+    browser.go(&format!("{}/", serving.base)).await?;
+    access::check(&browser, "signed out").await?;
+    let base = student::sign_in(&browser, &serving.link).await?;
+    browser.reload_without_cache().await?;
+    let weight = browser
+        .js("return performance.getEntriesByType('resource').concat(performance.getEntriesByType('navigation')).reduce((n, e) => n + e.transferSize, 0)")
+        .await?;
+    assert!(
+        weight.as_u64().is_some_and(|n| n > 20_000 && n < 80 * 1024),
+        "{weight}"
+    );
+    // A search is a link.
+    browser.click("#q").await?;
+    browser.keys("nothing like this").await?;
+    browser.until_text("#results", "No lab fits").await?;
+    assert!(browser.url().await?.contains("q=nothing"));
+
+    let place = student::start(&browser, &base, "stale-flag").await?;
+    browser.click("#check-button").await?;
+    browser.until_text("#checks", "0 of 2 hold").await?;
+    let mut found = Vec::new();
+    for scheme in ["dark", "light"] {
+        browser.scheme(scheme).await?;
+        for (width, height) in [(1600, 1000), (390, 844)] {
+            browser.size(width, height).await?;
+            for (name, path) in [
+                ("catalogue", "/"),
+                ("lab", "/labs/stale-flag"),
+                ("workspace", place.trim_start_matches(base.as_str())),
+                ("progress", "/progress"),
+                ("keys", "/keys"),
+                ("operator", "/operator"),
+                ("nowhere", "/nowhere"),
+            ] {
+                browser.go(&format!("{base}{path}")).await?;
+                if name == "workspace" {
+                    browser.find(".tablist button").await?;
+                }
+                browser.fits().await?;
+                let what = format!("{name}-{width}-{scheme}");
+                browser.shot(&what).await?;
+                if let Err(e) = access::check(&browser, &what).await {
+                    found.push(e.to_string());
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    browser.go(&place).await?;
+    browser.click(".panes a[data-pane=right]").await?;
+    browser.find(".tabs .mark.on").await?;
+    browser.shot("terminal-390-light").await?;
+    browser.close().await?;
+    serving.end().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_start_says_why_and_offers_a_retry() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let serving = Serving::begin(Duration::from_millis(300)).await?;
+    for _ in 0..2 {
+        serving
+            .provider
+            .fail_next("network", "the bridge could not be made");
+    }
+    let browser = Browser::open().await?;
+    let base = student::sign_in(&browser, &serving.link).await?;
+    browser.go(&format!("{base}/labs/stale-flag")).await?;
+    browser.click(".start-box button").await?;
+    browser
+        .until_text("#pane-right", "the bridge could not be made")
+        .await?;
+    browser.shot("failed").await?;
+    browser.click("#pane-right button.primary").await?;
+    browser.find("#workspace[data-phase=active]").await?;
+    browser.close().await?;
+    serving.end().await
+}
