@@ -254,6 +254,31 @@ async fn a_terminal_is_a_login_shell_with_the_client_s_size() {
 }
 
 #[tokio::test]
+async fn a_terminal_has_the_client_s_size_and_follows_it() {
+    let gateway = Gateway::start().await;
+    let inner = format!(
+        "stty rows 41 cols 99; tty=$(tty); (sleep 2; stty rows 50 cols 120 <$tty) & ssh {} -tt {ME} 'sleep 4'",
+        gateway.options("key").join(" ")
+    );
+    let ended = Command::new("script")
+        .args(["-qec", &inner, "/dev/null"])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .status();
+    let ended = tokio::time::timeout(Duration::from_secs(60), ended)
+        .await
+        .expect("it hangs")
+        .unwrap();
+    assert!(ended.success());
+    let pty = gateway.machine.execs.lock().unwrap()[0]
+        .pty
+        .clone()
+        .unwrap();
+    assert_eq!((pty.rows, pty.cols), (41, 99));
+    assert!(gateway.machine.resizes.lock().unwrap().contains(&(50, 120)));
+}
+
+#[tokio::test]
 async fn files_go_both_ways() {
     if !std::path::Path::new("/usr/lib/openssh/sftp-server").exists() {
         eprintln!("left out: openssh-sftp-server is not installed on this machine");
