@@ -8,13 +8,13 @@ use std::{
 use faultline_domain::{Clock, EnvironmentId, LabSlug};
 use faultline_lab::{Catalogue, LabFolder};
 use faultline_provider::Provider;
-use faultline_store::{Secret, Store, environments::Environment};
+use faultline_store::{Secret, Store, attempts::Attempt, environments::Environment};
 use jiff::Timestamp;
 use rand::rngs::StdRng;
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Config, hub::Hub, metrics::Metrics, reconcile::Status};
+use crate::{Config, hub::Hub, metrics::Metrics, problem::Problem, reconcile::Status};
 
 /// Locks even after a panic elsewhere: what is behind these locks is never half-changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -87,6 +87,14 @@ impl App {
 
     pub(crate) fn lab(&self, slug: &LabSlug) -> Option<Arc<LabFolder>> {
         self.catalogue().get(slug).cloned()
+    }
+
+    /// The attempt that an environment belongs to.
+    pub(crate) async fn attempt(&self, environment: &Environment) -> Result<Attempt, Problem> {
+        self.store
+            .attempt(&environment.attempt)
+            .await?
+            .ok_or_else(Problem::not_found)
     }
 
     /// Runs `make` with the generator of random numbers.

@@ -140,6 +140,14 @@ impl Store {
         })
     }
 
+    async fn all_with_hints(&self, rows: Vec<Row>) -> Result<Vec<Attempt>> {
+        let mut all = Vec::with_capacity(rows.len());
+        for row in rows {
+            all.push(self.with_hints(row).await?);
+        }
+        Ok(all)
+    }
+
     /// One attempt.
     pub async fn attempt(&self, id: &AttemptId) -> Result<Option<Attempt>> {
         let row = sqlx::query_as::<_, Row>(select("a.id = $1"))
@@ -159,11 +167,7 @@ impl Store {
             .bind(person.as_str())
             .fetch_all(&self.readers)
             .await?;
-        let mut all = Vec::with_capacity(rows.len());
-        for row in rows {
-            all.push(self.with_hints(row).await?);
-        }
-        Ok(all)
+        self.all_with_hints(rows).await
     }
 
     /// A person's attempts at one lab, the newest first.
@@ -174,11 +178,7 @@ impl Store {
             .bind(lab.as_str())
             .fetch_all(&self.readers)
             .await?;
-        let mut all = Vec::with_capacity(rows.len());
-        for row in rows {
-            all.push(self.with_hints(row).await?);
-        }
-        Ok(all)
+        self.all_with_hints(rows).await
     }
 
     /// The labs that a person has solved without having seen the solution first.

@@ -23,6 +23,29 @@ pub struct ApiToken {
     pub last_used: Option<Timestamp>,
 }
 
+const INSERT_SESSION: &str = "INSERT INTO sessions \
+     (token_hash, person_id, created_at, expires_at) VALUES ($1, $2, $3, $4)";
+const INSERT_SIGN_IN: &str = "INSERT INTO sign_in_tokens \
+     (token_hash, person_id, created_at, expires_at) VALUES ($1, $2, $3, $4)";
+
+async fn insert_token(
+    to: impl sqlx::SqliteExecutor<'_>,
+    sql: &'static str,
+    secret: &Secret,
+    person: &str,
+    now: Timestamp,
+    ends: Timestamp,
+) -> Result<()> {
+    sqlx::query(sql)
+        .bind(secret.hash())
+        .bind(person)
+        .bind(micros(now))
+        .bind(micros(ends))
+        .execute(to)
+        .await?;
+    Ok(())
+}
+
 #[derive(FromRow)]
 struct ApiTokenRow {
     id: String,
@@ -40,15 +63,14 @@ impl Store {
         now: Timestamp,
         expires_at: Timestamp,
     ) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO sessions (token_hash, person_id, created_at, expires_at) \
-             VALUES ($1, $2, $3, $4)",
+        insert_token(
+            &self.writer,
+            INSERT_SESSION,
+            secret,
+            person.as_str(),
+            now,
+            expires_at,
         )
-        .bind(secret.hash())
-        .bind(person.as_str())
-        .bind(micros(now))
-        .bind(micros(expires_at))
-        .execute(&self.writer)
         .await?;
         Ok(())
     }
@@ -84,15 +106,14 @@ impl Store {
         now: Timestamp,
         expires_at: Timestamp,
     ) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO sign_in_tokens (token_hash, person_id, created_at, expires_at) \
-             VALUES ($1, $2, $3, $4)",
+        insert_token(
+            &self.writer,
+            INSERT_SIGN_IN,
+            secret,
+            person.as_str(),
+            now,
+            expires_at,
         )
-        .bind(secret.hash())
-        .bind(person.as_str())
-        .bind(micros(now))
-        .bind(micros(expires_at))
-        .execute(&self.writer)
         .await?;
         Ok(())
     }
@@ -118,15 +139,14 @@ impl Store {
         let Some(person) = person else {
             return Ok(None);
         };
-        sqlx::query(
-            "INSERT INTO sessions (token_hash, person_id, created_at, expires_at) \
-             VALUES ($1, $2, $3, $4)",
+        insert_token(
+            &mut *tx,
+            INSERT_SESSION,
+            session,
+            &person,
+            now,
+            session_ends,
         )
-        .bind(session.hash())
-        .bind(&person)
-        .bind(micros(now))
-        .bind(micros(session_ends))
-        .execute(&mut *tx)
         .await?;
         crate::audit::insert(&mut tx, now, Some(&person), "sign-in", &person, "").await?;
         tx.commit().await?;
@@ -216,8 +236,22 @@ impl Store {
         id: &str,
         now: Timestamp,
     ) -> Result<bool> {
+        let sql = "DELETE FROM api_tokens WHERE person_id = $1 AND id = $2";
+        self.remove_owned(sql, person, id, "token-remove", now)
+            .await
+    }
+
+    /// Removes a row of a person and says so in the audit; false when there is none of that id.
+    pub(crate) async fn remove_owned(
+        &self,
+        sql: &'static str,
+        person: &PersonId,
+        id: &str,
+        action: &str,
+        now: Timestamp,
+    ) -> Result<bool> {
         let mut tx = self.begin().await?;
-        let done = sqlx::query("DELETE FROM api_tokens WHERE person_id = $1 AND id = $2")
+        let done = sqlx::query(sql)
             .bind(person.as_str())
             .bind(id)
             .execute(&mut *tx)
@@ -225,7 +259,7 @@ impl Store {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        crate::audit::insert(&mut tx, now, Some(person.as_str()), "token-remove", id, "").await?;
+        crate::audit::insert(&mut tx, now, Some(person.as_str()), action, id, "").await?;
         tx.commit().await?;
         Ok(true)
     }

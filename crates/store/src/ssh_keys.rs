@@ -87,18 +87,8 @@ impl Store {
         id: &str,
         now: Timestamp,
     ) -> Result<bool> {
-        let mut tx = self.begin().await?;
-        let done = sqlx::query("DELETE FROM ssh_keys WHERE person_id = $1 AND id = $2")
-            .bind(person.as_str())
-            .bind(id)
-            .execute(&mut *tx)
-            .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        crate::audit::insert(&mut tx, now, Some(person.as_str()), "key-remove", id, "").await?;
-        tx.commit().await?;
-        Ok(true)
+        let sql = "DELETE FROM ssh_keys WHERE person_id = $1 AND id = $2";
+        self.remove_owned(sql, person, id, "key-remove", now).await
     }
 
     /// The owner of an environment, when this public key is one of the owner's. A wrong key and an unknown

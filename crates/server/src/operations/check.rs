@@ -35,11 +35,7 @@ pub(crate) async fn check(
         ));
     }
     let lab = app.lab(&environment.lab).ok_or_else(Problem::not_found)?;
-    let attempt = app
-        .store
-        .attempt(&environment.attempt)
-        .await?
-        .ok_or_else(Problem::not_found)?;
+    let attempt = app.attempt(environment).await?;
     let Some(turn) = Turn::take(app, proof.environment()) else {
         return Ok(());
     };

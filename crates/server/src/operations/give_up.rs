@@ -10,11 +10,7 @@ pub(crate) async fn give_up(
     proof: &MayUse,
     environment: &Environment,
 ) -> Result<(), Problem> {
-    let attempt = app
-        .store
-        .attempt(&environment.attempt)
-        .await?
-        .ok_or_else(Problem::not_found)?;
+    let attempt = app.attempt(environment).await?;
     app.store.give_up(&attempt, app.now()).await?;
     app.changed(proof.environment());
     Ok(())

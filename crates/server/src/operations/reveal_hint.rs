@@ -13,11 +13,7 @@ pub(crate) async fn reveal_hint(
     number: u32,
 ) -> Result<String, Problem> {
     let lab = app.lab(&environment.lab).ok_or_else(Problem::not_found)?;
-    let attempt = app
-        .store
-        .attempt(&environment.attempt)
-        .await?
-        .ok_or_else(Problem::not_found)?;
+    let attempt = app.attempt(environment).await?;
     let hint = (number as usize)
         .checked_sub(1)
         .and_then(|i| lab.lab.hints.get(i))

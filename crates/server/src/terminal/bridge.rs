@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use axum::extract::ws::{Message, WebSocket};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use faultline_domain::environment::State;
 use faultline_guest::{
-    client::{self, Session},
+    client,
     wire::{Frame, Pty, Terminal},
 };
 use faultline_provider::{Stream, Target};
@@ -32,12 +32,6 @@ const FIRST_SIZE: Duration = Duration::from_secs(2);
 const HEARTBEAT: Duration = Duration::from_secs(25);
 
 type Sink = SplitSink<WebSocket, Message>;
-
-/// Where a terminal's bytes come from and go to.
-enum Machine {
-    Guest(Session<Stream>),
-    Console(ReadHalf<Stream>, WriteHalf<Stream>),
-}
 
 pub(super) async fn run(
     app: &App,
@@ -88,20 +82,14 @@ async fn talk(
         Ok(size) => size,
         Err(end) => return end,
     };
-    let (machine, notice) = match open(app, environment, which, rows, cols).await {
-        Some(opened) => opened,
-        None => return End::Dropped,
+    let Some((reader, writer, notice)) = open(app, environment, which, rows, cols).await else {
+        return End::Dropped;
     };
     app.touch(environment).await;
     if sink.send(notice.message()).await.is_err() {
         return End::Left;
     }
-    match machine {
-        Machine::Guest(session) => guest(app, environment, sink, stream, session).await,
-        Machine::Console(output, input) => {
-            console(app, environment, sink, stream, output, input).await
-        }
-    }
+    carry(app, environment, sink, stream, reader, writer).await
 }
 
 /// The page says how large its terminal is before anything else.
@@ -125,7 +113,7 @@ async fn open(
     which: &Which,
     rows: u16,
     cols: u16,
-) -> Option<(Machine, Notice)> {
+) -> Option<(Reader, Writer, Notice)> {
     let terminal = Terminal {
         id: format!("web-{}", which.number),
         pty: Pty {
@@ -143,14 +131,22 @@ async fn open(
         client::terminal(stream, terminal).await.ok()
     };
     if let Ok(Some((session, new))) = tokio::time::timeout(ANSWER, link).await {
-        return Some((Machine::Guest(session), Notice::Attached { new }));
+        return Some((
+            Reader::Guest(session.output),
+            Writer::Guest(session.input),
+            Notice::Attached { new },
+        ));
     }
     let console = app
         .provider
         .open(&environment.id, &which.node, Target::Console);
     let stream = tokio::time::timeout(ANSWER, console).await.ok()?.ok()?;
     let (output, input) = tokio::io::split(stream);
-    Some((Machine::Console(output, input), Notice::Console))
+    Some((
+        Reader::Console(output),
+        Writer::Console(input),
+        Notice::Console,
+    ))
 }
 
 /// What the browser sends, until it leaves.
@@ -215,78 +211,69 @@ impl Writer {
     }
 }
 
-async fn guest(
-    app: &App,
-    environment: &Environment,
-    sink: &mut Sink,
-    stream: &mut SplitStream<WebSocket>,
-    session: Session<Stream>,
-) -> End {
-    let Session { mut output, input } = session;
-    let mut input = Writer::Guest(input);
-    let alive = std::sync::Mutex::new(Instant::now());
-    let typed = from_browser(app, environment, stream, &mut input, &alive);
-    let (send, mut shown) = tokio::sync::mpsc::channel(16);
-    let pump = async {
-        // Reading a frame must not be interrupted half-way, so it has a loop of its own.
-        loop {
-            let next = output.next().await;
-            let last = !matches!(next, Ok(Some(Frame::Stdout(_) | Frame::Stderr(_))));
-            if send.send(next).await.is_err() || last {
-                std::future::pending::<()>().await;
+/// The side of a machine that shows something.
+enum Reader {
+    Guest(client::Output<Stream>),
+    Console(ReadHalf<Stream>),
+}
+
+enum Shown {
+    Bytes(Bytes),
+    Exit(i32),
+}
+
+impl Reader {
+    /// What is shown next; nothing when the machine is gone.
+    async fn next(&mut self) -> Option<Shown> {
+        match self {
+            Self::Guest(output) => match output.next().await.ok()?? {
+                Frame::Stdout(bytes) | Frame::Stderr(bytes) => Some(Shown::Bytes(bytes)),
+                Frame::Exit(code) => Some(Shown::Exit(code)),
+                _ => None,
+            },
+            Self::Console(output) => {
+                let mut buffer = BytesMut::with_capacity(16 * 1024);
+                let read = output.read_buf(&mut buffer).await.ok()?;
+                (read > 0).then(|| Shown::Bytes(buffer.freeze()))
             }
         }
-    };
-    let show = async {
-        let mut beat = heartbeat();
-        loop {
-            let message = tokio::select! {
-                frame = shown.recv() => match frame {
-                    Some(Ok(Some(Frame::Stdout(bytes) | Frame::Stderr(bytes)))) => Message::Binary(bytes),
-                    Some(Ok(Some(Frame::Exit(code)))) => {
-                        let _ = sink.send(Notice::Ended { code }.message()).await;
-                        return End::Exited;
-                    }
-                    _ => return End::Dropped,
-                },
-                _ = beat.tick() => {
-                    if crate::app::lock(&alive).elapsed() > HEARTBEAT * 2 {
-                        return End::Left;
-                    }
-                    Message::Ping(Bytes::new())
-                }
-            };
-            if sink.send(message).await.is_err() {
-                return End::Left;
-            }
-        }
-    };
-    tokio::select! {
-        end = typed => end,
-        end = show => end,
-        () = pump => End::Dropped,
     }
 }
 
-async fn console(
+async fn carry(
     app: &App,
     environment: &Environment,
     sink: &mut Sink,
     stream: &mut SplitStream<WebSocket>,
-    mut output: ReadHalf<Stream>,
-    input: WriteHalf<Stream>,
+    mut reader: Reader,
+    mut writer: Writer,
 ) -> End {
-    let mut input = Writer::Console(input);
     let alive = std::sync::Mutex::new(Instant::now());
-    let typed = from_browser(app, environment, stream, &mut input, &alive);
+    let typed = from_browser(app, environment, stream, &mut writer, &alive);
+    let (send, mut shown) = tokio::sync::mpsc::channel(16);
+    let pump = async move {
+        // Reading a frame must not be interrupted half-way, so it has a loop of its own.
+        while let Some(next) = reader.next().await {
+            if send.send(next).await.is_err() {
+                break;
+            }
+        }
+        drop(send);
+        // What is still queued is shown first.
+        std::future::pending::<End>().await
+    };
     let show = async {
         let mut beat = heartbeat();
-        let mut buffer = vec![0; 16 * 1024];
         loop {
             let message = tokio::select! {
-                read = output.read(&mut buffer) => match read {
-                    Ok(n) if n > 0 => Message::Binary(Bytes::copy_from_slice(buffer.get(..n).unwrap_or_default())),
-                    _ => return End::Dropped,
+                next = shown.recv() => match next {
+                    Some(Shown::Bytes(bytes)) => Message::Binary(bytes),
+                    Some(Shown::Exit(code)) => {
+                        // The browser may be gone already.
+                        let _ = sink.send(Notice::Ended { code }.message()).await;
+                        return End::Exited;
+                    }
+                    None => return End::Dropped,
                 },
                 _ = beat.tick() => {
                     if crate::app::lock(&alive).elapsed() > HEARTBEAT * 2 {
@@ -303,5 +290,6 @@ async fn console(
     tokio::select! {
         end = typed => end,
         end = show => end,
+        end = pump => end,
     }
 }

@@ -9,7 +9,9 @@ use faultline_provider::Readiness;
 
 use super::{
     layout::{Frame, Layout},
-    page, text,
+    page,
+    parts::Tried,
+    text,
 };
 use crate::{
     app::Shared,
@@ -17,16 +19,6 @@ use crate::{
     markdown, operations,
     problem::Problem,
 };
-
-struct Try {
-    when: String,
-    outcome: &'static str,
-    class: &'static str,
-    took: String,
-    hints: usize,
-    checks: u32,
-    points: String,
-}
 
 #[derive(Template)]
 #[template(path = "lab.html")]
@@ -48,7 +40,7 @@ struct Lab {
     typical: Option<String>,
     open: Option<String>,
     unready: Option<String>,
-    tries: Vec<Try>,
+    tries: Vec<Tried>,
     solved: bool,
 }
 
@@ -82,28 +74,7 @@ pub(super) async fn show(
     let now = app.now();
     let tries = attempts
         .iter()
-        .map(|a| {
-            let running = open.is_some_and(|e| e.attempt == a.id);
-            let (outcome, class) = match (a.is_solved(), a.gave_up, running) {
-                (true, _, _) => ("solved", "good"),
-                (_, true, _) => ("solution read", "warn"),
-                (_, _, true) => ("under way", "run"),
-                _ => ("not finished", "none"),
-            };
-            let took = a.finished_at.map_or_else(String::new, |end| {
-                let millis = end.duration_since(a.started_at).as_millis();
-                text::duration(u64::try_from(millis).unwrap_or_default())
-            });
-            Try {
-                when: text::ago(a.started_at, now),
-                outcome,
-                class,
-                took,
-                hints: a.hints.len(),
-                checks: a.checks,
-                points: a.points.map_or_else(String::new, |p| p.to_string()),
-            }
-        })
+        .map(|a| Tried::new(a, open.is_some_and(|e| e.attempt == a.id), now))
         .collect();
     page(&Lab {
         layout: frame.layout(&lab.title, &caller),

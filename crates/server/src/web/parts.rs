@@ -299,3 +299,40 @@ pub(super) fn ending(e: &Environment) -> Option<&'static str> {
         EndReason::Failed => "This machine failed.",
     })
 }
+
+/// An attempt, as lists show it.
+pub(super) struct Tried {
+    pub when: String,
+    pub outcome: &'static str,
+    pub class: &'static str,
+    pub took: String,
+    pub hints: usize,
+    pub checks: u32,
+    pub points: String,
+}
+
+impl Tried {
+    pub(super) fn new(a: &Attempt, under_way: bool, now: jiff::Timestamp) -> Self {
+        let (outcome, class) = match (a.is_solved(), a.gave_up, under_way) {
+            (true, _, _) => ("solved", "good"),
+            (_, true, _) => ("solution read", "warn"),
+            (_, _, true) => ("under way", "run"),
+            _ => ("not finished", "none"),
+        };
+        Self {
+            when: text::ago(a.started_at, now),
+            outcome,
+            class,
+            took: took(a).map(text::duration).unwrap_or_default(),
+            hints: a.hints.len(),
+            checks: a.checks,
+            points: a.points.map_or_else(String::new, |p| p.to_string()),
+        }
+    }
+}
+
+/// How long an attempt took, in milliseconds, once it has ended.
+pub(super) fn took(a: &Attempt) -> Option<u64> {
+    let millis = a.finished_at?.duration_since(a.started_at).as_millis();
+    u64::try_from(millis).ok()
+}

@@ -9,7 +9,9 @@ use faultline_store::attempts::Attempt;
 
 use super::{
     layout::{Frame, Layout},
-    page, text,
+    page,
+    parts::{Tried, took},
+    text,
 };
 use crate::{app::Shared, auth::Signed, problem::Problem};
 
@@ -23,13 +25,7 @@ struct Line {
     slug: String,
     title: String,
     known: bool,
-    when: String,
-    outcome: &'static str,
-    class: &'static str,
-    took: String,
-    hints: usize,
-    checks: u32,
-    points: String,
+    tried: Tried,
 }
 
 #[derive(Template)]
@@ -90,24 +86,13 @@ pub(super) async fn show(
     let now = app.now();
     let line = |a: &Attempt| {
         let lab = app.lab(&a.lab);
-        let (outcome, class) = match (a.is_solved(), a.gave_up) {
-            (true, _) => ("solved", "good"),
-            (_, true) => ("solution read", "warn"),
-            _ => ("not finished", "none"),
-        };
         Line {
             slug: a.lab.to_string(),
             title: lab
                 .as_ref()
                 .map_or_else(|| a.lab.to_string(), |l| l.lab.title.clone()),
             known: lab.is_some(),
-            when: text::ago(a.started_at, now),
-            outcome,
-            class,
-            took: took(a).map(text::duration).unwrap_or_default(),
-            hints: a.hints.len(),
-            checks: a.checks,
-            points: a.points.map_or_else(String::new, |p| p.to_string()),
+            tried: Tried::new(a, false, now),
         }
     };
     let time: u64 = attempts
@@ -134,9 +119,4 @@ pub(super) async fn show(
             .collect(),
         lines: attempts.iter().map(line).collect(),
     })
-}
-
-fn took(a: &Attempt) -> Option<u64> {
-    let millis = a.finished_at?.duration_since(a.started_at).as_millis();
-    u64::try_from(millis).ok()
 }

@@ -70,6 +70,8 @@ struct Workspace {
     failed: Option<(String, String)>,
     ending: Option<&'static str>,
     successor: Option<String>,
+    /// Nothing runs and nothing will: what happened comes first on a narrow screen.
+    over: bool,
     side: Side,
 }
 
@@ -115,6 +117,7 @@ pub(super) async fn show(
             Life::Failed { stage, reason, .. } => Some((stage.clone(), reason.clone())),
             _ => None,
         },
+        over: ending.is_some() || matches!(e.state, Life::Failed { .. }),
         ending,
         successor: latest
             .filter(|l| l.id != e.id && l.is_open())
@@ -141,11 +144,7 @@ pub(super) fn phase_key(phase: &'static str, ending: bool) -> &'static str {
 async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
     let e = &mine.environment;
     let lab = app.lab(&e.lab);
-    let attempt = app
-        .store
-        .attempt(&e.attempt)
-        .await?
-        .ok_or_else(Problem::not_found)?;
+    let attempt = app.attempt(e).await?;
     let csrf = mine.caller.csrf.clone();
     let active = matches!(e.state, Life::Active { .. }) && e.is_open();
     Ok(Side {
@@ -194,7 +193,7 @@ async fn outcome(
     caller: &Caller,
     attempt: &Attempt,
 ) -> Result<Option<Outcome>, Problem> {
-    let Some(end) = attempt.finished_at else {
+    let Some(took) = parts::took(attempt) else {
         return Ok(None);
     };
     let lab = app.lab(&attempt.lab);
@@ -210,10 +209,9 @@ async fn outcome(
                 .is_none_or(|mine| l.lab.level >= mine.lab.level)
         })
         .map(|l| (l.slug.to_string(), l.lab.title.clone()));
-    let millis = end.duration_since(attempt.started_at).as_millis();
     Ok(Some(Outcome {
         solved: attempt.is_solved(),
-        took: text::duration(u64::try_from(millis).unwrap_or_default()),
+        took: text::duration(took),
         hints: text::plural(
             attempt.hints.iter().filter(|(_, cost)| *cost > 0).count(),
             "hint",
@@ -235,10 +233,6 @@ pub(super) async fn side(State(app): State<Shared>, mine: Mine) -> Result<Respon
 pub(super) async fn hints(app: &App, mine: &Mine) -> Result<Response, Problem> {
     let e = &mine.environment;
     let lab = app.lab(&e.lab).ok_or_else(Problem::not_found)?;
-    let attempt = app
-        .store
-        .attempt(&e.attempt)
-        .await?
-        .ok_or_else(Problem::not_found)?;
+    let attempt = app.attempt(e).await?;
     page(&parts::hints(e, &lab, &attempt, &mine.caller.csrf))
 }
