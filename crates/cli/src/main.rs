@@ -1,8 +1,16 @@
 //! The `faultline` command: parses, chooses, prints. What it does lies in the crates.
 
+mod api;
+mod backup;
+mod bench;
+mod config;
+mod doctor;
+mod down;
+mod env;
 mod image;
 mod lab;
 mod progress;
+mod up;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -37,12 +45,38 @@ pub enum Output {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build images and list them
-    #[command(subcommand)]
-    Image(image::ImageCommand),
+    /// Prepare this machine, serve the labs, print a link that opens them
+    ///
+    ///   faultline up
+    ///   faultline up --config faultline.toml
+    #[command(verbatim_doc_comment)]
+    Up(up::UpArgs),
+    /// Stop the server; environments go on. With --purge leave nothing behind
+    Down(down::DownArgs),
+    /// Say what this machine can do, and what to do about what it can't
+    Doctor(doctor::DoctorArgs),
+    /// List, start, check and end environments of the running server
+    Env(env::EnvArgs),
+    /// Log in to an environment, without setting anything up
+    ///
+    ///   faultline ssh                      your only environment
+    ///   faultline ssh node2.k7f3q9xw2m     one of its nodes
+    ///   faultline ssh -- uptime            one command
+    #[command(verbatim_doc_comment)]
+    Ssh(env::SshArgs),
     /// Write, lint, run and prove labs
     #[command(subcommand)]
     Lab(lab::LabCommand),
+    /// Measure this machine; ratios come from one run
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Write a consistent copy of the database, while the server runs
+    Backup(backup::BackupArgs),
+    /// Put a copy in the database's place; the server must be stopped
+    Restore(backup::BackupArgs),
+    /// Build images and list them
+    #[command(subcommand)]
+    Image(image::ImageCommand),
     /// Run one environment's machines (started by the server, not by people)
     #[command(hide = true)]
     Launch {
@@ -74,8 +108,16 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        Command::Image(command) => image::run(command, cli.output).await,
+        Command::Up(args) => up::run(&args, cli.output).await,
+        Command::Down(args) => down::run(&args, cli.output).await,
+        Command::Doctor(args) => doctor::run(&args, cli.output),
+        Command::Env(args) => env::run(&args, cli.output),
+        Command::Ssh(args) => env::ssh(&args),
         Command::Lab(command) => lab::run(command, cli.output).await,
+        Command::Bench(command) => bench::run(command, cli.output).await,
+        Command::Backup(args) => backup::backup(&args, cli.output).await,
+        Command::Restore(args) => backup::restore(&args, cli.output).await,
+        Command::Image(command) => image::run(command, cli.output).await,
         Command::Launch { .. } => Ok(()),
     }
 }

@@ -1,0 +1,140 @@
+//! The server's API, as the CLI calls it.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::config::files;
+
+/// How the server is reached: what `faultline up` left for the CLI in its data folder.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Api {
+    /// Its address.
+    pub url: String,
+    /// The CLI's token.
+    pub token: String,
+    /// The SSH gateway.
+    pub ssh: SocketAddr,
+    /// The gateway's public host key, an OpenSSH line.
+    pub host_key: String,
+}
+
+/// The part of a problem document that people read.
+#[derive(Debug, Deserialize)]
+struct Problem {
+    title: String,
+    #[serde(default)]
+    detail: String,
+}
+
+impl Api {
+    /// Reads what the server left.
+    pub fn load(data: &Path) -> anyhow::Result<Self> {
+        let path = data.join(files::CLI);
+        let text = std::fs::read(&path).with_context(|| {
+            format!(
+                "no server has run here ({} is missing); start one with `faultline up`",
+                path.display()
+            )
+        })?;
+        serde_json::from_slice(&text).with_context(|| {
+            format!(
+                "{} is damaged; `faultline up` writes it anew",
+                path.display()
+            )
+        })
+    }
+
+    fn agent() -> ureq::Agent {
+        ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(90)))
+            .http_status_as_error(false)
+            .build()
+            .into()
+    }
+
+    /// Asks, and gives the answer; a problem becomes an error with its words.
+    fn call(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+        let url = format!("{}/api/v1{path}", self.url.trim_end_matches('/'));
+        let bearer = format!("Bearer {}", self.token);
+        let agent = Self::agent();
+        let sent = match (method, body) {
+            ("GET", _) => agent.get(&url).header("Authorization", &bearer).call(),
+            ("DELETE", _) => agent.delete(&url).header("Authorization", &bearer).call(),
+            (_, Some(body)) => agent
+                .post(&url)
+                .header("Authorization", &bearer)
+                .send_json(body),
+            (_, None) => agent
+                .post(&url)
+                .header("Authorization", &bearer)
+                .send_empty(),
+        };
+        let mut answer = sent.with_context(|| {
+            format!(
+                "no server answers at {}; start it with `faultline up`",
+                self.url
+            )
+        })?;
+        let text = answer.body_mut().read_to_string()?;
+        if !answer.status().is_success() {
+            let problem: Problem = serde_json::from_str(&text).unwrap_or(Problem {
+                title: answer.status().to_string(),
+                detail: text,
+            });
+            anyhow::bail!("{}: {}", problem.title, problem.detail);
+        }
+        if text.is_empty() {
+            Ok(Value::Null)
+        } else {
+            Ok(serde_json::from_str(&text)?)
+        }
+    }
+
+    /// `GET`.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        Ok(serde_json::from_value(self.call("GET", path, None)?)?)
+    }
+
+    /// `POST`.
+    pub fn post(&self, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+        self.call("POST", path, body)
+    }
+
+    /// `DELETE`.
+    pub fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        self.call("DELETE", path, None)
+    }
+
+    /// A fresh link that signs the owner's browser in.
+    pub fn sign_in_link(&self) -> anyhow::Result<String> {
+        let link = self.post("/sign-in-links", None)?;
+        link.get("url")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+            .context("the server gave no link")
+    }
+
+    /// Registers a public key; one that is there already is as good.
+    pub fn add_key(&self, name: &str, public_key: &str) -> anyhow::Result<()> {
+        let keys: Vec<Value> = self.get("/keys")?;
+        let same = |key: &Value| {
+            let words = |text: &str| {
+                text.split_whitespace()
+                    .take(2)
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            };
+            key.get("public_key").and_then(Value::as_str).map(words) == Some(words(public_key))
+        };
+        if !keys.iter().any(same) {
+            self.post(
+                "/keys",
+                Some(json!({ "name": name, "public_key": public_key })),
+            )?;
+        }
+        Ok(())
+    }
+}

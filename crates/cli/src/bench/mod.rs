@@ -1,0 +1,69 @@
+//! `faultline bench`: what this machine does, measured. Ratios come from one run.
+
+mod machines;
+mod pages;
+mod report;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::Output;
+
+pub use report::Report;
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Cold boot to a usable shell against clone to a usable shell; 1, 4 and 8 clones at once
+    Clone(Machines),
+    /// Memory private to each clone against the template's memory
+    Density(Machines),
+    /// CPU that an idle clone uses
+    Idle(Machines),
+    /// Requests per second and latency of the pages, with 100 idle terminals open
+    Pages {
+        /// Seconds to measure each page
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        /// The labs' folder
+        #[arg(long, env = "FAULTLINE_LABS", default_value = "labs")]
+        labs: PathBuf,
+        /// The image recipes' folder
+        #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
+        images: PathBuf,
+    },
+}
+
+/// What machines are measured.
+#[derive(Debug, Args)]
+pub struct Machines {
+    /// The image
+    #[arg(long, default_value = "debian-12")]
+    image: String,
+    /// How often a single start is measured
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// The image recipes' folder
+    #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
+    images: PathBuf,
+}
+
+/// Measures and prints.
+pub async fn run(command: BenchCommand, output: Output) -> anyhow::Result<()> {
+    let report = match command {
+        BenchCommand::Clone(args) => machines::clone(&args).await?,
+        BenchCommand::Density(args) => machines::density(&args).await?,
+        BenchCommand::Idle(args) => machines::idle(&args).await?,
+        BenchCommand::Pages {
+            seconds,
+            labs,
+            images,
+        } => pages::pages(seconds, &labs, &images).await?,
+    };
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        Output::Text => println!("{}", report.table()),
+    }
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! `bench pages`: the real server over real sockets, with one real environment and 100 viewers of its terminals.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use bytes::Bytes;
+use faultline_domain::Clock;
+use faultline_lab::Catalogue;
+use faultline_provider::{Provider, local::Local};
+use faultline_server::{Config, Parts, Server, Shutdown};
+use faultline_store::Store;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, header};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use rand::SeedableRng;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_tungstenite::{connect_async, tungstenite::client::IntoClientRequest};
+
+use super::Report;
+use crate::{api::Api, image::node_names};
+
+/// Viewers, spread over so many terminals of the environment.
+const VIEWERS: usize = 100;
+const TERMINALS: usize = 10;
+/// Connections that ask for pages at once.
+const CONNECTIONS: usize = 8;
+
+type Http = Client<HttpConnector, Full<Bytes>>;
+
+/// Measures.
+pub async fn pages(seconds: u64, labs: &Path, images: &Path) -> anyhow::Result<Report> {
+    let dir = std::env::temp_dir().join(format!("faultline-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let base = format!("http://{}", listener.local_addr()?);
+    let catalogue = Catalogue::load(labs);
+    let slug = catalogue
+        .labs()
+        .first()
+        .map(|l| l.slug.clone())
+        .with_context(|| format!("there is no lab in {}", labs.display()))?;
+    let provider = Arc::new(Local::new(
+        &dir,
+        images,
+        faultline_image::cache::Cache::of_user(),
+        &std::env::current_exe()?,
+    )?);
+    let server = Server::new(Parts {
+        config: Config {
+            public_url: base.clone(),
+            data_dir: dir.clone(),
+            ..Config::default()
+        },
+        store: Store::open(&dir.join("bench.db")).await?,
+        provider: provider.clone(),
+        catalogue,
+        clock: Clock::system(),
+        rng: rand::rngs::StdRng::from_os_rng(),
+    })
+    .await?;
+    let link = server.sign_in_link().await?;
+    let token = server.api_token("bench").await?.expose().to_owned();
+    let shutdown = Shutdown::default();
+    let serving = tokio::spawn(server.serve(listener, shutdown.clone()));
+
+    let http: Http = Client::builder(TokioExecutor::new()).build_http();
+    let cookie = sign_in(&http, &base, &link).await?;
+    let accelerator = provider
+        .template("debian-12", &node_names(1))?
+        .map_or("none", |t| t.manifest.machine.accelerator.as_str());
+    let mut report = Report::new("pages", accelerator);
+    for (name, path) in [
+        ("catalogue", "/".to_owned()),
+        ("lab page", format!("/labs/{slug}")),
+    ] {
+        measure(
+            &mut report,
+            name,
+            &http,
+            &format!("{base}{path}"),
+            &cookie,
+            seconds,
+        )
+        .await?;
+    }
+    let environment = start(base.clone(), token.clone(), slug.to_string()).await?;
+    let mut viewers = Vec::new();
+    for n in 0..VIEWERS {
+        let url = format!(
+            "{}/api/v1/environments/{environment}/nodes/node1/terminals/{}",
+            base.replacen("http", "ws", 1),
+            n % TERMINALS + 1
+        );
+        let mut request = url.into_client_request()?;
+        request
+            .headers_mut()
+            .insert(header::AUTHORIZATION, format!("Bearer {token}").parse()?);
+        viewers.push(
+            connect_async(request)
+                .await
+                .context("a terminal did not open")?
+                .0,
+        );
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    measure(
+        &mut report,
+        "catalogue with 100 idle terminals",
+        &http,
+        &format!("{base}/"),
+        &cookie,
+        seconds,
+    )
+    .await?;
+    report.ratio(
+        "rate with 100 idle terminals, part of the rate without",
+        "catalogue with 100 idle terminals, rate",
+        "catalogue, rate",
+    );
+    drop(viewers);
+    shutdown.hard.cancel();
+    let _ = serving.await;
+    for (id, _) in provider.list().await? {
+        provider.destroy(&id).await?;
+    }
+    std::fs::remove_dir_all(dir)?;
+    Ok(report)
+}
+
+async fn measure(
+    report: &mut Report,
+    name: &str,
+    http: &Http,
+    url: &str,
+    cookie: &str,
+    seconds: u64,
+) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let until = began + Duration::from_secs(seconds);
+    let clients = (0..CONNECTIONS).map(|_| async {
+        let mut latencies = Vec::new();
+        while Instant::now() < until {
+            let asked = Instant::now();
+            let request = Request::get(url)
+                .header(header::COOKIE, cookie)
+                .header(header::ACCEPT_ENCODING, "gzip")
+                .body(Full::default())?;
+            let answer = http.request(request).await?;
+            anyhow::ensure!(
+                answer.status().is_success(),
+                "{url} answered {}",
+                answer.status()
+            );
+            answer.into_body().collect().await?;
+            latencies.push(asked.elapsed().as_secs_f64() * 1000.0);
+        }
+        Ok(latencies)
+    });
+    let latencies: Vec<f64> = futures::future::try_join_all(clients).await?.concat();
+    #[expect(clippy::cast_precision_loss, reason = "a count of requests")]
+    let rate = latencies.len() as f64 / began.elapsed().as_secs_f64();
+    report.add(&format!("{name}, rate"), "requests/s", &[rate]);
+    report.add(&format!("{name}, latency"), "ms", &latencies);
+    Ok(())
+}
+
+/// Uses the one-time link as a browser's form does, and gives the session's cookie.
+async fn sign_in(http: &Http, base: &str, link: &str) -> anyhow::Result<String> {
+    let token = link
+        .split_once("token=")
+        .map(|(_, t)| t)
+        .context("the link has no token")?;
+    let request = Request::post(format!("{base}/sign-in"))
+        .header(header::ORIGIN, base)
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(Full::from(format!("token={token}")))?;
+    let answer = http.request(request).await?;
+    let cookies: Vec<String> = answer
+        .headers()
+        .get_all(header::SET_COOKIE)
+        .iter()
+        .filter_map(|v| v.to_str().ok()?.split(';').next().map(str::to_owned))
+        .collect();
+    anyhow::ensure!(
+        !cookies.is_empty(),
+        "signing in gave no cookie ({})",
+        answer.status()
+    );
+    Ok(cookies.join("; "))
+}
+
+/// Starts a lab and waits until it can be used.
+async fn start(base: String, token: String, slug: String) -> anyhow::Result<String> {
+    let api = Api {
+        url: base,
+        token,
+        ssh: ([127, 0, 0, 1], 0).into(),
+        host_key: String::new(),
+    };
+    let asking = move || -> anyhow::Result<String> {
+        let mut answer = api.post(&format!("/labs/{slug}/environments"), None)?;
+        let text = |answer: &Value, key: &str| {
+            answer
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let id = text(&answer, "id");
+        let began = Instant::now();
+        while text(&answer, "phase") != "active" {
+            anyhow::ensure!(
+                text(&answer, "phase") != "failed",
+                "the lab did not start: {}",
+                text(&answer, "failed_reason")
+            );
+            anyhow::ensure!(
+                began.elapsed() < Duration::from_secs(600),
+                "the lab did not start in time"
+            );
+            std::thread::sleep(Duration::from_millis(300));
+            answer = api.get(&format!("/environments/{id}"))?;
+        }
+        Ok(id)
+    };
+    tokio::task::spawn_blocking(asking).await?
+}

@@ -1,0 +1,135 @@
+//! Where things are and what the operator set: one TOML file, every field with a default that suits one machine.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+/// The web page's port.
+pub const HTTP_PORT: u16 = 7890;
+/// The SSH gateway's port.
+pub const SSH_PORT: u16 = 2222;
+
+/// The configuration file of `faultline up --config`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the pages are served.
+    pub listen: SocketAddr,
+    /// Where the SSH gateway is served.
+    pub ssh_listen: SocketAddr,
+    /// The folder of the labs.
+    pub labs: PathBuf,
+    /// The folder of the image recipes.
+    pub images: PathBuf,
+    /// What the server may do: public address, capacity, limits, lifetimes.
+    pub server: faultline_server::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)),
+            ssh_listen: SocketAddr::from(([127, 0, 0, 1], SSH_PORT)),
+            labs: PathBuf::from("labs"),
+            images: PathBuf::from("images"),
+            server: faultline_server::Config {
+                public_url: String::new(),
+                data_dir: data_dir(),
+                ..faultline_server::Config::default()
+            },
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file; its relative paths are meant from its own folder.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+        let mut config: Self = toml::from_str(&text)
+            .with_context(|| format!("in the configuration {}", path.display()))?;
+        let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
+        for place in [
+            &mut config.labs,
+            &mut config.images,
+            &mut config.server.data_dir,
+        ] {
+            if place.is_relative() {
+                *place = folder.join(&*place);
+            }
+        }
+        Ok(config)
+    }
+
+    /// Fills in what follows from the rest.
+    #[must_use]
+    pub fn complete(mut self) -> Self {
+        if self.server.public_url.is_empty() {
+            self.server.public_url = format!("http://{}", self.listen);
+        }
+        self.server.ssh_port = Some(self.ssh_listen.port());
+        self
+    }
+}
+
+/// The user's data folder: `$FAULTLINE_DATA`, or `faultline` in `$XDG_DATA_HOME` or `~/.local/share`.
+#[must_use]
+pub fn data_dir() -> PathBuf {
+    let var = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
+    var("FAULTLINE_DATA").unwrap_or_else(|| {
+        var("XDG_DATA_HOME")
+            .or_else(|| var("HOME").map(|home| home.join(".local/share")))
+            .unwrap_or_else(|| PathBuf::from("/var/lib"))
+            .join("faultline")
+    })
+}
+
+/// The files of a data folder.
+pub mod files {
+    /// The database.
+    pub const DATABASE: &str = "faultline.db";
+    /// The running server's process id.
+    pub const PID: &str = "server.pid";
+    /// Address and token for the CLI.
+    pub const CLI: &str = "cli.json";
+    /// The SSH gateway's host key.
+    pub const HOST_KEY: &str = "ssh_host_ed25519_key";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_may_say_little_and_may_not_say_nonsense() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("faultline.toml");
+        std::fs::write(
+            &path,
+            "listen = \"0.0.0.0:80\"\nlabs = \"my-labs\"\n[server]\nmax_environments = 3\n",
+        )
+        .unwrap();
+        let config = Config::load(&path).unwrap().complete();
+        assert_eq!(config.server.max_environments, 3);
+        assert_eq!(config.labs, dir.path().join("my-labs"));
+        assert_eq!(config.server.public_url, "http://0.0.0.0:80");
+        std::fs::write(&path, "colour = \"red\"\n").unwrap();
+        let error = format!("{:#}", Config::load(&path).unwrap_err());
+        assert!(
+            error.contains("colour") && error.contains("line 1"),
+            "{error}"
+        );
+        assert!(
+            format!("{:#}", Config::load(&dir.path().join("none")).unwrap_err())
+                .contains("cannot read")
+        );
+    }
+}

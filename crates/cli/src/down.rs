@@ -1,0 +1,166 @@
+//! `faultline down`: stop the server; with `--purge` leave nothing behind.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use clap::Args;
+use faultline_image::cache::Cache;
+use faultline_launcher::cgroup;
+use faultline_provider::{Provider, local::Local};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use crate::{
+    Output,
+    config::{data_dir, files},
+};
+
+/// What is stopped, and how much of it is removed.
+#[derive(Debug, Args)]
+pub struct DownArgs {
+    /// The data folder [default: ~/.local/share/faultline]
+    #[arg(long, env = "FAULTLINE_DATA")]
+    data: Option<PathBuf>,
+    /// Also end all environments, and remove the database, progress, images and everything else it made
+    #[arg(long)]
+    purge: bool,
+    /// With --purge: keep the images, which take minutes to build
+    #[arg(long, requires = "purge")]
+    keep_images: bool,
+    /// Don't ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// Stops, and purges when asked to.
+pub async fn run(args: &DownArgs, output: Output) -> anyhow::Result<()> {
+    let data = args.data.clone().unwrap_or_else(data_dir);
+    if args.purge && !args.yes {
+        confirm(&data)?;
+    }
+    let stopped = stop(&data)?;
+    let mut ended = 0;
+    if args.purge {
+        ended = purge(&data, args.keep_images).await?;
+    }
+    if output == Output::Json {
+        println!(
+            "{}",
+            serde_json::json!({ "stopped": stopped, "environments_ended": ended, "purged": args.purge })
+        );
+        return Ok(());
+    }
+    println!(
+        "{}",
+        if stopped {
+            "The server has stopped."
+        } else {
+            "No server was running."
+        }
+    );
+    if args.purge {
+        println!("{ended} environment(s) ended; nothing of Faultline is left but its program.");
+    } else if stopped {
+        println!("Environments go on; `faultline up` finds them again.");
+    }
+    Ok(())
+}
+
+fn confirm(data: &Path) -> anyhow::Result<()> {
+    use std::io::{IsTerminal, Write};
+    anyhow::ensure!(
+        std::io::stdin().is_terminal(),
+        "--purge removes all progress; say --yes where nobody can be asked"
+    );
+    print!(
+        "This ends all environments and removes {} with all progress. Type yes to go on: ",
+        data.display()
+    );
+    std::io::stdout().flush()?;
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    anyhow::ensure!(line.trim() == "yes", "nothing was removed");
+    Ok(())
+}
+
+/// Stops the server that the data folder names; true when there was one.
+fn stop(data: &Path) -> anyhow::Result<bool> {
+    let path = data.join(files::PID);
+    let Some(pid) = fs::read_to_string(&path)
+        .ok()
+        .and_then(|t| t.trim().parse().ok())
+        .and_then(Pid::from_raw)
+    else {
+        return Ok(false);
+    };
+    // A number may have passed to somebody else since: only a faultline program is told to stop.
+    let name = fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero())).unwrap_or_default();
+    if !name
+        .file_name()
+        .is_some_and(|n| n.to_string_lossy().starts_with("faultline"))
+    {
+        let _ = fs::remove_file(path);
+        return Ok(false);
+    }
+    kill_process(pid, Signal::TERM).context("cannot stop the server")?;
+    let began = Instant::now();
+    while test_kill_process(pid).is_ok() {
+        if began.elapsed() > Duration::from_secs(25) {
+            kill_process(pid, Signal::KILL).context("cannot stop the server")?;
+        }
+        anyhow::ensure!(
+            began.elapsed() < Duration::from_secs(40),
+            "the server does not stop"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _ = fs::remove_file(path);
+    Ok(true)
+}
+
+async fn purge(data: &Path, keep_images: bool) -> anyhow::Result<usize> {
+    let cache = Cache::of_user();
+    let mut ended = 0;
+    if data.join("environments").exists() {
+        let program = std::env::current_exe()?;
+        let provider = Local::new(data, Path::new("images"), cache.clone(), &program)?;
+        for (id, _) in provider.list().await? {
+            provider.destroy(&id).await?;
+            ended += 1;
+        }
+    }
+    // A bake that was killed: its group and its folder.
+    for id in cgroup::list()
+        .into_iter()
+        .filter(|id| id.as_str().starts_with("bake-"))
+    {
+        cgroup::destroy(&id)?;
+    }
+    cgroup::remove_parent();
+    for entry in fs::read_dir(std::env::temp_dir())?.flatten() {
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with("faultline-bake-")
+        {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    remove(data)?;
+    if !keep_images {
+        remove(cache.folder())?;
+    }
+    Ok(ended)
+}
+
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,300 @@
+//! `faultline env` and `faultline ssh`: environments of the running server.
+
+use std::{
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use faultline_domain::{EnvironmentId, LabSlug, NodeName};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{Output, api::Api, config::data_dir, up::write_private};
+
+/// Where the server's data folder is.
+#[derive(Debug, Args)]
+pub struct Where {
+    /// The data folder [default: ~/.local/share/faultline]
+    #[arg(long, env = "FAULTLINE_DATA", global = true)]
+    data: Option<PathBuf>,
+}
+
+impl Where {
+    fn data(&self) -> PathBuf {
+        self.data.clone().unwrap_or_else(data_dir)
+    }
+}
+
+/// What can be done with environments.
+#[derive(Debug, Subcommand)]
+pub enum EnvCommand {
+    /// List your environments
+    List,
+    /// Start a lab's environment and wait until it can be used
+    ///
+    ///   faultline env start disk-full
+    Start {
+        /// The lab
+        lab: LabSlug,
+    },
+    /// Run a lab's checks in an environment; exits with 1 when something does not hold
+    Check {
+        /// The environment
+        id: EnvironmentId,
+    },
+    /// Give it more time
+    Extend {
+        /// The environment
+        id: EnvironmentId,
+    },
+    /// End it
+    End {
+        /// The environment
+        id: EnvironmentId,
+    },
+}
+
+/// `faultline env` with where the server is.
+#[derive(Debug, Args)]
+pub struct EnvArgs {
+    #[command(subcommand)]
+    command: EnvCommand,
+    #[command(flatten)]
+    place: Where,
+}
+
+/// `faultline ssh`.
+#[derive(Debug, Args)]
+pub struct SshArgs {
+    /// The environment, or node.environment; your only one unless said
+    target: Option<String>,
+    /// A command to run instead of a shell
+    #[arg(last = true)]
+    command: Vec<String>,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, Deserialize)]
+struct Environment {
+    id: String,
+    lab: String,
+    phase: String,
+    nodes: Vec<String>,
+    seconds_left: i64,
+    failed_stage: Option<String>,
+    failed_reason: Option<String>,
+}
+
+/// Runs an environment command.
+pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
+    let api = Api::load(&args.place.data())?;
+    match &args.command {
+        EnvCommand::List => list(&api, output),
+        EnvCommand::Start { lab } => start(&api, lab, output),
+        EnvCommand::Check { id } => check(&api, id, output),
+        EnvCommand::Extend { id } => say(
+            &api.post(&format!("/environments/{id}/extend"), None)?,
+            output,
+            "It has more time.",
+        ),
+        EnvCommand::End { id } => say(
+            &api.delete(&format!("/environments/{id}"))?,
+            output,
+            "It ends; your progress is kept.",
+        ),
+    }
+}
+
+fn say(answer: &Value, output: Output, text: &str) -> anyhow::Result<()> {
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(answer)?),
+        Output::Text => println!("{text}"),
+    }
+    Ok(())
+}
+
+fn list(api: &Api, output: Output) -> anyhow::Result<()> {
+    let all: Value = api.get("/environments")?;
+    if output == Output::Json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+        return Ok(());
+    }
+    let all: Vec<Environment> = serde_json::from_value(all)?;
+    if all.is_empty() {
+        println!("You have no environment open. `faultline env start <lab>` starts one.");
+        return Ok(());
+    }
+    let mut table = comfy_table::Table::new();
+    table
+        .load_preset(comfy_table::presets::NOTHING)
+        .set_header(["ENVIRONMENT", "LAB", "STATE", "NODES", "TIME LEFT"]);
+    for e in all {
+        table.add_row([
+            e.id,
+            e.lab,
+            e.phase,
+            e.nodes.join(" "),
+            format!("{} min", e.seconds_left / 60),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn start(api: &Api, lab: &LabSlug, output: Output) -> anyhow::Result<()> {
+    let mut answer = api.post(&format!("/labs/{lab}/environments"), None)?;
+    let began = Instant::now();
+    loop {
+        let environment: Environment = serde_json::from_value(answer.clone())?;
+        match environment.phase.as_str() {
+            "active" => {
+                if output == Output::Json {
+                    println!("{}", serde_json::to_string_pretty(&answer)?);
+                } else {
+                    println!(
+                        "{} is ready after {:.1} s.\n\n  faultline ssh {}",
+                        environment.id,
+                        began.elapsed().as_secs_f64(),
+                        environment.id
+                    );
+                }
+                return Ok(());
+            }
+            "requested" | "provisioning" | "preparing" => {}
+            other => anyhow::bail!(
+                "it is {other} at {}: {}",
+                environment
+                    .failed_stage
+                    .unwrap_or_else(|| "its start".to_owned()),
+                environment
+                    .failed_reason
+                    .unwrap_or_else(|| "no reason given".to_owned())
+            ),
+        }
+        anyhow::ensure!(
+            began.elapsed() < Duration::from_secs(900),
+            "it did not become active within 15 minutes"
+        );
+        std::thread::sleep(Duration::from_millis(300));
+        answer = api.get(&format!("/environments/{}", environment.id))?;
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Run {
+    passed: Option<bool>,
+    failure: Option<String>,
+    results: Vec<RunResult>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RunResult {
+    title: String,
+    passed: bool,
+    message: String,
+}
+
+fn check(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
+    let answer = api.post(&format!("/environments/{id}/checks"), None)?;
+    let run: Run = serde_json::from_value(answer.clone())
+        .context("the checks still run; ask again in a moment")?;
+    if output == Output::Json {
+        println!("{}", serde_json::to_string_pretty(&answer)?);
+    } else {
+        for result in &run.results {
+            println!("{} {}", if result.passed { "✓" } else { "✗" }, result.title);
+            if !result.passed {
+                println!("    {}", result.message);
+            }
+        }
+    }
+    anyhow::ensure!(
+        run.passed == Some(true),
+        "{}",
+        run.failure.unwrap_or_else(|| "not repaired yet".to_owned())
+    );
+    Ok(())
+}
+
+/// Becomes the stock ssh client, with a key of its own that it registers first.
+pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
+    let data = args.place.data();
+    let api = Api::load(&data)?;
+    let user = match &args.target {
+        Some(target) => check_target(target)?,
+        None => only_environment(&api)?,
+    };
+    let key = own_key(&data)?;
+    let public =
+        std::fs::read_to_string(key.with_extension("pub")).context("cannot read the public key")?;
+    api.add_key("faultline ssh", public.trim())?;
+    let known = data.join("known_hosts");
+    let (host, port) = (api.ssh.ip(), api.ssh.port());
+    write_private(
+        &known,
+        format!("[{host}]:{port} {}\n", api.host_key.trim()).as_bytes(),
+    )?;
+    let failed = Command::new("ssh")
+        .arg("-i")
+        .arg(&key)
+        .args([
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            "LogLevel=ERROR",
+        ])
+        .arg("-o")
+        .arg(format!("UserKnownHostsFile={}", known.display()))
+        .arg("-p")
+        .arg(port.to_string())
+        .arg(format!("{user}@{host}"))
+        .args(&args.command)
+        .exec();
+    Err(failed).context("cannot run ssh; install openssh-client")
+}
+
+fn check_target(target: &str) -> anyhow::Result<String> {
+    let (node, id) = target
+        .split_once('.')
+        .map_or((None, target), |(node, id)| (Some(node), id));
+    id.parse::<EnvironmentId>()?;
+    if let Some(node) = node {
+        node.parse::<NodeName>()?;
+    }
+    Ok(target.to_owned())
+}
+
+fn only_environment(api: &Api) -> anyhow::Result<String> {
+    let all: Vec<Environment> = api.get("/environments")?;
+    let mut active = all.into_iter().filter(|e| e.phase == "active");
+    match (active.next(), active.next()) {
+        (Some(one), None) => Ok(one.id),
+        (None, _) => {
+            anyhow::bail!("you have no active environment; `faultline env start <lab>` starts one")
+        }
+        _ => anyhow::bail!("you have more than one; `faultline env list` shows them, name one"),
+    }
+}
+
+fn own_key(data: &Path) -> anyhow::Result<PathBuf> {
+    let key = data.join("ssh_key");
+    if !key.exists() {
+        let made = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "faultline", "-f"])
+            .arg(&key)
+            .status();
+        anyhow::ensure!(
+            made.context("cannot run ssh-keygen; install openssh-client")?
+                .success(),
+            "ssh-keygen failed"
+        );
+    }
+    Ok(key)
+}

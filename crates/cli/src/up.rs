@@ -1,0 +1,274 @@
+//! `faultline up`: look, prepare, serve, print a link.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::Args;
+use faultline_domain::{Clock, progress::Progress};
+use faultline_gateway::HostKey;
+use faultline_image::{bake, cache::Cache, recipe::Recipe};
+use faultline_lab::Catalogue;
+use faultline_provider::local::Local;
+use faultline_server::{Parts, Server, Shutdown};
+use faultline_store::Store;
+use rand::SeedableRng;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    Output,
+    api::Api,
+    config::{Config, files},
+    doctor::{self, Grade},
+    image::node_names,
+    progress,
+};
+
+/// How the server is started.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// A configuration file (TOML); everything has a default without it
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The folder for the database and the environments [default: ~/.local/share/faultline]
+    #[arg(long, env = "FAULTLINE_DATA")]
+    data: Option<PathBuf>,
+    /// The labs' folder
+    #[arg(long, env = "FAULTLINE_LABS")]
+    labs: Option<PathBuf>,
+    /// The image recipes' folder
+    #[arg(long, env = "FAULTLINE_IMAGES")]
+    images: Option<PathBuf>,
+    /// Where the pages are served
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Where the SSH gateway is served
+    #[arg(long)]
+    ssh_listen: Option<SocketAddr>,
+    /// Don't try to open a browser
+    #[arg(long)]
+    no_browser: bool,
+}
+
+impl UpArgs {
+    fn config(&self) -> anyhow::Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::load(path)?,
+            None => Config::default(),
+        };
+        let set = |to: &mut PathBuf, from: &Option<PathBuf>| {
+            if let Some(path) = from {
+                to.clone_from(path);
+            }
+        };
+        set(&mut config.server.data_dir, &self.data);
+        set(&mut config.labs, &self.labs);
+        set(&mut config.images, &self.images);
+        config.listen = self.listen.unwrap_or(config.listen);
+        config.ssh_listen = self.ssh_listen.unwrap_or(config.ssh_listen);
+        Ok(config.complete())
+    }
+}
+
+/// Serves until it is told to stop.
+pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
+    let config = args.config()?;
+    let data = &config.server.data_dir;
+    fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
+    fs::set_permissions(data, fs::Permissions::from_mode(0o700))?;
+    if let Some(link) = running(data).await {
+        announce(&link, output, args.no_browser);
+        eprintln!("Faultline is running already; `faultline down` stops it.");
+        return Ok(());
+    }
+    preflight(&config)?;
+    let catalogue = Catalogue::load(&config.labs);
+    for broken in catalogue.broken() {
+        eprintln!("{}", broken.render());
+    }
+    anyhow::ensure!(
+        !catalogue.labs().is_empty(),
+        "there is no usable lab in {}; `faultline lab new` makes one, --labs names another folder",
+        config.labs.display()
+    );
+
+    // Bound before the long work, so that a port in use is said at once.
+    let pages = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot serve pages on {}", config.listen))?;
+    let ssh = TcpListener::bind(config.ssh_listen)
+        .await
+        .with_context(|| format!("cannot serve SSH on {}", config.ssh_listen))?;
+    let program = std::env::current_exe().context("where is this program?")?;
+    let cache = Cache::of_user();
+    prepare(&config, &catalogue, &cache, &program).await?;
+
+    let provider = Arc::new(Local::new(data, &config.images, cache, &program)?);
+    let store = Store::open(&data.join(files::DATABASE)).await?;
+    let server = Server::new(Parts {
+        config: config.server.clone(),
+        store,
+        provider: provider.clone(),
+        catalogue,
+        clock: Clock::system(),
+        rng: rand::rngs::StdRng::from_os_rng(),
+    })
+    .await?;
+    let host_key = host_key(data)?;
+    let token = server.api_token("cli").await?;
+    let api = Api {
+        url: config.server.public_url.clone(),
+        token: token.expose().to_owned(),
+        ssh: config.ssh_listen,
+        host_key: host_key.public().as_openssh().to_owned(),
+    };
+    write_private(&data.join(files::CLI), &serde_json::to_vec_pretty(&api)?)?;
+    write_private(
+        &data.join(files::PID),
+        std::process::id().to_string().as_bytes(),
+    )?;
+
+    let shutdown = Shutdown::default();
+    let (directory, stop) = (server.directory(), shutdown.soft.clone());
+    let gateway = tokio::spawn(async move {
+        faultline_gateway::serve(
+            ssh,
+            &host_key,
+            faultline_gateway::Config::default(),
+            directory,
+            provider,
+            stop,
+        )
+        .await
+    });
+    announce(&server.sign_in_link().await?, output, args.no_browser);
+    if output == Output::Text {
+        eprintln!(
+            "Ctrl-C stops the server; environments go on and are found again at the next start."
+        );
+    }
+    tokio::spawn(stop_on_signal(shutdown.clone()));
+    let served = server.serve(pages, shutdown.clone()).await;
+    shutdown.soft.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(5), gateway).await;
+    let _ = fs::remove_file(data.join(files::PID));
+    served.map_err(Into::into)
+}
+
+/// The sign-in link of a server that runs already.
+async fn running(data: &Path) -> Option<String> {
+    data.join(files::PID).exists().then_some(())?;
+    let api = Api::load(data).ok()?;
+    tokio::task::spawn_blocking(move || api.sign_in_link().ok())
+        .await
+        .ok()?
+}
+
+/// Says what keeps Faultline from starting before anything is started.
+fn preflight(config: &Config) -> anyhow::Result<()> {
+    let ports = [
+        ("web page", config.listen.port()),
+        ("SSH gateway", config.ssh_listen.port()),
+    ];
+    let fatal: Vec<_> = doctor::examine(&config.images, &ports)
+        .into_iter()
+        .filter(|f| f.grade == Grade::Fatal)
+        .collect();
+    if fatal.is_empty() {
+        return Ok(());
+    }
+    doctor::print_all(&fatal);
+    anyhow::bail!("nothing was started; `faultline doctor` looks at everything again")
+}
+
+/// Builds and freezes what the labs need, with progress; quick when it is in the cache.
+async fn prepare(
+    config: &Config,
+    catalogue: &Catalogue,
+    cache: &Cache,
+    program: &Path,
+) -> anyhow::Result<()> {
+    let shapes: BTreeSet<(String, u32)> = catalogue
+        .labs()
+        .into_iter()
+        .map(|l| (l.lab.needs.image.clone(), l.lab.needs.nodes))
+        .collect();
+    let progress: Progress = progress::shown();
+    for (image, nodes) in shapes {
+        let recipe = Recipe::load(&config.images, &image)?;
+        bake::bake(&recipe, &node_names(nodes), cache, program, &progress).await?;
+    }
+    Ok(())
+}
+
+/// The gateway's host key: made once, so that people's ssh knows it again.
+fn host_key(data: &Path) -> anyhow::Result<HostKey> {
+    let path = data.join(files::HOST_KEY);
+    if let Ok(text) = fs::read_to_string(&path) {
+        return HostKey::from_openssh(&text).with_context(|| {
+            format!("{} is damaged; remove it to have a new one", path.display())
+        });
+    }
+    let key = HostKey::generate(&mut rand::rng());
+    write_private(&path, key.to_openssh().as_bytes())?;
+    Ok(key)
+}
+
+/// Writes a file that only its owner reads, whole or not at all.
+pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let draft = path.with_extension("draft");
+    let write = || -> std::io::Result<()> {
+        let _ = fs::remove_file(&draft);
+        fs::write(&draft, b"")?;
+        fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))?;
+        fs::write(&draft, content)?;
+        fs::rename(&draft, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn announce(link: &str, output: Output, no_browser: bool) {
+    match output {
+        Output::Json => println!("{}", serde_json::json!({ "link": link })),
+        Output::Text => {
+            println!("\n  Faultline is ready. Open this link; it signs you in once:\n\n  {link}\n")
+        }
+    }
+    let graphical =
+        std::env::var_os("DISPLAY").is_some() || std::env::var_os("WAYLAND_DISPLAY").is_some();
+    if graphical && !no_browser {
+        let _ = std::process::Command::new("xdg-open")
+            .arg(link)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn();
+    }
+}
+
+/// The first signal stops softly, the second at once.
+async fn stop_on_signal(shutdown: Shutdown) {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return;
+    };
+    for token in [&shutdown.soft, &shutdown.hard] {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        eprintln!("stopping…");
+        token.cancel();
+    }
+}
