@@ -53,7 +53,7 @@ impl Problem {
             StatusCode::UNAUTHORIZED,
             "signed-out",
             "You are not signed in",
-            "Run `faultline open` on the machine that runs Faultline: it prints a link that signs you in.",
+            "Run `faultline up` on the machine that runs Faultline: it prints a link that signs you in, whether it runs already or not.",
         )
     }
 

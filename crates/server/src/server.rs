@@ -81,13 +81,13 @@ impl Server {
         Ok(sign_in_link(&self.0, &PersonId::local()).await?.0)
     }
 
-    /// A new API token of the local owner.
+    /// A new API token of the local owner, in the place of one of the same name.
     pub async fn api_token(&self, name: &str) -> Result<Secret, Error> {
         let secret = self.0.secret();
         let (id, now) = (self.0.row_id(), self.0.now());
         self.0
             .store
-            .add_api_token(&secret, &id, &PersonId::local(), name, now)
+            .replace_api_token(&secret, &id, &PersonId::local(), name, now)
             .await?;
         Ok(secret)
     }

@@ -46,6 +46,30 @@ async fn insert_token(
     Ok(())
 }
 
+async fn insert_api_token(
+    mut tx: crate::db::Tx,
+    secret: &Secret,
+    id: &str,
+    person: &PersonId,
+    name: &str,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO api_tokens (id, token_hash, person_id, name, created_at) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(id)
+    .bind(secret.hash())
+    .bind(person.as_str())
+    .bind(name)
+    .bind(micros(now))
+    .execute(&mut *tx)
+    .await?;
+    crate::audit::insert(&mut tx, now, Some(person.as_str()), "token-add", id, name).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
 #[derive(FromRow)]
 struct ApiTokenRow {
     id: String,
@@ -153,6 +177,24 @@ impl Store {
         crate::db::parse("person id", &person).map(Some)
     }
 
+    /// Stores an API token in the place of those of the same person that have the same name.
+    pub async fn replace_api_token(
+        &self,
+        secret: &Secret,
+        id: &str,
+        person: &PersonId,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        sqlx::query("DELETE FROM api_tokens WHERE person_id = $1 AND name = $2")
+            .bind(person.as_str())
+            .bind(name)
+            .execute(&mut *tx)
+            .await?;
+        insert_api_token(tx, secret, id, person, name, now).await
+    }
+
     /// Stores an API token.
     pub async fn add_api_token(
         &self,
@@ -162,21 +204,8 @@ impl Store {
         name: &str,
         now: Timestamp,
     ) -> Result<()> {
-        let mut tx = self.begin().await?;
-        sqlx::query(
-            "INSERT INTO api_tokens (id, token_hash, person_id, name, created_at) \
-             VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(id)
-        .bind(secret.hash())
-        .bind(person.as_str())
-        .bind(name)
-        .bind(micros(now))
-        .execute(&mut *tx)
-        .await?;
-        crate::audit::insert(&mut tx, now, Some(person.as_str()), "token-add", id, name).await?;
-        tx.commit().await?;
-        Ok(())
+        let tx = self.begin().await?;
+        insert_api_token(tx, secret, id, person, name, now).await
     }
 
     /// Whose API token it is. Notes its use, to the minute.

@@ -229,6 +229,17 @@ async fn api_tokens_say_when_they_were_used_and_can_be_removed() {
         store.api_tokens(me).await.unwrap()[0].last_used,
         Some(at(5))
     );
+    let next = Secret::generate(&mut bed.rng);
+    store
+        .replace_api_token(&next, "t2", me, "cli", at(6))
+        .await
+        .unwrap();
+    assert!(store.api_token(&secret, at(6)).await.unwrap().is_none());
+    assert!(store.api_token(&next, at(6)).await.unwrap().is_some());
+    store
+        .replace_api_token(&secret, "t1", me, "cli", at(6))
+        .await
+        .unwrap();
     assert!(store.remove_api_token(me, "t1", at(6)).await.unwrap());
     assert!(!store.remove_api_token(me, "t1", at(6)).await.unwrap());
     assert!(store.api_token(&secret, at(7)).await.unwrap().is_none());
