@@ -19,16 +19,35 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 pub struct Browser {
     driver: WebDriver,
     process: Child,
-    _profile: TempDir,
+    profile: TempDir,
     shots: PathBuf,
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver takes its browser along.
         let _ = self.process.kill();
         let _ = self.process.wait();
+        // A killed driver leaves its browser behind; its profile's path, which nobody else has, tells it apart.
+        let profile = self.profile.path().to_string_lossy().into_owned();
+        for id in processes_with(&profile) {
+            let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
+        }
     }
+}
+
+fn processes_with(argument: &str) -> Vec<rustix::process::Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| {
+            std::fs::read(entry.path().join("cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(argument))
+        })
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(rustix::process::Pid::from_raw)
+        .collect()
 }
 
 impl Browser {
@@ -75,7 +94,7 @@ impl Browser {
         Ok(Self {
             driver,
             process,
-            _profile: profile,
+            profile,
             shots,
         })
     }
@@ -251,5 +270,20 @@ impl Browser {
     pub async fn close(self) -> Result<()> {
         self.driver.clone().quit().await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_browser_that_is_dropped_leaves_no_process() {
+        let browser = Browser::open().await.unwrap();
+        let profile = browser.profile.path().to_string_lossy().into_owned();
+        assert!(!processes_with(&profile).is_empty());
+        drop(browser);
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(processes_with(&profile), []);
     }
 }
