@@ -406,6 +406,11 @@ fn port(who: &'static str, port: u16) -> Finding {
             format!("{port} for the {who} is free"),
             "It can be served.",
         ),
+        Err(_) if holder(port) == "faultline" => Finding::good(
+            "port",
+            format!("{port} for the {who} is Faultline's own"),
+            "The server runs.",
+        ),
         Err(e) => Finding::bad(
             "port",
             Grade::Fatal,

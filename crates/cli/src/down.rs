@@ -11,7 +11,7 @@ use clap::Args;
 use faultline_image::cache::Cache;
 use faultline_launcher::cgroup;
 use faultline_provider::{Provider, local::Local};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     Output,
@@ -97,7 +97,9 @@ fn stop(data: &Path) -> anyhow::Result<bool> {
         return Ok(false);
     };
     // A number may have passed to somebody else since: only a faultline program is told to stop.
-    let name = fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero())).unwrap_or_default();
+    // A process that has ended but was not waited for yet has no program either.
+    let program = || fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero())).ok();
+    let name = program().unwrap_or_default();
     if !name
         .file_name()
         .is_some_and(|n| n.to_string_lossy().starts_with("faultline"))
@@ -107,7 +109,7 @@ fn stop(data: &Path) -> anyhow::Result<bool> {
     }
     kill_process(pid, Signal::TERM).context("cannot stop the server")?;
     let began = Instant::now();
-    while test_kill_process(pid).is_ok() {
+    while program().is_some() {
         if began.elapsed() > Duration::from_secs(25) {
             kill_process(pid, Signal::KILL).context("cannot stop the server")?;
         }

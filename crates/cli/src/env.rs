@@ -41,6 +41,11 @@ pub enum EnvCommand {
         /// The lab
         lab: LabSlug,
     },
+    /// Say how one environment is, an ended one too
+    Show {
+        /// The environment
+        id: EnvironmentId,
+    },
     /// Run a lab's checks in an environment; exits with 1 when something does not hold
     Check {
         /// The environment
@@ -96,6 +101,7 @@ pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
     match &args.command {
         EnvCommand::List => list(&api, output),
         EnvCommand::Start { lab } => start(&api, lab, output),
+        EnvCommand::Show { id } => show(&api, id, output),
         EnvCommand::Check { id } => check(&api, id, output),
         EnvCommand::Extend { id } => say(
             &api.post(&format!("/environments/{id}/extend"), None)?,
@@ -143,6 +149,27 @@ fn list(api: &Api, output: Output) -> anyhow::Result<()> {
         ]);
     }
     println!("{table}");
+    Ok(())
+}
+
+fn show(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
+    let answer: Value = api.get(&format!("/environments/{id}"))?;
+    if output == Output::Json {
+        println!("{}", serde_json::to_string_pretty(&answer)?);
+        return Ok(());
+    }
+    let e: Environment = serde_json::from_value(answer)?;
+    println!(
+        "{}: {} is {}, nodes {}, {} min left",
+        e.id,
+        e.lab,
+        e.phase,
+        e.nodes.join(" "),
+        e.seconds_left / 60
+    );
+    if let (Some(stage), Some(reason)) = (e.failed_stage, e.failed_reason) {
+        println!("it failed at {stage}: {reason}");
+    }
     Ok(())
 }
 

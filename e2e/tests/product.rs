@@ -1,0 +1,489 @@
+//! The whole product on real machines: `faultline up`, a browser, the stock OpenSSH client, faults, and nothing left
+//! behind. One test, for two cores carry one machine at a time; its parts run one after the other and say so.
+//!
+//! Needs root and `scripts/build dev` before it; `./test` does that.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use faultline_e2e::{
+    Browser,
+    student::{self, Plan},
+};
+use serde_json::Value;
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .unwrap()
+}
+
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().unwrap().parent().unwrap().join("faultline");
+    assert!(program.exists(), "run scripts/build dev first");
+    program
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// An installation in a folder of its own.
+struct Installation {
+    data: tempfile::TempDir,
+    http: u16,
+    ssh: u16,
+    server: Option<Child>,
+}
+
+impl Installation {
+    fn new() -> Self {
+        Self {
+            data: tempfile::tempdir().unwrap(),
+            http: free_port(),
+            ssh: free_port(),
+            server: None,
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(program());
+        command
+            .current_dir(workspace())
+            .env("FAULTLINE_DATA", self.data.path());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command().args(args).output().unwrap()
+    }
+
+    /// Starts the server and gives the link that it prints.
+    fn up(&mut self) -> String {
+        use std::io::{BufRead, BufReader};
+        let mut child = self
+            .command()
+            .args(["--output", "json", "up", "--no-browser"])
+            .args([
+                "--listen",
+                &format!("127.0.0.1:{}", self.http),
+                "--ssh-listen",
+                &format!("127.0.0.1:{}", self.ssh),
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        self.server = Some(child);
+        let said: Value = serde_json::from_str(&line).expect("a link is printed");
+        said["link"].as_str().unwrap().to_owned()
+    }
+
+    fn kill_server(&mut self) {
+        let mut server = self.server.take().unwrap();
+        server.kill().unwrap();
+        server.wait().unwrap();
+    }
+
+    /// Waits until an environment is in a phase.
+    fn until(&self, id: &str, phase: &str) -> Value {
+        let began = Instant::now();
+        loop {
+            let out = self.run(&["--output", "json", "env", "show", id]);
+            let seen: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
+            if seen["phase"] == phase {
+                return seen;
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "{id} is not {phase}: {}",
+                text(&out.stdout)
+            );
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    /// The stock client with a key of the test's.
+    fn ssh(&self, key: &Path, login: &str, extra: &[&str], command: &str) -> Output {
+        Command::new("ssh")
+            .arg("-i")
+            .arg(key)
+            .args(self.ssh_options())
+            .args(["-p", &self.ssh.to_string()])
+            .args(extra)
+            .arg(format!("{login}@127.0.0.1"))
+            .arg(command)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    fn ssh_options(&self) -> [String; 10] {
+        [
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            &format!(
+                "UserKnownHostsFile={}",
+                self.data.path().join("known").display()
+            ),
+            "-o",
+            "LogLevel=ERROR",
+        ]
+        .map(str::to_owned)
+    }
+}
+
+fn step(text: &str) {
+    eprintln!("· {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn product() {
+    let mut here = Installation::new();
+    step("a start that can't work says why before anything is started");
+    bad_starts(&here);
+    let link = here.up();
+
+    step("a student solves a lab in the browser");
+    let browser = Browser::open().await.unwrap();
+    let base = student::sign_in(&browser, &link).await.unwrap();
+    let plan = Plan {
+        slug: "orders-api-upgrade".to_owned(),
+        repair: [
+            "sed -i 's/^port *=.*/listen = 0.0.0.0:8080/' /etc/orders-api/orders-api.ini",
+            "chgrp orders /etc/orders-api/orders-api.ini; chmod 640 /etc/orders-api/orders-api.ini",
+            "systemctl reset-failed orders-api; systemctl start orders-api",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        settle: Duration::from_secs(12),
+    };
+    student::solve(&browser, &base, &plan).await.unwrap();
+    browser.close().await.unwrap();
+
+    step("the command line starts a lab; the stock ssh client enters it");
+    let started = here.run(&["--output", "json", "env", "start", "orders-api-upgrade"]);
+    assert!(started.status.success(), "{}", text(&started.stderr));
+    let id = serde_json::from_slice::<Value>(&started.stdout).unwrap()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    with_ssh(&here, &id);
+    let unrepaired = here.run(&["env", "check", &id]);
+    assert!(!unrepaired.status.success() && text(&unrepaired.stdout).contains('✗'));
+
+    step("a backup while the server runs");
+    let copy = here.data.path().join("copy.db");
+    let backed = here.run(&["backup", copy.to_str().unwrap()]);
+    assert!(
+        backed.status.success() && copy.exists(),
+        "{}",
+        text(&backed.stderr)
+    );
+    let refused = here.run(&["restore", copy.to_str().unwrap()]);
+    assert!(
+        !refused.status.success(),
+        "a running server's database is not replaced"
+    );
+
+    step("kill -9 of the server loses nothing");
+    assert!(
+        here.run(&["ssh", &id, "--", "touch /root/still-here"])
+            .status
+            .success()
+    );
+    here.kill_server();
+    here.up();
+    here.until(&id, "active");
+    assert!(
+        here.run(&["ssh", &id, "--", "test -e /root/still-here"])
+            .status
+            .success()
+    );
+
+    step("kill -9 of the server in the middle of a start: it starts again");
+    let other = start_and_kill(&mut here);
+    here.up();
+    here.until(&other, "active");
+
+    step("kill -9 of a launcher: failed with a reason, and freed; the other goes on");
+    kill_launcher(&here, &other);
+    let failed = here.until(&other, "failed");
+    assert!(
+        failed["failed_reason"]
+            .as_str()
+            .is_some_and(|r| r.len() > 10),
+        "{failed}"
+    );
+    let folder = here.data.path().join("environments").join(&other);
+    let began = Instant::now();
+    while folder.exists() {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "what it held is freed"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    here.until(&id, "active");
+
+    step("an environment that nobody owns is swept");
+    swept(&here).await;
+
+    step("down keeps environments, purge leaves nothing behind");
+    let down = here.run(&["down"]);
+    assert!(down.status.success(), "{}", text(&down.stderr));
+    here.server.take().unwrap().wait().unwrap();
+    let status = faultline_of(&here, &id);
+    assert!(status.exists(), "the environment outlives the server");
+    let purge = here.run(&["down", "--purge", "--keep-images", "--yes"]);
+    assert!(purge.status.success(), "{}", text(&purge.stderr));
+    assert!(!here.data.path().exists(), "the data folder is gone");
+    for hierarchy in ["memory", "pids", "cpu", ""] {
+        let group = Path::new("/sys/fs/cgroup")
+            .join(hierarchy)
+            .join("faultline")
+            .join(&id);
+        assert!(!group.exists(), "{} is left", group.display());
+    }
+    let left = Command::new("pgrep")
+        .args(["-f", here.data.path().to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert_eq!(text(&left.stdout), "", "processes are left");
+}
+
+fn faultline_of(here: &Installation, id: &str) -> PathBuf {
+    here.data
+        .path()
+        .join("environments")
+        .join(id)
+        .join("launcher.sock")
+}
+
+fn bad_starts(here: &Installation) {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let said = here.run(&[
+        "up",
+        "--no-browser",
+        "--listen",
+        &format!("127.0.0.1:{port}"),
+        "--ssh-listen",
+        &format!("127.0.0.1:{}", here.ssh),
+    ]);
+    let words = format!("{}{}", text(&said.stdout), text(&said.stderr));
+    assert!(
+        !said.status.success() && words.contains(&port.to_string()) && words.contains("in use"),
+        "{words}"
+    );
+    let config = here.data.path().join("bad.toml");
+    std::fs::write(&config, "[server]\nmax_environments = \"many\"\n").unwrap();
+    let said = here.run(&["up", "--config", config.to_str().unwrap()]);
+    let words = text(&said.stderr);
+    assert!(
+        !said.status.success() && words.contains("max_environments"),
+        "{words}"
+    );
+    let said = here.run(&[
+        "up",
+        "--labs",
+        "/nonexistent",
+        "--no-browser",
+        "--listen",
+        &format!("127.0.0.1:{}", here.http),
+        "--ssh-listen",
+        &format!("127.0.0.1:{}", here.ssh),
+    ]);
+    assert!(
+        !said.status.success() && text(&said.stderr).contains("no usable lab"),
+        "{}",
+        text(&said.stderr)
+    );
+    let said = here.run(&["env", "list"]);
+    assert!(
+        !said.status.success() && text(&said.stderr).contains("faultline up"),
+        "{}",
+        text(&said.stderr)
+    );
+    let said = here.run(&["image", "build", "../etc/passwd"]);
+    assert!(
+        !said.status.success() && text(&said.stderr).contains("no recipe"),
+        "{}",
+        text(&said.stderr)
+    );
+}
+
+fn with_ssh(here: &Installation, id: &str) {
+    let said = here.run(&["ssh", id, "--", "echo from-inside; exit 7"]);
+    assert_eq!(
+        (said.status.code(), text(&said.stdout).as_str()),
+        (Some(7), "from-inside\n"),
+        "{}",
+        text(&said.stderr)
+    );
+    // The key that `faultline ssh` registered, with the stock client.
+    let key = here.data.path().join("ssh_key");
+    let said = here.ssh(&key, &format!("node1.{id}"), &[], "hostname");
+    assert_eq!(text(&said.stdout), "node1\n", "{}", text(&said.stderr));
+    let said = here.ssh(&key, id, &["-tt"], "tput cols; exit");
+    assert!(said.status.success(), "a pty: {}", text(&said.stderr));
+
+    let batch = here.data.path().join("batch");
+    let (up, down) = (
+        here.data.path().join("up.txt"),
+        here.data.path().join("down.txt"),
+    );
+    std::fs::write(&up, "carried by sftp\n").unwrap();
+    std::fs::write(
+        &batch,
+        format!(
+            "put {} /root/up.txt\nget /root/up.txt {}\n",
+            up.display(),
+            down.display()
+        ),
+    )
+    .unwrap();
+    let moved = Command::new("sftp")
+        .arg("-i")
+        .arg(&key)
+        .args(here.ssh_options())
+        .args(["-P", &here.ssh.to_string(), "-b"])
+        .arg(&batch)
+        .arg(format!("{id}@127.0.0.1"))
+        .output()
+        .unwrap();
+    assert!(moved.status.success(), "{}", text(&moved.stderr));
+    assert_eq!(std::fs::read_to_string(down).unwrap(), "carried by sftp\n");
+
+    // Through the gateway to the machine's own sshd: -J uses a forward of the gateway.
+    let proxy = format!(
+        "ProxyCommand=ssh -i {} {} -p {} -W %h:%p {id}@127.0.0.1",
+        key.display(),
+        here.ssh_options().join(" "),
+        here.ssh
+    );
+    let jumped = Command::new("ssh")
+        .arg("-i")
+        .arg(&key)
+        .args(here.ssh_options())
+        .args(["-o", &proxy, "root@node1", "echo by-its-own-sshd"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(
+        text(&jumped.stdout),
+        "by-its-own-sshd\n",
+        "{}",
+        text(&jumped.stderr)
+    );
+
+    let refused = here.ssh(
+        &key,
+        id,
+        &["-o", "ExitOnForwardFailure=yes", "-R", "9999:127.0.0.1:22"],
+        "true",
+    );
+    assert!(!refused.status.success(), "-R is refused");
+
+    // A wrong key, an unknown environment and a malformed name look alike.
+    let wrong = here.data.path().join("wrong_key");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&wrong)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let words: Vec<String> = [
+        (&wrong, id),
+        (&key, "nosuchenvi"),
+        (&key, "node9.nosuchenvi"),
+        (&wrong, ".."),
+    ]
+    .into_iter()
+    .map(|(key, login)| {
+        let said = here.ssh(key, login, &[], "true");
+        assert!(!said.status.success());
+        text(&said.stderr).replace(login, "LOGIN")
+    })
+    .collect();
+    assert!(words.iter().all(|w| *w == words[0]), "{words:?}");
+}
+
+/// Starts another lab and kills the server at once.
+fn start_and_kill(here: &mut Installation) -> String {
+    let mut starting = here
+        .command()
+        .args(["env", "start", "disk-full"])
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    let id = loop {
+        let out = here.run(&["--output", "json", "env", "list"]);
+        let all: Vec<Value> = serde_json::from_slice(&out.stdout).unwrap_or_default();
+        if let Some(found) = all.iter().find(|e| e["lab"] == "disk-full") {
+            break found["id"].as_str().unwrap().to_owned();
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "the start did not begin"
+        );
+    };
+    here.kill_server();
+    starting.wait().unwrap();
+    id
+}
+
+fn kill_launcher(here: &Installation, id: &str) {
+    let folder = here.data.path().join("environments").join(id);
+    let found = Command::new("pgrep")
+        .args(["-f", &format!("launch {}", folder.display())])
+        .output()
+        .unwrap();
+    let pid = text(&found.stdout);
+    assert!(
+        Command::new("kill")
+            .args(["-9", pid.trim()])
+            .status()
+            .unwrap()
+            .success(),
+        "no launcher of {id}: {pid:?}"
+    );
+}
+
+/// A folder as a launcher leaves it that nobody's row claims.
+async fn swept(here: &Installation) {
+    let folder = here.data.path().join("environments/nobodys");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("spec.json"), "{}").unwrap();
+    let began = Instant::now();
+    while folder.exists() {
+        assert!(
+            began.elapsed() < Duration::from_secs(40),
+            "the orphan is still there"
+        );
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
