@@ -238,3 +238,70 @@ fn print(rows: &[Row], output: Output) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(names: &[&str], all: bool) -> Wanted {
+        Wanted {
+            names: names.iter().map(|n| (*n).to_owned()).collect(),
+            all,
+            fresh: false,
+            junit: None,
+            jobs: 1,
+        }
+    }
+
+    #[test]
+    fn broken_labs_are_rows_and_unknown_ones_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["good", "bad"] {
+            faultline_lab::scaffold::create(dir.path(), &name.parse().unwrap()).unwrap();
+        }
+        std::fs::write(dir.path().join("bad/lab.yaml"), "title: [").unwrap();
+        let catalogue = Catalogue::load(dir.path());
+
+        let (labs, rows) = select(&catalogue, &wanted(&[], true)).unwrap();
+        assert_eq!((labs.len(), rows.len()), (1, 1));
+        let (labs, rows) = select(&catalogue, &wanted(&["labs/good/", "bad"], false)).unwrap();
+        assert_eq!((labs.len(), rows.len()), (1, 1));
+        assert!(
+            rows[0]
+                .failure
+                .as_deref()
+                .unwrap()
+                .contains("bad/lab.yaml:1:")
+        );
+        assert!(select(&catalogue, &wanted(&["nowhere"], false)).is_err());
+        assert!(select(&catalogue, &wanted(&[], false)).is_err());
+    }
+
+    #[test]
+    fn a_proof_is_kept_for_exactly_this_lab_image_and_program() {
+        let dir = tempfile::tempdir().unwrap();
+        faultline_lab::scaffold::create(dir.path(), &"good".parse().unwrap()).unwrap();
+        let lab = LabFolder::load(&dir.path().join("good")).folder.unwrap();
+        let cache = faultline_image::cache::Cache::at(dir.path().join("cache"));
+        let proof = Proof {
+            lab: "good".to_owned(),
+            hash: lab.hash.clone(),
+            steps: vec![faultline_lab::prove::Step {
+                name: "start".to_owned(),
+                millis: 1,
+                failure: None,
+            }],
+            before: faultline_lab::Outcome::default(),
+            after: faultline_lab::Outcome::default(),
+            notes: Vec::new(),
+        };
+        let key = proofs::key(&lab, "template", "program");
+        assert!(proofs::load(&cache, &key).is_none());
+        proofs::keep(&cache, &key, &proof);
+        assert_eq!(proofs::load(&cache, &key), Some(proof));
+        assert!(proofs::load(&cache, &proofs::key(&lab, "other", "program")).is_none());
+        assert!(proofs::load(&cache, &proofs::key(&lab, "template", "other")).is_none());
+        std::fs::write(cache.path("proof", &key).join("proof.json"), "{").unwrap();
+        assert!(proofs::load(&cache, &key).is_none());
+    }
+}
