@@ -178,6 +178,11 @@ ip address replace 10.44.0.1/24 dev br-apps
 ip link set br-apps up
 enable app-net@web.service app-net@db.service app-web.service app-db.service app-rules.service
 systemctl start --no-block app-web app-db app-rules
+# A connection into a network that is not there yet hangs for seconds.
+for _ in {1..120}; do
+  [ -e /run/netns/web ] && [ -e /run/netns/db ] && [ "$(</sys/class/net/veth-db/operstate)" = up ] && break
+  pause
+done 2>/dev/null
 for _ in {1..120}; do
   said=$(get 10.44.0.10 8080 / 2>/dev/null || true)
   case "$said" in *"3 products"*) break ;; esac

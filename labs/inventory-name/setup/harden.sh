@@ -68,7 +68,7 @@ def stock():
         return "502 Bad Gateway", f"{NAME}: {error.strerror}"
     address = found[0][4]
     try:
-        with socket.create_connection(address, timeout=10) as inventory:
+        with socket.create_connection(address, timeout=4) as inventory:
             inventory.sendall(f"GET / HTTP/1.0\r\nHost: {NAME}\r\n\r\n".encode())
             answer = b""
             while piece := inventory.recv(4096):
