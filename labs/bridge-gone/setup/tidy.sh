@@ -180,9 +180,15 @@ enable app-net@web.service app-net@db.service app-web.service app-db.service app
 systemctl start --no-block app-web app-db app-rules
 # A connection into a network that is not there yet hangs for seconds.
 for _ in {1..120}; do
-  [ -e /run/netns/web ] && [ -e /run/netns/db ] && [ "$(</sys/class/net/veth-db/operstate)" = up ] && break
+  up=0
+  for cable in veth-web veth-db; do
+    state=
+    [ ! -e /sys/class/net/$cable ] || read -r state </sys/class/net/$cable/operstate || true
+    [ "$state" != up ] || up=$((up + 1))
+  done
+  [ $up != 2 ] || break
   pause
-done 2>/dev/null
+done
 for _ in {1..120}; do
   said=$(get 10.44.0.10 8080 / 2>/dev/null || true)
   case "$said" in *"3 products"*) break ;; esac
