@@ -2,6 +2,12 @@
 //! behind. One test, for two cores carry one machine at a time; its parts run one after the other and say so.
 //!
 //! Needs root and `scripts/build dev` before it; `./test` does that.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test: a broken expectation ends it"
+)]
 
 use std::{
     path::{Path, PathBuf},

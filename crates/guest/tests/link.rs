@@ -1,4 +1,5 @@
 //! The guest link's protocol against everything that a hostile or broken peer may send, both ways.
+#![expect(clippy::unwrap_used, reason = "a test: a broken expectation ends it")]
 
 use std::time::Duration;
 

@@ -2,6 +2,12 @@
 //!
 //! One test, since two cores carry one VM test at a time: the parts run one after the other and print what they do.
 //! Needs root, QEMU, and `scripts/build dev` before it (`./test` does that).
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test: a broken expectation ends it"
+)]
 
 use std::{
     path::{Path, PathBuf},
