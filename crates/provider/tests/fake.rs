@@ -1,0 +1,8 @@
+//! The fake behaves: it passes the suite that real machines pass.
+
+use faultline_provider::{conformance, fake::FakeProvider};
+
+#[tokio::test]
+async fn the_fake_passes_the_conformance_suite() {
+    conformance::run(&FakeProvider::default(), "debian-12").await;
+}
