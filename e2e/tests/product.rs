@@ -53,6 +53,7 @@ struct Installation {
     http: u16,
     ssh: u16,
     server: Option<Child>,
+    config: Option<PathBuf>,
 }
 
 impl Installation {
@@ -62,6 +63,7 @@ impl Installation {
             http: free_port(),
             ssh: free_port(),
             server: None,
+            config: None,
         }
     }
 
@@ -89,6 +91,11 @@ impl Installation {
                 "--ssh-listen",
                 &format!("127.0.0.1:{}", self.ssh),
             ])
+            .args(
+                self.config
+                    .iter()
+                    .flat_map(|path| ["--config".as_ref(), path.as_os_str()]),
+            )
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -277,6 +284,70 @@ async fn product() {
         .output()
         .unwrap();
     assert_eq!(text(&left.stdout), "", "processes are left");
+}
+
+/// A data folder on a file system of its own, unmounted whatever happens.
+struct SmallDisk(PathBuf);
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["-l"]).arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_survived() {
+    let mut here = Installation::new();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=400m", "tmpfs"])
+        .arg(here.data.path())
+        .status()
+        .unwrap();
+    assert!(mounted.success());
+    let _disk = SmallDisk(here.data.path().to_owned());
+    let config = here.data.path().join("small.toml");
+    std::fs::write(
+        &config,
+        "[server]\nreserve_disk_mib = 50\nnode_disk_mib = 100\n",
+    )
+    .unwrap();
+    here.config = Some(config);
+    here.up();
+    let ballast = here.data.path().join("ballast");
+    std::fs::write(&ballast, vec![0; 300 << 20]).unwrap();
+    let refused = here.run(&["env", "start", "orders-api-upgrade"]);
+    assert!(
+        !refused.status.success() && text(&refused.stderr).contains("disk"),
+        "{}",
+        text(&refused.stderr)
+    );
+    // Not a byte left: what can't be written is refused, nothing hangs, and nothing that was there is lost.
+    let more = here.data.path().join("more");
+    let _ = std::fs::write(&more, vec![0; 200 << 20]);
+    let full = here.run(&["env", "start", "orders-api-upgrade"]);
+    assert!(!full.status.success(), "{}", text(&full.stdout));
+    std::fs::remove_file(more).unwrap();
+    std::fs::remove_file(ballast).unwrap();
+    let began = Instant::now();
+    loop {
+        let started = here.run(&["--output", "json", "env", "start", "orders-api-upgrade"]);
+        if started.status.success() {
+            break;
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "{}",
+            text(&started.stderr)
+        );
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    // Purging removes the folder too, which here is a mount: everything in it goes.
+    let _ = here.run(&["down", "--purge", "--keep-images", "--yes"]);
+    here.server.take().unwrap().wait().unwrap();
+    assert!(
+        !here.data.path().join("environments").exists(),
+        "environments are left"
+    );
 }
 
 fn faultline_of(here: &Installation, id: &str) -> PathBuf {

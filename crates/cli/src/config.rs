@@ -52,13 +52,23 @@ impl Config {
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
         let mut config: Self = toml::from_str(&text)
             .with_context(|| format!("in the configuration {}", path.display()))?;
+        // What the file leaves out keeps the defaults of one machine; what it says is meant from its own folder.
+        let table: toml::Table = toml::from_str(&text)?;
+        let server = table.get("server").and_then(toml::Value::as_table);
+        let says = |key: &str| server.is_some_and(|t| t.contains_key(key));
+        if !says("public_url") {
+            config.server.public_url = String::new();
+        }
+        if !says("data_dir") {
+            config.server.data_dir = data_dir();
+        }
         let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
-        for place in [
-            &mut config.labs,
-            &mut config.images,
-            &mut config.server.data_dir,
+        for (said, place) in [
+            (table.contains_key("labs"), &mut config.labs),
+            (table.contains_key("images"), &mut config.images),
+            (says("data_dir"), &mut config.server.data_dir),
         ] {
-            if place.is_relative() {
+            if said && place.is_relative() {
                 *place = folder.join(&*place);
             }
         }

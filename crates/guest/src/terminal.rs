@@ -130,13 +130,8 @@ impl Terminals {
 
     fn find_or_make(self: &Rc<Self>, order: &Order) -> io::Result<(Rc<Terminal>, bool)> {
         let id = &order.id;
-        if id.is_empty()
-            || id.len() > 32
-            || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        {
-            return Err(invalid(
-                "a terminal's id is 1 to 32 letters, digits and hyphens",
-            ));
+        if !order.is_valid() {
+            return Err(invalid(Order::ID_RULE));
         }
         if let Some(terminal) = self.0.borrow().get(id) {
             return Ok((Rc::clone(terminal), false));

@@ -145,6 +145,18 @@ pub struct Terminal {
     pub pty: Pty,
 }
 
+impl Terminal {
+    /// What a terminal's id must be, said to whoever sends another.
+    pub const ID_RULE: &str = "a terminal's id is 1 to 32 letters, digits and hyphens";
+
+    /// True when the id keeps the rule.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        let id = self.id.as_bytes();
+        (1..=32).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+    }
+}
+
 /// What the guest answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -38,6 +38,9 @@ const STAGES: [(&str, &str, u32); 3] = [
     ),
 ];
 
+/// The one image that the fake knows.
+pub const IMAGE: &str = "debian-12";
+
 /// A provider without machines. Cloning shares the machines.
 #[derive(Debug, Clone, Default)]
 pub struct FakeProvider(Arc<Inner>);
@@ -200,7 +203,12 @@ impl Provider for FakeProvider {
         "fake"
     }
 
-    async fn readiness(&self, _image: &str) -> Readiness {
+    async fn readiness(&self, image: &str) -> Readiness {
+        if image != IMAGE {
+            return Readiness::Unavailable {
+                reason: format!("the fake knows no image {image}; it knows {IMAGE}"),
+            };
+        }
         lock(&self.0.unready).clone().unwrap_or(Readiness::Ready)
     }
 

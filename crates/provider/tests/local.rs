@@ -90,7 +90,7 @@ async fn local_provider() {
     let provider = Local::new(data.path(), &recipes, cache, &program()).unwrap();
 
     // What a failed run left.
-    for id in ["conformance", "twin-a", "twin-b"] {
+    for id in ["conformance", "twin-a", "twin-b", "open", "pair"] {
         provider.destroy(&id.parse().unwrap()).await.unwrap();
     }
     step("conformance");
@@ -111,6 +111,8 @@ async fn local_provider() {
     link_recovers(&provider, &a.id).await;
     step("a port is reached from outside");
     port_from_outside(&provider, &a.id).await;
+    step("only what a lab opens is reached");
+    egress_is_an_allowlist(&provider).await;
     step("another provider process adopts what runs");
     let second = Local::new(data.path(), &recipes, Cache::of_user(), &program()).unwrap();
     assert_eq!(out(&second, &a.id, "echo adopted").await, "adopted");
@@ -388,6 +390,153 @@ async fn port_from_outside(provider: &Local, id: &EnvironmentId) {
     let mut text = String::new();
     inside.read_to_string(&mut text).await.unwrap();
     assert!(text.ends_with("a\n"), "{text}");
+}
+
+/// A decoy in a namespace of the test's own stands for the world outside.
+struct Decoy(std::process::Child);
+
+impl Decoy {
+    const NAME: &str = "faultline-decoy";
+    const HOST: &str = "203.0.113.1";
+    const ADDRESS: &str = "203.0.113.2";
+
+    fn ip(args: &str) -> bool {
+        std::process::Command::new("ip")
+            .args(args.split(' '))
+            .output()
+            .unwrap()
+            .status
+            .success()
+    }
+
+    fn start() -> Self {
+        Self::ip(&format!("netns del {}", Self::NAME));
+        let (name, host, address) = (Self::NAME, Self::HOST, Self::ADDRESS);
+        for command in [
+            format!("netns add {name}"),
+            format!("link add fl-decoy type veth peer name eth0 netns {name}"),
+            format!("addr add {host}/30 dev fl-decoy"),
+            "link set fl-decoy up".to_owned(),
+            format!("-n {name} addr add {address}/30 dev eth0"),
+            format!("-n {name} link set eth0 up"),
+        ] {
+            assert!(Self::ip(&command), "ip {command}");
+        }
+        let server = "import http.server, socketserver, threading\n\
+            class H(http.server.BaseHTTPRequestHandler):\n  def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(b'decoy')\n  def log_message(self, *a): pass\n\
+            threading.Thread(target=http.server.HTTPServer(('0.0.0.0', 8001), H).serve_forever).start()\n\
+            http.server.HTTPServer(('0.0.0.0', 8000), H).serve_forever()";
+        let child = std::process::Command::new("ip")
+            .args(["netns", "exec", name, "python3", "-c", server])
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Decoy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        Self::ip(&format!("netns del {}", Self::NAME));
+    }
+}
+
+async fn egress_is_an_allowlist(provider: &Local) {
+    use faultline_domain::lab::Egress;
+    let _decoy = Decoy::start();
+    let mut open = spec("open", IMAGE, 1);
+    open.egress = vec![
+        Egress {
+            to: format!("{}/32", Decoy::ADDRESS),
+            port: 8000,
+        },
+        Egress {
+            to: Decoy::HOST.to_owned(),
+            port: 22,
+        },
+        Egress {
+            to: "169.254.169.254".to_owned(),
+            port: 80,
+        },
+    ];
+    provider.create(&open, &Progress::ignored()).await.unwrap();
+    let get = |to: String| async move {
+        shell(
+            provider,
+            &"open".parse().unwrap(),
+            &format!("curl -s -m 10 http://{to}/"),
+        )
+        .await
+    };
+    let allowed = get(format!("{}:8000", Decoy::ADDRESS)).await;
+    assert_eq!(
+        (allowed.code, allowed.stdout.as_slice()),
+        (0, b"decoy".as_slice())
+    );
+    for refused in [
+        format!("{}:8001", Decoy::ADDRESS),
+        format!("{}:8000", Decoy::HOST),
+        format!("{}:22", Decoy::HOST),
+        "169.254.169.254:80".to_owned(),
+        "127.0.0.1:8000".to_owned(),
+    ] {
+        let tried = get(refused.clone()).await;
+        assert_ne!(
+            tried.code,
+            0,
+            "{refused} answered {}",
+            String::from_utf8_lossy(&tried.stdout)
+        );
+    }
+    let name = shell(provider, &open.id, "getent ahostsv4 not-allowed.example").await;
+    assert_ne!(
+        name.code, 0,
+        "a name that the lab does not list is not answered"
+    );
+    provider.destroy(&open.id).await.unwrap();
+}
+
+/// Two nodes frozen together come back together: names, addresses and the cable between them.
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stdout, reason = "says what it leaves out")]
+async fn local_provider_with_two_nodes() {
+    if std::env::var_os("FAULTLINE_TEST_ALL").is_none() {
+        println!("left out: the two-node template takes a minute to bake; ./test --all bakes it");
+        return;
+    }
+    let data = tempfile::tempdir().unwrap();
+    let provider = Local::new(
+        data.path(),
+        &workspace().join("images"),
+        Cache::of_user(),
+        &program(),
+    )
+    .unwrap();
+    let pair = spec("pair", IMAGE, 2);
+    provider.destroy(&pair.id).await.unwrap();
+    provider.create(&pair, &Progress::ignored()).await.unwrap();
+    for node in &pair.nodes {
+        let stream = provider.open(&pair.id, node, Target::Guest).await.unwrap();
+        let script = format!(
+            "hostname; ping -c 1 -W 5 {} > /dev/null && echo reached",
+            if node.as_str() == "node1" {
+                "node2"
+            } else {
+                "node1"
+            }
+        );
+        let exec = Exec {
+            argv: vec!["/usr/bin/bash".into(), "-c".into(), script],
+            ..Exec::default()
+        };
+        let done = client::run(stream, exec, 1024).await.unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&done.stdout),
+            format!("{node}\nreached\n")
+        );
+    }
+    provider.destroy(&pair.id).await.unwrap();
 }
 
 async fn deaths_are_seen(provider: &Local, a: &EnvironmentId, b: &EnvironmentId, data: &Path) {

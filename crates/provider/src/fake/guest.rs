@@ -169,6 +169,13 @@ impl Guest {
                 self.write_file(&path, mode, content);
                 answer(&mut stream, Reply::Done).await
             }
+            Request::Terminal(t) if !t.is_valid() => {
+                refuse(
+                    &mut stream,
+                    faultline_guest::wire::Terminal::ID_RULE.to_owned(),
+                )
+                .await
+            }
             Request::Terminal(t) => self.terminal(stream, &t.id).await,
             Request::Exec(exec) => self.exec(stream, exec).await,
             other => {
