@@ -359,6 +359,22 @@ fn faultline_of(here: &Installation, id: &str) -> PathBuf {
 }
 
 fn bad_starts(here: &Installation) {
+    // A copy where everybody may read it: the checkout may lie in a private folder.
+    let copy = std::env::temp_dir().join(format!("faultline-of-nobody-{}", std::process::id()));
+    std::fs::copy(program(), &copy).unwrap();
+    let nobody = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(&copy)
+        .arg("up")
+        .current_dir("/")
+        .output()
+        .unwrap();
+    std::fs::remove_file(copy).unwrap();
+    assert!(
+        !nobody.status.success() && text(&nobody.stderr).contains("root"),
+        "{}",
+        text(&nobody.stderr)
+    );
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let said = here.run(&[
