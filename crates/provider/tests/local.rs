@@ -113,6 +113,8 @@ async fn local_provider() {
     port_from_outside(&provider, &a.id).await;
     step("only what a lab opens is reached");
     egress_is_an_allowlist(&provider).await;
+    step("bandwidth is bounded both ways");
+    bandwidth_is_bounded(&provider).await;
     step("another provider process adopts what runs");
     let second = Local::new(data.path(), &recipes, Cache::of_user(), &program()).unwrap();
     assert_eq!(out(&second, &a.id, "echo adopted").await, "adopted");
@@ -252,6 +254,27 @@ async fn limits_hold(provider: &Local, id: &EnvironmentId, data: &Path) {
         }
     }
     assert!(cgroup::is_populated(id));
+    let limit = |v1: &str, v2: &str| {
+        let group = |hierarchy: &str| {
+            Path::new("/sys/fs/cgroup")
+                .join(hierarchy)
+                .join("faultline")
+                .join(id.as_str())
+        };
+        let (hierarchy, file) = v1.split_once('/').unwrap();
+        let path = if cgroup::version() == 2 {
+            group("").join(v2)
+        } else {
+            group(hierarchy).join(file)
+        };
+        std::fs::read_to_string(path).unwrap().trim().to_owned()
+    };
+    assert_eq!(
+        limit("memory/memory.limit_in_bytes", "memory.max"),
+        (1024_u64 << 20).to_string()
+    );
+    assert_eq!(limit("pids/pids.max", "pids.max"), "256");
+    assert!(limit("cpu/cpu.cfs_quota_us", "cpu.max").starts_with("100000"));
     let usage = provider.usage(id).await.unwrap();
     assert!(
         usage.private_bytes > 0 && usage.cpu_millis > 0 && usage.disk_bytes > 0,
@@ -390,6 +413,59 @@ async fn port_from_outside(provider: &Local, id: &EnvironmentId) {
     let mut text = String::new();
     inside.read_to_string(&mut text).await.unwrap();
     assert!(text.ends_with("a\n"), "{text}");
+}
+
+/// 8 Mbit/s carry 3 MB in three seconds; the burst may take half a megabyte off. Only a lower bound is judged, so a
+/// loaded machine can't fail it.
+async fn bandwidth_is_bounded(provider: &Local) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const BYTES: usize = 3_000_000;
+    let mut narrow = spec("open", IMAGE, 1);
+    narrow.limits.bandwidth_mbit = 8;
+    provider
+        .create(&narrow, &Progress::ignored())
+        .await
+        .unwrap();
+    out(
+        provider,
+        &narrow.id,
+        &format!("(nc -lN 7001 < <(head -c {BYTES} /dev/zero) > /dev/null 2>&1 &); (nc -l 7002 > /tmp/taken 2>&1 &); sleep 1"),
+    )
+    .await;
+    let node = "node1".parse().unwrap();
+    let began = Instant::now();
+    let mut from = provider
+        .open(&narrow.id, &node, Target::Port(7001))
+        .await
+        .unwrap();
+    let mut taken = Vec::new();
+    from.read_to_end(&mut taken).await.unwrap();
+    assert_eq!(taken.len(), BYTES);
+    assert!(
+        began.elapsed() > Duration::from_secs(2),
+        "out of the guest in {:?}",
+        began.elapsed()
+    );
+    let began = Instant::now();
+    let mut to = provider
+        .open(&narrow.id, &node, Target::Port(7002))
+        .await
+        .unwrap();
+    to.write_all(&vec![0; BYTES]).await.unwrap();
+    to.shutdown().await.unwrap();
+    while out(provider, &narrow.id, "stat -c %s /tmp/taken").await != BYTES.to_string() {
+        assert!(
+            began.elapsed() < Duration::from_secs(120),
+            "the bytes did not arrive"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(
+        began.elapsed() > Duration::from_secs(2),
+        "into the guest in {:?}",
+        began.elapsed()
+    );
+    provider.destroy(&narrow.id).await.unwrap();
 }
 
 /// A decoy in a namespace of the test's own stands for the world outside.
