@@ -102,8 +102,27 @@ pub fn data_dir() -> PathBuf {
     })
 }
 
-/// The files of a data folder.
+/// The files of a data folder. What is not named here is not Faultline's to remove.
 pub mod files {
+    /// Everything that may be in the folder.
+    pub const ALL: [&str; 16] = [
+        DATABASE,
+        "faultline.db-wal",
+        "faultline.db-shm",
+        "faultline.db.lock",
+        "faultline.lock",
+        "faultline.before-restore",
+        "faultline.db.before-restore",
+        "faultline.partial",
+        PID,
+        CLI,
+        HOST_KEY,
+        "ssh_key",
+        "ssh_key.pub",
+        "known_hosts",
+        "environments",
+        "faultline.toml",
+    ];
     /// The database.
     pub const DATABASE: &str = "faultline.db";
     /// The running server's process id.

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     Output,
-    config::{data_dir, files},
+    config::{Config, data_dir, files},
 };
 
 /// What is stopped, and how much of it is removed.
@@ -24,6 +24,9 @@ pub struct DownArgs {
     /// The data folder [default: ~/.local/share/faultline]
     #[arg(long, env = "FAULTLINE_DATA")]
     data: Option<PathBuf>,
+    /// The configuration file that `up` was given
+    #[arg(long)]
+    config: Option<PathBuf>,
     /// Also end all environments, and remove the database, progress, images and everything else it made
     #[arg(long)]
     purge: bool,
@@ -37,7 +40,11 @@ pub struct DownArgs {
 
 /// Stops, and purges when asked to.
 pub async fn run(args: &DownArgs, output: Output) -> anyhow::Result<()> {
-    let data = args.data.clone().unwrap_or_else(data_dir);
+    let data = match (&args.data, &args.config) {
+        (Some(data), _) => data.clone(),
+        (None, Some(config)) => Config::load(config)?.server.data_dir,
+        (None, None) => data_dir(),
+    };
     if args.purge && !args.yes {
         confirm(&data)?;
     }
@@ -62,7 +69,16 @@ pub async fn run(args: &DownArgs, output: Output) -> anyhow::Result<()> {
         }
     );
     if args.purge {
-        println!("{ended} environment(s) ended; nothing of Faultline is left but its program.");
+        let others = cgroup::list();
+        if others.is_empty() {
+            println!("{ended} environment(s) ended; nothing of Faultline is left but its program.");
+        } else {
+            let names: Vec<_> = others.iter().map(ToString::to_string).collect();
+            println!(
+                "{ended} environment(s) ended. Others run on this machine from another data folder: {}",
+                names.join(", ")
+            );
+        }
     } else if stopped {
         println!("Environments go on; `faultline up` finds them again.");
     }
@@ -142,26 +158,27 @@ async fn purge(data: &Path, keep_images: bool) -> anyhow::Result<usize> {
         cgroup::destroy(&id)?;
     }
     cgroup::remove_parent();
-    for entry in fs::read_dir(std::env::temp_dir())?.flatten() {
-        if entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with("faultline-bake-")
-        {
-            fs::remove_dir_all(entry.path())?;
-        }
+    remove(Path::new(faultline_image::bake::RUN))?;
+    for name in files::ALL {
+        remove(&data.join(name))?;
     }
-    remove(data)?;
+    // The folder itself only when nobody else has put anything there.
+    let _ = fs::remove_dir(data);
     if !keep_images {
         remove(cache.folder())?;
     }
     Ok(ended)
 }
 
-fn remove(folder: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(folder) {
+fn remove(path: &Path) -> anyhow::Result<()> {
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match removed {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("cannot remove {}", folder.display()))
+            Err(e).with_context(|| format!("cannot remove {}", path.display()))
         }
         _ => Ok(()),
     }

@@ -262,9 +262,15 @@ pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
     api.add_key("faultline ssh", public.trim())?;
     let known = data.join("known_hosts");
     let (host, port) = (api.ssh.ip(), api.ssh.port());
+    // The usual port is not written there.
+    let name = if port == 22 {
+        host.to_string()
+    } else {
+        format!("[{host}]:{port}")
+    };
     write_private(
         &known,
-        format!("[{host}]:{port} {}\n", api.host_key.trim()).as_bytes(),
+        format!("{name} {}\n", api.host_key.trim()).as_bytes(),
     )?;
     let failed = Command::new("ssh")
         .arg("-i")

@@ -87,6 +87,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Streams are descriptors, and the usual soft limit of 1024 is soon reached.
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: files.maximum,
+        ..files
+    };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
     // The launcher moves into a network namespace of its own, which only a process with one thread can do.
     if let Command::Launch { dir } = &cli.command {
         log("info");

@@ -113,6 +113,11 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     let ssh = TcpListener::bind(config.ssh_listen)
         .await
         .with_context(|| format!("cannot serve SSH on {}", config.ssh_listen))?;
+    // From here on `faultline down` finds this process, also while it builds.
+    write_private(
+        &data.join(files::PID),
+        std::process::id().to_string().as_bytes(),
+    )?;
     let program = std::env::current_exe().context("where is this program?")?;
     let cache = Cache::of_user();
     prepare(&config, &catalogue, &cache, &program).await?;
@@ -137,10 +142,6 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
         host_key: host_key.public().as_openssh().to_owned(),
     };
     write_private(&data.join(files::CLI), &serde_json::to_vec_pretty(&api)?)?;
-    write_private(
-        &data.join(files::PID),
-        std::process::id().to_string().as_bytes(),
-    )?;
 
     let shutdown = Shutdown::default();
     let (directory, stop) = (server.directory(), shutdown.soft.clone());

@@ -333,6 +333,8 @@ pub enum Observed {
     Paused,
     /// Something of it exists, but a node, or its launcher, is dead.
     Broken,
+    /// It exists and could not be asked in time; nothing is decided about it.
+    Unknown,
 }
 
 /// The times that bound an environment's life.
@@ -510,6 +512,7 @@ pub fn plan(
                     stage: "run",
                     reason: "the machine has disappeared",
                 },
+                (_, Observed::Unknown, _) => Step::Wait,
                 (_, Observed::Broken, _) => Step::Fail {
                     stage: "run",
                     reason: "a part of the machine has died",

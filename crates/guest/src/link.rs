@@ -9,6 +9,7 @@ use std::{
     collections::VecDeque,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,14 +17,21 @@ use std::{
 use futures::future::poll_fn;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
 };
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 
 use crate::wire::VERSION;
 
-/// A substream of the link.
+/// A substream of the link, as the guest's side gets it.
 pub type Substream = Compat<yamux::Stream>;
+
+/// A substream of the link, as the host's side opens it; its place is free again when it is dropped.
+#[derive(Debug)]
+pub struct Opened {
+    stream: Substream,
+    _place: OwnedSemaphorePermit,
+}
 
 const HELLO: &[u8] = b"\nFAULTLINE-HELLO ";
 const READY: &[u8] = b"\nFAULTLINE-READY ";
@@ -31,13 +39,16 @@ const READY: &[u8] = b"\nFAULTLINE-READY ";
 const TAIL: usize = 26;
 /// How often the host repeats its hello.
 const REPEAT: Duration = Duration::from_millis(50);
-/// The most substreams at once. Beyond it the peer's are reset.
+/// The most substreams at once; beyond it opening another is refused.
 pub const MAX_STREAMS: usize = 128;
+/// What the multiplexer itself allows: more, for it ends the whole link when it is asked for too many, and counts
+/// those that are not quite closed yet.
+const MULTIPLEXER_STREAMS: usize = 4 * MAX_STREAMS;
 
 fn config() -> yamux::Config {
     let mut config = yamux::Config::default();
-    config.set_max_num_streams(MAX_STREAMS);
-    config.set_max_connection_receive_window(Some(MAX_STREAMS * 256 * 1024));
+    config.set_max_num_streams(MULTIPLEXER_STREAMS);
+    config.set_max_connection_receive_window(Some(MULTIPLEXER_STREAMS * 256 * 1024));
     config.set_read_after_close(true);
     config
 }
@@ -94,12 +105,16 @@ pub enum Error {
     /// The link has ended.
     #[error("the guest link is lost")]
     Lost,
+    /// As many substreams are open as there may be.
+    #[error("{MAX_STREAMS} streams to this node are open, which is the most; close some")]
+    Full,
 }
 
 /// The host's side of a link: cheap to clone, opens substreams.
 #[derive(Debug, Clone)]
 pub struct Link {
     open: mpsc::Sender<oneshot::Sender<Substream>>,
+    places: Arc<Semaphore>,
 }
 
 impl Link {
@@ -141,14 +156,22 @@ impl Link {
             yamux::Connection::new(SkipReady::new(port).compat(), config(), yamux::Mode::Client),
             requests,
         );
-        Ok((Self { open }, engine))
+        let places = Arc::new(Semaphore::new(MAX_STREAMS));
+        Ok((Self { open, places }, engine))
     }
 
     /// Opens a substream.
-    pub async fn open(&self) -> Result<Substream, Error> {
+    pub async fn open(&self) -> Result<Opened, Error> {
+        let place = Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(|_| Error::Full)?;
         let (give, take) = oneshot::channel();
         self.open.send(give).await.map_err(|_| Error::Lost)?;
-        take.await.map_err(|_| Error::Lost)
+        let stream = take.await.map_err(|_| Error::Lost)?;
+        Ok(Opened {
+            stream,
+            _place: place,
+        })
     }
 
     /// True once the link has ended.
@@ -213,6 +236,32 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for SkipReady<S> {
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for Opened {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Opened {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -45,7 +45,6 @@ fn at<T>(step: &str, result: rustix::io::Result<T>) -> io::Result<T> {
 
 fn enter() -> io::Result<()> {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let device = pristine_device()?;
     #[expect(
         unsafe_code,
         reason = "unshare of the mount namespace, before any thread was started"
@@ -78,6 +77,14 @@ fn enter() -> io::Result<()> {
     fs::create_dir(&root)?;
     // A root folder that is a mount of its own: tools that make mounts private begin at `/`.
     at("root folder", mount_bind(&root, &root))?;
+    // The kernel's own word on its devices: whatever lies at /sys may be the student's.
+    let sys = stage.join("sys");
+    fs::create_dir(&sys)?;
+    at(
+        "sysfs",
+        mount("sysfs", &sys, "sysfs", MountFlags::RDONLY, None),
+    )?;
+    let device = pristine_device(&sys.join("block"))?;
     let node = stage.join("disk");
     at(
         "device",
@@ -149,8 +156,8 @@ fn mirror(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// The device number of the pristine disk, found by its serial in sysfs.
-fn pristine_device() -> io::Result<rustix::fs::Dev> {
-    for entry in fs::read_dir("/sys/block")? {
+fn pristine_device(blocks: &Path) -> io::Result<rustix::fs::Dev> {
+    for entry in fs::read_dir(blocks)? {
         let folder = entry?.path();
         if fs::read_to_string(folder.join("serial")).is_ok_and(|s| s.trim_end() == SERIAL) {
             let numbers = fs::read_to_string(folder.join("dev"))?;

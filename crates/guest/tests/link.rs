@@ -58,6 +58,26 @@ fn a_link_is_made_and_carries_many_streams() {
 }
 
 #[test]
+fn too_many_streams_are_refused_and_the_link_goes_on() {
+    runtime().block_on(async {
+        let (host, port) = duplex(64 * 1024);
+        guest(port);
+        let (link, engine) = Link::connect(host, 3).await.unwrap();
+        tokio::spawn(engine);
+        let mut open = Vec::new();
+        for _ in 0..link::MAX_STREAMS {
+            open.push(link.open().await.unwrap());
+        }
+        assert!(matches!(
+            link.open().await.map(drop),
+            Err(link::Error::Full)
+        ));
+        open.clear();
+        assert_eq!(ping(&link).await.unwrap(), 7);
+    });
+}
+
+#[test]
 fn a_link_is_made_through_what_an_earlier_session_left() {
     runtime().block_on(async {
         let (mut host, port) = duplex(64 * 1024);

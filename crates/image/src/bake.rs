@@ -28,6 +28,9 @@ const STAGE: &str = "bake";
 /// What QEMU needs beside its guest's memory, in MiB.
 pub const QEMU_OVERHEAD_MIB: u32 = 256;
 
+/// Where bakes have their launchers' folders.
+pub const RUN: &str = "/run/faultline";
+
 /// A template that environments are cloned from.
 #[derive(Debug, Clone)]
 pub struct Template {
@@ -160,15 +163,17 @@ pub async fn bake(
         return Ok(template);
     }
     let draft = at(STAGE, cache.draft(STAGE, &plan.key))?;
-    let dir = at(STAGE, tempdir(&plan.key))?;
-    let id: EnvironmentId = format!("bake-{}", plan.key.get(..12).unwrap_or("x"))
-        .parse()
-        .map_err(|_| Error::Stage {
-            stage: STAGE,
-            reason: "malformed key".to_owned(),
-        })?;
-    // What a killed build left.
-    at(STAGE, cgroup::destroy(&id))?;
+    // Of this bake alone: another of the same key, with another cache, has its own.
+    let id = format!(
+        "bake-{}-{:06x}",
+        plan.key.get(..8).unwrap_or("x"),
+        rand::random::<u32>() >> 8
+    );
+    let id: EnvironmentId = id.parse().map_err(|_| Error::Stage {
+        stage: STAGE,
+        reason: "malformed key".to_owned(),
+    })?;
+    let dir = at(STAGE, folder(&id))?;
     let spec = LaunchSpec {
         id: id.clone(),
         nodes: nodes.to_vec(),
@@ -203,13 +208,32 @@ pub async fn bake(
     found(snapshot)
 }
 
-/// A folder for the launcher: short, since a socket's path is bounded.
-fn tempdir(key: &str) -> std::io::Result<PathBuf> {
-    let dir = std::env::temp_dir().join(format!("faultline-bake-{key}"));
-    let _ = std::fs::remove_dir_all(&dir);
-    std::fs::create_dir_all(&dir)?;
-    std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+/// A folder for the launcher that nobody else can have made before: short, since a socket's path is bounded, and
+/// where only root writes.
+fn folder(id: &EnvironmentId) -> std::io::Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::create_dir_all(RUN)?;
+    let dir = PathBuf::from(RUN).join(id.as_str());
+    std::fs::DirBuilder::new().mode(0o700).create(&dir)?;
     Ok(dir)
+}
+
+/// A killed build takes its machine along.
+trait WithParentDeath {
+    fn with_parent_death(&mut self) -> &mut Self;
+}
+
+impl WithParentDeath for tokio::process::Command {
+    fn with_parent_death(&mut self) -> &mut Self {
+        // SAFETY: one async-signal-safe system call.
+        unsafe {
+            self.pre_exec(|| {
+                Ok(rustix::process::set_parent_process_death_signal(Some(
+                    rustix::process::Signal::KILL,
+                ))?)
+            })
+        }
+    }
 }
 
 async fn settle_and_freeze(
@@ -235,6 +259,7 @@ async fn settle_and_freeze(
             .stdout(at(STAGE, log.try_clone())?)
             .stderr(log)
             .kill_on_drop(true)
+            .with_parent_death()
             .spawn(),
     )?;
     stage.update(Some(0.1), "powering on");

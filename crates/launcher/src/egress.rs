@@ -3,7 +3,7 @@
 //! There is no route out of an environment. Its TCP connections to anywhere are turned by the namespace's rules to
 //! a relay in the launcher, which looks at where they wanted to go, and connects from the host's namespace when
 //! the lab's allowlist says so. Names are answered by a small resolver that knows only the allowed ones, so an
-//! address is reachable exactly while a name of the list has it. Loopback, link-local (the metadata address) and
+//! address is reachable once a name of the list had it. Loopback, link-local (the metadata address) and
 //! the host's own addresses are never connected to, whatever a list says.
 
 use std::{

@@ -37,6 +37,14 @@ const PING_EVERY: Duration = Duration::from_secs(15);
 /// How long the helper may take to answer on a loaded machine under emulation.
 const PING_ANSWER: Duration = Duration::from_secs(20);
 
+/// A link that ends so soon after it began is waited after.
+const QUICK_END: Duration = Duration::from_secs(2);
+const AFTER_QUICK_END: Duration = Duration::from_millis(500);
+/// How long after an error of the host's disk the VM is continued to try again.
+const AFTER_DISK_ERROR: Duration = Duration::from_secs(3);
+/// What is kept of QEMU's own words, in bytes; a guest can make it talk without end.
+const QEMU_LOG: usize = 64 * 1024;
+
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
@@ -78,6 +86,7 @@ impl Node {
         died: Arc<Notify>,
     ) -> qmp::Result<Self> {
         let Started {
+            log,
             mut child,
             monitor,
             console,
@@ -85,6 +94,9 @@ impl Node {
             state,
         } = started;
         let pid = child.id().unwrap_or(0);
+        if let Some(said) = child.stderr.take() {
+            tokio::spawn(keep_log(said, log));
+        }
         let alive = Arc::new(AtomicBool::new(true));
         let (alive_too, name_too) = (Arc::clone(&alive), name.clone());
         tokio::spawn(async move {
@@ -116,6 +128,16 @@ impl Node {
                         tracing::info!(node = %name_too, "guest powered off; powering on");
                         let _ = qmp_too.run("system_reset", Value::Null).await;
                         let _ = qmp_too.run("cont", Value::Null).await;
+                    }
+                    // The host's disk is full: QEMU has stopped the VM before the write. It goes on once there
+                    // is room again, and the guest notices nothing.
+                    "BLOCK_IO_ERROR" => {
+                        tracing::warn!(node = %name_too, "the host's disk took no write; trying again");
+                        tokio::time::sleep(AFTER_DISK_ERROR).await;
+                        while told.try_recv().is_ok() {}
+                        if !hold_too.paused.load(Ordering::SeqCst) {
+                            let _ = qmp_too.run("cont", Value::Null).await;
+                        }
                     }
                     _ => {}
                 }
@@ -186,6 +208,20 @@ impl Node {
     }
 }
 
+/// Writes the first of what QEMU says into its log, and drops the rest.
+async fn keep_log(mut said: tokio::process::ChildStderr, log: std::fs::File) {
+    use std::io::Write;
+    let (mut room, mut buffer, mut log) = (QEMU_LOG, vec![0; 4096], log);
+    while let Ok(n) = said.read(&mut buffer).await {
+        let Some(bytes) = buffer.get(..n).filter(|b| !b.is_empty()) else {
+            return;
+        };
+        let part = bytes.get(..room.min(bytes.len())).unwrap_or_default();
+        room -= part.len();
+        let _ = log.write_all(part);
+    }
+}
+
 /// Memory that a QEMU has for itself, in bytes: of its guest's memory, and of its own. Anonymous pages are those
 /// that are neither shared with the template nor given back.
 #[must_use]
@@ -229,7 +265,8 @@ async fn supervise(
         };
         match connected {
             Ok((link, engine)) => {
-                tracing::info!(node = %name, "guest link up");
+                tracing::debug!(node = %name, "guest link up");
+                let began = tokio::time::Instant::now();
                 let _ = publish.send(Some(link.clone()));
                 tokio::select! {
                     () = engine => {}
@@ -237,8 +274,12 @@ async fn supervise(
                     () = hold.release.notified() => return,
                     () = watchdog(&link, &hold) => {}
                 }
-                tracing::info!(node = %name, "guest link lost");
+                tracing::debug!(node = %name, "guest link lost");
                 let _ = publish.send(None);
+                // A guest that makes and breaks the link over and over costs its host no more than this.
+                if began.elapsed() < QUICK_END {
+                    tokio::time::sleep(AFTER_QUICK_END).await;
+                }
             }
             Err(faultline_guest::link::Error::Io(e)) => {
                 tracing::debug!(node = %name, error = %e, "guest link port closed");

@@ -1,7 +1,7 @@
 //! A node's QEMU: its command line and its process.
 //!
 //! QEMU is started by descriptor: disks, memory, kernel, tap and sockets are opened here and inherited, so it runs
-//! as a user that owns nothing and can reach no path. The argument list is the same for a template and its
+//! as a user that owns nothing and needs no path. The argument list is the same for a template and its
 //! clones, but for `share`, the overlay and `-incoming`.
 
 use std::{
@@ -32,8 +32,10 @@ pub const PRISTINE_SERIAL: &str = "faultline-base";
 /// The host's ends of a started QEMU.
 #[derive(Debug)]
 pub struct Started {
-    /// The process.
+    /// The process; its standard error is a pipe.
     pub child: Child,
+    /// Where what it says is kept.
+    pub log: File,
     /// Control channel.
     pub monitor: UnixStream,
     /// Serial console.
@@ -300,19 +302,27 @@ pub fn start(
         arg("-incoming", "defer".to_owned());
     }
 
+    // By descriptor too: the program may lie in a folder that QEMU's user can't enter.
+    let shim = inherited.give(open(&shim()?, false)?);
     let uid = spec.uid();
+    let group = match spec.machine.accelerator {
+        Accelerator::Kvm => Some(std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(
+            "/dev/kvm",
+        )?)),
+        Accelerator::Tcg => None,
+    };
     let numbers: Vec<RawFd> = inherited.0.iter().map(AsRawFd::as_raw_fd).collect();
     let mut command = Command::new(PROGRAM);
     command
         .args(&args)
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
-        .env("LD_PRELOAD", shim()?)
+        .env("LD_PRELOAD", format!("/proc/self/fd/{shim}"))
         .env("FAULTLINE_MEMORY_FD", memory_fd.to_string())
         .current_dir("/")
         .stdin(Stdio::null())
-        .stdout(Stdio::from(log(dir, node)?))
-        .stderr(Stdio::from(log(dir, node)?));
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     // SAFETY: between fork and exec only async-signal-safe system calls are made; the vector was made before.
     unsafe {
         command.pre_exec(move || {
@@ -322,10 +332,7 @@ pub fn start(
                     rustix::io::FdFlags::empty(),
                 )?;
             }
-            if libc::setgroups(0, std::ptr::null()) != 0
-                || libc::setgid(uid) != 0
-                || libc::setuid(uid) != 0
-            {
+            if set_groups(group) != 0 || libc::setgid(uid) != 0 || libc::setuid(uid) != 0 {
                 return Err(io::Error::last_os_error());
             }
             // After the change of user, which clears it: no QEMU outlives its launcher.
@@ -344,6 +351,7 @@ pub fn start(
     let mut sockets = sockets.into_iter();
     match (sockets.next(), sockets.next(), sockets.next()) {
         (Some(monitor), Some(console), Some(link)) => Ok(Started {
+            log: log(dir, node)?,
             child,
             monitor,
             console,
@@ -351,6 +359,17 @@ pub fn start(
             state,
         }),
         _ => Err(io::ErrorKind::Other.into()),
+    }
+}
+
+/// No group but, under KVM, the one that may open its device. Async-signal-safe.
+fn set_groups(group: Option<libc::gid_t>) -> libc::c_int {
+    // SAFETY: the kernel reads as many ids as it is told, from a pointer that is valid for the call.
+    unsafe {
+        match group {
+            Some(group) => libc::setgroups(1, &raw const group),
+            None => libc::setgroups(0, std::ptr::null()),
+        }
     }
 }
 

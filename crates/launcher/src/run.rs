@@ -330,7 +330,16 @@ impl Launcher {
     }
 
     async fn accept(self: Arc<Self>, listener: UnixListener) {
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                // Out of descriptors, say: it passes, and a launcher that has gone deaf would not.
+                Err(e) => {
+                    tracing::warn!(error = %e, "a connection was not accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
             let this = Arc::clone(&self);
             tokio::spawn(async move {
                 if let Err(e) = this.serve(stream).await {

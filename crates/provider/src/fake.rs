@@ -269,7 +269,7 @@ impl Provider for FakeProvider {
         match access.observed {
             Observed::Running => {}
             Observed::Paused => return Err(Error::WrongState("paused")),
-            Observed::Absent | Observed::Broken => {
+            Observed::Absent | Observed::Broken | Observed::Unknown => {
                 return Err(Error::Unreachable("the node is dead".to_owned()));
             }
         }

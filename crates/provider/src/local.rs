@@ -31,6 +31,9 @@ use faultline_launcher::{
 
 use crate::{Error, Provider, Readiness, Result, Spec, Stream, Target, Usage};
 
+/// How long a launcher may take to say how it is; beyond it nothing is decided about its environment.
+const STATUS: Duration = Duration::from_secs(5);
+
 /// Finds out how the image of an environment stands; the server plugs in its builder's progress here.
 pub type Prepare = Arc<dyn Fn(&str) -> Option<Readiness> + Send + Sync>;
 
@@ -235,10 +238,24 @@ impl Provider for Local {
                 .filter_map(|e| e.file_name().to_str().and_then(|n| n.parse().ok())),
         );
         let seen = ids.into_iter().map(|id| async move {
-            let observed = match client::status(&self.folder(&id)).await.map(|s| s.phase) {
-                Ok(LauncherPhase::Running) => Observed::Running,
-                Ok(LauncherPhase::Paused) => Observed::Paused,
-                Ok(LauncherPhase::Starting | LauncherPhase::Broken) | Err(_) => Observed::Broken,
+            let asked = tokio::time::timeout(STATUS, client::status(&self.folder(&id))).await;
+            let observed = match asked {
+                Ok(Ok(status)) => match status.phase {
+                    LauncherPhase::Running => Observed::Running,
+                    LauncherPhase::Paused => Observed::Paused,
+                    LauncherPhase::Starting | LauncherPhase::Broken => Observed::Broken,
+                },
+                // Nobody listens there: the launcher has died.
+                Ok(Err(client::Error::Gone(e)))
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                    ) =>
+                {
+                    Observed::Broken
+                }
+                // Overloaded, of another version, or this process lacks descriptors: no reason to free a machine.
+                Ok(Err(_)) | Err(_) => Observed::Unknown,
             };
             (id, observed)
         });
