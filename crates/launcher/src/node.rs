@@ -16,6 +16,7 @@ use std::{
 
 use faultline_domain::NodeName;
 use faultline_guest::{client, link::Link};
+use futures::FutureExt;
 use rand::Rng;
 use serde_json::Value;
 use tokio::{
@@ -267,6 +268,8 @@ async fn supervise(
             Ok((link, engine)) => {
                 tracing::debug!(node = %name, "guest link up");
                 let began = tokio::time::Instant::now();
+                // A word about an end that came before this link began is not about this link.
+                let _ = hold.closed.notified().now_or_never();
                 let _ = publish.send(Some(link.clone()));
                 tokio::select! {
                     () = engine => {}

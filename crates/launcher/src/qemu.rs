@@ -23,7 +23,7 @@ use crate::{
 /// The emulator.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// Raised when the argument list changes, so that snapshots of the old one are not restored with the new.
-pub const GENERATION: &str = "1";
+pub const GENERATION: &str = "2";
 /// The processor that guests see under emulation: the most that QEMU 7.2 emulates well and Debian needs.
 pub const TCG_CPU: &str = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt";
 /// The serial number of the pristine disk, by which the guest's helper finds it.
@@ -215,9 +215,10 @@ pub fn start(
         "-device",
         "virtio-serial-pci,id=serial,max_ports=2".to_owned(),
     );
+    // With an id QEMU tells when the guest's side is opened and closed.
     arg(
         "-device",
-        "virtserialport,bus=serial.0,nr=1,chardev=link,name=faultline.0".to_owned(),
+        "virtserialport,id=link0,bus=serial.0,nr=1,chardev=link,name=faultline.0".to_owned(),
     );
 
     let mut blockdev = |set: usize,
