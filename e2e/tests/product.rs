@@ -167,6 +167,22 @@ impl Installation {
     }
 }
 
+/// A test that fails leaves nothing on the machine either.
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        if self.data.path().join("environments").exists() {
+            let _ = self
+                .command()
+                .args(["down", "--purge", "--keep-images", "--yes"])
+                .output();
+        }
+    }
+}
+
 fn step(text: &str) {
     eprintln!("· {text}");
 }

@@ -140,7 +140,7 @@ pub fn build(nodes: usize, mbit: u32, egress: bool) -> io::Result<Vec<Tap>> {
     };
     let redirect = if egress {
         format!(
-            "table ip turn {{ chain in {{ type nat hook prerouting priority -100; iifname br0 ip daddr != {GATEWAY} meta l4proto tcp redirect to :{} }} }}\n",
+            "table ip turn {{\nchain in {{\ntype nat hook prerouting priority -100; iifname br0 ip daddr != {GATEWAY} meta l4proto tcp redirect to :{}\n}}\n}}\n",
             crate::egress::RELAY_PORT
         )
     } else {
