@@ -34,7 +34,6 @@ use crate::{
         Answer, Ask, Channel, LauncherPhase, MAX_LINE, Question, SOCKET, Status, Told, VERSION,
     },
     qemu,
-    snapshot::checksum,
     spec::{LaunchSpec, Start},
 };
 
@@ -505,10 +504,6 @@ impl Launcher {
             std::fs::copy(kernel, folder.join("kernel"))?;
             std::fs::copy(initrd, folder.join("initrd"))?;
             qemu::make_overlay(&folder.join("overlay.qcow2"), self.spec.machine.disk_mib)?;
-            // Read what was written once, so that a disk that lies is found here.
-            for node in &self.spec.nodes {
-                checksum(&folder.join(format!("{node}.state")))?;
-            }
             Ok(())
         };
         rest().map_err(|e| e.to_string())
