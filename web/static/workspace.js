@@ -29,6 +29,14 @@
       if (place && place.innerHTML !== event.data) place.innerHTML = event.data;
     });
   swap("stages", "stages");
+  swap("log", "log");
+  // Whoever opened the log wants to read on when the page is made anew because the start failed.
+  const log = document.getElementById("log-box");
+  if (log) {
+    const key = `faultline.log.${id}`;
+    log.open = log.open || sessionStorage.getItem(key) === "open";
+    log.addEventListener("toggle", () => sessionStorage.setItem(key, log.open ? "open" : "closed"));
+  }
   swap("notice", "notice");
   events.addEventListener("checks", (event) => {
     const place = document.getElementById("check-results");

@@ -56,6 +56,25 @@ pub enum SetupError {
     },
 }
 
+impl SetupError {
+    /// The same for who is about to look for the fault: a script's name and its words would give it away.
+    #[must_use]
+    pub fn discreet(&self) -> String {
+        match self {
+            Self::Missing { .. } => "the lab's folder lacks a file that it names".to_owned(),
+            Self::Run { node, source, .. } => {
+                format!("preparing the incident could not be run on {node}: {source}")
+            }
+            Self::Slow { node, seconds, .. } => {
+                format!("preparing the incident took more than {seconds} s on {node}")
+            }
+            Self::Failed { node, code, .. } => {
+                format!("preparing the incident failed on {node} with exit code {code}")
+            }
+        }
+    }
+}
+
 /// Runs the lab's setup scripts in order, each on its nodes at the same time. Not idempotent in itself: on a
 /// failure destroy the environment. Reports one stage, `setup`.
 pub async fn set_up(

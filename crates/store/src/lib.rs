@@ -13,6 +13,7 @@
 //! | [`credentials`] | sessions, one-time sign-in tokens, API tokens: only their hashes |
 //! | [`ssh_keys`] | public keys |
 //! | [`environments`] | intent and observation of environments, their stages |
+//! | [`start_log`] | what happened during a start, line by line |
 //! | [`attempts`] | tries at labs, hints opened, check runs |
 //! | [`audit`] | who did what |
 //! | [`backup`] | a consistent copy while running, and the way back |
@@ -32,6 +33,7 @@ pub mod people;
 pub mod secret;
 pub mod ssh_keys;
 pub mod stages;
+pub mod start_log;
 
 pub use db::Store;
 pub use error::{Error, Result};

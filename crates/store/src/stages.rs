@@ -50,13 +50,14 @@ struct Row {
 const RECENT: i64 = 15;
 
 impl Store {
-    /// Writes an event of a start. An event without its beginning is left out.
+    /// Writes an event of a start, and its line of the log. An event without its beginning changes no stage.
     pub async fn record_stage(
         &self,
         id: &EnvironmentId,
         event: &Event,
         now: Timestamp,
     ) -> Result<()> {
+        let mut tx = self.begin().await?;
         let open = "position = (SELECT max(position) FROM stage_events \
                     WHERE environment_id = $1 AND stage = $2)";
         match event {
@@ -72,7 +73,7 @@ impl Store {
                 .bind(text)
                 .bind(micros(now))
                 .bind(false)
-                .execute(&self.writer)
+                .execute(&mut *tx)
                 .await?;
             }
             Event::Update {
@@ -89,7 +90,7 @@ impl Store {
                     .bind(stage.as_ref())
                     .bind(text)
                     .bind(*fraction)
-                    .execute(&self.writer)
+                    .execute(&mut *tx)
                     .await?;
             }
             Event::Done {
@@ -106,14 +107,16 @@ impl Store {
                     .bind(stage.as_ref())
                     .bind(i64::try_from(*millis).unwrap_or(i64::MAX))
                     .bind(*cached)
-                    .execute(&self.writer)
+                    .execute(&mut *tx)
                     .await?;
             }
         }
+        crate::start_log::append(&mut tx, id, event, now).await?;
+        tx.commit().await?;
         Ok(())
     }
 
-    /// Forgets the stages of an environment: its start begins anew.
+    /// Forgets the stages of an environment: its start begins anew. Its log stays, for it tells of both tries.
     pub async fn forget_stages(&self, id: &EnvironmentId) -> Result<()> {
         sqlx::query("DELETE FROM stage_events WHERE environment_id = $1")
             .bind(id.as_str())

@@ -371,6 +371,48 @@ async fn stages_and_their_typical_durations() {
 }
 
 #[tokio::test]
+async fn a_starts_log_has_a_line_an_event_and_an_end() {
+    let mut bed = bed().await;
+    let e = bed.start("full-disk").await.unwrap();
+    let store = &bed.store;
+    let update = |text: String| Event::Update {
+        stage: "clone".into(),
+        fraction: None,
+        text,
+    };
+    let events = [
+        Event::Started {
+            stage: "clone".into(),
+            text: "cloning".to_owned(),
+        },
+        update("half\nof it".to_owned()),
+        update("half\nof it".to_owned()),
+        Event::Done {
+            stage: "clone".into(),
+            millis: 1234,
+            cached: false,
+        },
+    ];
+    for event in &events {
+        store.record_stage(&e.id, event, at(2)).await.unwrap();
+    }
+    let id = &e.id;
+    store.log_start(id, "run", "it died", at(3)).await.unwrap();
+    store.forget_stages(id).await.unwrap();
+    let log = store.start_log(id).await.unwrap();
+    let texts: Vec<_> = log.iter().map(|l| &*l.text).collect();
+    assert_eq!(texts, ["cloning", "half of it", "done after 1.234 s", "it died"]);
+    for n in 0..500 {
+        let event = update(format!("{n} {}", "x".repeat(1000)));
+        store.record_stage(id, &event, at(4)).await.unwrap();
+    }
+    let log = store.start_log(id).await.unwrap();
+    assert_eq!(log.len(), crate::start_log::MAX_LINES as usize);
+    assert!(log[199].text.starts_with("499 ") && log[0].text.starts_with("300 "));
+    assert_eq!(log[0].text.len(), crate::start_log::MAX_TEXT);
+}
+
+#[tokio::test]
 async fn one_server_at_a_time() {
     let bed = bed().await;
     let second = Store::open(bed.store.path()).await;

@@ -6,6 +6,7 @@ use faultline_store::{
     attempts::{Attempt, CheckRun},
     environments::Environment,
     stages::Stage,
+    start_log::Line,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -109,6 +110,16 @@ pub(crate) struct StageView {
     millis: Option<u64>,
     /// How long it typically takes.
     typical_millis: Option<u64>,
+}
+
+/// A line of a start's log.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LogLineView {
+    at: String,
+    /// The stage, a stable word.
+    stage: String,
+    /// What happened, for people.
+    text: String,
 }
 
 /// What one check found.
@@ -220,6 +231,8 @@ pub(crate) struct EnvironmentDetail {
     #[serde(flatten)]
     environment: EnvironmentView,
     stages: Vec<StageView>,
+    /// What happened during its start, the oldest line first; the last 200.
+    log: Vec<LogLineView>,
     /// True while checks run.
     checking: bool,
     checks: Option<CheckRunView>,
@@ -237,11 +250,18 @@ pub(crate) async fn detail(app: &App, e: &Environment) -> Result<EnvironmentDeta
         started_at: s.started_at.to_string(),
         millis: s.millis,
     };
+    let line = |l: Line| LogLineView {
+        at: l.at.to_string(),
+        stage: l.stage,
+        text: l.text,
+    };
+    let log = app.store.start_log(&e.id).await?;
     let attempt = app.store.attempt(&e.attempt).await?;
     let checks = app.store.latest_checks(&e.id).await?;
     Ok(EnvironmentDetail {
         environment: EnvironmentView::new(app, e),
         stages: stages.into_iter().map(view).collect(),
+        log: log.into_iter().map(line).collect(),
         checking: check::is_running(app, &e.id),
         checks: checks.as_ref().map(CheckRunView::from),
         progress: attempt.as_ref().map(AttemptView::from),

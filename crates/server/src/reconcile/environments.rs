@@ -71,6 +71,13 @@ pub(super) async fn advance(
     let now = app.now();
     let written = app.store.record_state(e, &to, now).await?;
     if written {
+        if e.state.is_starting()
+            && let State::Failed { stage, reason, .. } = &to
+        {
+            // Whichever way it failed, the log's last line says so.
+            let line = format!("failed: {reason}");
+            app.store.log_start(&e.id, stage, &line, now).await?;
+        }
         e.state = to;
         e.generation += 1;
         e.updated_at = now;

@@ -27,14 +27,18 @@ enum StartError {
 }
 
 impl StartError {
-    /// The stage that failed, and why, for people.
+    /// The stage that failed, and why, for the student.
     fn describe(&self) -> (String, String) {
         match self {
             Self::Provider(ProviderError::Failed { stage, reason }) => {
                 (stage.clone(), reason.clone())
             }
             Self::Provider(e) => ("clone".to_owned(), describe(e)),
-            Self::LabGone | Self::Setup(_) => ("setup".to_owned(), describe(self)),
+            Self::LabGone => ("setup".to_owned(), describe(self)),
+            Self::Setup(e) => (
+                "setup".to_owned(),
+                format!("{}; the operator's audit says more", e.discreet()),
+            ),
             Self::Store(_) | Self::Overtaken => ("start".to_owned(), describe(self)),
         }
     }
@@ -52,7 +56,11 @@ impl StartError {
 /// Brings an environment that is `Provisioning` to `Active`, or to what follows from a failure.
 pub(super) async fn start(app: Shared, mut e: Environment) -> Result<(), Failed> {
     let began = Instant::now();
-    match bring_up(&app, &mut e).await {
+    let recorder = Recorder::new(&app, &e.id);
+    let done = bring_up(&app, &mut e, &recorder).await;
+    // Nothing that was reported comes after what follows from it.
+    recorder.flush().await;
+    match done {
         Ok(()) => {
             app.metrics.started("active");
             app.metrics
@@ -64,7 +72,7 @@ pub(super) async fn start(app: Shared, mut e: Environment) -> Result<(), Failed>
         Err(StartError::Overtaken) => Ok(()),
         Err(error) => {
             let (stage, reason) = error.describe();
-            tracing::warn!(environment = %e.id, stage, reason, "a start failed");
+            tracing::warn!(environment = %e.id, stage, reason = describe(&error), "a start failed");
             give_back(&app, &mut e, &error, stage, reason).await
         }
     }
@@ -91,10 +99,16 @@ async fn give_back(
     {
         app.metrics.started("retried");
         let subject = e.id.as_str();
-        let detail = format!("{stage}: {reason}");
+        let detail = format!("{stage}: {}", describe(error));
         let _ = app
             .store
             .note(now, None, "retry", subject, &detail)
+            .await
+            .inspect_err(log);
+        let line = format!("failed: {reason}; trying once more");
+        let _ = app
+            .store
+            .log_start(&e.id, &stage, &line, now)
             .await
             .inspect_err(log);
         advance(app, e, next).await.map_err(|e| {
@@ -104,6 +118,14 @@ async fn give_back(
         return Ok(());
     }
     app.metrics.started("failed");
+    if matches!(error, StartError::Setup(_)) {
+        // What the student is not told.
+        let _ = app
+            .store
+            .note(now, None, "setup", e.id.as_str(), &describe(error))
+            .await
+            .inspect_err(log);
+    }
     let next = e.state.clone().fail(now, stage, reason);
     advance(app, e, next).await.map_err(|e| {
         log(&e);
@@ -116,8 +138,11 @@ fn log(e: &faultline_store::Error) {
     tracing::error!(error = e as &dyn std::error::Error, "the store failed");
 }
 
-async fn bring_up(app: &Shared, e: &mut Environment) -> Result<(), StartError> {
-    let recorder = Recorder::new(app, &e.id);
+async fn bring_up(
+    app: &Shared,
+    e: &mut Environment,
+    recorder: &Recorder,
+) -> Result<(), StartError> {
     let progress = recorder.progress();
     let spec = Spec {
         id: e.id.clone(),

@@ -32,6 +32,14 @@ async fn a_failed_start_is_tried_again_and_then_says_why() {
     );
     let page = bed.get(&format!("/environments/{id}")).await.body;
     assert!(page.contains("no memory left") && page.contains("Try again"));
+    // The log tells of both tries, and is there without scripts.
+    assert!(page.contains("<summary>Log</summary>"));
+    assert!(page.contains("failed: no memory left; trying once more"));
+    let shown = bed.api(Method::GET, &format!("/environments/{id}"), None);
+    let shown = shown.await.json();
+    let last = shown["log"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["stage"], "clone");
+    assert_eq!(last["text"], "failed: no memory left");
     // The retry is a fresh machine within the same attempt.
     let again = bed.post(&format!("/environments/{id}/reset"), "").await;
     let new: EnvironmentId = again
@@ -206,6 +214,15 @@ async fn a_setup_that_fails_is_not_tried_again() {
         if stage == "setup" && reason.contains("exit code 1")));
     let audit = bed.app.store.audit(30).await.unwrap();
     assert!(!audit.iter().any(|l| l.action == "retry"));
+    // What the script is called tells where to look: the operator reads it, the student does not.
+    let told = |l: &faultline_store::audit::Entry| l.detail.contains("setup/break.sh");
+    assert!(audit.iter().any(|l| l.action == "setup" && told(l)));
+    let page = bed.get(&format!("/environments/{id}")).await.body;
+    let shown = bed.api(Method::GET, &format!("/environments/{id}"), None);
+    for text in [page, shown.await.body] {
+        assert!(text.contains("preparing the incident failed on node1"));
+        assert!(!text.contains("break.sh"), "{text}");
+    }
 }
 
 fn copy(from: &std::path::Path, to: &std::path::Path) {

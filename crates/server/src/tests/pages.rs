@@ -38,6 +38,30 @@ async fn labs_slug_shows_and_starts() {
     );
     let page = bed.get(&format!("/environments/{id}")).await;
     assert!(page.body.contains("Making your machine"));
+    assert!(page.body.contains("<summary>Log</summary>") && page.body.contains("Nothing has"));
+}
+
+#[tokio::test]
+async fn environments_id_events_tell_the_log_as_it_grows() {
+    let mut bed = bed().await;
+    bed.provider.set_latency(Duration::from_secs(30));
+    let id = bed.start("stale-flag").await;
+    let request = Request::get(format!("/environments/{id}/events"))
+        .header(header::COOKIE, &bed.cookie)
+        .body(Body::empty())
+        .unwrap();
+    let mut body = bed.router().oneshot(request).await.unwrap().into_body();
+    let mut seen = String::new();
+    bed.until(&id, |e| matches!(e.state, State::Provisioning { .. }))
+        .await;
+    while !seen.contains("log-stage\">clone") {
+        let next = tokio::time::timeout(Duration::from_secs(10), body.frame()).await;
+        let bytes = next.unwrap().unwrap().unwrap().into_data().unwrap();
+        seen.push_str(&String::from_utf8_lossy(&bytes));
+    }
+    assert!(seen.contains("event: log\n"));
+    let page = bed.get(&format!("/environments/{id}")).await.body;
+    assert!(page.contains("log-stage\">clone"), "a reload shows it too");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use faultline_domain::EnvironmentId;
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::watch;
 
-use super::{parts, workspace::phase_key};
+use super::{parts, starting, workspace::phase_key};
 use crate::{app::Shared, auth::Mine, problem::Problem};
 
 /// Changes closer together than this are sent as one.
@@ -103,7 +103,8 @@ impl Watcher {
             ),
         ];
         if e.state.is_starting() {
-            all.push(("stages", parts::stages(app, &e).await?.render()?));
+            all.push(("stages", starting::stages(app, &e).await?.render()?));
+            all.push(("log", starting::log(app, &e).await?.render()?));
         }
         Ok(all)
     }

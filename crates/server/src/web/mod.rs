@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`catalogue`] | `/` |
 //! | [`lab`] | `/labs/{slug}` |
-//! | [`workspace`] | `/environments/{id}`, and what changes on it as it happens ([`live`]) |
+//! | [`workspace`] | `/environments/{id}`, and what changes on it as it happens ([`live`]), its start ([`starting`]) |
 //! | [`actions`] | the forms of the workspace |
 //! | [`progress`] | `/progress` |
 //! | [`keys`] | `/keys` |
@@ -22,6 +22,7 @@ mod operator;
 mod parts;
 mod progress;
 mod sign_in;
+mod starting;
 mod text;
 mod workspace;
 

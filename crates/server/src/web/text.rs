@@ -20,6 +20,13 @@ pub(crate) fn duration(millis: u64) -> String {
     }
 }
 
+/// `0:00.4`, `12:05.0`: a place on a stopwatch.
+pub(crate) fn clock(since: jiff::SignedDuration) -> String {
+    let tenths = (since.as_millis() / 100).max(0);
+    let (minutes, seconds) = (tenths / 600, tenths / 10 % 60);
+    format!("{minutes}:{seconds:02}.{}", tenths % 10)
+}
+
 /// `12 min`, `1 h 5 min`: what is left, without seconds.
 pub(crate) fn left(seconds: i64) -> String {
     match seconds {
@@ -68,6 +75,8 @@ mod tests {
             assert_eq!(duration(millis), text);
         }
         assert_eq!(left(90), "1 min");
+        let since = jiff::SignedDuration::from_millis(725_450);
+        assert_eq!(clock(since), "12:05.4");
         let now = Timestamp::from_second(1_000_000).unwrap();
         assert_eq!(
             ago(Timestamp::from_second(999_700).unwrap(), now),

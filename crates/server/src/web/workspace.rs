@@ -12,7 +12,8 @@ use faultline_store::attempts::Attempt;
 use super::{
     layout::{Frame, Layout},
     page,
-    parts::{self, Checks, Hints, Notice, Stages},
+    parts::{self, Checks, Hints, Notice},
+    starting::{self, Log, Stages},
     text,
 };
 use crate::{
@@ -67,6 +68,7 @@ struct Workspace {
     nodes: Vec<String>,
     notice: Notice,
     stages: Stages,
+    log: Log,
     failed: Option<(String, String)>,
     ending: Option<&'static str>,
     successor: Option<String>,
@@ -112,7 +114,8 @@ pub(super) async fn show(
         ends_in: left,
         nodes: e.spec.nodes.iter().map(ToString::to_string).collect(),
         notice: parts::notice(&app, e),
-        stages: parts::stages(&app, e).await?,
+        stages: starting::stages(&app, e).await?,
+        log: starting::log(&app, e).await?,
         failed: match &e.state {
             Life::Failed { stage, reason, .. } => Some((stage.clone(), reason.clone())),
             _ => None,

@@ -1,0 +1,123 @@
+//! How a start goes: its stages against their typical times, and its log.
+
+use askama::Template;
+use faultline_domain::environment::State;
+use faultline_store::{environments::Environment, start_log::Line};
+
+use super::text;
+use crate::{app::App, problem::Problem};
+
+pub(super) struct StageRow {
+    pub text: String,
+    /// `done`, `now`, `next`, `failed`.
+    pub state: &'static str,
+    /// Of the typical time, in percent.
+    pub percent: u64,
+    pub took: String,
+    pub typical: String,
+    pub typical_millis: u64,
+    pub elapsed_millis: u64,
+}
+
+#[derive(Template)]
+#[template(path = "part-stages.html")]
+pub(super) struct Stages {
+    pub rows: Vec<StageRow>,
+    pub waiting: bool,
+    pub again: bool,
+    pub total: String,
+}
+
+pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem> {
+    let done = app.store.stages(&e.id).await?;
+    let typical = app.store.typical_stages(&e.lab).await?;
+    let now = app.now();
+    let failed = matches!(e.state, State::Failed { .. });
+    let mut rows: Vec<StageRow> = Vec::new();
+    for s in &done {
+        let usual = typical.iter().find(|t| t.name == s.name).map(|t| t.millis);
+        let since = now.duration_since(s.started_at).as_millis();
+        let elapsed = u64::try_from(since).unwrap_or_default();
+        let (state, percent) = match (s.millis, failed) {
+            (Some(_), _) => ("done", 100),
+            (None, true) => ("failed", 100),
+            (None, false) => {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a part of 95"
+                )]
+                let told = s.fraction.map(|f| (f.clamp(0.0, 1.0) * 95.0) as u64);
+                let guess = usual.map(|u| elapsed.saturating_mul(95) / u.max(1));
+                ("now", told.or(guess).unwrap_or(5).clamp(3, 95))
+            }
+        };
+        rows.push(StageRow {
+            text: s.text.clone(),
+            state,
+            percent,
+            took: s.millis.map(text::duration).unwrap_or_default(),
+            typical: usual.map(text::duration).unwrap_or_default(),
+            typical_millis: usual.unwrap_or_default(),
+            elapsed_millis: elapsed,
+        });
+    }
+    for t in typical
+        .iter()
+        .filter(|t| !failed && !done.iter().any(|s| s.name == t.name))
+    {
+        rows.push(StageRow {
+            text: t.text.clone(),
+            state: "next",
+            percent: 0,
+            took: String::new(),
+            typical: text::duration(t.millis),
+            typical_millis: t.millis,
+            elapsed_millis: 0,
+        });
+    }
+    let total: u64 = typical.iter().map(|t| t.millis).sum();
+    Ok(Stages {
+        waiting: matches!(e.state, State::Requested { .. }) && done.is_empty(),
+        again: matches!(
+            e.state,
+            State::Requested { tries: 1.., .. }
+                | State::Provisioning { tries: 1.., .. }
+                | State::Preparing { tries: 1.., .. }
+        ),
+        rows,
+        total: if total > 0 {
+            text::duration(total)
+        } else {
+            String::new()
+        },
+    })
+}
+
+pub(super) struct LogRow {
+    /// Since the environment was asked for.
+    pub after: String,
+    pub at: String,
+    pub stage: String,
+    pub text: String,
+}
+
+/// What happened during a start, for who opens it.
+#[derive(Template)]
+#[template(path = "part-log.html")]
+pub(super) struct Log {
+    pub rows: Vec<LogRow>,
+}
+
+pub(super) async fn log(app: &App, e: &Environment) -> Result<Log, Problem> {
+    let lines = app.store.start_log(&e.id).await?;
+    let row = |line: Line| LogRow {
+        after: text::clock(line.at.duration_since(e.created_at)),
+        at: line.at.to_string(),
+        stage: line.stage,
+        text: line.text,
+    };
+    Ok(Log {
+        rows: lines.into_iter().map(row).collect(),
+    })
+}
