@@ -295,6 +295,10 @@
         if (this.socket !== socket) return;
         this.state("off", "");
         if (this.ended || close.code === 4000) return;
+        if (close.code === 4006) {
+          this.state("off", "The machine is paused");
+          return;
+        }
         if (close.code === 4004) {
           this.state("off", "The machine is not running");
           return;

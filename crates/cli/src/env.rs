@@ -56,6 +56,16 @@ pub enum EnvCommand {
         /// The environment
         id: EnvironmentId,
     },
+    /// Pause it: everything stays as it is, nothing runs; its time goes on
+    Suspend {
+        /// The environment
+        id: EnvironmentId,
+    },
+    /// Let a paused one go on where it stood
+    Resume {
+        /// The environment
+        id: EnvironmentId,
+    },
     /// End it
     End {
         /// The environment
@@ -108,6 +118,8 @@ pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
             output,
             "It has more time.",
         ),
+        EnvCommand::Suspend { id } => turn(&api, id, "suspend", "suspended", output),
+        EnvCommand::Resume { id } => turn(&api, id, "resume", "active", output),
         EnvCommand::End { id } => say(
             &api.delete(&format!("/environments/{id}"))?,
             output,
@@ -212,6 +224,43 @@ fn start(api: &Api, lab: &LabSlug, output: Output) -> anyhow::Result<()> {
     }
 }
 
+/// Asks for another state and waits until it is so.
+fn turn(
+    api: &Api,
+    id: &EnvironmentId,
+    verb: &str,
+    phase: &str,
+    output: Output,
+) -> anyhow::Result<()> {
+    api.post(&format!("/environments/{id}/{verb}"), None)?;
+    let began = Instant::now();
+    loop {
+        let answer: Value = api.get(&format!("/environments/{id}"))?;
+        let e: Environment = serde_json::from_value(answer.clone())?;
+        if e.phase == phase {
+            let left = e.seconds_left / 60;
+            let text = match phase {
+                "suspended" => format!(
+                    "It is paused and ends in {left} min unless you resume it:\n\n  faultline env resume {id}"
+                ),
+                _ => format!("It runs again, with {left} min left."),
+            };
+            return say(&answer, output, &text);
+        }
+        anyhow::ensure!(
+            matches!(e.phase.as_str(), "active" | "suspended"),
+            "it is {} now",
+            e.phase
+        );
+        anyhow::ensure!(
+            began.elapsed() < Duration::from_secs(120),
+            "it is still {} after two minutes",
+            e.phase
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct Run {
     passed: Option<bool>,
@@ -253,7 +302,13 @@ pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
     let data = args.place.data();
     let api = Api::load(&data)?;
     let user = match &args.target {
-        Some(target) => check_target(target)?,
+        Some(target) => {
+            let id = check_target(target)?;
+            // The gateway must not say more than "no" to who can't prove who they are; the API may.
+            let e: Environment = api.get(&format!("/environments/{id}"))?;
+            anyhow::ensure!(e.phase != "suspended", paused(&e.id));
+            target.clone()
+        }
         None => only_environment(&api)?,
     };
     let key = own_key(&data)?;
@@ -293,25 +348,32 @@ pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
     Err(failed).context("cannot run ssh; install openssh-client")
 }
 
-fn check_target(target: &str) -> anyhow::Result<String> {
+fn check_target(target: &str) -> anyhow::Result<EnvironmentId> {
     let (node, id) = target
         .split_once('.')
         .map_or((None, target), |(node, id)| (Some(node), id));
-    id.parse::<EnvironmentId>()?;
     if let Some(node) = node {
         node.parse::<NodeName>()?;
     }
-    Ok(target.to_owned())
+    Ok(id.parse()?)
+}
+
+fn paused(id: &str) -> String {
+    format!("{id} is paused; `faultline env resume {id}` lets it go on")
 }
 
 fn only_environment(api: &Api) -> anyhow::Result<String> {
     let all: Vec<Environment> = api.get("/environments")?;
-    let mut active = all.into_iter().filter(|e| e.phase == "active");
-    match (active.next(), active.next()) {
+    let (mut active, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|e| e.phase == "active");
+    let still = rest.iter().find(|e| e.phase == "suspended");
+    match (active.pop(), active.pop()) {
         (Some(one), None) => Ok(one.id),
-        (None, _) => {
-            anyhow::bail!("you have no active environment; `faultline env start <lab>` starts one")
-        }
+        (None, _) => match still {
+            Some(still) => anyhow::bail!(paused(&still.id)),
+            None => anyhow::bail!(
+                "you have no active environment; `faultline env start <lab>` starts one"
+            ),
+        },
         _ => anyhow::bail!("you have more than one; `faultline env list` shows them, name one"),
     }
 }

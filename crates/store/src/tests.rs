@@ -401,7 +401,10 @@ async fn a_starts_log_has_a_line_an_event_and_an_end() {
     store.forget_stages(id).await.unwrap();
     let log = store.start_log(id).await.unwrap();
     let texts: Vec<_> = log.iter().map(|l| &*l.text).collect();
-    assert_eq!(texts, ["cloning", "half of it", "done after 1.234 s", "it died"]);
+    assert_eq!(
+        texts,
+        ["cloning", "half of it", "done after 1.234 s", "it died"]
+    );
     for n in 0..500 {
         let event = update(format!("{n} {}", "x".repeat(1000)));
         store.record_stage(id, &event, at(4)).await.unwrap();

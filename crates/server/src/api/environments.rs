@@ -17,7 +17,7 @@ use super::views::{
 use crate::{
     app::Shared,
     auth::{Mine, Signed, param},
-    operations::{check, end, extend, give_up, reset, reveal_hint},
+    operations::{check, end, extend, give_up, reset, resume, reveal_hint, suspend},
     problem::Problem,
 };
 
@@ -28,6 +28,8 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(events))
         .routes(routes!(again))
         .routes(routes!(more_time))
+        .routes(routes!(pause))
+        .routes(routes!(go_on))
         .routes(routes!(run_checks))
         .routes(routes!(hint))
         .routes(routes!(surrender))
@@ -115,6 +117,24 @@ async fn more_time(
 ) -> Result<Json<EnvironmentView>, Problem> {
     mine.environment.lifetime = extend::extend(&app, &mine.proof, &mine.environment).await?;
     Ok(Json(EnvironmentView::new(&app, &mine.environment)))
+}
+
+/// Pauses an environment: it keeps its memory, uses no CPU and can't be entered. Its time goes on.
+#[utoipa::path(post, path = "/api/v1/environments/{id}/suspend", tag = "environments", params(("id" = String, Path)),
+    responses((status = 202, description = "it will be `suspended`: watch the events"),
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn pause(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
+    suspend::suspend(&app, &mine.proof, &mine.environment).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Lets a paused environment go on where it stood.
+#[utoipa::path(post, path = "/api/v1/environments/{id}/resume", tag = "environments", params(("id" = String, Path)),
+    responses((status = 202, description = "it will be `active`: watch the events"),
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn go_on(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
+    resume::resume(&app, &mine.proof, &mine.environment).await?;
+    Ok(StatusCode::ACCEPTED)
 }
 
 /// Runs the lab's checks, and answers when they have run.

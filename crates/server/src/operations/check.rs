@@ -5,7 +5,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use faultline_domain::{EnvironmentId, authz::MayUse, environment::State, score};
+use faultline_domain::{
+    EnvironmentId,
+    authz::MayUse,
+    environment::{Intent, State},
+    score,
+};
 use faultline_lab::LabFolder;
 use faultline_store::{
     attempts::{Attempt, CheckResult},
@@ -27,6 +32,15 @@ pub(crate) async fn check(
     proof: &MayUse,
     environment: &Environment,
 ) -> Result<(), Problem> {
+    if matches!(environment.state, State::Suspended { .. })
+        || environment.intent == Intent::Suspended
+    {
+        return Err(Problem::conflict(
+            "paused",
+            "The machine is paused",
+            "A paused machine can't answer the checks. Resume it, then check again.",
+        ));
+    }
     if !matches!(environment.state, State::Active { .. }) || !environment.is_open() {
         return Err(Problem::conflict(
             "not-running",

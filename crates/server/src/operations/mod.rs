@@ -7,6 +7,8 @@ pub(crate) mod extend;
 pub(crate) mod give_up;
 pub(crate) mod keys;
 pub(crate) mod reset;
+pub(crate) mod resume;
 pub(crate) mod reveal_hint;
 pub(crate) mod start;
+pub(crate) mod suspend;
 pub(crate) mod tokens;

@@ -6,7 +6,7 @@ use faultline_domain::environment::{Intent, Observed, State, Step, plan};
 use faultline_store::environments::Environment;
 
 use super::{
-    Done, Error, start,
+    Done, Error, authorize, describe, start,
     steps::{Failed, Kind, Steps},
 };
 use crate::{Config, app::Shared};
@@ -145,6 +145,10 @@ async fn apply(app: &Shared, steps: &Steps, row: &Environment, step: Step) -> Re
             app.provider.resume(&e.id).await?;
             if let Ok(next) = e.state.clone().activate(app.now()) {
                 advance(&app, &mut e, next).await?;
+            }
+            // Keys may have changed while nobody could enter; the gateway knows them anyway.
+            if let Err(error) = authorize::environment(&app, &e).await {
+                tracing::warn!(environment = %e.id, error = describe(&error), "keys were not placed");
             }
             Ok(())
         }),

@@ -19,7 +19,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub(super) async fn pass(app: &Shared) -> Done {
     let mut warned = 0;
     for e in app.store.unfinished_environments().await? {
-        if !matches!(e.state, State::Active { .. }) || !e.is_open() {
+        let paused = matches!(e.state, State::Suspended { .. });
+        if !(paused || matches!(e.state, State::Active { .. })) || !e.is_open() {
             continue;
         }
         let left = e.lifetime.remaining(app.now());
@@ -27,7 +28,10 @@ pub(super) async fn pass(app: &Shared) -> Done {
         match (due, e.warned) {
             (Some(due), before) if before.is_none_or(|b| b > due) => {
                 app.store.record_warned(&e.id, Some(due)).await?;
-                announce(app, &e, left);
+                // Nobody has a terminal on a paused machine; the page warns.
+                if !paused {
+                    announce(app, &e, left);
+                }
                 app.hub.poke(&e.id);
                 warned += 1;
             }

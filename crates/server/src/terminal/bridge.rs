@@ -43,10 +43,11 @@ pub(super) async fn run(
     let (mut sink, mut stream) = socket.split();
     let end = tokio::select! {
         end = talk(app, environment, which, &mut sink, &mut stream) => end,
+        () = paused(app, environment) => End::Paused,
         () = stop.cancelled() => End::Stopping,
     };
     let end = match end {
-        End::Dropped if !runs(app, environment).await => End::Gone,
+        End::Dropped => runs(app, environment).await.err().unwrap_or(End::Dropped),
         end => end,
     };
     if let Some(frame) = end.frame() {
@@ -61,10 +62,29 @@ pub(super) async fn run(
     }
 }
 
-async fn runs(app: &App, environment: &Environment) -> bool {
+/// Whether there is something to connect to; if not, why.
+async fn runs(app: &App, environment: &Environment) -> Result<(), End> {
     match app.store.environment(&environment.id).await {
-        Ok(Some(e)) => matches!(e.state, State::Active { .. }) && e.is_open(),
-        _ => false,
+        Ok(Some(e)) if e.is_open() => match e.state {
+            State::Active { .. } => Ok(()),
+            State::Suspended { .. } => Err(End::Paused),
+            _ => Err(End::Gone),
+        },
+        _ => Err(End::Gone),
+    }
+}
+
+/// Returns when the machine stands still: an open stream to it would only be silent.
+async fn paused(app: &App, environment: &Environment) {
+    let mut watch = app.hub.watch(&environment.id);
+    loop {
+        watch.mark_unchanged();
+        if runs(app, environment).await == Err(End::Paused) {
+            return;
+        }
+        if watch.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -75,8 +95,8 @@ async fn talk(
     sink: &mut Sink,
     stream: &mut SplitStream<WebSocket>,
 ) -> End {
-    if !runs(app, environment).await {
-        return End::Gone;
+    if let Err(end) = runs(app, environment).await {
+        return end;
     }
     let (rows, cols) = match first_size(stream).await {
         Ok(size) => size,

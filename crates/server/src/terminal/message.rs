@@ -77,6 +77,8 @@ pub(super) enum End {
     Dropped,
     /// The machine runs no more: don't.
     Gone,
+    /// The machine is paused: connect again once it was resumed.
+    Paused,
     /// The server stops: connect again, later.
     Stopping,
     /// The browser sent what can't be understood.
@@ -93,6 +95,7 @@ impl End {
             Self::Left => return None,
             Self::Dropped => (4005, "the connection to the machine broke"),
             Self::Gone => (4004, "the machine is not running"),
+            Self::Paused => (4006, "the machine is paused; resume it on its page"),
             Self::Stopping => (1012, "the server restarts"),
             Self::Malformed(why) => (1007, why),
             Self::Exited => (4000, "the shell ended"),

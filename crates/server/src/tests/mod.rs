@@ -4,6 +4,7 @@ mod api;
 mod lifecycle;
 mod pages;
 mod routes;
+mod suspend;
 mod terminals;
 
 use std::{sync::Arc, time::Duration};

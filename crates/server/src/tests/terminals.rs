@@ -116,6 +116,26 @@ async fn the_session_goes_on_when_the_browser_goes_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_paused_machine_says_so_and_its_session_goes_on_afterwards() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let s = serving(&bed).await;
+    let mut one = open(&bed, &s, &id).await;
+    until(&mut one, "~# ").await;
+    let at = format!("/environments/{id}");
+    bed.post(&format!("{at}/suspend"), "").await;
+    let paused = |e: &Environment| matches!(e.state, State::Suspended { .. });
+    bed.until(&id, paused).await;
+    assert_eq!(close_code(&mut one).await, 4006);
+    let mut two = open(&bed, &s, &id).await;
+    assert_eq!(close_code(&mut two).await, 4006);
+    bed.post(&format!("{at}/resume"), "").await;
+    bed.until(&id, is_active).await;
+    let mut three = open(&bed, &s, &id).await;
+    until(&mut three, r#"{"type":"attached","new":false}"#).await;
+}
+
+#[tokio::test]
 async fn a_silent_helper_gives_the_serial_console() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;

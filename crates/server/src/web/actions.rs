@@ -76,6 +76,16 @@ pub(super) async fn extend(
     Ok(to_workspace(&mine))
 }
 
+pub(super) async fn suspend(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
+    operations::suspend::suspend(&app, &mine.proof, &mine.environment).await?;
+    Ok(to_workspace(&mine))
+}
+
+pub(super) async fn resume(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
+    operations::resume::resume(&app, &mine.proof, &mine.environment).await?;
+    Ok(to_workspace(&mine))
+}
+
 pub(super) async fn reset(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
     let made = operations::reset::reset(&app, &mine.proof, &mine.environment).await?;
     Ok(Redirect::to(&format!("/environments/{}", made.id)).into_response())

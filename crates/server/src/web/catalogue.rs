@@ -93,6 +93,8 @@ pub(super) async fn show(
                 "running"
             } else if e.state.is_starting() {
                 "starting"
+            } else if matches!(e.state, Life::Suspended { .. }) {
+                "paused"
             } else {
                 e.state.phase().as_str()
             },

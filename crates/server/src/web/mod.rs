@@ -50,6 +50,8 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/environments/{id}/check", post(actions::check))
         .route("/environments/{id}/hints/{number}", post(actions::hint))
         .route("/environments/{id}/extend", post(actions::extend))
+        .route("/environments/{id}/suspend", post(actions::suspend))
+        .route("/environments/{id}/resume", post(actions::resume))
         .route("/environments/{id}/reset", post(actions::reset))
         .route("/environments/{id}/end", post(actions::end))
         .route("/environments/{id}/give-up", post(actions::give_up))

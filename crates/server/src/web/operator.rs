@@ -76,7 +76,7 @@ pub(super) async fn show(
     let unfinished = app.store.unfinished_environments().await?.len() as u64;
     let mut machines = Vec::with_capacity(all.len());
     for e in &all {
-        let active = matches!(e.state, Life::Active { .. });
+        let active = matches!(e.state, Life::Active { .. } | Life::Suspended { .. });
         let usage = if active {
             app.provider.usage(&e.id).await.ok()
         } else {

@@ -154,11 +154,13 @@ pub(super) fn hints(e: &Environment, lab: &LabFolder, attempt: &Attempt, csrf: &
     }
 }
 
-/// The end that the clock counts down to: the idle end moves with every key pressed, so it is shown only when near.
+/// The end that the clock counts down to: the idle end moves with every key pressed, so it is shown only when near, or
+/// when the machine is paused and nobody can press any.
 pub(super) fn shown_end(app: &App, e: &Environment) -> jiff::Timestamp {
     let life = &e.lifetime;
     let (end, reason) = life.end();
-    if reason == EndReason::Idle && life.remaining(app.now()) > FIRST {
+    let moves = !matches!(e.state, State::Suspended { .. });
+    if moves && reason == EndReason::Idle && life.remaining(app.now()) > FIRST {
         return life.expires_at.min(life.hard_end);
     }
     end
@@ -177,7 +179,8 @@ pub(super) fn notice(app: &App, e: &Environment) -> Notice {
         text: String::new(),
         urgent: false,
     };
-    if !matches!(e.state, State::Active { .. }) || e.warned.is_none() {
+    let lives = matches!(e.state, State::Active { .. } | State::Suspended { .. });
+    if !lives || e.warned.is_none() {
         return none;
     }
     let left = e.lifetime.remaining(app.now());

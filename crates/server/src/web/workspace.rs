@@ -6,7 +6,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use faultline_domain::environment::State as Life;
+use faultline_domain::environment::{Intent, State as Life};
 use faultline_store::attempts::Attempt;
 
 use super::{
@@ -63,6 +63,7 @@ struct Workspace {
     phase_text: &'static str,
     starting: bool,
     active: bool,
+    paused: bool,
     left: String,
     ends_in: i64,
     nodes: Vec<String>,
@@ -104,12 +105,15 @@ pub(super) async fn show(
             (Life::Gone { .. }, _) => "ended",
             (Life::Failed { .. }, _) => "failed",
             (_, Some(_)) => "ending",
+            (Life::Active { .. }, _) if e.intent == Intent::Suspended => "pausing",
             (Life::Active { .. }, _) => "running",
-            (Life::Suspended { .. }, _) => "suspended",
+            (Life::Suspended { .. }, _) if e.intent == Intent::Active => "resuming",
+            (Life::Suspended { .. }, _) => "paused",
             _ => "starting",
         },
         starting: e.state.is_starting() && ending.is_none(),
         active: matches!(e.state, Life::Active { .. }) && ending.is_none(),
+        paused: matches!(e.state, Life::Suspended { .. }) && ending.is_none(),
         left: text::left(left),
         ends_in: left,
         nodes: e.spec.nodes.iter().map(ToString::to_string).collect(),

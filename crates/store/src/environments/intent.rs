@@ -242,6 +242,52 @@ impl Store {
         Ok(true)
     }
 
+    /// Says whether an environment should run or stand still; it counts as use. True when that is what is wanted now,
+    /// false when its end was asked for or has come.
+    pub async fn want(
+        &self,
+        id: &EnvironmentId,
+        intent: Intent,
+        by: &PersonId,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let wanted = to_json(&intent)?;
+        let before: Option<String> = sqlx::query_scalar(
+            "SELECT intent FROM environments \
+             WHERE id = $1 AND is_final = $2 AND intent NOT LIKE '%gone%'",
+        )
+        .bind(id.as_str())
+        .bind(false)
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(before) = before else {
+            return Ok(false);
+        };
+        if before == wanted {
+            return Ok(true);
+        }
+        let sql =
+            "UPDATE environments SET intent = $1, last_used = $2, warned = NULL WHERE id = $3";
+        sqlx::query(sql)
+            .bind(wanted)
+            .bind(micros(now))
+            .bind(id.as_str())
+            .execute(&mut *tx)
+            .await?;
+        let (who, what) = (
+            by.as_str(),
+            match intent {
+                Intent::Active => "resume",
+                Intent::Suspended => "suspend",
+                Intent::Gone(_) => "end",
+            },
+        );
+        crate::audit::insert(&mut tx, now, Some(who), what, id.as_str(), "").await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
     /// Sets how long an environment lives; its warnings begin anew.
     pub async fn extend_environment(
         &self,

@@ -1,0 +1,46 @@
+//! Pause a machine: its memory stays, it uses no CPU, nobody may enter. Its time goes on, so a machine that was
+//! forgotten ends like any other. Asking twice is asking once. It counts as use.
+
+use faultline_domain::{
+    authz::MayUse,
+    environment::{Intent, State},
+};
+use faultline_store::environments::Environment;
+
+use super::check;
+use crate::{app::App, problem::Problem};
+
+pub(crate) async fn suspend(
+    app: &App,
+    proof: &MayUse,
+    environment: &Environment,
+) -> Result<(), Problem> {
+    let runs = matches!(
+        environment.state,
+        State::Active { .. } | State::Suspended { .. }
+    );
+    if !runs || !environment.is_open() {
+        return Err(not_running());
+    }
+    if check::is_running(app, proof.environment()) {
+        return Err(Problem::conflict(
+            "checking",
+            "The checks still run",
+            "A paused machine can't answer them. Pause it once they have ended.",
+        ));
+    }
+    let (id, by) = (proof.environment(), proof.person());
+    if !app.store.want(id, Intent::Suspended, by, app.now()).await? {
+        return Err(not_running());
+    }
+    app.changed(id);
+    Ok(())
+}
+
+fn not_running() -> Problem {
+    Problem::conflict(
+        "not-running",
+        "There is no running machine to pause",
+        "Only one that has started and has not ended can be paused.",
+    )
+}
