@@ -14,7 +14,9 @@ use rand::rngs::StdRng;
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Config, hub::Hub, metrics::Metrics, problem::Problem, reconcile::Status};
+use crate::{
+    Config, hub::Hub, metrics::Metrics, problem::Problem, rates::Rates, reconcile::Status,
+};
 
 /// Locks even after a panic elsewhere: what is behind these locks is never half-changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -32,6 +34,8 @@ pub(crate) struct App {
     /// Wakes the reconcilers.
     pub wake: Notify,
     pub metrics: Metrics,
+    /// How many requests one may make.
+    pub rates: Rates,
     /// How the last run of each reconciler went, by its name.
     pub statuses: Mutex<BTreeMap<&'static str, Status>>,
     /// Everything that outlives the request that began it.
@@ -51,6 +55,7 @@ impl App {
     pub(crate) fn new(parts: crate::Parts) -> Shared {
         Arc::new(Self {
             started_at: parts.clock.now(),
+            rates: Rates::new(&parts.config),
             config: parts.config,
             store: parts.store,
             provider: parts.provider,

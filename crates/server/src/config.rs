@@ -1,6 +1,9 @@
 //! What an operator may set. Every field has a default that suits one machine.
 
-use std::path::PathBuf;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
 
 use faultline_domain::{environment::Deadlines, lab::Needs, limits::Limits};
 use serde::{Deserialize, Serialize};
@@ -41,6 +44,44 @@ pub struct Config {
     pub session_days: u32,
     /// A sign-in link works for so many minutes.
     pub sign_in_minutes: u32,
+    /// How many requests one may make.
+    pub rates: Rates,
+    /// Proxies whose `X-Forwarded-For` says where a request comes from.
+    pub trusted_proxies: Vec<IpAddr>,
+}
+
+/// How many requests one may make in a minute; 0 for any number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rates {
+    /// With one session or API token.
+    pub person_per_minute: u32,
+    /// From one address without a valid one.
+    pub stranger_per_minute: u32,
+    /// Sessions, tokens and sign-in links from one address that turn out not to be valid.
+    pub wrong_per_minute: u32,
+}
+
+impl Rates {
+    /// No limits: for measuring.
+    #[must_use]
+    pub const fn unlimited() -> Self {
+        Self {
+            person_per_minute: 0,
+            stranger_per_minute: 0,
+            wrong_per_minute: 0,
+        }
+    }
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self {
+            person_per_minute: 1200,
+            stranger_per_minute: 300,
+            wrong_per_minute: 10,
+        }
+    }
 }
 
 /// The most that one node may use.
@@ -90,6 +131,11 @@ impl Default for Config {
             hard_minutes: 8 * 60,
             session_days: 30,
             sign_in_minutes: 60,
+            rates: Rates::default(),
+            trusted_proxies: vec![
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ],
         }
     }
 }

@@ -31,6 +31,7 @@
 //! | [`config`] | what an operator may set |
 //! | `app` | what every request and every reconciler shares |
 //! | `auth` | who is asking: sessions, API tokens, CSRF, and the extractors that give proofs |
+//! | `rates` | how many requests one may make |
 //! | `operations` | what people can do, one file each, used by pages and API alike |
 //! | `reconcile` | environments, warnings, orphans, cleaning up: no input, idempotent, with a status |
 //! | `terminal` | a browser's terminal on a node |
@@ -49,6 +50,7 @@ mod markdown;
 mod metrics;
 mod operations;
 mod problem;
+mod rates;
 mod reconcile;
 mod router;
 mod server;

@@ -1,5 +1,7 @@
 //! What a person is told when something can't be done: problem JSON (RFC 9457) on the API, a page elsewhere.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     http::{StatusCode, header},
@@ -21,6 +23,9 @@ pub(crate) struct Problem {
     pub title: String,
     /// Why, and what to do next.
     pub detail: String,
+    /// After how many seconds trying again makes sense: the header `Retry-After`.
+    #[serde(skip)]
+    pub retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -35,6 +40,25 @@ impl Problem {
             code,
             title: title.into(),
             detail: detail.into(),
+            retry_after: None,
+        }
+    }
+
+    /// Too many requests; trying again makes sense after `wait`.
+    pub(crate) fn too_many(wait: Duration) -> Self {
+        let seconds = wait.as_millis().div_ceil(1000).max(1);
+        let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+        Self {
+            retry_after: Some(seconds),
+            ..Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too-many",
+                "That was too much at once",
+                format!(
+                    "Wait {seconds} s and try again; a program should do what `Retry-After` says. \
+                     Nothing was changed."
+                ),
+            )
         }
     }
 
@@ -112,6 +136,11 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (status, kind, Json(&self)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, seconds.into());
+        }
         // Pages are made of this: see `web::problems`.
         response.extensions_mut().insert(self);
         response

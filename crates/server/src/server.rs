@@ -1,6 +1,6 @@
 //! The way in: making a server, serving, stopping.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use faultline_domain::{Clock, PersonId, authz::Role};
@@ -110,11 +110,15 @@ impl Server {
         let reconciling = app.tasks.spawn(reconcile::run(app.clone()));
         let stop = app.stopping.clone();
         let soft = shutdown.soft.clone();
-        let serve =
-            axum::serve(listener, router::router(app.clone())).with_graceful_shutdown(async move {
-                soft.cancelled().await;
-                stop.cancel();
-            });
+        let router = router::router(app.clone());
+        let serve = axum::serve(
+            listener,
+            router.into_make_service_with_connect_info::<SocketAddr>(),
+        )
+        .with_graceful_shutdown(async move {
+            soft.cancelled().await;
+            stop.cancel();
+        });
         let patience = async {
             shutdown.soft.cancelled().await;
             tokio::select! {

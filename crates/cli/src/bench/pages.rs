@@ -57,6 +57,7 @@ pub async fn pages(seconds: u64, labs: &Path, images: &Path) -> anyhow::Result<R
         config: Config {
             public_url: base.clone(),
             data_dir: dir.clone(),
+            rates: faultline_server::config::Rates::unlimited(),
             ..Config::default()
         },
         store: Store::open(&dir.join("bench.db")).await?,

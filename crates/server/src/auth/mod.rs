@@ -22,7 +22,11 @@ use faultline_domain::{
 };
 use faultline_store::{Secret, environments::Environment};
 
-use crate::{app::Shared, problem::Problem};
+use crate::{
+    app::{App, Shared},
+    problem::Problem,
+    rates::Origin,
+};
 
 /// The cookie that holds the session's token.
 pub(crate) const SESSION: &str = "faultline_session";
@@ -49,6 +53,51 @@ pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
         .map(|(_, value)| value)
 }
 
+/// What a caller presents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Session,
+    Token,
+}
+
+/// Finds out who presents this, within the rates: a credential is looked up unless too many wrong ones came from
+/// there. Who has none, or a wrong one, goes on as a stranger.
+async fn identify(
+    app: &App,
+    request: &mut Request,
+    kind: Kind,
+    presented: Option<Secret>,
+) -> Result<(), Problem> {
+    let from = Origin::of(request, &app.config);
+    request.extensions_mut().insert(from);
+    let Some(secret) = presented else {
+        return Ok(app.rates.stranger(from)?);
+    };
+    let hash = secret.hash();
+    app.rates.may_present(from, &hash)?;
+    let (found, csrf) = match kind {
+        Kind::Session => (
+            app.store.session(&secret, app.now()).await?,
+            csrf::token(&secret),
+        ),
+        Kind::Token => (
+            app.store.api_token(&secret, app.now()).await?,
+            String::new(),
+        ),
+    };
+    let Some(principal) = found else {
+        app.rates.wrong(from)?;
+        return Ok(app.rates.stranger(from)?);
+    };
+    app.rates.right(hash)?;
+    request.extensions_mut().insert(Caller {
+        signed_in: SignedIn::verified(principal),
+        csrf,
+        secret,
+    });
+    Ok(())
+}
+
 /// Finds out whose session it is. For pages.
 pub(crate) async fn by_session(
     State(app): State<Shared>,
@@ -56,15 +105,7 @@ pub(crate) async fn by_session(
     next: Next,
 ) -> Result<Response, Problem> {
     let presented = cookie(request.headers(), SESSION).and_then(Secret::presented);
-    if let Some(secret) = presented
-        && let Some(principal) = app.store.session(&secret, app.now()).await?
-    {
-        request.extensions_mut().insert(Caller {
-            signed_in: SignedIn::verified(principal),
-            csrf: csrf::token(&secret),
-            secret,
-        });
-    }
+    identify(&app, &mut request, Kind::Session, presented).await?;
     Ok(next.run(request).await)
 }
 
@@ -80,15 +121,7 @@ pub(crate) async fn by_token(
         .and_then(|v| v.to_str().ok())
         .and_then(|v| v.strip_prefix("Bearer "))
         .and_then(|v| Secret::presented(v.trim()));
-    if let Some(secret) = presented
-        && let Some(principal) = app.store.api_token(&secret, app.now()).await?
-    {
-        request.extensions_mut().insert(Caller {
-            signed_in: SignedIn::verified(principal),
-            csrf: String::new(),
-            secret,
-        });
-    }
+    identify(&app, &mut request, Kind::Token, presented).await?;
     Ok(next.run(request).await)
 }
 

@@ -6,6 +6,7 @@ use super::Done;
 use crate::app::Shared;
 
 pub(super) async fn pass(app: &Shared) -> Done {
+    app.rates.tidy();
     let removed = app.store.remove_old_credentials(app.now()).await?;
     Ok(format!("{removed} sessions and links forgotten"))
 }

@@ -3,6 +3,7 @@
 mod api;
 mod lifecycle;
 mod pages;
+mod rates;
 mod routes;
 mod suspend;
 mod terminals;

@@ -30,7 +30,7 @@ use askama::Template;
 use axum::{
     Router,
     extract::{Request, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     middleware::Next,
     response::{Html, IntoResponse, Response},
     routing::{get, post},
@@ -113,11 +113,19 @@ pub(crate) async fn problems(State(app): State<Shared>, request: Request, next: 
         layout,
         problem: &problem,
         signed_out: problem.status == 401,
-        retry: retry && problem.status >= 500,
+        retry: retry && (problem.status >= 500 || problem.retry_after.is_some()),
     }
     .render();
     match html {
-        Ok(html) => (response.status(), Html(html)).into_response(),
+        Ok(html) => {
+            let mut page = (response.status(), Html(html)).into_response();
+            for name in [header::RETRY_AFTER, header::SET_COOKIE] {
+                if let Some(value) = response.headers().get(&name) {
+                    page.headers_mut().insert(name, value.clone());
+                }
+            }
+            page
+        }
         Err(_) => response,
     }
 }

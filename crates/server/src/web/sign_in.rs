@@ -6,7 +6,7 @@
 
 use askama::Template;
 use axum::{
-    Form,
+    Extension, Form,
     extract::{Query, State},
     http::{HeaderMap, header},
     response::{AppendHeaders, IntoResponse, Redirect, Response},
@@ -23,6 +23,7 @@ use crate::{
     app::{App, Shared},
     auth::{Caller, SESSION},
     problem::Problem,
+    rates::Origin,
 };
 
 #[derive(Deserialize)]
@@ -50,6 +51,7 @@ pub(super) async fn show(Query(token): Query<Token>, frame: Frame) -> Result<Res
 
 pub(super) async fn confirm(
     State(app): State<Shared>,
+    Extension(from): Extension<Origin>,
     frame: Frame,
     Form(token): Form<Token>,
 ) -> Result<Response, Problem> {
@@ -59,10 +61,14 @@ pub(super) async fn confirm(
         .saturating_add(SignedDuration::from_hours(24 * days))
         .unwrap_or(now);
     let person = match Secret::presented(&token.token) {
-        Some(token) => app.store.sign_in(&token, &session, now, ends).await?,
+        Some(token) => {
+            app.rates.may_present(from, &token.hash())?;
+            app.store.sign_in(&token, &session, now, ends).await?
+        }
         None => None,
     };
     if person.is_none() {
+        app.rates.wrong(from)?;
         let html = page(&SignIn {
             layout: frame.outside("Sign in"),
             token: String::new(),
