@@ -44,6 +44,10 @@ pub struct Config {
     pub session_days: u32,
     /// A sign-in link works for so many minutes.
     pub sign_in_minutes: u32,
+    /// The audit and the logs of starts are kept for so many days.
+    pub audit_days: u32,
+    /// The audit keeps at most so many lines.
+    pub audit_lines: u32,
     /// How many requests one may make.
     pub rates: Rates,
     /// Proxies whose `X-Forwarded-For` says where a request comes from.
@@ -131,6 +135,8 @@ impl Default for Config {
             hard_minutes: 8 * 60,
             session_days: 30,
             sign_in_minutes: 60,
+            audit_days: 90,
+            audit_lines: 200_000,
             rates: Rates::default(),
             trusted_proxies: vec![
                 IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -53,7 +53,41 @@ pub(crate) async fn insert(
     Ok(())
 }
 
+/// Lines removed in one transaction, so that nobody who writes waits long.
+const BATCH: i64 = 5000;
+
 impl Store {
+    /// Removes lines written before `oldest`, and of the rest all but the latest `most`; the logs of starts that ended
+    /// before `oldest` go with them. Says how many lines of the audit went.
+    pub async fn trim_audit(&self, oldest: Timestamp, most: u32) -> Result<u64> {
+        let mut removed = 0;
+        loop {
+            let done = sqlx::query(
+                "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < $1 OR id <= \
+                 (SELECT id FROM audit ORDER BY id DESC LIMIT 1 OFFSET $2) ORDER BY id LIMIT $3)",
+            )
+            .bind(micros(oldest))
+            .bind(i64::from(most))
+            .bind(BATCH)
+            .execute(&self.writer)
+            .await?
+            .rows_affected();
+            removed += done;
+            if done.cast_signed() < BATCH {
+                break;
+            }
+        }
+        sqlx::query(
+            "DELETE FROM start_log WHERE environment_id IN \
+             (SELECT id FROM environments WHERE is_final = $1 AND updated_at < $2)",
+        )
+        .bind(true)
+        .bind(micros(oldest))
+        .execute(&self.writer)
+        .await?;
+        Ok(removed)
+    }
+
     /// Writes a line about something that changes no other row.
     pub async fn note(
         &self,

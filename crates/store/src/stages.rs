@@ -162,7 +162,7 @@ impl Store {
         Ok(sqlx::query_as(
             "SELECT s.stage, s.text, s.millis FROM stage_events s \
              JOIN (SELECT id, created_at FROM environments WHERE lab LIKE $1 \
-                   AND id IN (SELECT subject FROM audit WHERE action = 'active') \
+                   AND activated IS NOT NULL \
                    ORDER BY created_at DESC LIMIT $2) e ON e.id = s.environment_id \
              WHERE s.millis IS NOT NULL ORDER BY e.created_at DESC, s.position",
         )

@@ -416,6 +416,50 @@ async fn a_starts_log_has_a_line_an_event_and_an_end() {
 }
 
 #[tokio::test]
+async fn the_audit_keeps_what_is_young_and_not_too_much_of_it() {
+    let mut bed = bed().await;
+    let e = bed.start("full-disk").await.unwrap();
+    let store = &bed.store;
+    let done = Event::Started {
+        stage: "clone".into(),
+        text: "cloning".to_owned(),
+    };
+    store.record_stage(&e.id, &done, at(1)).await.unwrap();
+    let done = Event::Done {
+        stage: "clone".into(),
+        millis: 300,
+        cached: false,
+    };
+    store.record_stage(&e.id, &done, at(2)).await.unwrap();
+    let active = State::Active { since: at(3) };
+    store.record_state(&e, &active, at(3)).await.unwrap();
+    for n in 10..30 {
+        let note = store.note(at(n), None, "note", "x", &n.to_string());
+        note.await.unwrap();
+    }
+    // By age: the start and its state, and five notes.
+    assert_eq!(store.trim_audit(at(15), 100).await.unwrap(), 2 + 5);
+    assert_eq!(store.trim_audit(at(15), 100).await.unwrap(), 0);
+    // By number: the latest stay.
+    assert_eq!(store.trim_audit(at(15), 4).await.unwrap(), 11);
+    let left = store.audit(100).await.unwrap();
+    let left: Vec<_> = left.iter().map(|l| &*l.detail).collect();
+    assert_eq!(left, ["29", "28", "27", "26"]);
+    assert_eq!(store.trim_audit(at(99), 4).await.unwrap(), 4);
+    // What was learnt from starts does not go with it; the log of one that lives stays too.
+    assert_eq!(store.typical_stages(&e.lab).await.unwrap()[0].millis, 300);
+    assert_eq!(store.start_log(&e.id).await.unwrap().len(), 2);
+    let e = store.environment(&e.id).await.unwrap().unwrap();
+    let gone = State::Gone {
+        at: at(40),
+        reason: EndReason::Ended,
+    };
+    store.record_state(&e, &gone, at(40)).await.unwrap();
+    store.trim_audit(at(41), 100).await.unwrap();
+    assert!(store.start_log(&e.id).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn one_server_at_a_time() {
     let bed = bed().await;
     let second = Store::open(bed.store.path()).await;

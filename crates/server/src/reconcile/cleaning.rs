@@ -1,4 +1,4 @@
-//! Forgets old sessions, reads the labs again, counts.
+//! Forgets old sessions and old lines of the audit, reads the labs again, counts.
 
 use jiff::SignedDuration;
 
@@ -8,7 +8,15 @@ use crate::app::Shared;
 pub(super) async fn pass(app: &Shared) -> Done {
     app.rates.tidy();
     let removed = app.store.remove_old_credentials(app.now()).await?;
-    Ok(format!("{removed} sessions and links forgotten"))
+    let days = i64::from(app.config.audit_days);
+    let oldest = app
+        .now()
+        .saturating_sub(SignedDuration::from_hours(24 * days))
+        .unwrap_or(jiff::Timestamp::MIN);
+    let lines = app.store.trim_audit(oldest, app.config.audit_lines).await?;
+    Ok(format!(
+        "{removed} sessions and links forgotten, {lines} lines of the audit"
+    ))
 }
 
 /// Reads the labs again, so that an author sees at once what was written; and counts for the metrics.

@@ -10,7 +10,7 @@
 //! | [`authorize`] | lets people's keys into their machines |
 //! | [`warnings`] | says before an end that it comes |
 //! | [`orphans`] | frees what nobody owns |
-//! | [`cleaning`] | forgets old sessions, reads the labs again, counts |
+//! | [`cleaning`] | forgets old sessions and lines of the audit, reads the labs again, counts |
 //!
 //! ```text
 //! request ──► intent in the store ──► wake ──► observe (store, provider) ──► plan ──► step ──► state in the store

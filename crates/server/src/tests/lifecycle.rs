@@ -201,6 +201,30 @@ async fn what_nobody_owns_is_freed() {
 }
 
 #[tokio::test]
+async fn the_audit_is_trimmed_by_age_and_by_number() {
+    let mut bed = bed_with(Config {
+        audit_days: 2,
+        audit_lines: 3,
+        ..Config::default()
+    })
+    .await;
+    let note = async |bed: &Bed, text: &str| {
+        let now = bed.app.now();
+        bed.app.store.note(now, None, "note", "x", text).await
+    };
+    note(&bed, "old").await.unwrap();
+    bed.clock.advance(SignedDuration::from_hours(49));
+    for n in 0..5 {
+        note(&bed, &n.to_string()).await.unwrap();
+    }
+    // The first round of a server cleans.
+    bed.reconcilers.pass().await;
+    let left = bed.app.store.audit(10).await.unwrap();
+    let left: Vec<_> = left.iter().map(|l| &*l.detail).collect();
+    assert_eq!(left, ["4", "3", "2"]);
+}
+
+#[tokio::test]
 async fn a_setup_that_fails_is_not_tried_again() {
     let mut bed = bed().await;
     let labs = tempfile::tempdir().unwrap();

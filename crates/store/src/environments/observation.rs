@@ -24,7 +24,9 @@ impl Store {
         let mut tx = self.begin().await?;
         let done = sqlx::query(
             "UPDATE environments SET state = $1, phase = $2, is_final = $3, \
-             generation = generation + 1, updated_at = $4 WHERE id = $5 AND generation = $6",
+             generation = generation + 1, updated_at = $4, \
+             activated = CASE WHEN $2 = 'active' THEN coalesce(activated, $4) ELSE activated END \
+             WHERE id = $5 AND generation = $6",
         )
         .bind(to_json(state)?)
         .bind(state.phase().as_str())
