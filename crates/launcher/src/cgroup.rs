@@ -75,9 +75,39 @@ pub fn create(id: &EnvironmentId, limits: &Limits) -> io::Result<()> {
     set(&folders, "pids.max", &limits.pids.to_string())
 }
 
-/// Puts a process into the group.
+/// Puts a process into the group. Fails with `NotFound` when a part of the group is not there: a process that is only
+/// half in it would be limited in half of what it uses.
 pub fn add(id: &EnvironmentId, pid: u32) -> io::Result<()> {
-    set(&folders(id.as_str()), "cgroup.procs", &pid.to_string())
+    for folder in folders(id.as_str()) {
+        let path = folder.join("cgroup.procs");
+        fs::write(&path, pid.to_string()).map_err(|e| {
+            io::Error::new(e.kind(), format!("cannot join {}: {e}", path.display()))
+        })?;
+    }
+    Ok(())
+}
+
+/// Takes this process out of the group and removes it, if nobody else is in it.
+pub fn leave(id: &EnvironmentId) {
+    let pid = std::process::id().to_string();
+    for folder in folders(id.as_str()) {
+        // The root of the hierarchy: on version 2 a group that has groups below it takes no processes.
+        if let Some(root) = folder.parent().and_then(Path::parent) {
+            let _ = fs::write(root.join("cgroup.procs"), &pid);
+        }
+        let _ = fs::remove_dir(folder);
+    }
+}
+
+/// Removes the group if nobody is in it; kills nobody. True when nothing is left of it.
+#[must_use]
+pub fn remove_empty(id: &EnvironmentId) -> bool {
+    folders(id.as_str())
+        .iter()
+        .all(|folder| match fs::remove_dir(folder) {
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+            Ok(()) => true,
+        })
 }
 
 /// CPU time used by all that were ever in the group, in milliseconds.
@@ -167,5 +197,61 @@ pub fn destroy(id: &EnvironmentId) -> io::Result<()> {
 pub fn remove_parent() {
     for folder in folders("") {
         let _ = fs::remove_dir(folder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    /// A group of our own, where this machine lets us make one.
+    fn group(name: &str) -> Option<EnvironmentId> {
+        let id: EnvironmentId = format!("{name}{}", std::process::id()).parse().unwrap();
+        let limits = Limits {
+            cpu_millis: 1000,
+            memory_mib: 64,
+            pids: 32,
+            disk_mib: 1,
+            bandwidth_mbit: 1,
+        };
+        match create(&id, &limits) {
+            Ok(()) if !folders("").is_empty() => Some(id),
+            _ => {
+                eprintln!("left out: no control groups can be made here");
+                None
+            }
+        }
+    }
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("60").spawn().unwrap()
+    }
+
+    #[test]
+    fn what_joins_late_is_killed_or_finds_no_group() {
+        let Some(id) = group("late") else { return };
+        let mut inside = sleeper();
+        add(&id, inside.id()).unwrap();
+        assert!(is_populated(&id) && list().contains(&id));
+        assert!(!remove_empty(&id), "somebody is in it");
+        // The one that is in the group while it is freed must be reaped for the group to become empty.
+        let reaper = std::thread::spawn(move || inside.wait().unwrap());
+        destroy(&id).unwrap();
+        assert!(!reaper.join().unwrap().success());
+        let mut late = sleeper();
+        let refused = add(&id, late.id()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::NotFound);
+        assert!(!list().contains(&id));
+        late.kill().unwrap();
+        late.wait().unwrap();
+    }
+
+    #[test]
+    fn an_empty_group_is_removed_and_its_absence_is_no_error() {
+        let Some(id) = group("empty") else { return };
+        assert!(remove_empty(&id) && !list().contains(&id));
+        assert!(remove_empty(&id));
     }
 }

@@ -11,6 +11,7 @@
 //! | [`spec`] | what a launcher is told to run: nodes, machine, snapshot or boot |
 //! | [`protocol`] | what is said on `launcher.sock`; [`client`] says it |
 //! | [`run`] | the launcher's life from spec to end |
+//! | [`claim`] | that the environment is still wanted once the launcher can be killed with it |
 //! | [`node`] | one VM: restore or boot, guest link, console, freeze |
 //! | [`qemu`], [`qmp`] | its command line and process; its control channel |
 //! | [`net`], [`egress`] | the namespace's inside; the few ways out that a lab opens |
@@ -20,6 +21,7 @@
 
 pub mod accel;
 pub mod cgroup;
+pub mod claim;
 pub mod client;
 pub mod egress;
 pub mod net;

@@ -28,7 +28,9 @@ use tokio::{
 };
 
 use crate::{
-    cgroup, egress, net,
+    cgroup,
+    claim::Claim,
+    egress, net,
     node::Node,
     protocol::{
         Answer, Ask, Channel, LauncherPhase, MAX_LINE, Question, SOCKET, Status, Told, VERSION,
@@ -68,6 +70,7 @@ impl<T, E: std::error::Error> At<T> for Result<T, E> {
 
 struct Launcher {
     dir: PathBuf,
+    claim: Claim,
     spec: LaunchSpec,
     clock: Clock,
     nodes: OnceCell<Vec<Node>>,
@@ -82,6 +85,7 @@ struct Launcher {
 /// Runs the launcher of an environment's folder. Must be called while the process has one thread: it moves into a
 /// network namespace of its own.
 pub fn main(dir: &Path) -> io::Result<()> {
+    let claim = Claim::open(dir)?;
     let spec = LaunchSpec::load(dir)?;
     let host = File::open("/proc/self/ns/net")?;
     #[expect(
@@ -94,13 +98,14 @@ pub fn main(dir: &Path) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(Launcher::new(dir, spec).live(host))
+    runtime.block_on(Launcher::new(dir, claim, spec).live(host))
 }
 
 impl Launcher {
-    fn new(dir: &Path, spec: LaunchSpec) -> Arc<Self> {
+    fn new(dir: &Path, claim: Claim, spec: LaunchSpec) -> Arc<Self> {
         Arc::new(Self {
             dir: dir.to_owned(),
+            claim,
             spec,
             clock: Clock::system(),
             nodes: OnceCell::new(),
@@ -150,8 +155,10 @@ impl Launcher {
                     tracing::error!(stage, reason, "could not start");
                     self.set(LauncherPhase::Broken);
                     self.tell(Told::Failed { stage: stage.to_owned(), reason });
-                    // The server reads the reason, then ends this launcher.
-                    let _ = tokio::time::timeout(Duration::from_secs(300), self.stop.notified()).await;
+                    // The server reads the reason, then ends this launcher. One that is not wanted has nobody to tell.
+                    if self.claim.stands() {
+                        let _ = tokio::time::timeout(Duration::from_secs(300), self.stop.notified()).await;
+                    }
                 }
             },
             () = self.stop.notified() => {}
@@ -177,8 +184,7 @@ impl Launcher {
     async fn bring_up(&self, host: &File, progress: &Progress) -> Result<(), Failure> {
         let spec = &self.spec;
         let stage = progress.stage("network", "Laying the cables of its private network");
-        cgroup::create(&spec.id, &spec.limits).at("network")?;
-        cgroup::add(&spec.id, std::process::id()).at("network")?;
+        self.claim.join(&spec.id, &spec.limits).at("network")?;
         let taps = net::build(
             spec.nodes.len(),
             spec.limits.bandwidth_mbit,

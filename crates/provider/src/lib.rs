@@ -142,6 +142,12 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// Frees everything of an environment. Idempotent: succeeds when nothing exists.
     async fn destroy(&self, id: &EnvironmentId) -> Result<()>;
 
+    /// Removes what is left of no environment and can't be in use: an empty control group, say. Called by the
+    /// reconciler that frees orphans; gives how many such remains there were.
+    async fn sweep(&self) -> Result<u32> {
+        Ok(0)
+    }
+
     /// Opens a stream to a node.
     async fn open(&self, id: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream>;
 

@@ -157,7 +157,7 @@ impl Local {
         id: &EnvironmentId,
         asked: impl Future<Output = client::Result<T>>,
     ) -> Result<T> {
-        if !self.folder(id).join("spec.json").exists() {
+        if !LaunchSpec::path(&self.folder(id)).exists() {
             return Err(Error::NotFound);
         }
         asked.await.map_err(|e| match e {
@@ -272,6 +272,15 @@ impl Provider for Local {
 
     async fn destroy(&self, id: &EnvironmentId) -> Result<()> {
         let dir = self.folder(id);
+        // Before anything is killed: a launcher that is only starting finds its spec gone, see `launcher::claim`.
+        let spec = LaunchSpec::path(&dir);
+        match fs::remove_file(&spec) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                let reason = format!("cannot remove {}: {e}", spec.display());
+                return Err(Error::failed("release", reason));
+            }
+            _ => {}
+        }
         // A word first, so that QEMUs close what they hold; then whatever is left is killed.
         if client::stop(&dir).await.is_ok() {
             for _ in 0..50 {
@@ -292,6 +301,18 @@ impl Provider for Local {
         .await
         .map_err(|e| Error::failed("release", e))?
         .map_err(|e| Error::failed("release", e))
+    }
+
+    /// Groups without a folder may be another installation's; an empty one is nobody's.
+    async fn sweep(&self) -> Result<u32> {
+        let this = self.clone();
+        let swept = tokio::task::spawn_blocking(move || {
+            let groups = cgroup::list().into_iter();
+            let left = groups.filter(|id| !this.folder(id).exists() && !cgroup::is_populated(id));
+            left.filter(cgroup::remove_empty).count()
+        });
+        let swept = swept.await.map_err(|e| Error::failed("sweep", e))?;
+        Ok(u32::try_from(swept).unwrap_or(u32::MAX))
     }
 
     async fn open(&self, id: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream> {

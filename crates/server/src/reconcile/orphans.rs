@@ -10,6 +10,9 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
     let listed = tokio::time::timeout(LIST, app.provider.list())
         .await
         .map_err(|_| Error::Silent(LIST))??;
+    let swept = tokio::time::timeout(LIST, app.provider.sweep())
+        .await
+        .map_err(|_| Error::Silent(LIST))??;
     let mut freed = 0;
     for (id, observed) in listed {
         if steps.kind(&id).is_some() {
@@ -44,5 +47,8 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
         app.metrics.orphans.inc();
         freed += 1;
     }
-    Ok(format!("{freed} freed"))
+    Ok(match swept {
+        0 => format!("{freed} freed"),
+        _ => format!("{freed} freed, {swept} remains removed"),
+    })
 }
