@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    process::Stdio,
+    io,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -10,17 +10,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use faultline_domain::{EnvironmentId, NodeName, progress::Progress};
-use faultline_guest::wire::{
-    Exec, FileStat, Frame, Reply, Request, Response, read_header, write_header,
-};
+use faultline_domain::NodeName;
+use faultline_guest::wire::{FileStat, Reply, Request, Response, read_header, write_header};
 use faultline_provider::{
-    Error, Observed, Provider, Readiness, Result, Spec, Stream, Target, Usage,
+    Error, Result, Stream, Target,
+    fake::process::{self, OnlyStreams, Streams},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
-    process::Command,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 /// What listens on a port.
 #[derive(Debug, Clone)]
@@ -42,44 +38,20 @@ pub struct Inner {
     pub destroyed: AtomicBool,
 }
 
-#[derive(Debug, Clone, Default)]
-pub struct Machine(pub Arc<Inner>);
+pub type Machine = OnlyStreams<Inner>;
 
 #[async_trait]
-impl Provider for Machine {
-    fn name(&self) -> &'static str {
-        "test"
-    }
-    async fn readiness(&self, _: &str) -> Readiness {
-        Readiness::Ready
-    }
-    async fn create(&self, _: &Spec, _: &Progress) -> Result<()> {
-        Ok(())
-    }
-    async fn list(&self) -> Result<Vec<(EnvironmentId, Observed)>> {
-        Ok(Vec::new())
-    }
-    async fn pause(&self, _: &EnvironmentId) -> Result<()> {
-        Ok(())
-    }
-    async fn resume(&self, _: &EnvironmentId) -> Result<()> {
-        Ok(())
-    }
-    async fn destroy(&self, _: &EnvironmentId) -> Result<()> {
-        self.0.destroyed.store(true, Ordering::SeqCst);
-        Ok(())
-    }
-    async fn open(&self, _: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream> {
+impl Streams for Inner {
+    async fn open(self: Arc<Self>, node: &NodeName, target: Target) -> Result<Stream> {
         let (mut ours, theirs) = tokio::io::duplex(16 * 1024);
         match target {
-            Target::Guest if self.0.lost.load(Ordering::SeqCst) => {
+            Target::Guest if self.lost.load(Ordering::SeqCst) => {
                 return Err(Error::Unreachable("the guest link is lost".to_owned()));
             }
             Target::Guest => {
-                let inner = self.0.clone();
-                tokio::spawn(async move { inner.serve(ours).await });
+                tokio::spawn(async move { self.serve(ours).await });
             }
-            Target::Port(port) => match self.0.ports.lock().unwrap().get(&port).cloned() {
+            Target::Port(port) => match self.ports.lock().unwrap().get(&port).cloned() {
                 Some(Port::Says(bytes)) => {
                     tokio::spawn(async move {
                         let mut question = [0; 4096];
@@ -101,15 +73,20 @@ impl Provider for Machine {
         }
         Ok(Box::new(theirs))
     }
-    async fn usage(&self, _: &EnvironmentId) -> Result<Usage> {
-        Ok(Usage::default())
+
+    fn destroyed(&self) {
+        self.destroyed.store(true, Ordering::SeqCst);
     }
 }
 
 impl Inner {
-    async fn serve(&self, mut stream: DuplexStream) -> Option<()> {
-        let reply = match read_header::<Request>(&mut stream).await.ok()? {
-            Request::Exec(exec) => return self.exec(stream, exec).await,
+    async fn serve(&self, mut stream: DuplexStream) -> io::Result<()> {
+        let reply = match read_header::<Request>(&mut stream).await? {
+            Request::Exec(exec) => {
+                let ran = (exec.argv.clone(), exec.trusted);
+                self.ran.lock().unwrap().push(ran);
+                return process::exec(stream, &exec, &exec.argv, |_| {}).await;
+            }
             Request::Ping => Reply::Pong {
                 version: 1,
                 boot_id: String::new(),
@@ -130,67 +107,15 @@ impl Inner {
                     }),
             },
             Request::ReadFile { path, max } => {
-                let content = self.files.lock().unwrap().get(&path)?.1.clone();
-                write_header(&mut stream, &Response::Ok(Reply::Done))
-                    .await
-                    .ok()?;
-                let end = content.len().min(usize::try_from(max).ok()?);
-                return stream.write_all(&content[..end]).await.ok();
-            }
-            _ => return None,
-        };
-        write_header(&mut stream, &Response::Ok(reply)).await.ok()
-    }
-
-    async fn exec(&self, mut stream: DuplexStream, exec: Exec) -> Option<()> {
-        self.ran
-            .lock()
-            .unwrap()
-            .push((exec.argv.clone(), exec.trusted));
-        let mut child = Command::new(&exec.argv[0])
-            .args(&exec.argv[1..])
-            .env_clear()
-            .envs(&exec.env)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .ok()?;
-        write_header(&mut stream, &Response::Ok(Reply::Started { pid: 1 }))
-            .await
-            .ok()?;
-        let (mut read, mut write) = tokio::io::split(stream);
-        let mut stdin = child.stdin.take();
-        while let Some(to) = &mut stdin {
-            match Frame::read(&mut read).await {
-                Ok(Some(Frame::Stdin(bytes))) => to.write_all(&bytes).await.ok()?,
-                _ => stdin = None,
-            }
-        }
-        let limit = std::time::Duration::from_secs(exec.timeout_seconds.unwrap_or(60).into());
-        let (mut out, mut err) = (child.stdout.take()?, child.stderr.take()?);
-        let pump = async {
-            let (mut a, mut b) = (vec![0; 4096], vec![0; 4096]);
-            let (mut more_out, mut more_err) = (true, true);
-            while more_out || more_err {
-                let frame = tokio::select! {
-                    n = out.read(&mut a), if more_out => match n {
-                        Ok(n @ 1..) => Frame::Stdout(a[..n].to_vec().into()),
-                        _ => { more_out = false; continue }
-                    },
-                    n = err.read(&mut b), if more_err => match n {
-                        Ok(n @ 1..) => Frame::Stderr(b[..n].to_vec().into()),
-                        _ => { more_err = false; continue }
-                    },
+                let Some((_, content)) = self.files.lock().unwrap().get(&path).cloned() else {
+                    return Ok(());
                 };
-                frame.write(&mut write).await.ok()?;
+                write_header(&mut stream, &Response::Ok(Reply::Done)).await?;
+                let end = content.len().min(usize::try_from(max).unwrap());
+                return stream.write_all(&content[..end]).await;
             }
-            child.wait().await.ok()?.code()
+            _ => return Ok(()),
         };
-        let code = tokio::time::timeout(limit, pump)
-            .await
-            .unwrap_or(Some(124))?;
-        Frame::Exit(code).write(&mut write).await.ok()
+        write_header(&mut stream, &Response::Ok(reply)).await
     }
 }

@@ -7,6 +7,7 @@
 //! and hand the other to the next.
 
 mod guest;
+pub mod process;
 mod shell;
 mod terminal;
 

@@ -1,0 +1,176 @@
+//! For tests of what lies above a provider: guests whose programs run on this machine, behind the guest link's real
+//! protocol. The test says what else its guests do.
+
+use std::{io, process::Stdio, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use faultline_domain::{EnvironmentId, NodeName, progress::Progress};
+use faultline_guest::wire::{Exec, Frame, Reply, Response, write_header};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    process::Command,
+};
+
+use crate::{Observed, Provider, Readiness, Result, Spec, Stream, Target, Usage};
+
+/// What a test's guests do.
+#[async_trait]
+pub trait Streams: Send + Sync + std::fmt::Debug + 'static {
+    /// Opens a stream to a node.
+    async fn open(self: Arc<Self>, node: &NodeName, target: Target) -> Result<Stream>;
+
+    /// The environment was freed.
+    fn destroyed(&self) {}
+}
+
+/// A provider that opens streams; everything else succeeds and does nothing. Clones share what it is made of.
+#[derive(Debug)]
+pub struct OnlyStreams<T>(pub Arc<T>);
+
+impl<T> Clone for OnlyStreams<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Default> Default for OnlyStreams<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+#[async_trait]
+impl<T: Streams> Provider for OnlyStreams<T> {
+    fn name(&self) -> &'static str {
+        "streams"
+    }
+    async fn readiness(&self, _: &str) -> Readiness {
+        Readiness::Ready
+    }
+    async fn create(&self, _: &Spec, _: &Progress) -> Result<()> {
+        Ok(())
+    }
+    async fn list(&self) -> Result<Vec<(EnvironmentId, Observed)>> {
+        Ok(Vec::new())
+    }
+    async fn pause(&self, _: &EnvironmentId) -> Result<()> {
+        Ok(())
+    }
+    async fn resume(&self, _: &EnvironmentId) -> Result<()> {
+        Ok(())
+    }
+    async fn destroy(&self, _: &EnvironmentId) -> Result<()> {
+        self.0.destroyed();
+        Ok(())
+    }
+    async fn open(&self, _: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream> {
+        self.0.clone().open(node, target).await
+    }
+    async fn usage(&self, _: &EnvironmentId) -> Result<Usage> {
+        Ok(Usage::default())
+    }
+}
+
+/// Runs `argv` as `exec` asks, through pipes and without a terminal, until it ends, its time is over, or the host
+/// goes. `seen` is told each frame that the host sends.
+pub async fn exec(
+    mut stream: DuplexStream,
+    exec: &Exec,
+    argv: &[String],
+    seen: impl Fn(&Frame) + Send,
+) -> io::Result<()> {
+    let (program, args) = argv
+        .split_first()
+        .ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut child = Command::new(program)
+        .args(args)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .envs(&exec.env)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()?;
+    let pid = child.id().unwrap_or_default();
+    let group = Group(i32::try_from(pid).ok().and_then(Pid::from_raw));
+    write_header(&mut stream, &Response::Ok(Reply::Started { pid })).await?;
+    let (mut read, mut write) = tokio::io::split(stream);
+    let mut stdin = child.stdin.take();
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (Some(mut stdout), Some(mut stderr)) = (stdout, stderr) else {
+        return Err(io::Error::from(io::ErrorKind::BrokenPipe));
+    };
+    let incoming = async {
+        while let Ok(Some(frame)) = Frame::read(&mut read).await {
+            seen(&frame);
+            match frame {
+                Frame::Stdin(bytes) => {
+                    if let Some(to) = &mut stdin
+                        && to.write_all(&bytes).await.is_err()
+                    {
+                        stdin = None;
+                    }
+                }
+                Frame::StdinEnd => stdin = None,
+                Frame::Resize { .. } => {}
+                Frame::Signal(n) => group.signal(Signal::from_named_raw(n.into())),
+                _ => break,
+            }
+        }
+    };
+    let outgoing = async {
+        let (mut a, mut b) = ([0; 8192], [0; 8192]);
+        let (mut out_open, mut err_open) = (true, true);
+        while out_open || err_open {
+            let frame = tokio::select! {
+                n = stdout.read(&mut a), if out_open => match n {
+                    Ok(n @ 1..) => Frame::Stdout(a.get(..n).unwrap_or_default().to_vec().into()),
+                    _ => { out_open = false; continue }
+                },
+                n = stderr.read(&mut b), if err_open => match n {
+                    Ok(n @ 1..) => Frame::Stderr(b.get(..n).unwrap_or_default().to_vec().into()),
+                    _ => { err_open = false; continue }
+                },
+            };
+            frame.write(&mut write).await?;
+        }
+        let status = child.wait().await?;
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        io::Result::Ok(status.code().unwrap_or(128 + signal.unwrap_or(0)))
+    };
+    let limit = async {
+        match exec.timeout_seconds {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds.into())).await,
+            None => std::future::pending().await,
+        }
+    };
+    let code = tokio::select! {
+        code = outgoing => code?,
+        () = limit => 124,
+        () = incoming => return Ok(()),
+    };
+    drop(group);
+    Frame::Exit(code).write(&mut write).await?;
+    write.shutdown().await
+}
+
+/// A program and its children; killed when dropped.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn signal(&self, signal: Option<Signal>) {
+        if let (Some(pid), Some(signal)) = (self.0, signal) {
+            // It may have ended.
+            let _ = kill_process_group(pid, signal);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Some(Signal::KILL));
+    }
+}
