@@ -46,6 +46,22 @@ mod testing;
 pub mod text;
 mod yaml;
 
+/// The private parts that `fuzz/` reaches.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Reads, lints and shows what was found, as for a folder with nothing but this `lab.yaml`.
+    pub fn lab_yaml(text: &str) {
+        let lab = crate::yaml::parse(text);
+        let mut found = lab.as_ref().err().cloned().unwrap_or_default();
+        let files = crate::folder::Files::new();
+        crate::lint::run(&files, text, lab.as_ref().ok(), &mut found);
+        for diagnostic in found {
+            assert!(!diagnostic.render("lab").is_empty());
+        }
+    }
+}
+
 pub use catalogue::{Broken, Catalogue};
 pub use check::{CheckResult, Outcome, check};
 pub use diagnostic::{Diagnostic, Severity};

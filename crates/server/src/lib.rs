@@ -61,5 +61,12 @@ pub use api::openapi;
 pub use config::Config;
 pub use server::{Error, Parts, Server, Shutdown};
 
+/// The private parts that `fuzz/` reaches.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::terminal::fuzz_message as terminal_message;
+}
+
 #[cfg(test)]
 mod tests;

@@ -109,6 +109,24 @@ async fn serve(
     drop(token);
 }
 
+/// Reads a message as the bridge does: the first byte says of which kind it is.
+#[cfg(fuzzing)]
+pub fn fuzz_message(data: &[u8]) {
+    use axum::extract::ws::Message;
+    let Some((kind, rest)) = data.split_first() else {
+        return;
+    };
+    let bytes = bytes::Bytes::copy_from_slice(rest);
+    let message = match (kind % 4, std::str::from_utf8(rest)) {
+        (0 | 1, Ok(text)) => Message::Text(text.into()),
+        (2, _) => Message::Ping(bytes),
+        _ => Message::Binary(bytes),
+    };
+    if let Ok(message::Incoming::Resize { rows, cols }) = message::read(message) {
+        assert!((1..=500).contains(&rows) && (1..=1000).contains(&cols));
+    }
+}
+
 struct Open(Shared);
 
 impl Drop for Open {

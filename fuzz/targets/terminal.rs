@@ -1,0 +1,6 @@
+//! What a browser sends over a terminal's WebSocket.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| faultline_server::fuzzing::terminal_message(data));
