@@ -37,7 +37,8 @@ fuzz_target!(|data: &[u8]| {
                     cols: 80,
                 };
                 let id = "web-1".to_owned();
-                let Ok((mut session, _)) = client::terminal(peer, Terminal { id, pty }).await else {
+                let Ok((mut session, _)) = client::terminal(peer, Terminal { id, pty }).await
+                else {
                     return;
                 };
                 while let Ok(Some(_)) = session.output.next().await {}

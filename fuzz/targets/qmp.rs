@@ -20,7 +20,11 @@ fuzz_target!(|data: &[u8]| {
         if let Ok(qmp) = Qmp::start(ours, give).await {
             drop(qemu.await);
             for _ in 0..8 {
-                if qmp.run("query-status", serde_json::Value::Null).await.is_err() {
+                if qmp
+                    .run("query-status", serde_json::Value::Null)
+                    .await
+                    .is_err()
+                {
                     break;
                 }
             }

@@ -3,9 +3,7 @@
 #![no_main]
 
 use faultline_fuzz::{Peer, run};
-use faultline_guest::wire::{
-    Frame, MAX_FRAME, Request, Response, read_header, write_header,
-};
+use faultline_guest::wire::{Frame, MAX_FRAME, Request, Response, read_header, write_header};
 use libfuzzer_sys::fuzz_target;
 
 async fn again<T>(value: T)
@@ -15,7 +13,10 @@ where
     let mut bytes = Vec::new();
     // Escapes make it longer; then it is refused, which is as good.
     if write_header(&mut bytes, &value).await.is_ok() {
-        assert_eq!(read_header::<T>(&mut bytes.as_slice()).await.unwrap(), value);
+        assert_eq!(
+            read_header::<T>(&mut bytes.as_slice()).await.unwrap(),
+            value
+        );
     }
 }
 
