@@ -434,8 +434,8 @@ async fn the_audit_keeps_what_is_young_and_not_too_much_of_it() {
     let active = State::Active { since: at(3) };
     store.record_state(&e, &active, at(3)).await.unwrap();
     for n in 10..30 {
-        let note = store.note(at(n), None, "note", "x", &n.to_string());
-        note.await.unwrap();
+        let text = n.to_string();
+        store.note(at(n), None, "note", "x", &text).await.unwrap();
     }
     // By age: the start and its state, and five notes.
     assert_eq!(store.trim_audit(at(15), 100).await.unwrap(), 2 + 5);

@@ -12,7 +12,7 @@ use faultline_guest::wire::{
 };
 use faultline_provider::{
     Error, Result, Stream, Target,
-    fake::process::{self, OnlyStreams, Streams},
+    fake::process::{self, Streams},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
@@ -28,9 +28,6 @@ pub struct ThisMachine {
     /// Sizes that terminals were given.
     pub resizes: Mutex<Vec<(u16, u16)>>,
 }
-
-/// The provider; clones share the machine.
-pub type Shared = OnlyStreams<ThisMachine>;
 
 #[async_trait]
 impl Streams for ThisMachine {

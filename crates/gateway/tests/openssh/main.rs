@@ -16,7 +16,8 @@ use std::{
 
 use async_trait::async_trait;
 use faultline_gateway::{Access, Config, Directory, HostKey, Login, PublicKey, limit, serve};
-use guest::{Shared, ThisMachine};
+use faultline_provider::fake::process::OnlyStreams;
+use guest::ThisMachine;
 use rand::Rng;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -110,7 +111,7 @@ impl Gateway {
                     &host,
                     config,
                     directory,
-                    Arc::new(Shared(machine)),
+                    Arc::new(OnlyStreams(machine)),
                     stop,
                 )
                 .await

@@ -35,8 +35,8 @@ async fn a_failed_start_is_tried_again_and_then_says_why() {
     // The log tells of both tries, and is there without scripts.
     assert!(page.contains("<summary>Log</summary>"));
     assert!(page.contains("failed: no memory left; trying once more"));
-    let shown = bed.api(Method::GET, &format!("/environments/{id}"), None);
-    let shown = shown.await.json();
+    let at = format!("/environments/{id}");
+    let shown = bed.api(Method::GET, &at, None).await.json();
     let last = shown["log"].as_array().unwrap().last().unwrap();
     assert_eq!(last["stage"], "clone");
     assert_eq!(last["text"], "failed: no memory left");
@@ -241,9 +241,10 @@ async fn a_setup_that_fails_is_not_tried_again() {
     // What the script is called tells where to look: the operator reads it, the student does not.
     let told = |l: &faultline_store::audit::Entry| l.detail.contains("setup/break.sh");
     assert!(audit.iter().any(|l| l.action == "setup" && told(l)));
-    let page = bed.get(&format!("/environments/{id}")).await.body;
-    let shown = bed.api(Method::GET, &format!("/environments/{id}"), None);
-    for text in [page, shown.await.body] {
+    let at = format!("/environments/{id}");
+    let page = bed.get(&at).await.body;
+    let shown = bed.api(Method::GET, &at, None).await.body;
+    for text in [page, shown] {
         assert!(text.contains("preparing the incident failed on node1"));
         assert!(!text.contains("break.sh"), "{text}");
     }
