@@ -82,10 +82,13 @@ impl From<Wait> for Problem {
     }
 }
 
+/// Without a key: the budget that those share who came when there was no more room.
+type Limiter<K, C> =
+    RateLimiter<Option<K>, HashMapStateStore<Option<K>>, C, NoOpMiddleware<<C as Clock>::Instant>>;
+
 /// Budgets of one kind, one a key. Beyond [`MOST`] keys the new ones share one.
 struct Budgets<K: Hash + Eq + Clone, C: Clock> {
-    limiter:
-        Option<RateLimiter<Option<K>, HashMapStateStore<Option<K>>, C, NoOpMiddleware<C::Instant>>>,
+    limiter: Option<Limiter<K, C>>,
     clock: C,
     most: usize,
     tidied: Mutex<C::Instant>,
