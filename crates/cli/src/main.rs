@@ -10,6 +10,7 @@ mod env;
 mod image;
 mod lab;
 mod progress;
+mod ssh;
 mod up;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -63,7 +64,7 @@ enum Command {
     ///   faultline ssh node2.k7f3q9xw2m     one of its nodes
     ///   faultline ssh -- uptime            one command
     #[command(verbatim_doc_comment)]
-    Ssh(env::SshArgs),
+    Ssh(ssh::SshArgs),
     /// Write, lint, run and prove labs
     #[command(subcommand)]
     Lab(lab::LabCommand),
@@ -119,7 +120,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Down(args) => down::run(&args, cli.output).await,
         Command::Doctor(args) => doctor::run(&args, cli.output),
         Command::Env(args) => env::run(&args, cli.output),
-        Command::Ssh(args) => env::ssh(&args),
+        Command::Ssh(args) => ssh::ssh(&args),
         Command::Lab(command) => lab::run(command, cli.output).await,
         Command::Bench(command) => bench::run(command, cli.output).await,
         Command::Backup(args) => backup::backup(&args, cli.output).await,
