@@ -1,11 +1,16 @@
 //! What a `lab.yaml` says. The JSON Schema for editors and the error messages of `faultline lab lint` come from
 //! these types.
 
+mod cluster;
+
+pub use cluster::{
+    CanITest, ClusterTest, Count, Deed, Field, FromPodTest, ObjectTest, PodHttp, PodRequest,
+};
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::NodeName;
+use crate::{NodeName, Shape};
 
 /// A lab: an incident to be repaired.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
@@ -75,12 +80,21 @@ impl Level {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields, default)]
 pub struct Needs {
-    /// The image's name: a recipe in `images/`.
-    #[garde(pattern(r"^[a-z0-9][a-z0-9.-]{0,39}$"))]
-    pub image: String,
+    /// The image's name: a recipe in `images/`. `debian-12` unless said; leave it out where `kubernetes` is said.
+    #[garde(inner(pattern(r"^[a-z0-9][a-z0-9.-]{0,39}$")), custom(only_one(&self.kubernetes)))]
+    pub image: Option<String>,
+    /// A kubeadm cluster of this minor version, such as `"1.36"`. Without it the nodes are plain machines.
+    #[garde(inner(pattern(r"^1\.[0-9]{2}$")))]
+    pub kubernetes: Option<String>,
     /// How many nodes, named node1, node2, … 1 to 5.
     #[garde(range(min = 1, max = 5))]
     pub nodes: u32,
+    /// How many of them are control planes: the first. 1 or 3.
+    #[garde(custom(a_shape(self.nodes)))]
+    pub control_planes: u32,
+    /// The group that a student's `kubectl` from outside is in. An administrator's unless said.
+    #[garde(length(max = 100))]
+    pub group: Option<String>,
     /// Where its nodes may connect to. Nothing, unless listed here.
     #[garde(length(max = 20), dive)]
     pub egress: Vec<Egress>,
@@ -92,8 +106,11 @@ pub struct Needs {
 impl Default for Needs {
     fn default() -> Self {
         Self {
-            image: "debian-12".to_owned(),
+            image: None,
+            kubernetes: None,
             nodes: 1,
+            control_planes: 1,
+            group: None,
             egress: Vec::new(),
             lifetime_minutes: 90,
         }
@@ -101,12 +118,54 @@ impl Default for Needs {
 }
 
 impl Needs {
+    /// The name of the image that it runs on.
+    #[must_use]
+    pub fn image_name(&self) -> String {
+        match (&self.kubernetes, &self.image) {
+            (Some(version), _) => format!("kubernetes-{version}"),
+            (None, Some(image)) => image.clone(),
+            (None, None) => "debian-12".to_owned(),
+        }
+    }
+
+    /// Its nodes' roles. What was validated has one; of anything else, a single node.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        Shape::new(
+            self.control_planes,
+            self.nodes.saturating_sub(self.control_planes),
+        )
+        .unwrap_or(Shape::SINGLE)
+    }
+
     /// The nodes' names.
     #[must_use]
     pub fn node_names(&self) -> Vec<NodeName> {
-        (1..=self.nodes)
-            .filter_map(|n| format!("node{n}").parse().ok())
-            .collect()
+        self.shape().node_names()
+    }
+}
+
+fn only_one(
+    kubernetes: &Option<String>,
+) -> impl FnOnce(&Option<String>, &()) -> garde::Result + use<'_> {
+    move |image, ()| match (image, kubernetes) {
+        (Some(_), Some(_)) => Err(garde::Error::new(
+            "both image and kubernetes are said; a cluster has an image of its own, leave image out",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn a_shape(nodes: u32) -> impl FnOnce(&u32, &()) -> garde::Result {
+    move |control_planes, ()| {
+        if *control_planes > nodes {
+            return Err(garde::Error::new(format!(
+                "{control_planes} control planes are more than the {nodes} nodes there are"
+            )));
+        }
+        Shape::new(*control_planes, nodes - *control_planes)
+            .map(drop)
+            .map_err(garde::Error::new)
     }
 }
 
@@ -122,21 +181,45 @@ pub struct Egress {
     pub port: u16,
 }
 
-/// One step of breaking the machine.
+/// One step of breaking the machine: a script, manifests, or waiting until the fault shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct SetupStep {
-    /// A script under the lab's folder, such as `setup/break.sh`.
-    #[garde(pattern(r"^setup/[A-Za-z0-9._-]+$"))]
-    pub script: String,
-    /// The nodes that run it. All, unless listed.
+    /// A script under the lab's folder, such as `setup/break.sh`. On a cluster's control plane `kubectl` in it is the
+    /// administrator.
+    #[serde(default)]
+    #[garde(inner(pattern(r"^setup/[A-Za-z0-9._-]+$")), custom(one_deed(self)))]
+    pub script: Option<String>,
+    /// Manifests under the lab's folder, such as `setup/shop.yaml`, applied to the cluster as its administrator.
+    #[serde(default)]
+    #[garde(inner(pattern(r"^setup/[A-Za-z0-9._-]+\.yaml$")))]
+    pub apply: Option<String>,
+    /// Objects of the cluster that must be so before the lab goes on: that the incident is set up, or that its
+    /// symptom shows.
+    #[serde(default)]
+    #[garde(dive)]
+    pub wait: Option<ObjectTest>,
+    /// The nodes that run the script. All, unless listed.
     #[serde(default)]
     #[garde(length(max = 5))]
     pub nodes: Vec<NodeName>,
     /// How many seconds it may take. 120 unless said.
     #[serde(default = "default_setup_seconds")]
-    #[garde(range(min = 1, max = 600))]
+    #[garde(range(min = 1, max = 1200))]
     pub timeout_seconds: u32,
+}
+
+fn one_deed(step: &SetupStep) -> impl FnOnce(&Option<String>, &()) -> garde::Result + use<'_> {
+    move |script, ()| {
+        let deeds = [script.is_some(), step.apply.is_some(), step.wait.is_some()];
+        if deeds.into_iter().filter(|said| *said).count() == 1 {
+            Ok(())
+        } else {
+            Err(garde::Error::new(
+                "a step is one of script, apply and wait, and only one",
+            ))
+        }
+    }
 }
 
 const fn default_setup_seconds() -> u32 {
@@ -197,6 +280,25 @@ pub enum Test {
     Dns(#[garde(dive)] DnsTest),
     /// A file in the guest.
     File(#[garde(dive)] FileTest),
+    /// Objects of the cluster.
+    Object(#[garde(dive)] ObjectTest),
+    /// A request from a pod in the cluster.
+    FromPod(#[garde(dive)] FromPodTest),
+    /// What somebody may do in the cluster.
+    CanI(#[garde(dive)] CanITest),
+    /// How the cluster itself is.
+    Cluster(#[garde(dive)] ClusterTest),
+}
+
+impl Test {
+    /// True when it asks the cluster's API server.
+    #[must_use]
+    pub const fn is_of_cluster(&self) -> bool {
+        matches!(
+            self,
+            Self::Object(_) | Self::FromPod(_) | Self::CanI(_) | Self::Cluster(_)
+        )
+    }
 }
 
 /// A TCP connection from outside the node.
@@ -335,12 +437,48 @@ mod tests {
     fn defaults_are_the_documented_ones() {
         let needs = Needs::default();
         assert_eq!(
-            (needs.image.as_str(), needs.nodes, needs.lifetime_minutes),
+            (
+                needs.image_name().as_str(),
+                needs.nodes,
+                needs.lifetime_minutes
+            ),
             ("debian-12", 1, 90)
         );
         assert_eq!(
             needs.node_names(),
             vec!["node1".parse::<NodeName>().unwrap()]
         );
+    }
+
+    #[test]
+    fn a_cluster_names_its_image_and_its_shape() {
+        let needs = Needs {
+            kubernetes: Some("1.36".to_owned()),
+            nodes: 3,
+            ..Needs::default()
+        };
+        assert!(needs.validate().is_ok());
+        assert_eq!(needs.image_name(), "kubernetes-1.36");
+        assert_eq!(needs.shape().to_string(), "1+2");
+        for wrong in [
+            Needs {
+                image: Some("debian-12".to_owned()),
+                ..needs.clone()
+            },
+            Needs {
+                control_planes: 2,
+                ..needs.clone()
+            },
+            Needs {
+                control_planes: 5,
+                ..needs.clone()
+            },
+            Needs {
+                kubernetes: Some("latest".to_owned()),
+                ..needs
+            },
+        ] {
+            assert!(wrong.validate().is_err(), "{wrong:?}");
+        }
     }
 }

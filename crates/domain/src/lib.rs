@@ -9,6 +9,7 @@
 //! | [`limits`] | what an environment may use, and admission of one more |
 //! | [`authz`] | who is asking, and the proofs a handler needs before it may act |
 //! | [`progress`] | staged progress of long work |
+//! | [`shape`] | how many nodes, and which of them are control planes |
 //! | [`score`] | what a solved lab is worth |
 
 pub mod authz;
@@ -19,6 +20,8 @@ pub mod lab;
 pub mod limits;
 pub mod progress;
 pub mod score;
+pub mod shape;
 
 pub use clock::Clock;
 pub use id::{AttemptId, EnvironmentId, LabSlug, NodeName, PersonId};
+pub use shape::Shape;

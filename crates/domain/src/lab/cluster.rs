@@ -1,0 +1,208 @@
+//! What a lab may say about the cluster that runs on its nodes.
+
+use garde::Validate;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::yes;
+
+/// Objects of the cluster, looked at by the platform as the cluster's administrator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectTest {
+    /// Kind, in the singular with a capital: `Deployment`, `Pod`, `NetworkPolicy`.
+    #[garde(pattern(r"^[A-Z][A-Za-z0-9]{0,62}$"))]
+    pub kind: String,
+    /// API group and version, such as `apps/v1`. `v1` unless said.
+    #[serde(default = "core")]
+    #[garde(pattern(r"^([a-z0-9.-]+/)?v[0-9][a-z0-9]*$"))]
+    pub api: String,
+    /// The namespace. Without it: objects that have none, or those of all namespaces.
+    #[serde(default)]
+    #[garde(inner(pattern(r"^[a-z0-9][a-z0-9-]{0,62}$")))]
+    pub namespace: Option<String>,
+    /// The object's name. Without it: all that `labels` selects.
+    #[serde(default)]
+    #[garde(length(max = 253))]
+    pub name: Option<String>,
+    /// A label selector, such as `app=shop,tier!=cache`.
+    #[serde(default)]
+    #[garde(length(max = 500))]
+    pub labels: Option<String>,
+    /// True (the default): there must be such an object. False: there must be none.
+    #[serde(default = "yes")]
+    #[garde(skip)]
+    pub exists: bool,
+    /// How many there must be.
+    #[serde(default)]
+    #[garde(dive)]
+    pub count: Option<Count>,
+    /// Conditions that must be `True` in each one's `status.conditions`: `[Available]`, `[Ready]`.
+    #[serde(default)]
+    #[garde(length(max = 8))]
+    pub conditions: Vec<String>,
+    /// What must be found in each one.
+    #[serde(default)]
+    #[garde(length(max = 16), dive)]
+    pub fields: Vec<Field>,
+    /// All of it must stay true for so many seconds.
+    #[serde(default)]
+    #[garde(range(max = 120))]
+    pub stays_seconds: u32,
+}
+
+fn core() -> String {
+    "v1".to_owned()
+}
+
+/// Bounds of a number of objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct Count {
+    /// At least so many. 1 unless said.
+    #[serde(default = "at_least_one")]
+    #[garde(skip)]
+    pub min: u32,
+    /// At most so many. No bound unless said.
+    #[serde(default)]
+    #[garde(skip)]
+    pub max: Option<u32>,
+}
+
+const fn at_least_one() -> u32 {
+    1
+}
+
+/// A value in an object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct Field {
+    /// Where it is: JSONPath as in RFC 9535, such as `$.spec.template.spec.containers[0].image`.
+    #[garde(pattern(r"^\$"), length(max = 300))]
+    pub path: String,
+    /// Every value found must be this: text, number, or truth.
+    #[serde(default)]
+    #[garde(skip)]
+    pub equals: Option<serde_json::Value>,
+    /// Every value found, as text, must match this regular expression.
+    #[serde(default)]
+    #[garde(length(max = 300))]
+    pub matches: Option<String>,
+    /// Every value found must be a number of at least this.
+    #[serde(default)]
+    #[garde(skip)]
+    pub at_least: Option<f64>,
+    /// Every value found must be a number of at most this.
+    #[serde(default)]
+    #[garde(skip)]
+    pub at_most: Option<f64>,
+    /// False: nothing must be found there.
+    #[serde(default = "yes")]
+    #[garde(skip)]
+    pub exists: bool,
+}
+
+/// A request made by a pod that the platform runs in the cluster for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct FromPodTest {
+    /// The pod's namespace. `default` unless said.
+    #[serde(default = "default_namespace")]
+    #[garde(pattern(r"^[a-z0-9][a-z0-9-]{0,62}$"))]
+    pub namespace: String,
+    /// The pod's labels: network policies look at them.
+    #[serde(default)]
+    #[garde(length(max = 16))]
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// The node it runs on. Any unless said.
+    #[serde(default)]
+    #[garde(skip)]
+    pub on_node: Option<crate::NodeName>,
+    /// What it asks.
+    #[garde(dive)]
+    pub request: PodRequest,
+    /// True (the default): it must be answered as said. False: it must get no answer.
+    #[serde(default = "yes")]
+    #[garde(skip)]
+    pub answered: bool,
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+/// What a probe pod asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum PodRequest {
+    /// An HTTP request.
+    Http(#[garde(dive)] PodHttp),
+    /// A TCP connection to `host:port`.
+    Tcp(#[garde(pattern(r"^[A-Za-z0-9._-]+:[0-9]{1,5}$"))] String),
+    /// A name that must resolve.
+    Dns(#[garde(pattern(r"^[A-Za-z0-9._-]{1,253}$"))] String),
+}
+
+/// An HTTP request of a probe pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct PodHttp {
+    /// The address, such as `http://orders.shop/healthz`.
+    #[garde(
+        pattern(r"^http://[A-Za-z0-9._-]+(:[0-9]{1,5})?(/[!-~]*)?$"),
+        length(max = 500)
+    )]
+    pub url: String,
+    /// A regular expression that the body must match.
+    #[serde(default)]
+    #[garde(length(max = 300))]
+    pub body: Option<String>,
+}
+
+/// What somebody may and may not do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct CanITest {
+    /// Who: a user's name, or `system:serviceaccount:<namespace>:<name>`.
+    #[garde(length(min = 1, max = 253))]
+    pub who: String,
+    /// What must be allowed.
+    #[serde(default)]
+    #[garde(length(max = 32), dive)]
+    pub allowed: Vec<Deed>,
+    /// What must not be.
+    #[serde(default)]
+    #[garde(length(max = 32), dive)]
+    pub denied: Vec<Deed>,
+}
+
+/// Something done to the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct Deed {
+    /// `get`, `list`, `create`, …
+    #[garde(pattern(r"^[a-z*]+$"))]
+    pub verb: String,
+    /// In the plural, with its group and subresource where it has one: `pods`, `deployments.apps`, `pods/exec`.
+    #[garde(pattern(r"^[a-z*][a-z0-9.*/-]*$"))]
+    pub resource: String,
+    /// The namespace; all of them unless said.
+    #[serde(default)]
+    #[garde(inner(pattern(r"^[a-z0-9][a-z0-9-]{0,62}$")))]
+    pub namespace: Option<String>,
+}
+
+/// How the cluster itself is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterTest {
+    /// The nodes that must be Ready by a fresh lease and take pods. All unless listed.
+    #[serde(default)]
+    #[garde(length(max = 5))]
+    pub nodes: Vec<crate::NodeName>,
+    /// True (the default): the API server must say that it is ready, and scheduler and controller manager must be at
+    /// work.
+    #[serde(default = "yes")]
+    #[garde(skip)]
+    pub control_plane: bool,
+}
