@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use faultline_domain::{EnvironmentId, NodeName, limits::Limits, progress::Progress};
+use faultline_domain::{EnvironmentId, NodeName, Shape, limits::Limits, progress::Progress};
 use faultline_guest::{client, wire::Exec};
 use faultline_launcher::{
     accel::{Verdict, detect, machine_identity},
@@ -14,14 +14,15 @@ use faultline_launcher::{
     protocol::{Channel, SOCKET},
     qemu,
     snapshot::Manifest,
-    spec::{Accelerator, LaunchSpec, Machine, Start},
+    spec::{Accelerator, LaunchSpec, Machine, NodeSpec, Start},
 };
 
 use crate::{
     Error, Result, at,
     build::{Image, build},
     cache::{Cache, Key},
-    recipe::Recipe,
+    recipe::{On, Recipe, Step},
+    steps::Place,
 };
 
 const STAGE: &str = "bake";
@@ -42,14 +43,19 @@ pub struct Template {
     pub manifest: Manifest,
 }
 
-/// The limits of an environment with so many nodes of a machine.
+/// The limits of an environment with these nodes: all that its machines were promised.
 #[must_use]
-pub fn limits(machine: &Machine, nodes: u32) -> Limits {
+pub fn limits(nodes: &[NodeSpec]) -> Limits {
+    let count = u32::try_from(nodes.len()).unwrap_or(1);
+    let memory: u32 = nodes
+        .iter()
+        .map(|n| n.machine.memory_mib + QEMU_OVERHEAD_MIB)
+        .sum();
     Limits {
-        cpu_millis: machine.vcpus * nodes * 1000,
-        memory_mib: (machine.memory_mib + QEMU_OVERHEAD_MIB) * nodes + 128,
-        pids: 64 * nodes + 64,
-        disk_mib: machine.disk_mib,
+        cpu_millis: nodes.iter().map(|n| n.machine.vcpus * 1000).sum(),
+        memory_mib: memory + 128,
+        pids: 64 * count + 64,
+        disk_mib: nodes.first().map_or(0, |n| n.machine.disk_mib),
         bandwidth_mbit: 100,
     }
 }
@@ -59,54 +65,65 @@ pub fn limits(machine: &Machine, nodes: u32) -> Limits {
 pub struct Plan {
     /// The content address.
     pub key: String,
-    /// The machine.
-    pub machine: Machine,
-    /// How it runs, and why.
+    /// The nodes and their machines.
+    pub nodes: Vec<NodeSpec>,
+    /// How they run, and why.
     pub verdict: Verdict,
 }
 
-/// Finds the key of a built image's snapshot with so many nodes on this machine.
-pub fn plan(recipe: &Recipe, image: &Image, nodes: &[NodeName], cache: &Cache) -> Result<Plan> {
+/// Finds the key of a built image's snapshot with this shape on this machine.
+pub fn plan(recipe: &Recipe, image: &Image, shape: Shape, cache: &Cache) -> Result<Plan> {
     let verdict = at(
         STAGE,
         detect(&image.kernel(), &cache.folder().join("accelerator")),
     )?;
-    let machine = Machine {
-        accelerator: verdict.accelerator,
-        vcpus: recipe.machine.vcpus,
-        memory_mib: recipe.machine.memory_mib,
-        disk_mib: recipe.machine.disk_mib,
-    };
+    let nodes: Vec<NodeSpec> = (1..)
+        .zip(shape.node_names())
+        .map(|(index, name)| {
+            let machine = match recipe.worker {
+                Some(worker) if !shape.is_control_plane(index) => worker,
+                _ => recipe.machine,
+            };
+            NodeSpec {
+                name,
+                machine: Machine {
+                    accelerator: verdict.accelerator,
+                    vcpus: machine.vcpus,
+                    memory_mib: machine.memory_mib,
+                    disk_mib: machine.disk_mib,
+                },
+            }
+        })
+        .collect();
     // Under emulation the processor is QEMU's; under KVM it is this machine's, and a snapshot is of use only here.
     let processor = match verdict.accelerator {
         Accelerator::Tcg => format!("{} {}", at(STAGE, qemu::version())?, qemu::TCG_CPU),
         Accelerator::Kvm => at(STAGE, machine_identity())?,
     };
-    let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
     let key = Key::default()
         .with("image", &image.key)
-        .with("machine", format!("{machine:?}"))
+        .with("nodes", format!("{shape} {nodes:?}"))
         .with("processor", processor)
         .with("arguments", qemu::GENERATION)
         .with("link", faultline_guest::wire::VERSION.to_string())
+        .with("bake", format!("{:?}", recipe.bake))
         .with("warm", recipe.warm.join("\n"))
-        .with("nodes", names.join(" "))
         .finish();
     Ok(Plan {
         key,
-        machine,
+        nodes,
         verdict,
     })
 }
 
-/// The template of a recipe with these nodes, if it was baked already. Quick.
-pub fn find(recipe: &Recipe, nodes: &[NodeName], cache: &Cache) -> Result<Option<Template>> {
+/// The template of a recipe with this shape, if it was baked already. Quick.
+pub fn find(recipe: &Recipe, shape: Shape, cache: &Cache) -> Result<Option<Template>> {
     let key = crate::build::image_key(recipe)?;
     let Some(folder) = cache.get("disk", &key) else {
         return Ok(None);
     };
     let image = Image { key, folder };
-    let plan = plan(recipe, &image, nodes, cache)?;
+    let plan = plan(recipe, &image, shape, cache)?;
     Ok(cache.get(STAGE, &plan.key).and_then(|snapshot| {
         let manifest = Manifest::load(&snapshot).ok()?;
         Some(Template {
@@ -120,7 +137,7 @@ pub fn find(recipe: &Recipe, nodes: &[NodeName], cache: &Cache) -> Result<Option
 /// Builds and bakes, or finds it done. `program` is the faultline program, run as the launcher.
 pub async fn bake(
     recipe: &Recipe,
-    nodes: &[NodeName],
+    shape: Shape,
     cache: &Cache,
     program: &std::path::Path,
     progress: &Progress,
@@ -134,13 +151,13 @@ pub async fn bake(
                 reason: e.to_string(),
             })??
     };
-    let plan = plan(recipe, &image, nodes, cache)?;
+    let plan = plan(recipe, &image, shape, cache)?;
     let stage = progress.stage(
         STAGE,
         format!(
-            "Image {}: booting once and freezing ({}: {})",
+            "Image {}, shape {shape}: booting once and freezing ({}: {})",
             recipe.name,
-            plan.machine.accelerator.as_str(),
+            plan.verdict.accelerator.as_str(),
             plan.verdict.reason
         ),
     );
@@ -162,6 +179,7 @@ pub async fn bake(
         stage.cached();
         return Ok(template);
     }
+    sweep();
     let draft = at(STAGE, cache.draft(STAGE, &plan.key))?;
     // Of this bake alone: another of the same key, with another cache, has its own.
     let id = format!(
@@ -176,27 +194,33 @@ pub async fn bake(
     let dir = at(STAGE, folder(&id))?;
     let spec = LaunchSpec {
         id: id.clone(),
-        nodes: nodes.to_vec(),
-        machine: plan.machine.clone(),
+        nodes: plan.nodes.clone(),
+        control_planes: shape.control_planes(),
         start: Start::Boot {
             kernel: image.kernel(),
             initrd: image.initrd(),
             freeze_to: Some(draft.clone()),
         },
         base_disk: image.disk(),
-        limits: limits(&plan.machine, u32::try_from(nodes.len()).unwrap_or(1)),
+        limits: limits(&plan.nodes),
         egress: Vec::new(),
     };
     at(STAGE, spec.save(&dir))?;
-    let result = settle_and_freeze(&spec, &dir, program, recipe, &stage).await;
+    let log = draft.join("bake.log");
+    let place = Place {
+        dir: &dir,
+        shape,
+        log: Some(&log),
+    };
+    let result = settle_and_freeze(&spec, place, program, recipe, &stage).await;
     let _ = cgroup::destroy(&id);
     let _ = std::fs::remove_dir_all(&dir);
     let (cold_shell_millis, cold_boot_millis) = result?;
     stage.update(Some(0.95), "checksums");
     let manifest = Manifest {
         key: plan.key.clone(),
-        nodes: nodes.to_vec(),
-        machine: plan.machine,
+        nodes: plan.nodes,
+        control_planes: shape.control_planes(),
         qemu: at(STAGE, qemu::version())?,
         cold_boot_millis,
         cold_shell_millis,
@@ -206,6 +230,30 @@ pub async fn bake(
     let snapshot = at(STAGE, cache.keep(&draft, STAGE, &plan.key))?;
     stage.done();
     found(snapshot)
+}
+
+/// Removes what bakes left that were killed. A bake's processes end with it; its folder and control group stay.
+fn sweep() {
+    // A bake that has just begun has no process in its group yet.
+    const YOUNG: Duration = Duration::from_secs(60);
+    for entry in std::fs::read_dir(RUN).into_iter().flatten().flatten() {
+        let id = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| n.parse::<EnvironmentId>().ok());
+        let age = entry
+            .metadata()
+            .and_then(|m| m.modified())
+            .map(|at| at.elapsed());
+        if let (Some(id), Ok(Ok(age))) = (id, age)
+            && id.as_str().starts_with("bake-")
+            && age > YOUNG
+            && !cgroup::is_populated(&id)
+        {
+            let _ = cgroup::destroy(&id);
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// A folder for the launcher that nobody else can have made before: short, since a socket's path is bounded, and
@@ -238,7 +286,7 @@ impl WithParentDeath for tokio::process::Command {
 
 async fn settle_and_freeze(
     spec: &LaunchSpec,
-    dir: &std::path::Path,
+    place: Place<'_>,
     program: &std::path::Path,
     recipe: &Recipe,
     stage: &faultline_domain::progress::Stage,
@@ -247,7 +295,7 @@ async fn settle_and_freeze(
         stage: STAGE,
         reason,
     };
-    let began = Instant::now();
+    let (dir, began) = (place.dir, Instant::now());
     let millis = |began: Instant| u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let log = at(STAGE, std::fs::File::create(dir.join("launcher.log")))?;
     let mut child = at(
@@ -274,51 +322,42 @@ async fn settle_and_freeze(
         .await
         .map_err(|e| fail(format!("{e}\n{}", log_tail())))?;
     let shell = millis(began);
-    for (n, node) in spec.nodes.iter().enumerate() {
-        let guest = |script: String, seconds: u32| async move {
-            let stream = launcher::open(dir, node, Channel::Guest)
-                .await
-                .map_err(|e| fail(e.to_string()))?;
-            let exec = Exec {
-                argv: vec!["/bin/bash".to_owned(), "-c".to_owned(), script],
-                timeout_seconds: Some(seconds),
-                ..Exec::default()
-            };
-            client::run(stream, exec, 16 * 1024)
-                .await
-                .map_err(|e| fail(e.to_string()))
-        };
-        let part = |share: f64| {
-            (f64::from(u32::try_from(n).unwrap_or(0)) + share)
-                / f64::from(u32::try_from(spec.nodes.len()).unwrap_or(1))
-        };
+    for node in &spec.nodes {
         stage.update(
-            Some(0.2 + 0.7 * part(0.2)),
-            format!("{node}: waiting until it has settled"),
+            Some(0.15),
+            format!("{}: waiting until it has settled", node.name),
         );
-        let state = guest("systemctl is-system-running --wait".to_owned(), 600).await?;
-        let state_word = String::from_utf8_lossy(&state.stdout).trim().to_owned();
-        if state_word != "running" {
-            let failed = guest("systemctl --failed --no-legend --plain; journalctl -b -p warning --no-pager | tail -n 12".to_owned(), 60).await?;
-            return Err(fail(format!(
-                "{node} came up {state_word:?}: {}",
-                String::from_utf8_lossy(&failed.stdout)
-            )));
-        }
-        for (i, line) in recipe.warm.iter().enumerate() {
+        has_settled(dir, &node.name).await?;
+    }
+    let count = recipe.bake.len().max(1);
+    place
+        .carry_out(&recipe.bake, |index, step, who| {
+            #[expect(clippy::cast_precision_loss, reason = "a handful of steps")]
+            let part = index as f64 / count as f64;
             stage.update(
-                Some(0.2 + 0.7 * part(0.4)),
-                format!("{node}: warming {} of {}", i + 1, recipe.warm.len()),
+                Some(0.2 + 0.6 * part),
+                format!("{who}{}, step {} of {count}", step.text, index + 1),
             );
-            let done = guest(line.clone(), 600).await?;
-            if done.code != 0 {
-                return Err(fail(format!(
-                    "{node}: warm command {line:?} ended with {}: {}",
-                    done.code,
-                    String::from_utf8_lossy(&done.stderr).trim()
-                )));
-            }
-        }
+        })
+        .await
+        .map_err(|e| fail(e.to_string()))?;
+    for (i, line) in recipe.warm.iter().enumerate() {
+        stage.update(
+            Some(0.82),
+            format!("warming, {} of {}", i + 1, recipe.warm.len()),
+        );
+        let step = Step {
+            text: format!("warm command {line:?}"),
+            on: On::All,
+            // Warm commands read what they can; what can't be read is no fault.
+            run: format!("set +eu +o pipefail; {line}"),
+            keep: None,
+            timeout_seconds: 600,
+        };
+        place
+            .carry_out(&[step], |_, _, _| {})
+            .await
+            .map_err(|e| fail(e.to_string()))?;
     }
     let settled = millis(began);
     stage.update(Some(0.9), "quiet for three seconds, then frozen");
@@ -328,4 +367,39 @@ async fn settle_and_freeze(
         .map_err(|e| fail(format!("{e}\n{}", log_tail())))?;
     let _ = tokio::time::timeout(Duration::from_secs(20), child.wait()).await;
     Ok((shell, settled))
+}
+
+/// Waits until a booted node's systemd says that all is up.
+async fn has_settled(dir: &std::path::Path, node: &NodeName) -> Result<()> {
+    let fail = |reason: String| Error::Stage {
+        stage: STAGE,
+        reason,
+    };
+    let guest = |script: &'static str, seconds: u32| async move {
+        let stream = launcher::open(dir, node, Channel::Guest)
+            .await
+            .map_err(|e| fail(e.to_string()))?;
+        let exec = Exec {
+            argv: ["/bin/bash", "-c", script].map(str::to_owned).to_vec(),
+            timeout_seconds: Some(seconds),
+            ..Exec::default()
+        };
+        client::run(stream, exec, 16 * 1024)
+            .await
+            .map_err(|e| fail(e.to_string()))
+    };
+    let state = guest("systemctl is-system-running --wait", 600).await?;
+    let word = String::from_utf8_lossy(&state.stdout).trim().to_owned();
+    if word == "running" {
+        return Ok(());
+    }
+    let failed = guest(
+        "systemctl --failed --no-legend --plain; journalctl -b -p warning --no-pager | tail -n 12",
+        60,
+    )
+    .await?;
+    Err(fail(format!(
+        "{node} came up {word:?}: {}",
+        String::from_utf8_lossy(&failed.stdout)
+    )))
 }

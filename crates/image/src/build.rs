@@ -8,17 +8,18 @@ use std::{
 };
 
 use faultline_domain::progress::Progress;
-use faultline_launcher::snapshot::checksum;
 
 use crate::{
     Error, Result, at,
+    binaries::{self, Programs},
     cache::{Cache, Key},
+    containers,
     recipe::Recipe,
-    run,
+    run, sbom,
 };
 
 /// Raised when the way an image is made changes, so that old results are not taken for new.
-const GENERATION: &str = "1";
+const GENERATION: &str = "2";
 /// The helper's file name beside the program, as `scripts/build` leaves it.
 const HELPER: &str = "faultline-guest.static";
 const UNIT: &str = include_str!("faultline-guest.service");
@@ -82,10 +83,17 @@ fn rootfs_key(recipe: &Recipe) -> String {
 pub fn image_key(recipe: &Recipe) -> Result<String> {
     let files =
         serde_json::to_vec(&(&recipe.files, &recipe.enable, &recipe.disable)).unwrap_or_default();
+    let components = binaries::keys(recipe)?;
+    let installed: Vec<_> = recipe.binaries.iter().map(|c| &c.install).collect();
     Ok(Key::default()
+        .with("components", format!("{components:?} {installed:?}"))
+        .with(
+            "containers",
+            containers::keys(recipe, &components).join(" "),
+        )
         .with("rootfs", rootfs_key(recipe))
         .with("files", files)
-        .with("helper", at("disk", checksum(&helper()?))?)
+        .with("helper", env!("FAULTLINE_HELPER_SOURCES"))
         .with("unit", UNIT)
         .with("size", recipe.machine.disk_mib.to_string())
         .finish())
@@ -108,6 +116,9 @@ pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Imag
         return Ok(Image { key, folder });
     }
     let rootfs = rootfs(recipe, cache, progress)?;
+    let programs = binaries::build(recipe, cache, progress)?;
+    let components = binaries::keys(recipe)?;
+    let archives = containers::build(recipe, &components, &programs, cache, progress)?;
     let draft = at("disk", cache.draft("disk", &key))?;
     let log = draft.join("log");
     let root = draft.join("root");
@@ -122,7 +133,14 @@ pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Imag
             .arg(&root),
         &log,
     )?;
-    at("disk", furnish(recipe, &root))?;
+    at("disk", furnish(recipe, &programs, &root))?;
+    if !archives.is_empty() {
+        stage.update(
+            Some(0.2),
+            format!("importing {} container images", archives.len()),
+        );
+        containers::import(&root, &archives, &programs, &log)?;
+    }
     at("disk", take_kernel(&root, &draft))?;
     stage.update(Some(0.5), "writing the disk");
     let disk = draft.join("root.ext4");
@@ -145,6 +163,7 @@ pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Imag
             .arg(size),
         &log,
     )?;
+    sbom::write(recipe, &key, &root, &programs, &draft)?;
     at("disk", fs::remove_dir_all(&root))?;
     for name in ["root.ext4", "kernel", "initrd"] {
         at(
@@ -174,35 +193,11 @@ fn rootfs(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<PathBuf
         return Ok(folder);
     }
     let draft = at("rootfs", cache.draft("rootfs", &key))?;
-    let mut command = Command::new("mmdebstrap");
-    command
-        .arg("--quiet")
-        .arg("--variant=minbase")
-        .arg(format!("--include={}", recipe.packages.join(",")))
-        .args([
-            "--dpkgopt=path-exclude=/usr/share/doc/*",
-            "--dpkgopt=path-exclude=/usr/share/locale/*",
-        ])
-        .args(["--aptopt=Apt::Install-Recommends \"false\""]);
-    for line in &recipe.commands {
-        command.arg(format!(
-            "--customize-hook=chroot \"$1\" sh -ec {}",
-            quote(line)
-        ));
-    }
-    command.arg(&recipe.suite).arg(draft.join("rootfs.tar"));
-    // The machine's own package sources, so that a mirror or a proxy of the place is used.
-    let sources = [
-        "/etc/apt/sources.list",
-        "/etc/apt/sources.list.d/debian.sources",
-    ];
-    for path in sources
-        .iter()
-        .filter(|p| fs::read_to_string(p).is_ok_and(|t| t.contains(recipe.suite.as_str())))
-    {
-        command.arg(path);
-    }
-    run("rootfs", &mut command, &draft.join("log"))?;
+    Debian::installed(&recipe.suite, &recipe.packages, &recipe.commands).run(
+        "rootfs",
+        &draft.join("rootfs.tar"),
+        &draft.join("log"),
+    )?;
     let folder = at("rootfs", cache.keep(&draft, "rootfs", &key))?;
     stage.done();
     Ok(folder)
@@ -212,21 +207,82 @@ fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-/// Puts the helper, the recipe's files and the units' links into the root folder.
-fn furnish(recipe: &Recipe, root: &Path) -> std::io::Result<()> {
-    let put = |path: &str, content: &[u8], mode: u32| -> std::io::Result<()> {
-        let to = root.join(path.trim_start_matches('/'));
-        if let Some(folder) = to.parent() {
-            fs::create_dir_all(folder)?;
+/// A root file system made of Debian packages.
+pub(crate) struct Debian(Command, String);
+
+impl Debian {
+    /// A system: essential packages and these, installed, then the commands.
+    fn installed(suite: &str, packages: &[String], commands: &[String]) -> Self {
+        let mut this = Self::new("minbase", suite, packages);
+        for line in commands {
+            this.0.arg(format!(
+                "--customize-hook=chroot \"$1\" sh -ec {}",
+                quote(line)
+            ));
         }
-        // A package may have left a link there; the file replaces the link, not what it leads to.
-        match fs::remove_file(&to) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-            _ => {}
+        this
+    }
+
+    /// These packages and what they depend on, unpacked, their scripts not run: enough for a container.
+    pub(crate) fn unpacked(suite: &str, packages: &[String]) -> Self {
+        let mut this = Self::new("extract", suite, packages);
+        this.0
+            .arg("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr");
+        this
+    }
+
+    fn new(variant: &str, suite: &str, packages: &[String]) -> Self {
+        let mut command = Command::new("mmdebstrap");
+        command
+            .arg("--quiet")
+            .arg(format!("--variant={variant}"))
+            .arg(format!("--include={}", packages.join(",")))
+            .args([
+                "--dpkgopt=path-exclude=/usr/share/doc/*",
+                // Licences stay with what they are of; the bill of materials is made from them.
+                "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+                "--dpkgopt=path-exclude=/usr/share/locale/*",
+            ])
+            .args(["--aptopt=Apt::Install-Recommends \"false\""]);
+        Self(command, suite.to_owned())
+    }
+
+    /// Makes it, as a tar.
+    pub(crate) fn run(mut self, stage: &'static str, to: &Path, log: &Path) -> Result<()> {
+        self.0.arg(&self.1).arg(to);
+        // The machine's own package sources, so that a mirror or a proxy of the place is used.
+        let sources = [
+            "/etc/apt/sources.list",
+            "/etc/apt/sources.list.d/debian.sources",
+        ];
+        for path in sources
+            .iter()
+            .filter(|p| fs::read_to_string(p).is_ok_and(|t| t.contains(self.1.as_str())))
+        {
+            self.0.arg(path);
         }
-        fs::write(&to, content)?;
-        fs::set_permissions(&to, fs::Permissions::from_mode(mode))
-    };
+        run(stage, &mut self.0, log)
+    }
+}
+
+/// Puts a file into a root folder.
+pub(crate) fn put(root: &Path, path: &str, content: &[u8], mode: u32) -> std::io::Result<()> {
+    let to = root.join(path.trim_start_matches('/'));
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    // A package may have left a link there; the file replaces the link, not what it leads to.
+    match fs::remove_file(&to) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    fs::write(&to, content)?;
+    fs::set_permissions(&to, fs::Permissions::from_mode(mode))
+}
+
+/// Puts the helper, the components' programs, the recipe's files and the units' links into the root folder.
+fn furnish(recipe: &Recipe, programs: &Programs, root: &Path) -> std::io::Result<()> {
+    let put = |path: &str, content: &[u8], mode: u32| put(root, path, content, mode);
     let helper = helper().map_err(std::io::Error::other)?;
     put(
         "/usr/lib/faultline/faultline-guest",
@@ -238,12 +294,13 @@ fn furnish(recipe: &Recipe, root: &Path) -> std::io::Result<()> {
         UNIT.as_bytes(),
         0o644,
     )?;
+    for (program, folder) in recipe.binaries.iter().flat_map(|c| &c.install) {
+        if let Some(file) = programs.files.get(program) {
+            put(&format!("{folder}/{program}"), &fs::read(file)?, 0o755)?;
+        }
+    }
     for file in &recipe.files {
-        put(
-            &file.path,
-            file.content.as_bytes(),
-            u32::from_str_radix(&file.mode, 8).unwrap_or(0o644),
-        )?;
+        put(&file.path, file.content.as_bytes(), file.bits())?;
     }
     let units = root.join("etc/systemd/system");
     for unit in recipe

@@ -74,6 +74,20 @@ impl Cache {
         Some(self.path(stage, key)).filter(|path| path.is_dir())
     }
 
+    /// All results of a stage, by key.
+    #[must_use]
+    pub fn list(&self, stage: &str) -> Vec<(String, PathBuf)> {
+        let mut found: Vec<_> = fs::read_dir(self.0.join(stage))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|e| Some((e.file_name().into_string().ok()?, e.path())))
+            .filter(|(name, path)| !name.starts_with('.') && path.is_dir())
+            .collect();
+        found.sort();
+        found
+    }
+
     /// Waits for whoever builds the same, and then builds alone.
     pub fn lock(&self, stage: &str, key: &str) -> io::Result<fs::File> {
         let folder = self.0.join(stage);

@@ -1,19 +1,29 @@
 //! Image recipes, built into images and baked into snapshots.
 //!
 //! ```text
-//! images/<name>.yaml ─► rootfs ─► disk ─► bake
-//!   recipe              packages   + helper, files   booted, settled, frozen with its memory
+//! images/<name>.yaml ─┬► rootfs ─────┬► disk ─► bake
+//!   recipe             │   packages   │  + helper, files   booted, settled, frozen with its memory
+//!                      ├► binaries ───┤
+//!                      │   Go modules │
+//!                      └► containers ─┘
+//!                          images for each node's containerd
 //! ```
 //!
 //! Every stage is content-addressed: its folder's name is the hash of everything that it depends on, a finished
 //! stage is a folder that was renamed into place, so an interrupted one leaves nothing behind and two builds at
-//! once build once. [`recipe`] is what an author writes, [`cache`] where results lie, [`build`] the first two
-//! stages, [`bake`] the last.
+//! once build once. [`recipe`] is what an author writes, [`cache`] where results lie, [`binaries`] and
+//! [`containers`] what only clusters need, [`build`] root file system and disk, [`bake`] the last stage.
 
 pub mod bake;
+pub mod binaries;
 pub mod build;
 pub mod cache;
+pub mod containers;
+pub mod estimate;
 pub mod recipe;
+pub mod sbom;
+pub mod steps;
+pub mod verify;
 
 use std::{
     io,

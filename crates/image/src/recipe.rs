@@ -1,6 +1,9 @@
 //! What an image recipe says.
 
-use std::path::Path;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,17 +13,32 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// The image's name; the file's name without `.yaml`.
+    /// The image's name; the file's name without `.yaml`. Of a family, without the version.
     pub name: String,
     /// What it is, in a line.
     pub summary: String,
+    /// The versions of a family: `kubernetes.yaml` with a version `"1.36"` makes `kubernetes-1.36`. A version's
+    /// values replace `{{key}}` all over the file and the files that it takes, and so does `{{version}}`.
+    #[serde(default)]
+    pub versions: BTreeMap<String, BTreeMap<String, String>>,
+    /// A recipe that this one continues: its packages, commands, files, units and warm-up come first.
+    #[serde(default)]
+    pub extends: Option<String>,
     /// The Debian suite.
+    #[serde(default)]
     pub suite: String,
     /// Debian packages, a kernel among them.
+    #[serde(default)]
     pub packages: Vec<String>,
     /// Shell commands run as root inside the new root file system, after the packages were installed.
     #[serde(default)]
     pub commands: Vec<String>,
+    /// Programs that Debian doesn't have, or not in this version.
+    #[serde(default)]
+    pub binaries: Vec<Component>,
+    /// Container images that each node's containerd has from the start.
+    #[serde(default)]
+    pub containers: Vec<Container>,
     /// Files put into it.
     #[serde(default)]
     pub files: Vec<File>,
@@ -32,10 +50,26 @@ pub struct Recipe {
     pub disable: Vec<String>,
     /// The machine it runs on.
     pub machine: MachineShape,
-    /// Shell commands run in the booted machine before it is frozen, so that what they read is in the memory
+    /// The machine of a worker, where that needs less.
+    #[serde(default)]
+    pub worker: Option<MachineShape>,
+    /// The minor version of the cluster that its bake makes, such as `"1.36"`: its API server answers on port 6443
+    /// of node1, its keys lie where kubeadm puts them.
+    #[serde(default)]
+    pub kubernetes: Option<String>,
+    /// What is done in the booted machines to bring them to the state that is frozen, step by step.
+    #[serde(default)]
+    pub bake: Vec<Step>,
+    /// Shell commands run in each booted machine before it is frozen, so that what they read is in the memory
     /// that all clones share.
     #[serde(default)]
     pub warm: Vec<String>,
+    /// What must hold in a clone before anybody may enter: run in order on the first node.
+    #[serde(default)]
+    pub probe: Vec<Step>,
+    /// The folder that it was read from.
+    #[serde(skip)]
+    pub folder: PathBuf,
 }
 
 /// A file of the image.
@@ -48,11 +82,133 @@ pub struct File {
     #[serde(default = "plain")]
     pub mode: String,
     /// Its content.
+    #[serde(default)]
     pub content: String,
+    /// Or: a file beside the recipe that has its content.
+    #[serde(default)]
+    pub source: Option<String>,
 }
 
 fn plain() -> String {
     "0644".to_owned()
+}
+
+/// Programs of one upstream project, built from its pinned Go module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Component {
+    /// The project.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its licence, an SPDX identifier.
+    pub licence: String,
+    /// The folder, beside the recipe, with the `go.mod` and `go.sum` that pin it.
+    pub module: String,
+    /// Program → Go package, or a C file that is all of the program.
+    pub build: BTreeMap<String, String>,
+    /// For the linker.
+    #[serde(default)]
+    pub ldflags: String,
+    /// Build tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// True: with C.
+    #[serde(default)]
+    pub cgo: bool,
+    /// The programs that nodes have, and where; the others are for container images alone.
+    #[serde(default)]
+    pub install: BTreeMap<String, String>,
+    /// Where its official release is, for those who would rather have that.
+    #[serde(default)]
+    pub official: Option<Official>,
+}
+
+/// Where the official release of a component is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Official {
+    /// The address of each program, or of an archive; `{program}` stands for the program's name.
+    pub url: String,
+    /// The address of its SHA-256; `{program}` and `{url}` stand for what they say.
+    pub checksum: String,
+    /// In a `.tar.gz`: the program's path in it, with `{program}`.
+    #[serde(default)]
+    pub member: Option<String>,
+}
+
+/// A container image, of one layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Container {
+    /// Its full name, with tag.
+    pub name: String,
+    /// Other full names of the same image.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Debian packages, unpacked. None: nothing but what is listed here.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// Programs of the recipe's components, put into `/usr/local/bin`.
+    #[serde(default)]
+    pub binaries: Vec<String>,
+    /// Files.
+    #[serde(default)]
+    pub files: Vec<File>,
+    /// Shell commands run in it at the end; needs packages that bring a shell.
+    #[serde(default)]
+    pub commands: Vec<String>,
+    /// What it runs.
+    #[serde(default)]
+    pub entrypoint: Vec<String>,
+    /// With these arguments, unless the pod says others.
+    #[serde(default)]
+    pub cmd: Vec<String>,
+    /// Variables, `NAME=value`.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// The user's number.
+    #[serde(default)]
+    pub user: Option<u32>,
+}
+
+/// Which nodes a step is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum On {
+    /// Every node, at the same time.
+    #[default]
+    All,
+    /// The first node.
+    First,
+    /// The other control planes, one after the other.
+    OtherControlPlanes,
+    /// The workers, one after the other.
+    Workers,
+}
+
+/// Something done in booted or cloned machines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// What it does, for people.
+    pub text: String,
+    /// The nodes.
+    #[serde(default)]
+    pub on: On,
+    /// Shell commands. They find the shape in `FAULTLINE_CONTROL_PLANES`, `FAULTLINE_WORKERS`, and what earlier
+    /// steps kept under the names they gave it.
+    pub run: String,
+    /// Keep what it prints, under this name, for the steps that follow.
+    #[serde(default)]
+    pub keep: Option<String>,
+    /// How long it may take, in seconds. Ten minutes unless said.
+    #[serde(default = "ten_minutes")]
+    pub timeout_seconds: u32,
+}
+
+const fn ten_minutes() -> u32 {
+    600
 }
 
 /// The machine that an image runs on.
@@ -67,43 +223,90 @@ pub struct MachineShape {
     pub disk_mib: u32,
 }
 
+/// The part of a family's file that says its versions.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    versions: BTreeMap<String, BTreeMap<String, String>>,
+}
+
 impl Recipe {
-    /// Reads the recipe with this name.
+    /// Reads the recipe with this name: `<name>.yaml`, or a version of a family.
     pub fn load(folder: &Path, name: &str) -> Result<Self> {
-        let path = folder.join(format!("{name}.yaml"));
+        Self::load_within(folder, name, 0)
+    }
+
+    fn load_within(folder: &Path, name: &str, depth: u32) -> Result<Self> {
+        let missing = || Error::NoRecipe {
+            name: name.to_owned(),
+            folder: folder.to_owned(),
+        };
         let plain = name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
             && !name.starts_with('.');
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) if plain => text,
-            _ => {
-                return Err(Error::NoRecipe {
-                    name: name.to_owned(),
-                    folder: folder.to_owned(),
-                });
-            }
-        };
+        if !plain {
+            return Err(missing());
+        }
+        let Source { path, text, values } = find(folder, name)?.ok_or_else(missing)?;
         let malformed = |text: String| Error::Malformed {
             path: path.clone(),
             text,
         };
-        let recipe: Self = serde_saphyr::from_str(&text).map_err(|e| malformed(e.to_string()))?;
-        recipe.validate(name).map_err(malformed)?;
+        let mut recipe: Self = serde_saphyr::from_str(&substitute(&text, &values))
+            .map_err(|e| malformed(e.to_string()))?;
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        if recipe.name != stem {
+            return Err(malformed(format!(
+                "name is {:?}, but the file is {stem}.yaml; make them the same",
+                recipe.name
+            )));
+        }
+        name.clone_into(&mut recipe.name);
+        recipe.versions.clear();
+        folder.clone_into(&mut recipe.folder);
+        let containers = recipe.containers.iter_mut().flat_map(|c| &mut c.files);
+        for file in recipe.files.iter_mut().chain(containers) {
+            file.fill(folder, &values).map_err(malformed)?;
+        }
+        if let Some(base) = recipe.extends.take() {
+            if depth > 3 {
+                return Err(malformed(format!(
+                    "extends {base:?} goes round in a circle"
+                )));
+            }
+            recipe.continue_from(Self::load_within(folder, &base, depth + 1)?);
+        }
+        recipe.validate(folder).map_err(malformed)?;
         Ok(recipe)
     }
 
-    fn validate(&self, name: &str) -> Result<(), String> {
-        if self.name != name {
-            return Err(format!(
-                "name is {:?}, but the file is {name}.yaml; make them the same",
-                self.name
-            ));
+    fn continue_from(&mut self, base: Self) {
+        fn before<T>(own: &mut Vec<T>, mut base: Vec<T>) {
+            base.append(own);
+            *own = base;
         }
+        if self.suite.is_empty() {
+            self.suite = base.suite;
+        }
+        before(&mut self.packages, base.packages);
+        before(&mut self.commands, base.commands);
+        before(&mut self.binaries, base.binaries);
+        before(&mut self.containers, base.containers);
+        before(&mut self.files, base.files);
+        before(&mut self.enable, base.enable);
+        before(&mut self.disable, base.disable);
+        before(&mut self.bake, base.bake);
+        before(&mut self.warm, base.warm);
+        before(&mut self.probe, base.probe);
+    }
+
+    fn validate(&self, folder: &Path) -> Result<(), String> {
         if !self.packages.iter().any(|p| p.starts_with("linux-image")) {
             return Err("packages has no kernel; add linux-image-cloud-amd64".to_owned());
         }
-        for package in &self.packages {
+        let packages = self.containers.iter().flat_map(|c| &c.packages);
+        for package in self.packages.iter().chain(packages) {
             if !package
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"+-.:".contains(&b))
@@ -111,8 +314,12 @@ impl Recipe {
                 return Err(format!("{package:?} is not a package name"));
             }
         }
-        for file in &self.files {
-            if !file.path.starts_with('/') || file.path.split('/').any(|part| part == "..") {
+        for file in self
+            .files
+            .iter()
+            .chain(self.containers.iter().flat_map(|c| &c.files))
+        {
+            if !is_absolute(&file.path) {
                 return Err(format!(
                     "file path {:?} must be absolute and without ..",
                     file.path
@@ -125,36 +332,148 @@ impl Recipe {
                 ));
             }
         }
-        let MachineShape {
+        let mut programs = Vec::new();
+        for component in &self.binaries {
+            if !folder.join(&component.module).join("go.mod").exists() {
+                return Err(format!(
+                    "component {} has no {}/go.mod",
+                    component.name, component.module
+                ));
+            }
+            for (program, place) in &component.install {
+                if !component.build.contains_key(program) || !is_absolute(place) {
+                    return Err(format!(
+                        "component {} installs {program} at {place:?}: it must build it, and the folder be absolute",
+                        component.name
+                    ));
+                }
+            }
+            programs.extend(component.build.keys());
+        }
+        for container in &self.containers {
+            if let Some(unknown) = container.binaries.iter().find(|b| !programs.contains(b)) {
+                return Err(format!(
+                    "container {} wants {unknown}, which no component builds",
+                    container.name
+                ));
+            }
+            if !container.commands.is_empty() && container.packages.is_empty() {
+                return Err(format!(
+                    "container {} has commands, but no packages to run them with",
+                    container.name
+                ));
+            }
+        }
+        for MachineShape {
             vcpus,
             memory_mib,
             disk_mib,
-        } = self.machine;
-        if !(1..=16).contains(&vcpus)
-            || !(128..=65536).contains(&memory_mib)
-            || !(512..=262_144).contains(&disk_mib)
+        } in [self.machine].into_iter().chain(self.worker)
         {
-            return Err("machine is out of bounds: vcpus 1 to 16, memory_mib 128 to 65536, disk_mib 512 to 262144".to_owned());
+            if !(1..=16).contains(&vcpus)
+                || !(128..=65536).contains(&memory_mib)
+                || !(512..=262_144).contains(&disk_mib)
+            {
+                return Err("machine is out of bounds: vcpus 1 to 16, memory_mib 128 to 65536, disk_mib 512 to 262144".to_owned());
+            }
+        }
+        if self
+            .worker
+            .is_some_and(|w| w.disk_mib != self.machine.disk_mib)
+        {
+            return Err(
+                "worker.disk_mib must be machine.disk_mib: nodes share the image's disk".to_owned(),
+            );
         }
         Ok(())
     }
 
-    /// The names of all recipes in a folder.
+    /// The names of all recipes in a folder, a family's versions one by one.
     pub fn names(folder: &Path) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(folder)
             .into_iter()
             .flatten()
             .flatten()
             .filter_map(|e| {
-                e.file_name()
-                    .to_str()
-                    .and_then(|n| n.strip_suffix(".yaml"))
-                    .map(str::to_owned)
+                let stem = e.file_name().to_str()?.strip_suffix(".yaml")?.to_owned();
+                let text = std::fs::read_to_string(e.path()).ok()?;
+                let head = serde_saphyr::from_str::<Head>(&text);
+                let versions = head.map(|h| h.versions).unwrap_or_default();
+                Some(if versions.is_empty() {
+                    vec![stem]
+                } else {
+                    versions.keys().map(|v| format!("{stem}-{v}")).collect()
+                })
             })
+            .flatten()
             .collect();
         names.sort();
         names
     }
+}
+
+impl File {
+    /// Its permission bits.
+    pub(crate) fn bits(&self) -> u32 {
+        u32::from_str_radix(&self.mode, 8).unwrap_or(0o644)
+    }
+
+    /// Takes its content from the file that it names.
+    fn fill(&mut self, folder: &Path, values: &BTreeMap<String, String>) -> Result<(), String> {
+        let Some(source) = self.source.take() else {
+            return Ok(());
+        };
+        if !self.content.is_empty() {
+            return Err(format!("{} has both content and source", self.path));
+        }
+        if !is_absolute(&format!("/{source}")) {
+            return Err(format!("source {source:?} leaves the recipes' folder"));
+        }
+        let text = std::fs::read_to_string(folder.join(&source))
+            .map_err(|e| format!("source {source} can't be read: {e}"))?;
+        self.content = substitute(&text, values);
+        Ok(())
+    }
+}
+
+fn is_absolute(path: &str) -> bool {
+    path.starts_with('/') && path.split('/').all(|part| part != "..")
+}
+
+/// The file of a recipe, its text, and what replaces its `{{keys}}`.
+struct Source {
+    path: PathBuf,
+    text: String,
+    values: BTreeMap<String, String>,
+}
+
+fn find(folder: &Path, name: &str) -> Result<Option<Source>> {
+    let path = folder.join(format!("{name}.yaml"));
+    if let Ok(text) = std::fs::read_to_string(&path) {
+        let values = BTreeMap::new();
+        return Ok(Some(Source { path, text, values }));
+    }
+    let Some((family, version)) = name.rsplit_once('-') else {
+        return Ok(None);
+    };
+    let path = folder.join(format!("{family}.yaml"));
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        return Ok(None);
+    };
+    let mut head: Head = serde_saphyr::from_str(&text).map_err(|e| Error::Malformed {
+        path: path.clone(),
+        text: e.to_string(),
+    })?;
+    Ok(head.versions.remove(version).map(|mut values| {
+        values.insert("version".to_owned(), version.to_owned());
+        Source { path, text, values }
+    }))
+}
+
+fn substitute(text: &str, values: &BTreeMap<String, String>) -> String {
+    values.iter().fold(text.to_owned(), |text, (key, value)| {
+        text.replace(&format!("{{{{{key}}}}}"), value)
+    })
 }
 
 #[cfg(test)]
@@ -193,6 +512,35 @@ mod tests {
             let error = load(&text).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn a_family_has_versions_and_continues_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("x.yaml", GOOD);
+        write("motd.txt", "this is {{version}}\n");
+        write(
+            "k.yaml",
+            "name: k\nsummary: K {{version}}\nextends: x\nversions:\n  \"1.1\": {full: v1.1.7}\n  \"1.2\": {full: v1.2.0}\n\
+             packages: [\"k={{full}}\"]\nfiles: [{path: /etc/motd, source: motd.txt}]\n\
+             machine: {vcpus: 2, memory_mib: 2048, disk_mib: 1024}\n"
+                .replace("k={{full}}", "k-{{full}}")
+                .as_str(),
+        );
+        let recipe = Recipe::load(dir.path(), "k-1.1").unwrap();
+        assert_eq!(recipe.name, "k-1.1");
+        assert_eq!(recipe.packages, ["linux-image-cloud-amd64", "k-v1.1.7"]);
+        assert_eq!(recipe.files[0].content, "this is 1.1\n");
+        assert_eq!(recipe.suite, "bookworm");
+        assert!(matches!(
+            Recipe::load(dir.path(), "k-1.3"),
+            Err(Error::NoRecipe { .. })
+        ));
+        assert_eq!(Recipe::names(dir.path()), ["k-1.1", "k-1.2", "x"]);
+        write("y.yaml", &GOOD.replace("name: x", "name: y\nextends: y"));
+        let error = Recipe::load(dir.path(), "y").unwrap_err().to_string();
+        assert!(error.contains("circle"), "{error}");
     }
 
     #[test]

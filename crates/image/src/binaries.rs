@@ -1,0 +1,336 @@
+//! Stage `binaries`: the programs of a recipe's components, built from their pinned Go modules.
+//!
+//! A component's folder holds its programs and `modules.json`, which lists every Go module that is linked into
+//! them, with version, checksum and licence: the material of the image's bill of materials.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use faultline_domain::progress::Progress;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, Result, at,
+    cache::{Cache, Key},
+    recipe::{Component, Recipe},
+    run,
+};
+
+const STAGE: &str = "binaries";
+/// The file beside the programs.
+pub const MODULES: &str = "modules.json";
+
+/// The programs of all components of a recipe.
+#[derive(Debug, Clone, Default)]
+pub struct Programs {
+    /// Program → its file.
+    pub files: BTreeMap<String, PathBuf>,
+    /// Component → the folder of its result.
+    pub folders: BTreeMap<String, PathBuf>,
+}
+
+/// A Go module that is linked into a program.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Module {
+    /// Its path.
+    pub path: String,
+    /// Its version.
+    pub version: String,
+    /// Its checksum as `go.sum` has it.
+    pub sum: String,
+    /// Its licence, an SPDX identifier where its text is a known one.
+    pub licence: String,
+}
+
+/// Go's own version, a part of every key.
+fn go_version() -> Result<String> {
+    let out = go(Path::new(".")).arg("version").output();
+    match out {
+        Ok(out) if out.status.success() => {
+            Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
+        }
+        _ => Err(Error::Stage {
+            stage: STAGE,
+            reason: "Go is not installed, and the image's programs are built with it; install Go 1.26 or newer \
+                     and put its bin folder into PATH"
+                .to_owned(),
+        }),
+    }
+}
+
+fn go(module: &Path) -> Command {
+    let mut command = Command::new("go");
+    command
+        .current_dir(module)
+        .env("GOTOOLCHAIN", "local")
+        .env("GOWORK", "off")
+        .env("GOFLAGS", "-mod=readonly -buildvcs=false");
+    command
+}
+
+/// The content address of a component's programs.
+pub fn key(recipe: &Recipe, component: &Component, go: &str) -> Result<String> {
+    let mut key = Key::default()
+        .with("go", go)
+        .with("build", format!("{:?}", component.build))
+        .with("ldflags", &component.ldflags)
+        .with("tags", component.tags.join(" "))
+        .with("cgo", component.cgo.to_string());
+    for (name, content) in at(STAGE, sources(&recipe.folder.join(&component.module)))? {
+        key = key.with(&name, content);
+    }
+    Ok(key.finish())
+}
+
+/// The files of a module's folder, by name, in order.
+fn sources(folder: &Path) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
+    let (mut found, mut folders) = (BTreeMap::new(), vec![folder.to_owned()]);
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).unwrap_or(&path);
+                found.insert(name.to_string_lossy().into_owned(), fs::read(&path)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The keys of all components, by name, without building anything.
+pub fn keys(recipe: &Recipe) -> Result<BTreeMap<String, String>> {
+    if recipe.binaries.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let go = go_version()?;
+    recipe
+        .binaries
+        .iter()
+        .map(|c| Ok((c.name.clone(), key(recipe, c, &go)?)))
+        .collect()
+}
+
+/// Builds the programs of all components, or finds them built. Blocking; takes minutes the first time.
+pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Programs> {
+    let mut programs = Programs::default();
+    let keys = keys(recipe)?;
+    for component in &recipe.binaries {
+        let key = keys.get(&component.name).map_or("", String::as_str);
+        let folder = one(recipe, component, key, cache, progress)?;
+        for program in component.build.keys() {
+            programs.files.insert(program.clone(), folder.join(program));
+        }
+        programs.folders.insert(component.name.clone(), folder);
+    }
+    Ok(programs)
+}
+
+fn one(
+    recipe: &Recipe,
+    component: &Component,
+    key: &str,
+    cache: &Cache,
+    progress: &Progress,
+) -> Result<PathBuf> {
+    let count = component.build.len();
+    let stage = progress.stage(
+        format!("{STAGE} {}", component.name),
+        format!("Building {} {}", component.name, component.version),
+    );
+    if let Some(folder) = cache.get(STAGE, key) {
+        stage.cached();
+        return Ok(folder);
+    }
+    let _lock = at(STAGE, cache.lock(STAGE, key))?;
+    if let Some(folder) = cache.get(STAGE, key) {
+        stage.cached();
+        return Ok(folder);
+    }
+    let draft = at(STAGE, cache.draft(STAGE, key))?;
+    let log = draft.join("log");
+    let module = at(
+        STAGE,
+        fs::canonicalize(recipe.folder.join(&component.module)),
+    )?;
+    for (done, (program, package)) in component.build.iter().enumerate() {
+        #[expect(clippy::cast_precision_loss, reason = "a handful of programs")]
+        let fraction = done as f64 / count as f64;
+        stage.update(
+            Some(fraction),
+            format!("{program}, {} of {count}", done + 1),
+        );
+        let mut command = if package.ends_with(".c") {
+            let mut command = Command::new("cc");
+            command.current_dir(&module).args(["-Os", "-static", "-s"]);
+            command
+        } else {
+            let mut command = go(&module);
+            command
+                .env("CGO_ENABLED", if component.cgo { "1" } else { "0" })
+                .args(["build", "-trimpath", "-ldflags", &component.ldflags])
+                .args(["-tags", &component.tags.join(",")]);
+            command
+        };
+        command.arg("-o").arg(draft.join(program)).arg(package);
+        run(STAGE, &mut command, &log)?;
+    }
+    stage.update(Some(0.99), "listing what went into it");
+    let modules = modules(&module, &draft, component)?;
+    let text = serde_json::to_vec_pretty(&modules).unwrap_or_default();
+    at(STAGE, fs::write(draft.join(MODULES), text))?;
+    let folder = at(STAGE, cache.keep(&draft, STAGE, key))?;
+    stage.done();
+    Ok(folder)
+}
+
+/// What `go version -m` says is linked into the programs, with the licence of each module's source.
+fn modules(module: &Path, draft: &Path, component: &Component) -> Result<Vec<Module>> {
+    let text = |command: &mut Command| -> Result<String> {
+        let out = at(STAGE, command.output())?;
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let places: BTreeMap<String, PathBuf> =
+        text(go(module).args(["list", "-m", "-f", "{{.Path}} {{.Dir}}", "all"]))?
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .filter(|(_, folder)| !folder.is_empty())
+            .map(|(path, folder)| (path.to_owned(), PathBuf::from(folder)))
+            .collect();
+    let programs = component.build.keys().map(|program| draft.join(program));
+    let said = text(go(module).args(["version", "-m"]).args(programs))?;
+    let mut found: Vec<Module> = linked(&said)
+        .into_iter()
+        .map(|(path, version, sum)| Module {
+            licence: places
+                .get(&path)
+                .map_or("NOASSERTION", |folder| licence_in(folder))
+                .to_owned(),
+            path,
+            version,
+            sum,
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+/// Path, version and checksum of each module in the output of `go version -m`; a replacement stands for what it
+/// replaces.
+fn linked(said: &str) -> Vec<(String, String, String)> {
+    let mut found: Vec<(String, String, String)> = Vec::new();
+    for line in said.lines() {
+        let mut words = line.trim().split('\t');
+        let (kind, path, version, sum) = (words.next(), words.next(), words.next(), words.next());
+        match (kind, path, version) {
+            (Some("dep"), Some(path), Some(version)) => found.push((
+                path.to_owned(),
+                version.to_owned(),
+                sum.unwrap_or_default().to_owned(),
+            )),
+            (Some("=>"), Some(_), Some(version)) => {
+                if let Some(last) = found.last_mut() {
+                    version.clone_into(&mut last.1);
+                    sum.unwrap_or_default().clone_into(&mut last.2);
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The licence of a source folder, told by the words that each licence's text has and no other's.
+fn licence_in(folder: &Path) -> &'static str {
+    let text: String = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|e| {
+            let name = e.file_name().to_string_lossy().to_ascii_uppercase();
+            ["LICENSE", "LICENCE", "COPYING"]
+                .iter()
+                .any(|word| name.starts_with(word))
+        })
+        .filter_map(|e| fs::read_to_string(e.path()).ok())
+        .collect();
+    licence_of(&text)
+}
+
+fn licence_of(text: &str) -> &'static str {
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let has = |words: &str| flat.contains(words);
+    if has("Apache License") && has("Version 2.0") {
+        "Apache-2.0"
+    } else if has("Mozilla Public License") && has("2.0") {
+        "MPL-2.0"
+    } else if has("Permission to use, copy, modify, and/or distribute") || has("ISC License") {
+        "ISC"
+    } else if has("Redistribution and use in source and binary forms") {
+        if has("Neither the name") || has("names of its contributors") {
+            "BSD-3-Clause"
+        } else {
+            "BSD-2-Clause"
+        }
+    } else if has("Permission is hereby granted, free of charge") {
+        "MIT"
+    } else if has("free and unencumbered software") {
+        "Unlicense"
+    } else {
+        "NOASSERTION"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_linked_is_read_with_its_replacement() {
+        let said = "/x/kubelet: go1.26\n\tpath\tk8s.io/kubernetes/cmd/kubelet\n\tmod\tx\t(devel)\t\n\
+                    \tdep\tgithub.com/a/b\tv1.0.0\th1:aa=\n\tdep\tk8s.io/api\tv0.0.0\n\t=>\tk8s.io/api\tv0.36.3\th1:bb=\n";
+        assert_eq!(
+            linked(said),
+            [
+                (
+                    "github.com/a/b".to_owned(),
+                    "v1.0.0".to_owned(),
+                    "h1:aa=".to_owned()
+                ),
+                (
+                    "k8s.io/api".to_owned(),
+                    "v0.36.3".to_owned(),
+                    "h1:bb=".to_owned()
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn licences_are_told_apart() {
+        for (text, spdx) in [
+            ("Apache License\n  Version 2.0, January 2004", "Apache-2.0"),
+            (
+                "Redistribution and use in source and binary forms … Neither the name of",
+                "BSD-3-Clause",
+            ),
+            (
+                "Redistribution and use in source\nand binary forms, with or without",
+                "BSD-2-Clause",
+            ),
+            (
+                "Permission is hereby granted, free of charge, to any",
+                "MIT",
+            ),
+            ("all rights reserved", "NOASSERTION"),
+        ] {
+            assert_eq!(licence_of(text), spdx);
+        }
+    }
+}

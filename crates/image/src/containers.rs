@@ -1,0 +1,299 @@
+//! Stage `containers`: container images of one layer, made of Debian packages, built programs and files, and their
+//! import into the containerd of a root file system.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use faultline_domain::progress::Progress;
+use faultline_launcher::snapshot::checksum;
+
+use crate::{
+    Error, Result, at,
+    binaries::Programs,
+    build::{Debian, put},
+    cache::{Cache, Key},
+    recipe::{Container, Recipe},
+    run,
+};
+
+const STAGE: &str = "containers";
+/// Raised when the way an image is made changes.
+const GENERATION: &str = "1";
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The content address of a container image; `programs` are the keys of the components, by name.
+fn key(recipe: &Recipe, container: &Container, components: &BTreeMap<String, String>) -> String {
+    let mut key = Key::default()
+        .with("generation", GENERATION)
+        .with("suite", &recipe.suite)
+        .with("what", serde_json::to_vec(container).unwrap_or_default());
+    for component in &recipe.binaries {
+        if container
+            .binaries
+            .iter()
+            .any(|b| component.build.contains_key(b))
+        {
+            let built = components.get(&component.name);
+            key = key.with(&component.name, built.map_or("", String::as_str));
+        }
+    }
+    key.finish()
+}
+
+/// The keys of all container images, in the recipe's order.
+pub fn keys(recipe: &Recipe, components: &BTreeMap<String, String>) -> Vec<String> {
+    recipe
+        .containers
+        .iter()
+        .map(|c| key(recipe, c, components))
+        .collect()
+}
+
+/// Makes all container images of a recipe, or finds them made: their archives, in the recipe's order. Blocking.
+pub fn build(
+    recipe: &Recipe,
+    components: &BTreeMap<String, String>,
+    programs: &Programs,
+    cache: &Cache,
+    progress: &Progress,
+) -> Result<Vec<PathBuf>> {
+    if recipe.containers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let count = recipe.containers.len();
+    let stage = progress.stage(STAGE, format!("Making {count} container images"));
+    let mut archives = Vec::with_capacity(count);
+    let mut all_cached = true;
+    for (n, container) in recipe.containers.iter().enumerate() {
+        #[expect(clippy::cast_precision_loss, reason = "a few dozen images")]
+        let fraction = n as f64 / count as f64;
+        stage.update(
+            Some(fraction),
+            format!("{}, {} of {count}", container.name, n + 1),
+        );
+        let key = key(recipe, container, components);
+        let _lock = at(STAGE, cache.lock(STAGE, &key))?;
+        let folder = match cache.get(STAGE, &key) {
+            Some(folder) => folder,
+            None => {
+                all_cached = false;
+                one(recipe, container, &key, programs, cache)?
+            }
+        };
+        archives.push(folder.join("image.tar"));
+    }
+    if all_cached {
+        stage.cached();
+    } else {
+        stage.done();
+    }
+    Ok(archives)
+}
+
+fn one(
+    recipe: &Recipe,
+    container: &Container,
+    key: &str,
+    programs: &Programs,
+    cache: &Cache,
+) -> Result<PathBuf> {
+    let draft = at(STAGE, cache.draft(STAGE, key))?;
+    let log = draft.join("log");
+    let root = draft.join("root");
+    at(STAGE, fs::create_dir(&root))?;
+    if !container.packages.is_empty() {
+        let packages = draft.join("packages.tar");
+        Debian::unpacked(&recipe.suite, &container.packages).run(STAGE, &packages, &log)?;
+        let mut unpack = Command::new("tar");
+        unpack.arg("-xpf").arg(&packages).arg("-C").arg(&root);
+        // Device nodes are the runtime's to make.
+        unpack.arg("--exclude=./dev/*");
+        run(STAGE, &mut unpack, &log)?;
+        at(STAGE, fs::remove_file(packages))?;
+    }
+    for name in &container.binaries {
+        let file = programs.files.get(name).ok_or_else(|| Error::Stage {
+            stage: STAGE,
+            reason: format!("{} wants {name}, which was not built", container.name),
+        })?;
+        let content = at(STAGE, fs::read(file))?;
+        at(
+            STAGE,
+            put(&root, &format!("/usr/local/bin/{name}"), &content, 0o755),
+        )?;
+    }
+    for folder in ["tmp", "etc", "var/run"] {
+        at(STAGE, fs::create_dir_all(root.join(folder)))?;
+    }
+    at(
+        STAGE,
+        fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)),
+    )?;
+    for file in &container.files {
+        at(
+            STAGE,
+            put(&root, &file.path, file.content.as_bytes(), file.bits()),
+        )?;
+    }
+    // Unpacked packages may bring no other shell than busybox.
+    let shell: &[&str] = if root.join("bin/sh").exists() {
+        &["/bin/sh", "-ec"]
+    } else {
+        &["/bin/busybox", "sh", "-ec"]
+    };
+    for line in &container.commands {
+        let mut command = Command::new("chroot");
+        run(STAGE, command.arg(&root).args(shell).arg(line), &log)?;
+    }
+    pack(container, &root, &draft, &log)?;
+    at(STAGE, fs::remove_dir_all(&root))?;
+    at(STAGE, cache.keep(&draft, STAGE, key))
+}
+
+/// Packs a root folder as a docker archive of one layer; the same folder gives the same bytes.
+fn pack(container: &Container, root: &Path, draft: &Path, log: &Path) -> Result<()> {
+    let tar = |folder: &Path, to: &Path, names: &[&str]| {
+        let mut command = Command::new("tar");
+        command
+            .args(["--sort=name", "--mtime=@0", "--numeric-owner", "-cf"])
+            .arg(to)
+            .arg("-C")
+            .arg(folder)
+            .args(names);
+        run(STAGE, &mut command, log)
+    };
+    let layer = draft.join("layer.tar");
+    tar(root, &layer, &["."])?;
+    let digest = at(STAGE, checksum(&layer))?;
+    let mut env = vec![PATH.to_owned()];
+    env.extend(container.env.iter().cloned());
+    let config = serde_json::json!({
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {
+            "Env": env,
+            "Entrypoint": container.entrypoint,
+            "Cmd": container.cmd,
+            "User": container.user.map_or_else(String::new, |n| n.to_string()),
+            "WorkingDir": "/",
+        },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
+        "history": [{ "created_by": "faultline image" }],
+    });
+    let mut tags = vec![container.name.clone()];
+    tags.extend(container.aliases.iter().cloned());
+    let manifest = serde_json::json!([
+        { "Config": "config.json", "RepoTags": tags, "Layers": ["layer.tar"] }
+    ]);
+    at(
+        STAGE,
+        fs::write(draft.join("config.json"), config.to_string()),
+    )?;
+    at(
+        STAGE,
+        fs::write(draft.join("manifest.json"), manifest.to_string()),
+    )?;
+    let parts = ["manifest.json", "config.json", "layer.tar"];
+    tar(draft, &draft.join("image.tar"), &parts)?;
+    for part in parts {
+        at(STAGE, fs::remove_file(draft.join(part)))?;
+    }
+    Ok(())
+}
+
+/// Imports archives into the containerd whose data will be the root file system's: by one that runs on this host for
+/// the time, which is twenty times quicker than doing it in the emulated machine.
+pub fn import(root: &Path, archives: &[PathBuf], programs: &Programs, log: &Path) -> Result<()> {
+    if archives.is_empty() {
+        return Ok(());
+    }
+    let program = |name: &str| {
+        programs.files.get(name).ok_or_else(|| Error::Stage {
+            stage: STAGE,
+            reason: format!(
+                "container images need {name}, which no component of the recipe builds"
+            ),
+        })
+    };
+    let (containerd, ctr) = (program("containerd")?, program("ctr")?);
+    let state = at(STAGE, tempfile::tempdir())?;
+    let socket = state.path().join("containerd.sock");
+    let config = state.path().join("config.toml");
+    let text = format!(
+        "version = 3\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\", \"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {socket:?}\n[ttrpc]\naddress = {:?}\n",
+        root.join("var/lib/containerd"),
+        state.path().join("state"),
+        state.path().join("ttrpc.sock"),
+    );
+    at(STAGE, fs::write(&config, text))?;
+    let out = at(
+        STAGE,
+        fs::OpenOptions::new().create(true).append(true).open(log),
+    )?;
+    let err = at(STAGE, out.try_clone())?;
+    let child = Command::new(containerd)
+        .arg("--config")
+        .arg(&config)
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .spawn();
+    let mut daemon = Daemon(at(STAGE, child)?);
+    let ctr = |args: &[&str]| {
+        let mut command = Command::new(ctr);
+        command
+            .arg("--address")
+            .arg(&socket)
+            .args(["--namespace", "k8s.io"])
+            .args(args);
+        command
+    };
+    for _ in 0..200 {
+        if socket.exists() && run(STAGE, &mut ctr(&["version"]), log).is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for archive in archives {
+        run(
+            STAGE,
+            ctr(&["images", "import", "--no-unpack=false"]).arg(archive),
+            log,
+        )?;
+    }
+    daemon.end();
+    Ok(())
+}
+
+/// A process that ends with its holder.
+struct Daemon(std::process::Child);
+
+impl Daemon {
+    fn end(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.0.id().cast_signed()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        for _ in 0..200 {
+            if matches!(self.0.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            self.end();
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! How far a build is, and how long it will still take. Pure: it hears the build's events and is told the time.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use faultline_domain::{Shape, progress::Event};
+
+use crate::recipe::Recipe;
+
+/// Seconds that a stage takes on two cores under emulation, from nothing. Only their proportions matter once a stage
+/// has been measured.
+fn seconds(stage: &str, shape: Shape) -> f64 {
+    match stage {
+        "rootfs" => 80.0,
+        "binaries kubernetes" => 480.0,
+        "containers" => 60.0,
+        "disk" => 90.0,
+        "bake" if shape == Shape::SINGLE => 180.0,
+        "bake" => 200.0 + 110.0 * f64::from(shape.nodes() - 1),
+        _ => 60.0,
+    }
+}
+
+/// A build under way.
+#[derive(Debug, Clone)]
+pub struct Estimate {
+    stages: Vec<(String, f64)>,
+    ended: BTreeSet<String>,
+    /// Seconds expected of what was really done, not found in the cache.
+    worked: f64,
+    current: Option<(String, f64)>,
+    /// What is happening.
+    text: String,
+}
+
+impl Estimate {
+    /// A build of a recipe in a shape that has not begun.
+    #[must_use]
+    pub fn new(recipe: &Recipe, shape: Shape) -> Self {
+        let binaries = recipe
+            .binaries
+            .iter()
+            .map(|c| format!("binaries {}", c.name));
+        let containers = (!recipe.containers.is_empty()).then(|| "containers".to_owned());
+        let stages = ["rootfs".to_owned()]
+            .into_iter()
+            .chain(binaries)
+            .chain(containers)
+            .chain(["disk".to_owned(), "bake".to_owned()])
+            .map(|stage| {
+                let seconds = seconds(&stage, shape);
+                (stage, seconds)
+            })
+            .collect();
+        Self {
+            stages,
+            ended: BTreeSet::new(),
+            worked: 0.0,
+            current: None,
+            text: "about to begin".to_owned(),
+        }
+    }
+
+    fn expected(&self, stage: &str) -> f64 {
+        let found = self.stages.iter().find(|(name, _)| name == stage);
+        found.map_or(0.0, |(_, seconds)| *seconds)
+    }
+
+    /// Takes notice of an event.
+    pub fn hear(&mut self, event: &Event) {
+        match event {
+            Event::Started { stage, text } => {
+                self.current = Some((stage.to_string(), 0.0));
+                self.text.clone_from(text);
+            }
+            Event::Update {
+                stage,
+                fraction,
+                text,
+            } => {
+                let part = fraction.unwrap_or(0.0).clamp(0.0, 1.0);
+                self.current = Some((stage.to_string(), part));
+                self.text.clone_from(text);
+            }
+            Event::Done { stage, cached, .. } => {
+                if self.ended.insert(stage.to_string()) && !cached {
+                    self.worked += self.expected(stage);
+                }
+                // The disk's stage spans those before it: found in the cache, they are not looked at.
+                if stage == "disk" && *cached {
+                    let all = self.stages.iter().map(|(name, _)| name.clone());
+                    self.ended.extend(all.filter(|name| name != "bake"));
+                }
+                self.current = None;
+            }
+        }
+    }
+
+    fn done(&self) -> f64 {
+        let ended: f64 = self.ended.iter().map(|stage| self.expected(stage)).sum();
+        let current = self
+            .current
+            .as_ref()
+            .filter(|(stage, _)| !self.ended.contains(stage))
+            .map_or(0.0, |(stage, part)| self.expected(stage) * part);
+        ended + current
+    }
+
+    /// The part that is done, from 0 to 1.
+    #[must_use]
+    pub fn fraction(&self) -> f64 {
+        let all: f64 = self.stages.iter().map(|(_, seconds)| seconds).sum();
+        (self.done() / all).clamp(0.0, 1.0)
+    }
+
+    /// How long it will still take, when it has taken `so_far`.
+    #[must_use]
+    pub fn left(&self, so_far: Duration) -> Duration {
+        let all: f64 = self.stages.iter().map(|(_, seconds)| seconds).sum();
+        let current = self
+            .current
+            .as_ref()
+            .map_or(0.0, |(stage, part)| self.expected(stage) * part);
+        let worked = self.worked + current;
+        // This machine's own speed, once there is something to tell it by.
+        let pace = if worked > 30.0 {
+            (so_far.as_secs_f64() / worked).clamp(0.1, 10.0)
+        } else {
+            1.0
+        };
+        Duration::from_secs_f64(((all - self.done()) * pace).max(0.0))
+    }
+
+    /// What is happening, for people.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe() -> Recipe {
+        serde_saphyr::from_str(
+            "name: k\nsummary: s\nmachine: {vcpus: 1, memory_mib: 256, disk_mib: 1024}\n\
+             binaries: [{name: kubernetes, version: v1, licence: MIT, module: m, build: {}}]\n\
+             containers: [{name: x}]\n",
+        )
+        .unwrap()
+    }
+
+    fn done(stage: &'static str, cached: bool) -> Event {
+        Event::Done {
+            stage: stage.into(),
+            millis: 1,
+            cached,
+        }
+    }
+
+    #[test]
+    fn a_build_goes_from_nothing_to_all() {
+        let mut build = Estimate::new(&recipe(), Shape::SINGLE);
+        assert_eq!(build.fraction(), 0.0);
+        let mut last = 0.0;
+        for stage in [
+            "rootfs",
+            "binaries kubernetes",
+            "containers",
+            "disk",
+            "bake",
+        ] {
+            build.hear(&done(stage, false));
+            assert!(build.fraction() > last);
+            last = build.fraction();
+        }
+        assert_eq!(last, 1.0);
+        assert_eq!(build.left(Duration::from_secs(900)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_cached_disk_stands_for_what_it_is_made_of() {
+        let mut build = Estimate::new(&recipe(), Shape::SINGLE);
+        build.hear(&done("disk", true));
+        assert!(build.fraction() > 0.7, "{}", build.fraction());
+        let left = build.left(Duration::from_secs(1)).as_secs();
+        assert_eq!(left, 180, "the bake alone");
+    }
+
+    #[test]
+    fn a_slow_machine_is_seen_to_be_slow() {
+        let mut build = Estimate::new(&recipe(), Shape::SINGLE);
+        build.hear(&done("rootfs", false));
+        let usual = build.left(Duration::from_secs(80));
+        let slow = build.left(Duration::from_secs(160));
+        assert!(slow > usual.mul_f64(1.9), "{usual:?} {slow:?}");
+    }
+}

@@ -1,0 +1,144 @@
+//! Carrying out a recipe's steps in machines that run: while baking, and when a clone is probed.
+
+use std::{collections::BTreeMap, fmt, io::Write, path::Path};
+
+use faultline_domain::{NodeName, Shape};
+use faultline_guest::{client, wire::Exec};
+use faultline_launcher::{client as launcher, protocol::Channel};
+
+use crate::recipe::{On, Step};
+
+/// The most of a step's output that is kept.
+const MAX_OUTPUT: usize = 256 * 1024;
+
+/// A step that did not work.
+#[derive(Debug, thiserror::Error)]
+pub struct Failed {
+    node: NodeName,
+    text: String,
+    why: String,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.node, self.text, self.why)
+    }
+}
+
+/// Where steps are carried out.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The environment's folder: its launcher's socket is there.
+    pub dir: &'a Path,
+    /// Its nodes.
+    pub shape: Shape,
+    /// Where what the steps print is appended, if anywhere.
+    pub log: Option<&'a Path>,
+}
+
+impl Place<'_> {
+    /// Carries out steps in order; `tell` hears of each before it begins, with its index.
+    pub async fn carry_out(
+        self,
+        steps: &[Step],
+        tell: impl Fn(usize, &Step, &str),
+    ) -> Result<(), Failed> {
+        let mut kept = BTreeMap::from([
+            (
+                "FAULTLINE_CONTROL_PLANES".to_owned(),
+                self.shape.control_planes().to_string(),
+            ),
+            (
+                "FAULTLINE_WORKERS".to_owned(),
+                self.shape.workers().to_string(),
+            ),
+        ]);
+        let names = self.shape.node_names();
+        let planes = usize::try_from(self.shape.control_planes()).unwrap_or(1);
+        for (index, step) in steps.iter().enumerate() {
+            let printed = match step.on {
+                On::All => {
+                    tell(index, step, "");
+                    let all = names.iter().map(|node| self.run(node, step, &kept));
+                    futures::future::try_join_all(all).await?
+                }
+                On::First | On::OtherControlPlanes | On::Workers => {
+                    let range = match step.on {
+                        On::First => names.get(..1),
+                        On::OtherControlPlanes => names.get(1..planes),
+                        _ => names.get(planes..),
+                    };
+                    let mut printed = Vec::new();
+                    for node in range.unwrap_or_default() {
+                        tell(index, step, &format!("{node}: "));
+                        printed.push(self.run(node, step, &kept).await?);
+                    }
+                    printed
+                }
+            };
+            if let (Some(name), Some(first)) = (&step.keep, printed.first()) {
+                kept.insert(name.clone(), first.trim().to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a step on one node; what it printed.
+    async fn run(
+        self,
+        node: &NodeName,
+        step: &Step,
+        env: &BTreeMap<String, String>,
+    ) -> Result<String, Failed> {
+        let failed = |why: String| Failed {
+            node: node.clone(),
+            text: step.text.clone(),
+            why,
+        };
+        let stream = launcher::open(self.dir, node, Channel::Guest)
+            .await
+            .map_err(|e| failed(e.to_string()))?;
+        let exec = Exec {
+            argv: ["/bin/bash", "-euo", "pipefail", "-c", &step.run]
+                .map(str::to_owned)
+                .to_vec(),
+            env: env.clone(),
+            timeout_seconds: Some(step.timeout_seconds),
+            ..Exec::default()
+        };
+        let done = client::run(stream, exec, MAX_OUTPUT)
+            .await
+            .map_err(|e| failed(e.to_string()))?;
+        let (out, err) = (
+            String::from_utf8_lossy(&done.stdout).into_owned(),
+            String::from_utf8_lossy(&done.stderr).into_owned(),
+        );
+        if let Some(log) = self.log {
+            let file = std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(log);
+            // A log that can't be written is no reason to stop.
+            let _ = file.and_then(|mut f| {
+                writeln!(f, "── {node}: {} → {}\n{out}{err}", step.text, done.code)
+            });
+        }
+        match done.code {
+            0 => Ok(out),
+            124 => Err(failed(format!(
+                "took more than {} s; its last words: {}",
+                step.timeout_seconds,
+                tail(&out, &err)
+            ))),
+            code => Err(failed(format!("ended with {code}: {}", tail(&out, &err)))),
+        }
+    }
+}
+
+fn tail(out: &str, err: &str) -> String {
+    let lines: Vec<&str> = out.lines().chain(err.lines()).collect();
+    lines
+        .get(lines.len().saturating_sub(12)..)
+        .unwrap_or_default()
+        .join("\n  ")
+}
