@@ -17,13 +17,13 @@ use tokio::process::{Child, Command};
 
 use crate::{
     net::Tap,
-    spec::{Accelerator, LaunchSpec, Start},
+    spec::{Accelerator, LaunchSpec, Machine, NodeSpec, Start},
 };
 
 /// The emulator.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// Raised when the argument list changes, so that snapshots of the old one are not restored with the new.
-pub const GENERATION: &str = "2";
+pub const GENERATION: &str = "3";
 /// The processor that guests see under emulation: the most that QEMU 7.2 emulates well and Debian needs.
 pub const TCG_CPU: &str = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt";
 /// The serial number of the pristine disk, by which the guest's helper finds it.
@@ -88,12 +88,14 @@ fn shim() -> io::Result<PathBuf> {
 }
 
 /// Arguments that a machine's template and clones share.
-fn machine_arguments(spec: &LaunchSpec) -> Vec<String> {
-    let machine = &spec.machine;
+fn machine_arguments(machine: &Machine) -> Vec<String> {
     let accelerator = match machine.accelerator {
         Accelerator::Kvm => "kvm".to_owned(),
-        // An unbounded translation buffer grows to hundreds of megabytes.
-        Accelerator::Tcg => "tcg,thread=multi,tb-size=96".to_owned(),
+        // An unbounded translation buffer grows to hundreds of megabytes; a control plane's code needs a larger one.
+        Accelerator::Tcg => format!(
+            "tcg,thread=multi,tb-size={}",
+            if machine.vcpus > 1 { 160 } else { 96 }
+        ),
     };
     let cpu = match machine.accelerator {
         Accelerator::Kvm => "host",
@@ -123,10 +125,12 @@ fn machine_arguments(spec: &LaunchSpec) -> Vec<String> {
 }
 
 /// The kernel's command line of a node.
-fn kernel_command_line(node: &str, index: usize, count: usize) -> String {
+fn kernel_command_line(spec: &LaunchSpec, node: &NodeSpec, index: usize) -> String {
+    let (node, count, planes) = (&node.name, spec.nodes.len(), spec.control_planes);
     format!(
         "root=/dev/vda rw console=ttyS0,115200 quiet loglevel=3 systemd.show_status=false net.ifnames=0 \
-         panic=5 mitigations=off faultline.node={node} faultline.index={index} faultline.nodes={count}"
+         panic=5 mitigations=off faultline.node={node} faultline.index={index} faultline.nodes={count} \
+         faultline.control_planes={planes}"
     )
 }
 
@@ -134,12 +138,13 @@ fn kernel_command_line(node: &str, index: usize, count: usize) -> String {
 pub fn start(
     spec: &LaunchSpec,
     dir: &Path,
-    node: &str,
+    node_spec: &NodeSpec,
     index: usize,
     tap: Tap,
 ) -> io::Result<Started> {
+    let (node, machine) = (node_spec.name.as_str(), &node_spec.machine);
     let mut inherited = Inherited::default();
-    let mut args = machine_arguments(spec);
+    let mut args = machine_arguments(machine);
     let mut arg = |name: &str, value: String| args.extend([name.to_owned(), value]);
 
     let (memory, share, kernel, initrd, state) = match &spec.start {
@@ -166,7 +171,7 @@ pub fn start(
                 .create(true)
                 .truncate(true)
                 .open(folder.join(format!("{node}.mem")))?;
-            memory.set_len(u64::from(spec.machine.memory_mib) << 20)?;
+            memory.set_len(u64::from(machine.memory_mib) << 20)?;
             let state = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -181,7 +186,7 @@ pub fn start(
         "-object",
         format!(
             "memory-backend-file,id=mem,size={}M,mem-path=/faultline/memory,share={share}",
-            spec.machine.memory_mib
+            machine.memory_mib
         ),
     );
 
@@ -194,10 +199,7 @@ pub fn start(
         "-initrd",
         format!("/proc/self/fd/{}", inherited.give(open(&initrd, false)?)),
     );
-    arg(
-        "-append",
-        kernel_command_line(node, index, spec.nodes.len()),
-    );
+    arg("-append", kernel_command_line(spec, node_spec, index));
 
     let mut sockets = Vec::new();
     for name in ["monitor", "console", "link"] {
@@ -306,7 +308,7 @@ pub fn start(
     // By descriptor too: the program may lie in a folder that QEMU's user can't enter.
     let shim = inherited.give(open(&shim()?, false)?);
     let uid = spec.uid();
-    let group = match spec.machine.accelerator {
+    let group = match machine.accelerator {
         Accelerator::Kvm => Some(std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(
             "/dev/kvm",
         )?)),

@@ -36,7 +36,7 @@ use crate::{
         Answer, Ask, Channel, LauncherPhase, MAX_LINE, Question, SOCKET, Status, Told, VERSION,
     },
     qemu,
-    spec::{LaunchSpec, Start},
+    spec::{LaunchSpec, NodeSpec, Start},
 };
 
 /// How long a clone's helper may take to answer, and a booting one's.
@@ -210,13 +210,14 @@ impl Launcher {
             progress.stage("power-on", "Powering on")
         };
         let mut nodes = Vec::with_capacity(spec.nodes.len());
-        for ((index, name), tap) in (1..).zip(&spec.nodes).zip(taps) {
-            self.make_disk(name).at("clone")?;
-            let started = qemu::start(spec, &self.dir, name.as_str(), index, tap).at("clone")?;
-            let node = Node::adopt(name.clone(), index, started, Arc::clone(&self.died)).await;
-            nodes.push(node.map_err(|e| Failure {
+        for ((index, node), tap) in (1..).zip(&spec.nodes).zip(taps) {
+            self.make_disk(node).at("clone")?;
+            let started = qemu::start(spec, &self.dir, node, index, tap).at("clone")?;
+            let adopted =
+                Node::adopt(node.name.clone(), index, started, Arc::clone(&self.died)).await;
+            nodes.push(adopted.map_err(|e| Failure {
                 stage: "clone",
-                reason: format!("{e}; {}", self.qemu_log(name)),
+                reason: format!("{e}; {}", self.qemu_log(&node.name)),
             })?);
         }
         stage.done();
@@ -258,8 +259,8 @@ impl Launcher {
     }
 
     /// Each node's disk: an empty overlay over the frozen disk, or over the image's.
-    fn make_disk(&self, node: &NodeName) -> io::Result<()> {
-        let name = format!("{node}.qcow2");
+    fn make_disk(&self, node: &NodeSpec) -> io::Result<()> {
+        let name = format!("{}.qcow2", node.name);
         match &self.spec.start {
             Start::Clone { snapshot } => {
                 std::fs::copy(snapshot.join("overlay.qcow2"), self.dir.join(&name)).and_then(|_| {
@@ -271,7 +272,7 @@ impl Launcher {
             }
             Start::Boot { freeze_to, .. } => {
                 let folder = freeze_to.as_deref().unwrap_or(&self.dir);
-                qemu::make_overlay(&folder.join(name), self.spec.machine.disk_mib)
+                qemu::make_overlay(&folder.join(name), node.machine.disk_mib)
             }
         }
     }
@@ -396,7 +397,7 @@ impl Launcher {
 
     fn status(&self) -> Status {
         let disk_bytes = self.spec.nodes.iter().map(|node| {
-            let path = self.dir.join(format!("{node}.qcow2"));
+            let path = self.dir.join(format!("{}.qcow2", node.name));
             std::fs::metadata(path).map_or(0, |m| std::os::unix::fs::MetadataExt::blocks(&m) * 512)
         });
         Status {
@@ -509,7 +510,9 @@ impl Launcher {
         let rest = || -> io::Result<()> {
             std::fs::copy(kernel, folder.join("kernel"))?;
             std::fs::copy(initrd, folder.join("initrd"))?;
-            qemu::make_overlay(&folder.join("overlay.qcow2"), self.spec.machine.disk_mib)?;
+            // All nodes have disks of one size: that of the image.
+            let size = self.spec.nodes.first().map_or(0, |n| n.machine.disk_mib);
+            qemu::make_overlay(&folder.join("overlay.qcow2"), size)?;
             Ok(())
         };
         rest().map_err(|e| e.to_string())

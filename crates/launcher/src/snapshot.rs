@@ -16,21 +16,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use faultline_domain::NodeName;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::spec::Machine;
+use crate::spec::{Accelerator, NodeSpec};
 
 /// What a snapshot is of, and what its files must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The content address of everything that must match.
     pub key: String,
-    /// The nodes that were frozen together.
-    pub nodes: Vec<NodeName>,
-    /// Their machine.
-    pub machine: Machine,
+    /// The nodes that were frozen together, and their machines.
+    pub nodes: Vec<NodeSpec>,
+    /// How many of them, the first, are control planes.
+    pub control_planes: u32,
     /// QEMU's version.
     pub qemu: String,
     /// Milliseconds from power-on to the settled state, as measured when it was baked.
@@ -75,6 +74,20 @@ pub fn checksum(path: &Path) -> io::Result<String> {
 }
 
 impl Manifest {
+    /// How its nodes run.
+    #[must_use]
+    pub fn accelerator(&self) -> Accelerator {
+        self.nodes
+            .first()
+            .map_or(Accelerator::Tcg, |node| node.machine.accelerator)
+    }
+
+    /// Memory of all its nodes together, in MiB.
+    #[must_use]
+    pub fn memory_mib(&self) -> u32 {
+        self.nodes.iter().map(|node| node.machine.memory_mib).sum()
+    }
+
     /// The manifest's file in a snapshot's folder.
     #[must_use]
     pub fn path(folder: &Path) -> PathBuf {

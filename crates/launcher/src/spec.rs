@@ -60,15 +60,24 @@ pub enum Start {
     },
 }
 
+/// One node and its machine. Nodes of an environment differ: a control plane wants more than a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// Its name.
+    pub name: NodeName,
+    /// Its machine.
+    pub machine: Machine,
+}
+
 /// What a launcher is told to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaunchSpec {
     /// The environment.
     pub id: EnvironmentId,
     /// Its nodes, in order: node n has address 10.77.0.(10+n).
-    pub nodes: Vec<NodeName>,
-    /// Each node's machine.
-    pub machine: Machine,
+    pub nodes: Vec<NodeSpec>,
+    /// How many of them, the first, are control planes.
+    pub control_planes: u32,
     /// How they come to life.
     pub start: Start,
     /// The image's pristine disk (raw ext4).

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use faultline_domain::{
-    EnvironmentId, NodeName,
+    EnvironmentId, NodeName, Shape,
     limits::Limits,
     progress::{Event, Progress},
 };
@@ -29,11 +29,7 @@ pub fn spec(id: &str, image: &str, nodes: u32) -> Spec {
     Spec {
         id: id.parse().expect("a valid id"),
         image: image.to_owned(),
-        nodes: faultline_domain::lab::Needs {
-            nodes,
-            ..Default::default()
-        }
-        .node_names(),
+        shape: Shape::of_nodes(nodes).expect("a shape"),
         limits: Limits {
             cpu_millis: 1000 * nodes,
             memory_mib: 1024 * nodes,
@@ -71,9 +67,12 @@ async fn observed(provider: &dyn Provider, id: &EnvironmentId) -> Option<Observe
 
 /// The whole suite against one image. Leaves nothing behind.
 pub async fn run(provider: &dyn Provider, image: &str) {
-    assert_eq!(provider.readiness(image).await, Readiness::Ready);
+    assert_eq!(
+        provider.readiness(image, Shape::SINGLE).await,
+        Readiness::Ready
+    );
     assert!(matches!(
-        provider.readiness("no-such-image").await,
+        provider.readiness("no-such-image", Shape::SINGLE).await,
         Readiness::Unavailable { .. }
     ));
     strangers_are_not_found(provider).await;

@@ -18,11 +18,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use faultline_domain::{EnvironmentId, NodeName, progress::Progress};
+use faultline_domain::{EnvironmentId, NodeName, Shape, progress::Progress};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::guest::Guest;
-use crate::{Error, Observed, Provider, Readiness, Result, Spec, Stream, Target, Usage};
+use crate::{
+    ClusterKeys, Error, Observed, Provider, Readiness, Result, Spec, Stream, Target, Usage,
+};
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -204,7 +206,7 @@ impl Provider for FakeProvider {
         "fake"
     }
 
-    async fn readiness(&self, image: &str) -> Readiness {
+    async fn readiness(&self, image: &str, _: Shape) -> Readiness {
         if image != IMAGE {
             return Readiness::Unavailable {
                 reason: format!("the fake knows no image {image}; it knows {IMAGE}"),
@@ -220,9 +222,10 @@ impl Provider for FakeProvider {
                 return Err(Error::WrongState("there already"));
             }
             let nodes = spec
-                .nodes
-                .iter()
-                .map(|node| (node.clone(), Arc::new(Guest::new(node.clone()))))
+                .shape
+                .node_names()
+                .into_iter()
+                .map(|node| (node.clone(), Arc::new(Guest::new(node))))
                 .collect();
             // Whoever drops this future leaves behind what `list` shows as broken.
             let begun = Environment {
@@ -294,6 +297,11 @@ impl Provider for FakeProvider {
             access.life.run_until_cancelled(serve).await;
         });
         Ok(Box::new(ours))
+    }
+
+    async fn cluster(&self, _: &EnvironmentId) -> Result<ClusterKeys> {
+        // The fake's machines are plain ones.
+        Err(Error::NotFound)
     }
 
     async fn usage(&self, id: &EnvironmentId) -> Result<Usage> {

@@ -13,7 +13,9 @@ pub mod local;
 
 use async_trait::async_trait;
 pub use faultline_domain::environment::Observed;
-use faultline_domain::{EnvironmentId, NodeName, lab::Egress, limits::Limits, progress::Progress};
+use faultline_domain::{
+    EnvironmentId, NodeName, Shape, lab::Egress, limits::Limits, progress::Progress,
+};
 pub use faultline_guest::client::Duplex;
 use serde::{Deserialize, Serialize};
 
@@ -39,8 +41,8 @@ pub struct Spec {
     pub id: EnvironmentId,
     /// The image's name.
     pub image: String,
-    /// Its nodes.
-    pub nodes: Vec<NodeName>,
+    /// Its nodes and their roles.
+    pub shape: Shape,
     /// What it may use.
     pub limits: Limits,
     /// Where its nodes may connect to.
@@ -65,6 +67,25 @@ pub enum Readiness {
         /// Why and what to do, for people.
         reason: String,
     },
+}
+
+/// The keys of an environment's cluster, as the platform took them before anybody entered.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterKeys {
+    /// The certificate of the cluster's authority, PEM.
+    pub authority: String,
+    /// Its key, PEM: whoever has it is the cluster's administrator.
+    pub authority_key: String,
+    /// The nodes whose port 6443 is the API server's.
+    pub control_planes: Vec<NodeName>,
+}
+
+impl std::fmt::Debug for ClusterKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterKeys")
+            .field("control_planes", &self.control_planes)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What an environment uses now.
@@ -123,8 +144,8 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// A stable word: `local`, `fake`.
     fn name(&self) -> &'static str;
 
-    /// Can environments of this image be made? Quick; does no work.
-    async fn readiness(&self, image: &str) -> Readiness;
+    /// Can environments of this image and shape be made? Quick; does no work.
+    async fn readiness(&self, image: &str, shape: Shape) -> Readiness;
 
     /// Makes an environment that runs, refreshed and not yet broken: randomness, clock, machine-id and host keys
     /// are its own, and its guest link answers. Reports stages. Refused with `WrongState` when it exists.
@@ -150,6 +171,9 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
 
     /// Opens a stream to a node.
     async fn open(&self, id: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream>;
+
+    /// The keys of its cluster. `NotFound` where there is no such environment, or no cluster in it.
+    async fn cluster(&self, id: &EnvironmentId) -> Result<ClusterKeys>;
 
     /// What it uses now.
     async fn usage(&self, id: &EnvironmentId) -> Result<Usage>;

@@ -17,11 +17,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use faultline_domain::{EnvironmentId, NodeName, environment::Observed, progress::Progress};
+use faultline_domain::{
+    EnvironmentId, NodeName, Shape, environment::Observed, limits::Limits, progress::Progress,
+};
 use faultline_image::{
     bake::{self, Template},
     cache::Cache,
     recipe::Recipe,
+    steps::Place,
 };
 use faultline_launcher::{
     cgroup, client,
@@ -29,13 +32,15 @@ use faultline_launcher::{
     spec::{LaunchSpec, Start},
 };
 
-use crate::{Error, Provider, Readiness, Result, Spec, Stream, Target, Usage};
+use crate::{ClusterKeys, Error, Provider, Readiness, Result, Spec, Stream, Target, Usage};
 
+/// The file with the cluster's keys in an environment's folder.
+const KEYS: &str = "cluster.json";
 /// How long a launcher may take to say how it is; beyond it nothing is decided about its environment.
 const STATUS: Duration = Duration::from_secs(5);
 
 /// Finds out how the image of an environment stands; the server plugs in its builder's progress here.
-pub type Prepare = Arc<dyn Fn(&str) -> Option<Readiness> + Send + Sync>;
+pub type Prepare = Arc<dyn Fn(&str, Shape) -> Option<Readiness> + Send + Sync>;
 
 /// The provider of this machine.
 #[derive(Clone)]
@@ -88,11 +93,49 @@ impl Local {
         self.environments.join(id.as_str())
     }
 
-    /// The template for an image and nodes, if it was baked.
-    pub fn template(&self, image: &str, nodes: &[NodeName]) -> Result<Option<Template>> {
+    /// The template for an image and a shape, if it was baked.
+    pub fn template(&self, image: &str, shape: Shape) -> Result<Option<Template>> {
         let failed = |e: faultline_image::Error| Error::failed("image", e);
         let recipe = Recipe::load(&self.recipes, image).map_err(failed)?;
-        bake::find(&recipe, nodes, &self.cache).map_err(failed)
+        bake::find(&recipe, shape, &self.cache).map_err(failed)
+    }
+
+    /// The template: found when it was baked before. A machine whose QEMU or processor differs bakes its own here,
+    /// and so does one whose snapshot is damaged: that is never handed out.
+    async fn sound_template(
+        &self,
+        recipe: &Recipe,
+        shape: Shape,
+        progress: &Progress,
+    ) -> Result<Template> {
+        for _ in 0..2 {
+            let template = bake::bake(
+                recipe,
+                shape,
+                &self.cache,
+                &self.program,
+                &quiet_when_cached(progress),
+            )
+            .await
+            .map_err(|e| Error::failed("image", e))?;
+            let looked = template.clone();
+            let verified = tokio::task::spawn_blocking(move || looked.verify(false))
+                .await
+                .map_err(|e| Error::failed("image", e))?;
+            match verified {
+                Ok(()) => return Ok(template),
+                Err(damage) => {
+                    tracing::error!(error = %damage, "a snapshot is damaged; it is built again");
+                    template.discard().map_err(|e| {
+                        Error::failed("image", format!("{damage}, and can't be removed: {e}"))
+                    })?;
+                }
+            }
+        }
+        Err(Error::failed(
+            "image",
+            "its snapshot is damaged each time it is made; look at this machine's disk and memory",
+        ))
     }
 
     async fn launch(&self, dir: &Path, progress: &Progress) -> Result<()> {
@@ -174,18 +217,14 @@ impl Provider for Local {
         "local"
     }
 
-    async fn readiness(&self, image: &str) -> Readiness {
+    async fn readiness(&self, image: &str, shape: Shape) -> Readiness {
         let this = self.clone();
         let name = image.to_owned();
-        let nodes = ["node1"]
-            .iter()
-            .filter_map(|n| n.parse().ok())
-            .collect::<Vec<NodeName>>();
-        let found = tokio::task::spawn_blocking(move || this.template(&name, &nodes)).await;
+        let found = tokio::task::spawn_blocking(move || this.template(&name, shape)).await;
         match found {
             Ok(Ok(Some(_))) => Readiness::Ready,
-            Ok(Ok(None)) => self.preparing.as_ref().and_then(|ask| ask(image)).unwrap_or_else(|| Readiness::Unavailable {
-                reason: format!("image {image} has not been built; the operator runs `faultline image build {image}`"),
+            Ok(Ok(None)) => self.preparing.as_ref().and_then(|ask| ask(image, shape)).unwrap_or_else(|| Readiness::Unavailable {
+                reason: format!("image {image} has not been built with shape {shape}; the operator runs `faultline image build {image} --shape {shape}`"),
             }),
             Ok(Err(e)) => Readiness::Unavailable { reason: e.to_string() },
             Err(e) => Readiness::Unavailable { reason: e.to_string() },
@@ -199,31 +238,29 @@ impl Provider for Local {
         }
         let recipe =
             Recipe::load(&self.recipes, &spec.image).map_err(|e| Error::failed("image", e))?;
-        // Found when it was baked before; a machine whose QEMU or processor differs bakes its own here.
-        let template = bake::bake(
-            &recipe,
-            &spec.nodes,
-            &self.cache,
-            &self.program,
-            &quiet_when_cached(progress),
-        )
-        .await
-        .map_err(|e| Error::failed("image", e))?;
+        let template = self.sound_template(&recipe, spec.shape, progress).await?;
         let launch = LaunchSpec {
             id: spec.id.clone(),
-            nodes: spec.nodes.clone(),
-            machine: template.manifest.machine.clone(),
+            nodes: template.manifest.nodes.clone(),
+            control_planes: template.manifest.control_planes,
             start: Start::Clone {
                 snapshot: template.snapshot.clone(),
             },
             base_disk: template.image.disk(),
-            limits: spec.limits,
+            limits: at_least(spec.limits, &bake::limits(&template.manifest.nodes)),
             egress: spec.egress.clone(),
         };
         fs::create_dir(&dir)
             .and_then(|()| launch.save(&dir))
             .map_err(|e| Error::failed("clone", format!("cannot write {}: {e}", dir.display())))?;
-        self.launch(&dir, progress).await
+        self.launch(&dir, progress).await?;
+        probe(&recipe, &dir, spec.shape, progress).await?;
+        if recipe.kubernetes.is_some() {
+            keep_keys(&dir, spec.shape)
+                .await
+                .map_err(|e| Error::failed("probe", format!("the cluster's keys: {e}")))?;
+        }
+        Ok(())
     }
 
     async fn list(&self) -> Result<Vec<(EnvironmentId, Observed)>> {
@@ -327,6 +364,11 @@ impl Provider for Local {
         ))
     }
 
+    async fn cluster(&self, id: &EnvironmentId) -> Result<ClusterKeys> {
+        let text = fs::read(self.folder(id).join(KEYS)).map_err(|_| Error::NotFound)?;
+        serde_json::from_slice(&text).map_err(|e| Error::failed("cluster", e))
+    }
+
     async fn usage(&self, id: &EnvironmentId) -> Result<Usage> {
         let status = self.ask(id, client::status(&self.folder(id))).await?;
         Ok(Usage {
@@ -339,6 +381,71 @@ impl Provider for Local {
             disk_bytes: status.disk_bytes,
         })
     }
+}
+
+/// Memory and disk are what the template's machines were promised: less would only have the host end a node whose
+/// owner uses it.
+fn at_least(asked: Limits, promised: &Limits) -> Limits {
+    Limits {
+        memory_mib: asked.memory_mib.max(promised.memory_mib),
+        disk_mib: asked.disk_mib.max(promised.disk_mib),
+        pids: asked.pids.max(promised.pids),
+        ..asked
+    }
+}
+
+/// Takes the cluster's keys out of the first node, while nobody but the platform has been in it.
+async fn keep_keys(dir: &Path, shape: Shape) -> io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let names = shape.node_names();
+    let planes = usize::try_from(shape.control_planes()).unwrap_or(1);
+    let first = names.first().ok_or(io::ErrorKind::NotFound)?;
+    let read = |path: &'static str| async move {
+        let stream = client::open(dir, first, Channel::Guest)
+            .await
+            .map_err(io::Error::other)?;
+        let content = faultline_guest::client::read_file(stream, path, 64 * 1024)
+            .await
+            .map_err(io::Error::other)?;
+        String::from_utf8(content).map_err(io::Error::other)
+    };
+    let keys = ClusterKeys {
+        authority: read("/etc/kubernetes/pki/ca.crt").await?,
+        authority_key: read("/etc/kubernetes/pki/ca.key").await?,
+        control_planes: names.get(..planes).unwrap_or_default().to_vec(),
+    };
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(dir.join(KEYS))?;
+    file.write_all(&serde_json::to_vec(&keys)?)
+}
+
+/// Finds out whether a clone works before anybody may enter.
+async fn probe(recipe: &Recipe, dir: &Path, shape: Shape, progress: &Progress) -> Result<()> {
+    if recipe.probe.is_empty() {
+        return Ok(());
+    }
+    let stage = progress.stage("probe", "Making sure that it works");
+    let count = recipe.probe.len();
+    let log = dir.join("probe.log");
+    let place = Place {
+        dir,
+        shape,
+        log: Some(&log),
+    };
+    place
+        .carry_out(&recipe.probe, |index, step, _| {
+            #[expect(clippy::cast_precision_loss, reason = "a handful of steps")]
+            stage.update(Some(index as f64 / count as f64), step.text.clone());
+        })
+        .await
+        .map_err(|e| Error::failed("probe", e))?;
+    stage.done();
+    Ok(())
 }
 
 /// Passes on what a bake reports only once it turns out to be work: a found template is no stage of a start.

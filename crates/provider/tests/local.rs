@@ -83,8 +83,8 @@ async fn local_provider() {
     let recipes = workspace().join("images");
     let cache = Cache::of_user();
     let recipe = Recipe::load(&recipes, IMAGE).unwrap();
-    let node1 = vec!["node1".parse().unwrap()];
-    bake::bake(&recipe, &node1, &cache, &program(), &Progress::ignored())
+    let single = faultline_domain::Shape::SINGLE;
+    bake::bake(&recipe, single, &cache, &program(), &Progress::ignored())
         .await
         .unwrap();
     let provider = Local::new(data.path(), &recipes, cache, &program()).unwrap();
@@ -600,7 +600,7 @@ async fn local_provider_with_two_nodes() {
     let pair = spec("pair", IMAGE, 2);
     provider.destroy(&pair.id).await.unwrap();
     provider.create(&pair, &Progress::ignored()).await.unwrap();
-    for node in &pair.nodes {
+    for node in &pair.shape.node_names() {
         let stream = provider.open(&pair.id, node, Target::Guest).await.unwrap();
         let script = format!(
             "hostname; ping -c 1 -W 5 {} > /dev/null && echo reached",

@@ -12,7 +12,9 @@ use tokio::{
     process::Command,
 };
 
-use crate::{Observed, Provider, Readiness, Result, Spec, Stream, Target, Usage};
+use crate::{
+    ClusterKeys, Error, Observed, Provider, Readiness, Result, Spec, Stream, Target, Usage,
+};
 
 /// What a test's guests do.
 #[async_trait]
@@ -45,7 +47,7 @@ impl<T: Streams> Provider for OnlyStreams<T> {
     fn name(&self) -> &'static str {
         "streams"
     }
-    async fn readiness(&self, _: &str) -> Readiness {
+    async fn readiness(&self, _: &str, _: faultline_domain::Shape) -> Readiness {
         Readiness::Ready
     }
     async fn create(&self, _: &Spec, _: &Progress) -> Result<()> {
@@ -66,6 +68,9 @@ impl<T: Streams> Provider for OnlyStreams<T> {
     }
     async fn open(&self, _: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream> {
         self.0.clone().open(node, target).await
+    }
+    async fn cluster(&self, _: &EnvironmentId) -> Result<ClusterKeys> {
+        Err(Error::NotFound)
     }
     async fn usage(&self, _: &EnvironmentId) -> Result<Usage> {
         Ok(Usage::default())

@@ -12,7 +12,7 @@ fn spec() -> Spec {
     Spec {
         id: "abc".parse().unwrap(),
         image: "debian-12".to_owned(),
-        nodes: vec!["node1".parse().unwrap(), "node2".parse().unwrap()],
+        shape: "1+1".parse().unwrap(),
         limits: Limits {
             cpu_millis: 1000,
             memory_mib: 512,
