@@ -8,6 +8,7 @@
 //! | [`lint`] | the rules beyond what the types say |
 //! | [`schema`] | the JSON Schema of `lab.yaml` for editors |
 //! | [`script`] | running a script in a guest without leaving it there |
+//! | [`manifests`] | Kubernetes objects of a lab, applied as the administrator |
 //! | [`setup`] | breaking a machine: [`set_up`] |
 //! | [`check`] | finding out whether it is repaired: [`check::check`] |
 //! | [`prove`] | start → checks must fail → solution → checks must pass → destroy: [`prove::prove`] |
@@ -36,6 +37,7 @@ pub mod diagnostic;
 pub mod folder;
 pub mod junit;
 pub mod lint;
+pub mod manifests;
 pub mod prove;
 pub mod scaffold;
 pub mod schema;

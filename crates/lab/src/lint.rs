@@ -20,7 +20,10 @@ pub(crate) fn run(files: &Files, yaml: &str, lab: Option<&Lab>, found: &mut Vec<
     readme(files, found);
     solution(files, found);
     for (name, file) in files {
-        if name.starts_with("setup/") || name.starts_with("checks/") || name == "solution.sh" {
+        if name.starts_with("setup/") && name.ends_with(".yaml") {
+            manifests(name, file, found);
+        } else if name.starts_with("setup/") || name.starts_with("checks/") || name == "solution.sh"
+        {
             script(name, file, found);
         } else if name.contains('/') {
             found.push(
@@ -34,6 +37,80 @@ pub(crate) fn run(files: &Files, yaml: &str, lab: Option<&Lab>, found: &mut Vec<
         used_scripts(files, yaml, lab, &places, found);
         setup_nodes(yaml, lab, &places, found);
         checks(yaml, lab, &places, found);
+        cluster(yaml, lab, &places, found);
+    }
+}
+
+/// What only a cluster can do needs one.
+fn cluster(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diagnostic>) {
+    if lab.needs.kubernetes.is_some() {
+        cluster_patterns(yaml, lab, places, found);
+        return;
+    }
+    let none = |what: &str| {
+        Diagnostic::error(FILE, format!("{what} a cluster, and the lab has none"))
+            .help("say `kubernetes: \"1.36\"` under needs")
+    };
+    for (index, step) in lab.setup.iter().enumerate() {
+        if step.apply.is_some() || step.wait.is_some() {
+            let at = places.setup.get(index).and_then(|s| s.apply.as_ref());
+            found.push(point(none("a step that applies or waits needs"), yaml, at));
+        }
+    }
+    for (index, check) in lab.checks.iter().enumerate() {
+        if check.test.is_of_cluster() {
+            let at = places.checks.get(index).map(|c| &c.name);
+            found.push(point(
+                none(&format!("check {} needs", check.name)),
+                yaml,
+                at,
+            ));
+        }
+    }
+}
+
+/// Paths and regular expressions of cluster checks.
+fn cluster_patterns(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diagnostic>) {
+    let checks = lab.checks.iter().enumerate().filter_map(|(i, c)| {
+        let at = places.checks.get(i).map(|c| &c.name);
+        match &c.test {
+            Test::Object(test) => Some((test, at)),
+            _ => None,
+        }
+    });
+    let waits = lab
+        .setup
+        .iter()
+        .filter_map(|s| Some((s.wait.as_ref()?, None)));
+    for (test, at) in checks.chain(waits) {
+        for field in &test.fields {
+            if let Err(e) = jsonpath_rust::parser::parse_json_path(&field.path) {
+                let what = format!("{} is no JSONPath: {e}", field.path);
+                found.push(point(
+                    Diagnostic::error(FILE, what)
+                        .help("as in RFC 9535: $.status.conditions[?@.type=='Ready'].status"),
+                    yaml,
+                    at,
+                ));
+            }
+            if let Some(Err(_)) = field.matches.as_deref().map(regex::Regex::new) {
+                let what = format!("{:?} is no regular expression", field.matches);
+                found.push(point(Diagnostic::error(FILE, what), yaml, at));
+            }
+        }
+    }
+}
+
+fn manifests(name: &str, file: &File, found: &mut Vec<Diagnostic>) {
+    let text = String::from_utf8_lossy(&file.content);
+    match crate::manifests::parse(&text) {
+        Ok(objects) if objects.is_empty() => found.push(
+            Diagnostic::error(name, "has no object").help("write a manifest or remove the file"),
+        ),
+        Ok(_) => {}
+        Err(why) => found.push(
+            Diagnostic::error(name, why).help("`kubectl apply --dry-run=client -f` says the same"),
+        ),
     }
 }
 
@@ -139,8 +216,15 @@ fn used_scripts(
     found: &mut Vec<Diagnostic>,
 ) {
     let mut used = BTreeSet::new();
-    let setup = lab.setup.iter().map(|s| s.script.as_str());
-    let setup_at = places.setup.iter().map(|s| Some(&s.script));
+    let setup = lab
+        .setup
+        .iter()
+        .filter_map(|s| s.script.as_deref().or(s.apply.as_deref()));
+    let setup_at = places
+        .setup
+        .iter()
+        .filter(|s| s.script.is_some() || s.apply.is_some())
+        .map(|s| s.script.as_ref().or(s.apply.as_ref()));
     let checks = lab.checks.iter().filter_map(|c| match &c.test {
         Test::Script(name) => Some(name.as_str()),
         _ => None,
@@ -259,7 +343,12 @@ fn patterns(
             }
             return;
         }
-        Test::Script(_) | Test::Tcp(_) => return,
+        Test::Script(_)
+        | Test::Tcp(_)
+        | Test::Object(_)
+        | Test::FromPod(_)
+        | Test::CanI(_)
+        | Test::Cluster(_) => return,
     };
     for (pattern, place) in candidates {
         let Some(Err(e)) = pattern.as_deref().map(regex::bytes::Regex::new) else {

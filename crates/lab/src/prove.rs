@@ -115,8 +115,8 @@ async fn sequence(
 ) {
     let spec = Spec {
         id: id.clone(),
-        image: folder.lab.needs.image.clone(),
-        nodes: folder.lab.needs.node_names(),
+        image: folder.lab.needs.image_name(),
+        shape: folder.lab.needs.shape(),
         limits,
         egress: folder.lab.needs.egress.clone(),
     };

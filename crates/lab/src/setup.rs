@@ -1,12 +1,18 @@
 //! Breaking a machine, before the student enters.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use faultline_domain::{EnvironmentId, NodeName, progress::Progress};
+use faultline_domain::{
+    EnvironmentId, NodeName,
+    lab::{ObjectTest, SetupStep},
+    progress::Progress,
+};
 use faultline_provider::Provider;
 
 use crate::{
     LabFolder,
+    check::{chain, cluster::connect, object},
+    manifests,
     script::{self, Run},
     text,
 };
@@ -19,6 +25,25 @@ pub enum SetupError {
     Missing {
         /// The script.
         script: String,
+    },
+    /// The cluster could not be reached.
+    #[error("the cluster can't be reached: {0}")]
+    Cluster(String),
+    /// Manifests were not applied.
+    #[error("{file} was not applied")]
+    Apply {
+        /// The file.
+        file: String,
+        /// Why.
+        source: manifests::Error,
+    },
+    /// What the step waits for did not come.
+    #[error("what the lab waits for did not come within {seconds} s; last seen: {seen}")]
+    Symptom {
+        /// How long was waited.
+        seconds: u32,
+        /// What was seen last.
+        seen: String,
     },
     /// The script could not be run to its end.
     #[error("{script} could not be run on {node}")]
@@ -71,11 +96,16 @@ impl SetupError {
             Self::Failed { node, code, .. } => {
                 format!("preparing the incident failed on {node} with exit code {code}")
             }
+            Self::Cluster(why) => format!("the cluster can't be reached: {why}"),
+            Self::Apply { .. } => "what the lab runs in the cluster was not applied".to_owned(),
+            Self::Symptom { seconds, .. } => {
+                format!("the incident did not show within {seconds} s")
+            }
         }
     }
 }
 
-/// Runs the lab's setup scripts in order, each on its nodes at the same time. Not idempotent in itself: on a
+/// Carries out the lab's setup steps in order. Not idempotent in itself: on a
 /// failure destroy the environment. Reports one stage, `setup`.
 pub async fn set_up(
     provider: &dyn Provider,
@@ -86,11 +116,6 @@ pub async fn set_up(
     let stage = progress.stage("setup", "preparing the incident");
     let steps = &folder.lab.setup;
     for (done, step) in steps.iter().enumerate() {
-        let content = folder
-            .script(&step.script)
-            .ok_or_else(|| SetupError::Missing {
-                script: step.script.clone(),
-            })?;
         #[expect(clippy::cast_precision_loss, reason = "at most twenty steps")]
         let fraction = done as f64 / steps.len() as f64;
         // The script's name would give the incident away to whoever watches the start.
@@ -98,45 +123,114 @@ pub async fn set_up(
             Some(fraction),
             format!("step {} of {}", done + 1, steps.len()),
         );
-        let nodes = if step.nodes.is_empty() {
-            folder.lab.needs.node_names()
-        } else {
-            step.nodes.clone()
-        };
-        let how = Run {
-            trusted: false,
-            timeout: Duration::from_secs(step.timeout_seconds.into()),
-        };
-        let each = nodes.iter().map(|node| {
-            let how = &how;
-            async move {
-                let ran = script::run(provider, env, node, content, how)
-                    .await
-                    .map_err(|source| SetupError::Run {
-                        script: step.script.clone(),
-                        node: node.clone(),
-                        source,
-                    })?;
-                let tail = || text::clean_tail(&ran.tail, 1500);
-                match ran.code {
-                    0 => Ok(()),
-                    124 => Err(SetupError::Slow {
-                        script: step.script.clone(),
-                        node: node.clone(),
-                        seconds: step.timeout_seconds,
-                        tail: tail(),
-                    }),
-                    code => Err(SetupError::Failed {
-                        script: step.script.clone(),
-                        node: node.clone(),
-                        code,
-                        tail: tail(),
-                    }),
-                }
-            }
-        });
-        futures::future::try_join_all(each).await?;
+        if let Some(script) = &step.script {
+            run_script(provider, env, folder, step, script).await?;
+        } else if let Some(file) = &step.apply {
+            apply(provider, env, folder, step, file).await?;
+        } else if let Some(test) = &step.wait {
+            wait(provider, env, step, test).await?;
+        }
     }
     stage.done();
     Ok(())
+}
+
+/// A script, on its nodes at the same time.
+async fn run_script(
+    provider: &dyn Provider,
+    env: &EnvironmentId,
+    folder: &LabFolder,
+    step: &SetupStep,
+    name: &str,
+) -> Result<(), SetupError> {
+    let content = folder.script(name).ok_or_else(|| missing(name))?;
+    let nodes = if step.nodes.is_empty() {
+        folder.lab.needs.node_names()
+    } else {
+        step.nodes.clone()
+    };
+    let how = Run {
+        trusted: false,
+        timeout: Duration::from_secs(step.timeout_seconds.into()),
+    };
+    let each = nodes.iter().map(|node| {
+        let how = &how;
+        async move {
+            let ran = script::run(provider, env, node, content, how)
+                .await
+                .map_err(|source| SetupError::Run {
+                    script: name.to_owned(),
+                    node: node.clone(),
+                    source,
+                })?;
+            let tail = || text::clean_tail(&ran.tail, 1500);
+            match ran.code {
+                0 => Ok(()),
+                124 => Err(SetupError::Slow {
+                    script: name.to_owned(),
+                    node: node.clone(),
+                    seconds: step.timeout_seconds,
+                    tail: tail(),
+                }),
+                code => Err(SetupError::Failed {
+                    script: name.to_owned(),
+                    node: node.clone(),
+                    code,
+                    tail: tail(),
+                }),
+            }
+        }
+    });
+    futures::future::try_join_all(each).await.map(drop)
+}
+
+fn missing(name: &str) -> SetupError {
+    SetupError::Missing {
+        script: name.to_owned(),
+    }
+}
+
+/// Manifests, as the cluster's administrator.
+async fn apply(
+    provider: &dyn Provider,
+    env: &EnvironmentId,
+    folder: &LabFolder,
+    step: &SetupStep,
+    name: &str,
+) -> Result<(), SetupError> {
+    let content = folder.script(name).ok_or_else(|| missing(name))?;
+    let client = connect(provider, env).await.map_err(SetupError::Cluster)?;
+    let within = Duration::from_secs(step.timeout_seconds.into());
+    manifests::apply(&client, &String::from_utf8_lossy(content), within)
+        .await
+        .map_err(|source| SetupError::Apply {
+            file: name.to_owned(),
+            source,
+        })
+}
+
+/// Until the cluster is as the step says.
+async fn wait(
+    provider: &dyn Provider,
+    env: &EnvironmentId,
+    step: &SetupStep,
+    test: &ObjectTest,
+) -> Result<(), SetupError> {
+    let until = Instant::now() + Duration::from_secs(step.timeout_seconds.into());
+    let mut seen = String::new();
+    while Instant::now() < until {
+        match connect(provider, env).await {
+            Ok(client) => match object::evaluate(&client, test).await {
+                Ok(found) if found.holds => return Ok(()),
+                Ok(found) => seen = found.seen,
+                Err(e) => seen = chain(&e),
+            },
+            Err(why) => seen = why,
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    Err(SetupError::Symptom {
+        seconds: step.timeout_seconds,
+        seen,
+    })
 }

@@ -77,7 +77,10 @@ pub(crate) struct Places {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct SetupPlaces {
-    pub script: Spanned<String>,
+    #[serde(default)]
+    pub script: Option<Spanned<String>>,
+    #[serde(default)]
+    pub apply: Option<Spanned<String>>,
     #[serde(default)]
     pub nodes: Vec<Spanned<String>>,
 }

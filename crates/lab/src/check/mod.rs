@@ -4,9 +4,13 @@
 //! link, with the image's own tools; TCP, HTTP and DNS come from outside the guest, over the provider's streams.
 //! What a guest says is bounded and cleaned before anybody sees it.
 
+mod can_i;
+pub(crate) mod cluster;
 mod dns;
 mod file;
+mod from_pod;
 mod http;
+pub(crate) mod object;
 mod script;
 mod tcp;
 
@@ -111,6 +115,7 @@ pub async fn check(
     mut on_result: impl FnMut(CheckResult) + Send,
 ) -> Outcome {
     let mut links = Links::default();
+    let mut connection = cluster::Connection::default();
     let mut outcome = Outcome::default();
     for check in &folder.lab.checks {
         let began = Instant::now();
@@ -122,6 +127,7 @@ pub async fn check(
                     Err(dead) => Err(dead),
                 }
             }
+            test if test.is_of_cluster() => connection.evaluate(provider, env, test, limit).await,
             _ => evaluate(provider, env, folder, check, limit).await,
         };
         let result = result(check, found, began.elapsed());
@@ -178,6 +184,9 @@ async fn evaluate(
         Test::Dns(test) => tokio::time::timeout(limit, dns::evaluate(provider, env, node, test))
             .await
             .unwrap_or_else(|_| Ok(Finding::new(false, late()))),
+        Test::Object(_) | Test::FromPod(_) | Test::CanI(_) | Test::Cluster(_) => {
+            Err(Unknown("it asks the cluster".to_owned()))
+        }
     }
 }
 
