@@ -1,4 +1,4 @@
-//! The SSH gateway: the trust boundary between people and environments.
+//! The gateways: the trust boundary between people and environments. SSH, and the way to API servers.
 //!
 //! ```text
 //! ssh ──► accept: limits ──► ssh.rs (callbacks → Event) ──► connection.rs (one loop per connection)
@@ -15,6 +15,7 @@
 //! | `connection` | the loop that consumes a connection's events and owns its channels |
 //! | `channel` | what happens on one channel |
 //! | `gate` | holds a client back that sends faster than the guest takes |
+//! | [`kube`] | the way to API servers: by server name, without ending the encryption |
 //! | [`limit`] | how many connections and failures an address may have |
 //!
 //! Nobody needs sshd in a guest for this: shells, commands, files and forwards go over the guest link, so they
@@ -39,6 +40,7 @@ mod channel;
 mod connection;
 mod gate;
 pub mod key;
+pub mod kube;
 pub mod limit;
 pub mod login;
 mod server;
@@ -69,6 +71,10 @@ pub trait Directory: Send + Sync {
     /// proven to hold it. Nothing for an unknown or ended environment, an unknown node, somebody else's
     /// environment, and an unknown key. Should take less than [`Config::rejection`], which hides how long it took.
     async fn authorize(&self, login: &Login, key: &PublicKey) -> Option<Access>;
+
+    /// The nodes whose port 6443 is the API server of this environment's cluster. Nothing for an unknown, ended or
+    /// suspended environment, and for one without a cluster.
+    async fn api_server(&self, environment: &EnvironmentId) -> Option<Vec<NodeName>>;
 
     /// Somebody does something in this environment: called when a channel opens and then at most every half
     /// minute while keys are typed or data is sent.

@@ -18,6 +18,8 @@ pub struct Config {
     pub ssh_host: Option<String>,
     /// The SSH gateway's port; nothing when there is none.
     pub ssh_port: Option<u16>,
+    /// The port on which API servers are reached; nothing when there is none.
+    pub kube_port: Option<u16>,
     /// The folder whose file system holds the environments' disks.
     pub data_dir: PathBuf,
     /// The most environments at once.
@@ -122,6 +124,7 @@ impl Default for Config {
             public_url: "http://127.0.0.1:7890".to_owned(),
             ssh_host: None,
             ssh_port: Some(2222),
+            kube_port: Some(7443),
             data_dir: PathBuf::from("."),
             max_environments: 40,
             max_of_person: 5,

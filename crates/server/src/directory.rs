@@ -1,7 +1,7 @@
 //! Who may use what over SSH: the gateway's questions, answered from the store.
 
 use async_trait::async_trait;
-use faultline_domain::{EnvironmentId, environment::State};
+use faultline_domain::{EnvironmentId, NodeName, environment::State};
 use faultline_gateway::{Access, Directory, Login, PublicKey};
 
 use crate::app::Shared;
@@ -46,6 +46,20 @@ impl Directory for StoreDirectory {
             node: node.filter(|_| open)?.clone(),
             environment: environment.id,
         })
+    }
+
+    async fn api_server(&self, id: &EnvironmentId) -> Option<Vec<NodeName>> {
+        let environment = match self.0.store.environment(id).await {
+            Ok(found) => found?,
+            Err(e) => {
+                tracing::error!(error = &e as &dyn std::error::Error, "the store failed");
+                return None;
+            }
+        };
+        if !environment.is_open() || !matches!(environment.state, State::Active { .. }) {
+            return None;
+        }
+        Some(self.0.provider.cluster(id).await.ok()?.control_planes)
     }
 
     async fn used(&self, environment: &EnvironmentId) {

@@ -170,6 +170,13 @@ impl From<faultline_store::Error> for Problem {
     }
 }
 
+impl From<faultline_provider::Error> for Problem {
+    fn from(e: faultline_provider::Error) -> Self {
+        tracing::error!(error = &e as &dyn std::error::Error, "the provider failed");
+        Self::internal()
+    }
+}
+
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         match refused {

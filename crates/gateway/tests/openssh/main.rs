@@ -35,6 +35,13 @@ struct OnePerson {
 
 #[async_trait]
 impl Directory for OnePerson {
+    async fn api_server(
+        &self,
+        _: &faultline_domain::EnvironmentId,
+    ) -> Option<Vec<faultline_domain::NodeName>> {
+        None
+    }
+
     async fn authorize(&self, login: &Login, key: &PublicKey) -> Option<Access> {
         // `slow` exists and is somebody else's, and finding that out takes a while.
         if login.environment.as_str() == "slow" {

@@ -12,12 +12,13 @@ use futures::{Stream, stream};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::views::{
-    CheckRunView, EnvironmentDetail, EnvironmentView, HintView, SolutionView, detail,
+    CertificateView, CheckRunView, ClusterView, EnvironmentDetail, EnvironmentView, HintView,
+    SolutionView, detail,
 };
 use crate::{
     app::Shared,
     auth::{Mine, Signed, param},
-    operations::{check, end, extend, give_up, reset, resume, reveal_hint, suspend},
+    operations::{check, credential, end, extend, give_up, reset, resume, reveal_hint, suspend},
     problem::Problem,
 };
 
@@ -30,6 +31,8 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(more_time))
         .routes(routes!(pause))
         .routes(routes!(go_on))
+        .routes(routes!(kubeconfig))
+        .routes(routes!(client_certificate))
         .routes(routes!(run_checks))
         .routes(routes!(hint))
         .routes(routes!(surrender))
@@ -207,4 +210,32 @@ async fn solution(State(app): State<Shared>, mine: Mine) -> Result<Json<Solution
     Ok(Json(SolutionView {
         text: lab.solution.clone(),
     }))
+}
+
+/// Where the API server of an environment's cluster is reached, and what its certificate is verified with.
+#[utoipa::path(get, path = "/api/v1/environments/{id}/cluster", tag = "environments", params(("id" = String, Path)),
+    responses((status = 200, body = ClusterView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn kubeconfig(State(app): State<Shared>, mine: Mine) -> Result<Json<ClusterView>, Problem> {
+    let (server, authority) = credential::place(&app, &mine.environment).await?;
+    Ok(Json(ClusterView {
+        server,
+        server_name: faultline_cluster::kubeconfig::server_name(mine.environment.id.as_str()),
+        authority,
+    }))
+}
+
+/// A short-lived client certificate for an environment's cluster, in the caller's name.
+#[utoipa::path(post, path = "/api/v1/environments/{id}/credential", tag = "environments", params(("id" = String, Path)),
+    responses((status = 201, body = CertificateView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn client_certificate(
+    State(app): State<Shared>,
+    mine: Mine,
+) -> Result<(StatusCode, Json<CertificateView>), Problem> {
+    let made = credential::credential(&app, &mine.proof, &mine.environment).await?;
+    let view = CertificateView {
+        certificate: made.certificate,
+        key: made.key,
+        expires_at: made.not_after.to_string(),
+    };
+    Ok((StatusCode::CREATED, Json(view)))
 }

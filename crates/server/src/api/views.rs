@@ -45,7 +45,7 @@ impl LabView {
             topics: lab.topics.clone(),
             minutes: lab.minutes,
             nodes: lab.needs.nodes,
-            image: lab.needs.image.clone(),
+            image: lab.needs.image_name(),
             points: lab.score.points,
             hints: lab.hints.len(),
             checks: lab.checks.len(),
@@ -379,4 +379,26 @@ pub(crate) struct AuditView {
     pub action: String,
     pub subject: String,
     pub detail: String,
+}
+
+/// Where the API server of a cluster is reached.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ClusterView {
+    /// The gateway's address.
+    pub server: String,
+    /// The name to ask for in TLS: the gateway finds the environment by it.
+    pub server_name: String,
+    /// The certificate of the cluster's authority, PEM.
+    pub authority: String,
+}
+
+/// A client certificate.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CertificateView {
+    /// The certificate, PEM.
+    pub certificate: String,
+    /// Its key, PEM.
+    pub key: String,
+    /// When it ends, RFC 3339.
+    pub expires_at: String,
 }

@@ -2,6 +2,7 @@
 //! one transaction, and wakes who has to act. Pages and API call these and nothing else.
 
 pub(crate) mod check;
+pub(crate) mod credential;
 pub(crate) mod end;
 pub(crate) mod extend;
 pub(crate) mod give_up;

@@ -50,7 +50,11 @@ pub(crate) async fn start(
 
 /// Whether the image can be cloned now.
 pub(super) async fn ready(app: &App, lab: &Lab) -> Result<(), Problem> {
-    let (title, detail) = match app.provider.readiness(&lab.needs.image).await {
+    let (title, detail) = match app
+        .provider
+        .readiness(&lab.needs.image_name(), lab.needs.shape())
+        .await
+    {
         Readiness::Ready => return Ok(()),
         Readiness::Preparing { fraction, text } => (
             "The machine's image is still being made",
@@ -84,8 +88,9 @@ pub(super) fn admission(app: &App, lab: &Lab) -> impl Fn(Counts) -> Result<(), D
 
 pub(super) fn spec(app: &App, lab: &Lab) -> EnvironmentSpec {
     EnvironmentSpec {
-        image: lab.needs.image.clone(),
+        image: lab.needs.image_name(),
         nodes: lab.needs.node_names(),
+        control_planes: lab.needs.control_planes,
         limits: app.config.limits(&lab.needs),
         egress: lab.needs.egress.clone(),
     }

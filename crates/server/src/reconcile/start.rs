@@ -48,7 +48,7 @@ impl StartError {
         matches!(
             self,
             Self::Provider(ProviderError::Failed { .. } | ProviderError::Unreachable(_))
-                | Self::Setup(SetupError::Run { .. })
+                | Self::Setup(SetupError::Run { .. } | SetupError::Cluster(_))
         )
     }
 }
@@ -147,7 +147,7 @@ async fn bring_up(
     let spec = Spec {
         id: e.id.clone(),
         image: e.spec.image.clone(),
-        nodes: e.spec.nodes.clone(),
+        shape: e.spec.shape(),
         limits: e.spec.limits,
         egress: e.spec.egress.clone(),
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::{
     extract::{FromRequestParts, State},
-    http::{StatusCode, request::Parts},
+    http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Redirect, Response},
 };
 
@@ -100,4 +100,19 @@ pub(super) async fn give_up(State(app): State<Shared>, mine: Mine) -> Result<Res
     operations::give_up::give_up(&app, &mine.proof, &mine.environment).await?;
     let place = format!("/environments/{}#solution", mine.environment.id);
     Ok(Redirect::to(&place).into_response())
+}
+
+/// The kubeconfig of an environment's cluster, to be saved. Not kept by any cache: it holds a key.
+pub(super) async fn kubeconfig(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
+    let text = operations::credential::file(&app, &mine.proof, &mine.environment).await?;
+    let name = format!(
+        "attachment; filename=\"faultline-{}.kubeconfig\"",
+        mine.environment.id
+    );
+    let headers = [
+        (header::CONTENT_TYPE, "application/yaml".to_owned()),
+        (header::CONTENT_DISPOSITION, name),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    Ok((headers, text).into_response())
 }

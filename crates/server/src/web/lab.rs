@@ -63,7 +63,11 @@ pub(super) async fn show(
         .iter()
         .map(|t| t.millis)
         .sum();
-    let unready = match app.provider.readiness(&lab.needs.image).await {
+    let unready = match app
+        .provider
+        .readiness(&lab.needs.image_name(), lab.needs.shape())
+        .await
+    {
         Readiness::Ready => None,
         Readiness::Preparing { fraction, text } => Some(format!(
             "The machine's image is being made, {:.0} % done: {text}.",
@@ -85,7 +89,7 @@ pub(super) async fn show(
         topics: lab.topics.clone(),
         minutes: lab.minutes,
         nodes: lab.needs.nodes,
-        image: lab.needs.image.clone(),
+        image: lab.needs.image_name(),
         lifetime: lab.needs.lifetime_minutes,
         points: lab.score.points,
         hints: lab.hints.len(),

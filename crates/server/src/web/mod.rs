@@ -47,6 +47,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/environments/{id}", get(workspace::show))
         .route("/environments/{id}/side", get(workspace::side))
         .route("/environments/{id}/events", get(live::events))
+        .route("/environments/{id}/kubeconfig", get(actions::kubeconfig))
         .route("/environments/{id}/check", post(actions::check))
         .route("/environments/{id}/hints/{number}", post(actions::hint))
         .route("/environments/{id}/extend", post(actions::extend))

@@ -47,6 +47,7 @@ struct Side {
     checks: Checks,
     outcome: Option<Outcome>,
     active: bool,
+    cluster: bool,
     ssh: Vec<(String, String)>,
     has_keys: bool,
 }
@@ -165,6 +166,9 @@ async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
         outcome: outcome(app, &mine.caller, &attempt).await?,
         lab_known: lab.is_some(),
         active,
+        cluster: active
+            && app.config.kube_port.is_some()
+            && app.provider.cluster(&e.id).await.is_ok(),
         ssh: ssh_lines(app, mine),
         has_keys: !app.store.ssh_keys(&e.person).await?.is_empty(),
         csrf,

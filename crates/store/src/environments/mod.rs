@@ -5,7 +5,7 @@ mod intent;
 mod observation;
 
 use faultline_domain::{
-    AttemptId, EnvironmentId, LabSlug, NodeName, PersonId,
+    AttemptId, EnvironmentId, LabSlug, NodeName, PersonId, Shape,
     environment::{Intent, Lifetime, Observed, State},
     lab::Egress,
     limits::Limits,
@@ -27,10 +27,30 @@ pub struct EnvironmentSpec {
     pub image: String,
     /// Its nodes.
     pub nodes: Vec<NodeName>,
+    /// How many of them, the first, are control planes.
+    #[serde(default = "one")]
+    pub control_planes: u32,
     /// What it may use.
     pub limits: Limits,
     /// Where its nodes may connect to.
     pub egress: Vec<Egress>,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+impl EnvironmentSpec {
+    /// Its nodes' roles.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        let nodes = u32::try_from(self.nodes.len()).unwrap_or(1);
+        Shape::new(
+            self.control_planes,
+            nodes.saturating_sub(self.control_planes),
+        )
+        .unwrap_or(Shape::SINGLE)
+    }
 }
 
 /// An environment.
