@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub const HTTP_PORT: u16 = 7890;
 /// The SSH gateway's port.
 pub const SSH_PORT: u16 = 2222;
+/// The port of the environments' API servers.
+pub const KUBE_PORT: u16 = 7443;
 
 /// The configuration file of `faultline up --config`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +23,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the SSH gateway is served.
     pub ssh_listen: SocketAddr,
+    /// Where the API servers of environments are served.
+    pub kube_listen: SocketAddr,
     /// The folder of the labs.
     pub labs: PathBuf,
     /// The folder of the image recipes.
@@ -34,6 +38,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)),
             ssh_listen: SocketAddr::from(([127, 0, 0, 1], SSH_PORT)),
+            kube_listen: SocketAddr::from(([127, 0, 0, 1], KUBE_PORT)),
             labs: PathBuf::from("labs"),
             images: PathBuf::from("images"),
             server: faultline_server::Config {
@@ -82,6 +87,7 @@ impl Config {
             self.server.public_url = format!("http://{}", self.listen);
         }
         self.server.ssh_port = Some(self.ssh_listen.port());
+        self.server.kube_port = Some(self.kube_listen.port());
         self
     }
 }

@@ -8,11 +8,12 @@ use std::{
 };
 
 use clap::Args;
+use faultline_domain::Shape;
 use faultline_image::{bake, cache::Cache, recipe::Recipe};
 use faultline_launcher::{accel, cgroup, spec::Accelerator};
 use serde::Serialize;
 
-use crate::{Output, image::node_names};
+use crate::Output;
 
 /// What the doctor looks at.
 #[derive(Debug, Args)]
@@ -377,7 +378,7 @@ fn image(recipes: &Path, cache: &Cache) -> Finding {
         .iter()
         .filter(|name| {
             Recipe::load(recipes, name)
-                .and_then(|r| bake::find(&r, &node_names(1), cache))
+                .and_then(|r| bake::find(&r, Shape::SINGLE, cache))
                 .is_ok_and(|t| t.is_some())
         })
         .cloned()

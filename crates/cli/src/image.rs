@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Subcommand;
-use faultline_domain::NodeName;
+use faultline_domain::Shape;
 use faultline_image::{bake, cache::Cache, recipe::Recipe};
 
 use crate::{Output, progress};
@@ -15,16 +15,22 @@ pub enum ImageCommand {
     /// Build an image and freeze its template; resumes after the last finished stage
     ///
     ///   faultline image build debian-12
+    ///   faultline image build kubernetes-1.36 --shape 1+2
     Build {
         /// The recipe's name: a file in the recipes' folder, without .yaml
         name: String,
-        /// How many nodes are frozen together
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=5))]
-        nodes: u32,
+        /// The nodes that are frozen together: control planes + workers
+        #[arg(long, default_value_t = Shape::SINGLE)]
+        shape: Shape,
         /// The recipes' folder
         #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
         recipes: PathBuf,
+        /// Say what happens as JSON lines on standard error, for programs
+        #[arg(long, hide = true)]
+        events: bool,
     },
+    /// Compare every template with its checksums; exits with 1 when one is damaged
+    Verify,
     /// List the recipes and whether their templates are in the cache
     List {
         /// The recipes' folder
@@ -33,32 +39,28 @@ pub enum ImageCommand {
     },
 }
 
-/// The names of so many nodes.
-pub fn node_names(count: u32) -> Vec<NodeName> {
-    faultline_domain::lab::Needs {
-        nodes: count,
-        ..Default::default()
-    }
-    .node_names()
-}
-
 /// Runs an image command.
 pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
     let cache = Cache::of_user();
     match command {
         ImageCommand::Build {
             name,
-            nodes,
+            shape,
             recipes,
+            events,
         } => {
             let recipe = Recipe::load(&recipes, &name)?;
             let program = std::env::current_exe().context("where is this program?")?;
             let template = bake::bake(
                 &recipe,
-                &node_names(nodes),
+                shape,
                 &cache,
                 &program,
-                &progress::shown(),
+                &if events {
+                    progress::lines()
+                } else {
+                    progress::shown()
+                },
             )
             .await?;
             let manifest = &template.manifest;
@@ -70,21 +72,21 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
                     }))?
                 ),
                 Output::Text => println!(
-                    "{name} is ready: {} node(s), {} MiB each, {}; template {}\ncold boot: first shell after {:.1} s, settled after {:.1} s",
-                    manifest.nodes.len(),
-                    manifest.machine.memory_mib,
-                    manifest.machine.accelerator.as_str(),
+                    "{name} is ready: shape {shape}, {} MiB in all, {}; template {}\ncold boot: first shell after {:.1} s, settled after {:.1} s",
+                    manifest.memory_mib(),
+                    manifest.accelerator().as_str(),
                     manifest.key,
                     manifest.cold_shell_millis as f64 / 1000.0,
                     manifest.cold_boot_millis as f64 / 1000.0,
                 ),
             }
         }
+        ImageCommand::Verify => verify(&cache, output)?,
         ImageCommand::List { recipes } => {
             let mut rows = Vec::new();
             for name in Recipe::names(&recipes) {
                 let state = match Recipe::load(&recipes, &name)
-                    .and_then(|r| bake::find(&r, &node_names(1), &cache).map(|t| (r, t)))
+                    .and_then(|r| bake::find(&r, Shape::SINGLE, &cache).map(|t| (r, t)))
                 {
                     Ok((recipe, Some(template))) => {
                         (recipe.summary, "ready".to_owned(), template.manifest.key)
@@ -110,5 +112,37 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Reads every file of every template.
+fn verify(cache: &Cache, output: Output) -> anyhow::Result<()> {
+    let mut rows = Vec::new();
+    for (key, snapshot) in cache.list("bake") {
+        let found = faultline_launcher::snapshot::Manifest::load(&snapshot)
+            .map_err(anyhow::Error::from)
+            .and_then(|manifest| Ok(manifest.verify(&snapshot)?));
+        rows.push((key, found.err().map(|e| format!("{e:#}"))));
+    }
+    match output {
+        Output::Json => {
+            let rows: Vec<_> = rows
+                .iter()
+                .map(|(key, damage)| serde_json::json!({"template": key, "damage": damage}))
+                .collect();
+            println!("{}", serde_json::to_string_pretty(&rows)?);
+        }
+        Output::Text => {
+            for (key, damage) in &rows {
+                println!("{key}  {}", damage.as_deref().unwrap_or("sound"));
+            }
+        }
+    }
+    let damaged = rows.iter().filter(|(_, damage)| damage.is_some()).count();
+    anyhow::ensure!(
+        damaged == 0,
+        "{damaged} of {} template(s) are damaged; each is built again at the next start that needs it",
+        rows.len()
+    );
     Ok(())
 }

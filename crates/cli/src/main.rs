@@ -8,7 +8,9 @@ mod doctor;
 mod down;
 mod env;
 mod image;
+mod kubeconfig;
 mod lab;
+mod prepare;
 mod progress;
 mod ssh;
 mod up;
@@ -65,6 +67,14 @@ enum Command {
     ///   faultline ssh -- uptime            one command
     #[command(verbatim_doc_comment)]
     Ssh(ssh::SshArgs),
+    /// Write a kubeconfig for an environment's cluster; its credential renews itself
+    ///
+    ///   faultline kubeconfig -f lab.kubeconfig && kubectl --kubeconfig lab.kubeconfig get nodes
+    #[command(verbatim_doc_comment)]
+    Kubeconfig(kubeconfig::KubeconfigArgs),
+    /// Print a short-lived credential for an environment's cluster (run by kubectl, not by people)
+    #[command(hide = true)]
+    Credential(kubeconfig::CredentialArgs),
     /// Write, lint, run and prove labs
     #[command(subcommand)]
     Lab(lab::LabCommand),
@@ -121,6 +131,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Doctor(args) => doctor::run(&args, cli.output),
         Command::Env(args) => env::run(&args, cli.output),
         Command::Ssh(args) => ssh::ssh(&args),
+        Command::Kubeconfig(args) => kubeconfig::run(&args),
+        Command::Credential(args) => kubeconfig::credential(&args),
         Command::Lab(command) => lab::run(command, cli.output).await,
         Command::Bench(command) => bench::run(command, cli.output).await,
         Command::Backup(args) => backup::backup(&args, cli.output).await,

@@ -11,6 +11,15 @@ use std::{
 use faultline_domain::progress::{Event, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+/// Progress as JSON lines on standard error, for a program that started this one.
+pub fn lines() -> Progress {
+    Progress::new(|event| {
+        if let Ok(line) = serde_json::to_string(&event) {
+            eprintln!("{line}");
+        }
+    })
+}
+
 /// Progress that is drawn on standard error.
 pub fn shown() -> Progress {
     if !std::io::stderr().is_terminal() {

@@ -93,7 +93,8 @@ fn paused(id: &str) -> String {
     format!("{id} is paused; `faultline env resume {id}` lets it go on")
 }
 
-fn only_environment(api: &Api) -> anyhow::Result<String> {
+/// The only environment that the caller has; an error that says what to do where there are none or several.
+pub fn only_environment(api: &Api) -> anyhow::Result<String> {
     let all: Vec<Environment> = api.get("/environments")?;
     let (mut active, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|e| e.phase == "active");
     let still = rest.iter().find(|e| e.phase == "suspended");

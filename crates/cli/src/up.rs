@@ -1,7 +1,6 @@
 //! `faultline up`: look, prepare, serve, print a link.
 
 use std::{
-    collections::BTreeSet,
     fs,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
@@ -12,9 +11,9 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use faultline_domain::{Clock, progress::Progress};
+use faultline_domain::Clock;
 use faultline_gateway::HostKey;
-use faultline_image::{bake, cache::Cache, recipe::Recipe};
+use faultline_image::cache::Cache;
 use faultline_lab::Catalogue;
 use faultline_provider::local::Local;
 use faultline_server::{Parts, Server, Shutdown};
@@ -30,8 +29,7 @@ use crate::{
     api::Api,
     config::{Config, files},
     doctor::{self, Grade},
-    image::node_names,
-    progress,
+    prepare::{self, Builds},
 };
 
 /// How the server is started.
@@ -55,6 +53,9 @@ pub struct UpArgs {
     /// Where the SSH gateway is served
     #[arg(long)]
     ssh_listen: Option<SocketAddr>,
+    /// Where the API servers of environments are served
+    #[arg(long)]
+    kube_listen: Option<SocketAddr>,
     /// Don't try to open a browser
     #[arg(long)]
     no_browser: bool,
@@ -76,6 +77,7 @@ impl UpArgs {
         set(&mut config.images, &self.images);
         config.listen = self.listen.unwrap_or(config.listen);
         config.ssh_listen = self.ssh_listen.unwrap_or(config.ssh_listen);
+        config.kube_listen = self.kube_listen.unwrap_or(config.kube_listen);
         Ok(config.complete())
     }
 }
@@ -113,6 +115,9 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     let ssh = TcpListener::bind(config.ssh_listen)
         .await
         .with_context(|| format!("cannot serve SSH on {}", config.ssh_listen))?;
+    let kube = TcpListener::bind(config.kube_listen)
+        .await
+        .with_context(|| format!("cannot serve API servers on {}", config.kube_listen))?;
     // From here on `faultline down` finds this process, also while it builds.
     write_private(
         &data.join(files::PID),
@@ -120,10 +125,22 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     )?;
     let program = std::env::current_exe().context("where is this program?")?;
     let cache = Cache::of_user();
-    prepare(&config, &catalogue, &cache, &program).await?;
+    prepare::machines(&config.images, &catalogue, &cache, &program).await?;
 
-    let provider = Arc::new(Local::new(data, &config.images, cache, &program)?);
+    let builds = Builds::default();
+    let provider = Arc::new(
+        Local::new(data, &config.images, cache.clone(), &program)?.with_preparation(builds.ask()),
+    );
     let store = Store::open(&data.join(files::DATABASE)).await?;
+    let shutdown = Shutdown::default();
+    let clusters = tokio::spawn(prepare::clusters(
+        config.images.clone(),
+        catalogue.clone(),
+        cache,
+        program.clone(),
+        builds,
+        shutdown.soft.clone(),
+    ));
     let server = Server::new(Parts {
         config: config.server.clone(),
         store,
@@ -143,8 +160,15 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     };
     write_private(&data.join(files::CLI), &serde_json::to_vec_pretty(&api)?)?;
 
-    let shutdown = Shutdown::default();
     let (directory, stop) = (server.directory(), shutdown.soft.clone());
+    let api_servers = tokio::spawn(faultline_gateway::kube::serve(
+        kube,
+        faultline_cluster::kubeconfig::DOMAIN,
+        faultline_gateway::limit::Limits::default(),
+        directory.clone(),
+        provider.clone(),
+        stop.clone(),
+    ));
     let gateway = tokio::spawn(async move {
         faultline_gateway::serve(
             ssh,
@@ -165,7 +189,8 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     tokio::spawn(stop_on_signal(shutdown.clone()));
     let served = server.serve(pages, shutdown.clone()).await;
     shutdown.soft.cancel();
-    let _ = tokio::time::timeout(Duration::from_secs(5), gateway).await;
+    let rest = futures::future::join3(gateway, api_servers, clusters);
+    let _ = tokio::time::timeout(Duration::from_secs(5), rest).await;
     let _ = fs::remove_file(data.join(files::PID));
     served.map_err(Into::into)
 }
@@ -184,6 +209,7 @@ fn preflight(config: &Config) -> anyhow::Result<()> {
     let ports = [
         ("web page", config.listen.port()),
         ("SSH gateway", config.ssh_listen.port()),
+        ("gateway of API servers", config.kube_listen.port()),
     ];
     let fatal: Vec<_> = doctor::examine(&config.images, &ports)
         .into_iter()
@@ -194,26 +220,6 @@ fn preflight(config: &Config) -> anyhow::Result<()> {
     }
     doctor::print_all(&fatal);
     anyhow::bail!("nothing was started; `faultline doctor` looks at everything again")
-}
-
-/// Builds and freezes what the labs need, with progress; quick when it is in the cache.
-async fn prepare(
-    config: &Config,
-    catalogue: &Catalogue,
-    cache: &Cache,
-    program: &Path,
-) -> anyhow::Result<()> {
-    let shapes: BTreeSet<(String, u32)> = catalogue
-        .labs()
-        .into_iter()
-        .map(|l| (l.lab.needs.image.clone(), l.lab.needs.nodes))
-        .collect();
-    let progress: Progress = progress::shown();
-    for (image, nodes) in shapes {
-        let recipe = Recipe::load(&config.images, &image)?;
-        bake::bake(&recipe, &node_names(nodes), cache, program, &progress).await?;
-    }
-    Ok(())
 }
 
 /// The gateway's host key: made once, so that people's ssh knows it again.

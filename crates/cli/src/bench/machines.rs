@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
-use faultline_domain::{EnvironmentId, NodeName, progress::Progress};
+use faultline_domain::{EnvironmentId, NodeName, Shape, progress::Progress};
 use faultline_guest::{client, wire::Exec};
 use faultline_image::{
     bake::{self, Template},
@@ -21,7 +21,7 @@ use faultline_launcher::{
 use faultline_provider::{Provider, Spec, Target, local::Local};
 
 use super::{Machines, Report};
-use crate::{image::node_names, progress};
+use crate::progress;
 
 /// Where the bench's environments live for the time of a run.
 struct Bed {
@@ -37,14 +37,8 @@ impl Bed {
         let cache = Cache::of_user();
         let program = std::env::current_exe()?;
         let recipe = Recipe::load(&args.images, &args.image)?;
-        let template = bake::bake(
-            &recipe,
-            &node_names(1),
-            &cache,
-            &program,
-            &progress::shown(),
-        )
-        .await?;
+        let template =
+            bake::bake(&recipe, Shape::SINGLE, &cache, &program, &progress::shown()).await?;
         let dir = std::env::temp_dir().join(format!("faultline-bench-{}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
         let provider = Local::new(&dir, &args.images, cache, &program)?;
@@ -58,16 +52,15 @@ impl Bed {
     }
 
     fn report(&self, name: &str) -> Report {
-        Report::new(name, self.template.manifest.machine.accelerator.as_str())
+        Report::new(name, self.template.manifest.accelerator().as_str())
     }
 
     fn spec(&self, n: usize) -> anyhow::Result<Spec> {
-        let machine = &self.template.manifest.machine;
         Ok(Spec {
             id: format!("bench-{}-{n}", std::process::id()).parse()?,
             image: self.image.clone(),
-            nodes: node_names(1),
-            limits: bake::limits(machine, 1),
+            shape: Shape::SINGLE,
+            limits: bake::limits(&self.template.manifest.nodes),
             egress: Vec::new(),
         })
     }
@@ -94,12 +87,12 @@ impl Bed {
         let template = &self.template;
         let dir = self.dir.join("cold");
         std::fs::create_dir_all(&dir)?;
-        let machine = template.manifest.machine.clone();
+        let nodes = template.manifest.nodes.clone();
         let spec = LaunchSpec {
             id: format!("bench-{}-cold", std::process::id()).parse()?,
-            nodes: node_names(1),
-            limits: bake::limits(&machine, 1),
-            machine,
+            limits: bake::limits(&nodes),
+            nodes,
+            control_planes: 1,
             start: Start::Boot {
                 kernel: template.image.kernel(),
                 initrd: template.image.initrd(),
@@ -147,7 +140,8 @@ impl Bed {
 }
 
 fn first_node() -> anyhow::Result<NodeName> {
-    node_names(1)
+    Shape::SINGLE
+        .node_names()
         .into_iter()
         .next()
         .context("an environment has a node")
@@ -220,7 +214,7 @@ pub async fn density(args: &Machines) -> anyhow::Result<Report> {
             own.push(mib(node.qemu_private_bytes));
         }
     }
-    let memory = f64::from(bed.template.manifest.machine.memory_mib);
+    let memory = f64::from(bed.template.manifest.memory_mib());
     report.add("template memory", "MiB", &[memory]);
     report.add("guest memory private to a clone", "MiB", &guest);
     report.add("QEMU's own memory", "MiB", &own);

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use bytes::Bytes;
-use faultline_domain::Clock;
+use faultline_domain::{Clock, Shape};
 use faultline_lab::Catalogue;
 use faultline_provider::{Provider, local::Local};
 use faultline_server::{Config, Parts, Server, Shutdown};
@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio_tungstenite::{connect_async, tungstenite::client::IntoClientRequest};
 
 use super::Report;
-use crate::{api::Api, image::node_names};
+use crate::api::Api;
 
 /// Viewers, spread over so many terminals of the environment.
 const VIEWERS: usize = 100;
@@ -75,8 +75,8 @@ pub async fn pages(seconds: u64, labs: &Path, images: &Path) -> anyhow::Result<R
     let http: Http = Client::builder(TokioExecutor::new()).build_http();
     let cookie = sign_in(&http, &base, &link).await?;
     let accelerator = provider
-        .template("debian-12", &node_names(1))?
-        .map_or("none", |t| t.manifest.machine.accelerator.as_str());
+        .template("debian-12", Shape::SINGLE)?
+        .map_or("none", |t| t.manifest.accelerator().as_str());
     let mut report = Report::new("pages", accelerator);
     for (name, path) in [
         ("catalogue", "/".to_owned()),

@@ -107,7 +107,7 @@ pub(super) fn list(place: &Place, output: Output) -> anyhow::Result<()> {
                     serde_json::json!({
                         "name": l.slug, "title": l.lab.title, "summary": l.lab.summary, "level": l.lab.level,
                         "topics": l.lab.topics, "minutes": l.lab.minutes, "nodes": l.lab.needs.nodes,
-                        "image": l.lab.needs.image, "hash": l.hash,
+                        "image": l.lab.needs.image_name(), "hash": l.hash,
                     })
                 })
                 .collect();

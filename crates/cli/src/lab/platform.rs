@@ -14,7 +14,6 @@ use faultline_image::{
     recipe::Recipe,
 };
 use faultline_provider::{Provider, local::Local};
-use sha2::{Digest, Sha256};
 
 /// Where authors' machines are made.
 pub struct Platform {
@@ -73,30 +72,23 @@ impl Platform {
 
     /// The template that a lab needs: found, or built now.
     pub async fn template(&self, needs: &Needs, progress: &Progress) -> anyhow::Result<Template> {
-        let recipe = Recipe::load(&self.recipes, &needs.image)?;
-        let names = needs.node_names();
-        if let Some(found) = bake::find(&recipe, &names, &self.cache)? {
+        let recipe = Recipe::load(&self.recipes, &needs.image_name())?;
+        let shape = needs.shape();
+        if let Some(found) = bake::find(&recipe, shape, &self.cache)? {
             return Ok(found);
         }
-        Ok(bake::bake(&recipe, &names, &self.cache, &self.program, progress).await?)
+        Ok(bake::bake(&recipe, shape, &self.cache, &self.program, progress).await?)
     }
 
     /// The limits of a lab's environment.
-    pub fn limits(template: &Template, needs: &Needs) -> Limits {
-        bake::limits(&template.manifest.machine, needs.nodes)
+    pub fn limits(template: &Template) -> Limits {
+        bake::limits(&template.manifest.nodes)
     }
 
     /// Notes what `lab run` has started, so that `lab shell` finds it.
     pub fn note(&self, lab: &str, id: &EnvironmentId) -> anyhow::Result<()> {
         fs::write(self.home.join("running"), format!("{lab} {id}\n"))?;
         Ok(())
-    }
-
-    /// A hash of this program.
-    pub fn program_hash(&self) -> anyhow::Result<String> {
-        let mut sha = Sha256::new();
-        std::io::copy(&mut fs::File::open(&self.program)?, &mut sha)?;
-        Ok(hex::encode(sha.finalize()))
     }
 
     /// The cache.

@@ -1,4 +1,4 @@
-//! Proofs that are kept: good as long as the lab, the image and the program are the same.
+//! Proofs that are kept: good as long as the lab, the image and the sources that prove it are the same.
 
 use std::fs;
 
@@ -9,12 +9,12 @@ use faultline_lab::{LabFolder, prove::Proof};
 const STAGE: &str = "proof";
 
 /// The key of a lab's proof.
-pub fn key(folder: &LabFolder, template: &str, program: &str) -> String {
+pub fn key(folder: &LabFolder, template: &str) -> String {
     Key::default()
         .with("lab", &folder.hash)
         .with("name", folder.slug.as_str())
         .with("template", template)
-        .with("program", program)
+        .with("sources", env!("FAULTLINE_SOURCES"))
         .finish()
 }
 

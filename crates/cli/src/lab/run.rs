@@ -105,9 +105,9 @@ impl<'a> Session<'a> {
         let template = self.platform.template(needs, &shown).await?;
         let spec = Spec {
             id: self.id.clone(),
-            image: needs.image.clone(),
-            nodes: needs.node_names(),
-            limits: Platform::limits(&template, needs),
+            image: needs.image_name(),
+            shape: needs.shape(),
+            limits: Platform::limits(&template),
             egress: needs.egress.clone(),
         };
         self.provider.create(&spec, &shown).await?;

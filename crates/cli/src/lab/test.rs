@@ -118,14 +118,13 @@ async fn prove_all(
     labs: &[Arc<LabFolder>],
     wanted: &Wanted,
 ) -> anyhow::Result<Vec<Row>> {
-    let program = platform.program_hash()?;
     let shown = progress::shown();
     let provider = platform.provider()?;
     let mut work = Vec::new();
     let mut rows = Vec::new();
     for lab in labs {
         let template = platform.template(&lab.lab.needs, &shown).await?;
-        let key = proofs::key(lab, &template.manifest.key, &program);
+        let key = proofs::key(lab, &template.manifest.key);
         match proofs::load(platform.cache(), &key).filter(|_| !wanted.fresh) {
             Some(proof) => rows.push(Row {
                 lab: proof.lab.clone(),
@@ -134,7 +133,7 @@ async fn prove_all(
                 failure: None,
                 proof: Some(proof),
             }),
-            None => work.push((lab, key, Platform::limits(&template, &lab.lab.needs))),
+            None => work.push((lab, key, Platform::limits(&template))),
         }
     }
     let jobs = usize::try_from(wanted.jobs).unwrap_or(1).max(1);
@@ -295,12 +294,11 @@ mod tests {
             after: faultline_lab::Outcome::default(),
             notes: Vec::new(),
         };
-        let key = proofs::key(&lab, "template", "program");
+        let key = proofs::key(&lab, "template");
         assert!(proofs::load(&cache, &key).is_none());
         proofs::keep(&cache, &key, &proof);
         assert_eq!(proofs::load(&cache, &key), Some(proof));
-        assert!(proofs::load(&cache, &proofs::key(&lab, "other", "program")).is_none());
-        assert!(proofs::load(&cache, &proofs::key(&lab, "template", "other")).is_none());
+        assert!(proofs::load(&cache, &proofs::key(&lab, "other")).is_none());
         std::fs::write(cache.path("proof", &key).join("proof.json"), "{").unwrap();
         assert!(proofs::load(&cache, &key).is_none());
     }

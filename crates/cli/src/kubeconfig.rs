@@ -1,0 +1,97 @@
+//! `faultline kubeconfig` and `faultline credential`: an environment's cluster for one's own `kubectl`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use faultline_cluster::kubeconfig::{User, kubeconfig};
+use faultline_domain::EnvironmentId;
+use serde::Deserialize;
+
+use crate::{api::Api, env::Where, up::write_private};
+
+/// `faultline kubeconfig`.
+#[derive(Debug, Args)]
+pub struct KubeconfigArgs {
+    /// The environment; your only one unless said
+    environment: Option<EnvironmentId>,
+    /// Where to write it; to standard output unless said
+    #[arg(long, short)]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    place: Where,
+}
+
+/// `faultline credential`.
+#[derive(Debug, Args)]
+pub struct CredentialArgs {
+    /// The environment
+    environment: EnvironmentId,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, Deserialize)]
+struct Cluster {
+    server: String,
+    authority: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Certificate {
+    certificate: String,
+    key: String,
+    expires_at: String,
+}
+
+/// Writes a kubeconfig that asks this program for credentials.
+pub fn run(args: &KubeconfigArgs) -> anyhow::Result<()> {
+    let data = args.place.data();
+    let api = Api::load(&data)?;
+    let id = match &args.environment {
+        Some(id) => id.to_string(),
+        None => crate::ssh::only_environment(&api)?,
+    };
+    let cluster: Cluster = serde_json::from_value(api.get(&format!("/environments/{id}/cluster"))?)
+        .context("the server's answer")?;
+    let program = std::env::current_exe().context("where is this program?")?;
+    let user = User::Program {
+        command: &program.to_string_lossy(),
+        args: vec![
+            "credential".to_owned(),
+            "--data".to_owned(),
+            data.to_string_lossy().into_owned(),
+            id.clone(),
+        ],
+    };
+    let text = kubeconfig(&id, &cluster.server, &cluster.authority, &user);
+    match &args.file {
+        Some(file) => {
+            write_private(file, text.as_bytes())?;
+            eprintln!("kubectl --kubeconfig {} get nodes", file.display());
+        }
+        None => print!("{text}"),
+    }
+    Ok(())
+}
+
+/// Prints an `ExecCredential`, as kubectl asks for it.
+pub fn credential(args: &CredentialArgs) -> anyhow::Result<()> {
+    let api = Api::load(&args.place.data())?;
+    let answer = api.post(
+        &format!("/environments/{}/credential", args.environment),
+        None,
+    )?;
+    let made: Certificate = serde_json::from_value(answer).context("the server's answer")?;
+    let credential = serde_json::json!({
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "kind": "ExecCredential",
+        "status": {
+            "clientCertificateData": made.certificate,
+            "clientKeyData": made.key,
+            "expirationTimestamp": made.expires_at,
+        },
+    });
+    println!("{credential}");
+    Ok(())
+}

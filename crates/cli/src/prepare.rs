@@ -1,0 +1,186 @@
+//! What the labs need, built: plain machines before anything is served, clusters while it is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use faultline_domain::{Shape, progress::Event};
+use faultline_image::{bake, cache::Cache, estimate::Estimate, recipe::Recipe};
+use faultline_lab::Catalogue;
+use faultline_provider::{Readiness, local::Prepare};
+use rustix::process::{Signal, set_parent_process_death_signal};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio_util::sync::CancellationToken;
+
+use crate::progress;
+
+/// What must be there: image and shape, plain machines first.
+type Wanted = BTreeSet<(String, Shape)>;
+
+/// How builds in the background stand.
+#[derive(Debug, Clone, Default)]
+pub struct Builds(Arc<Mutex<BTreeMap<(String, Shape), State>>>);
+
+#[derive(Debug, Clone)]
+enum State {
+    Waiting,
+    Running(Box<Estimate>, Instant),
+    Failed(String),
+}
+
+impl Builds {
+    fn set(&self, what: &(String, Shape), state: Option<State>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match state {
+            Some(state) => all.insert(what.clone(), state),
+            None => all.remove(what),
+        };
+    }
+
+    /// Answers the provider when a template is not there.
+    pub fn ask(&self) -> Prepare {
+        let this = self.clone();
+        Arc::new(move |image, shape| {
+            let all = this.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Some(match all.get(&(image.to_owned(), shape))? {
+                State::Waiting => Readiness::Preparing {
+                    fraction: 0.0,
+                    text: "waiting until another image is done".to_owned(),
+                },
+                State::Running(build, since) => Readiness::Preparing {
+                    fraction: build.fraction(),
+                    text: format!("{}, {}", build.text(), about(build.left(since.elapsed()))),
+                },
+                State::Failed(why) => Readiness::Unavailable {
+                    reason: format!(
+                        "image {image} could not be built with shape {shape}: {why}; the operator runs `faultline image build {image} --shape {shape}`, which resumes it"
+                    ),
+                },
+            })
+        })
+    }
+}
+
+fn about(left: Duration) -> String {
+    match left.as_secs() {
+        0..60 => "less than a minute left".to_owned(),
+        seconds => format!("about {} min left", seconds.div_ceil(60)),
+    }
+}
+
+fn wanted(catalogue: &Catalogue, clusters: bool) -> Wanted {
+    catalogue
+        .labs()
+        .into_iter()
+        .filter(|l| l.lab.needs.kubernetes.is_some() == clusters)
+        .map(|l| (l.lab.needs.image_name(), l.lab.needs.shape()))
+        .collect()
+}
+
+/// Builds and freezes the plain machines that labs need, with progress; quick when they are in the cache.
+pub async fn machines(
+    images: &Path,
+    catalogue: &Catalogue,
+    cache: &Cache,
+    program: &Path,
+) -> anyhow::Result<()> {
+    let shown = progress::shown();
+    for (image, shape) in wanted(catalogue, false) {
+        let recipe = Recipe::load(images, &image)?;
+        bake::bake(&recipe, shape, cache, program, &shown).await?;
+    }
+    Ok(())
+}
+
+/// Builds the clusters that labs need, one after the other, until `stop`: each in a process of its own, at low
+/// priority, so that the labs which can be served already are.
+pub async fn clusters(
+    images: PathBuf,
+    catalogue: Catalogue,
+    cache: Cache,
+    program: PathBuf,
+    builds: Builds,
+    stop: CancellationToken,
+) {
+    let missing: Vec<_> = wanted(&catalogue, true)
+        .into_iter()
+        .filter(|(image, shape)| {
+            let found = Recipe::load(&images, image).and_then(|r| bake::find(&r, *shape, &cache));
+            !matches!(found, Ok(Some(_)))
+        })
+        .collect();
+    for what in &missing {
+        builds.set(what, Some(State::Waiting));
+    }
+    for what in &missing {
+        let built = stop
+            .run_until_cancelled(build(&images, what, &program, &builds))
+            .await;
+        match built {
+            None => return,
+            Some(Ok(())) => builds.set(what, None),
+            Some(Err(e)) => {
+                tracing::error!(image = what.0, shape = %what.1, error = format!("{e:#}"), "not built");
+                builds.set(what, Some(State::Failed(format!("{e:#}"))));
+            }
+        }
+    }
+}
+
+async fn build(
+    images: &Path,
+    what: &(String, Shape),
+    program: &Path,
+    builds: &Builds,
+) -> anyhow::Result<()> {
+    let (image, shape) = what;
+    let mut estimate = Estimate::new(&Recipe::load(images, image)?, *shape);
+    let began = Instant::now();
+    let mut command = tokio::process::Command::new(program);
+    command
+        .args(["image", "build", image, "--events", "--shape"])
+        .arg(shape.to_string())
+        .arg("--recipes")
+        .arg(images)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    // SAFETY: both are single, async-signal-safe system calls. The build ends with the server, and gives way to it.
+    unsafe {
+        command.pre_exec(|| {
+            set_parent_process_death_signal(Some(Signal::TERM))?;
+            let _ = rustix::process::setpriority_process(None, 10);
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().context("cannot start the build")?;
+    let said = child.stderr.take().context("the build has no output")?;
+    let mut lines = BufReader::new(said).lines();
+    let mut last = String::new();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match serde_json::from_str::<Event>(&line) {
+            Ok(event) => {
+                estimate.hear(&event);
+                builds.set(
+                    what,
+                    Some(State::Running(Box::new(estimate.clone()), began)),
+                );
+            }
+            // The error at its end, for people.
+            Err(_) if last.len() < 2000 => {
+                last.push_str(line.trim_start_matches("error: "));
+                last.push(' ');
+            }
+            Err(_) => {}
+        }
+    }
+    let status = child.wait().await?;
+    anyhow::ensure!(status.success(), "{}", last.trim());
+    Ok(())
+}
