@@ -29,7 +29,7 @@ use crate::api::Api;
 
 /// Viewers, spread over so many terminals of the environment.
 const VIEWERS: usize = 100;
-const TERMINALS: usize = 10;
+const TERMINALS: usize = 8;
 /// Connections that ask for pages at once.
 const CONNECTIONS: usize = 8;
 
@@ -44,7 +44,8 @@ pub async fn pages(seconds: u64, labs: &Path, images: &Path) -> anyhow::Result<R
     let catalogue = Catalogue::load(labs);
     let slug = catalogue
         .labs()
-        .first()
+        .into_iter()
+        .find(|l| l.lab.needs.kubernetes.is_none())
         .map(|l| l.slug.clone())
         .with_context(|| format!("there is no lab in {}", labs.display()))?;
     let provider = Arc::new(Local::new(
