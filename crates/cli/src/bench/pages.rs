@@ -35,10 +35,30 @@ const CONNECTIONS: usize = 8;
 
 type Http = Client<HttpConnector, Full<Bytes>>;
 
-/// Measures.
+/// Measures; whatever comes of it, nothing is left behind.
 pub async fn pages(seconds: u64, labs: &Path, images: &Path) -> anyhow::Result<Report> {
     let dir = std::env::temp_dir().join(format!("faultline-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
+    let provider = Arc::new(Local::new(
+        &dir,
+        images,
+        faultline_image::cache::Cache::of_user(),
+        &std::env::current_exe()?,
+    )?);
+    let measured = serve_and_measure(seconds, labs, &dir, &provider).await;
+    for (id, _) in provider.list().await? {
+        provider.destroy(&id).await?;
+    }
+    std::fs::remove_dir_all(dir)?;
+    measured
+}
+
+async fn serve_and_measure(
+    seconds: u64,
+    labs: &Path,
+    dir: &Path,
+    provider: &Arc<Local>,
+) -> anyhow::Result<Report> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let base = format!("http://{}", listener.local_addr()?);
     let catalogue = Catalogue::load(labs);
@@ -48,16 +68,10 @@ pub async fn pages(seconds: u64, labs: &Path, images: &Path) -> anyhow::Result<R
         .find(|l| l.lab.needs.kubernetes.is_none())
         .map(|l| l.slug.clone())
         .with_context(|| format!("there is no lab in {}", labs.display()))?;
-    let provider = Arc::new(Local::new(
-        &dir,
-        images,
-        faultline_image::cache::Cache::of_user(),
-        &std::env::current_exe()?,
-    )?);
     let server = Server::new(Parts {
         config: Config {
             public_url: base.clone(),
-            data_dir: dir.clone(),
+            data_dir: dir.to_owned(),
             rates: faultline_server::config::Rates::unlimited(),
             ..Config::default()
         },
@@ -130,10 +144,6 @@ pub async fn pages(seconds: u64, labs: &Path, images: &Path) -> anyhow::Result<R
     drop(viewers);
     shutdown.hard.cancel();
     let _ = serving.await;
-    for (id, _) in provider.list().await? {
-        provider.destroy(&id).await?;
-    }
-    std::fs::remove_dir_all(dir)?;
     Ok(report)
 }
 
