@@ -4,188 +4,22 @@
 //! Needs root and `scripts/build dev` before it; `./test` does that.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a test: a broken expectation ends it"
 )]
 
 use std::{
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use faultline_e2e::{
     Browser,
+    installation::{Installation, program, step, text},
     student::{self, Plan},
 };
 use serde_json::Value;
-
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("..")
-        .canonicalize()
-        .unwrap()
-}
-
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.parent().unwrap().parent().unwrap().join("faultline");
-    assert!(program.exists(), "run scripts/build dev first");
-    program
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// An installation in a folder of its own.
-struct Installation {
-    data: tempfile::TempDir,
-    http: u16,
-    ssh: u16,
-    server: Option<Child>,
-    config: Option<PathBuf>,
-}
-
-impl Installation {
-    fn new() -> Self {
-        Self {
-            data: tempfile::tempdir().unwrap(),
-            http: free_port(),
-            ssh: free_port(),
-            server: None,
-            config: None,
-        }
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(program());
-        command
-            .current_dir(workspace())
-            .env("FAULTLINE_DATA", self.data.path());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command().args(args).output().unwrap()
-    }
-
-    /// Starts the server and gives the link that it prints.
-    fn up(&mut self) -> String {
-        use std::io::{BufRead, BufReader};
-        let mut child = self
-            .command()
-            .args(["--output", "json", "up", "--no-browser"])
-            .args([
-                "--listen",
-                &format!("127.0.0.1:{}", self.http),
-                "--ssh-listen",
-                &format!("127.0.0.1:{}", self.ssh),
-            ])
-            .args(
-                self.config
-                    .iter()
-                    .flat_map(|path| ["--config".as_ref(), path.as_os_str()]),
-            )
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        self.server = Some(child);
-        let said: Value = serde_json::from_str(&line).expect("a link is printed");
-        said["link"].as_str().unwrap().to_owned()
-    }
-
-    fn kill_server(&mut self) {
-        let mut server = self.server.take().unwrap();
-        server.kill().unwrap();
-        server.wait().unwrap();
-    }
-
-    /// Waits until an environment is in a phase.
-    fn until(&self, id: &str, phase: &str) -> Value {
-        let began = Instant::now();
-        loop {
-            let out = self.run(&["--output", "json", "env", "show", id]);
-            let seen: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
-            if seen["phase"] == phase {
-                return seen;
-            }
-            assert!(
-                began.elapsed() < Duration::from_secs(60),
-                "{id} is not {phase}: {}",
-                text(&out.stdout)
-            );
-            std::thread::sleep(Duration::from_millis(300));
-        }
-    }
-
-    /// The stock client with a key of the test's.
-    fn ssh(&self, key: &Path, login: &str, extra: &[&str], command: &str) -> Output {
-        Command::new("ssh")
-            .arg("-i")
-            .arg(key)
-            .args(self.ssh_options())
-            .args(["-p", &self.ssh.to_string()])
-            .args(extra)
-            .arg(format!("{login}@127.0.0.1"))
-            .arg(command)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-    }
-
-    fn ssh_options(&self) -> [String; 10] {
-        [
-            "-o",
-            "IdentitiesOnly=yes",
-            "-o",
-            "BatchMode=yes",
-            "-o",
-            "StrictHostKeyChecking=no",
-            "-o",
-            &format!(
-                "UserKnownHostsFile={}",
-                self.data.path().join("known").display()
-            ),
-            "-o",
-            "LogLevel=ERROR",
-        ]
-        .map(str::to_owned)
-    }
-}
-
-/// A test that fails leaves nothing on the machine either.
-impl Drop for Installation {
-    fn drop(&mut self) {
-        if let Some(mut server) = self.server.take() {
-            let _ = server.kill();
-            let _ = server.wait();
-        }
-        if self.data.path().join("environments").exists() {
-            let _ = self
-                .command()
-                .args(["down", "--purge", "--keep-images", "--yes"])
-                .output();
-        }
-    }
-}
-
-fn step(text: &str) {
-    eprintln!("· {text}");
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn product() {

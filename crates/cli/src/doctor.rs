@@ -143,6 +143,7 @@ pub fn examine(recipes: &Path, ports: &[(&'static str, u16)]) -> Vec<Finding> {
         root(),
         programs(),
         accelerator(recipes),
+        go(),
         control_groups(),
         devices(),
     ];
@@ -287,6 +288,28 @@ fn control_groups() -> Finding {
             "CPU, memory and processes are limited; I/O only by weight where the kernel has it.",
             "boot with systemd.unified_cgroup_hierarchy=1 for version 2",
         )
+    }
+}
+
+/// Clusters are built from Go modules; plain machines are not.
+fn go() -> Finding {
+    let found = std::process::Command::new("go")
+        .arg("version")
+        .env("GOTOOLCHAIN", "local")
+        .output();
+    match found {
+        Ok(out) if out.status.success() => Finding::good(
+            "Go",
+            String::from_utf8_lossy(&out.stdout).trim().to_owned(),
+            "Images of clusters can be built.",
+        ),
+        _ => Finding::bad(
+            "Go",
+            Grade::Warning,
+            "not installed",
+            "Labs with a cluster can't be prepared; all others work.",
+            "install Go 1.26 or newer and put its bin folder into PATH",
+        ),
     }
 }
 

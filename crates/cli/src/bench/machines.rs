@@ -5,19 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
-use faultline_domain::{EnvironmentId, NodeName, Shape, progress::Progress};
+use faultline_domain::{
+    EnvironmentId, Shape,
+    progress::{Event, Progress},
+};
 use faultline_guest::{client, wire::Exec};
 use faultline_image::{
     bake::{self, Template},
     cache::Cache,
     recipe::Recipe,
 };
-use faultline_launcher::{
-    client as launcher,
-    protocol::{Channel, SOCKET},
-    spec::{LaunchSpec, Start},
-};
+use faultline_launcher::client as launcher;
 use faultline_provider::{Provider, Spec, Target, local::Local};
 
 use super::{Machines, Report};
@@ -28,8 +26,9 @@ struct Bed {
     dir: PathBuf,
     program: PathBuf,
     provider: Local,
+    recipe: Recipe,
     template: Template,
-    image: String,
+    shape: Shape,
 }
 
 impl Bed {
@@ -37,8 +36,8 @@ impl Bed {
         let cache = Cache::of_user();
         let program = std::env::current_exe()?;
         let recipe = Recipe::load(&args.images, &args.image)?;
-        let template =
-            bake::bake(&recipe, Shape::SINGLE, &cache, &program, &progress::shown()).await?;
+        let shape = args.shape;
+        let template = bake::bake(&recipe, shape, &cache, &program, &progress::shown()).await?;
         let dir = std::env::temp_dir().join(format!("faultline-bench-{}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
         let provider = Local::new(&dir, &args.images, cache, &program)?;
@@ -46,8 +45,9 @@ impl Bed {
             dir,
             program,
             provider,
+            recipe,
             template,
-            image: args.image.clone(),
+            shape,
         })
     }
 
@@ -58,71 +58,28 @@ impl Bed {
     fn spec(&self, n: usize) -> anyhow::Result<Spec> {
         Ok(Spec {
             id: format!("bench-{}-{n}", std::process::id()).parse()?,
-            image: self.image.clone(),
-            shape: Shape::SINGLE,
+            image: self.recipe.name.clone(),
+            shape: self.shape,
             limits: bake::limits(&self.template.manifest.nodes),
             egress: Vec::new(),
         })
     }
 
-    /// From nothing to a shell that has answered: what a student waits for. Milliseconds.
-    async fn clone(&self, n: usize) -> anyhow::Result<f64> {
+    /// From nothing to a shell that has answered on every node: what a student waits for.
+    async fn clone(&self, n: usize) -> anyhow::Result<Cloned> {
         let spec = self.spec(n)?;
         let began = Instant::now();
-        self.provider.create(&spec, &Progress::ignored()).await?;
-        self.shell(&spec.id).await?;
-        Ok(millis(began))
-    }
-
-    async fn shell(&self, id: &EnvironmentId) -> anyhow::Result<()> {
-        let stream = self
-            .provider
-            .open(id, &first_node()?, Target::Guest)
-            .await?;
-        answered(stream).await
-    }
-
-    /// The same machine, powered on. Milliseconds until a shell has answered.
-    async fn cold(&self) -> anyhow::Result<f64> {
-        let template = &self.template;
-        let dir = self.dir.join("cold");
-        std::fs::create_dir_all(&dir)?;
-        let nodes = template.manifest.nodes.clone();
-        let spec = LaunchSpec {
-            id: format!("bench-{}-cold", std::process::id()).parse()?,
-            limits: bake::limits(&nodes),
-            nodes,
-            control_planes: 1,
-            start: Start::Boot {
-                kernel: template.image.kernel(),
-                initrd: template.image.initrd(),
-                freeze_to: None,
-            },
-            base_disk: template.image.disk(),
-            egress: Vec::new(),
-        };
-        spec.save(&dir)?;
-        let began = Instant::now();
-        let mut child = tokio::process::Command::new(&self.program)
-            .arg("launch")
-            .arg(&dir)
-            .kill_on_drop(true)
-            .spawn()?;
-        while !dir.join(SOCKET).exists() {
-            anyhow::ensure!(
-                began.elapsed() < Duration::from_secs(20),
-                "the launcher did not start"
-            );
-            tokio::time::sleep(Duration::from_millis(2)).await;
+        let (tell, told) = std::sync::mpsc::channel();
+        let progress = Progress::new(move |event| {
+            let _ = tell.send((Instant::now(), event));
+        });
+        self.provider.create(&spec, &progress).await?;
+        let made = Instant::now();
+        for node in self.shape.node_names() {
+            let stream = self.provider.open(&spec.id, &node, Target::Guest).await?;
+            answered(stream).await?;
         }
-        launcher::watch(&dir, &Progress::ignored()).await?;
-        answered(launcher::open(&dir, &first_node()?, Channel::Guest).await?).await?;
-        let took = millis(began);
-        launcher::stop(&dir).await?;
-        let _ = tokio::time::timeout(Duration::from_secs(20), child.wait()).await;
-        faultline_launcher::cgroup::destroy(&spec.id)?;
-        std::fs::remove_dir_all(dir)?;
-        Ok(took)
+        Ok(Cloned::from_events(began, made, told.try_iter()))
     }
 
     async fn free(&self) -> anyhow::Result<()> {
@@ -131,20 +88,63 @@ impl Bed {
         }
         Ok(())
     }
+}
 
-    async fn end(self) -> anyhow::Result<()> {
-        self.free().await?;
-        std::fs::remove_dir_all(&self.dir)?;
-        Ok(())
+/// When what happened, in milliseconds since a clone was asked for.
+struct Cloned {
+    /// Each stage of the launcher, how long it took.
+    stages: Vec<(String, f64)>,
+    /// A shell had answered on every node; of a cluster, every node was Ready too.
+    usable: f64,
+    /// Of a cluster: a pod on every node had resolved a name.
+    probed: Option<f64>,
+}
+
+impl Cloned {
+    fn from_events(
+        began: Instant,
+        made: Instant,
+        events: impl Iterator<Item = (Instant, Event)>,
+    ) -> Self {
+        let shells = millis(made);
+        let since = |at: Instant| at.duration_since(began).as_secs_f64() * 1000.0;
+        let (mut stages, mut ready, mut probed) = (Vec::new(), None, None);
+        for (at, event) in events {
+            match event {
+                // The probe's second step begins when every node is Ready.
+                Event::Update {
+                    stage, fraction, ..
+                } if stage == "probe" && fraction > Some(0.0) && ready.is_none() => {
+                    ready = Some(since(at));
+                }
+                Event::Done { stage, millis, .. } => {
+                    if stage == "probe" {
+                        probed = Some(since(at));
+                    }
+                    #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
+                    stages.push((stage.into_owned(), millis as f64));
+                }
+                _ => {}
+            }
+        }
+        Self {
+            stages,
+            usable: ready.unwrap_or_else(|| since(made)) + shells,
+            probed,
+        }
     }
 }
 
-fn first_node() -> anyhow::Result<NodeName> {
-    Shape::SINGLE
-        .node_names()
-        .into_iter()
-        .next()
-        .context("an environment has a node")
+/// Makes a bed, measures on it, and leaves nothing behind whatever comes of it.
+async fn on_bed(
+    args: &Machines,
+    measure: impl AsyncFnOnce(&Bed) -> anyhow::Result<Report>,
+) -> anyhow::Result<Report> {
+    let bed = Bed::make(args).await?;
+    let measured = measure(&bed).await;
+    bed.free().await?;
+    std::fs::remove_dir_all(&bed.dir)?;
+    measured
 }
 
 fn millis(began: Instant) -> f64 {
@@ -163,68 +163,110 @@ async fn answered(stream: impl client::Duplex) -> anyhow::Result<()> {
 
 /// `bench clone`.
 pub async fn clone(args: &Machines) -> anyhow::Result<Report> {
-    let bed = Bed::make(args).await?;
-    let mut report = bed.report("clone");
-    let mut cold = Vec::new();
-    for _ in 0..args.rounds.clamp(1, 3) {
-        cold.push(bed.cold().await?);
-    }
-    report.add("cold boot to shell", "ms", &cold);
-    let mut one = Vec::new();
-    for _ in 0..args.rounds.max(1) {
-        one.push(bed.clone(0).await?);
-        bed.free().await?;
-    }
-    report.add("clone to shell, 1", "ms", &one);
-    for at_once in [4, 8] {
-        let all = futures::future::try_join_all((0..at_once).map(|n| bed.clone(n))).await?;
-        report.add(&format!("clone to shell, {at_once} at once"), "ms", &all);
-        bed.free().await?;
-    }
-    report.ratio(
-        "clone is faster than a cold boot, times",
-        "cold boot to shell",
-        "clone to shell, 1",
-    );
-    report.ratio(
-        "8 at once cost, times one",
-        "clone to shell, 8 at once",
-        "clone to shell, 1",
-    );
-    bed.end().await?;
-    Ok(report)
+    on_bed(args, async |bed| {
+        let mut report = bed.report("clone");
+        let cluster = bed.recipe.kubernetes.is_some();
+        // A cluster's cold start takes minutes: once is enough against several clones.
+        let colds = if cluster { 1 } else { args.rounds.clamp(1, 3) };
+        let (mut shells, mut settled) = (Vec::new(), Vec::new());
+        for _ in 0..colds {
+            let (shell, all) =
+                bake::cold(&bed.recipe, &bed.template, bed.shape, &bed.program).await?;
+            #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
+            {
+                shells.push(shell as f64);
+                settled.push(all as f64);
+            }
+        }
+        let cold = if cluster {
+            report.add("cold boot to all pods ready", "ms", &settled);
+            "cold boot to all pods ready"
+        } else {
+            report.add("cold boot to shell", "ms", &shells);
+            "cold boot to shell"
+        };
+        let (mut usable, mut probed) = (Vec::new(), Vec::new());
+        let mut stages: Vec<(String, Vec<f64>)> = Vec::new();
+        for _ in 0..args.rounds.max(1) {
+            let cloned = bed.clone(0).await?;
+            usable.push(cloned.usable);
+            probed.extend(cloned.probed);
+            for (stage, took) in cloned.stages {
+                match stages.iter_mut().find(|(name, _)| *name == stage) {
+                    Some((_, all)) => all.push(took),
+                    None => stages.push((stage, vec![took])),
+                }
+            }
+            bed.free().await?;
+        }
+        for (stage, took) in &stages {
+            report.add(&format!("stage {stage}"), "ms", took);
+        }
+        report.add("clone to usable, 1", "ms", &usable);
+        report.ratio(
+            "clone to usable is faster than a cold boot, times",
+            cold,
+            "clone to usable, 1",
+        );
+        if cluster {
+            report.add("clone to probed, 1", "ms", &probed);
+            report.ratio(
+                "clone to probed is faster than a cold boot, times",
+                cold,
+                "clone to probed, 1",
+            );
+            return Ok(report);
+        }
+        for at_once in [4, 8] {
+            let all = futures::future::try_join_all((0..at_once).map(|n| bed.clone(n))).await?;
+            let all: Vec<f64> = all.iter().map(|cloned| cloned.usable).collect();
+            report.add(&format!("clone to usable, {at_once} at once"), "ms", &all);
+            bed.free().await?;
+        }
+        report.ratio(
+            "8 at once cost, times one",
+            "clone to usable, 8 at once",
+            "clone to usable, 1",
+        );
+        Ok(report)
+    })
+    .await
 }
 
 /// `bench density`.
 pub async fn density(args: &Machines) -> anyhow::Result<Report> {
-    const CLONES: usize = 8;
-    let bed = Bed::make(args).await?;
-    let mut report = bed.report("density");
-    let mut ids = Vec::new();
-    for n in 0..CLONES {
-        bed.clone(n).await?;
-        ids.push(bed.spec(n)?.id);
-    }
-    tokio::time::sleep(Duration::from_secs(30)).await;
-    let (mut guest, mut own) = (Vec::new(), Vec::new());
-    for id in &ids {
-        let status = launcher::status(&bed.provider.folder(id)).await?;
-        for node in &status.nodes {
-            guest.push(mib(node.guest_private_bytes));
-            own.push(mib(node.qemu_private_bytes));
+    on_bed(args, async |bed| {
+        let cluster = bed.recipe.kubernetes.is_some();
+        let (clones, rest) = if cluster { (1, args.rest) } else { (8, 30) };
+        let mut report = bed.report("density");
+        let mut ids = Vec::new();
+        for n in 0..clones {
+            bed.clone(n).await?;
+            ids.push(bed.spec(n)?.id);
         }
-    }
-    let memory = f64::from(bed.template.manifest.memory_mib());
-    report.add("template memory", "MiB", &[memory]);
-    report.add("guest memory private to a clone", "MiB", &guest);
-    report.add("QEMU's own memory", "MiB", &own);
-    report.ratio(
-        "template memory shared by a clone, times",
-        "template memory",
-        "guest memory private to a clone",
-    );
-    bed.end().await?;
-    Ok(report)
+        tokio::time::sleep(Duration::from_secs(rest)).await;
+        let (mut guest, mut own) = (Vec::new(), Vec::new());
+        for id in &ids {
+            let status = launcher::status(&bed.provider.folder(id)).await?;
+            guest.push(mib(status
+                .nodes
+                .iter()
+                .map(|n| n.guest_private_bytes)
+                .sum()));
+            own.push(mib(status.nodes.iter().map(|n| n.qemu_private_bytes).sum()));
+        }
+        let memory = f64::from(bed.template.manifest.memory_mib());
+        report.add("template memory", "MiB", &[memory]);
+        report.add("guest memory private to a clone", "MiB", &guest);
+        report.add("QEMU's own memory", "MiB", &own);
+        report.ratio(
+            "template memory shared by a clone, times",
+            "template memory",
+            "guest memory private to a clone",
+        );
+        Ok(report)
+    })
+    .await
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
@@ -234,24 +276,30 @@ fn mib(bytes: u64) -> f64 {
 
 /// `bench idle`.
 pub async fn idle(args: &Machines) -> anyhow::Result<Report> {
-    let bed = Bed::make(args).await?;
-    let mut report = bed.report("idle");
-    bed.clone(0).await?;
-    let id = bed.spec(0)?.id;
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    let mut running = Vec::new();
-    for _ in 0..args.rounds.max(1) {
-        running.push(share(&bed, &id).await?);
-    }
-    report.add("CPU of an idle clone", "% of a core", &running);
-    bed.provider.pause(&id).await?;
-    report.add(
-        "CPU of a suspended clone",
-        "% of a core",
-        &[share(&bed, &id).await?],
-    );
-    bed.end().await?;
-    Ok(report)
+    on_bed(args, async |bed| {
+        let mut report = bed.report("idle");
+        bed.clone(0).await?;
+        let id = bed.spec(0)?.id;
+        let rest = if bed.recipe.kubernetes.is_some() {
+            args.rest
+        } else {
+            20
+        };
+        tokio::time::sleep(Duration::from_secs(rest)).await;
+        let mut running = Vec::new();
+        for _ in 0..args.rounds.max(1) {
+            running.push(share(bed, &id).await?);
+        }
+        report.add("CPU of an idle clone", "% of a core", &running);
+        bed.provider.pause(&id).await?;
+        report.add(
+            "CPU of a suspended clone",
+            "% of a core",
+            &[share(bed, &id).await?],
+        );
+        Ok(report)
+    })
+    .await
 }
 
 async fn share(bed: &Bed, id: &EnvironmentId) -> anyhow::Result<f64> {

@@ -7,6 +7,7 @@ mod report;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use faultline_domain::Shape;
 
 use crate::Output;
 
@@ -16,6 +17,9 @@ pub use report::Report;
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Cold boot to a usable shell against clone to a usable shell; 1, 4 and 8 clones at once
+    ///
+    ///   faultline bench clone --image kubernetes-1.36 --shape 1+2
+    #[command(verbatim_doc_comment)]
     Clone(Machines),
     /// Memory private to each clone against the template's memory
     Density(Machines),
@@ -41,6 +45,12 @@ pub struct Machines {
     /// The image
     #[arg(long, default_value = "debian-12")]
     image: String,
+    /// The nodes: control planes + workers
+    #[arg(long, default_value_t = Shape::SINGLE)]
+    shape: Shape,
+    /// Seconds that a cluster rests before its memory and its CPU are looked at
+    #[arg(long, default_value_t = 120)]
+    rest: u64,
     /// How often a single start is measured
     #[arg(long, default_value_t = 5)]
     rounds: u32,

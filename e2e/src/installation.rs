@@ -1,0 +1,216 @@
+//! `faultline up` in a folder and on ports of its own, as the tests of the whole product use it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "for tests: a broken expectation ends them"
+)]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// The top of the repository.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .unwrap()
+}
+
+/// The program, built by `scripts/build dev`.
+#[must_use]
+pub fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().unwrap().parent().unwrap().join("faultline");
+    assert!(program.exists(), "run scripts/build dev first");
+    program
+}
+
+/// A port that nobody has.
+#[must_use]
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// Bytes as text.
+#[must_use]
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// An installation in a folder of its own.
+#[derive(Debug)]
+pub struct Installation {
+    /// Its data folder.
+    pub data: tempfile::TempDir,
+    /// The pages' port.
+    pub http: u16,
+    /// The SSH gateway's port.
+    pub ssh: u16,
+    /// The port of API servers.
+    pub kube: u16,
+    /// The running server.
+    pub server: Option<Child>,
+    /// A configuration file.
+    pub config: Option<PathBuf>,
+}
+
+impl Default for Installation {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Installation {
+    /// Not started yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            data: tempfile::tempdir().unwrap(),
+            http: free_port(),
+            ssh: free_port(),
+            kube: free_port(),
+            server: None,
+            config: None,
+        }
+    }
+
+    /// The program, about this installation.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(program());
+        command
+            .current_dir(workspace())
+            .env("FAULTLINE_DATA", self.data.path());
+        command
+    }
+
+    /// Runs the program to its end.
+    #[must_use]
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command().args(args).output().unwrap()
+    }
+
+    /// Starts the server and gives the link that it prints.
+    pub fn up(&mut self) -> String {
+        use std::io::{BufRead, BufReader};
+        let mut child = self
+            .command()
+            .args(["--output", "json", "up", "--no-browser"])
+            .args([
+                "--listen",
+                &format!("127.0.0.1:{}", self.http),
+                "--ssh-listen",
+                &format!("127.0.0.1:{}", self.ssh),
+                "--kube-listen",
+                &format!("127.0.0.1:{}", self.kube),
+            ])
+            .args(
+                self.config
+                    .iter()
+                    .flat_map(|path| ["--config".as_ref(), path.as_os_str()]),
+            )
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        self.server = Some(child);
+        let said: Value = serde_json::from_str(&line).expect("a link is printed");
+        said["link"].as_str().unwrap().to_owned()
+    }
+
+    /// Kills the server without a word.
+    pub fn kill_server(&mut self) {
+        let mut server = self.server.take().unwrap();
+        server.kill().unwrap();
+        server.wait().unwrap();
+    }
+
+    /// Waits until an environment is in a phase.
+    pub fn until(&self, id: &str, phase: &str) -> Value {
+        let began = Instant::now();
+        loop {
+            let out = self.run(&["--output", "json", "env", "show", id]);
+            let seen: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
+            if seen["phase"] == phase {
+                return seen;
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "{id} is not {phase}: {}",
+                text(&out.stdout)
+            );
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    /// The stock client with a key of the test's.
+    pub fn ssh(&self, key: &Path, login: &str, extra: &[&str], command: &str) -> Output {
+        Command::new("ssh")
+            .arg("-i")
+            .arg(key)
+            .args(self.ssh_options())
+            .args(["-p", &self.ssh.to_string()])
+            .args(extra)
+            .arg(format!("{login}@127.0.0.1"))
+            .arg(command)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// The options of every call of the stock client.
+    #[must_use]
+    pub fn ssh_options(&self) -> [String; 10] {
+        [
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            &format!(
+                "UserKnownHostsFile={}",
+                self.data.path().join("known").display()
+            ),
+            "-o",
+            "LogLevel=ERROR",
+        ]
+        .map(str::to_owned)
+    }
+}
+
+/// A test that fails leaves nothing on the machine either.
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        if self.data.path().join("environments").exists() {
+            let _ = self
+                .command()
+                .args(["down", "--purge", "--keep-images", "--yes"])
+                .output();
+        }
+    }
+}
+
+/// Says what a test is about to do.
+pub fn step(text: &str) {
+    eprintln!("· {text}");
+}

@@ -1,0 +1,263 @@
+//! A lab with a cluster, as a student meets it: started, reached with a stock `kubectl` and a stock ssh client from
+//! outside, checked, ended. Needs the template of `kubernetes-1.36`, which proving the labs has made.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test: a broken expectation ends it"
+)]
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use faultline_e2e::installation::{Installation, free_port, step, text};
+use serde_json::Value;
+
+const LAB: &str = "service-without-endpoints";
+
+/// A kubectl as it comes from upstream: the one that was built for the image.
+fn kubectl() -> PathBuf {
+    let cache = std::env::var_os("FAULTLINE_CACHE").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/faultline"),
+        PathBuf::from,
+    );
+    let built = std::fs::read_dir(cache.join("binaries")).expect("an image was built");
+    built
+        .flatten()
+        .map(|e| e.path().join("kubectl"))
+        .find(|p| p.exists())
+        .expect("a kubectl was built")
+}
+
+struct Kubectl {
+    program: PathBuf,
+    config: PathBuf,
+}
+
+impl Kubectl {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--kubeconfig").arg(&self.config).args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// What it prints; it must succeed.
+    fn out(&self, args: &[&str]) -> String {
+        let done = self.run(args);
+        assert!(done.status.success(), "{args:?}: {}", text(&done.stderr));
+        text(&done.stdout)
+    }
+}
+
+#[test]
+fn a_cluster_from_outside() {
+    let mut here = Installation::new();
+    here.up();
+    step("a lab with a cluster starts, probed");
+    let started = here.run(&["--output", "json", "env", "start", LAB]);
+    assert!(started.status.success(), "{}", text(&started.stderr));
+    let environment: Value = serde_json::from_slice(&started.stdout).unwrap();
+    let id = environment["id"].as_str().unwrap().to_owned();
+
+    step("a stock kubectl reaches it through the gateway");
+    let config = here.data.path().join("lab.kubeconfig");
+    let written = here.run(&["kubeconfig", &id, "--file", config.to_str().unwrap()]);
+    assert!(written.status.success(), "{}", text(&written.stderr));
+    let kubectl = Kubectl {
+        program: kubectl(),
+        config,
+    };
+    let nodes = kubectl.out(&["get", "nodes"]);
+    assert!(
+        nodes.contains("node1") && nodes.contains(" Ready "),
+        "{nodes}"
+    );
+    assert!(kubectl.out(&["auth", "whoami"]).contains("person:"));
+    work(&kubectl);
+
+    step("who has no credential, or another environment's name, finds nothing");
+    strangers(&here, &kubectl, &id);
+
+    step("the stock ssh client enters the same node");
+    let key = here.data.path().join("key");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let entered = here.run(&["ssh", &id, "--", "kubectl get nodes -o name"]);
+    assert_eq!(
+        text(&entered.stdout).trim(),
+        "node/node1",
+        "{}",
+        text(&entered.stderr)
+    );
+
+    step("checks look at the cluster and say what is wrong");
+    let checked = here.run(&["--output", "json", "env", "check", &id]);
+    assert!(!checked.status.success(), "it was not repaired");
+
+    step("with the environment its credentials end");
+    assert!(here.run(&["env", "end", &id]).status.success());
+    let began = Instant::now();
+    while kubectl
+        .run(&["--request-timeout=5s", "get", "nodes"])
+        .status
+        .success()
+    {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "it is still reachable"
+        );
+    }
+}
+
+/// What people do all day.
+fn work(kubectl: &Kubectl) {
+    step("apply, wait, logs, exec, cp, port-forward, watch, top");
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: desk, labels: {app: desk}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  - name: desk\n    image: docker.io/library/nginx:1.22\n    imagePullPolicy: IfNotPresent\n";
+    let mut apply = kubectl
+        .command(&["apply", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    apply
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(manifest.as_bytes())
+        .unwrap();
+    assert!(apply.wait().unwrap().success());
+    kubectl.out(&[
+        "wait",
+        "pod/desk",
+        "--for=condition=Ready",
+        "--timeout=180s",
+    ]);
+    assert_eq!(
+        kubectl
+            .out(&["exec", "desk", "--", "cat", "/etc/hostname"])
+            .trim(),
+        "desk"
+    );
+
+    let port = free_port();
+    let mut forward = kubectl
+        .command(&["port-forward", "pod/desk", &format!("{port}:80")])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let page = fetch(port);
+    let _ = forward.kill();
+    let _ = forward.wait();
+    assert!(page.contains("It works"), "{page}");
+    assert!(kubectl.out(&["logs", "desk"]).contains("GET / HTTP"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let copied = folder.path().join("passwd");
+    kubectl.out(&["cp", "desk:/etc/passwd", copied.to_str().unwrap()]);
+    assert!(
+        std::fs::read_to_string(copied)
+            .unwrap()
+            .contains("www-data")
+    );
+
+    let mut watch = kubectl
+        .command(&["get", "pods", "-w", "-o", "name"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(5));
+    kubectl.out(&["label", "pod", "desk", "seen=yes"]);
+    std::thread::sleep(Duration::from_secs(5));
+    let _ = watch.kill();
+    let mut seen = String::new();
+    watch
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut seen)
+        .unwrap();
+    let _ = watch.wait();
+    assert!(
+        seen.matches("pod/desk").count() >= 2,
+        "a watch sees changes: {seen}"
+    );
+
+    let began = Instant::now();
+    while !kubectl.run(&["top", "nodes"]).status.success() {
+        assert!(
+            began.elapsed() < Duration::from_secs(180),
+            "top has no figures"
+        );
+        std::thread::sleep(Duration::from_secs(5));
+    }
+    kubectl.out(&["delete", "pod", "desk", "--now"]);
+}
+
+/// A page over a forwarded port, once it is there.
+fn fetch(port: u16) -> String {
+    let began = Instant::now();
+    loop {
+        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
+            let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
+            let mut page = String::new();
+            if stream.read_to_string(&mut page).is_ok() && !page.is_empty() {
+                return page;
+            }
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "port-forward gives nothing"
+        );
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
+fn strangers(here: &Installation, kubectl: &Kubectl, id: &str) {
+    // With the right name but without a certificate: a stranger to the API server.
+    let config = std::fs::read_to_string(&kubectl.config).unwrap();
+    let mut parsed: Value = serde_json::from_str(&config).unwrap();
+    parsed["users"][0]["user"] = serde_json::json!({});
+    let nobody = Kubectl {
+        program: kubectl.program.clone(),
+        config: write(here.data.path(), "nobody", &parsed),
+    };
+    let refused = nobody.run(&["--request-timeout=20s", "get", "nodes"]);
+    assert!(!refused.status.success(), "{}", text(&refused.stdout));
+    // Another environment's name leads nowhere, and so does none.
+    let other = config.replace(&format!("{id}.k8s"), "k7f3q9xw2m.k8s");
+    let parsed: Value = serde_json::from_str(&other).unwrap();
+    let lost = Kubectl {
+        program: kubectl.program.clone(),
+        config: write(here.data.path(), "lost", &parsed),
+    };
+    assert!(
+        !lost
+            .run(&["--request-timeout=10s", "get", "nodes"])
+            .status
+            .success()
+    );
+    let mut raw = TcpStream::connect(("127.0.0.1", here.kube)).unwrap();
+    raw.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = raw.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "{}", text(&answer));
+}
+
+fn write(folder: &Path, name: &str, config: &Value) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, config.to_string()).unwrap();
+    path
+}
