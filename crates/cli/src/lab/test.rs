@@ -136,28 +136,35 @@ async fn prove_all(
             None => work.push((lab, key, Platform::limits(&template))),
         }
     }
+    // Plain machines side by side; a cluster wants the whole of a small machine for itself.
+    let (clusters, machines): (Vec<_>, Vec<_>) = work
+        .into_iter()
+        .partition(|(lab, _, _)| lab.lab.needs.kubernetes.is_some());
     let jobs = usize::try_from(wanted.jobs).unwrap_or(1).max(1);
-    let proven: Vec<Row> = futures::stream::iter(work)
-        .map(|(lab, key, limits)| {
-            let (provider, shown) = (provider.clone(), shown.clone());
-            async move {
-                let proof = one(&*provider, lab, limits, &named(lab.slug.as_str(), &shown)).await;
-                if proof.proven() {
-                    proofs::keep(platform.cache(), &key, &proof);
+    for (work, jobs) in [(machines, jobs), (clusters, 1)] {
+        let proven: Vec<Row> = futures::stream::iter(work)
+            .map(|(lab, key, limits)| {
+                let (provider, shown) = (provider.clone(), shown.clone());
+                async move {
+                    let progress = named(lab.slug.as_str(), &shown);
+                    let proof = one(&*provider, lab, limits, &progress).await;
+                    if proof.proven() {
+                        proofs::keep(platform.cache(), &key, &proof);
+                    }
+                    Row {
+                        lab: proof.lab.clone(),
+                        proven: proof.proven(),
+                        cached: false,
+                        failure: proof.failure().map(|(step, why)| format!("{step}: {why}")),
+                        proof: Some(proof),
+                    }
                 }
-                Row {
-                    lab: proof.lab.clone(),
-                    proven: proof.proven(),
-                    cached: false,
-                    failure: proof.failure().map(|(step, why)| format!("{step}: {why}")),
-                    proof: Some(proof),
-                }
-            }
-        })
-        .buffer_unordered(jobs)
-        .collect()
-        .await;
-    rows.extend(proven);
+            })
+            .buffer_unordered(jobs)
+            .collect()
+            .await;
+        rows.extend(proven);
+    }
     Ok(rows)
 }
 
