@@ -18,7 +18,7 @@ use std::{
 use faultline_e2e::installation::{Installation, free_port, step, text};
 use serde_json::Value;
 
-const LAB: &str = "service-without-endpoints";
+const LAB: &str = "claim-pending";
 
 /// A kubectl as it comes from upstream: the one that was built for the image.
 fn kubectl() -> PathBuf {

@@ -1,0 +1,9 @@
+#!/bin/bash
+set -euo pipefail
+export KUBECONFIG=/etc/kubernetes/admin.conf
+
+ssh node2 "sed -i 's/^imageGCLowThresholdPercent: .*/imageGCLowThresholdPercent: 80/' /var/lib/kubelet/config.yaml
+  sed -i 's#kubelet-client-20.*\.pem#kubelet-client-current.pem#' /etc/kubernetes/kubelet.conf
+  systemctl restart kubelet"
+kubectl wait node node2 --for=condition=Ready --timeout=120s
+kubectl -n warehouse wait deployment labels --for=condition=Available --timeout=150s
