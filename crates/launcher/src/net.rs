@@ -103,6 +103,9 @@ pub fn build(nodes: usize, mbit: u32, egress: bool) -> io::Result<Vec<Tap>> {
     // No IPv6 inside: nothing announces it, and link-local chatter would only wake idle guests.
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+    // Where the host has loaded br_netfilter, what nodes say to each other would be taken for forwarded packets.
+    let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
+    let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-arptables", "0");
     let taps = (1..=nodes)
         .map(|index| {
             Ok(Tap {
@@ -150,7 +153,7 @@ pub fn build(nodes: usize, mbit: u32, egress: bool) -> io::Result<Vec<Tap>> {
         "table netdev inflow {{\n{meters}}}\n\
          table inet walls {{\n\
          chain in {{ type filter hook input priority 0; policy drop; iifname lo accept; ct state established,related accept; ip protocol icmp icmp type echo-request limit rate 20/second accept\n{open}}}\n\
-         chain forward {{ type filter hook forward priority 0; policy drop; }}\n\
+         chain forward {{ type filter hook forward priority 0; policy drop; iifname br0 oifname br0 accept; }}\n\
          }}\n{redirect}"
     );
     feed("nft", &["-f", "-"], &rules)?;

@@ -583,12 +583,7 @@ async fn egress_is_an_allowlist(provider: &Local) {
 
 /// Two nodes frozen together come back together: names, addresses and the cable between them.
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stdout, reason = "says what it leaves out")]
 async fn local_provider_with_two_nodes() {
-    if std::env::var_os("FAULTLINE_TEST_ALL").is_none() {
-        println!("left out: the two-node template takes a minute to bake; ./test --all bakes it");
-        return;
-    }
     let data = tempfile::tempdir().unwrap();
     let provider = Local::new(
         data.path(),
