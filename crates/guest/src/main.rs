@@ -96,7 +96,7 @@ async fn answer(mut stream: Substream, terminals: &Rc<terminal::Terminals>) -> i
     let done = |result: io::Result<()>| result.map(|()| Reply::Done);
     let reply = match request {
         Request::Ping => pong(),
-        Request::Refresh(order) => done(refresh::refresh(&order).await),
+        Request::Refresh(order) => done(refresh::refresh(&order)),
         Request::StepClock { unix_nanos } => done(refresh::step_clock(unix_nanos)),
         Request::Authorize { keys } => done(refresh::authorize(&keys)),
         Request::Exec(order) => return exec::serve(stream, order).await,

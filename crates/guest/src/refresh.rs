@@ -4,12 +4,13 @@
 //! since everything after it may draw from it.
 
 use std::{
-    fs, io,
-    os::unix::fs::{PermissionsExt, symlink},
+    fs,
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink},
     path::Path,
 };
 
-use faultline_guest::wire::Refresh;
+use faultline_guest::wire::{HostKey, Refresh};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
 /// `_IOW('R', 3, int[2])`: mix bytes in and count them as entropy. See random(4).
@@ -33,7 +34,7 @@ fn is_hex(text: &str, len: usize) -> bool {
 }
 
 /// Carries out an order; checks it whole before it changes anything.
-pub async fn refresh(order: &Refresh) -> io::Result<()> {
+pub fn refresh(order: &Refresh) -> io::Result<()> {
     let mut seed = [0u8; 64];
     if !is_hex(&order.seed, 128) {
         return Err(invalid("the seed must be 128 hex digits"));
@@ -57,6 +58,11 @@ pub async fn refresh(order: &Refresh) -> io::Result<()> {
     {
         return Err(invalid("the host name must be a DNS label"));
     }
+    if !order.host_key.private.contains("OPENSSH PRIVATE KEY")
+        || order.host_key.public.trim().contains(['\n', '\r', '\0'])
+    {
+        return Err(invalid("the host key must be an OpenSSH key"));
+    }
     reseed(seed)?;
     step_clock(order.unix_nanos)?;
     let machine_id = order.machine_id.to_ascii_lowercase();
@@ -64,7 +70,7 @@ pub async fn refresh(order: &Refresh) -> io::Result<()> {
     fs::write("/etc/machine-id", format!("{machine_id}\n"))?;
     fs::write("/etc/hostname", format!("{}\n", order.hostname))?;
     rustix::system::sethostname(order.hostname.as_bytes())?;
-    host_keys().await
+    host_keys(&order.host_key)
 }
 
 /// The journal lies in a folder named after the machine-id, and journalctl reads no other. journald goes on
@@ -117,30 +123,28 @@ fn reseed(seed: [u8; 64]) -> io::Result<()> {
     }
 }
 
-/// New ed25519 host key; the guest's sshd is started per connection and reads it then.
-async fn host_keys() -> io::Result<()> {
+/// Replaces sshd's host keys; it is started per connection and reads them then.
+fn host_keys(key: &HostKey) -> io::Result<()> {
     const KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
-    if !fs::exists("/usr/bin/ssh-keygen")? {
-        return Ok(());
-    }
-    for entry in fs::read_dir("/etc/ssh")?.flatten() {
+    let entries = match fs::read_dir("/etc/ssh") {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries.flatten() {
         if entry.file_name().to_string_lossy().starts_with("ssh_host_") {
             fs::remove_file(entry.path())?;
         }
     }
-    let made = tokio::process::Command::new("/usr/bin/ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", KEY])
-        .stdin(std::process::Stdio::null())
-        .output()
-        .await?;
-    if made.status.success() {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!(
-            "ssh-keygen: {}",
-            String::from_utf8_lossy(&made.stderr).trim()
-        )))
-    }
+    let mut private = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(KEY)?;
+    private.write_all(key.private.as_bytes())?;
+    fs::write(
+        Path::new(KEY).with_extension("pub"),
+        format!("{}\n", key.public.trim()),
+    )
 }
 
 /// Replaces root's authorized keys.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The protocol's version; part of the handshake. Both sides must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The largest request or response, in bytes.
 pub const MAX_HEADER: usize = 256 * 1024;
 /// The largest frame's payload, in bytes.
@@ -102,6 +102,24 @@ pub struct Refresh {
     pub machine_id: String,
     /// The node's host name.
     pub hostname: String,
+    /// The new key of its sshd. Made by the host: the guest's processor may be an emulated one.
+    pub host_key: HostKey,
+}
+
+/// An ed25519 key of an sshd.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostKey {
+    /// In OpenSSH's own form.
+    pub private: String,
+    /// The line of its `.pub` file.
+    pub public: String,
+}
+
+impl std::fmt::Debug for HostKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HostKey({})", self.public.trim())
+    }
 }
 
 /// A program to run as root.

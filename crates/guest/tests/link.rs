@@ -8,7 +8,8 @@ use faultline_guest::{
     client,
     link::{self, Link},
     wire::{
-        Exec, Frame, MAX_FRAME, MAX_HEADER, Reply, Request, Response, read_header, write_header,
+        Exec, Frame, MAX_FRAME, MAX_HEADER, Reply, Request, Response, VERSION, read_header,
+        write_header,
     },
 };
 use proptest::prelude::*;
@@ -234,7 +235,7 @@ proptest! {
         runtime().block_on(async {
             let (mut host, mut port) = duplex(64 * 1024);
             if greet {
-                host.write_all(b"\nFAULTLINE-HELLO 0000000000000001 00000001\n\x06").await.unwrap();
+                host.write_all(format!("\nFAULTLINE-HELLO 0000000000000001 {VERSION:08x}\n\x06").as_bytes()).await.unwrap();
             }
             host.write_all(&bytes).await.unwrap();
             host.shutdown().await.unwrap();
@@ -247,7 +248,7 @@ proptest! {
     fn a_hostile_guest_can_only_end_the_link(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
         runtime().block_on(async {
             let (host, mut port) = duplex(256 * 1024);
-            port.write_all(b"\nFAULTLINE-READY 0000000000000005 00000001\n\x06").await.unwrap();
+            port.write_all(format!("\nFAULTLINE-READY 0000000000000005 {VERSION:08x}\n\x06").as_bytes()).await.unwrap();
             port.write_all(&bytes).await.unwrap();
             let (link, engine) = Link::connect(host, 5).await.unwrap();
             let asked = async {

@@ -19,8 +19,12 @@ use faultline_domain::{
     Clock, NodeName,
     progress::{Event, Progress},
 };
-use faultline_guest::{client as guest, wire::Refresh};
+use faultline_guest::{
+    client as guest,
+    wire::{HostKey, Refresh},
+};
 use rand::Rng;
+use ssh_key::{LineEnding, PrivateKey, private::Ed25519Keypair};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpStream, UnixListener, UnixStream},
@@ -313,13 +317,13 @@ impl Launcher {
                 .map(drop)
                 .map_err(|e| e.to_string());
         }
-        let order = self.refresh_order(&node.name);
+        let order = self.refresh_order(&node.name)?;
         guest::refresh(open().await?, order)
             .await
             .map_err(|e| format!("{}: {e}", node.name))
     }
 
-    fn refresh_order(&self, node: &NodeName) -> Refresh {
+    fn refresh_order(&self, node: &NodeName) -> Result<Refresh, String> {
         let mut rng = rand::rng();
         let seed: [u8; 64] = {
             let mut seed = [0; 64];
@@ -327,12 +331,19 @@ impl Launcher {
             seed
         };
         let machine_id: [u8; 16] = rng.random();
-        Refresh {
+        let key = PrivateKey::from(Ed25519Keypair::from_seed(&rng.random()));
+        let written = |e: ssh_key::Error| format!("{node}: its host key: {e}");
+        let host_key = HostKey {
+            private: key.to_openssh(LineEnding::LF).map_err(written)?.to_string(),
+            public: key.public_key().to_openssh().map_err(written)?,
+        };
+        Ok(Refresh {
             seed: hex::encode(seed),
             unix_nanos: i64::try_from(self.clock.now().as_nanosecond()).unwrap_or(0),
             machine_id: hex::encode(machine_id),
             hostname: node.to_string(),
-        }
+            host_key,
+        })
     }
 
     async fn accept(self: Arc<Self>, listener: UnixListener) {
