@@ -8,14 +8,18 @@ use crate::NodeName;
 
 /// The most nodes of an environment.
 pub const MAX_NODES: u32 = 5;
+/// What ends the name of a shape whose cluster is stock.
+const STOCK: &str = "-stock";
 
 /// The nodes that are frozen and cloned together, written `1+2`: control planes + workers. On an image without a
-/// cluster every node is alike, and the first counts as the control plane.
+/// cluster every node is alike, and the first counts as the control plane. With `-stock` at its end: a cluster as
+/// kubeadm makes it, without what is tuned for clusters that stand idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Shape {
     control_planes: u32,
     workers: u32,
+    stock: bool,
 }
 
 /// Why a text or a pair of numbers is no shape.
@@ -30,6 +34,7 @@ impl Shape {
     pub const SINGLE: Self = Self {
         control_planes: 1,
         workers: 0,
+        stock: false,
     };
 
     /// A shape. An even number of control planes is refused: etcd gains nothing from the even one.
@@ -39,6 +44,7 @@ impl Shape {
             Ok(Self {
                 control_planes,
                 workers,
+                stock: false,
             })
         } else {
             Err(InvalidShape(format!("{control_planes}+{workers}")))
@@ -48,6 +54,18 @@ impl Shape {
     /// So many nodes, the first of them the control plane.
     pub fn of_nodes(nodes: u32) -> Result<Self, InvalidShape> {
         Self::new(1, nodes.saturating_sub(1))
+    }
+
+    /// The same nodes, their cluster as kubeadm makes it or tuned.
+    #[must_use]
+    pub const fn with_stock(self, stock: bool) -> Self {
+        Self { stock, ..self }
+    }
+
+    /// Whether its cluster is as kubeadm makes it.
+    #[must_use]
+    pub const fn is_stock(self) -> bool {
+        self.stock
     }
 
     /// How many nodes there are.
@@ -85,7 +103,8 @@ impl Shape {
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}+{}", self.control_planes, self.workers)
+        let stock = if self.stock { STOCK } else { "" };
+        write!(f, "{}+{}{stock}", self.control_planes, self.workers)
     }
 }
 
@@ -93,9 +112,13 @@ impl FromStr for Shape {
     type Err = InvalidShape;
     fn from_str(text: &str) -> Result<Self, InvalidShape> {
         let invalid = || InvalidShape(text.chars().take(20).collect());
-        let (planes, workers) = text.split_once('+').ok_or_else(invalid)?;
+        let (nodes, stock) = match text.strip_suffix(STOCK) {
+            Some(nodes) => (nodes, true),
+            None => (text, false),
+        };
+        let (planes, workers) = nodes.split_once('+').ok_or_else(invalid)?;
         match (planes.parse(), workers.parse()) {
-            (Ok(planes), Ok(workers)) => Self::new(planes, workers),
+            (Ok(planes), Ok(workers)) => Ok(Self::new(planes, workers)?.with_stock(stock)),
             _ => Err(invalid()),
         }
     }
@@ -120,10 +143,17 @@ mod tests {
 
     #[test]
     fn a_shape_reads_as_it_is_written() {
-        for (text, nodes, planes) in [("1+0", 1, 1), ("1+2", 3, 1), ("3+0", 3, 3), ("3+2", 5, 3)] {
+        for (text, nodes, planes) in [
+            ("1+0", 1, 1),
+            ("1+2", 3, 1),
+            ("3+0", 3, 3),
+            ("3+2", 5, 3),
+            ("1+2-stock", 3, 1),
+        ] {
             let shape: Shape = text.parse().unwrap();
             assert_eq!((shape.nodes(), shape.control_planes()), (nodes, planes));
             assert_eq!(shape.to_string(), text);
+            assert_eq!(shape.is_stock(), text.ends_with(STOCK));
             let json = serde_json::to_string(&shape).unwrap();
             assert_eq!(serde_json::from_str::<Shape>(&json).unwrap(), shape);
         }
@@ -143,6 +173,8 @@ mod tests {
             "3+3",
             "1+x",
             "-1+2",
+            "1+2-",
+            "1+2-fast",
             "1+4294967295",
         ] {
             assert!(text.parse::<Shape>().is_err(), "{text}");

@@ -52,6 +52,10 @@ impl Place<'_> {
                 "FAULTLINE_WORKERS".to_owned(),
                 self.shape.workers().to_string(),
             ),
+            (
+                "FAULTLINE_STOCK".to_owned(),
+                if self.shape.is_stock() { "yes" } else { "" }.to_owned(),
+            ),
         ]);
         let names = self.shape.node_names();
         let planes = usize::try_from(self.shape.control_planes()).unwrap_or(1);
@@ -118,6 +122,8 @@ impl Place<'_> {
                 .create(true)
                 .append(true)
                 .open(log);
+            // What is kept may be a secret.
+            let out = if step.keep.is_some() { "" } else { &out };
             // A log that can't be written is no reason to stop.
             let _ = file.and_then(|mut f| {
                 writeln!(f, "── {node}: {} → {}\n{out}{err}", step.text, done.code)

@@ -53,6 +53,7 @@ fn spec() -> EnvironmentSpec {
         image: "debian-12".to_owned(),
         nodes: vec!["node1".parse().unwrap()],
         control_planes: 1,
+        stock: false,
         limits: Limits {
             cpu_millis: 1000,
             memory_mib: 512,

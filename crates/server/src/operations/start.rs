@@ -91,6 +91,7 @@ pub(super) fn spec(app: &App, lab: &Lab) -> EnvironmentSpec {
         image: lab.needs.image_name(),
         nodes: lab.needs.node_names(),
         control_planes: lab.needs.control_planes,
+        stock: lab.needs.stock,
         limits: app.config.limits(&lab.needs),
         egress: lab.needs.egress.clone(),
     }

@@ -30,6 +30,9 @@ pub struct EnvironmentSpec {
     /// How many of them, the first, are control planes.
     #[serde(default = "one")]
     pub control_planes: u32,
+    /// Whether its cluster is as kubeadm makes it.
+    #[serde(default)]
+    pub stock: bool,
     /// What it may use.
     pub limits: Limits,
     /// Where its nodes may connect to.
@@ -50,6 +53,7 @@ impl EnvironmentSpec {
             nodes.saturating_sub(self.control_planes),
         )
         .unwrap_or(Shape::SINGLE)
+        .with_stock(self.stock)
     }
 }
 
