@@ -151,7 +151,7 @@ async fn talk(
         env: BTreeMap::from([
             (
                 "PATH".to_owned(),
-                "/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
             ),
             ("LC_ALL".to_owned(), "C.UTF-8".to_owned()),
             ("HOME".to_owned(), "/root".to_owned()),

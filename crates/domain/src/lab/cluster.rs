@@ -186,6 +186,10 @@ pub struct Deed {
     /// In the plural, with its group and subresource where it has one: `pods`, `deployments.apps`, `pods/exec`.
     #[garde(pattern(r"^[a-z*][a-z0-9.*/-]*$"))]
     pub resource: String,
+    /// The object's name; any unless said.
+    #[serde(default)]
+    #[garde(length(max = 253))]
+    pub name: Option<String>,
     /// The namespace; all of them unless said.
     #[serde(default)]
     #[garde(inner(pattern(r"^[a-z0-9][a-z0-9-]{0,62}$")))]

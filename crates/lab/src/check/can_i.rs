@@ -45,7 +45,11 @@ fn say(deed: &Deed) -> String {
         .namespace
         .as_deref()
         .map_or_else(String::new, |n| format!(" in {n}"));
-    format!("{} {}{place}", deed.verb, deed.resource)
+    let name = deed
+        .name
+        .as_deref()
+        .map_or_else(String::new, |n| format!(" {n}"));
+    format!("{} {}{name}{place}", deed.verb, deed.resource)
 }
 
 async fn may(client: &Client, who: &str, deed: &Deed) -> Result<bool, kube::Error> {
@@ -87,6 +91,7 @@ fn attributes(deed: &Deed) -> ResourceAttributes {
         resource: Some(resource.to_owned()),
         group: Some(group.to_owned()),
         subresource,
+        name: deed.name.clone(),
         namespace: deed.namespace.clone(),
         ..ResourceAttributes::default()
     }
@@ -101,6 +106,7 @@ mod tests {
         let deed = |resource: &str| Deed {
             verb: "get".to_owned(),
             resource: resource.to_owned(),
+            name: Some("web".to_owned()),
             namespace: None,
         };
         let a = attributes(&deed("deployments.apps/scale"));
@@ -112,6 +118,7 @@ mod tests {
             ),
             (Some("deployments"), Some("apps"), Some("scale"))
         );
+        assert_eq!(a.name.as_deref(), Some("web"));
         assert_eq!(attributes(&deed("pods")).group.as_deref(), Some(""));
         assert_eq!(groups("system:serviceaccount:shop:bot").len(), 3);
     }

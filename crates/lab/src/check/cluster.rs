@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use faultline_cluster::{
     client, credentials,
-    k8s_openapi::api::core::v1::{Node, Pod},
+    k8s_openapi::api::{
+        coordination::v1::Lease,
+        core::v1::{Node, Pod},
+    },
     kube::{
         self, Client,
         api::{Api, ListParams},
@@ -102,7 +105,31 @@ async fn down(provider: &dyn Provider, env: &EnvironmentId, why: &str) -> String
     }
 }
 
+/// A cluster that was suspended has old leases for a moment.
 async fn health(client: &Client, test: &ClusterTest) -> Result<Finding, kube::Error> {
+    const RENEWED_WITHIN: Duration = Duration::from_secs(25);
+    let began = tokio::time::Instant::now();
+    loop {
+        let found = look(client, test).await?;
+        if let Ok(finding) = found {
+            return Ok(finding);
+        }
+        if let Err(Stale(why)) = found
+            && began.elapsed() > RENEWED_WITHIN
+        {
+            return Ok(Finding::new(false, why));
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
+
+/// A node whose lease has run out.
+struct Stale(String);
+
+async fn look(client: &Client, test: &ClusterTest) -> Result<Result<Finding, Stale>, kube::Error> {
+    let leases = Api::<Lease>::namespaced(client.clone(), "kube-node-lease")
+        .list(&ListParams::default())
+        .await?;
     let nodes = Api::<Node>::all(client.clone())
         .list(&ListParams::default())
         .await?;
@@ -111,10 +138,10 @@ async fn health(client: &Client, test: &ClusterTest) -> Result<Finding, kube::Er
             .iter()
             .any(|n| n.metadata.name.as_deref() == Some(name.as_str()))
         {
-            return Ok(Finding::new(
+            return Ok(Ok(Finding::new(
                 false,
                 format!("{name} is not a node of the cluster"),
-            ));
+            )));
         }
     }
     for node in nodes.iter().filter(|n| {
@@ -124,9 +151,15 @@ async fn health(client: &Client, test: &ClusterTest) -> Result<Finding, kube::Er
                 .iter()
                 .any(|name| n.metadata.name.as_deref() == Some(name.as_str()))
     }) {
+        let name = node.metadata.name.as_deref().unwrap_or_default();
         if let Some(why) = unready(node) {
-            let name = node.metadata.name.as_deref().unwrap_or_default();
-            return Ok(Finding::new(false, format!("{name} {why}")));
+            return Ok(Ok(Finding::new(false, format!("{name} {why}"))));
+        }
+        let lease = leases
+            .iter()
+            .find(|l| l.metadata.name.as_deref() == Some(name));
+        if let Some(why) = overdue(lease, Clock::system().now().as_second()) {
+            return Ok(Err(Stale(format!("{name} {why}"))));
         }
     }
     if test.control_plane {
@@ -136,14 +169,26 @@ async fn health(client: &Client, test: &ClusterTest) -> Result<Finding, kube::Er
                 .list(&ListParams::default().labels(&label))
                 .await?;
             if !pods.iter().any(is_ready) {
-                return Ok(Finding::new(false, format!("no {component} is ready")));
+                return Ok(Ok(Finding::new(false, format!("no {component} is ready"))));
             }
         }
     }
-    Ok(Finding::new(
+    Ok(Ok(Finding::new(
         true,
         format!("{} nodes, all as they should be", nodes.items.len()),
-    ))
+    )))
+}
+
+/// Why a node's lease does not stand at `now`, in seconds since 1970.
+fn overdue(lease: Option<&Lease>, now: i64) -> Option<String> {
+    let spec = lease.and_then(|l| l.spec.as_ref());
+    let renewed = spec.and_then(|s| s.renew_time.as_ref());
+    let Some(renewed) = renewed else {
+        return Some("has no lease: its kubelet has not reported".to_owned());
+    };
+    let age = now - renewed.0.as_second();
+    let lasts = spec.and_then(|s| s.lease_duration_seconds).unwrap_or(40);
+    (age > i64::from(lasts)).then(|| format!("has not renewed its lease for {age} s"))
 }
 
 fn unready(node: &Node) -> Option<String> {
@@ -170,4 +215,22 @@ fn is_ready(pod: &Pod) -> bool {
         .as_ref()
         .and_then(|s| s.conditions.as_ref())
         .is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_stands_as_long_as_it_says() {
+        let lease: Lease = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "node1"},
+            "spec": {"leaseDurationSeconds": 80, "renewTime": "1970-01-01T00:10:00.000000Z"}
+        }))
+        .unwrap();
+        assert_eq!(overdue(Some(&lease), 680), None);
+        let said = overdue(Some(&lease), 681).unwrap();
+        assert!(said.contains("81 s"), "{said}");
+        assert!(overdue(None, 0).is_some());
+    }
 }

@@ -20,7 +20,12 @@ use crate::text;
 const IMAGE: &str = "docker.io/library/busybox:1.35";
 /// How long a request may take in the pod, in seconds.
 const ANSWER: u32 = 8;
+/// How often it is made until it ends as it must. A network policy takes hold of a new pod's packets a moment after
+/// the pod has begun, so an answer that must not come may come at first.
+const TRIES: u32 = 3;
 const LOOK: Duration = Duration::from_millis(500);
+/// How long the node's kubelet may take to give out what the pod printed.
+const LOGS: Duration = Duration::from_secs(8);
 
 pub(super) async fn evaluate(
     client: &Client,
@@ -34,46 +39,84 @@ pub(super) async fn evaluate(
         Err(e) => return Ok(Finding::new(false, e.to_string())),
     };
     api.create(&PostParams::default(), &pod).await?;
+    let mut probe = Probe {
+        api: api.clone(),
+        name: Some(name.clone()),
+    };
     let ended = tokio::time::timeout(limit, ended(&api, &name)).await;
     let finding = match ended {
         Ok(Ok(phase)) => {
-            let said = api.logs(&name, &LogParams::default()).await;
-            judge(test, phase == "Succeeded", &said.unwrap_or_default())
+            let said = tokio::time::timeout(LOGS, api.logs(&name, &LogParams::default())).await;
+            let said = said.ok().and_then(Result::ok).unwrap_or_default();
+            judge(test, phase == "Succeeded", &said)
         }
         Ok(Err(e)) => Err(e)?,
         Err(_) => Finding::new(false, not_started(&api, &name, limit).await),
     };
+    probe.remove().await;
+    Ok(finding)
+}
+
+/// A probe pod; removed with its holder, even where that is dropped half way.
+struct Probe {
+    api: Api<Pod>,
+    name: Option<String>,
+}
+
+impl Probe {
+    /// Removes the pod, which may take a few seconds.
+    async fn remove(&mut self) {
+        if let Some(name) = self.name.take() {
+            remove(self.api.clone(), name).await;
+        }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Some(name) = self.name.take() {
+            tokio::spawn(remove(self.api.clone(), name));
+        }
+    }
+}
+
+async fn remove(api: Api<Pod>, name: String) {
     let now = DeleteParams {
         grace_period_seconds: Some(0),
         ..DeleteParams::default()
     };
-    if let Err(e) = api.delete(&name, &now).await {
-        tracing::warn!(pod = name, error = %e, "a probe pod was left behind");
+    let removed = tokio::time::timeout(Duration::from_secs(5), api.delete(&name, &now)).await;
+    if !matches!(removed, Ok(Ok(_))) {
+        tracing::warn!(pod = name, "a probe pod was left behind");
     }
-    Ok(finding)
 }
 
 fn manifest(name: &str, test: &FromPodTest) -> serde_json::Value {
     let mut labels = BTreeMap::from([("faultline.dev/probe".to_owned(), "true".to_owned())]);
     labels.extend(test.labels.clone());
     // The request's parts are arguments, never a part of the script.
-    let (script, args) = match &test.request {
+    let (attempt, args) = match &test.request {
         PodRequest::Http(http) => (
-            format!("exec timeout {ANSWER} wget -q -O - \"$1\" 2>&1"),
+            format!("timeout {ANSWER} wget -q -O - \"$1\""),
             vec![http.url.clone()],
         ),
         PodRequest::Tcp(place) => {
             let (host, port) = place.rsplit_once(':').unwrap_or((place, ""));
             (
-                format!("exec timeout {ANSWER} nc -z -w {ANSWER} \"$1\" \"$2\" 2>&1"),
+                format!("timeout {ANSWER} nc -z -w {ANSWER} \"$1\" \"$2\""),
                 vec![host.to_owned(), port.to_owned()],
             )
         }
         PodRequest::Dns(name) => (
-            format!("exec timeout {ANSWER} nslookup \"$1\" 2>&1"),
+            format!("timeout {ANSWER} nslookup \"$1\""),
             vec![name.clone()],
         ),
     };
+    let wanted = if test.answered { "" } else { "! " };
+    let script = format!(
+        "for try in $(seq {TRIES}); do said=$({attempt} 2>&1); code=$?; \
+         if {wanted}[ $code = 0 ]; then break; fi; sleep 1; done; printf %s \"$said\"; exit $code"
+    );
     let mut command = vec![
         "/bin/sh".to_owned(),
         "-c".to_owned(),
@@ -93,6 +136,8 @@ fn manifest(name: &str, test: &FromPodTest) -> serde_json::Value {
             "name": "probe", "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": command,
             "securityContext": {"allowPrivilegeEscalation": false, "runAsUser": 65534, "runAsNonRoot": true,
                                 "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}},
+            // Never ready: a pod with a Service's labels must not become one of its endpoints.
+            "readinessProbe": {"exec": {"command": ["/bin/false"]}, "initialDelaySeconds": 3600},
         }],
     });
     json!({

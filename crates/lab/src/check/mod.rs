@@ -114,6 +114,7 @@ pub async fn check(
     folder: &LabFolder,
     mut on_result: impl FnMut(CheckResult) + Send,
 ) -> Outcome {
+    let folder = &*folder.of(env);
     let mut links = Links::default();
     let mut connection = cluster::Connection::default();
     let mut outcome = Outcome::default();

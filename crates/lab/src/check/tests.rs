@@ -27,6 +27,7 @@ fn lab(checks: &str, scripts: &[(&str, &str)]) -> LabFolder {
         path: PathBuf::new(),
         slug: "a-lab".parse().unwrap(),
         lab,
+        yaml: String::new(),
         readme: String::new(),
         solution: String::new(),
         solution_script: b"#!/bin/bash\n".to_vec(),
