@@ -3,12 +3,15 @@
 
 mod cluster;
 
-pub use cluster::{
-    CanITest, ClusterTest, Count, Deed, Field, FromPodTest, ObjectTest, PodHttp, PodRequest,
-};
+use std::collections::BTreeMap;
+
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use cluster::{
+    CanITest, ClusterTest, Count, Deed, Field, FromPodTest, ObjectTest, PodHttp, PodRequest,
+};
 
 use crate::{NodeName, Shape};
 
@@ -35,6 +38,10 @@ pub struct Lab {
     #[serde(default)]
     #[garde(dive)]
     pub needs: Needs,
+    /// Values that differ from environment to environment: `{{name}}` in any of the lab's files stands for one.
+    #[serde(default)]
+    #[garde(length(max = 16), custom(well_declared))]
+    pub variables: BTreeMap<String, Variable>,
     /// Scripts that break the machine, run in this order as root, before the student enters.
     #[garde(length(min = 1, max = 20), dive)]
     pub setup: Vec<SetupStep>,
@@ -48,6 +55,46 @@ pub struct Lab {
     #[serde(default)]
     #[garde(dive)]
     pub score: Score,
+}
+
+/// A value that differs from environment to environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Variable {
+    /// One of these texts, of letters, digits, `.`, `_` and `-`.
+    OneOf(Vec<String>),
+    /// A whole number in these bounds, both included.
+    Between([u32; 2]),
+    /// So many letters and digits, 4 to 32.
+    Random(u32),
+}
+
+fn well_declared(declared: &BTreeMap<String, Variable>, (): &()) -> garde::Result {
+    let plain = |text: &String| {
+        (1..=60).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    for (name, variable) in declared {
+        let named = name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        let bounded = match variable {
+            Variable::OneOf(choices) => {
+                (2..=20).contains(&choices.len()) && choices.iter().all(plain)
+            }
+            Variable::Between([low, high]) => low < high,
+            Variable::Random(length) => (4..=32).contains(length),
+        };
+        if !named || !bounded {
+            return Err(garde::Error::new(format!(
+                "{name}: names have lower-case letters, digits and _; one_of has 2 to 20 texts of letters, digits, ., _ and -; between a low and a high number; random 4 to 32"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// How hard a lab is.
@@ -92,6 +139,10 @@ pub struct Needs {
     /// How many of them are control planes: the first. 1 or 3.
     #[garde(custom(a_shape(self.nodes)))]
     pub control_planes: u32,
+    /// True: the cluster is as kubeadm makes it. Else what runs on timers runs rarely, see docs/kubernetes.md; a lab
+    /// about those settings themselves wants them as its books say.
+    #[garde(custom(of_a_cluster(&self.kubernetes)))]
+    pub stock: bool,
     /// The group that a student's `kubectl` from outside is in. An administrator's unless said.
     #[garde(length(max = 100))]
     pub group: Option<String>,
@@ -110,6 +161,7 @@ impl Default for Needs {
             kubernetes: None,
             nodes: 1,
             control_planes: 1,
+            stock: false,
             group: None,
             egress: Vec::new(),
             lifetime_minutes: 90,
@@ -136,6 +188,7 @@ impl Needs {
             self.nodes.saturating_sub(self.control_planes),
         )
         .unwrap_or(Shape::SINGLE)
+        .with_stock(self.stock)
     }
 
     /// The nodes' names.
@@ -153,6 +206,17 @@ fn only_one(
             "both image and kubernetes are said; a cluster has an image of its own, leave image out",
         )),
         _ => Ok(()),
+    }
+}
+
+fn of_a_cluster(kubernetes: &Option<String>) -> impl FnOnce(&bool, &()) -> garde::Result + use<'_> {
+    move |said, ()| {
+        if *said && kubernetes.is_none() {
+            return Err(garde::Error::new(
+                "only a cluster can be stock; say which version: kubernetes",
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use faultline_domain::{LabSlug, lab::Lab};
 use sha2::{Digest, Sha256};
 
-use crate::{Diagnostic, Severity, lint, yaml};
+use crate::{Diagnostic, Severity, lint, variables, yaml};
 
 /// The largest file of a lab, in bytes.
 pub const MAX_FILE: u64 = 256 * 1024;
@@ -27,8 +27,10 @@ pub struct LabFolder {
     pub path: PathBuf,
     /// Its name: the folder's.
     pub slug: LabSlug,
-    /// What `lab.yaml` says.
+    /// What `lab.yaml` says, its variables filled with one environment's values or an example's.
     pub lab: Lab,
+    /// The text of `lab.yaml`.
+    pub(crate) yaml: String,
     /// `README.md`: what the student reads.
     pub readme: String,
     /// `SOLUTION.md`: what the student reads after solving it or giving up.
@@ -99,21 +101,24 @@ impl LabFolder {
             }
         };
         let yaml_text = text(&files, yaml::FILE, found);
-        let lab = yaml_text
-            .as_deref()
-            .and_then(|text| yaml::parse(text).map_err(|mut d| found.append(&mut d)).ok());
-        lint::run(
-            &files,
-            yaml_text.as_deref().unwrap_or_default(),
-            lab.as_ref(),
-            found,
-        );
+        let yaml_text = yaml_text.unwrap_or_default();
+        let declared = variables::declared(&yaml_text);
+        variables::lint(&yaml_text, &declared, found);
+        let example = variables::values(&declared, "an example");
+        let filled = variables::fill(&yaml_text, &example);
+        // A missing file was told of already.
+        let lab = files
+            .contains_key(yaml::FILE)
+            .then(|| yaml::parse(&filled).map_err(|mut d| found.append(&mut d)))
+            .and_then(Result::ok);
+        lint::run(&files, &filled, lab.as_ref(), found);
         let readme = text(&files, "README.md", found);
         let solution = text(&files, "SOLUTION.md", found);
         Some(Self {
             path: path.to_owned(),
             slug: slug?,
             lab: lab?,
+            yaml: yaml_text,
             readme: readme?,
             solution: solution?,
             solution_script: files.get("solution.sh")?.content.clone(),

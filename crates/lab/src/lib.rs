@@ -12,6 +12,7 @@
 //! | [`setup`] | breaking a machine: [`set_up`] |
 //! | [`check`] | finding out whether it is repaired: [`check::check`] |
 //! | [`prove`] | start → checks must fail → solution → checks must pass → destroy: [`prove::prove`] |
+//! | `variables` | values that differ from environment to environment: [`LabFolder::of`] |
 //! | [`junit`] | proofs as JUnit XML |
 //! | [`scaffold`] | the files of a new lab |
 //!
@@ -46,6 +47,7 @@ pub mod setup;
 #[cfg(test)]
 mod testing;
 pub mod text;
+mod variables;
 mod yaml;
 
 /// The private parts that `fuzz/` reaches.

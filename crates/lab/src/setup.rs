@@ -113,6 +113,7 @@ pub async fn set_up(
     folder: &LabFolder,
     progress: &Progress,
 ) -> Result<(), SetupError> {
+    let folder = &*folder.of(env);
     let stage = progress.stage("setup", "preparing the incident");
     let steps = &folder.lab.setup;
     for (done, step) in steps.iter().enumerate() {

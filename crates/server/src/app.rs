@@ -94,6 +94,15 @@ impl App {
         self.catalogue().get(slug).cloned()
     }
 
+    /// The lab as an environment has it, with the values of its variables.
+    pub(crate) fn lab_of(&self, environment: &Environment) -> Option<Arc<LabFolder>> {
+        let lab = self.lab(&environment.lab)?;
+        if lab.lab.variables.is_empty() {
+            return Some(lab);
+        }
+        Some(Arc::new(lab.of(&environment.id).into_owned()))
+    }
+
     /// The attempt that an environment belongs to.
     pub(crate) async fn attempt(&self, environment: &Environment) -> Result<Attempt, Problem> {
         self.store

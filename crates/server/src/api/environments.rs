@@ -205,7 +205,7 @@ async fn surrender(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, 
 async fn solution(State(app): State<Shared>, mine: Mine) -> Result<Json<SolutionView>, Problem> {
     let attempt = app.store.attempt(&mine.environment.attempt).await?;
     let shown = attempt.is_some_and(|a| a.shows_solution());
-    let lab = app.lab(&mine.environment.lab).filter(|_| shown);
+    let lab = app.lab_of(&mine.environment).filter(|_| shown);
     let lab = lab.ok_or_else(Problem::not_found)?;
     Ok(Json(SolutionView {
         text: lab.solution.clone(),

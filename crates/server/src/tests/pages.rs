@@ -1,5 +1,7 @@
 //! The pages, by their addresses.
 
+use faultline_provider::Provider;
+
 use super::*;
 
 #[tokio::test]
@@ -62,6 +64,26 @@ async fn environments_id_events_tell_the_log_as_it_grows() {
     assert!(seen.contains("event: log\n"));
     let page = bed.get(&format!("/environments/{id}")).await.body;
     assert!(page.contains("log-stage\">clone"), "a reload shows it too");
+}
+
+#[tokio::test]
+async fn a_host_without_memory_for_one_more_says_so() {
+    let bed = bed_with(Config {
+        node_memory_mib: 1 << 40,
+        ..Config::default()
+    })
+    .await;
+    let refused = bed.post("/labs/stale-flag/start", "").await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    assert!(
+        refused.body.contains("of memory to spare"),
+        "{}",
+        refused.body
+    );
+    assert!(
+        bed.provider.list().await.unwrap().is_empty(),
+        "nothing was begun"
+    );
 }
 
 #[tokio::test]

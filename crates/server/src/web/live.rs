@@ -77,7 +77,7 @@ impl Watcher {
             .environment(&self.id)
             .await?
             .ok_or_else(Problem::not_found)?;
-        let lab = app.lab(&e.lab);
+        let lab = app.lab_of(&e);
         let attempt = app.store.attempt(&e.attempt).await?;
         let phase = phase_key(e.state.phase().as_str(), parts::ending(&e).is_some());
         let mut all = vec![

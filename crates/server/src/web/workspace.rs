@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use faultline_domain::environment::{Intent, State as Life};
+use faultline_lab::LabFolder;
 use faultline_store::attempts::Attempt;
 
 use super::{
@@ -85,7 +86,7 @@ pub(super) async fn show(
     frame: Frame,
 ) -> Result<Response, Problem> {
     let e = &mine.environment;
-    let lab = app.lab(&e.lab);
+    let lab = app.lab_of(e);
     let title = lab
         .as_ref()
         .map_or_else(|| e.lab.to_string(), |l| l.lab.title.clone());
@@ -151,7 +152,7 @@ pub(super) fn phase_key(phase: &'static str, ending: bool) -> &'static str {
 
 async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
     let e = &mine.environment;
-    let lab = app.lab(&e.lab);
+    let lab = app.lab_of(e);
     let attempt = app.attempt(e).await?;
     let csrf = mine.caller.csrf.clone();
     let active = matches!(e.state, Life::Active { .. }) && e.is_open();
@@ -163,7 +164,7 @@ async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
             .map_or_else(String::new, |l| markdown::html_without_title(&l.readme)),
         hints: lab.as_ref().map(|l| parts::hints(e, l, &attempt, &csrf)),
         checks: parts::checks(app, e, lab.as_deref()).await?,
-        outcome: outcome(app, &mine.caller, &attempt).await?,
+        outcome: outcome(app, &mine.caller, &attempt, lab.as_deref()).await?,
         lab_known: lab.is_some(),
         active,
         cluster: active
@@ -203,11 +204,11 @@ async fn outcome(
     app: &App,
     caller: &Caller,
     attempt: &Attempt,
+    lab: Option<&LabFolder>,
 ) -> Result<Option<Outcome>, Problem> {
     let Some(took) = parts::took(attempt) else {
         return Ok(None);
     };
-    let lab = app.lab(&attempt.lab);
     let solved = app.store.solved_by(caller.signed_in.person()).await?;
     let catalogue = app.catalogue();
     // The next that is not solved, of the same level or the next harder one.
@@ -215,10 +216,7 @@ async fn outcome(
         .labs()
         .into_iter()
         .filter(|l| l.slug != attempt.lab && !solved.contains(&l.slug))
-        .find(|l| {
-            lab.as_ref()
-                .is_none_or(|mine| l.lab.level >= mine.lab.level)
-        })
+        .find(|l| lab.is_none_or(|mine| l.lab.level >= mine.lab.level))
         .map(|l| (l.slug.to_string(), l.lab.title.clone()));
     Ok(Some(Outcome {
         solved: attempt.is_solved(),
@@ -243,7 +241,7 @@ pub(super) async fn side(State(app): State<Shared>, mine: Mine) -> Result<Respon
 /// The hints alone.
 pub(super) async fn hints(app: &App, mine: &Mine) -> Result<Response, Problem> {
     let e = &mine.environment;
-    let lab = app.lab(&e.lab).ok_or_else(Problem::not_found)?;
+    let lab = app.lab_of(e).ok_or_else(Problem::not_found)?;
     let attempt = app.attempt(e).await?;
     page(&parts::hints(e, &lab, &attempt, &mine.caller.csrf))
 }
