@@ -29,6 +29,9 @@ pub struct Config {
     pub labs: PathBuf,
     /// The folder of the image recipes.
     pub images: PathBuf,
+    /// Gives every cluster certificates and keys of its own before it is handed out: a second wall behind the network's,
+    /// for people who don't trust each other. A start takes longer by it.
+    pub rekey: bool,
     /// What the server may do: public address, capacity, limits, lifetimes.
     pub server: faultline_server::Config,
 }
@@ -41,6 +44,7 @@ impl Default for Config {
             kube_listen: SocketAddr::from(([127, 0, 0, 1], KUBE_PORT)),
             labs: PathBuf::from("labs"),
             images: PathBuf::from("images"),
+            rekey: false,
             server: faultline_server::Config {
                 public_url: String::new(),
                 data_dir: data_dir(),
@@ -111,7 +115,7 @@ pub fn data_dir() -> PathBuf {
 /// The files of a data folder. What is not named here is not Faultline's to remove.
 pub mod files {
     /// Everything that may be in the folder.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 17] = [
         DATABASE,
         "faultline.db-wal",
         "faultline.db-shm",
@@ -127,6 +131,7 @@ pub mod files {
         "ssh_key.pub",
         "known_hosts",
         "environments",
+        "templates",
         "faultline.toml",
     ];
     /// The database.

@@ -129,7 +129,9 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
 
     let builds = Builds::default();
     let provider = Arc::new(
-        Local::new(data, &config.images, cache.clone(), &program)?.with_preparation(builds.ask()),
+        Local::new(data, &config.images, cache.clone(), &program)?
+            .with_preparation(builds.ask())
+            .with_rekey(config.rekey),
     );
     let store = Store::open(&data.join(files::DATABASE)).await?;
     let shutdown = Shutdown::default();

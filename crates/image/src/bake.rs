@@ -181,6 +181,7 @@ pub async fn bake(
     }
     sweep();
     let draft = at(STAGE, cache.draft(STAGE, &plan.key))?;
+    has_room(&draft, &plan.nodes)?;
     // Of this bake alone: another of the same key, with another cache, has its own.
     let id = format!(
         "bake-{}-{:06x}",
@@ -213,8 +214,7 @@ pub async fn bake(
         log: Some(&log),
     };
     let result = power_on(&spec, place, program, recipe, &stage, true).await;
-    let _ = cgroup::destroy(&id);
-    let _ = std::fs::remove_dir_all(&dir);
+    clear(&id, &dir);
     let (cold_shell_millis, cold_boot_millis) = result?;
     stage.update(Some(0.95), "checksums");
     let manifest = Manifest {
@@ -250,8 +250,7 @@ fn sweep() {
             && age > YOUNG
             && !cgroup::is_populated(&id)
         {
-            let _ = cgroup::destroy(&id);
-            let _ = std::fs::remove_dir_all(entry.path());
+            clear(&id, &entry.path());
         }
     }
 }
@@ -321,9 +320,38 @@ pub async fn cold(
     };
     let stage = Progress::ignored().stage(STAGE, "a cold start");
     let result = power_on(&spec, place, program, recipe, &stage, false).await;
-    let _ = cgroup::destroy(&id);
-    let _ = std::fs::remove_dir_all(&dir);
+    clear(&id, &dir);
     result
+}
+
+/// Refuses a bake that would find its disk full half way: a machine whose memory lies in a file dies of that.
+fn has_room(draft: &std::path::Path, nodes: &[NodeSpec]) -> Result<()> {
+    /// What a node writes to its disk until it is frozen, in MiB.
+    const OVERLAY: u64 = 512;
+    let need: u64 = nodes
+        .iter()
+        .map(|n| u64::from(n.machine.memory_mib) + OVERLAY)
+        .sum();
+    let disk = at(STAGE, rustix::fs::statvfs(draft).map_err(Into::into))?;
+    let free = disk.f_bavail * disk.f_frsize / (1024 * 1024);
+    if free >= need {
+        return Ok(());
+    }
+    let _ = std::fs::remove_dir_all(draft);
+    Err(Error::Stage {
+        stage: STAGE,
+        reason: format!(
+            "a template needs {need} MiB, and {} has {free} MiB free; make room there, or name another folder in FAULTLINE_CACHE",
+            draft.parent().unwrap_or(draft).display()
+        ),
+    })
+}
+
+/// Removes a bake's machines and its folder; the spec first, so that a launcher that only starts finds it gone.
+fn clear(id: &EnvironmentId, dir: &std::path::Path) {
+    let _ = std::fs::remove_file(LaunchSpec::path(dir));
+    let _ = cgroup::destroy(id);
+    let _ = std::fs::remove_dir_all(dir);
 }
 
 async fn power_on(

@@ -64,7 +64,10 @@ pub struct Recipe {
     /// that all clones share.
     #[serde(default)]
     pub warm: Vec<String>,
-    /// What must hold in a clone before anybody may enter: run in order on the first node.
+    /// Gives a clone's cluster keys of its own, where the operator wants that: clones of a template share them.
+    #[serde(default)]
+    pub rekey: Vec<Step>,
+    /// What must hold in a clone before anybody may enter.
     #[serde(default)]
     pub probe: Vec<Step>,
     /// The folder that it was read from.
@@ -196,8 +199,8 @@ pub struct Step {
     /// The nodes.
     #[serde(default)]
     pub on: On,
-    /// Shell commands. They find the shape in `FAULTLINE_CONTROL_PLANES`, `FAULTLINE_WORKERS`, and what earlier
-    /// steps kept under the names they gave it.
+    /// Shell commands. They find the shape in `FAULTLINE_CONTROL_PLANES`, `FAULTLINE_WORKERS`, `FAULTLINE_STOCK` (not
+    /// empty where the cluster is to be stock), and what earlier steps kept under the names they gave it.
     pub run: String,
     /// Keep what it prints, under this name, for the steps that follow.
     #[serde(default)]
@@ -298,6 +301,7 @@ impl Recipe {
         before(&mut self.disable, base.disable);
         before(&mut self.bake, base.bake);
         before(&mut self.warm, base.warm);
+        before(&mut self.rekey, base.rekey);
         before(&mut self.probe, base.probe);
     }
 

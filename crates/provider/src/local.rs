@@ -7,6 +7,8 @@
 //! The provider holds nothing in memory that it could not find again: what exists is what has a folder or a
 //! control group, and how it is, its launcher says.
 
+mod templates;
+
 use std::{
     collections::BTreeSet,
     fs, io,
@@ -23,7 +25,7 @@ use faultline_domain::{
 use faultline_image::{
     bake::{self, Template},
     cache::Cache,
-    recipe::Recipe,
+    recipe::{Recipe, Step},
     steps::Place,
 };
 use faultline_launcher::{
@@ -32,6 +34,7 @@ use faultline_launcher::{
     spec::{LaunchSpec, Start},
 };
 
+use self::templates::Templates;
 use crate::{ClusterKeys, Error, Provider, Readiness, Result, Spec, Stream, Target, Usage};
 
 /// The file with the cluster's keys in an environment's folder.
@@ -50,8 +53,10 @@ pub struct Local {
     /// Where recipes are.
     recipes: PathBuf,
     cache: Cache,
+    templates: Templates,
     program: PathBuf,
     preparing: Option<Prepare>,
+    rekey: bool,
 }
 
 impl std::fmt::Debug for Local {
@@ -75,8 +80,10 @@ impl Local {
             environments: fs::canonicalize(environments)?,
             recipes: recipes.to_owned(),
             cache,
+            templates: Templates::of(&fs::canonicalize(data)?),
             program: program.to_owned(),
             preparing: None,
+            rekey: false,
         })
     }
 
@@ -84,6 +91,13 @@ impl Local {
     #[must_use]
     pub fn with_preparation(mut self, prepare: Prepare) -> Self {
         self.preparing = Some(prepare);
+        self
+    }
+
+    /// Gives every cluster keys of its own before it is handed out.
+    #[must_use]
+    pub const fn with_rekey(mut self, rekey: bool) -> Self {
+        self.rekey = rekey;
         self
     }
 
@@ -239,6 +253,9 @@ impl Provider for Local {
         let recipe =
             Recipe::load(&self.recipes, &spec.image).map_err(|e| Error::failed("image", e))?;
         let template = self.sound_template(&recipe, spec.shape, progress).await?;
+        if let Err(e) = self.templates.note(&spec.image, spec.shape, &template) {
+            tracing::warn!(error = %e, "a template was not noted; its files stay when its recipe changes");
+        }
         let launch = LaunchSpec {
             id: spec.id.clone(),
             nodes: template.manifest.nodes.clone(),
@@ -254,7 +271,12 @@ impl Provider for Local {
             .and_then(|()| launch.save(&dir))
             .map_err(|e| Error::failed("clone", format!("cannot write {}: {e}", dir.display())))?;
         self.launch(&dir, progress).await?;
-        probe(&recipe, &dir, spec.shape, progress).await?;
+        if self.rekey {
+            let what = ("rekey", "Giving its cluster keys of its own");
+            carry_out(&recipe.rekey, what, &dir, spec.shape, progress).await?;
+        }
+        let what = ("probe", "Making sure that it works");
+        carry_out(&recipe.probe, what, &dir, spec.shape, progress).await?;
         if recipe.kubernetes.is_some() {
             keep_keys(&dir, spec.shape)
                 .await
@@ -340,16 +362,27 @@ impl Provider for Local {
         .map_err(|e| Error::failed("release", e))
     }
 
-    /// Groups without a folder may be another installation's; an empty one is nobody's.
+    /// Groups without a folder may be another installation's; an empty one is nobody's. A template that a changed recipe
+    /// has replaced goes with its last environment.
     async fn sweep(&self) -> Result<u32> {
         let this = self.clone();
         let swept = tokio::task::spawn_blocking(move || {
             let groups = cgroup::list().into_iter();
             let left = groups.filter(|id| !this.folder(id).exists() && !cgroup::is_populated(id));
-            left.filter(cgroup::remove_empty).count()
+            let swept = left.filter(cgroup::remove_empty).count();
+            let swept = u32::try_from(swept).unwrap_or(u32::MAX);
+            let mut environments = Vec::new();
+            for entry in fs::read_dir(&this.environments)?.flatten() {
+                match LaunchSpec::load(&entry.path()) {
+                    // Made or freed at this moment.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    spec => environments.push(spec?),
+                }
+            }
+            Ok(swept.saturating_add(this.templates.collect(&environments)?))
         });
-        let swept = swept.await.map_err(|e| Error::failed("sweep", e))?;
-        Ok(u32::try_from(swept).unwrap_or(u32::MAX))
+        let swept: io::Result<u32> = swept.await.map_err(|e| Error::failed("sweep", e))?;
+        swept.map_err(|e| Error::failed("sweep", e))
     }
 
     async fn open(&self, id: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream> {
@@ -424,26 +457,31 @@ async fn keep_keys(dir: &Path, shape: Shape) -> io::Result<()> {
     file.write_all(&serde_json::to_vec(&keys)?)
 }
 
-/// Finds out whether a clone works before anybody may enter.
-async fn probe(recipe: &Recipe, dir: &Path, shape: Shape, progress: &Progress) -> Result<()> {
-    if recipe.probe.is_empty() {
+/// Carries out a recipe's steps in a clone before anybody may enter, as a stage with this name and text.
+async fn carry_out(
+    steps: &[Step],
+    (name, text): (&'static str, &'static str),
+    dir: &Path,
+    shape: Shape,
+    progress: &Progress,
+) -> Result<()> {
+    if steps.is_empty() {
         return Ok(());
     }
-    let stage = progress.stage("probe", "Making sure that it works");
-    let count = recipe.probe.len();
-    let log = dir.join("probe.log");
+    let stage = progress.stage(name, text);
+    let log = dir.join(format!("{name}.log"));
     let place = Place {
         dir,
         shape,
         log: Some(&log),
     };
     place
-        .carry_out(&recipe.probe, |index, step, _| {
+        .carry_out(steps, |index, step, _| {
             #[expect(clippy::cast_precision_loss, reason = "a handful of steps")]
-            stage.update(Some(index as f64 / count as f64), step.text.clone());
+            stage.update(Some(index as f64 / steps.len() as f64), step.text.clone());
         })
         .await
-        .map_err(|e| Error::failed("probe", e))?;
+        .map_err(|e| Error::failed(name, e))?;
     stage.done();
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use faultline_domain::{EnvironmentId, progress::Progress};
+use faultline_domain::{EnvironmentId, NodeName, progress::Progress};
 use faultline_guest::{client, wire::Exec};
 use faultline_image::{bake, cache::Cache, recipe::Recipe};
 use faultline_launcher::{cgroup, client as launcher};
@@ -90,7 +90,7 @@ async fn local_provider() {
     let provider = Local::new(data.path(), &recipes, cache, &program()).unwrap();
 
     // What a failed run left.
-    for id in ["conformance", "twin-a", "twin-b", "open", "pair"] {
+    for id in ["conformance", "twin-a", "twin-b", "open", "trio"] {
         provider.destroy(&id.parse().unwrap()).await.unwrap();
     }
     step("conformance");
@@ -581,9 +581,10 @@ async fn egress_is_an_allowlist(provider: &Local) {
     provider.destroy(&open.id).await.unwrap();
 }
 
-/// Two nodes frozen together come back together: names, addresses and the cable between them.
+/// Three nodes frozen together come back together: names, addresses and the cables between them. Without one of them
+/// the environment is broken, and freed whole.
 #[tokio::test(flavor = "multi_thread")]
-async fn local_provider_with_two_nodes() {
+async fn local_provider_with_three_nodes() {
     let data = tempfile::tempdir().unwrap();
     let provider = Local::new(
         data.path(),
@@ -592,49 +593,138 @@ async fn local_provider_with_two_nodes() {
         &program(),
     )
     .unwrap();
-    let pair = spec("pair", IMAGE, 2);
-    provider.destroy(&pair.id).await.unwrap();
-    provider.create(&pair, &Progress::ignored()).await.unwrap();
-    for node in &pair.shape.node_names() {
-        let stream = provider.open(&pair.id, node, Target::Guest).await.unwrap();
-        let script = format!(
-            "hostname; ping -c 1 -W 5 {} > /dev/null && echo reached",
-            if node.as_str() == "node1" {
-                "node2"
-            } else {
-                "node1"
-            }
-        );
+    let trio = spec("trio", IMAGE, 3);
+    provider.destroy(&trio.id).await.unwrap();
+    provider.create(&trio, &Progress::ignored()).await.unwrap();
+    let say = async |node: &NodeName, script: &str| {
+        let stream = provider.open(&trio.id, node, Target::Guest).await.unwrap();
         let exec = Exec {
-            argv: vec!["/usr/bin/bash".into(), "-c".into(), script],
+            argv: ["/usr/bin/bash", "-c", script].map(str::to_owned).to_vec(),
             ..Exec::default()
         };
         let done = client::run(stream, exec, 1024).await.unwrap();
+        String::from_utf8_lossy(&done.stdout).trim().to_owned()
+    };
+    let names = trio.shape.node_names();
+    for node in &names {
+        let all =
+            "hostname; for n in 1 2 3; do ping -c 1 -W 5 node$n > /dev/null && echo reached; done";
         assert_eq!(
-            String::from_utf8_lossy(&done.stdout),
-            format!("{node}\nreached\n")
+            say(node, all).await,
+            format!("{node}\nreached\nreached\nreached")
         );
     }
-    provider.destroy(&pair.id).await.unwrap();
+    step("one of three QEMUs dies");
+    let dir = data.path().join("environments/trio");
+    let nodes = launcher::status(&dir).await.unwrap().nodes;
+    kill(nodes[2].pid);
+    until_broken(&provider, &trio.id).await;
+    assert_eq!(say(&names[0], "echo still here").await, "still here");
+    provider.destroy(&trio.id).await.unwrap();
+    assert!(!dir.exists() && !cgroup::list().contains(&trio.id));
+    for node in nodes {
+        assert!(!Path::new(&format!("/proc/{}", node.pid)).exists());
+    }
+}
+
+fn kill(pid: u32) {
+    let status = std::process::Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// Until the provider sees that an environment is broken.
+async fn until_broken(provider: &Local, id: &EnvironmentId) {
+    let began = Instant::now();
+    loop {
+        let seen = provider.list().await.unwrap();
+        if seen.contains(&(id.clone(), Observed::Broken)) {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{seen:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A cache on a file system of its own, of this size, that has the user's disk of the image.
+struct SmallCache(tempfile::TempDir);
+
+impl SmallCache {
+    fn new(size: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(dir.path())
+            .status()
+            .unwrap();
+        assert!(mounted.success());
+        let own = Cache::of_user();
+        std::fs::create_dir(dir.path().join("disk")).unwrap();
+        for (key, folder) in own.list("disk") {
+            std::os::unix::fs::symlink(folder, dir.path().join("disk").join(key)).unwrap();
+        }
+        std::os::unix::fs::symlink(
+            own.folder().join("accelerator"),
+            dir.path().join("accelerator"),
+        )
+        .unwrap();
+        Self(dir)
+    }
+
+    fn cache(&self) -> Cache {
+        Cache::at(self.0.path())
+    }
+}
+
+impl Drop for SmallCache {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg(self.0.path())
+            .status();
+    }
+}
+
+/// Baking: a disk that is full is said at once and leaves nothing, and two builds at once build once.
+#[tokio::test(flavor = "multi_thread")]
+async fn local_provider_bakes() {
+    let recipe = Recipe::load(&workspace().join("images"), IMAGE).unwrap();
+    let single = faultline_domain::Shape::SINGLE;
+    let (program, ignored) = (program(), Progress::ignored());
+
+    step("no room for a template");
+    let small = SmallCache::new("64m");
+    let error = bake::bake(&recipe, single, &small.cache(), &program, &ignored)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("MiB") && error.contains("free"), "{error}");
+    assert!(small.cache().list("bake").is_empty());
+    drop(small);
+
+    step("two builds at once");
+    let roomy = SmallCache::new("2g");
+    let cache = roomy.cache();
+    let build = || bake::bake(&recipe, single, &cache, &program, &ignored);
+    let (one, other) = tokio::join!(build(), build());
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert_eq!(one.snapshot, other.snapshot);
+    assert_eq!(
+        one.manifest.files, other.manifest.files,
+        "the second found what the first had made"
+    );
+    assert!(one.verify(true).is_ok());
+    let left: Vec<_> = std::fs::read_dir(cache.folder().join("bake"))
+        .unwrap()
+        .flatten()
+        .filter(|e| e.file_name().to_string_lossy().ends_with(".draft"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 async fn deaths_are_seen(provider: &Local, a: &EnvironmentId, b: &EnvironmentId, data: &Path) {
     let dir = |id: &EnvironmentId| data.join("environments").join(id.as_str());
-    let kill = |pid: u32| {
-        let status = std::process::Command::new("kill")
-            .args(["-9", &pid.to_string()])
-            .status()
-            .unwrap();
-        assert!(status.success());
-    };
-    let observed = || async {
-        provider
-            .list()
-            .await
-            .unwrap()
-            .into_iter()
-            .collect::<std::collections::BTreeMap<_, _>>()
-    };
     let qemu_a = launcher::status(&dir(a))
         .await
         .unwrap()
@@ -660,14 +750,8 @@ async fn deaths_are_seen(provider: &Local, a: &EnvironmentId, b: &EnvironmentId,
         .unwrap();
     kill(launcher_b);
     let began = Instant::now();
-    loop {
-        let seen = observed().await;
-        if seen.get(a) == Some(&Observed::Broken) && seen.get(b) == Some(&Observed::Broken) {
-            break;
-        }
-        assert!(began.elapsed() < Duration::from_secs(10), "{seen:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    until_broken(provider, a).await;
+    until_broken(provider, b).await;
     while Path::new(&format!("/proc/{qemu_b}")).exists() {
         assert!(
             began.elapsed() < Duration::from_secs(10),
