@@ -7,7 +7,7 @@ mod run;
 mod terminal;
 mod test;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 
@@ -81,6 +81,9 @@ pub enum LabCommand {
         /// Write a JUnit report into this file
         #[arg(long, value_name = "FILE")]
         junit: Option<PathBuf>,
+        /// Begin no further cluster lab after so many minutes; what is left out is said. What has changed comes first
+        #[arg(long, value_name = "MINUTES")]
+        within: Option<u64>,
         /// How many labs are proven at the same time
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
         jobs: u32,
@@ -122,6 +125,7 @@ pub async fn run(command: LabCommand, output: Output) -> anyhow::Result<()> {
             all,
             fresh,
             junit,
+            within,
             jobs,
             place,
         } => {
@@ -130,6 +134,7 @@ pub async fn run(command: LabCommand, output: Output) -> anyhow::Result<()> {
                 all,
                 fresh,
                 junit,
+                within: within.map(|minutes| Duration::from_secs(minutes * 60)),
                 jobs,
             };
             test::run(&place, wanted, output).await

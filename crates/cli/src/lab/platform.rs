@@ -70,13 +70,19 @@ impl Platform {
         Ok(Arc::new(local))
     }
 
+    /// The template that a lab needs, if it was built.
+    pub fn find(&self, needs: &Needs) -> anyhow::Result<Option<Template>> {
+        let recipe = Recipe::load(&self.recipes, &needs.image_name())?;
+        Ok(bake::find(&recipe, needs.shape(), &self.cache)?)
+    }
+
     /// The template that a lab needs: found, or built now.
     pub async fn template(&self, needs: &Needs, progress: &Progress) -> anyhow::Result<Template> {
-        let recipe = Recipe::load(&self.recipes, &needs.image_name())?;
-        let shape = needs.shape();
-        if let Some(found) = bake::find(&recipe, shape, &self.cache)? {
+        if let Some(found) = self.find(needs)? {
             return Ok(found);
         }
+        let recipe = Recipe::load(&self.recipes, &needs.image_name())?;
+        let shape = needs.shape();
         Ok(bake::bake(&recipe, shape, &self.cache, &self.program, progress).await?)
     }
 

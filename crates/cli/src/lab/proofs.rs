@@ -1,6 +1,6 @@
 //! Proofs that are kept: good as long as the lab, the image and the sources that prove it are the same.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use faultline_image::cache::{Cache, Key};
 use faultline_lab::{LabFolder, prove::Proof};
@@ -24,6 +24,15 @@ pub fn load(cache: &Cache, key: &str) -> Option<Proof> {
     serde_json::from_slice::<Proof>(&text)
         .ok()
         .filter(Proof::proven)
+}
+
+/// The hashes of the labs that were ever proven as they are, be it with another program or image.
+pub fn proven_once(cache: &Cache) -> BTreeSet<String> {
+    cache
+        .list(STAGE)
+        .into_iter()
+        .filter_map(|(key, _)| Some(load(cache, &key)?.hash))
+        .collect()
 }
 
 /// Keeps a proof. A cache that can't be written only costs time.
