@@ -19,6 +19,7 @@ use faultline_e2e::installation::{Installation, free_port, step, text};
 use serde_json::Value;
 
 const LAB: &str = "claim-pending";
+const TWIN: &str = "report-bot-forbidden";
 
 /// A kubectl as it comes from upstream: the one that was built for the image.
 fn kubectl() -> PathBuf {
@@ -62,19 +63,21 @@ impl Kubectl {
 fn a_cluster_from_outside() {
     let mut here = Installation::new();
     here.up();
-    step("a lab with a cluster starts, probed");
-    let started = here.run(&["--output", "json", "env", "start", LAB]);
-    assert!(started.status.success(), "{}", text(&started.stderr));
-    let environment: Value = serde_json::from_slice(&started.stdout).unwrap();
-    let id = environment["id"].as_str().unwrap().to_owned();
+    step("a lab with a cluster starts, with the keys of its template");
+    let twin = start(&here, TWIN);
+
+    step("a server with rekey = true starts another, with keys of its own");
+    here.kill_server();
+    let settings = here.data.path().join("faultline.toml");
+    std::fs::write(&settings, "rekey = true\n").unwrap();
+    here.config = Some(settings);
+    here.up();
+    let id = start(&here, LAB);
 
     step("a stock kubectl reaches it through the gateway");
-    let config = here.data.path().join("lab.kubeconfig");
-    let written = here.run(&["kubeconfig", &id, "--file", config.to_str().unwrap()]);
-    assert!(written.status.success(), "{}", text(&written.stderr));
     let kubectl = Kubectl {
         program: kubectl(),
-        config,
+        config: kubeconfig(&here, &id),
     };
     let nodes = kubectl.out(&["get", "nodes"]);
     assert!(
@@ -86,6 +89,21 @@ fn a_cluster_from_outside() {
 
     step("who has no credential, or another environment's name, finds nothing");
     strangers(&here, &kubectl, &id);
+
+    step("what one environment's authority signed is void in another");
+    for (from, to) in [(&twin, &id), (&id, &twin)] {
+        let foreign = with_credential_of(&here, &kubectl, from, to);
+        let refused = foreign.run(&["--request-timeout=60s", "get", "nodes"]);
+        let said = text(&refused.stderr);
+        assert!(
+            !refused.status.success() && said.contains("logged in"),
+            "{from} at {to}: {}{said}",
+            text(&refused.stdout)
+        );
+    }
+    let own = with_credential_of(&here, &kubectl, &twin, &twin);
+    assert!(own.out(&["get", "nodes"]).contains("node1"));
+    assert!(here.run(&["env", "end", &twin]).status.success());
 
     step("the stock ssh client enters the same node");
     let key = here.data.path().join("key");
@@ -103,6 +121,27 @@ fn a_cluster_from_outside() {
         text(&entered.stderr)
     );
 
+    step("a suspended cluster goes on where it was, its clock right");
+    assert!(here.run(&["env", "suspend", &id]).status.success());
+    std::thread::sleep(Duration::from_secs(5));
+    assert!(
+        !kubectl
+            .run(&["--request-timeout=5s", "get", "nodes"])
+            .status
+            .success()
+    );
+    assert!(here.run(&["env", "resume", &id]).status.success());
+    kubectl.out(&[
+        "wait",
+        "node/node1",
+        "--for=condition=Ready",
+        "--timeout=60s",
+    ]);
+    let clock = here.run(&["ssh", &id, "--", "date +%s"]);
+    let there: i64 = text(&clock.stdout).trim().parse().unwrap();
+    let apart = faultline_domain::Clock::system().now().as_second() - there;
+    assert!(apart.abs() < 5, "{apart} s apart");
+
     step("checks look at the cluster and say what is wrong");
     let checked = here.run(&["--output", "json", "env", "check", &id]);
     assert!(!checked.status.success(), "it was not repaired");
@@ -119,6 +158,46 @@ fn a_cluster_from_outside() {
             began.elapsed() < Duration::from_secs(60),
             "it is still reachable"
         );
+    }
+}
+
+/// Starts a lab and waits for it: the environment's id.
+fn start(here: &Installation, lab: &str) -> String {
+    let started = here.run(&["--output", "json", "env", "start", lab]);
+    assert!(started.status.success(), "{}", text(&started.stderr));
+    let environment: Value = serde_json::from_slice(&started.stdout).unwrap();
+    environment["id"].as_str().unwrap().to_owned()
+}
+
+fn kubeconfig(here: &Installation, id: &str) -> PathBuf {
+    let config = here.data.path().join(format!("{id}.kubeconfig"));
+    let written = here.run(&["kubeconfig", id, "--file", config.to_str().unwrap()]);
+    assert!(written.status.success(), "{}", text(&written.stderr));
+    config
+}
+
+/// A client that shows the credential of one environment to the API server of another, and trusts whatever answers.
+fn with_credential_of(here: &Installation, kubectl: &Kubectl, from: &str, to: &str) -> Kubectl {
+    let minted = here.run(&["credential", from]);
+    assert!(minted.status.success(), "{}", text(&minted.stderr));
+    let minted: Value = serde_json::from_slice(&minted.stdout).unwrap();
+    let encoded = |key: &str| {
+        use base64::Engine;
+        let pem = minted["status"][key].as_str().unwrap();
+        base64::engine::general_purpose::STANDARD.encode(pem)
+    };
+    let config = std::fs::read_to_string(kubeconfig(here, to)).unwrap();
+    let mut parsed: Value = serde_json::from_str(&config).unwrap();
+    parsed["users"][0]["user"] = serde_json::json!({
+        "client-certificate-data": encoded("clientCertificateData"),
+        "client-key-data": encoded("clientKeyData"),
+    });
+    let cluster = parsed["clusters"][0]["cluster"].as_object_mut().unwrap();
+    cluster.remove("certificate-authority-data");
+    cluster.insert("insecure-skip-tls-verify".to_owned(), true.into());
+    Kubectl {
+        program: kubectl.program.clone(),
+        config: write(here.data.path(), &format!("{from}-at-{to}"), &parsed),
     }
 }
 
