@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
+use faultline_image::sources::Sources;
 use serde::{Deserialize, Serialize};
 
 /// The web page's port.
@@ -29,6 +30,8 @@ pub struct Config {
     pub labs: PathBuf,
     /// The folder of the image recipes.
     pub images: PathBuf,
+    /// Where the programs and images of clusters come from.
+    pub sources: Sources,
     /// What the server may do: public address, capacity, limits, lifetimes.
     pub server: faultline_server::Config,
 }
@@ -41,6 +44,7 @@ impl Default for Config {
             kube_listen: SocketAddr::from(([127, 0, 0, 1], KUBE_PORT)),
             labs: PathBuf::from("labs"),
             images: PathBuf::from("images"),
+            sources: Sources::default(),
             server: faultline_server::Config {
                 public_url: String::new(),
                 data_dir: data_dir(),
@@ -141,6 +145,8 @@ pub mod files {
 
 #[cfg(test)]
 mod tests {
+    use faultline_image::sources::Choice;
+
     use super::*;
 
     #[test]
@@ -149,13 +155,19 @@ mod tests {
         let path = dir.path().join("faultline.toml");
         std::fs::write(
             &path,
-            "listen = \"0.0.0.0:80\"\nlabs = \"my-labs\"\n[server]\nmax_environments = 3\n",
+            "listen = \"0.0.0.0:80\"\nlabs = \"my-labs\"\n[sources]\nfrom = \"official\"\n\
+             [sources.bases]\n\"*\" = \"/srv/official\"\n[server]\nmax_environments = 3\n",
         )
         .unwrap();
         let config = Config::load(&path).unwrap().complete();
         assert_eq!(config.server.max_environments, 3);
         assert_eq!(config.labs, dir.path().join("my-labs"));
+        assert_eq!(config.sources.from, Choice::Official);
+        assert_eq!(config.sources.bases.named().count(), 1);
         assert_eq!(config.server.public_url, "http://0.0.0.0:80");
+        std::fs::write(&path, "[sources.bases]\n\"github.com\" = \"mirror\"\n").unwrap();
+        let error = format!("{:#}", Config::load(&path).unwrap_err());
+        assert!(error.contains("absolute path"), "{error}");
         std::fs::write(&path, "colour = \"red\"\n").unwrap();
         let error = format!("{:#}", Config::load(&path).unwrap_err());
         assert!(
