@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
+use faultline_image::sources::Sources;
 use serde::{Deserialize, Serialize};
 
 /// The web page's port.
@@ -32,6 +33,8 @@ pub struct Config {
     /// Gives every cluster certificates and keys of its own before it is handed out: a second wall behind the network's,
     /// for people who don't trust each other. A start takes longer by it.
     pub rekey: bool,
+    /// Where the programs and images of clusters come from.
+    pub sources: Sources,
     /// What the server may do: public address, capacity, limits, lifetimes.
     pub server: faultline_server::Config,
 }
@@ -45,6 +48,7 @@ impl Default for Config {
             labs: PathBuf::from("labs"),
             images: PathBuf::from("images"),
             rekey: false,
+            sources: Sources::default(),
             server: faultline_server::Config {
                 public_url: String::new(),
                 data_dir: data_dir(),
@@ -146,6 +150,8 @@ pub mod files {
 
 #[cfg(test)]
 mod tests {
+    use faultline_image::sources::Choice;
+
     use super::*;
 
     #[test]
@@ -154,13 +160,19 @@ mod tests {
         let path = dir.path().join("faultline.toml");
         std::fs::write(
             &path,
-            "listen = \"0.0.0.0:80\"\nlabs = \"my-labs\"\n[server]\nmax_environments = 3\n",
+            "listen = \"0.0.0.0:80\"\nlabs = \"my-labs\"\n[sources]\nfrom = \"official\"\n\
+             [sources.bases]\n\"*\" = \"/srv/official\"\n[server]\nmax_environments = 3\n",
         )
         .unwrap();
         let config = Config::load(&path).unwrap().complete();
         assert_eq!(config.server.max_environments, 3);
         assert_eq!(config.labs, dir.path().join("my-labs"));
+        assert_eq!(config.sources.from, Choice::Official);
+        assert_eq!(config.sources.bases.named().count(), 1);
         assert_eq!(config.server.public_url, "http://0.0.0.0:80");
+        std::fs::write(&path, "[sources.bases]\n\"github.com\" = \"mirror\"\n").unwrap();
+        let error = format!("{:#}", Config::load(&path).unwrap_err());
+        assert!(error.contains("absolute path"), "{error}");
         std::fs::write(&path, "colour = \"red\"\n").unwrap();
         let error = format!("{:#}", Config::load(&path).unwrap_err());
         assert!(

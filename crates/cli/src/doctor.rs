@@ -9,11 +9,15 @@ use std::{
 
 use clap::Args;
 use faultline_domain::Shape;
-use faultline_image::{bake, cache::Cache, recipe::Recipe};
+use faultline_image::{
+    cache::Cache,
+    recipe::Recipe,
+    sources::{Choice, Sources},
+};
 use faultline_launcher::{accel, cgroup, spec::Accelerator};
 use serde::Serialize;
 
-use crate::Output;
+use crate::{Output, sources::SourceArgs};
 
 /// What the doctor looks at.
 #[derive(Debug, Args)]
@@ -21,6 +25,8 @@ pub struct DoctorArgs {
     /// The recipes' folder
     #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
     recipes: PathBuf,
+    #[command(flatten)]
+    sources: SourceArgs,
     /// The web page's port
     #[arg(long, default_value_t = crate::config::HTTP_PORT)]
     http_port: u16,
@@ -107,6 +113,7 @@ const MIN_DISK_MIB: u64 = 6 * 1024;
 pub fn run(args: &DoctorArgs, output: Output) -> anyhow::Result<()> {
     let findings = examine(
         &args.recipes,
+        &args.sources.sources(),
         &[("web page", args.http_port), ("SSH gateway", args.ssh_port)],
     );
     match output {
@@ -138,19 +145,19 @@ pub fn print_all(findings: &[Finding]) {
 }
 
 /// All findings. Ports are tried by binding them on loopback.
-pub fn examine(recipes: &Path, ports: &[(&'static str, u16)]) -> Vec<Finding> {
+pub fn examine(recipes: &Path, sources: &Sources, ports: &[(&'static str, u16)]) -> Vec<Finding> {
     let mut findings = vec![
         root(),
         programs(),
         accelerator(recipes),
-        go(),
+        go(sources),
         control_groups(),
         devices(),
     ];
     let cache = Cache::of_user();
     findings.push(memory());
     findings.push(disk(cache.folder()));
-    findings.push(image(recipes, &cache));
+    findings.push(image(recipes, sources, &cache));
     findings.extend(ports.iter().map(|(who, port)| self::port(who, *port)));
     findings
 }
@@ -291,8 +298,15 @@ fn control_groups() -> Finding {
     }
 }
 
-/// Clusters are built from Go modules; plain machines are not.
-fn go() -> Finding {
+/// Clusters are built from Go modules unless official releases are wanted; plain machines never are.
+fn go(sources: &Sources) -> Finding {
+    if sources.from == Choice::Official {
+        return Finding::good(
+            "Go",
+            "not asked for",
+            "Images of clusters are made of official releases.",
+        );
+    }
     let found = std::process::Command::new("go")
         .arg("version")
         .env("GOTOOLCHAIN", "local")
@@ -308,7 +322,7 @@ fn go() -> Finding {
             Grade::Warning,
             "not installed",
             "Labs with a cluster can't be prepared; all others work.",
-            "install Go 1.26 or newer and put its bin folder into PATH",
+            "install Go 1.26 or newer and put its bin folder into PATH, or have official releases fetched (--source official)",
         ),
     }
 }
@@ -386,7 +400,7 @@ fn disk(folder: &Path) -> Finding {
     Finding::good("disk", seen, "Images and environments fit.")
 }
 
-fn image(recipes: &Path, cache: &Cache) -> Finding {
+fn image(recipes: &Path, sources: &Sources, cache: &Cache) -> Finding {
     let names = Recipe::names(recipes);
     if names.is_empty() {
         return Finding::bad(
@@ -400,8 +414,8 @@ fn image(recipes: &Path, cache: &Cache) -> Finding {
     let ready: Vec<_> = names
         .iter()
         .filter(|name| {
-            Recipe::load(recipes, name)
-                .and_then(|r| bake::find(&r, Shape::SINGLE, cache))
+            sources
+                .template(recipes, name, Shape::SINGLE, cache)
                 .is_ok_and(|t| t.is_some())
         })
         .cloned()

@@ -5,9 +5,14 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Subcommand;
 use faultline_domain::Shape;
-use faultline_image::{bake, cache::Cache, recipe::Recipe};
+use faultline_image::{
+    bake,
+    cache::Cache,
+    recipe::Recipe,
+    sources::{Source, addresses},
+};
 
-use crate::{Output, progress};
+use crate::{Output, progress, sources::SourceArgs};
 
 /// What can be done with images.
 #[derive(Debug, Subcommand)]
@@ -16,6 +21,7 @@ pub enum ImageCommand {
     ///
     ///   faultline image build debian-12
     ///   faultline image build kubernetes-1.36 --shape 1+2
+    ///   faultline image build kubernetes-1.36 --source official --base '*=/srv/official'
     Build {
         /// The recipe's name: a file in the recipes' folder, without .yaml
         name: String,
@@ -25,9 +31,19 @@ pub enum ImageCommand {
         /// The recipes' folder
         #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
         recipes: PathBuf,
+        #[command(flatten)]
+        sources: SourceArgs,
         /// Say what happens as JSON lines on standard error, for programs
         #[arg(long, hide = true)]
         events: bool,
+    },
+    /// List every official address that an image is made from, for those who run a mirror
+    Addresses {
+        /// The recipe's name
+        name: String,
+        /// The recipes' folder
+        #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
+        recipes: PathBuf,
     },
     /// Compare every template with its checksums; exits with 1 when one is damaged
     Verify,
@@ -36,6 +52,8 @@ pub enum ImageCommand {
         /// The recipes' folder
         #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
         recipes: PathBuf,
+        #[command(flatten)]
+        sources: SourceArgs,
     },
 }
 
@@ -47,9 +65,10 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
             name,
             shape,
             recipes,
+            sources,
             events,
         } => {
-            let recipe = Recipe::load(&recipes, &name)?;
+            let recipe = sources.sources().recipe(&recipes, &name, shape, &cache)?;
             let program = std::env::current_exe().context("where is this program?")?;
             let template = bake::bake(
                 &recipe,
@@ -81,13 +100,21 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
                 ),
             }
         }
+        ImageCommand::Addresses { name, recipes } => {
+            let addresses = addresses(&Recipe::load_for(&recipes, &name, Source::Official)?);
+            match output {
+                Output::Json => println!("{}", serde_json::to_string_pretty(&addresses)?),
+                Output::Text => addresses.iter().for_each(|address| println!("{address}")),
+            }
+        }
         ImageCommand::Verify => verify(&cache, output)?,
-        ImageCommand::List { recipes } => {
+        ImageCommand::List { recipes, sources } => {
+            let sources = sources.sources();
             let mut rows = Vec::new();
             for name in Recipe::names(&recipes) {
-                let state = match Recipe::load(&recipes, &name)
-                    .and_then(|r| bake::find(&r, Shape::SINGLE, &cache).map(|t| (r, t)))
-                {
+                let state = match Recipe::load(&recipes, &name).and_then(|r| {
+                    Ok((r, sources.template(&recipes, &name, Shape::SINGLE, &cache)?))
+                }) {
                     Ok((recipe, Some(template))) => {
                         (recipe.summary, "ready".to_owned(), template.manifest.key)
                     }

@@ -12,6 +12,7 @@ mod kubeconfig;
 mod lab;
 mod prepare;
 mod progress;
+mod sources;
 mod ssh;
 mod up;
 

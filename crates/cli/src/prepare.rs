@@ -10,14 +10,14 @@ use std::{
 
 use anyhow::Context;
 use faultline_domain::{Shape, progress::Event};
-use faultline_image::{bake, cache::Cache, estimate::Estimate, recipe::Recipe};
+use faultline_image::{bake, cache::Cache, estimate::Estimate, recipe::Recipe, sources::Sources};
 use faultline_lab::Catalogue;
 use faultline_provider::{Readiness, local::Prepare};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
-use crate::progress;
+use crate::{progress, sources::Recipes};
 
 /// What must be there: image and shape, plain machines first.
 type Wanted = BTreeSet<(String, Shape)>;
@@ -84,14 +84,14 @@ fn wanted(catalogue: &Catalogue, clusters: bool) -> Wanted {
 
 /// Builds and freezes the plain machines that labs need, with progress; quick when they are in the cache.
 pub async fn machines(
-    images: &Path,
+    images: &Recipes,
     catalogue: &Catalogue,
     cache: &Cache,
     program: &Path,
 ) -> anyhow::Result<()> {
     let shown = progress::shown();
     for (image, shape) in wanted(catalogue, false) {
-        let recipe = Recipe::load(images, &image)?;
+        let recipe = images.recipe(&image, shape, cache).await?;
         bake::bake(&recipe, shape, cache, program, &shown).await?;
     }
     Ok(())
@@ -100,7 +100,7 @@ pub async fn machines(
 /// Builds the clusters that labs need, one after the other, until `stop`: each in a process of its own, at low
 /// priority, so that the labs which can be served already are.
 pub async fn clusters(
-    images: PathBuf,
+    images: Recipes,
     catalogue: Catalogue,
     cache: Cache,
     program: PathBuf,
@@ -110,7 +110,9 @@ pub async fn clusters(
     let missing: Vec<_> = wanted(&catalogue, true)
         .into_iter()
         .filter(|(image, shape)| {
-            let found = Recipe::load(&images, image).and_then(|r| bake::find(&r, *shape, &cache));
+            let found = images
+                .sources
+                .template(&images.folder, image, *shape, &cache);
             !matches!(found, Ok(Some(_)))
         })
         .collect();
@@ -119,7 +121,7 @@ pub async fn clusters(
     }
     for what in &missing {
         let built = stop
-            .run_until_cancelled(build(&images, what, &program, &builds))
+            .run_until_cancelled(build(&images, what, &cache, &program, &builds))
             .await;
         match built {
             None => return,
@@ -133,20 +135,30 @@ pub async fn clusters(
 }
 
 async fn build(
-    images: &Path,
+    images: &Recipes,
     what: &(String, Shape),
+    cache: &Cache,
     program: &Path,
     builds: &Builds,
 ) -> anyhow::Result<()> {
     let (image, shape) = what;
-    let mut estimate = Estimate::new(&Recipe::load(images, image)?, *shape);
+    // Chosen here, so that what is estimated is what is built.
+    let recipe = images.recipe(image, *shape, cache).await?;
+    let mut estimate = Estimate::new(&recipe, *shape);
     let began = Instant::now();
     let mut command = tokio::process::Command::new(program);
     command
         .args(["image", "build", image, "--events", "--shape"])
         .arg(shape.to_string())
         .arg("--recipes")
-        .arg(images)
+        .arg(&images.folder)
+        .args(["--source", recipe.source.as_str()])
+        .args(
+            recipe
+                .bases
+                .named()
+                .flat_map(|base| ["--base".to_owned(), base.to_string()]),
+        )
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

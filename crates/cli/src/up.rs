@@ -30,6 +30,7 @@ use crate::{
     config::{Config, files},
     doctor::{self, Grade},
     prepare::{self, Builds},
+    sources::{Recipes, SourceArgs},
 };
 
 /// How the server is started.
@@ -47,6 +48,8 @@ pub struct UpArgs {
     /// The image recipes' folder
     #[arg(long, env = "FAULTLINE_IMAGES")]
     images: Option<PathBuf>,
+    #[command(flatten)]
+    sources: SourceArgs,
     /// Where the pages are served
     #[arg(long)]
     listen: Option<SocketAddr>,
@@ -75,6 +78,7 @@ impl UpArgs {
         set(&mut config.server.data_dir, &self.data);
         set(&mut config.labs, &self.labs);
         set(&mut config.images, &self.images);
+        config.sources = self.sources.over(config.sources);
         config.listen = self.listen.unwrap_or(config.listen);
         config.ssh_listen = self.ssh_listen.unwrap_or(config.ssh_listen);
         config.kube_listen = self.kube_listen.unwrap_or(config.kube_listen);
@@ -125,18 +129,23 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     )?;
     let program = std::env::current_exe().context("where is this program?")?;
     let cache = Cache::of_user();
-    prepare::machines(&config.images, &catalogue, &cache, &program).await?;
+    let images = Recipes {
+        folder: config.images.clone(),
+        sources: config.sources.clone(),
+    };
+    prepare::machines(&images, &catalogue, &cache, &program).await?;
 
     let builds = Builds::default();
     let provider = Arc::new(
         Local::new(data, &config.images, cache.clone(), &program)?
+            .with_sources(config.sources.clone())
             .with_preparation(builds.ask())
             .with_rekey(config.rekey),
     );
     let store = Store::open(&data.join(files::DATABASE)).await?;
     let shutdown = Shutdown::default();
     let clusters = tokio::spawn(prepare::clusters(
-        config.images.clone(),
+        images,
         catalogue.clone(),
         cache,
         program.clone(),
@@ -213,7 +222,7 @@ fn preflight(config: &Config) -> anyhow::Result<()> {
         ("SSH gateway", config.ssh_listen.port()),
         ("gateway of API servers", config.kube_listen.port()),
     ];
-    let fatal: Vec<_> = doctor::examine(&config.images, &ports)
+    let fatal: Vec<_> = doctor::examine(&config.images, &config.sources, &ports)
         .into_iter()
         .filter(|f| f.grade == Grade::Fatal)
         .collect();

@@ -1,7 +1,9 @@
-//! Stage `binaries`: the programs of a recipe's components, built from their pinned Go modules.
+//! Stage `binaries`: the programs of a recipe's components, built from their pinned Go modules or fetched as they are
+//! released ([`crate::sources::release`]).
 //!
-//! A component's folder holds its programs and `modules.json`, which lists every Go module that is linked into
-//! them, with version, checksum and licence: the material of the image's bill of materials.
+//! A component's folder holds its programs and the material of the image's bill of materials: `modules.json` lists every
+//! Go module that is linked into what was built, with version, checksum and licence; `origins.json` says where what was
+//! fetched came from.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +12,7 @@ use std::{
     process::Command,
 };
 
-use faultline_domain::progress::Progress;
+use faultline_domain::progress::{Progress, Stage};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -18,9 +20,12 @@ use crate::{
     cache::{Cache, Key},
     recipe::{Component, Recipe},
     run,
+    sources::release,
 };
 
 const STAGE: &str = "binaries";
+/// Raised when the way released programs are taken changes.
+const RELEASES: &str = "1";
 /// The file beside the programs.
 pub const MODULES: &str = "modules.json";
 
@@ -72,8 +77,19 @@ fn go(module: &Path) -> Command {
     command
 }
 
-/// The content address of a component's programs.
+/// The content address of a component's programs; `go` is its version, where it builds them.
 pub fn key(recipe: &Recipe, component: &Component, go: &str) -> Result<String> {
+    if !component.official.is_empty() {
+        let programs: Vec<_> = component.build.keys().collect();
+        return Ok(Key::default()
+            .with("official", RELEASES)
+            .with(
+                "what",
+                serde_json::to_vec(&(&component.official, &component.version, programs))
+                    .unwrap_or_default(),
+            )
+            .finish());
+    }
     let mut key = Key::default()
         .with("go", go)
         .with("build", format!("{:?}", component.build))
@@ -105,10 +121,8 @@ fn sources(folder: &Path) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
 
 /// The keys of all components, by name, without building anything.
 pub fn keys(recipe: &Recipe) -> Result<BTreeMap<String, String>> {
-    if recipe.binaries.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let go = go_version()?;
+    let builds = recipe.binaries.iter().any(|c| c.official.is_empty());
+    let go = if builds { go_version()? } else { String::new() };
     recipe
         .binaries
         .iter()
@@ -116,7 +130,7 @@ pub fn keys(recipe: &Recipe) -> Result<BTreeMap<String, String>> {
         .collect()
 }
 
-/// Builds the programs of all components, or finds them built. Blocking; takes minutes the first time.
+/// Builds or fetches the programs of all components, or finds them there. Blocking; takes minutes the first time.
 pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Programs> {
     let mut programs = Programs::default();
     let keys = keys(recipe)?;
@@ -138,10 +152,15 @@ fn one(
     cache: &Cache,
     progress: &Progress,
 ) -> Result<PathBuf> {
-    let count = component.build.len();
+    let official = component.official.first();
+    let verb = if official.is_some() {
+        "Fetching"
+    } else {
+        "Building"
+    };
     let stage = progress.stage(
         format!("{STAGE} {}", component.name),
-        format!("Building {} {}", component.name, component.version),
+        format!("{verb} {} {}", component.name, component.version),
     );
     if let Some(folder) = cache.get(STAGE, key) {
         stage.cached();
@@ -153,6 +172,19 @@ fn one(
         return Ok(folder);
     }
     let draft = at(STAGE, cache.draft(STAGE, key))?;
+    match official {
+        Some(official) => {
+            release::fetch(recipe, component, official, &draft, cache, &stage, STAGE)?;
+        }
+        None => compile(recipe, component, &draft, &stage)?,
+    }
+    let folder = at(STAGE, cache.keep(&draft, STAGE, key))?;
+    stage.done();
+    Ok(folder)
+}
+
+fn compile(recipe: &Recipe, component: &Component, draft: &Path, stage: &Stage) -> Result<()> {
+    let count = component.build.len();
     let log = draft.join("log");
     let module = at(
         STAGE,
@@ -181,12 +213,9 @@ fn one(
         run(STAGE, &mut command, &log)?;
     }
     stage.update(Some(0.99), "listing what went into it");
-    let modules = modules(&module, &draft, component)?;
+    let modules = modules(&module, draft, component)?;
     let text = serde_json::to_vec_pretty(&modules).unwrap_or_default();
-    at(STAGE, fs::write(draft.join(MODULES), text))?;
-    let folder = at(STAGE, cache.keep(&draft, STAGE, key))?;
-    stage.done();
-    Ok(folder)
+    at(STAGE, fs::write(draft.join(MODULES), text))
 }
 
 /// What `go version -m` says is linked into the programs, with the licence of each module's source.

@@ -163,7 +163,7 @@ pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Imag
             .arg(size),
         &log,
     )?;
-    sbom::write(recipe, &key, &root, &programs, &draft)?;
+    sbom::write(recipe, &key, &root, &programs, &archives, &draft)?;
     at("disk", fs::remove_dir_all(&root))?;
     for name in ["root.ext4", "kernel", "initrd"] {
         at(

@@ -1,5 +1,5 @@
-//! Stage `containers`: container images of one layer, made of Debian packages, built programs and files, and their
-//! import into the containerd of a root file system.
+//! Stage `containers`: container images of one layer, made of Debian packages, built programs and files, or pulled as
+//! they are released, and their import into the containerd of a root file system.
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +20,11 @@ use crate::{
     cache::{Cache, Key},
     recipe::{Container, Recipe},
     run,
+    sources::{
+        ORIGINS, Origin, failed,
+        fetch::{Fetcher, Told, amount},
+        registry,
+    },
 };
 
 const STAGE: &str = "containers";
@@ -73,17 +78,18 @@ pub fn build(
     for (n, container) in recipe.containers.iter().enumerate() {
         #[expect(clippy::cast_precision_loss, reason = "a few dozen images")]
         let fraction = n as f64 / count as f64;
-        stage.update(
-            Some(fraction),
-            format!("{}, {} of {count}", container.name, n + 1),
-        );
+        let text = format!("{}, {} of {count}", container.name, n + 1);
+        stage.update(Some(fraction), text.clone());
+        let told = |bytes: u64, all: Option<u64>| {
+            stage.update(Some(fraction), format!("{text}, {}", amount(bytes, all)));
+        };
         let key = key(recipe, container, components);
         let _lock = at(STAGE, cache.lock(STAGE, &key))?;
         let folder = match cache.get(STAGE, &key) {
             Some(folder) => folder,
             None => {
                 all_cached = false;
-                one(recipe, container, &key, programs, cache)?
+                one(recipe, container, &key, programs, cache, &told)?
             }
         };
         archives.push(folder.join("image.tar"));
@@ -102,9 +108,14 @@ fn one(
     key: &str,
     programs: &Programs,
     cache: &Cache,
+    told: Told<'_>,
 ) -> Result<PathBuf> {
     let draft = at(STAGE, cache.draft(STAGE, key))?;
     let log = draft.join("log");
+    if container.official.is_some() {
+        pull(recipe, container, &draft, cache, told)?;
+        return at(STAGE, cache.keep(&draft, STAGE, key));
+    }
     let root = draft.join("root");
     at(STAGE, fs::create_dir(&root))?;
     if !container.packages.is_empty() {
@@ -156,20 +167,58 @@ fn one(
     at(STAGE, cache.keep(&draft, STAGE, key))
 }
 
-/// Packs a root folder as a docker archive of one layer; the same folder gives the same bytes.
-fn pack(container: &Container, root: &Path, draft: &Path, log: &Path) -> Result<()> {
-    let tar = |folder: &Path, to: &Path, names: &[&str]| {
-        let mut command = Command::new("tar");
-        command
-            .args(["--sort=name", "--mtime=@0", "--numeric-owner", "-cf"])
-            .arg(to)
-            .arg("-C")
-            .arg(folder)
-            .args(names);
-        run(STAGE, &mut command, log)
+/// Pulls an official image: an archive of an OCI layout, and where it came from.
+fn pull(
+    recipe: &Recipe,
+    container: &Container,
+    draft: &Path,
+    cache: &Cache,
+    told: Told<'_>,
+) -> Result<()> {
+    let (layout, scratch) = (draft.join("layout"), draft.join("scratch"));
+    at(STAGE, fs::create_dir(&scratch))?;
+    let fetcher = Fetcher::new(&recipe.bases, cache);
+    let names: Vec<&str> = [&container.name]
+        .into_iter()
+        .chain(&container.aliases)
+        .map(String::as_str)
+        .collect();
+    let pulled = registry::pull(&fetcher, &container.name, &names, &layout, &scratch, told)
+        .map_err(|e| failed(STAGE, &e))?;
+    let parts = ["oci-layout", "index.json", "blobs"];
+    tar(
+        &layout,
+        &draft.join("image.tar"),
+        &parts,
+        &draft.join("log"),
+    )?;
+    at(STAGE, fs::remove_dir_all(layout))?;
+    at(STAGE, fs::remove_dir_all(scratch))?;
+    let origin = Origin {
+        url: pulled.url,
+        sha256: pulled.digest,
     };
+    let origins = BTreeMap::from([(&container.name, origin)]);
+    let text = serde_json::to_vec_pretty(&origins).unwrap_or_default();
+    at(STAGE, fs::write(draft.join(ORIGINS), text))
+}
+
+/// The same files give the same bytes.
+fn tar(folder: &Path, to: &Path, names: &[&str], log: &Path) -> Result<()> {
+    let mut command = Command::new("tar");
+    command
+        .args(["--sort=name", "--mtime=@0", "--numeric-owner", "-cf"])
+        .arg(to)
+        .arg("-C")
+        .arg(folder)
+        .args(names);
+    run(STAGE, &mut command, log)
+}
+
+/// Packs a root folder as a docker archive of one layer.
+fn pack(container: &Container, root: &Path, draft: &Path, log: &Path) -> Result<()> {
     let layer = draft.join("layer.tar");
-    tar(root, &layer, &["."])?;
+    tar(root, &layer, &["."], log)?;
     let digest = at(STAGE, checksum(&layer))?;
     let mut env = vec![PATH.to_owned()];
     env.extend(container.env.iter().cloned());
@@ -200,7 +249,7 @@ fn pack(container: &Container, root: &Path, draft: &Path, log: &Path) -> Result<
         fs::write(draft.join("manifest.json"), manifest.to_string()),
     )?;
     let parts = ["manifest.json", "config.json", "layer.tar"];
-    tar(draft, &draft.join("image.tar"), &parts)?;
+    tar(draft, &draft.join("image.tar"), &parts, log)?;
     for part in parts {
         at(STAGE, fs::remove_file(draft.join(part)))?;
     }
@@ -295,5 +344,107 @@ impl Drop for Daemon {
         if matches!(self.0.try_wait(), Ok(None)) {
             self.end();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::sources::{
+        Source, origins,
+        server::{Answer, Image},
+    };
+
+    fn recipe(source: Source, base: &str) -> Recipe {
+        let mut recipe: Recipe = serde_saphyr::from_str(
+            "name: k\nsummary: s\nmachine: {vcpus: 1, memory_mib: 256, disk_mib: 1024}\n\
+             containers:\n- {name: \"r.example/tool:v1\", aliases: [\"x.example/tool:1\"], entrypoint: [/tool], official: {licence: MIT}}\n\
+             - {name: \"r.example/own:v1\", entrypoint: [/own]}\n",
+        )
+        .unwrap();
+        recipe.settle(source);
+        let bases = &mut recipe.bases.0;
+        bases.insert("r.example".to_owned(), base.parse().unwrap());
+        recipe
+    }
+
+    fn of(recipe: &Recipe) -> Vec<String> {
+        keys(recipe, &BTreeMap::new())
+    }
+
+    #[test]
+    fn a_source_changes_the_address_of_what_comes_from_it_alone() {
+        let modules = of(&recipe(Source::Modules, "/a"));
+        let official = of(&recipe(Source::Official, "/a"));
+        assert_ne!(modules[0], official[0]);
+        assert_eq!(modules[1], official[1], "it has no official image");
+        let elsewhere = of(&recipe(Source::Official, "http://b"));
+        assert_eq!(official, elsewhere, "a mirror is no part of the address");
+    }
+
+    #[test]
+    fn what_is_hashed_of_an_own_image_is_what_always_was() {
+        let recipe = recipe(Source::Modules, "/");
+        let text = serde_json::to_string(&recipe.containers[0]).unwrap();
+        assert_eq!(
+            text,
+            r#"{"name":"r.example/tool:v1","aliases":["x.example/tool:1"],"packages":[],"binaries":[],"files":[],"commands":[],"entrypoint":["/tool"],"cmd":[],"env":[],"user":null}"#
+        );
+    }
+
+    #[test]
+    fn an_official_image_becomes_an_archive_that_containerd_imports() {
+        let image = Image::new();
+        let server = image.server("/v2/tool");
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path());
+        let mut recipe = recipe(Source::Official, &server.url(""));
+        recipe.containers.truncate(1);
+        let build = |recipe: &Recipe| {
+            let (programs, none) = (Programs::default(), BTreeMap::new());
+            build(recipe, &none, &programs, &cache, &Progress::ignored())
+        };
+        let manifest = image.paths("/v2/tool")[1].0.clone();
+        server.serve(&manifest, Answer::status(404));
+        let error = build(&recipe).unwrap_err().to_string();
+        assert!(
+            error.contains("answered 404") && error.contains("--source modules"),
+            "{error}"
+        );
+        assert!(cache.list(STAGE).is_empty());
+
+        server.serve(&manifest, Answer::body(&image.manifest));
+        let archives = build(&recipe).unwrap();
+        let folder = archives[0].parent().unwrap();
+        let origin = &origins(folder)["r.example/tool:v1"];
+        assert!(origin.url.ends_with(&origin.sha256), "{origin:?}");
+        let unpacked = dir.path().join("unpacked");
+        fs::create_dir(&unpacked).unwrap();
+        let mut tar = Command::new("tar");
+        let tar = tar.arg("-xf").arg(&archives[0]).arg("-C").arg(&unpacked);
+        assert!(tar.status().unwrap().success());
+        let index = fs::read(unpacked.join("index.json")).unwrap();
+        let index: Value = serde_json::from_slice(&index).unwrap();
+        let names: Vec<_> = index["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| {
+                m["annotations"]["io.containerd.image.name"]
+                    .as_str()
+                    .unwrap()
+            })
+            .collect();
+        assert_eq!(names, ["r.example/tool:v1", "x.example/tool:1"]);
+        let blob = unpacked.join("blobs/sha256").join(&origin.sha256);
+        assert_eq!(fs::read_to_string(blob).unwrap(), image.manifest);
+        let left: Vec<_> = fs::read_dir(folder).unwrap().flatten().collect();
+        assert_eq!(left.len(), 3, "archive, origins and log: {left:?}");
+        // Found the second time, though nobody answers any more.
+        let asked = server.asked(&manifest);
+        build(&recipe).unwrap();
+        assert_eq!(server.asked(&manifest), asked);
     }
 }

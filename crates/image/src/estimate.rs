@@ -6,6 +6,10 @@ use faultline_domain::{Shape, progress::Event};
 
 use crate::recipe::Recipe;
 
+/// Seconds that fetching a component's release takes, and pulling an image: as good a guess as any.
+const FETCHED: f64 = 30.0;
+const PULLED: f64 = 10.0;
+
 /// Seconds that a stage takes on two cores under emulation, from nothing. Only their proportions matter once a stage
 /// has been measured.
 fn seconds(stage: &str, shape: Shape) -> f64 {
@@ -36,20 +40,23 @@ impl Estimate {
     /// A build of a recipe in a shape that has not begun.
     #[must_use]
     pub fn new(recipe: &Recipe, shape: Shape) -> Self {
-        let binaries = recipe
-            .binaries
-            .iter()
-            .map(|c| format!("binaries {}", c.name));
-        let containers = (!recipe.containers.is_empty()).then(|| "containers".to_owned());
-        let stages = ["rootfs".to_owned()]
+        let usual = |stage: &str| (stage.to_owned(), seconds(stage, shape));
+        let binaries = recipe.binaries.iter().map(|c| {
+            let (stage, seconds) = usual(&format!("binaries {}", c.name));
+            let fetched = !c.official.is_empty();
+            (stage, if fetched { FETCHED } else { seconds })
+        });
+        let pulled = recipe.containers.iter().filter(|c| c.official.is_some());
+        let pulling: f64 = pulled.map(|_| PULLED).sum();
+        let containers = (!recipe.containers.is_empty()).then(|| {
+            let (stage, seconds) = usual("containers");
+            (stage, seconds + pulling)
+        });
+        let stages = [usual("rootfs")]
             .into_iter()
             .chain(binaries)
             .chain(containers)
-            .chain(["disk".to_owned(), "bake".to_owned()])
-            .map(|stage| {
-                let seconds = seconds(&stage, shape);
-                (stage, seconds)
-            })
+            .chain([usual("disk"), usual("bake")])
             .collect();
         Self {
             stages,
@@ -176,6 +183,19 @@ mod tests {
         }
         assert_eq!(last, 1.0);
         assert_eq!(build.left(Duration::from_secs(900)), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_fetched_is_there_sooner_than_what_is_built() {
+        let built = Estimate::new(&recipe(), Shape::SINGLE);
+        let mut recipe = recipe();
+        recipe.binaries[0].official.push(
+            serde_saphyr::from_str("{url: \"https://h/x\", checksum: \"https://h/x.sha256\"}")
+                .unwrap(),
+        );
+        let fetched = Estimate::new(&recipe, Shape::SINGLE);
+        let left = |build: &Estimate| build.left(Duration::ZERO).as_secs();
+        assert_eq!(left(&built) - left(&fetched), 450);
     }
 
     #[test]

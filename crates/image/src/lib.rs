@@ -4,7 +4,7 @@
 //! images/<name>.yaml ─┬► rootfs ─────┬► disk ─► bake
 //!   recipe             │   packages   │  + helper, files   booted, settled, frozen with its memory
 //!                      ├► binaries ───┤
-//!                      │   Go modules │
+//!                      │   Go modules │    or official releases
 //!                      └► containers ─┘
 //!                          images for each node's containerd
 //! ```
@@ -12,7 +12,8 @@
 //! Every stage is content-addressed: its folder's name is the hash of everything that it depends on, a finished
 //! stage is a folder that was renamed into place, so an interrupted one leaves nothing behind and two builds at
 //! once build once. [`recipe`] is what an author writes, [`cache`] where results lie, [`binaries`] and
-//! [`containers`] what only clusters need, [`build`] root file system and disk, [`bake`] the last stage.
+//! [`containers`] what only clusters need, [`sources`] where that comes from, [`build`] root file system and disk,
+//! [`bake`] the last stage.
 
 pub mod bake;
 pub mod binaries;
@@ -22,6 +23,7 @@ pub mod containers;
 pub mod estimate;
 pub mod recipe;
 pub mod sbom;
+pub mod sources;
 pub mod steps;
 pub mod verify;
 

@@ -7,7 +7,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    sources::{Bases, Source},
+};
 
 /// A recipe: everything that an image is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +24,10 @@ pub struct Recipe {
     /// values replace `{{key}}` all over the file and the files that it takes, and so does `{{version}}`.
     #[serde(default)]
     pub versions: BTreeMap<String, BTreeMap<String, String>>,
+    /// Values by source, `modules` and `official`: they replace `{{key}}` too, where the two differ in more than where
+    /// they come from.
+    #[serde(default)]
+    pub sources: Values,
     /// A recipe that this one continues: its packages, commands, files, units and warm-up come first.
     #[serde(default)]
     pub extends: Option<String>,
@@ -73,6 +80,22 @@ pub struct Recipe {
     /// The folder that it was read from.
     #[serde(skip)]
     pub folder: PathBuf,
+    /// What it is made from.
+    #[serde(skip)]
+    pub source: Source,
+    /// Mirrors and folders in the place of official hosts.
+    #[serde(skip)]
+    pub bases: Bases,
+}
+
+/// What replaces `{{key}}` in each source.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Values {
+    /// Built from Go modules.
+    pub modules: BTreeMap<String, String>,
+    /// Fetched as released.
+    pub official: BTreeMap<String, String>,
 }
 
 /// A file of the image.
@@ -96,7 +119,7 @@ fn plain() -> String {
     "0644".to_owned()
 }
 
-/// Programs of one upstream project, built from its pinned Go module.
+/// Programs of one upstream project, built from its pinned Go module or fetched as it releases them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
@@ -122,26 +145,43 @@ pub struct Component {
     /// The programs that nodes have, and where; the others are for container images alone.
     #[serde(default)]
     pub install: BTreeMap<String, String>,
-    /// Where its official release is, for those who would rather have that.
+    /// Where its official releases are, for those who would rather have that. Loaded for Go modules: none. Loaded for
+    /// official releases: the one that all its programs come from, or none where they are built nevertheless.
     #[serde(default)]
-    pub official: Option<Official>,
+    pub official: Vec<Official>,
 }
 
-/// Where the official release of a component is.
+/// Where an official release of a component is. In all of it `{program}` stands for the program's name, `{version}`
+/// for the version and `{number}` for the version without its `v`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Official {
-    /// The address of each program, or of an archive; `{program}` stands for the program's name.
+    /// The address of each program, or of an archive, or of a container image (`oci://<name>`) that has it.
     pub url: String,
-    /// The address of its SHA-256; `{program}` and `{url}` stand for what they say.
+    /// The address of its SHA-256, where `{url}` stands for what `url` says: a bare hash, or lines of hash and name.
+    #[serde(default)]
     pub checksum: String,
-    /// In a `.tar.gz`: the program's path in it, with `{program}`.
+    /// In an archive or an image: the program's path.
     #[serde(default)]
     pub member: Option<String>,
+    /// The programs that it is for. None: those that no other release names.
+    #[serde(default)]
+    pub programs: Vec<String>,
+    /// Its version, where that isn't the component's.
+    #[serde(default)]
+    pub version: Option<String>,
 }
 
-/// A container image, of one layer.
+/// The official image that stands for a container image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfficialImage {
+    /// Its licence, an SPDX identifier.
+    pub licence: String,
+}
+
+/// A container image: of one layer, or as its project releases it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Container {
     /// Its full name, with tag.
@@ -173,6 +213,10 @@ pub struct Container {
     /// The user's number.
     #[serde(default)]
     pub user: Option<u32>,
+    /// Said: with official sources it is pulled by its name, and nothing else of what is said here is used.
+    // Left out of what is hashed where it isn't said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub official: Option<OfficialImage>,
 }
 
 /// Which nodes a step is for.
@@ -231,15 +275,24 @@ pub struct MachineShape {
 struct Head {
     #[serde(default)]
     versions: BTreeMap<String, BTreeMap<String, String>>,
+    #[serde(default)]
+    sources: Values,
 }
 
 impl Recipe {
-    /// Reads the recipe with this name: `<name>.yaml`, or a version of a family.
+    /// Reads the recipe with this name: `<name>.yaml`, or a version of a family. It is made from Go modules.
     pub fn load(folder: &Path, name: &str) -> Result<Self> {
-        Self::load_within(folder, name, 0)
+        Self::load_for(folder, name, Source::Modules)
     }
 
-    fn load_within(folder: &Path, name: &str, depth: u32) -> Result<Self> {
+    /// The same, made from this source.
+    pub fn load_for(folder: &Path, name: &str, source: Source) -> Result<Self> {
+        let mut recipe = Self::load_within(folder, name, source, 0)?;
+        recipe.settle(source);
+        Ok(recipe)
+    }
+
+    fn load_within(folder: &Path, name: &str, source: Source, depth: u32) -> Result<Self> {
         let missing = || Error::NoRecipe {
             name: name.to_owned(),
             folder: folder.to_owned(),
@@ -251,7 +304,7 @@ impl Recipe {
         if !plain {
             return Err(missing());
         }
-        let Source { path, text, values } = find(folder, name)?.ok_or_else(missing)?;
+        let Text { path, text, values } = find(folder, name, source)?.ok_or_else(missing)?;
         let malformed = |text: String| Error::Malformed {
             path: path.clone(),
             text,
@@ -267,6 +320,7 @@ impl Recipe {
         }
         name.clone_into(&mut recipe.name);
         recipe.versions.clear();
+        recipe.sources = Values::default();
         folder.clone_into(&mut recipe.folder);
         let containers = recipe.containers.iter_mut().flat_map(|c| &mut c.files);
         for file in recipe.files.iter_mut().chain(containers) {
@@ -278,7 +332,7 @@ impl Recipe {
                     "extends {base:?} goes round in a circle"
                 )));
             }
-            recipe.continue_from(Self::load_within(folder, &base, depth + 1)?);
+            recipe.continue_from(Self::load_within(folder, &base, source, depth + 1)?);
         }
         recipe.validate(folder).map_err(malformed)?;
         Ok(recipe)
@@ -352,9 +406,29 @@ impl Recipe {
                     ));
                 }
             }
+            for official in &component.official {
+                if let Some(fault) = official.fault() {
+                    return Err(format!("component {}, official: {fault}", component.name));
+                }
+                if let Some(unknown) = official
+                    .programs
+                    .iter()
+                    .find(|p| !component.build.contains_key(*p))
+                {
+                    return Err(format!(
+                        "component {} has an official {unknown}, but builds none",
+                        component.name
+                    ));
+                }
+            }
             programs.extend(component.build.keys());
         }
         for container in &self.containers {
+            if container.official.is_some()
+                && let Err(e) = crate::sources::registry::Reference::parse(&container.name)
+            {
+                return Err(format!("container {}: {e}", container.name));
+            }
             if let Some(unknown) = container.binaries.iter().find(|b| !programs.contains(b)) {
                 return Err(format!(
                     "container {} wants {unknown}, which no component builds",
@@ -445,17 +519,27 @@ fn is_absolute(path: &str) -> bool {
 }
 
 /// The file of a recipe, its text, and what replaces its `{{keys}}`.
-struct Source {
+struct Text {
     path: PathBuf,
     text: String,
     values: BTreeMap<String, String>,
 }
 
-fn find(folder: &Path, name: &str) -> Result<Option<Source>> {
+fn find(folder: &Path, name: &str, source: Source) -> Result<Option<Text>> {
+    let head = |path: &Path, text: &str| -> Result<Head> {
+        serde_saphyr::from_str(text).map_err(|e| Error::Malformed {
+            path: path.to_owned(),
+            text: e.to_string(),
+        })
+    };
+    let of_source = |sources: Values| match source {
+        Source::Modules => sources.modules,
+        Source::Official => sources.official,
+    };
     let path = folder.join(format!("{name}.yaml"));
     if let Ok(text) = std::fs::read_to_string(&path) {
-        let values = BTreeMap::new();
-        return Ok(Some(Source { path, text, values }));
+        let values = of_source(head(&path, &text)?.sources);
+        return Ok(Some(Text { path, text, values }));
     }
     let Some((family, version)) = name.rsplit_once('-') else {
         return Ok(None);
@@ -464,13 +548,11 @@ fn find(folder: &Path, name: &str) -> Result<Option<Source>> {
     let Ok(text) = std::fs::read_to_string(&path) else {
         return Ok(None);
     };
-    let mut head: Head = serde_saphyr::from_str(&text).map_err(|e| Error::Malformed {
-        path: path.clone(),
-        text: e.to_string(),
-    })?;
+    let mut head = head(&path, &text)?;
     Ok(head.versions.remove(version).map(|mut values| {
         values.insert("version".to_owned(), version.to_owned());
-        Source { path, text, values }
+        values.extend(of_source(head.sources));
+        Text { path, text, values }
     }))
 }
 

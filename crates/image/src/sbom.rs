@@ -1,7 +1,10 @@
 //! The bill of materials of an image: what is in it, in which version, under which licence, with which checksum, as
 //! SPDX 2.3 JSON in the file `sbom.spdx.json` beside the disk.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use faultline_launcher::snapshot::checksum;
 use serde_json::{Value, json};
@@ -9,7 +12,8 @@ use serde_json::{Value, json};
 use crate::{
     Result, at,
     binaries::{MODULES, Module, Programs},
-    recipe::Recipe,
+    recipe::{Container, Recipe},
+    sources::{Origin, origins},
 };
 
 /// The file beside the disk.
@@ -21,10 +25,13 @@ pub fn write(
     key: &str,
     root: &Path,
     programs: &Programs,
+    archives: &[PathBuf],
     folder: &Path,
 ) -> Result<()> {
     let mut packages = debian(root);
     for component in &recipe.binaries {
+        let fetched = programs.folders.get(&component.name);
+        let fetched = fetched.map(|folder| origins(folder)).unwrap_or_default();
         for program in component.build.keys() {
             let Some(file) = programs.files.get(program) else {
                 continue;
@@ -40,17 +47,20 @@ pub fn write(
                     "supplier".to_owned(),
                     json!(format!("Organization: {}", component.name)),
                 );
+                if let Some(origin) = fetched.get(program) {
+                    fields.insert("downloadLocation".to_owned(), json!(origin.url));
+                    let comment = format!("fetched: SHA-256 {}", origin.sha256);
+                    fields.insert("comment".to_owned(), json!(comment));
+                }
             }
             packages.push(package);
         }
         packages.extend(modules(programs, &component.name));
     }
-    for container in &recipe.containers {
-        let (name, version) = container
-            .name
-            .rsplit_once(':')
-            .unwrap_or((&container.name, ""));
-        packages.push(package(name, version, "NOASSERTION"));
+    for (n, container) in recipe.containers.iter().enumerate() {
+        let pulled = archives.get(n).and_then(|archive| archive.parent());
+        let pulled = pulled.map(origins).unwrap_or_default();
+        packages.push(image(container, pulled.get(&container.name)));
     }
     packages.sort_by_key(|p| p.get("SPDXID").and_then(Value::as_str).map(str::to_owned));
     packages.dedup_by_key(|p| p.get("SPDXID").and_then(Value::as_str).map(str::to_owned));
@@ -66,6 +76,32 @@ pub fn write(
     });
     let text = serde_json::to_vec_pretty(&bill).unwrap_or_default();
     at("disk", fs::write(folder.join(FILE), text))
+}
+
+fn image(container: &Container, origin: Option<&Origin>) -> Value {
+    let (name, version) = container
+        .name
+        .rsplit_once(':')
+        .unwrap_or((&container.name, ""));
+    let licence = container.official.as_ref().map(|o| o.licence.as_str());
+    let mut package = package(name, version, licence.unwrap_or("NOASSERTION"));
+    if let (Some(origin), Some(fields)) = (origin, package.as_object_mut()) {
+        let short = name.rsplit('/').next().unwrap_or(name);
+        let purl = format!(
+            "pkg:oci/{short}@sha256%3A{}?repository_url={name}&tag={version}",
+            origin.sha256
+        );
+        fields.insert("downloadLocation".to_owned(), json!(origin.url));
+        fields.insert(
+            "checksums".to_owned(),
+            json!([{ "algorithm": "SHA256", "checksumValue": origin.sha256 }]),
+        );
+        fields.insert(
+            "externalRefs".to_owned(),
+            json!([{ "referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": purl }]),
+        );
+    }
+    package
 }
 
 fn package(name: &str, version: &str, licence: &str) -> Value {
@@ -176,5 +212,60 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0]["SPDXID"], "SPDXRef-jq-1.6-2.1");
         assert_eq!(found[0]["licenseComments"], "CC-BY-3.0, Expat");
+    }
+
+    #[test]
+    fn what_was_fetched_is_listed_with_its_address_and_checksum() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut recipe: Recipe = serde_saphyr::from_str(
+            "name: k\nsummary: s\nmachine: {vcpus: 1, memory_mib: 256, disk_mib: 1024}\n\
+             binaries:\n- {name: runc, version: v1.4.0, licence: Apache-2.0, module: m, build: {runc: .}, install: {runc: /bin},\n\
+             \x20 official: [{url: \"https://h/runc\", checksum: \"{url}.sha256\"}]}\n\
+             containers:\n- {name: \"r.example/group/tool:v1\", official: {licence: MIT}}\n- {name: \"r.example/own:v1\"}\n",
+        )
+        .unwrap();
+        recipe.settle(crate::sources::Source::Official);
+        let programs = Programs {
+            files: [("runc".to_owned(), dir.path().join("runc"))].into(),
+            folders: [("runc".to_owned(), dir.path().to_owned())].into(),
+        };
+        fs::write(dir.path().join("runc"), "#!/bin/sh\n").unwrap();
+        let origin = |url: &str, sum: &str| json!({"url": url, "sha256": sum.repeat(64)});
+        let origins = json!({
+            "runc": origin("https://h/runc", "a"),
+            "r.example/group/tool:v1": origin("https://r.example/v2/group/tool/manifests/x", "b"),
+        });
+        fs::write(
+            dir.path().join(crate::sources::ORIGINS),
+            origins.to_string(),
+        )
+        .unwrap();
+        let own = dir.path().join("own/image.tar");
+        let archives = [dir.path().join("image.tar"), own];
+        write(&recipe, "key", dir.path(), &programs, &archives, dir.path()).unwrap();
+        let bill: Value =
+            serde_json::from_slice(&fs::read(dir.path().join(FILE)).unwrap()).unwrap();
+        let of = |name: &str| {
+            let all = bill["packages"].as_array().unwrap();
+            all.iter().find(|p| p["name"] == name).unwrap().clone()
+        };
+        let runc = of("runc");
+        assert_eq!(runc["downloadLocation"], "https://h/runc");
+        assert_eq!(runc["licenseDeclared"], "Apache-2.0");
+        assert_eq!(
+            runc["comment"],
+            format!("fetched: SHA-256 {}", "a".repeat(64))
+        );
+        let tool = of("r.example/group/tool");
+        assert_eq!(tool["licenseDeclared"], "MIT");
+        assert_eq!(tool["checksums"][0]["checksumValue"], "b".repeat(64));
+        assert_eq!(
+            tool["externalRefs"][0]["referenceLocator"],
+            format!(
+                "pkg:oci/tool@sha256%3A{}?repository_url=r.example/group/tool&tag=v1",
+                "b".repeat(64)
+            )
+        );
+        assert_eq!(of("r.example/own")["downloadLocation"], "NOASSERTION");
     }
 }

@@ -26,6 +26,7 @@ use faultline_image::{
     bake::{self, Template},
     cache::Cache,
     recipe::{Recipe, Step},
+    sources::Sources,
     steps::Place,
 };
 use faultline_launcher::{
@@ -52,6 +53,8 @@ pub struct Local {
     environments: PathBuf,
     /// Where recipes are.
     recipes: PathBuf,
+    /// Where programs and images come from.
+    sources: Sources,
     cache: Cache,
     templates: Templates,
     program: PathBuf,
@@ -79,12 +82,20 @@ impl Local {
         Ok(Self {
             environments: fs::canonicalize(environments)?,
             recipes: recipes.to_owned(),
+            sources: Sources::default(),
             cache,
             templates: Templates::of(&fs::canonicalize(data)?),
             program: program.to_owned(),
             preparing: None,
             rekey: false,
         })
+    }
+
+    /// Takes images from these sources.
+    #[must_use]
+    pub fn with_sources(mut self, sources: Sources) -> Self {
+        self.sources = sources;
+        self
     }
 
     /// Asks `prepare` about images that are not there yet.
@@ -109,9 +120,9 @@ impl Local {
 
     /// The template for an image and a shape, if it was baked.
     pub fn template(&self, image: &str, shape: Shape) -> Result<Option<Template>> {
-        let failed = |e: faultline_image::Error| Error::failed("image", e);
-        let recipe = Recipe::load(&self.recipes, image).map_err(failed)?;
-        bake::find(&recipe, shape, &self.cache).map_err(failed)
+        self.sources
+            .template(&self.recipes, image, shape, &self.cache)
+            .map_err(|e| Error::failed("image", e))
     }
 
     /// The template: found when it was baked before. A machine whose QEMU or processor differs bakes its own here,
@@ -250,8 +261,17 @@ impl Provider for Local {
         if dir.exists() || cgroup::is_populated(&spec.id) {
             return Err(Error::WrongState("there already"));
         }
-        let recipe =
-            Recipe::load(&self.recipes, &spec.image).map_err(|e| Error::failed("image", e))?;
+        let recipe = {
+            let (this, image, shape) = (self.clone(), spec.image.clone(), spec.shape);
+            let chosen = move || {
+                this.sources
+                    .recipe(&this.recipes, &image, shape, &this.cache)
+            };
+            tokio::task::spawn_blocking(chosen)
+                .await
+                .map_err(|e| Error::failed("image", e))?
+                .map_err(|e| Error::failed("image", e))?
+        };
         let template = self.sound_template(&recipe, spec.shape, progress).await?;
         if let Err(e) = self.templates.note(&spec.image, spec.shape, &template) {
             tracing::warn!(error = %e, "a template was not noted; its files stay when its recipe changes");

@@ -19,7 +19,7 @@ use faultline_launcher::client as launcher;
 use faultline_provider::{Provider, Spec, Target, local::Local};
 
 use super::{Machines, Report};
-use crate::progress;
+use crate::{progress, sources::Recipes};
 
 /// Where the bench's environments live for the time of a run.
 struct Bed {
@@ -35,12 +35,17 @@ impl Bed {
     async fn make(args: &Machines) -> anyhow::Result<Self> {
         let cache = Cache::of_user();
         let program = std::env::current_exe()?;
-        let recipe = Recipe::load(&args.images, &args.image)?;
         let shape = args.shape;
+        let recipes = Recipes {
+            folder: args.images.clone(),
+            sources: args.sources.sources(),
+        };
+        let recipe = recipes.recipe(&args.image, shape, &cache).await?;
         let template = bake::bake(&recipe, shape, &cache, &program, &progress::shown()).await?;
         let dir = std::env::temp_dir().join(format!("faultline-bench-{}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
-        let provider = Local::new(&dir, &args.images, cache, &program)?;
+        let provider =
+            Local::new(&dir, &args.images, cache, &program)?.with_sources(recipes.sources);
         Ok(Self {
             dir,
             program,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use faultline_domain::Shape;
 
-use crate::Output;
+use crate::{Output, sources::SourceArgs};
 
 pub use report::Report;
 
@@ -36,6 +36,8 @@ pub enum BenchCommand {
         /// The image recipes' folder
         #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
         images: PathBuf,
+        #[command(flatten)]
+        sources: SourceArgs,
     },
 }
 
@@ -57,6 +59,8 @@ pub struct Machines {
     /// The image recipes' folder
     #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
     images: PathBuf,
+    #[command(flatten)]
+    sources: SourceArgs,
 }
 
 /// Measures and prints.
@@ -69,7 +73,8 @@ pub async fn run(command: BenchCommand, output: Output) -> anyhow::Result<()> {
             seconds,
             labs,
             images,
-        } => pages::pages(seconds, &labs, &images).await?,
+            sources,
+        } => pages::pages(seconds, &labs, &images, sources.sources()).await?,
     };
     match output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),

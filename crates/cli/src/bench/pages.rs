@@ -9,6 +9,7 @@ use std::{
 use anyhow::Context;
 use bytes::Bytes;
 use faultline_domain::{Clock, Shape};
+use faultline_image::sources::Sources;
 use faultline_lab::Catalogue;
 use faultline_provider::{Provider, local::Local};
 use faultline_server::{Config, Parts, Server, Shutdown};
@@ -36,15 +37,17 @@ const CONNECTIONS: usize = 8;
 type Http = Client<HttpConnector, Full<Bytes>>;
 
 /// Measures; whatever comes of it, nothing is left behind.
-pub async fn pages(seconds: u64, labs: &Path, images: &Path) -> anyhow::Result<Report> {
+pub async fn pages(
+    seconds: u64,
+    labs: &Path,
+    images: &Path,
+    sources: Sources,
+) -> anyhow::Result<Report> {
     let dir = std::env::temp_dir().join(format!("faultline-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let provider = Arc::new(Local::new(
-        &dir,
-        images,
-        faultline_image::cache::Cache::of_user(),
-        &std::env::current_exe()?,
-    )?);
+    let cache = faultline_image::cache::Cache::of_user();
+    let provider = Local::new(&dir, images, cache, &std::env::current_exe()?)?;
+    let provider = Arc::new(provider.with_sources(sources));
     let measured = serve_and_measure(seconds, labs, &dir, &provider).await;
     for (id, _) in provider.list().await? {
         provider.destroy(&id).await?;

@@ -11,7 +11,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 
-use crate::Output;
+use crate::{Output, sources::SourceArgs};
 
 /// What can be done with labs.
 #[derive(Debug, Subcommand)]
@@ -106,6 +106,8 @@ pub struct Place {
     /// The image recipes' folder
     #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
     pub recipes: PathBuf,
+    #[command(flatten)]
+    pub sources: SourceArgs,
 }
 
 /// Runs a lab command.

@@ -11,14 +11,17 @@ use faultline_domain::{EnvironmentId, lab::Needs, limits::Limits, progress::Prog
 use faultline_image::{
     bake::{self, Template},
     cache::Cache,
-    recipe::Recipe,
+    sources::Sources,
 };
 use faultline_provider::{Provider, local::Local};
+
+use crate::sources::Recipes;
 
 /// Where authors' machines are made.
 pub struct Platform {
     cache: Cache,
     recipes: PathBuf,
+    sources: Sources,
     program: PathBuf,
     /// `<cache>/lab/<process>`; a folder whose process is gone holds what nobody owns.
     home: PathBuf,
@@ -26,13 +29,14 @@ pub struct Platform {
 
 impl Platform {
     /// Claims a folder for this process, after sweeping those of processes that are gone.
-    pub async fn open(recipes: &Path) -> anyhow::Result<Self> {
+    pub async fn open(recipes: &Path, sources: Sources) -> anyhow::Result<Self> {
         let cache = Cache::of_user();
         let program = std::env::current_exe().context("where is this program?")?;
         let platform = Self {
             home: homes(&cache).join(std::process::id().to_string()),
             cache,
             recipes: recipes.to_owned(),
+            sources,
             program,
         };
         platform.sweep().await;
@@ -67,22 +71,28 @@ impl Platform {
     /// The provider.
     pub fn provider(&self) -> anyhow::Result<Arc<dyn Provider>> {
         let local = Local::new(&self.home, &self.recipes, self.cache.clone(), &self.program)?;
-        Ok(Arc::new(local))
+        Ok(Arc::new(local.with_sources(self.sources.clone())))
     }
 
     /// The template that a lab needs, if it was built.
     pub fn find(&self, needs: &Needs) -> anyhow::Result<Option<Template>> {
-        let recipe = Recipe::load(&self.recipes, &needs.image_name())?;
-        Ok(bake::find(&recipe, needs.shape(), &self.cache)?)
+        let (name, shape) = (needs.image_name(), needs.shape());
+        Ok(self
+            .sources
+            .template(&self.recipes, &name, shape, &self.cache)?)
     }
 
     /// The template that a lab needs: found, or built now.
     pub async fn template(&self, needs: &Needs, progress: &Progress) -> anyhow::Result<Template> {
+        let (name, shape) = (needs.image_name(), needs.shape());
         if let Some(found) = self.find(needs)? {
             return Ok(found);
         }
-        let recipe = Recipe::load(&self.recipes, &needs.image_name())?;
-        let shape = needs.shape();
+        let recipes = Recipes {
+            folder: self.recipes.clone(),
+            sources: self.sources.clone(),
+        };
+        let recipe = recipes.recipe(&name, shape, &self.cache).await?;
         Ok(bake::bake(&recipe, shape, &self.cache, &self.program, progress).await?)
     }
 

@@ -47,7 +47,7 @@ pub(super) async fn run(place: &Place, name: &str, open_terminal: bool) -> anyho
         );
     }
     let folder = load(&path).with_context(|| format!("{name} can't be used as it is"))?;
-    let platform = Platform::open(&place.recipes).await?;
+    let platform = Platform::open(&place.recipes, place.sources.sources()).await?;
     let ended = Session::start(&platform, path, folder).await;
     let ended = match ended {
         Ok(mut session) => tokio::select! {

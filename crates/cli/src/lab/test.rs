@@ -72,7 +72,7 @@ impl Row {
 pub(super) async fn run(place: &Place, wanted: Wanted, output: Output) -> anyhow::Result<()> {
     let catalogue = Catalogue::load(&place.labs);
     let (labs, mut rows) = select(&catalogue, &wanted)?;
-    let platform = Platform::open(&place.recipes).await?;
+    let platform = Platform::open(&place.recipes, place.sources.sources()).await?;
     // However this ends, by Ctrl-C too, the machines that were made are destroyed.
     let outcome = tokio::select! {
         outcome = prove_all(&platform, &labs, &wanted) => outcome,
