@@ -195,6 +195,7 @@ pub async fn bake(
     let spec = LaunchSpec {
         id: id.clone(),
         nodes: plan.nodes.clone(),
+        added: Vec::new(),
         control_planes: shape.control_planes(),
         start: Start::Boot {
             kernel: image.kernel(),
@@ -210,6 +211,7 @@ pub async fn bake(
     let place = Place {
         dir: &dir,
         shape,
+        node: None,
         log: Some(&log),
     };
     let result = power_on(&spec, place, program, recipe, &stage, true).await;
@@ -304,6 +306,7 @@ pub async fn cold(
         id: id.clone(),
         limits: limits(&nodes),
         nodes,
+        added: Vec::new(),
         control_planes: shape.control_planes(),
         start: Start::Boot {
             kernel: template.image.kernel(),
@@ -317,6 +320,7 @@ pub async fn cold(
     let place = Place {
         dir: &dir,
         shape,
+        node: None,
         log: None,
     };
     let stage = Progress::ignored().stage(STAGE, "a cold start");
