@@ -55,6 +55,16 @@
   events.addEventListener("phase", (event) => {
     if (event.data !== workspace.dataset.phase) location.reload();
   });
+  // A node that came or went has a tab, or none: the page is made anew, terminals replay what they showed.
+  events.addEventListener("nodes", (event) => {
+    if (event.data !== workspace.dataset.nodes) location.reload();
+  });
+  events.addEventListener("changes", (event) => {
+    const place = document.getElementById("node-changes");
+    if (!place) return;
+    place.textContent = event.data;
+    place.hidden = event.data === "";
+  });
   events.addEventListener("attempt", async (event) => {
     const before = attempt;
     attempt = event.data;

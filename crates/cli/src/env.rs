@@ -1,5 +1,7 @@
 //! `faultline env`: environments of the running server.
 
+mod nodes;
+
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -7,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use faultline_domain::{EnvironmentId, LabSlug};
+use faultline_domain::{EnvironmentId, LabSlug, NodeName};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -64,6 +66,29 @@ pub enum EnvCommand {
         /// The environment
         id: EnvironmentId,
     },
+    /// Give it a node more, a worker, and wait until it can be used
+    ///
+    /// It takes the next free number, at most five nodes in all. In a cluster it joins and becomes Ready, which takes
+    /// minutes. Operators may do it to anybody's environment.
+    ///
+    ///   faultline env add-node wmx9d4k2ta
+    #[command(verbatim_doc_comment)]
+    AddNode {
+        /// The environment
+        id: EnvironmentId,
+    },
+    /// Remove a node that was added, and wait until it is gone
+    ///
+    /// In a cluster its pods are moved away first. The nodes that the lab has stay.
+    ///
+    ///   faultline env remove-node wmx9d4k2ta node2
+    #[command(verbatim_doc_comment)]
+    RemoveNode {
+        /// The environment
+        id: EnvironmentId,
+        /// The node, such as `node2`
+        node: NodeName,
+    },
     /// End it
     End {
         /// The environment
@@ -107,6 +132,8 @@ pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
         ),
         EnvCommand::Suspend { id } => turn(&api, id, "suspend", "suspended", output),
         EnvCommand::Resume { id } => turn(&api, id, "resume", "active", output),
+        EnvCommand::AddNode { id } => nodes::add(&api, id, output),
+        EnvCommand::RemoveNode { id, node } => nodes::remove(&api, id, node, output),
         EnvCommand::End { id } => say(
             &api.delete(&format!("/environments/{id}"))?,
             output,

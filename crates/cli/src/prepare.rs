@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use faultline_domain::{Shape, progress::Event};
-use faultline_image::{bake, cache::Cache, estimate::Estimate, recipe::Recipe, sources::Sources};
+use faultline_image::{bake, cache::Cache, estimate::Estimate};
 use faultline_lab::Catalogue;
 use faultline_provider::{Readiness, local::Prepare};
 use rustix::process::{Signal, set_parent_process_death_signal};

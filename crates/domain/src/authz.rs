@@ -40,6 +40,13 @@ pub struct MayUse {
     person: PersonId,
 }
 
+/// Proof: this person may add nodes to this environment and remove them: its owner, or an operator.
+#[derive(Debug, Clone)]
+pub struct MayResize {
+    environment: EnvironmentId,
+    person: PersonId,
+}
+
 /// Proof: this person operates the installation.
 #[derive(Debug, Clone)]
 pub struct MayOperate(PersonId);
@@ -79,6 +86,22 @@ impl SignedIn {
         }
     }
 
+    /// May this person change which nodes the environment has that `owner` has?
+    pub fn may_resize(
+        &self,
+        environment: &EnvironmentId,
+        owner: &PersonId,
+    ) -> Result<MayResize, NotFound> {
+        if *owner == self.0.person || self.0.role == Role::Operator {
+            Ok(MayResize {
+                environment: environment.clone(),
+                person: self.0.person.clone(),
+            })
+        } else {
+            Err(NotFound)
+        }
+    }
+
     /// Does this person operate the installation?
     pub fn may_operate(&self) -> Result<MayOperate, NotFound> {
         match self.0.role {
@@ -96,6 +119,20 @@ impl MayUse {
     }
 
     /// Who may use it.
+    #[must_use]
+    pub const fn person(&self) -> &PersonId {
+        &self.person
+    }
+}
+
+impl MayResize {
+    /// The environment whose nodes may be changed.
+    #[must_use]
+    pub const fn environment(&self) -> &EnvironmentId {
+        &self.environment
+    }
+
+    /// Who may change them.
     #[must_use]
     pub const fn person(&self) -> &PersonId {
         &self.person
@@ -127,5 +164,13 @@ mod tests {
             NotFound
         );
         assert!(me.may_operate().is_err());
+        assert!(me.may_resize(&env, &"ann".parse().unwrap()).is_ok());
+        assert!(me.may_resize(&env, &"bob".parse().unwrap()).is_err());
+        let operator = SignedIn::verified(Principal {
+            person: "olga".parse().unwrap(),
+            role: Role::Operator,
+        });
+        let proof = operator.may_resize(&env, &"bob".parse().unwrap()).unwrap();
+        assert_eq!(proof.person().as_str(), "olga");
     }
 }

@@ -13,7 +13,7 @@ pub use cluster::{
     CanITest, ClusterTest, Count, Deed, Field, FromPodTest, ObjectTest, PodHttp, PodRequest,
 };
 
-use crate::{NodeName, Shape};
+use crate::{NodeName, Shape, shape::MAX_NODES};
 
 /// A lab: an incident to be repaired.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
@@ -43,7 +43,7 @@ pub struct Lab {
     #[garde(length(max = 16), custom(well_declared))]
     pub variables: BTreeMap<String, Variable>,
     /// Scripts that break the machine, run in this order as root, before the student enters.
-    #[garde(length(min = 1, max = 20), dive)]
+    #[garde(length(min = 1, max = 20), custom(room_for_nodes(&self.needs)), dive)]
     pub setup: Vec<SetupStep>,
     /// What must hold when it is repaired. At least one must fail on an untouched machine.
     #[garde(length(min = 1, max = 20), dive)]
@@ -55,6 +55,39 @@ pub struct Lab {
     #[serde(default)]
     #[garde(dive)]
     pub score: Score,
+}
+
+impl Lab {
+    /// The nodes that its setup adds, in order.
+    #[must_use]
+    pub fn setup_nodes(&self) -> Vec<NodeName> {
+        let added = self.setup.iter().filter(|step| step.add_node);
+        (self.needs.nodes + 1..)
+            .zip(added)
+            .filter_map(|(number, _)| NodeName::numbered(number))
+            .collect()
+    }
+
+    /// All nodes that there are when the student enters.
+    #[must_use]
+    pub fn node_names(&self) -> Vec<NodeName> {
+        [self.needs.node_names(), self.setup_nodes()].concat()
+    }
+}
+
+fn room_for_nodes(needs: &Needs) -> impl FnOnce(&Vec<SetupStep>, &()) -> garde::Result + use<'_> {
+    move |setup, ()| {
+        let added = setup.iter().filter(|step| step.add_node).count();
+        let nodes = usize::try_from(needs.nodes).unwrap_or(usize::MAX);
+        let most = usize::try_from(MAX_NODES).unwrap_or(usize::MAX);
+        if added == 0 || nodes.saturating_add(added) <= most {
+            Ok(())
+        } else {
+            Err(garde::Error::new(format!(
+                "{nodes} nodes and {added} that setup adds are more than {MAX_NODES}"
+            )))
+        }
+    }
 }
 
 /// A value that differs from environment to environment.
@@ -245,7 +278,7 @@ pub struct Egress {
     pub port: u16,
 }
 
-/// One step of breaking the machine: a script, manifests, or waiting until the fault shows.
+/// One step of breaking the machine: a script, manifests, waiting until the fault shows, or a further node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct SetupStep {
@@ -263,11 +296,17 @@ pub struct SetupStep {
     #[serde(default)]
     #[garde(dive)]
     pub wait: Option<ObjectTest>,
-    /// The nodes that run the script. All, unless listed.
+    /// `true`: one node more, a worker, with the next number: node2 where `needs` says one node. In a cluster it joins
+    /// and is Ready before the next step begins. It takes minutes; a node that a lab has from the start belongs into
+    /// `needs`, where it costs nothing.
+    #[serde(default)]
+    #[garde(skip)]
+    pub add_node: bool,
+    /// The nodes that run the script. All that there are by then, unless listed.
     #[serde(default)]
     #[garde(length(max = 5))]
     pub nodes: Vec<NodeName>,
-    /// How many seconds it may take. 120 unless said.
+    /// How many seconds it may take. 120 unless said; adding a node may take 1200 in any case.
     #[serde(default = "default_setup_seconds")]
     #[garde(range(min = 1, max = 1200))]
     pub timeout_seconds: u32,
@@ -275,12 +314,17 @@ pub struct SetupStep {
 
 fn one_deed(step: &SetupStep) -> impl FnOnce(&Option<String>, &()) -> garde::Result + use<'_> {
     move |script, ()| {
-        let deeds = [script.is_some(), step.apply.is_some(), step.wait.is_some()];
+        let deeds = [
+            script.is_some(),
+            step.apply.is_some(),
+            step.wait.is_some(),
+            step.add_node,
+        ];
         if deeds.into_iter().filter(|said| *said).count() == 1 {
             Ok(())
         } else {
             Err(garde::Error::new(
-                "a step is one of script, apply and wait, and only one",
+                "a step is one of script, apply, wait and add_node, and only one",
             ))
         }
     }

@@ -6,6 +6,7 @@
 //! | [`clock`] | the injected clock; nothing else in the workspace asks the system for the time |
 //! | [`environment`] | intent, states and transitions of an environment; the pure [`environment::plan`] |
 //! | [`lab`] | what a `lab.yaml` says: needs, hints, checks, score |
+//! | [`nodes`] | nodes added to a running environment: names, states, the pure [`nodes::plan`] |
 //! | [`limits`] | what an environment may use, and admission of one more |
 //! | [`authz`] | who is asking, and the proofs a handler needs before it may act |
 //! | [`progress`] | staged progress of long work |
@@ -18,6 +19,7 @@ pub mod environment;
 pub mod id;
 pub mod lab;
 pub mod limits;
+pub mod nodes;
 pub mod progress;
 pub mod score;
 pub mod shape;

@@ -57,7 +57,7 @@ pub enum Denial {
     },
     /// Not enough memory is free.
     #[error(
-        "the machine has {free} MiB of memory to spare and this lab needs {need}; end an environment or try later"
+        "the machine has {free} MiB of memory to spare and this needs {need}; end an environment or try later"
     )]
     Memory {
         /// Free and not reserved, in MiB.
@@ -67,7 +67,7 @@ pub enum Denial {
     },
     /// Not enough disk is free.
     #[error(
-        "the machine has {free} MiB of disk to spare and this lab needs {need}; the operator has to free some"
+        "the machine has {free} MiB of disk to spare and this needs {need}; the operator has to free some"
     )]
     Disk {
         /// Free and not reserved, in MiB.
@@ -98,6 +98,11 @@ pub fn admit(capacity: &Capacity, need: Need) -> Result<(), Denial> {
             max: capacity.max_environments,
         });
     }
+    fits(capacity, need)
+}
+
+/// Decides whether an environment may grow by a node: it takes no further place, but memory and disk.
+pub fn fits(capacity: &Capacity, need: Need) -> Result<(), Denial> {
     let free = capacity
         .free_memory_mib
         .saturating_sub(capacity.reserve_memory_mib);

@@ -196,6 +196,7 @@ pub async fn bake(
     let spec = LaunchSpec {
         id: id.clone(),
         nodes: plan.nodes.clone(),
+        added: Vec::new(),
         control_planes: shape.control_planes(),
         start: Start::Boot {
             kernel: image.kernel(),
@@ -211,6 +212,7 @@ pub async fn bake(
     let place = Place {
         dir: &dir,
         shape,
+        node: None,
         log: Some(&log),
     };
     let result = power_on(&spec, place, program, recipe, &stage, true).await;
@@ -303,6 +305,7 @@ pub async fn cold(
         id: id.clone(),
         limits: limits(&nodes),
         nodes,
+        added: Vec::new(),
         control_planes: shape.control_planes(),
         start: Start::Boot {
             kernel: template.image.kernel(),
@@ -316,6 +319,7 @@ pub async fn cold(
     let place = Place {
         dir: &dir,
         shape,
+        node: None,
         log: None,
     };
     let stage = Progress::ignored().stage(STAGE, "a cold start");

@@ -67,6 +67,13 @@ pub struct Recipe {
     /// What is done in the booted machines to bring them to the state that is frozen, step by step.
     #[serde(default)]
     pub bake: Vec<Step>,
+    /// What brings a node that was added to a running environment into its cluster. `all` and `workers` are that
+    /// node alone here, and its name is in `FAULTLINE_NODE`.
+    #[serde(default)]
+    pub join: Vec<Step>,
+    /// What is done before a node is removed from a running environment; `FAULTLINE_NODE` is its name.
+    #[serde(default)]
+    pub leave: Vec<Step>,
     /// Shell commands run in each booted machine before it is frozen, so that what they read is in the memory
     /// that all clones share.
     #[serde(default)]
@@ -354,6 +361,8 @@ impl Recipe {
         before(&mut self.enable, base.enable);
         before(&mut self.disable, base.disable);
         before(&mut self.bake, base.bake);
+        before(&mut self.join, base.join);
+        before(&mut self.leave, base.leave);
         before(&mut self.warm, base.warm);
         before(&mut self.rekey, base.rekey);
         before(&mut self.probe, base.probe);
@@ -636,5 +645,24 @@ mod tests {
             Recipe::load(dir.path(), "../x"),
             Err(Error::NoRecipe { .. })
         ));
+    }
+
+    #[test]
+    fn what_joins_a_cluster_does_what_its_bake_did() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../images");
+        for name in Recipe::names(&folder) {
+            let recipe = Recipe::load(&folder, &name).unwrap();
+            assert_eq!(
+                recipe.kubernetes.is_some(),
+                !recipe.join.is_empty(),
+                "{name}"
+            );
+            let of_bake = |step: &&Step| recipe.bake.contains(step);
+            assert_eq!(
+                recipe.join.iter().filter(of_bake).count(),
+                if recipe.kubernetes.is_some() { 3 } else { 0 },
+                "{name}: preparing the node, a token, kubeadm join"
+            );
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Carrying out a recipe's steps in machines that run: while baking, and when a clone is probed.
+//! Carrying out a recipe's steps in machines that run: while baking, when a clone is probed, and when a node is added
+//! or removed.
 
 use std::{collections::BTreeMap, fmt, io::Write, path::Path};
 
@@ -32,6 +33,8 @@ pub struct Place<'a> {
     pub dir: &'a Path,
     /// Its nodes.
     pub shape: Shape,
+    /// The one node that comes or goes: then `all` and `workers` are this one.
+    pub node: Option<&'a NodeName>,
     /// Where what the steps print is appended, if anywhere.
     pub log: Option<&'a Path>,
 }
@@ -57,20 +60,27 @@ impl Place<'_> {
                 if self.shape.is_stock() { "yes" } else { "" }.to_owned(),
             ),
         ]);
+        if let Some(node) = self.node {
+            kept.insert("FAULTLINE_NODE".to_owned(), node.to_string());
+        }
         let names = self.shape.node_names();
         let planes = usize::try_from(self.shape.control_planes()).unwrap_or(1);
+        let (all, workers) = match self.node {
+            Some(node) => (std::slice::from_ref(node), std::slice::from_ref(node)),
+            None => (names.as_slice(), names.get(planes..).unwrap_or_default()),
+        };
         for (index, step) in steps.iter().enumerate() {
             let printed = match step.on {
                 On::All => {
                     tell(index, step, "");
-                    let all = names.iter().map(|node| self.run(node, step, &kept));
+                    let all = all.iter().map(|node| self.run(node, step, &kept));
                     futures::future::try_join_all(all).await?
                 }
                 On::First | On::OtherControlPlanes | On::Workers => {
                     let range = match step.on {
                         On::First => names.get(..1),
                         On::OtherControlPlanes => names.get(1..planes),
-                        _ => names.get(planes..),
+                        _ => Some(workers),
                     };
                     let mut printed = Vec::new();
                     for node in range.unwrap_or_default() {

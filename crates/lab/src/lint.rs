@@ -6,7 +6,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use faultline_domain::lab::{Check, Lab, Test};
+use faultline_domain::{
+    NodeName,
+    lab::{Check, Lab, Test},
+};
 
 use crate::{
     Diagnostic,
@@ -256,31 +259,30 @@ fn used_scripts(
 }
 
 fn setup_nodes(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diagnostic>) {
-    let names = lab.needs.node_names();
+    let mut names = lab.needs.node_names();
+    let mut further = lab.setup_nodes().into_iter();
     for (step, at) in lab.setup.iter().zip(&places.setup) {
+        if step.add_node {
+            names.extend(further.next());
+        }
         for (node, at) in step.nodes.iter().zip(&at.nodes) {
             if !names.contains(node) {
-                found.push(point(no_node(lab, node.as_str()), yaml, Some(at)));
+                found.push(point(no_node(&names, node.as_str()), yaml, Some(at)));
             }
         }
     }
 }
 
-fn no_node(lab: &Lab, node: &str) -> Diagnostic {
-    let names: Vec<String> = lab
-        .needs
-        .node_names()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+fn no_node(names: &[NodeName], node: &str) -> Diagnostic {
+    let names: Vec<&str> = names.iter().map(NodeName::as_str).collect();
     Diagnostic::error(FILE, format!("the lab has no node {node}")).help(format!(
-        "it has {}; needs.nodes says how many",
+        "it has {}; needs.nodes says how many, and setup may add some",
         names.join(", ")
     ))
 }
 
 fn checks(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diagnostic>) {
-    let names = lab.needs.node_names();
+    let names = lab.node_names();
     let mut seen = BTreeSet::new();
     for (index, check) in lab.checks.iter().enumerate() {
         let at = places.checks.get(index);
@@ -306,7 +308,7 @@ fn checks(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diagnostic>) {
         }
         if !names.contains(&check.node) {
             found.push(point(
-                no_node(lab, check.node.as_str()),
+                no_node(&names, check.node.as_str()),
                 yaml,
                 at.and_then(|c| c.node.as_ref()),
             ));

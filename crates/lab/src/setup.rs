@@ -17,6 +17,9 @@ use crate::{
     text,
 };
 
+/// How long adding a node may take.
+const ADD: Duration = Duration::from_secs(1200);
+
 /// Why a machine could not be prepared. The text is for the student and the author: script, node, what it said.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
@@ -44,6 +47,14 @@ pub enum SetupError {
         seconds: u32,
         /// What was seen last.
         seen: String,
+    },
+    /// A further node was not added.
+    #[error("{node} was not added")]
+    Node {
+        /// The node.
+        node: NodeName,
+        /// Why.
+        source: faultline_provider::Error,
     },
     /// The script could not be run to its end.
     #[error("{script} could not be run on {node}")]
@@ -97,6 +108,7 @@ impl SetupError {
                 format!("preparing the incident failed on {node} with exit code {code}")
             }
             Self::Cluster(why) => format!("the cluster can't be reached: {why}"),
+            Self::Node { node, source } => format!("{node} was not added: {source}"),
             Self::Apply { .. } => "what the lab runs in the cluster was not applied".to_owned(),
             Self::Symptom { seconds, .. } => {
                 format!("the incident did not show within {seconds} s")
@@ -106,7 +118,7 @@ impl SetupError {
 }
 
 /// Carries out the lab's setup steps in order. Not idempotent in itself: on a
-/// failure destroy the environment. Reports one stage, `setup`.
+/// failure destroy the environment. Reports one stage, `setup`, and those of each node that it adds.
 pub async fn set_up(
     provider: &dyn Provider,
     env: &EnvironmentId,
@@ -116,6 +128,8 @@ pub async fn set_up(
     let folder = &*folder.of(env);
     let stage = progress.stage("setup", "preparing the incident");
     let steps = &folder.lab.setup;
+    let mut nodes = folder.lab.needs.node_names();
+    let mut further = folder.lab.setup_nodes().into_iter().peekable();
     for (done, step) in steps.iter().enumerate() {
         #[expect(clippy::cast_precision_loss, reason = "at most twenty steps")]
         let fraction = done as f64 / steps.len() as f64;
@@ -125,11 +139,14 @@ pub async fn set_up(
             format!("step {} of {}", done + 1, steps.len()),
         );
         if let Some(script) = &step.script {
-            run_script(provider, env, folder, step, script).await?;
+            run_script(provider, env, folder, step, script, &nodes).await?;
         } else if let Some(file) = &step.apply {
             apply(provider, env, folder, step, file).await?;
         } else if let Some(test) = &step.wait {
             wait(provider, env, step, test).await?;
+        } else if let Some(node) = further.next_if(|_| step.add_node) {
+            add(provider, env, &node, progress).await?;
+            nodes.push(node);
         }
     }
     stage.done();
@@ -143,12 +160,13 @@ async fn run_script(
     folder: &LabFolder,
     step: &SetupStep,
     name: &str,
+    all: &[NodeName],
 ) -> Result<(), SetupError> {
     let content = folder.script(name).ok_or_else(|| missing(name))?;
     let nodes = if step.nodes.is_empty() {
-        folder.lab.needs.node_names()
+        all
     } else {
-        step.nodes.clone()
+        step.nodes.as_slice()
     };
     let how = Run {
         trusted: false,
@@ -208,6 +226,31 @@ async fn apply(
             file: name.to_owned(),
             source,
         })
+}
+
+/// One node more.
+async fn add(
+    provider: &dyn Provider,
+    env: &EnvironmentId,
+    node: &NodeName,
+    progress: &Progress,
+) -> Result<(), SetupError> {
+    let failed = |source| SetupError::Node {
+        node: node.clone(),
+        source,
+    };
+    let slow = || faultline_provider::Error::failed("node", "it took more than 20 minutes");
+    let fresh = async {
+        // An author may run the setup again on the same machine.
+        provider
+            .remove_node(env, node, &Progress::ignored())
+            .await?;
+        provider.add_node(env, node, progress).await
+    };
+    tokio::time::timeout(ADD, fresh)
+        .await
+        .map_err(|_| failed(slow()))?
+        .map_err(failed)
 }
 
 /// Until the cluster is as the step says.

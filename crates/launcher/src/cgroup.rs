@@ -60,6 +60,12 @@ pub fn create(id: &EnvironmentId, limits: &Limits) -> io::Result<()> {
             io::Error::new(e.kind(), format!("cannot make {}: {e}", folder.display()))
         })?;
     }
+    limit(id, limits)
+}
+
+/// Sets the limits of a group that is there. Lower ones fail where more than that is in use.
+pub fn limit(id: &EnvironmentId, limits: &Limits) -> io::Result<()> {
+    let folders = folders(id.as_str());
     let memory = (u64::from(limits.memory_mib) << 20).to_string();
     let quota = u64::from(limits.cpu_millis) * 100;
     if version() == 2 {

@@ -9,7 +9,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::protocol::{Answer, Ask, Channel, MAX_LINE, Question, SOCKET, Status, Told, VERSION};
+use crate::{
+    protocol::{Answer, Ask, Channel, MAX_LINE, Question, SOCKET, Status, Told, VERSION},
+    spec::AddedNode,
+};
 
 /// Why a launcher did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +83,21 @@ pub async fn status(dir: &Path) -> Result<Status> {
 /// Reports what happens until the environment is ready.
 pub async fn watch(dir: &Path, progress: &Progress) -> Result<()> {
     let (_, stream) = ask(dir, Ask::Watch).await?;
+    follow(stream, progress).await
+}
+
+/// Powers on a further node; reports what happens until its helper answers. Dropping it frees what was made.
+pub async fn add_node(dir: &Path, added: AddedNode, progress: &Progress) -> Result<()> {
+    let (_, stream) = ask(dir, Ask::AddNode { added }).await?;
+    follow(stream, progress).await
+}
+
+/// Powers off a worker and frees what it held.
+pub async fn remove_node(dir: &Path, node: &NodeName) -> Result<()> {
+    ask_done(dir, Ask::RemoveNode { node: node.clone() }).await
+}
+
+async fn follow(stream: BufReader<UnixStream>, progress: &Progress) -> Result<()> {
     let mut lines = stream.lines();
     loop {
         let line = lines.next_line().await.map_err(Error::Gone)?;

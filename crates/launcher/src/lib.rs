@@ -10,7 +10,7 @@
 //! |---|---|
 //! | [`spec`] | what a launcher is told to run: nodes, machine, snapshot or boot |
 //! | [`protocol`] | what is said on `launcher.sock`; [`client`] says it |
-//! | [`run`] | the launcher's life from spec to end |
+//! | [`run`] | the launcher's life from spec to end; nodes that are added and removed |
 //! | [`claim`] | that the environment is still wanted once the launcher can be killed with it |
 //! | [`node`] | one VM: restore or boot, guest link, console, freeze |
 //! | [`qemu`], [`qmp`] | its command line and process; its control channel |

@@ -75,6 +75,51 @@ fn open_tap(index: usize) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// A tap's place on the bridge, for `ip`.
+fn link(index: usize) -> String {
+    format!("link set tap{index} master br0 up\n")
+}
+
+/// Towards the guest a queue, from the guest a meter: a tap has no queue of its own in that direction.
+fn queue(index: usize, mbit: u32) -> String {
+    format!("qdisc add dev tap{index} root tbf rate {mbit}mbit burst 256kb latency 100ms\n")
+}
+
+fn meter(index: usize, mbit: u32) -> String {
+    let bytes = u64::from(mbit) * 125_000;
+    format!(
+        "chain tap{index} {{ type filter hook ingress device tap{index} priority 0; limit rate over {bytes} bytes/second burst 512 kbytes drop; }}\n"
+    )
+}
+
+/// Lays the cable of a further node in a namespace that was built.
+pub fn plug(index: usize, mbit: u32) -> io::Result<Tap> {
+    let tap = tap(index)?;
+    feed("ip", &["-batch", "-"], &link(index))?;
+    feed("tc", &["-batch", "-"], &queue(index, mbit))?;
+    let rules = format!("table netdev inflow {{\n{}}}\n", meter(index, mbit));
+    feed("nft", &["-f", "-"], &rules)?;
+    Ok(tap)
+}
+
+/// Takes a node's cable away. Its tap goes with the last who holds it; what else names it goes here, first.
+pub fn unplug(index: usize) {
+    // A chain whose device is gone has been taken away with it by some kernels and left by others.
+    let _ = feed(
+        "nft",
+        &["-f", "-"],
+        &format!("delete chain netdev inflow tap{index}\n"),
+    );
+    let _ = feed("ip", &["-batch", "-"], &format!("link del tap{index}\n"));
+}
+
+fn tap(index: usize) -> io::Result<Tap> {
+    Ok(Tap {
+        fd: open_tap(index)?,
+        guest_mac: format!("52:54:00:4d:00:{index:02x}"),
+    })
+}
+
 /// Runs a program with lines on its standard input.
 fn feed(program: &str, args: &[&str], input: &str) -> io::Result<()> {
     let mut child = Command::new(program)
@@ -106,30 +151,17 @@ pub fn build(nodes: usize, mbit: u32, egress: bool) -> io::Result<Vec<Tap>> {
     // Where the host has loaded br_netfilter, what nodes say to each other would be taken for forwarded packets.
     let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
     let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-arptables", "0");
-    let taps = (1..=nodes)
-        .map(|index| {
-            Ok(Tap {
-                fd: open_tap(index)?,
-                guest_mac: format!("52:54:00:4d:00:{index:02x}"),
-            })
-        })
-        .collect::<io::Result<Vec<_>>>()?;
+    let taps = (1..=nodes).map(tap).collect::<io::Result<Vec<_>>>()?;
     let mut links = format!(
         "link set lo up\nlink add br0 address 52:54:00:4d:ff:01 type bridge forward_delay 0 stp_state 0 mcast_snooping 0\n\
          addr add {GATEWAY}/24 dev br0\nlink set br0 up\n"
     );
     let mut queues = String::new();
     let mut meters = String::new();
-    let bytes = u64::from(mbit) * 125_000;
     for index in 1..=nodes {
-        links.push_str(&format!("link set tap{index} master br0 up\n"));
-        // Towards the guest a queue, from the guest a meter: a tap has no queue of its own in that direction.
-        queues.push_str(&format!(
-            "qdisc add dev tap{index} root tbf rate {mbit}mbit burst 256kb latency 100ms\n"
-        ));
-        meters.push_str(&format!(
-            "chain tap{index} {{ type filter hook ingress device tap{index} priority 0; limit rate over {bytes} bytes/second burst 512 kbytes drop; }}\n"
-        ));
+        links.push_str(&link(index));
+        queues.push_str(&queue(index, mbit));
+        meters.push_str(&meter(index, mbit));
     }
     feed("ip", &["-batch", "-"], &links)?;
     feed("tc", &["-batch", "-"], &queues)?;

@@ -1,11 +1,13 @@
 //! What is said on `launcher.sock`: one JSON line asked, one JSON line answered.
 //!
-//! After an answered [`Ask::Open`] the connection carries the stream's bytes; after [`Ask::Watch`] it carries
-//! [`Told`] lines until `Ready` or `Failed`. A launcher of another version is refused with a clear word, never
+//! After an answered [`Ask::Open`] the connection carries the stream's bytes; after [`Ask::Watch`] and
+//! [`Ask::AddNode`] it carries [`Told`] lines until `Ready` or `Failed`. A launcher of another version is refused with a clear word, never
 //! misunderstood.
 
 use faultline_domain::{NodeName, progress::Event};
 use serde::{Deserialize, Serialize};
+
+use crate::spec::AddedNode;
 
 /// The protocol's version.
 pub const VERSION: u32 = 1;
@@ -39,6 +41,16 @@ pub enum Ask {
     Freeze,
     /// End: all nodes and the launcher.
     Stop,
+    /// Power on a further node, a worker. After the answer: what happens, until it is there or has failed.
+    AddNode {
+        /// The node, and what the environment may use more.
+        added: AddedNode,
+    },
+    /// Power off a worker and free what it held. Idempotent.
+    RemoveNode {
+        /// The node.
+        node: NodeName,
+    },
     /// A stream to a node.
     Open {
         /// The node.

@@ -126,7 +126,7 @@ fn machine_arguments(machine: &Machine) -> Vec<String> {
 
 /// The kernel's command line of a node.
 fn kernel_command_line(spec: &LaunchSpec, node: &NodeSpec, index: usize) -> String {
-    let (node, count, planes) = (&node.name, spec.nodes.len(), spec.control_planes);
+    let (node, count, planes) = (&node.name, spec.nodes.len().max(index), spec.control_planes);
     format!(
         "root=/dev/vda rw console=ttyS0,115200 quiet loglevel=3 systemd.show_status=false net.ifnames=0 \
          panic=5 mitigations=off faultline.node={node} faultline.index={index} faultline.nodes={count} \
@@ -178,7 +178,9 @@ pub fn start(
                 .create(true)
                 .truncate(true)
                 .open(folder.join(format!("{node}.state")))?;
-            (memory, "on", kernel.clone(), initrd.clone(), state)
+            // What is not to be frozen needn't be written back to a file.
+            let share = if freeze_to.is_some() { "on" } else { "off" };
+            (memory, share, kernel.clone(), initrd.clone(), state)
         }
     };
     let memory_fd = inherited.give(memory);

@@ -6,6 +6,9 @@
 //!     └───────────┴───► Broken (a node died; the server sees it and frees the rest)
 //! ```
 
+mod grow;
+mod hold;
+
 use std::{
     fs::File,
     io,
@@ -16,7 +19,7 @@ use std::{
 };
 
 use faultline_domain::{
-    Clock, NodeName,
+    Clock, EnvironmentId, NodeName,
     progress::{Event, Progress},
 };
 use faultline_guest::{
@@ -28,7 +31,7 @@ use ssh_key::{LineEnding, PrivateKey, private::Ed25519Keypair};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpStream, UnixListener, UnixStream},
-    sync::{Notify, OnceCell, watch},
+    sync::{Notify, watch},
 };
 
 use crate::{
@@ -75,14 +78,16 @@ impl<T, E: std::error::Error> At<T> for Result<T, E> {
 struct Launcher {
     dir: PathBuf,
     claim: Claim,
-    spec: LaunchSpec,
+    id: EnvironmentId,
+    /// As it is in `spec.json`.
+    spec: Mutex<LaunchSpec>,
     clock: Clock,
-    nodes: OnceCell<Vec<Node>>,
+    nodes: Mutex<Vec<Arc<Node>>>,
     phase: Mutex<LauncherPhase>,
     told: watch::Sender<Vec<Told>>,
     died: Arc<Notify>,
     stop: Notify,
-    /// Pause, resume and freeze, one at a time.
+    /// Pause, resume, freeze, a node more or less: one at a time.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -110,9 +115,10 @@ impl Launcher {
         Arc::new(Self {
             dir: dir.to_owned(),
             claim,
-            spec,
+            id: spec.id.clone(),
+            spec: Mutex::new(spec),
             clock: Clock::system(),
-            nodes: OnceCell::new(),
+            nodes: Mutex::default(),
             phase: Mutex::new(LauncherPhase::Starting),
             told: watch::channel(Vec::new()).0,
             died: Arc::new(Notify::new()),
@@ -133,8 +139,20 @@ impl Launcher {
         self.told.send_modify(|all| all.push(told));
     }
 
-    fn nodes(&self) -> &[Node] {
-        self.nodes.get().map_or(&[], Vec::as_slice)
+    /// Its nodes as they are now.
+    fn nodes(&self) -> Vec<Arc<Node>> {
+        self.nodes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// What it runs as of now.
+    fn spec(&self) -> LaunchSpec {
+        self.spec
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     async fn live(self: Arc<Self>, host: File) -> io::Result<()> {
@@ -186,7 +204,7 @@ impl Launcher {
     }
 
     async fn bring_up(&self, host: &File, progress: &Progress) -> Result<(), Failure> {
-        let spec = &self.spec;
+        let spec = &self.spec();
         let stage = progress.stage("network", "Laying the cables of its private network");
         self.claim.join(&spec.id, &spec.limits).at("network")?;
         let taps = net::build(
@@ -215,14 +233,14 @@ impl Launcher {
         };
         let mut nodes = Vec::with_capacity(spec.nodes.len());
         for ((index, node), tap) in (1..).zip(&spec.nodes).zip(taps) {
-            self.make_disk(node).at("clone")?;
+            self.make_disk(spec, node).at("clone")?;
             let started = qemu::start(spec, &self.dir, node, index, tap).at("clone")?;
             let adopted =
                 Node::adopt(node.name.clone(), index, started, Arc::clone(&self.died)).await;
-            nodes.push(adopted.map_err(|e| Failure {
+            nodes.push(Arc::new(adopted.map_err(|e| Failure {
                 stage: "clone",
                 reason: format!("{e}; {}", self.qemu_log(&node.name)),
-            })?);
+            })?));
         }
         stage.done();
 
@@ -239,7 +257,10 @@ impl Launcher {
             }
             stage.done();
         }
-        let nodes = self.nodes.get_or_init(|| async { nodes }).await;
+        self.nodes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(&nodes);
 
         let (name, text, wait) = if clone {
             (
@@ -263,9 +284,9 @@ impl Launcher {
     }
 
     /// Each node's disk: an empty overlay over the frozen disk, or over the image's.
-    fn make_disk(&self, node: &NodeSpec) -> io::Result<()> {
+    fn make_disk(&self, spec: &LaunchSpec, node: &NodeSpec) -> io::Result<()> {
         let name = format!("{}.qcow2", node.name);
-        match &self.spec.start {
+        match &spec.start {
             Start::Clone { snapshot } => {
                 std::fs::copy(snapshot.join("overlay.qcow2"), self.dir.join(&name)).and_then(|_| {
                     std::fs::set_permissions(
@@ -402,19 +423,22 @@ impl Launcher {
                 self.stop.notify_one();
                 Ok(())
             }
+            Ask::AddNode { added } => self.add_node(stream, added).await,
+            Ask::RemoveNode { node } => finish(&mut stream, self.remove_node(&node).await).await,
             Ask::Open { node, to } => self.open(stream, &node, to).await,
         }
     }
 
     fn status(&self) -> Status {
-        let disk_bytes = self.spec.nodes.iter().map(|node| {
+        let spec = self.spec();
+        let disk_bytes = spec.all_nodes().map(|node| {
             let path = self.dir.join(format!("{}.qcow2", node.name));
             std::fs::metadata(path).map_or(0, |m| std::os::unix::fs::MetadataExt::blocks(&m) * 512)
         });
         Status {
             phase: self.phase(),
-            nodes: self.nodes().iter().map(Node::status).collect(),
-            cpu_millis: cgroup::cpu_millis(&self.spec.id),
+            nodes: self.nodes().iter().map(|node| node.status()).collect(),
+            cpu_millis: cgroup::cpu_millis(&self.id),
             disk_bytes: disk_bytes.sum(),
         }
     }
@@ -444,93 +468,8 @@ impl Launcher {
         }
     }
 
-    async fn pause(&self) -> Result<(), String> {
-        let _turn = self.turn.lock().await;
-        match self.phase() {
-            LauncherPhase::Paused => return Ok(()),
-            LauncherPhase::Running => {}
-            other => return Err(format!("the environment is {other:?}").to_lowercase()),
-        }
-        for node in self.nodes() {
-            node.pause().await.map_err(|e| e.to_string())?;
-        }
-        self.set(LauncherPhase::Paused);
-        Ok(())
-    }
-
-    async fn resume(&self) -> Result<(), String> {
-        let _turn = self.turn.lock().await;
-        match self.phase() {
-            LauncherPhase::Running => return Ok(()),
-            LauncherPhase::Paused => {}
-            other => return Err(format!("the environment is {other:?}").to_lowercase()),
-        }
-        for node in self.nodes() {
-            node.resume().await.map_err(|e| e.to_string())?;
-        }
-        self.set(LauncherPhase::Running);
-        // The clock stood still. A guest whose helper is gone keeps its own; everything else goes on.
-        for node in self.nodes() {
-            if let Some(link) = node.link(Duration::from_secs(2)).await
-                && let Ok(stream) = link.open().await
-            {
-                let nanos = i64::try_from(self.clock.now().as_nanosecond()).unwrap_or(0);
-                if let Err(e) = guest::step_clock(stream, nanos).await {
-                    tracing::warn!(node = %node.name, error = %e, "the clock was not stepped");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Freezes all nodes at one instant: closes the ports, stops all, then saves each.
-    async fn freeze(&self) -> Result<(), String> {
-        let _turn = self.turn.lock().await;
-        let Start::Boot {
-            freeze_to: Some(folder),
-            kernel,
-            initrd,
-        } = &self.spec.start
-        else {
-            return Err("only a machine that was booted for it can be frozen".to_owned());
-        };
-        if self.phase() != LauncherPhase::Running {
-            return Err("only a running environment can be frozen".to_owned());
-        }
-        for node in self.nodes() {
-            node.release_link();
-        }
-        // The guests see the hang-up and wait for the next host.
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        for node in self.nodes() {
-            node.pause().await.map_err(|e| e.to_string())?;
-        }
-        for node in self.nodes() {
-            node.qmp
-                .save(&node.state)
-                .await
-                .map_err(|e| format!("{}: {e}", node.name))?;
-        }
-        for node in self.nodes() {
-            let _ = node.qmp.run("quit", serde_json::Value::Null).await;
-        }
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-        while self.nodes().iter().any(Node::is_alive) && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let rest = || -> io::Result<()> {
-            std::fs::copy(kernel, folder.join("kernel"))?;
-            std::fs::copy(initrd, folder.join("initrd"))?;
-            // All nodes have disks of one size: that of the image.
-            let size = self.spec.nodes.first().map_or(0, |n| n.machine.disk_mib);
-            qemu::make_overlay(&folder.join("overlay.qcow2"), size)?;
-            Ok(())
-        };
-        rest().map_err(|e| e.to_string())
-    }
-
     async fn open(&self, mut stream: UnixStream, node: &NodeName, to: Channel) -> io::Result<()> {
-        let Some(node) = self.nodes().iter().find(|n| n.name == *node) else {
+        let Some(node) = self.nodes().into_iter().find(|n| n.name == *node) else {
             return refuse(&mut stream, format!("there is no node {node}")).await;
         };
         if !node.is_alive() {

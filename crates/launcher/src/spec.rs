@@ -69,6 +69,23 @@ pub struct NodeSpec {
     pub machine: Machine,
 }
 
+/// A node that was added while the environment ran: a worker, booted from the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddedNode {
+    /// The node.
+    pub node: NodeSpec,
+    /// What the environment may use more because of it.
+    pub share: Limits,
+}
+
+impl AddedNode {
+    /// Its index, which its address and its cable are made of.
+    #[must_use]
+    pub fn index(&self) -> Option<usize> {
+        usize::try_from(self.node.name.number()?).ok()
+    }
+}
+
 /// What a launcher is told to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaunchSpec {
@@ -76,6 +93,9 @@ pub struct LaunchSpec {
     pub id: EnvironmentId,
     /// Its nodes, in order: node n has address 10.77.0.(10+n).
     pub nodes: Vec<NodeSpec>,
+    /// Nodes that were added since. The launcher writes them here while it runs.
+    #[serde(default)]
+    pub added: Vec<AddedNode>,
     /// How many of them, the first, are control planes.
     pub control_planes: u32,
     /// How they come to life.
@@ -100,9 +120,27 @@ impl LaunchSpec {
         Ok(serde_json::from_slice(&std::fs::read(Self::path(dir))?)?)
     }
 
-    /// Writes it there.
+    /// Writes it there, all or nothing.
     pub fn save(&self, dir: &Path) -> std::io::Result<()> {
-        std::fs::write(Self::path(dir), serde_json::to_vec_pretty(self)?)
+        let draft = dir.join("spec.json.new");
+        std::fs::write(&draft, serde_json::to_vec_pretty(self)?)?;
+        std::fs::rename(draft, Self::path(dir))
+    }
+
+    /// All its nodes, added ones last.
+    pub fn all_nodes(&self) -> impl Iterator<Item = &NodeSpec> {
+        self.nodes.iter().chain(self.added.iter().map(|a| &a.node))
+    }
+
+    /// What it may use now: its limits, and the shares of its added nodes.
+    #[must_use]
+    pub fn limits_now(&self) -> Limits {
+        self.added.iter().fold(self.limits, |sum, added| Limits {
+            cpu_millis: sum.cpu_millis.saturating_add(added.share.cpu_millis),
+            memory_mib: sum.memory_mib.saturating_add(added.share.memory_mib),
+            pids: sum.pids.saturating_add(added.share.pids),
+            ..sum
+        })
     }
 
     /// The unprivileged user and group that this environment's QEMUs run as: a number derived from the id, so
@@ -113,5 +151,54 @@ impl LaunchSpec {
             (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
         });
         0x7000_0000 | (hash & 0x00ff_ffff)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_of_an_earlier_version_has_no_added_nodes_and_shares_add_up() {
+        let limits = Limits {
+            cpu_millis: 1000,
+            memory_mib: 512,
+            pids: 128,
+            disk_mib: 4096,
+            bandwidth_mbit: 100,
+        };
+        let node = NodeSpec {
+            name: "node2".parse().unwrap(),
+            machine: Machine {
+                accelerator: Accelerator::Tcg,
+                vcpus: 1,
+                memory_mib: 256,
+                disk_mib: 4096,
+            },
+        };
+        let mut spec = LaunchSpec {
+            id: "abc".parse().unwrap(),
+            nodes: Vec::new(),
+            added: Vec::new(),
+            control_planes: 1,
+            start: Start::Clone {
+                snapshot: "/s".into(),
+            },
+            base_disk: "/d".into(),
+            limits,
+            egress: Vec::new(),
+        };
+        let mut json = serde_json::to_value(&spec).unwrap();
+        json.as_object_mut().unwrap().remove("added");
+        assert_eq!(serde_json::from_value::<LaunchSpec>(json).unwrap(), spec);
+        let share = Limits {
+            memory_mib: 300,
+            ..limits
+        };
+        spec.added.push(AddedNode { node, share });
+        let now = spec.limits_now();
+        assert_eq!((now.cpu_millis, now.memory_mib, now.pids), (2000, 812, 256));
+        assert_eq!((now.disk_mib, now.bandwidth_mbit), (4096, 100));
+        assert_eq!(spec.added[0].index(), Some(2));
     }
 }

@@ -86,6 +86,7 @@ pub async fn run(provider: &dyn Provider, image: &str) {
     moves_files(provider, &spec.id).await;
     keeps_terminals(provider, &spec.id).await;
     pauses_and_resumes(provider, &spec.id).await;
+    grows_and_shrinks(provider, &spec.id).await;
     ends(provider, &spec.id).await;
 }
 
@@ -94,6 +95,11 @@ async fn strangers_are_not_found(provider: &dyn Provider) {
     assert!(matches!(provider.pause(&id).await, Err(Error::NotFound)));
     assert!(matches!(provider.resume(&id).await, Err(Error::NotFound)));
     assert!(matches!(provider.usage(&id).await, Err(Error::NotFound)));
+    let (node, quiet) = (node1(), Progress::ignored());
+    let added = provider.add_node(&id, &node, &quiet).await;
+    assert!(matches!(added, Err(Error::NotFound)), "{added:?}");
+    let removed = provider.remove_node(&id, &node, &quiet).await;
+    assert!(matches!(removed, Err(Error::NotFound)), "{removed:?}");
     assert!(matches!(
         provider.open(&id, &node1(), Target::Guest).await.map(drop),
         Err(Error::NotFound)
@@ -331,6 +337,64 @@ async fn pauses_and_resumes(provider: &dyn Provider, id: &EnvironmentId) {
         .await
         .expect("echo after a pause");
     assert_eq!(done.stdout, b"awake\n");
+}
+
+async fn grows_and_shrinks(provider: &dyn Provider, id: &EnvironmentId) {
+    let node: NodeName = "node2".parse().expect("a valid name");
+    let (tell, told) = std::sync::mpsc::channel();
+    let progress = Progress::new(move |event| {
+        let _ = tell.send(event);
+    });
+    let quiet = Progress::ignored();
+    provider
+        .remove_node(id, &node, &quiet)
+        .await
+        .expect("removing what is not there succeeds");
+    for wrong in ["node1", "node6", "other"] {
+        let wrong = wrong.parse().expect("a valid name");
+        let refused = provider.add_node(id, &wrong, &quiet).await;
+        assert!(
+            matches!(refused, Err(Error::WrongState(_))),
+            "{wrong}: {refused:?}"
+        );
+    }
+    provider
+        .add_node(id, &node, &progress)
+        .await
+        .expect("a node is added");
+    let events: Vec<Event> = told.try_iter().collect();
+    let (mut started, mut done) = (0, 0);
+    for event in &events {
+        started += u32::from(matches!(event, Event::Started { .. }));
+        done += u32::from(matches!(event, Event::Done { .. }));
+    }
+    assert!(started >= 2 && started == done, "{events:?}");
+    let twice = provider.add_node(id, &node, &quiet).await;
+    assert!(matches!(twice, Err(Error::WrongState(_))), "{twice:?}");
+    assert_eq!(observed(provider, id).await, Some(Observed::Running));
+    let open = || provider.open(id, &node, Target::Guest);
+    let stream = open().await.expect("it is reached");
+    let done = client::run(stream, program(&["echo", "more"]), 1024)
+        .await
+        .expect("echo on the new node");
+    assert_eq!(done.stdout, b"more\n");
+    provider.pause(id).await.expect("pause both");
+    assert!(open().await.is_err(), "it is paused with the others");
+    provider.resume(id).await.expect("resume both");
+    open().await.map(drop).expect("it goes on with the others");
+    let planes = provider.remove_node(id, &node1(), &quiet).await;
+    assert!(matches!(planes, Err(Error::WrongState(_))), "{planes:?}");
+    for _ in 0..2 {
+        provider
+            .remove_node(id, &node, &quiet)
+            .await
+            .expect("it is removed, once or twice");
+        assert!(open().await.is_err(), "a node that isn't there any more");
+    }
+    assert_eq!(observed(provider, id).await, Some(Observed::Running));
+    client::ping(guest(provider, id).await)
+        .await
+        .expect("the first node goes on");
 }
 
 async fn ends(provider: &dyn Provider, id: &EnvironmentId) {

@@ -41,6 +41,12 @@ const STAGES: [(&str, &str, u32); 3] = [
     ),
 ];
 
+/// The stages of an addition, likewise.
+const ADDITION: [(&str, &str, u32); 2] = [
+    ("power-on", "powering on the machine", 20),
+    ("boot", "booting until its services are up", 80),
+];
+
 /// The one image that the fake knows.
 pub const IMAGE: &str = "debian-12";
 
@@ -62,6 +68,10 @@ struct Inner {
 struct Environment {
     observed: Observed,
     nodes: BTreeMap<NodeName, Arc<Guest>>,
+    /// How many of them, the first, stay as long as it does.
+    control_planes: u32,
+    /// Nodes that were begun and not finished.
+    unfinished: Vec<NodeName>,
     /// Ends every stream to it.
     life: CancellationToken,
 }
@@ -85,8 +95,8 @@ impl FakeProvider {
         *lock(&self.0.latency) = latency;
     }
 
-    /// The next creation that comes to `stage` (`clone`, `network`, `refresh`) fails there. Called twice, the next
-    /// two fail.
+    /// The next creation that comes to `stage` (`clone`, `network`, `refresh`), or addition (`power-on`, `boot`), or
+    /// removal (`leave`) fails there. Called twice, the next two fail.
     pub fn fail_next(&self, stage: &str, reason: &str) {
         lock(&self.0.failures).push((stage.to_owned(), reason.to_owned()));
     }
@@ -138,6 +148,8 @@ impl FakeProvider {
             Environment {
                 observed: Observed::Running,
                 nodes: BTreeMap::new(),
+                control_planes: 1,
+                unfinished: Vec::new(),
                 life: CancellationToken::new(),
             },
         );
@@ -231,6 +243,8 @@ impl Provider for FakeProvider {
             let begun = Environment {
                 observed: Observed::Broken,
                 nodes,
+                control_planes: spec.shape.control_planes(),
+                unfinished: Vec::new(),
                 life: CancellationToken::new(),
             };
             all.insert(spec.id.clone(), begun);
@@ -265,6 +279,70 @@ impl Provider for FakeProvider {
 
     async fn destroy(&self, id: &EnvironmentId) -> Result<()> {
         self.lose(id);
+        Ok(())
+    }
+
+    async fn add_node(
+        &self,
+        id: &EnvironmentId,
+        node: &NodeName,
+        progress: &Progress,
+    ) -> Result<()> {
+        {
+            let mut all = lock(&self.0.environments);
+            let e = all.get_mut(id).ok_or(Error::NotFound)?;
+            if e.observed != Observed::Running {
+                return Err(Error::WrongState("not running"));
+            }
+            if node.number().is_none_or(|n| n <= e.control_planes) {
+                return Err(Error::WrongState("without a place for such a node"));
+            }
+            if e.nodes.contains_key(node) || e.unfinished.contains(node) {
+                return Err(Error::WrongState("one that has this node already"));
+            }
+            e.unfinished.push(node.clone());
+        }
+        for (name, text, percent) in ADDITION {
+            let stage = self.stage(name, text, percent, progress).await;
+            if stage.is_err() {
+                if let Some(e) = lock(&self.0.environments).get_mut(id) {
+                    e.unfinished.retain(|n| n != node);
+                }
+                return stage;
+            }
+        }
+        let mut all = lock(&self.0.environments);
+        let e = all
+            .get_mut(id)
+            .ok_or_else(|| Error::failed("boot", "it was destroyed meanwhile"))?;
+        e.unfinished.retain(|n| n != node);
+        e.nodes
+            .insert(node.clone(), Arc::new(Guest::new(node.clone())));
+        Ok(())
+    }
+
+    async fn remove_node(
+        &self,
+        id: &EnvironmentId,
+        node: &NodeName,
+        progress: &Progress,
+    ) -> Result<()> {
+        {
+            let all = lock(&self.0.environments);
+            let e = all.get(id).ok_or(Error::NotFound)?;
+            if node.number().is_some_and(|n| n <= e.control_planes) {
+                return Err(Error::WrongState("in need of its control plane"));
+            }
+            if !e.nodes.contains_key(node) && !e.unfinished.contains(node) {
+                return Ok(());
+            }
+        }
+        self.stage("leave", "powering off the machine", 20, progress)
+            .await?;
+        if let Some(e) = lock(&self.0.environments).get_mut(id) {
+            e.nodes.remove(node);
+            e.unfinished.retain(|n| n != node);
+        }
         Ok(())
     }
 

@@ -136,8 +136,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A kind of tenancy.
 ///
-/// The reconciler calls `create` … `destroy`, one at a time for each environment; `open` and `usage` are called
-/// by anybody at any time. Every method may be cancelled by dropping it: what it had begun is then found by
+/// The reconciler calls `create` … `remove_node`, one at a time for each environment (a lab's setup, within a start,
+/// calls `add_node` too); `open` and `usage` are called by anybody at any time. Every method may be cancelled by dropping it: what it had begun is then found by
 /// `list` as [`Observed::Broken`] and freed by `destroy`.
 #[async_trait]
 pub trait Provider: Send + Sync + std::fmt::Debug {
@@ -168,6 +168,26 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     async fn sweep(&self) -> Result<u32> {
         Ok(0)
     }
+
+    /// Adds a worker with this name, the next free number, to an environment that runs, and gives it back once it may
+    /// be used: its identity is its own, its guest link answers, and in a cluster it is Ready. Reports stages. What
+    /// was made is freed when it fails. Cancelled, a part of it may be there: call `remove_node` before it is tried
+    /// again. Refused with `WrongState` when there is such a node.
+    async fn add_node(
+        &self,
+        id: &EnvironmentId,
+        node: &NodeName,
+        progress: &Progress,
+    ) -> Result<()>;
+
+    /// Removes a worker: in a cluster its pods are moved away and it is forgotten, as far as that works; then its
+    /// machine ends. Idempotent: succeeds when there is no such node. Refused with `WrongState` for a control plane.
+    async fn remove_node(
+        &self,
+        id: &EnvironmentId,
+        node: &NodeName,
+        progress: &Progress,
+    ) -> Result<()>;
 
     /// Opens a stream to a node.
     async fn open(&self, id: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream>;

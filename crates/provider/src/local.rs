@@ -1,12 +1,13 @@
 //! VMs of this machine: one launcher process per environment, cloned from a baked snapshot.
 //!
 //! ```text
-//! <data>/environments/<id>/spec.json, launcher.sock, launcher.log, <node>.qcow2
+//! <data>/environments/<id>/spec.json, asked.json, launcher.sock, launcher.log, <node>.qcow2
 //! ```
 //!
 //! The provider holds nothing in memory that it could not find again: what exists is what has a folder or a
 //! control group, and how it is, its launcher says.
 
+mod nodes;
 mod templates;
 
 use std::{
@@ -38,6 +39,8 @@ use faultline_launcher::{
 use self::templates::Templates;
 use crate::{ClusterKeys, Error, Provider, Readiness, Result, Spec, Stream, Target, Usage};
 
+/// The file with what an environment was asked to be.
+const ASKED: &str = "asked.json";
 /// The file with the cluster's keys in an environment's folder.
 const KEYS: &str = "cluster.json";
 /// How long a launcher may take to say how it is; beyond it nothing is decided about its environment.
@@ -279,6 +282,7 @@ impl Provider for Local {
         let launch = LaunchSpec {
             id: spec.id.clone(),
             nodes: template.manifest.nodes.clone(),
+            added: Vec::new(),
             control_planes: template.manifest.control_planes,
             start: Start::Clone {
                 snapshot: template.snapshot.clone(),
@@ -288,6 +292,7 @@ impl Provider for Local {
             egress: spec.egress.clone(),
         };
         fs::create_dir(&dir)
+            .and_then(|()| fs::write(dir.join(ASKED), serde_json::to_vec_pretty(spec)?))
             .and_then(|()| launch.save(&dir))
             .map_err(|e| Error::failed("clone", format!("cannot write {}: {e}", dir.display())))?;
         self.launch(&dir, progress).await?;
@@ -405,6 +410,24 @@ impl Provider for Local {
         swept.map_err(|e| Error::failed("sweep", e))
     }
 
+    async fn add_node(
+        &self,
+        id: &EnvironmentId,
+        node: &NodeName,
+        progress: &Progress,
+    ) -> Result<()> {
+        self.grow(id, node, progress).await
+    }
+
+    async fn remove_node(
+        &self,
+        id: &EnvironmentId,
+        node: &NodeName,
+        progress: &Progress,
+    ) -> Result<()> {
+        self.shrink(id, node, progress).await
+    }
+
     async fn open(&self, id: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream> {
         let channel = match target {
             Target::Port(port) => Channel::Port(port),
@@ -493,6 +516,7 @@ async fn carry_out(
     let place = Place {
         dir,
         shape,
+        node: None,
         log: Some(&log),
     };
     place

@@ -723,6 +723,135 @@ async fn local_provider_bakes() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// A node that was added is a machine like the others, known to whoever comes later, and leaves nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn local_provider_adds_and_removes_a_node() {
+    let data = tempfile::tempdir().unwrap();
+    let new = || {
+        let recipes = workspace().join("images");
+        Local::new(data.path(), &recipes, Cache::of_user(), &program()).unwrap()
+    };
+    let provider = new();
+    let grown = spec("grown", IMAGE, 1);
+    let (id, quiet) = (&grown.id, Progress::ignored());
+    provider.destroy(id).await.unwrap();
+    provider.create(&grown, &quiet).await.unwrap();
+    let dir = data.path().join("environments").join(id.as_str());
+    let files = || {
+        let all = std::fs::read_dir(&dir).unwrap().flatten();
+        let of_node = all.filter(|e| e.file_name().to_string_lossy().starts_with("node2"));
+        of_node.count()
+    };
+    let memory = |id: &EnvironmentId| {
+        let group = Path::new("/sys/fs/cgroup");
+        let name = format!("faultline/{id}");
+        let limit = group.join(&name).join("memory.max");
+        let former = group
+            .join("memory")
+            .join(&name)
+            .join("memory.limit_in_bytes");
+        let text = std::fs::read_to_string(limit).or_else(|_| std::fs::read_to_string(former));
+        text.unwrap().trim().parse::<u64>().unwrap()
+    };
+    let before = memory(id);
+
+    step("it is added");
+    let two: faultline_domain::NodeName = "node2".parse().unwrap();
+    let began = Instant::now();
+    provider.add_node(id, &two, &quiet).await.unwrap();
+    eprintln!("    after {:.1} s", began.elapsed().as_secs_f64());
+    let status = launcher::status(&dir).await.unwrap();
+    let pid = status.nodes.iter().find(|n| n.name == two).unwrap().pid;
+    assert!(memory(id) > before, "the group's limits have grown");
+
+    step("another provider process knows it");
+    let second = new();
+    assert_eq!(
+        second.list().await.unwrap(),
+        [(id.clone(), Observed::Running)]
+    );
+    assert!(matches!(
+        second.add_node(id, &two, &quiet).await,
+        Err(faultline_provider::Error::WrongState(_))
+    ));
+    let on = async |node: &faultline_domain::NodeName, script: &str| {
+        let stream = second.open(id, node, Target::Guest).await.unwrap();
+        let exec = Exec {
+            argv: vec!["/usr/bin/bash".into(), "-c".into(), script.into()],
+            timeout_seconds: Some(60),
+            ..Exec::default()
+        };
+        let done = client::run(stream, exec, 4096).await.unwrap();
+        assert_eq!(done.code, 0, "{script} on {node}");
+        String::from_utf8(done.stdout).unwrap().trim().to_owned()
+    };
+    let one: faultline_domain::NodeName = "node1".parse().unwrap();
+    step("they reach each other by name");
+    assert_eq!(
+        on(
+            &two,
+            "hostname; ping -c 1 -W 5 node1 > /dev/null && echo reached"
+        )
+        .await,
+        "node2\nreached"
+    );
+    on(&one, "ping -c 1 -W 5 node2").await;
+    step("it has an identity of its own, and the time");
+    for script in [
+        "cat /etc/machine-id",
+        "cat /etc/ssh/ssh_host_ed25519_key.pub",
+        "cat /proc/sys/kernel/random/boot_id",
+        "od -An -N16 -tx1 /dev/urandom",
+    ] {
+        assert_ne!(on(&one, script).await, on(&two, script).await, "{script}");
+    }
+    let (a, b): (i64, i64) = (
+        on(&one, "date +%s").await.parse().unwrap(),
+        on(&two, "date +%s").await.parse().unwrap(),
+    );
+    assert!((a - b).abs() < 30, "{a} {b}");
+    assert_eq!(on(&two, "systemctl is-system-running").await, "running");
+    on(&two, "journalctl -n 1 -q | grep .").await;
+    assert!(files() >= 2);
+
+    step("one that is not waited for leaves nothing");
+    let three = "node3".parse().unwrap();
+    let given_up = provider.add_node(id, &three, &quiet);
+    let given_up = tokio::time::timeout(Duration::from_secs(4), given_up).await;
+    assert!(given_up.is_err(), "it boots still");
+    provider.remove_node(id, &three, &quiet).await.unwrap();
+    let status = launcher::status(&dir).await.unwrap();
+    assert_eq!(status.nodes.len(), 2);
+    assert!(!dir.join("node3.qcow2").exists());
+
+    step("it is removed");
+    second.remove_node(id, &two, &quiet).await.unwrap();
+    assert!(second.open(id, &two, Target::Guest).await.is_err());
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "its QEMU");
+    assert_eq!(files(), 0, "its disk and memory");
+    assert_eq!(memory(id), before);
+    let net = format!(
+        "/proc/{}/net/dev",
+        launcher::status(&dir).await.unwrap().nodes[0].pid
+    );
+    let cables = std::fs::read_to_string(net).unwrap();
+    assert!(
+        cables.contains("tap1") && !cables.contains("tap2"),
+        "{cables}"
+    );
+    assert_eq!(
+        second.list().await.unwrap(),
+        [(id.clone(), Observed::Running)]
+    );
+    assert_eq!(on(&one, "grep -c node2 /etc/hosts || true").await, "0");
+
+    step("its number is free again, and all goes with the environment");
+    second.add_node(id, &two, &quiet).await.unwrap();
+    on(&two, "true").await;
+    second.destroy(id).await.unwrap();
+    assert!(!dir.exists() && !cgroup::is_populated(id));
+}
+
 async fn deaths_are_seen(provider: &Local, a: &EnvironmentId, b: &EnvironmentId, data: &Path) {
     let dir = |id: &EnvironmentId| data.join("environments").join(id.as_str());
     let qemu_a = launcher::status(&dir(a))

@@ -37,7 +37,7 @@ impl Directory for StoreDirectory {
         let open = environment.person == holder
             && environment.is_open()
             && matches!(environment.state, State::Active { .. });
-        let nodes = &environment.spec.nodes;
+        let nodes = environment.nodes();
         let node = match &login.node {
             Some(node) => nodes.iter().find(|n| *n == node),
             None => nodes.first(),

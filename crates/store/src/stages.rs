@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use faultline_domain::{EnvironmentId, LabSlug, progress::Event};
+use faultline_domain::{EnvironmentId, LabSlug, NodeName, progress::Event};
 use jiff::Timestamp;
 use sqlx::FromRow;
 
@@ -14,7 +14,7 @@ use crate::{
 /// One stage of a start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {
-    /// Its stable name.
+    /// Its stable name; before that of an added or removed node's stands the node: `node2 boot`.
     pub name: String,
     /// What happens in it, for people.
     pub text: String,
@@ -125,7 +125,18 @@ impl Store {
         Ok(())
     }
 
-    /// The stages of an environment's start so far.
+    /// Forgets the stages of earlier additions and removals of a node.
+    pub async fn forget_node_stages(&self, id: &EnvironmentId, node: &NodeName) -> Result<()> {
+        let sql = "DELETE FROM stage_events WHERE environment_id = $1 AND stage LIKE $2";
+        sqlx::query(sql)
+            .bind(id.as_str())
+            .bind(format!("{node} %"))
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// The stages of an environment's start so far, and those of its nodes' additions and removals.
     pub async fn stages(&self, id: &EnvironmentId) -> Result<Vec<Stage>> {
         sqlx::query_as::<_, Row>(
             "SELECT stage, text, fraction, started_at, millis FROM stage_events \
@@ -164,7 +175,7 @@ impl Store {
              JOIN (SELECT id, created_at FROM environments WHERE lab LIKE $1 \
                    AND activated IS NOT NULL \
                    ORDER BY created_at DESC LIMIT $2) e ON e.id = s.environment_id \
-             WHERE s.millis IS NOT NULL ORDER BY e.created_at DESC, s.position",
+             WHERE s.millis IS NOT NULL AND s.stage NOT LIKE '% %' ORDER BY e.created_at DESC, s.position",
         )
         .bind(lab)
         .bind(RECENT)

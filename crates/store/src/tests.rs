@@ -52,6 +52,7 @@ fn spec() -> EnvironmentSpec {
     EnvironmentSpec {
         image: "debian-12".to_owned(),
         nodes: vec!["node1".parse().unwrap()],
+        setup_nodes: vec![],
         control_planes: 1,
         stock: false,
         limits: Limits {

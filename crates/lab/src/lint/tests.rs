@@ -214,3 +214,31 @@ fn the_labs_that_come_with_faultline_are_clean() {
         assert_eq!(findings(&lab.path), "", "{}", lab.slug);
     }
 }
+
+#[test]
+fn a_node_that_setup_adds_may_be_named_after_it_and_five_are_the_most() {
+    let (_dir, folder) = fresh();
+    let step = "  - script: setup/break.sh\n";
+    let named = "  - script: setup/break.sh\n    nodes: [node1, node2]\n";
+    edit(&folder, step, &format!("  - add_node: true\n{named}"));
+    assert_eq!(findings(&folder), "");
+    edit(
+        &folder,
+        &format!("  - add_node: true\n{named}"),
+        &format!("{named}  - add_node: true\n"),
+    );
+    let found = findings(&folder);
+    assert!(found.contains("the lab has no node node2"), "{found}");
+    edit(&folder, named, &"  - add_node: true\n".repeat(4));
+    let found = findings(&folder);
+    assert!(
+        found.contains("1 nodes and 5 that setup adds are more than 5"),
+        "{found}"
+    );
+    edit(&folder, "- add_node: true", "- add_node: false");
+    let found = findings(&folder);
+    assert!(
+        found.contains("script, apply, wait and add_node"),
+        "{found}"
+    );
+}

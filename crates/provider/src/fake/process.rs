@@ -66,6 +66,12 @@ impl<T: Streams> Provider for OnlyStreams<T> {
         self.0.destroyed();
         Ok(())
     }
+    async fn add_node(&self, _: &EnvironmentId, _: &NodeName, _: &Progress) -> Result<()> {
+        Ok(())
+    }
+    async fn remove_node(&self, _: &EnvironmentId, _: &NodeName, _: &Progress) -> Result<()> {
+        Ok(())
+    }
     async fn open(&self, _: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream> {
         self.0.clone().open(node, target).await
     }

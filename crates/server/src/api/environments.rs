@@ -13,12 +13,15 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::views::{
     CertificateView, CheckRunView, ClusterView, EnvironmentDetail, EnvironmentView, HintView,
-    SolutionView, detail,
+    NewNode, SolutionView, detail,
 };
 use crate::{
     app::Shared,
-    auth::{Mine, Signed, param},
-    operations::{check, credential, end, extend, give_up, reset, resume, reveal_hint, suspend},
+    auth::{Mine, Node, Resizable, Signed, param},
+    operations::{
+        add_node, check, credential, end, extend, give_up, remove_node, reset, resume, reveal_hint,
+        suspend,
+    },
     problem::Problem,
 };
 
@@ -31,6 +34,8 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(more_time))
         .routes(routes!(pause))
         .routes(routes!(go_on))
+        .routes(routes!(node_more))
+        .routes(routes!(node_less))
         .routes(routes!(kubeconfig))
         .routes(routes!(client_certificate))
         .routes(routes!(run_checks))
@@ -137,6 +142,35 @@ async fn pause(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Prob
         (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn go_on(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
     resume::resume(&app, &mine.proof, &mine.environment).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Adds a node, a worker with the next free number. Also for operators.
+#[utoipa::path(post, path = "/api/v1/environments/{id}/nodes", tag = "environments", params(("id" = String, Path)),
+    responses((status = 202, body = NewNode, description = "it is made: watch `changing` and `nodes` in the events"),
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn node_more(
+    State(app): State<Shared>,
+    its: Resizable,
+) -> Result<(StatusCode, Json<NewNode>), Problem> {
+    let node = add_node::add_node(&app, &its.proof).await?;
+    let made = NewNode {
+        name: node.to_string(),
+    };
+    Ok((StatusCode::ACCEPTED, Json(made)))
+}
+
+/// Removes a node that was added. Also for operators.
+#[utoipa::path(delete, path = "/api/v1/environments/{id}/nodes/{node}", tag = "environments",
+    params(("id" = String, Path), ("node" = String, Path)),
+    responses((status = 202, description = "it goes: watch `changing` in the events"),
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn node_less(
+    State(app): State<Shared>,
+    its: Resizable,
+    Node(node): Node,
+) -> Result<StatusCode, Problem> {
+    remove_node::remove_node(&app, &its.proof, &its.environment, &node).await?;
     Ok(StatusCode::ACCEPTED)
 }
 

@@ -1,6 +1,10 @@
 //! What the API shows.
 
-use faultline_domain::environment::{Intent, State};
+use faultline_domain::{
+    NodeName,
+    environment::{Intent, State},
+    nodes::NodeState,
+};
 use faultline_lab::LabFolder;
 use faultline_store::{
     attempts::{Attempt, CheckRun},
@@ -192,7 +196,10 @@ pub(crate) struct EnvironmentView {
     failed_stage: Option<String>,
     /// Why it failed and what to do.
     failed_reason: Option<String>,
+    /// Those that may be entered.
     nodes: Vec<String>,
+    /// Those that come or go, or could not come.
+    changing: Vec<ChangingNode>,
     created_at: String,
     /// When it ends if nothing happens.
     ends_at: String,
@@ -216,13 +223,53 @@ impl EnvironmentView {
             wanted: !matches!(e.intent, Intent::Gone(_)),
             failed_stage,
             failed_reason,
-            nodes: e.spec.nodes.iter().map(ToString::to_string).collect(),
+            nodes: e.nodes().iter().map(ToString::to_string).collect(),
+            changing: changing(e),
             created_at: e.created_at.to_string(),
             ends_at: e.lifetime.end().0.to_string(),
             seconds_left: e.lifetime.remaining(app.now()).max(0),
             ssh_user: e.id.to_string(),
         }
     }
+}
+
+/// A node that was asked for.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct NewNode {
+    pub name: String,
+}
+
+/// A node that comes or goes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ChangingNode {
+    pub name: String,
+    /// `requested`, `adding`, `removing`, `failed`.
+    pub state: &'static str,
+    /// Why it could not come.
+    pub reason: Option<String>,
+}
+
+/// The nodes of an environment that are not simply there.
+pub(crate) fn changing(e: &Environment) -> Vec<ChangingNode> {
+    let known = |name: &NodeName| e.added.iter().any(|n| n.name == *name);
+    let asked = e.wanted.iter().filter(|name| !known(name));
+    let asked = asked.map(|name| (name, "requested", None));
+    let on_the_way = e.added.iter().filter_map(|n| match &n.state {
+        NodeState::Ready { .. } if e.wanted.contains(&n.name) => None,
+        NodeState::Ready { .. } => Some((&n.name, "removing", None)),
+        NodeState::Failed { reason, .. } => Some((&n.name, n.state.as_str(), Some(reason.clone()))),
+        NodeState::Adding { .. } | NodeState::Removing { .. } => {
+            Some((&n.name, n.state.as_str(), None))
+        }
+    });
+    asked
+        .chain(on_the_way)
+        .map(|(name, state, reason)| ChangingNode {
+            name: name.to_string(),
+            state,
+            reason,
+        })
+        .collect()
 }
 
 /// An environment with all that belongs to it.

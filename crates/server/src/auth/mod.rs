@@ -18,7 +18,7 @@ use axum::{
 };
 use faultline_domain::{
     EnvironmentId,
-    authz::{MayOperate, MayUse, SignedIn},
+    authz::{MayOperate, MayResize, MayUse, SignedIn},
 };
 use faultline_store::{Secret, environments::Environment};
 
@@ -162,12 +162,7 @@ impl FromRequestParts<Shared> for Mine {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
         let caller = caller(parts)?;
-        let id: EnvironmentId = param(parts, "id").await?;
-        let environment = app
-            .store
-            .environment(&id)
-            .await?
-            .ok_or_else(Problem::not_found)?;
+        let (id, environment) = named(parts, app).await?;
         let proof = caller.signed_in.may_use(&id, &environment.person)?;
         Ok(Self {
             caller,
@@ -175,6 +170,30 @@ impl FromRequestParts<Shared> for Mine {
             environment,
         })
     }
+}
+
+/// Somebody is signed in and may change which nodes the environment has that `{id}` in the path names.
+#[derive(Debug)]
+pub(crate) struct Resizable {
+    pub proof: MayResize,
+    pub environment: Environment,
+}
+
+impl FromRequestParts<Shared> for Resizable {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        let caller = caller(parts)?;
+        let (id, environment) = named(parts, app).await?;
+        let proof = caller.signed_in.may_resize(&id, &environment.person)?;
+        Ok(Self { proof, environment })
+    }
+}
+
+/// The environment that `{id}` in the path names.
+async fn named(parts: &mut Parts, app: &Shared) -> Result<(EnvironmentId, Environment), Problem> {
+    let id: EnvironmentId = param(parts, "id").await?;
+    let environment = app.store.environment(&id).await?;
+    Ok((id, environment.ok_or_else(Problem::not_found)?))
 }
 
 /// Somebody is signed in and operates the installation.
@@ -218,6 +237,19 @@ impl FromRequestParts<Shared> for Slug {
         // Who isn't signed in learns nothing about what exists.
         caller(parts)?;
         param(parts, "slug").await.map(Self)
+    }
+}
+
+/// The part of the path that `{node}` names.
+#[derive(Debug)]
+pub(crate) struct Node(pub faultline_domain::NodeName);
+
+impl FromRequestParts<Shared> for Node {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
+        // Who isn't signed in learns nothing about what exists.
+        caller(parts)?;
+        param(parts, "node").await.map(Self)
     }
 }
 

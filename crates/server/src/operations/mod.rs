@@ -1,12 +1,14 @@
 //! What people can do, one operation a file. Each takes a proof that its caller may, changes intent or progress in
 //! one transaction, and wakes who has to act. Pages and API call these and nothing else.
 
+pub(crate) mod add_node;
 pub(crate) mod check;
 pub(crate) mod credential;
 pub(crate) mod end;
 pub(crate) mod extend;
 pub(crate) mod give_up;
 pub(crate) mod keys;
+pub(crate) mod remove_node;
 pub(crate) mod reset;
 pub(crate) mod resume;
 pub(crate) mod reveal_hint;

@@ -16,6 +16,7 @@ use faultline_store::environments::{Counts, Environment, EnvironmentSpec};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    Config,
     app::App,
     capacity::{Free, capacity},
     problem::Problem,
@@ -76,13 +77,15 @@ pub(super) async fn ready(app: &App, lab: &Lab) -> Result<(), Problem> {
 pub(super) fn admission(app: &App, lab: &Lab) -> impl Fn(Counts) -> Result<(), Denial> + use<> {
     let config = app.config.clone();
     let free = Free::now(&config.data_dir);
-    let nodes = u64::from(lab.needs.nodes);
-    move |counts| {
-        let need = Need {
-            memory_mib: config.node_memory_mib * nodes,
-            disk_mib: config.node_disk_mib * nodes,
-        };
-        admit(&capacity(&config, free, counts), need)
+    let nodes = lab.node_names().len() as u64;
+    move |counts| admit(&capacity(&config, free, counts), need(&config, nodes))
+}
+
+/// What so many nodes are expected to need at once.
+pub(super) const fn need(config: &Config, nodes: u64) -> Need {
+    Need {
+        memory_mib: config.node_memory_mib * nodes,
+        disk_mib: config.node_disk_mib * nodes,
     }
 }
 
@@ -90,6 +93,7 @@ pub(super) fn spec(app: &App, lab: &Lab) -> EnvironmentSpec {
     EnvironmentSpec {
         image: lab.needs.image_name(),
         nodes: lab.needs.node_names(),
+        setup_nodes: lab.setup_nodes(),
         control_planes: lab.needs.control_planes,
         stock: lab.needs.stock,
         limits: app.config.limits(&lab.needs),

@@ -29,6 +29,13 @@ pub(crate) async fn suspend(
             "A paused machine can't answer them. Pause it once they have ended.",
         ));
     }
+    if environment.is_resizing() {
+        return Err(Problem::conflict(
+            "resizing",
+            "A node comes or goes",
+            "A paused machine can't do that. Pause it once that is done.",
+        ));
+    }
     let (id, by) = (proof.environment(), proof.person());
     if !app.store.want(id, Intent::Suspended, by, app.now()).await? {
         return Err(not_running());

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use faultline_domain::{PersonId, environment::State};
+use faultline_domain::{NodeName, PersonId, environment::State};
 use faultline_guest::client;
 use faultline_provider::{Error, Target};
 use faultline_store::environments::Environment;
@@ -15,11 +15,16 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Places the owner's keys on every node.
 pub(super) async fn environment(app: &Shared, e: &Environment) -> Result<(), Error> {
+    nodes(app, e, &e.nodes()).await
+}
+
+/// Places the owner's keys on these nodes.
+pub(super) async fn nodes(app: &Shared, e: &Environment, nodes: &[NodeName]) -> Result<(), Error> {
     let keys = match app.store.ssh_keys(&e.person).await {
         Ok(keys) => keys.into_iter().map(|k| k.public_key).collect::<Vec<_>>(),
         Err(e) => return Err(Error::failed("keys", super::describe(&e))),
     };
-    for node in &e.spec.nodes {
+    for node in nodes {
         let place = async {
             let stream = app.provider.open(&e.id, node, Target::Guest).await?;
             client::authorize(stream, keys.clone())

@@ -2,11 +2,11 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use faultline_domain::environment::{Intent, Observed, State, Step, plan};
+use faultline_domain::environment::{Deadlines, Intent, Observed, State, Step, plan};
 use faultline_store::environments::Environment;
 
 use super::{
-    Done, Error, authorize, describe, start,
+    Done, Error, authorize, describe, nodes, start,
     steps::{Failed, Kind, Steps},
 };
 use crate::{Config, app::Shared};
@@ -36,9 +36,15 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
         }
         active += u32::from(matches!(row.state, State::Active { .. }));
         let is_busy = busy.contains(&row.id) || steps.kind(&row.id).is_some();
-        if is_busy && matches!(row.intent, Intent::Gone(_)) && row.state.is_starting() {
+        let resizing = steps.kind(&row.id) == Some(Kind::Nodes);
+        let ends = matches!(row.intent, Intent::Gone(_));
+        if is_busy && ends && (row.state.is_starting() || resizing) {
             // Nobody waits for it any more. What it had begun is freed by the next steps.
             steps.cancel(&row.id);
+            continue;
+        }
+        if resizing {
+            nodes::look_after(app, steps, row, observed);
             continue;
         }
         if !is_busy && steps.is_resting(&row.id) {
@@ -49,10 +55,14 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
             &row.state,
             observed,
             &row.lifetime,
-            &Config::deadlines(),
+            &deadlines(row),
             is_busy,
             app.now(),
         );
+        if step == Step::Wait && !is_busy && observed == Observed::Running {
+            acted += u32::from(nodes::begin(app, steps, row));
+            continue;
+        }
         acted += u32::from(step != Step::Wait);
         apply(app, steps, row, step).await?;
     }
@@ -60,6 +70,16 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
         "{} to look after, {active} active, {acted} steps",
         rows.len()
     ))
+}
+
+/// A node that the setup adds takes its time.
+fn deadlines(row: &Environment) -> Deadlines {
+    let usual = Config::deadlines();
+    let added = i64::try_from(row.spec.setup_nodes.len()).unwrap_or_default();
+    Deadlines {
+        preparing: usual.preparing + added * nodes::ADD.as_secs().cast_signed(),
+        ..usual
+    }
 }
 
 /// Writes the state that a step leads to, and says whether it is ours to act on.
@@ -97,6 +117,7 @@ async fn apply(app: &Shared, steps: &Steps, row: &Environment, step: Step) -> Re
             };
             if advance(app, &mut e, next).await? {
                 app.store.forget_stages(&e.id).await?;
+                app.store.record_setup_nodes(&e.id, &[]).await?;
                 let id = e.id.clone();
                 let work = start::start(app.clone(), e);
                 steps.begin(app, &id, Kind::Start, work);

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`environments`] | one step for each environment: observe → `plan` → apply → record |
 //! | [`start`] | the longest step: clone, keys, setup |
+//! | [`nodes`] | a node more, a node less |
 //! | [`steps`] | which steps are under way, at most one an environment |
 //! | [`recorder`] | writes the stages of a start as they happen |
 //! | [`authorize`] | lets people's keys into their machines |
@@ -21,6 +22,7 @@
 pub(crate) mod authorize;
 mod cleaning;
 mod environments;
+mod nodes;
 mod orphans;
 mod recorder;
 mod start;

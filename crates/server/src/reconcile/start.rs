@@ -2,7 +2,11 @@
 
 use std::time::Instant;
 
-use faultline_domain::environment::MAX_TRIES;
+use faultline_domain::{
+    NodeName,
+    environment::MAX_TRIES,
+    nodes::{AddedNode, NodeState},
+};
 use faultline_lab::SetupError;
 use faultline_provider::{Error as ProviderError, Spec};
 use faultline_store::environments::Environment;
@@ -48,7 +52,9 @@ impl StartError {
         matches!(
             self,
             Self::Provider(ProviderError::Failed { .. } | ProviderError::Unreachable(_))
-                | Self::Setup(SetupError::Run { .. } | SetupError::Cluster(_))
+                | Self::Setup(
+                    SetupError::Run { .. } | SetupError::Cluster(_) | SetupError::Node { .. }
+                )
         )
     }
 }
@@ -161,6 +167,16 @@ async fn bring_up(
 
     let lab = app.lab(&e.lab).ok_or(StartError::LabGone)?;
     faultline_lab::set_up(&*app.provider, &e.id, &lab, &progress).await?;
+    let (added, since) = (lab.lab.setup_nodes(), app.now());
+    if !added.is_empty() {
+        authorize::nodes(app, e, &added).await?;
+        let ready = |name: NodeName| AddedNode {
+            name,
+            state: NodeState::Ready { since },
+        };
+        e.added = added.into_iter().map(ready).collect();
+        app.store.record_setup_nodes(&e.id, &e.added).await?;
+    }
 
     // All stages are written before anybody is told that it runs.
     recorder.flush().await;

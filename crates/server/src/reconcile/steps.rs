@@ -18,6 +18,8 @@ const REST: Duration = Duration::from_secs(3);
 pub(crate) enum Kind {
     /// May be cancelled when its environment is no longer wanted.
     Start,
+    /// A node comes or goes. May be cancelled for the same reason.
+    Nodes,
     /// Freeing, pausing, resuming.
     Other,
 }

@@ -82,7 +82,7 @@ fn accept(
     which: Which,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    if !mine.environment.spec.nodes.contains(&which.node) {
+    if !mine.environment.nodes().contains(&which.node) {
         return Err(Problem::not_found());
     }
     let upgrade = upgrade.map_err(|e| Problem::bad_request(e.to_string()))?;

@@ -2,6 +2,7 @@
 
 mod api;
 mod lifecycle;
+mod nodes;
 mod pages;
 mod rates;
 mod routes;

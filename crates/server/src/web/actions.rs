@@ -12,7 +12,7 @@ use axum::{
 use super::{layout::Frame, workspace};
 use crate::{
     app::Shared,
-    auth::{Mine, param},
+    auth::{Mine, Node, Resizable, param},
     operations,
     problem::Problem,
 };
@@ -84,6 +84,20 @@ pub(super) async fn suspend(State(app): State<Shared>, mine: Mine) -> Result<Res
 pub(super) async fn resume(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
     operations::resume::resume(&app, &mine.proof, &mine.environment).await?;
     Ok(to_workspace(&mine))
+}
+
+pub(super) async fn grow(State(app): State<Shared>, its: Resizable) -> Result<Response, Problem> {
+    operations::add_node::add_node(&app, &its.proof).await?;
+    Ok(Redirect::to(&format!("/environments/{}", its.environment.id)).into_response())
+}
+
+pub(super) async fn shrink(
+    State(app): State<Shared>,
+    its: Resizable,
+    Node(node): Node,
+) -> Result<Response, Problem> {
+    operations::remove_node::remove_node(&app, &its.proof, &its.environment, &node).await?;
+    Ok(Redirect::to(&format!("/environments/{}", its.environment.id)).into_response())
 }
 
 pub(super) async fn reset(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {

@@ -8,7 +8,7 @@ use axum::{
     extract::State,
     response::sse::{Event, KeepAlive, Sse},
 };
-use faultline_domain::EnvironmentId;
+use faultline_domain::{EnvironmentId, NodeName};
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::watch;
 
@@ -87,6 +87,15 @@ impl Watcher {
                 parts::shown_end(app, &e).as_millisecond().to_string(),
             ),
             ("notice", parts::notice(app, &e).render()?),
+            (
+                "nodes",
+                e.nodes()
+                    .iter()
+                    .map(NodeName::as_str)
+                    .collect::<Vec<_>>()
+                    .join(","),
+            ),
+            ("changes", parts::changes(app, &e).await?),
             (
                 "checks",
                 parts::checks(app, &e, lab.as_deref()).await?.render()?,

@@ -53,6 +53,8 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/environments/{id}/extend", post(actions::extend))
         .route("/environments/{id}/suspend", post(actions::suspend))
         .route("/environments/{id}/resume", post(actions::resume))
+        .route("/environments/{id}/nodes", post(actions::grow))
+        .route("/environments/{id}/remove/{node}", post(actions::shrink))
         .route("/environments/{id}/reset", post(actions::reset))
         .route("/environments/{id}/end", post(actions::end))
         .route("/environments/{id}/give-up", post(actions::give_up))

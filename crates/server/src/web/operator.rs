@@ -95,7 +95,7 @@ pub(super) async fn show(
                 s if s.is_starting() => "run",
                 _ => "none",
             },
-            nodes: e.spec.nodes.len(),
+            nodes: e.nodes().len(),
             age: text::duration(u64::try_from(millis).unwrap_or_default()),
             left: if active {
                 text::left(e.lifetime.remaining(now))

@@ -10,7 +10,32 @@ use faultline_store::{
 };
 
 use super::text;
-use crate::{app::App, markdown, operations::check, problem::Problem, reconcile::warnings::FIRST};
+use crate::{
+    api::views::changing, app::App, markdown, operations::check, problem::Problem,
+    reconcile::warnings::FIRST,
+};
+
+/// Which nodes come and go, and how far that is, in a line; empty when none does.
+pub(super) async fn changes(app: &App, e: &Environment) -> Result<String, Problem> {
+    let changing = changing(e);
+    if changing.is_empty() || !e.is_open() {
+        return Ok(String::new());
+    }
+    let stages = app.store.stages(&e.id).await?;
+    let told = changing.iter().map(|node| {
+        let name = &node.name;
+        let now = stages.iter().rev().find(|s| {
+            s.millis.is_none() && s.name.split_once(' ').is_some_and(|(of, _)| of == name)
+        });
+        let now = now.map(|s| format!(": {}", s.text)).unwrap_or_default();
+        match (&node.reason, node.state) {
+            (Some(reason), _) => format!("{name} could not be added: {reason}"),
+            (None, "removing") => format!("{name} is being removed{now}"),
+            (None, _) => format!("{name} is being added{now}"),
+        }
+    });
+    Ok(told.collect::<Vec<_>>().join("; "))
+}
 
 pub(super) struct ResultRow {
     pub title: String,

@@ -6,7 +6,10 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use faultline_domain::environment::{Intent, State as Life};
+use faultline_domain::{
+    environment::{Intent, State as Life},
+    nodes::next_free,
+};
 use faultline_lab::LabFolder;
 use faultline_store::attempts::Attempt;
 
@@ -50,6 +53,8 @@ struct Side {
     active: bool,
     cluster: bool,
     ssh: Vec<(String, String)>,
+    /// Which nodes come and go.
+    changes: String,
     has_keys: bool,
 }
 
@@ -69,6 +74,10 @@ struct Workspace {
     left: String,
     ends_in: i64,
     nodes: Vec<String>,
+    /// One more may be asked for.
+    may_grow: bool,
+    /// Those that may be removed.
+    removable: Vec<String>,
     notice: Notice,
     stages: Stages,
     log: Log,
@@ -118,7 +127,14 @@ pub(super) async fn show(
         paused: matches!(e.state, Life::Suspended { .. }) && ending.is_none(),
         left: text::left(left),
         ends_in: left,
-        nodes: e.spec.nodes.iter().map(ToString::to_string).collect(),
+        nodes: e.nodes().iter().map(ToString::to_string).collect(),
+        may_grow: next_free(&e.taken()).is_some(),
+        removable: e
+            .wanted
+            .iter()
+            .filter(|node| !e.spec.setup_nodes.contains(node))
+            .map(ToString::to_string)
+            .collect(),
         notice: parts::notice(&app, e),
         stages: starting::stages(&app, e).await?,
         log: starting::log(&app, e).await?,
@@ -171,6 +187,7 @@ async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
             && app.config.kube_port.is_some()
             && app.provider.cluster(&e.id).await.is_ok(),
         ssh: ssh_lines(app, mine),
+        changes: parts::changes(app, e).await?,
         has_keys: !app.store.ssh_keys(&e.person).await?.is_empty(),
         csrf,
     })
@@ -182,8 +199,9 @@ fn ssh_lines(app: &App, mine: &Mine) -> Vec<(String, String)> {
         return Vec::new();
     };
     let (e, host) = (&mine.environment, app.config.ssh_host());
-    let nodes = e.spec.nodes.iter().enumerate();
-    nodes
+    e.nodes()
+        .iter()
+        .enumerate()
         .map(|(i, node)| {
             let user = if i == 0 {
                 e.id.to_string()

@@ -61,8 +61,8 @@ async fn insert(tx: &mut Tx, e: &Environment) -> Result<()> {
     sqlx::query(
         "INSERT INTO environments (id, attempt_id, person_id, lab, spec, created_at, intent, \
          expires_at, hard_end, last_used, idle_seconds, state, phase, is_final, generation, \
-         updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, $6)",
+         updated_at, wanted_nodes) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, $6, $15)",
     )
     .bind(e.id.as_str())
     .bind(e.attempt.as_str())
@@ -78,6 +78,7 @@ async fn insert(tx: &mut Tx, e: &Environment) -> Result<()> {
     .bind(to_json(&e.state)?)
     .bind(e.state.phase().as_str())
     .bind(e.state.is_final())
+    .bind(to_json(&e.wanted)?)
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -105,6 +106,8 @@ fn fresh(
         attempt,
         person,
         lab,
+        wanted: spec.setup_nodes.clone(),
+        added: Vec::new(),
         spec,
         created_at: now,
         intent: Intent::Active,

@@ -2,6 +2,7 @@
 //! reconcilers), in columns of their own.
 
 mod intent;
+mod nodes;
 mod observation;
 
 use faultline_domain::{
@@ -9,9 +10,11 @@ use faultline_domain::{
     environment::{Intent, Lifetime, Observed, State},
     lab::Egress,
     limits::Limits,
+    nodes::{AddedNode, NodeState},
 };
 pub use intent::{Admit, Counts, Refused};
 use jiff::Timestamp;
+pub use nodes::NoNode;
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
@@ -25,8 +28,11 @@ use crate::{
 pub struct EnvironmentSpec {
     /// The image's name.
     pub image: String,
-    /// Its nodes.
+    /// The nodes of its template.
     pub nodes: Vec<NodeName>,
+    /// Those that the lab's setup adds.
+    #[serde(default)]
+    pub setup_nodes: Vec<NodeName>,
     /// How many of them, the first, are control planes.
     #[serde(default = "one")]
     pub control_planes: u32,
@@ -70,6 +76,10 @@ pub struct Environment {
     pub lab: LabSlug,
     /// What it is made of.
     pub spec: EnvironmentSpec,
+    /// The nodes that should be, beyond those of its template.
+    pub wanted: Vec<NodeName>,
+    /// How these are.
+    pub added: Vec<AddedNode>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// What should be.
@@ -89,6 +99,32 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// The nodes that may be entered, in order.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeName> {
+        let ready = |n: &&AddedNode| matches!(n.state, NodeState::Ready { .. });
+        let added = self.added.iter().filter(ready).map(|n| n.name.clone());
+        let mut nodes: Vec<NodeName> = self.spec.nodes.iter().cloned().chain(added).collect();
+        nodes.sort();
+        nodes
+    }
+
+    /// The names that are taken: by nodes that are, will be, or are on their way out.
+    #[must_use]
+    pub fn taken(&self) -> Vec<NodeName> {
+        let holds = |n: &&AddedNode| !matches!(n.state, NodeState::Failed { .. });
+        let added = self.added.iter().filter(holds).map(|n| &n.name);
+        let all = self.spec.nodes.iter().chain(&self.wanted).chain(added);
+        all.cloned().collect()
+    }
+
+    /// True while a node is to be added or removed.
+    #[must_use]
+    pub fn is_resizing(&self) -> bool {
+        faultline_domain::nodes::plan(&self.wanted, &self.added)
+            != faultline_domain::nodes::Step::Wait
+    }
+
     /// True while its owner has it: nobody asked for its end, and it neither ended nor failed.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -108,6 +144,8 @@ struct Row {
     person_id: String,
     lab: String,
     spec: String,
+    wanted_nodes: String,
+    added_nodes: String,
     created_at: i64,
     intent: String,
     expires_at: i64,
@@ -129,6 +167,8 @@ impl Row {
             person: parse("person id", &self.person_id)?,
             lab: parse("lab", &self.lab)?,
             spec: from_json("spec", &self.spec)?,
+            wanted: from_json("wanted nodes", &self.wanted_nodes)?,
+            added: from_json("added nodes", &self.added_nodes)?,
             created_at: time("environment time", self.created_at)?,
             intent: from_json("intent", &self.intent)?,
             lifetime: Lifetime {

@@ -1,0 +1,456 @@
+//! A node more, a node less, while the environment runs.
+//!
+//! ```text
+//! add     spec.json names it ─► limits ─► disk ─► cable ─► QEMU ─► it has booted ─► its identity ─► a node like others
+//! remove  a node no more ─► cable ─► QEMU ends ─► files ─► spec.json forgets it ─► limits
+//! ```
+//!
+//! Whatever fails on the way there, and whoever asked and has gone meanwhile: what was made is unmade the other way.
+//! `spec.json` names a node before anything of it exists and until nothing does.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use faultline_domain::{
+    NodeName,
+    progress::{Event, Progress},
+    shape::MAX_NODES,
+};
+use faultline_guest::{client as guest, wire::Exec};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::{io::AsyncReadExt, io::AsyncWriteExt, net::UnixStream, sync::mpsc};
+
+use super::{At, Failure, LINK_AFTER_BOOT, Launcher, answer, refuse};
+use crate::{
+    cgroup, net,
+    node::Node,
+    protocol::{Answer, LauncherPhase, Told},
+    qemu,
+    spec::{AddedNode, LaunchSpec, Start},
+};
+
+/// The stage of all that comes before the machine boots.
+const POWER_ON: &str = "power-on";
+/// How long a booted node may take until its services are up; a student may have reasons to go on without.
+const SETTLE: u32 = 600;
+/// How long a QEMU may take to end by itself.
+const QUIT: Duration = Duration::from_secs(5);
+
+/// What an addition has begun, for who must end it.
+#[derive(Default)]
+struct Begun(std::sync::Mutex<Option<OwnedFd>>);
+
+impl Begun {
+    fn qemu(&self, pid: Option<u32>) {
+        let pid = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let held = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
+    /// Kills the QEMU and waits until it is gone.
+    async fn end(&self) {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(qemu) = held else { return };
+        let gone = async {
+            while pidfd_send_signal(&qemu, Signal::KILL).is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(QUIT, gone).await;
+    }
+}
+
+/// How a node boots beside those that were cloned: from the same kernel, over the image's disk.
+fn boots(spec: &LaunchSpec) -> LaunchSpec {
+    let (kernel, initrd) = match &spec.start {
+        Start::Clone { snapshot } => (snapshot.join("kernel"), snapshot.join("initrd")),
+        Start::Boot { kernel, initrd, .. } => (kernel.clone(), initrd.clone()),
+    };
+    LaunchSpec {
+        nodes: spec.all_nodes().cloned().collect(),
+        start: Start::Boot {
+            kernel,
+            initrd,
+            freeze_to: None,
+        },
+        ..spec.clone()
+    }
+}
+
+impl Launcher {
+    /// Adds a node, and tells the asker how it goes.
+    pub(super) async fn add_node(
+        &self,
+        mut stream: UnixStream,
+        added: AddedNode,
+    ) -> io::Result<()> {
+        let _turn = self.turn.lock().await;
+        let index = match self.may_add(&added) {
+            Ok(index) => index,
+            Err(reason) => return refuse(&mut stream, reason).await,
+        };
+        answer(&mut stream, &Answer::Done).await?;
+        let (mut from, mut to) = stream.into_split();
+        let (tell, mut told) = mpsc::unbounded_channel::<Event>();
+        let progress = Progress::new(move |event| {
+            let _ = tell.send(event);
+        });
+        let begun = Begun::default();
+        let work = async {
+            let made = self.power_on(&added, index, &begun, &progress).await;
+            drop(progress);
+            made
+        };
+        let relay = async {
+            while let Some(event) = told.recv().await {
+                let _ = tell_one(&mut to, &Told::Event { event }).await;
+            }
+        };
+        let hung_up = async {
+            let mut byte = [0];
+            while matches!(from.read(&mut byte).await, Ok(1..)) {}
+        };
+        let made = tokio::select! {
+            (made, ()) = async { tokio::join!(work, relay) } => made,
+            () = hung_up => Err(Failure {
+                stage: POWER_ON,
+                reason: "nobody waits for it any more".to_owned(),
+            }),
+        };
+        let last = match made {
+            Ok(node) => {
+                tracing::info!(node = %node.name, "added");
+                self.nodes
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(node);
+                Told::Ready
+            }
+            Err(Failure { stage, reason }) => {
+                tracing::warn!(node = %added.node.name, stage, reason, "not added");
+                net::unplug(index);
+                begun.end().await;
+                self.forget(&added.node.name);
+                Told::Failed {
+                    stage: stage.to_owned(),
+                    reason,
+                }
+            }
+        };
+        tell_one(&mut to, &last).await
+    }
+
+    /// Its index, if it may be added now.
+    fn may_add(&self, added: &AddedNode) -> Result<usize, String> {
+        let (spec, name) = (self.spec(), &added.node.name);
+        let planes = usize::try_from(spec.control_planes).unwrap_or(usize::MAX);
+        let index = added
+            .index()
+            .filter(|index| *index > planes)
+            .ok_or_else(|| format!("{name} is no name of a worker here"))?;
+        if self.phase() != LauncherPhase::Running {
+            return Err("nodes are added to a running environment only".to_owned());
+        }
+        if spec.all_nodes().any(|node| node.name == *name) {
+            return Err(format!("there is a {name} already"));
+        }
+        if spec.all_nodes().count() >= usize::try_from(MAX_NODES).unwrap_or(5) {
+            return Err(format!("an environment has at most {MAX_NODES} nodes"));
+        }
+        match spec.start {
+            Start::Boot {
+                freeze_to: Some(_), ..
+            } => Err("a template that is being made has the nodes of its shape".to_owned()),
+            _ => Ok(index),
+        }
+    }
+
+    async fn power_on(
+        &self,
+        added: &AddedNode,
+        index: usize,
+        begun: &Begun,
+        progress: &Progress,
+    ) -> Result<Arc<Node>, Failure> {
+        let name = &added.node.name;
+        let stage = progress.stage(POWER_ON, format!("Powering on {name}"));
+        let mut spec = self.spec();
+        spec.added.push(added.clone());
+        self.keep(spec.clone()).at(POWER_ON)?;
+        cgroup::limit(&spec.id, &spec.limits_now()).at(POWER_ON)?;
+        let machine = boots(&spec);
+        self.make_disk(&machine, &added.node).at(POWER_ON)?;
+        let tap = net::plug(index, spec.limits.bandwidth_mbit).at(POWER_ON)?;
+        let started = qemu::start(&machine, &self.dir, &added.node, index, tap).at(POWER_ON)?;
+        begun.qemu(started.child.id());
+        let node = Node::adopt(name.clone(), index, started, Arc::clone(&self.died))
+            .await
+            .map_err(|e| Failure {
+                stage: POWER_ON,
+                reason: format!("{e}; {}", self.qemu_log(name)),
+            })?;
+        stage.done();
+        let stage = progress.stage("boot", format!("Booting {name} until its services are up"));
+        let failed = |reason| Failure {
+            stage: "boot",
+            reason,
+        };
+        let died = async {
+            while node.is_alive() {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        };
+        let booted = async {
+            self.settle(&node).await;
+            stage.update(Some(0.9), "giving it an identity of its own");
+            self.refresh(&node, true, LINK_AFTER_BOOT).await
+        };
+        tokio::select! {
+            booted = booted => booted.map_err(failed)?,
+            () = died => return Err(failed(self.qemu_log(name))),
+        }
+        stage.done();
+        Ok(Arc::new(node))
+    }
+
+    /// Waits until a booted node's services are up: its identity must not change under them while they begin.
+    async fn settle(&self, node: &Node) {
+        let Some(link) = node.link(LINK_AFTER_BOOT).await else {
+            return;
+        };
+        let Ok(stream) = link.open().await else {
+            return;
+        };
+        let wait = Exec {
+            argv: ["systemctl", "is-system-running", "--wait"]
+                .map(str::to_owned)
+                .to_vec(),
+            timeout_seconds: Some(SETTLE),
+            ..Exec::default()
+        };
+        match guest::run(stream, wait, 1024).await {
+            Ok(done) if done.code == 0 => {}
+            Ok(done) => {
+                let state = String::from_utf8_lossy(&done.stdout).trim().to_owned();
+                tracing::warn!(node = %node.name, state, "a service did not come up");
+            }
+            Err(e) => tracing::warn!(node = %node.name, error = %e, "it was not waited for"),
+        }
+    }
+
+    /// Removes a worker. One that is not there was removed before.
+    pub(super) async fn remove_node(&self, name: &NodeName) -> Result<(), String> {
+        let _turn = self.turn.lock().await;
+        let spec = self.spec();
+        if !spec.all_nodes().any(|node| node.name == *name) {
+            return Ok(());
+        }
+        let Some(number) = name.number().filter(|n| *n > spec.control_planes) else {
+            return Err(format!("{name} is a control plane; it can't be removed"));
+        };
+        if !matches!(self.phase(), LauncherPhase::Running | LauncherPhase::Paused) {
+            return Err("nodes are removed from a running environment only".to_owned());
+        }
+        // Before it ends, so that its end is no death.
+        let gone: Vec<Arc<Node>> = {
+            let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            nodes.extract_if(.., |node| node.name == *name).collect()
+        };
+        net::unplug(usize::try_from(number).unwrap_or_default());
+        for node in gone {
+            end(&node).await;
+        }
+        self.forget(name);
+        tracing::info!(node = %name, "removed");
+        Ok(())
+    }
+
+    /// Removes a node's files and its share of the limits, and last its name.
+    fn forget(&self, name: &NodeName) {
+        for kind in ["qcow2", "mem", "state", "qemu.log"] {
+            match std::fs::remove_file(self.dir.join(format!("{name}.{kind}"))) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(node = %name, kind, error = %e, "a file was left");
+                }
+                _ => {}
+            }
+        }
+        let mut spec = self.spec();
+        spec.nodes.retain(|node| node.name != *name);
+        spec.added.retain(|added| added.node.name != *name);
+        let limits = spec.limits_now();
+        if let Err(e) = self.keep(spec) {
+            tracing::warn!(node = %name, error = %e, "its name was left");
+        }
+        // The kernel takes no limit that is below what is in use; the former one then stays.
+        if let Err(e) = cgroup::limit(&self.id, &limits) {
+            tracing::warn!(error = %e, "limits were left as they were");
+        }
+    }
+
+    /// Changes what the environment is made of, on disk and here. What is being freed stays as it is.
+    fn keep(&self, spec: LaunchSpec) -> io::Result<()> {
+        if !self.claim.stands() {
+            return Err(io::Error::other("the environment is being freed"));
+        }
+        spec.save(&self.dir)?;
+        *self.spec.lock().unwrap_or_else(PoisonError::into_inner) = spec;
+        Ok(())
+    }
+}
+
+/// Ends a node's QEMU: by a word, so that it closes what it holds, or else by force.
+async fn end(node: &Node) {
+    let ended = async {
+        while node.is_alive() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let quit = async {
+        let _ = node.qmp.run("quit", serde_json::Value::Null).await;
+        ended.await;
+    };
+    if tokio::time::timeout(QUIT, quit).await.is_err() {
+        let begun = Begun::default();
+        begun.qemu(node.is_alive().then_some(node.pid));
+        begun.end().await;
+    }
+}
+
+async fn tell_one(to: &mut (impl AsyncWriteExt + Unpin), told: &Told) -> io::Result<()> {
+    let mut line = serde_json::to_vec(told)?;
+    line.push(b'\n');
+    to.write_all(&line).await
+}
+
+#[cfg(test)]
+mod tests {
+    use faultline_domain::limits::Limits;
+
+    use super::*;
+    use crate::{
+        claim::Claim,
+        spec::{Accelerator, Machine, NodeSpec},
+    };
+
+    const LIMITS: Limits = Limits {
+        cpu_millis: 1000,
+        memory_mib: 512,
+        pids: 128,
+        disk_mib: 4096,
+        bandwidth_mbit: 100,
+    };
+
+    fn node(name: &str) -> NodeSpec {
+        NodeSpec {
+            name: name.parse().unwrap(),
+            machine: Machine {
+                accelerator: Accelerator::Tcg,
+                vcpus: 1,
+                memory_mib: 256,
+                disk_mib: 4096,
+            },
+        }
+    }
+
+    fn added(name: &str) -> AddedNode {
+        AddedNode {
+            node: node(name),
+            share: LIMITS,
+        }
+    }
+
+    fn launcher(dir: &std::path::Path, nodes: &[&str], planes: u32) -> Arc<Launcher> {
+        let spec = LaunchSpec {
+            id: "grow-test".parse().unwrap(),
+            nodes: nodes.iter().map(|name| node(name)).collect(),
+            added: Vec::new(),
+            control_planes: planes,
+            start: Start::Clone {
+                snapshot: "/snapshot".into(),
+            },
+            base_disk: "/disk".into(),
+            limits: LIMITS,
+            egress: Vec::new(),
+        };
+        spec.save(dir).unwrap();
+        Launcher::new(dir, Claim::open(dir).unwrap(), spec)
+    }
+
+    #[test]
+    fn only_a_further_worker_is_added_and_only_to_what_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let it = launcher(dir.path(), &["node1", "node2"], 1);
+        assert!(it.may_add(&added("node3")).unwrap_err().contains("running"));
+        it.set(LauncherPhase::Running);
+        assert_eq!(it.may_add(&added("node3")), Ok(3));
+        for (name, word) in [
+            ("node1", "no name of a worker"),
+            ("node2", "already"),
+            ("node6", "no name of a worker"),
+            ("other", "no name of a worker"),
+        ] {
+            let refused = it.may_add(&added(name)).unwrap_err();
+            assert!(refused.contains(word), "{name}: {refused}");
+        }
+        let full = launcher(
+            dir.path(),
+            &["node1", "node2", "node3", "node4", "node5"],
+            3,
+        );
+        full.set(LauncherPhase::Running);
+        assert!(full.may_add(&added("node2")).is_err());
+    }
+
+    #[test]
+    fn what_boots_beside_clones_has_their_kernel_and_no_template() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spec = launcher(dir.path(), &["node1"], 1).spec();
+        spec.added.push(added("node3"));
+        let machine = boots(&spec);
+        assert_eq!(machine.nodes.len(), 2);
+        assert_eq!(
+            machine.start,
+            Start::Boot {
+                kernel: "/snapshot/kernel".into(),
+                initrd: "/snapshot/initrd".into(),
+                freeze_to: None
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn a_removed_node_leaves_no_file_and_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let it = launcher(dir.path(), &["node1"], 1);
+        it.set(LauncherPhase::Running);
+        let mut spec = it.spec();
+        spec.added.push(added("node2"));
+        it.keep(spec).unwrap();
+        let of_disk = LaunchSpec::load(dir.path()).unwrap();
+        assert_eq!(of_disk.added.len(), 1, "whoever comes later knows it");
+        for kind in ["qcow2", "mem", "state", "qemu.log"] {
+            std::fs::write(dir.path().join(format!("node2.{kind}")), "x").unwrap();
+        }
+        assert!(it.remove_node(&"node1".parse().unwrap()).await.is_err());
+        let two: NodeName = "node2".parse().unwrap();
+        it.forget(&two);
+        it.remove_node(&two).await.unwrap();
+        assert!(LaunchSpec::load(dir.path()).unwrap().added.is_empty());
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[test]
+    fn what_is_being_freed_is_not_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let it = launcher(dir.path(), &["node1"], 1);
+        std::fs::remove_file(LaunchSpec::path(dir.path())).unwrap();
+        assert!(it.keep(it.spec()).is_err());
+        assert!(!LaunchSpec::path(dir.path()).exists());
+    }
+}

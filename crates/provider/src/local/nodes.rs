@@ -1,0 +1,187 @@
+//! A node more, a node less: the machine by the launcher, its place in the cluster by the recipe's steps.
+
+use std::fs;
+
+use faultline_domain::{EnvironmentId, NodeName, limits::Limits, progress::Progress};
+use faultline_guest::wire::Exec;
+use faultline_image::{bake, recipe::Recipe, recipe::Step, steps::Place};
+use faultline_launcher::{
+    client,
+    protocol::Channel,
+    spec::{AddedNode, LaunchSpec, Machine, NodeSpec},
+};
+
+use super::{ASKED, Local};
+use crate::{Error, Result, Spec};
+use faultline_domain::progress::Stage;
+
+/// The log of what an addition and a removal did, in an environment's folder.
+const LOG: &str = "nodes.log";
+
+impl Local {
+    pub(super) async fn grow(
+        &self,
+        id: &EnvironmentId,
+        node: &NodeName,
+        progress: &Progress,
+    ) -> Result<()> {
+        let (spec, asked, recipe) = self.made_of(id)?;
+        let planes = spec.control_planes;
+        if node.number().is_none_or(|number| number <= planes) {
+            return Err(Error::WrongState("without a place for such a node"));
+        }
+        if spec.all_nodes().any(|n| n.name == *node) {
+            return Err(Error::WrongState("one that has this node already"));
+        }
+        let added = self.worker(&spec, &recipe, node)?;
+        let dir = self.folder(id);
+        self.ask(id, client::add_node(&dir, added, progress))
+            .await
+            .map_err(|e| match e {
+                Error::Unreachable(reason) => Error::failed("power-on", reason),
+                other => other,
+            })?;
+        self.tell_names(id, &spec, node, true).await;
+        if recipe.join.is_empty() {
+            return Ok(());
+        }
+        let stage = progress.stage("join", format!("Joining {node} to the cluster"));
+        let joined = self.carry_out(id, &asked, node, &recipe.join, &stage).await;
+        if let Err(failed) = joined {
+            // What it has left in the cluster is told to leave; its machine ends in any case.
+            let quiet = Progress::ignored();
+            if let Err(e) = self.shrink(id, node, &quiet).await {
+                tracing::warn!(environment = %id, node = %node, error = %e, "what was begun was left");
+            }
+            return Err(Error::failed("join", failed));
+        }
+        stage.done();
+        Ok(())
+    }
+
+    pub(super) async fn shrink(
+        &self,
+        id: &EnvironmentId,
+        node: &NodeName,
+        progress: &Progress,
+    ) -> Result<()> {
+        let (spec, asked, recipe) = self.made_of(id)?;
+        if !spec.all_nodes().any(|n| n.name == *node) {
+            return Ok(());
+        }
+        if node.number().is_none_or(|n| n <= spec.control_planes) {
+            return Err(Error::WrongState("in need of its control plane"));
+        }
+        if !recipe.leave.is_empty() {
+            let stage = progress.stage("leave", format!("Taking {node} out of the cluster"));
+            let left = self
+                .carry_out(id, &asked, node, &recipe.leave, &stage)
+                .await;
+            // A broken cluster holds no machine.
+            if let Err(e) = left {
+                tracing::info!(environment = %id, node = %node, error = %e, "it did not leave its cluster");
+            }
+            stage.done();
+        }
+        let stage = progress.stage("power-off", format!("Powering off {node}"));
+        self.ask(id, client::remove_node(&self.folder(id), node))
+            .await?;
+        self.tell_names(id, &spec, node, false).await;
+        stage.done();
+        Ok(())
+    }
+
+    /// What an environment runs, was asked to be, and the recipe of its image.
+    fn made_of(&self, id: &EnvironmentId) -> Result<(LaunchSpec, Spec, Recipe)> {
+        let dir = self.folder(id);
+        let spec = LaunchSpec::load(&dir).map_err(|_| Error::NotFound)?;
+        let asked = fs::read(dir.join(ASKED)).map_err(|_| {
+            Error::failed(
+                "power-on",
+                "this environment was started by an earlier version of Faultline; a fresh one can be given nodes",
+            )
+        })?;
+        let asked: Spec =
+            serde_json::from_slice(&asked).map_err(|e| Error::failed("power-on", e))?;
+        let recipe =
+            Recipe::load(&self.recipes, &asked.image).map_err(|e| Error::failed("image", e))?;
+        Ok((spec, asked, recipe))
+    }
+
+    /// The machine of a worker, and what the environment may use more with it: as much CPU as its other nodes have.
+    fn worker(&self, spec: &LaunchSpec, recipe: &Recipe, node: &NodeName) -> Result<AddedNode> {
+        let first = spec.nodes.first().ok_or(Error::NotFound)?;
+        let machine = recipe.worker.unwrap_or(recipe.machine);
+        let node = NodeSpec {
+            name: node.clone(),
+            machine: Machine {
+                accelerator: first.machine.accelerator,
+                vcpus: machine.vcpus,
+                memory_mib: machine.memory_mib,
+                disk_mib: first.machine.disk_mib,
+            },
+        };
+        let count = u32::try_from(spec.nodes.len()).unwrap_or(1).max(1);
+        let share = Limits {
+            cpu_millis: spec.limits.cpu_millis / count,
+            memory_mib: machine.memory_mib + bake::QEMU_OVERHEAD_MIB,
+            pids: spec.limits.pids / count,
+            ..spec.limits
+        };
+        Ok(AddedNode { node, share })
+    }
+
+    async fn carry_out(
+        &self,
+        id: &EnvironmentId,
+        asked: &Spec,
+        node: &NodeName,
+        steps: &[Step],
+        stage: &Stage,
+    ) -> Result<(), faultline_image::steps::Failed> {
+        let dir = self.folder(id);
+        let (log, count) = (dir.join(LOG), steps.len());
+        let place = Place {
+            dir: &dir,
+            shape: asked.shape,
+            node: Some(node),
+            log: Some(&log),
+        };
+        place
+            .carry_out(steps, |index, step, _| {
+                #[expect(clippy::cast_precision_loss, reason = "a handful of steps")]
+                stage.update(Some(index as f64 / count as f64), step.text.clone());
+            })
+            .await
+    }
+
+    /// Lets the other nodes know the name of one that came, or forget it. They can do without: a student may have
+    /// taken that file for other things.
+    async fn tell_names(&self, id: &EnvironmentId, spec: &LaunchSpec, node: &NodeName, came: bool) {
+        let Some(number) = node.number() else { return };
+        let forget = format!(
+            r"sed -i '/^10\.77\.0\.{}[[:space:]]/d' /etc/hosts",
+            10 + number
+        );
+        let script = if came {
+            format!(
+                "{forget}; echo '10.77.0.{} {node}' >> /etc/hosts",
+                10 + number
+            )
+        } else {
+            forget
+        };
+        let dir = self.folder(id);
+        let others = spec.all_nodes().filter(|other| other.name != *node);
+        let told = others.map(|other| async {
+            let stream = client::open(&dir, &other.name, Channel::Guest).await.ok()?;
+            let exec = Exec {
+                argv: ["/bin/sh", "-c", &script].map(str::to_owned).to_vec(),
+                timeout_seconds: Some(20),
+                ..Exec::default()
+            };
+            faultline_guest::client::run(stream, exec, 1024).await.ok()
+        });
+        futures::future::join_all(told).await;
+    }
+}

@@ -1,0 +1,54 @@
+//! Add a node, a worker, to a machine that runs. It takes the next free number; the reconciler makes it. It counts as
+//! use. An environment has five nodes at most, and the machine must have room for one more.
+
+use faultline_domain::{
+    NodeName,
+    authz::MayResize,
+    limits::{Capacity, fits},
+    shape::MAX_NODES,
+};
+use faultline_store::environments::{Counts, NoNode};
+
+use super::start::need;
+use crate::{
+    app::App,
+    capacity::{Free, capacity},
+    problem::Problem,
+};
+
+pub(crate) async fn add_node(app: &App, proof: &MayResize) -> Result<NodeName, Problem> {
+    let free = Free::now(&app.config.data_dir);
+    // It takes no further place, so nothing is counted.
+    let none = Counts {
+        environments: 0,
+        of_person: 0,
+    };
+    let room: Capacity = capacity(&app.config, free, none);
+    let need = need(&app.config, 1);
+    let (id, by) = (proof.environment(), proof.person());
+    let node = app
+        .store
+        .want_node(id, &|| fits(&room, need), by, app.now())
+        .await?;
+    app.changed(id);
+    Ok(node)
+}
+
+impl From<NoNode> for Problem {
+    fn from(no: NoNode) -> Self {
+        match no {
+            NoNode::NotRunning => Self::conflict(
+                "not-running",
+                "There is no running machine to add a node to",
+                "Only one that has started, is not paused and has not ended can be given a node.",
+            ),
+            NoNode::TooMany => Self::conflict(
+                "too-many-nodes",
+                "It has as many nodes as it may have",
+                format!("An environment has at most {MAX_NODES}. Remove one that you added first."),
+            ),
+            NoNode::Denied(denial) => denial.into(),
+            NoNode::Store(e) => e.into(),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Remove a node that was added. In a cluster its pods are moved away first. The lab's own nodes stay: its checks look
+//! at them. Asking twice is asking once. It counts as use.
+
+use faultline_domain::{NodeName, authz::MayResize};
+use faultline_store::environments::Environment;
+
+use crate::{app::App, problem::Problem};
+
+pub(crate) async fn remove_node(
+    app: &App,
+    proof: &MayResize,
+    environment: &Environment,
+    node: &NodeName,
+) -> Result<(), Problem> {
+    let spec = &environment.spec;
+    if spec.nodes.contains(node) || spec.setup_nodes.contains(node) {
+        return Err(Problem::conflict(
+            "node-of-lab",
+            "This node belongs to the lab",
+            "Only nodes that were added to the machine can be removed; reset gives a fresh one.",
+        ));
+    }
+    if !environment.is_open() {
+        return Err(Problem::conflict(
+            "ended",
+            "This machine has ended",
+            "Start the lab again for a fresh one.",
+        ));
+    }
+    let known = environment.added.iter().any(|n| n.name == *node);
+    if !known && !environment.wanted.contains(node) {
+        return Err(Problem::not_found());
+    }
+    let (id, by) = (proof.environment(), proof.person());
+    app.store.unwant_node(id, node, by, app.now()).await?;
+    app.changed(id);
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! A node more, a node less, while the environment runs: compares the nodes that should be with those that are.
+
+use std::time::Duration;
+
+use faultline_domain::{
+    NodeName,
+    environment::{Intent, Observed, State},
+    nodes::{NodeState, Step, plan},
+    progress::{Event, Progress},
+};
+use faultline_provider::Error as ProviderError;
+use faultline_store::environments::Environment;
+
+use super::{
+    Error, authorize, describe,
+    recorder::Recorder,
+    steps::{Failed, Kind, Steps},
+};
+use crate::app::Shared;
+
+/// How long adding a node may take: a machine boots and joins, under emulation.
+pub(super) const ADD: Duration = Duration::from_secs(1800);
+/// How long removing one may take: its pods are moved away first.
+const REMOVE: Duration = Duration::from_secs(600);
+
+/// Begins what is to be done about an environment's nodes. False when nothing is.
+pub(super) fn begin(app: &Shared, steps: &Steps, e: &Environment) -> bool {
+    if !matches!(e.state, State::Active { .. }) || e.intent != Intent::Active {
+        return false;
+    }
+    let step = plan(&e.wanted, &e.added);
+    if step == Step::Wait {
+        return false;
+    }
+    let (id, work) = (e.id.clone(), work(app.clone(), e.clone(), step));
+    steps.begin(app, &id, Kind::Nodes, work);
+    true
+}
+
+/// Cancels what nobody waits for any more: the environment has ended, or the node that comes is not wanted. What was
+/// begun is freed by the next steps.
+pub(super) fn look_after(app: &Shared, steps: &Steps, e: &Environment, observed: Observed) {
+    let over = app.now() >= e.lifetime.end().0
+        || matches!(observed, Observed::Absent | Observed::Broken)
+        || !matches!(e.state, State::Active { .. });
+    let unwanted = e
+        .added
+        .iter()
+        .any(|n| matches!(n.state, NodeState::Adding { .. }) && !e.wanted.contains(&n.name));
+    if over || unwanted {
+        steps.cancel(&e.id);
+    }
+}
+
+async fn work(app: Shared, e: Environment, step: Step) -> Result<(), Failed> {
+    let recorder = Recorder::new(&app, &e.id);
+    let done = match step {
+        Step::Wait => Ok(()),
+        Step::Add(node, tries) => add(&app, &e, &node, tries, &recorder).await,
+        Step::Remove(node) => remove(&app, &e, &node, &recorder).await,
+        Step::GiveUp(node) => {
+            let reason = "adding it was interrupted more than once";
+            give_up(&app, &e, &node, reason.to_owned()).await
+        }
+    };
+    recorder.flush().await;
+    done.map_err(|error| {
+        tracing::error!(environment = %e.id, error = describe(&error), "its nodes are not as they should be");
+        Failed
+    })
+}
+
+/// The stages of a node bear its name, so that they are never taken for those of a start.
+fn of_node(node: &NodeName, progress: Progress) -> Progress {
+    let node = node.clone();
+    let named = move |stage: &str| format!("{node} {stage}").into();
+    Progress::new(move |event| {
+        progress.report(match event {
+            Event::Started { stage, text } => Event::Started {
+                stage: named(&stage),
+                text,
+            },
+            Event::Update {
+                stage,
+                fraction,
+                text,
+            } => Event::Update {
+                stage: named(&stage),
+                fraction,
+                text,
+            },
+            Event::Done {
+                stage,
+                millis,
+                cached,
+            } => Event::Done {
+                stage: named(&stage),
+                millis,
+                cached,
+            },
+        });
+    })
+}
+
+async fn record(
+    app: &Shared,
+    e: &Environment,
+    node: &NodeName,
+    state: Option<&NodeState>,
+) -> Result<(), Error> {
+    app.store.record_node(&e.id, node, state, app.now()).await?;
+    app.hub.poke(&e.id);
+    Ok(())
+}
+
+async fn add(
+    app: &Shared,
+    e: &Environment,
+    node: &NodeName,
+    tries: u32,
+    recorder: &Recorder,
+) -> Result<(), Error> {
+    let since = app.now();
+    app.store.forget_node_stages(&e.id, node).await?;
+    record(app, e, node, Some(&NodeState::Adding { since, tries })).await?;
+    let progress = of_node(node, recorder.progress());
+    let made = async {
+        if tries > 0 {
+            let quiet = Progress::ignored();
+            app.provider.remove_node(&e.id, node, &quiet).await?;
+        }
+        app.provider.add_node(&e.id, node, &progress).await?;
+        authorize::nodes(app, e, std::slice::from_ref(node)).await
+    };
+    let slow = || {
+        let minutes = ADD.as_secs() / 60;
+        ProviderError::failed("node", format!("it took more than {minutes} minutes"))
+    };
+    let made = tokio::time::timeout(ADD, made)
+        .await
+        .unwrap_or_else(|_| Err(slow()));
+    // All stages are written before anybody is told that it is there.
+    recorder.flush().await;
+    match made {
+        Ok(()) => {
+            let since = app.now();
+            tracing::info!(environment = %e.id, node = %node, "added");
+            record(app, e, node, Some(&NodeState::Ready { since })).await
+        }
+        Err(error) => {
+            tracing::warn!(environment = %e.id, node = %node, error = describe(&error), "a node was not added");
+            give_up(app, e, node, describe(&error)).await
+        }
+    }
+}
+
+/// Frees what there is of a node, and says why it could not be added.
+async fn give_up(
+    app: &Shared,
+    e: &Environment,
+    node: &NodeName,
+    reason: String,
+) -> Result<(), Error> {
+    let at = app.now();
+    record(app, e, node, Some(&NodeState::Failed { at, reason })).await?;
+    let quiet = Progress::ignored();
+    let freed = app.provider.remove_node(&e.id, node, &quiet);
+    let freed = tokio::time::timeout(REMOVE, freed)
+        .await
+        .unwrap_or(Err(ProviderError::WrongState("silent")));
+    if let Err(error) = freed {
+        // To be tried again, which matters more than why it was to go.
+        record(app, e, node, Some(&NodeState::Removing { since: at })).await?;
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+async fn remove(
+    app: &Shared,
+    e: &Environment,
+    node: &NodeName,
+    recorder: &Recorder,
+) -> Result<(), Error> {
+    let since = app.now();
+    app.store.forget_node_stages(&e.id, node).await?;
+    record(app, e, node, Some(&NodeState::Removing { since })).await?;
+    let progress = of_node(node, recorder.progress());
+    let gone = app.provider.remove_node(&e.id, node, &progress);
+    tokio::time::timeout(REMOVE, gone)
+        .await
+        .map_err(|_| Error::Silent(REMOVE))??;
+    recorder.flush().await;
+    tracing::info!(environment = %e.id, node = %node, "removed");
+    record(app, e, node, None).await
+}

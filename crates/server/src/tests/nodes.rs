@@ -1,0 +1,311 @@
+//! A node more, a node less, by the API.
+
+use faultline_domain::{NodeName, PersonId, authz::Role, nodes::NodeState};
+use faultline_provider::{Provider, Target};
+use jiff::SignedDuration;
+
+use super::*;
+
+fn two() -> NodeName {
+    "node2".parse().unwrap()
+}
+
+fn has(node: &NodeName) -> impl Fn(&Environment) -> bool + use<'_> {
+    move |e| e.nodes().contains(node)
+}
+
+fn is_adding(e: &Environment) -> bool {
+    let adding = |state: &NodeState| matches!(state, NodeState::Adding { .. });
+    e.added.iter().any(|n| adding(&n.state))
+}
+
+async fn answers(bed: &Bed, id: &EnvironmentId, node: &NodeName) -> bool {
+    let opened = bed.provider.open(id, node, Target::Guest).await;
+    opened.is_ok()
+}
+
+async fn actions(bed: &Bed) -> Vec<String> {
+    let audit = bed.app.store.audit(50).await.unwrap();
+    audit.into_iter().map(|line| line.action).collect()
+}
+
+#[tokio::test]
+async fn environments_id_nodes_comes_is_used_and_goes() {
+    let mut bed = bed().await;
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ ann@laptop";
+    let key = serde_json::json!({ "public_key": key }).to_string();
+    let added = bed.api(Method::POST, "/keys", Some(&key)).await;
+    assert_eq!(added.status, StatusCode::CREATED, "{}", added.body);
+    let id = bed.active("stale-flag").await;
+    let at = format!("/environments/{id}");
+    let made = bed.api(Method::POST, &format!("{at}/nodes"), None).await;
+    assert_eq!(made.status, StatusCode::ACCEPTED, "{}", made.body);
+    assert_eq!(made.json()["name"], "node2");
+    let shown = bed.api(Method::GET, &at, None).await.json();
+    assert_eq!(shown["nodes"], serde_json::json!(["node1"]));
+    assert_eq!(shown["changing"][0]["state"], "requested");
+    assert!(bed.get(&at).await.body.contains("node2 is being added"));
+
+    bed.until(&id, has(&two())).await;
+    assert!(answers(&bed, &id, &two()).await);
+    let shown = bed.api(Method::GET, &at, None).await.json();
+    assert_eq!(shown["nodes"], serde_json::json!(["node1", "node2"]));
+    assert_eq!(shown["changing"], serde_json::json!([]));
+    let stages = shown["stages"].as_array().unwrap();
+    let of_node = stages.iter().filter(|s| s["stage"] == "node2 boot");
+    assert_eq!(of_node.count(), 1);
+    let lab = "stale-flag".parse().unwrap();
+    let typical = bed.app.store.typical_stages(&lab);
+    let names: Vec<String> = typical.await.unwrap().into_iter().map(|t| t.name).collect();
+    assert!(!names.iter().any(|n| n.contains("node2")), "{names:?}");
+    let page = bed.get(&at).await.body;
+    assert!(page.contains("data-nodes=\"node1,node2\""));
+    let keys = bed.provider.file(&id, &two(), "/root/.ssh/authorized_keys");
+    assert!(String::from_utf8(keys.unwrap()).unwrap().contains("AAAA"));
+    // A new server finds it as it was.
+    let mut bed = bed.restart().await;
+    bed.reconcilers.pass().await;
+    let e = bed.app.store.environment(&id).await.unwrap().unwrap();
+    assert!(has(&two())(&e) && !e.is_resizing());
+
+    assert!(page.contains("/remove/node2\"") && page.contains("/nodes\""));
+    for _ in 0..2 {
+        let gone = bed
+            .api(Method::DELETE, &format!("{at}/nodes/node2"), None)
+            .await;
+        assert_eq!(gone.status, StatusCode::ACCEPTED, "{}", gone.body);
+    }
+    bed.until(&id, |e| e.added.is_empty()).await;
+    assert!(!answers(&bed, &id, &two()).await);
+    let late = bed
+        .api(Method::DELETE, &format!("{at}/nodes/node2"), None)
+        .await;
+    assert_eq!(late.status, StatusCode::NOT_FOUND);
+    let actions = actions(&bed).await;
+    for action in ["add-node", "node-ready", "remove-node", "node-gone"] {
+        let times = actions.iter().filter(|a| *a == action).count();
+        assert_eq!(times, 1, "{action}: {actions:?}");
+    }
+}
+
+#[tokio::test]
+async fn environments_id_nodes_and_remove_node_by_the_page() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let at = format!("/environments/{id}");
+    let added = bed.post(&format!("{at}/nodes"), "").await;
+    assert_eq!(added.status, StatusCode::SEE_OTHER);
+    bed.until(&id, has(&two())).await;
+    let own = bed.post(&format!("{at}/remove/node1"), "").await;
+    assert_eq!(own.status, StatusCode::CONFLICT);
+    assert!(own.body.contains("belongs to the lab"));
+    let removed = bed.post(&format!("{at}/remove/node2"), "").await;
+    assert_eq!(removed.status, StatusCode::SEE_OTHER);
+    bed.until(&id, |e| e.added.is_empty()).await;
+}
+
+#[tokio::test]
+async fn five_nodes_are_the_most_and_the_labs_own_stay() {
+    let mut bed = bed().await;
+    let id = bed.active("two-nodes").await;
+    let at = format!("/environments/{id}/nodes");
+    for number in 3..=5 {
+        let made = bed.api(Method::POST, &at, None).await;
+        assert_eq!(made.json()["name"], format!("node{number}"));
+    }
+    let sixth = bed.api(Method::POST, &at, None).await;
+    assert_eq!(sixth.status, StatusCode::CONFLICT);
+    assert_eq!(sixth.json()["code"], "too-many-nodes");
+    assert!(sixth.body.contains("at most 5"));
+    for own in ["node1", "node2"] {
+        let refused = bed.api(Method::DELETE, &format!("{at}/{own}"), None).await;
+        assert_eq!(refused.json()["code"], "node-of-lab");
+    }
+    let unknown = bed.api(Method::DELETE, &format!("{at}/node9"), None).await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    bed.until(&id, |e| e.nodes().len() == 5).await;
+    // The number of one that went is given again.
+    bed.api(Method::DELETE, &format!("{at}/node4"), None).await;
+    bed.until(&id, |e| e.nodes().len() == 4).await;
+    let made = bed.api(Method::POST, &at, None).await;
+    assert_eq!(made.json()["name"], "node4");
+    bed.until(&id, |e| e.nodes().len() == 5).await;
+}
+
+#[tokio::test]
+async fn only_what_runs_is_given_nodes_and_only_with_room() {
+    let mut bed = bed().await;
+    let id = bed.start("stale-flag").await;
+    let at = format!("/environments/{id}");
+    let early = bed.api(Method::POST, &format!("{at}/nodes"), None).await;
+    assert_eq!(early.json()["code"], "not-running");
+    bed.until(&id, is_active).await;
+    bed.provider.set_latency(Duration::from_millis(300));
+    bed.api(Method::POST, &format!("{at}/nodes"), None).await;
+    let pause = bed.api(Method::POST, &format!("{at}/suspend"), None).await;
+    assert_eq!(pause.json()["code"], "resizing");
+    bed.until(&id, has(&two())).await;
+    bed.api(Method::POST, &format!("{at}/suspend"), None).await;
+    bed.until(&id, |e| matches!(e.state, State::Suspended { .. }))
+        .await;
+    let paused = bed.api(Method::POST, &format!("{at}/nodes"), None).await;
+    assert_eq!(paused.json()["code"], "not-running");
+}
+
+#[tokio::test]
+async fn a_full_machine_gives_no_node() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let full = faultline_domain::limits::Capacity {
+        environments: 0,
+        max_environments: 0,
+        of_person: 0,
+        max_of_person: 0,
+        free_memory_mib: 100,
+        reserve_memory_mib: 50,
+        free_disk_mib: 100,
+        reserve_disk_mib: 0,
+    };
+    let need = faultline_domain::limits::Need {
+        memory_mib: 60,
+        disk_mib: 1,
+    };
+    let fits = || faultline_domain::limits::fits(&full, need);
+    let store = &bed.app.store;
+    let me = PersonId::local();
+    let refused = store.want_node(&id, &fits, &me, bed.app.now());
+    let problem: crate::problem::Problem = refused.await.unwrap_err().into();
+    let answer = axum::response::IntoResponse::into_response(problem);
+    assert_eq!(answer.status(), StatusCode::CONFLICT);
+    let e = store.environment(&id).await.unwrap().unwrap();
+    assert!(e.wanted.is_empty(), "nothing was asked for");
+}
+
+#[tokio::test]
+async fn what_fails_says_why_and_leaves_nothing() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let at = format!("/environments/{id}");
+    bed.provider.fail_next("boot", "the kernel panicked");
+    bed.api(Method::POST, &format!("{at}/nodes"), None).await;
+    let failed = |e: &Environment| {
+        let failed = |state: &NodeState| matches!(state, NodeState::Failed { .. });
+        e.added.iter().any(|n| failed(&n.state)) && e.wanted.is_empty()
+    };
+    let e = bed.until(&id, failed).await;
+    assert!(is_active(&e), "the machine goes on");
+    let shown = bed.api(Method::GET, &at, None).await.json();
+    let reason = shown["changing"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("the kernel panicked"), "{reason}");
+    assert!(bed.get(&at).await.body.contains("the kernel panicked"));
+    // Asked for again it has the same name, and works.
+    let made = bed.api(Method::POST, &format!("{at}/nodes"), None).await;
+    assert_eq!(made.json()["name"], "node2");
+    bed.until(&id, has(&two())).await;
+    // A removal that fails is tried again.
+    bed.provider.fail_next("leave", "busy");
+    bed.api(Method::DELETE, &format!("{at}/nodes/node2"), None)
+        .await;
+    bed.until(&id, |e| e.added.is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_interrupted_addition_is_finished_by_the_next_server() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    bed.provider.set_latency(Duration::from_secs(30));
+    let at = format!("/environments/{id}/nodes");
+    bed.api(Method::POST, &at, None).await;
+    bed.until(&id, is_adding).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut bed = bed.restart().await;
+    bed.provider.set_latency(Duration::ZERO);
+    bed.until(&id, has(&two())).await;
+    assert!(answers(&bed, &id, &two()).await);
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_cancelled() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    bed.provider.set_latency(Duration::from_secs(30));
+    let at = format!("/environments/{id}/nodes");
+    bed.api(Method::POST, &at, None).await;
+    bed.until(&id, is_adding).await;
+    bed.api(Method::DELETE, &format!("{at}/node2"), None).await;
+    bed.provider.set_latency(Duration::ZERO);
+    bed.until(&id, |e| e.added.is_empty()).await;
+
+    bed.provider.set_latency(Duration::from_secs(30));
+    bed.api(Method::POST, &at, None).await;
+    bed.until(&id, is_adding).await;
+    bed.clock.advance(SignedDuration::from_hours(9));
+    bed.until(&id, is_final).await;
+    assert!(bed.provider.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_operator_may_change_somebody_elses_and_a_student_may_not() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let (now, owner) = (bed.app.now(), bed.token.clone());
+    for (name, role, status) in [
+        ("mallory", Role::Student, StatusCode::NOT_FOUND),
+        ("olga", Role::Operator, StatusCode::ACCEPTED),
+    ] {
+        let person: PersonId = name.parse().unwrap();
+        let store = &bed.app.store;
+        store.ensure_person(&person, name, role, now).await.unwrap();
+        let token = bed.app.secret();
+        store
+            .add_api_token(&token, name, &person, name, now)
+            .await
+            .unwrap();
+        bed.token = token.expose().to_owned();
+        let at = format!("/environments/{id}");
+        let answer = bed.api(Method::POST, &format!("{at}/nodes"), None).await;
+        assert_eq!(answer.status, status, "{name}");
+        let seen = bed.api(Method::GET, &at, None).await;
+        assert_eq!(
+            seen.status,
+            StatusCode::NOT_FOUND,
+            "{name} sees nothing of it"
+        );
+    }
+    bed.token = owner;
+    bed.until(&id, has(&two())).await;
+    let audit = bed.app.store.audit(50).await.unwrap();
+    let asked = audit.iter().find(|l| l.action == "add-node").unwrap();
+    assert_eq!(asked.person.as_deref(), Some("olga"));
+}
+
+#[tokio::test]
+async fn a_labs_setup_may_add_a_node() {
+    let mut bed = bed().await;
+    let folder = tempfile::tempdir().unwrap();
+    let lab = folder.path().join("stale-flag");
+    let from = labs().join("stale-flag");
+    let copied = std::process::Command::new("cp")
+        .arg("-r")
+        .args([&from, &lab])
+        .status();
+    assert!(copied.unwrap().success());
+    let yaml = std::fs::read_to_string(lab.join("lab.yaml")).unwrap();
+    let (first, further) = ("setup:\n", "setup:\n  - add_node: true\n");
+    std::fs::write(lab.join("lab.yaml"), yaml.replacen(first, further, 1)).unwrap();
+    let catalogue = Catalogue::load(folder.path());
+    assert!(catalogue.broken().is_empty(), "{:?}", catalogue.broken());
+    bed.app.set_catalogue(catalogue);
+    let id = bed.active("stale-flag").await;
+    let e = bed.app.store.environment(&id).await.unwrap().unwrap();
+    assert!(has(&two())(&e) && !e.is_resizing());
+    let flag = bed
+        .provider
+        .file(&id, &two(), "/var/lib/orders/maintenance");
+    assert!(flag.is_some(), "later scripts run on it too");
+    let at = format!("/environments/{id}/nodes");
+    let own = bed.api(Method::DELETE, &format!("{at}/node2"), None).await;
+    assert_eq!(own.json()["code"], "node-of-lab");
+    let made = bed.api(Method::POST, &at, None).await;
+    assert_eq!(made.json()["name"], "node3");
+}

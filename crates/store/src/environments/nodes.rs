@@ -1,0 +1,177 @@
+//! Nodes that are added to an environment and removed from it: intent by requests, observation by the reconciler.
+
+use faultline_domain::{
+    EnvironmentId, NodeName, PersonId,
+    environment::{Intent, State},
+    limits::Denial,
+    nodes::{AddedNode, NodeState, next_free},
+};
+use jiff::Timestamp;
+
+use super::{Environment, Row};
+use crate::{
+    Result, Store,
+    db::{Tx, micros, to_json},
+};
+
+/// Why no node was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum NoNode {
+    /// The environment does not run.
+    #[error("the environment does not run")]
+    NotRunning,
+    /// It has as many as it may have.
+    #[error(
+        "an environment has at most {} nodes",
+        faultline_domain::shape::MAX_NODES
+    )]
+    TooMany,
+    /// There is no room.
+    #[error(transparent)]
+    Denied(#[from] Denial),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] crate::Error),
+}
+
+impl From<sqlx::Error> for NoNode {
+    fn from(e: sqlx::Error) -> Self {
+        Self::Store(e.into())
+    }
+}
+
+async fn read(tx: &mut Tx, id: &EnvironmentId) -> Result<Option<Environment>> {
+    sqlx::query_as::<_, Row>("SELECT * FROM environments WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_optional(&mut **tx)
+        .await?
+        .map(Row::read)
+        .transpose()
+}
+
+async fn want(tx: &mut Tx, id: &EnvironmentId, wanted: &[NodeName]) -> Result<()> {
+    sqlx::query("UPDATE environments SET wanted_nodes = $1 WHERE id = $2")
+        .bind(to_json(&wanted)?)
+        .bind(id.as_str())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+async fn used(tx: &mut Tx, id: &EnvironmentId, now: Timestamp) -> Result<()> {
+    sqlx::query("UPDATE environments SET last_used = $1, warned = NULL WHERE id = $2")
+        .bind(micros(now))
+        .bind(id.as_str())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+impl Store {
+    /// Asks for one node more, the next free number; it counts as use.
+    pub async fn want_node(
+        &self,
+        id: &EnvironmentId,
+        fits: &(dyn Fn() -> Result<(), Denial> + Send + Sync),
+        by: &PersonId,
+        now: Timestamp,
+    ) -> Result<NodeName, NoNode> {
+        let mut tx = self.begin().await?;
+        let e = read(&mut tx, id).await?.ok_or(NoNode::NotRunning)?;
+        let runs =
+            e.is_open() && matches!(e.state, State::Active { .. }) && e.intent == Intent::Active;
+        if !runs {
+            return Err(NoNode::NotRunning);
+        }
+        let name = next_free(&e.taken()).ok_or(NoNode::TooMany)?;
+        fits()?;
+        let wanted = [e.wanted, vec![name.clone()]].concat();
+        want(&mut tx, id, &wanted).await?;
+        used(&mut tx, id, now).await?;
+        let (who, what) = (Some(by.as_str()), name.as_str());
+        crate::audit::insert(&mut tx, now, who, "add-node", id.as_str(), what).await?;
+        tx.commit().await?;
+        Ok(name)
+    }
+
+    /// Asks for an added node's end; it counts as use. False when it is not wanted anyhow.
+    pub async fn unwant_node(
+        &self,
+        id: &EnvironmentId,
+        node: &NodeName,
+        by: &PersonId,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let Some(mut e) = read(&mut tx, id).await?.filter(Environment::is_open) else {
+            return Ok(false);
+        };
+        if !e.wanted.contains(node) {
+            return Ok(false);
+        }
+        e.wanted.retain(|wanted| wanted != node);
+        want(&mut tx, id, &e.wanted).await?;
+        used(&mut tx, id, now).await?;
+        let (who, what) = (Some(by.as_str()), node.as_str());
+        crate::audit::insert(&mut tx, now, who, "remove-node", id.as_str(), what).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Writes how an added node is; nothing: it is gone. One that could not be added is not wanted any more, unless
+    /// somebody asks again.
+    pub async fn record_node(
+        &self,
+        id: &EnvironmentId,
+        node: &NodeName,
+        state: Option<&NodeState>,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let Some(mut e) = read(&mut tx, id).await? else {
+            return Ok(());
+        };
+        // A failure is shown until the next change.
+        e.added
+            .retain(|n| n.name != *node && !matches!(n.state, NodeState::Failed { .. }));
+        if let Some(state) = state {
+            e.added.push(AddedNode {
+                name: node.clone(),
+                state: state.clone(),
+            });
+        }
+        write(&mut tx, id, &e.added).await?;
+        let (what, detail) = match state {
+            None => ("node-gone", node.to_string()),
+            Some(NodeState::Ready { .. }) => ("node-ready", node.to_string()),
+            Some(NodeState::Failed { reason, .. }) => {
+                e.wanted.retain(|wanted| wanted != node);
+                want(&mut tx, id, &e.wanted).await?;
+                ("node-failed", format!("{node}: {reason}"))
+            }
+            Some(NodeState::Adding { .. } | NodeState::Removing { .. }) => ("", String::new()),
+        };
+        if !what.is_empty() {
+            crate::audit::insert(&mut tx, now, None, what, id.as_str(), &detail).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Writes which nodes the lab's setup has added, in a start; none, when one begins.
+    pub async fn record_setup_nodes(&self, id: &EnvironmentId, added: &[AddedNode]) -> Result<()> {
+        let mut tx = self.begin().await?;
+        write(&mut tx, id, added).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+async fn write(tx: &mut Tx, id: &EnvironmentId, added: &[AddedNode]) -> Result<()> {
+    sqlx::query("UPDATE environments SET added_nodes = $1 WHERE id = $2")
+        .bind(to_json(&added)?)
+        .bind(id.as_str())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
