@@ -150,6 +150,7 @@ mod tests {
         LaunchSpec {
             id: "k7f3q9xw2m".parse().unwrap(),
             nodes: Vec::new(),
+            added: Vec::new(),
             control_planes: 1,
             start: Start::Clone {
                 snapshot: of.snapshot.clone(),
