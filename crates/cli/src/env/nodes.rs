@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
     time::{Duration, Instant},
 };
 
@@ -39,7 +38,15 @@ struct Stage {
     stage: String,
     text: String,
     fraction: Option<f64>,
+    started_at: String,
     millis: Option<u64>,
+}
+
+impl Stage {
+    /// True for an earlier look at the same stage.
+    fn is(&self, other: &Self) -> bool {
+        (&self.stage, &self.started_at) == (&other.stage, &other.started_at)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -48,12 +55,14 @@ struct New {
 }
 
 pub(super) fn add(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
+    let watch = Watch::begin(api, id, output)?;
     let New { name } =
         serde_json::from_value(api.post(&format!("/environments/{id}/nodes"), None)?)?;
-    let there = |seen: &Seen| seen.nodes.iter().any(|n| n == name.as_str());
-    let Some((answer, took)) = follow(api, id, &name, output, there)? else {
+    let Some(watch) = watch else {
         return say(&Value::Null, output, &format!("{name} is asked for."));
     };
+    let there = |seen: &Seen| seen.nodes.iter().any(|n| n == name.as_str());
+    let (answer, took) = watch.follow(&name, there)?;
     let text = format!(
         "{name} is there after {:.0} s.\n\n  faultline ssh {name}.{id}",
         took.as_secs_f64()
@@ -67,85 +76,101 @@ pub(super) fn remove(
     name: &NodeName,
     output: Output,
 ) -> anyhow::Result<()> {
+    let watch = Watch::begin(api, id, output)?;
     api.delete(&format!("/environments/{id}/nodes/{name}"))?;
+    let Some(watch) = watch else {
+        return say(&Value::Null, output, &format!("{name} is asked to go."));
+    };
     let gone = |seen: &Seen| {
         let mut known = seen.changing.iter().map(|c| &c.name).chain(&seen.nodes);
         !known.any(|n| n == name.as_str())
     };
-    let Some((answer, _)) = follow(api, id, name, output, gone)? else {
-        return say(&Value::Null, output, &format!("{name} is asked to go."));
-    };
+    let (answer, _) = watch.follow(name, gone)?;
     say(&answer, output, &format!("{name} is gone."))
 }
 
-/// Shows a node's stages until `done`. Nothing, when the environment is somebody else's: an operator changes it, but
-/// doesn't see into it.
-fn follow(
-    api: &Api,
-    id: &EnvironmentId,
-    node: &NodeName,
-    output: Output,
-    done: impl Fn(&Seen) -> bool,
-) -> anyhow::Result<Option<(Value, Duration)>> {
-    let began = Instant::now();
-    let progress = match output {
-        Output::Json => Progress::ignored(),
-        Output::Text => progress::shown(),
-    };
-    let mut shown = HashMap::new();
-    let mine: Vec<Value> = api.get("/environments")?;
-    if !mine
-        .iter()
-        .any(|e| e.get("id").and_then(Value::as_str) == Some(id.as_str()))
-    {
-        return Ok(None);
+/// An environment, and which of its stages were shown.
+struct Watch<'a> {
+    api: &'a Api,
+    id: &'a EnvironmentId,
+    progress: Progress,
+    shown: Vec<Stage>,
+}
+
+impl<'a> Watch<'a> {
+    /// From before anything is asked, so that stages of earlier times are not shown. Nothing, when the environment is
+    /// somebody else's: an operator changes it, but doesn't see into it.
+    fn begin(api: &'a Api, id: &'a EnvironmentId, output: Output) -> anyhow::Result<Option<Self>> {
+        let mine: Vec<Value> = api.get("/environments")?;
+        let is_it = |e: &Value| e.get("id").and_then(Value::as_str) == Some(id.as_str());
+        if !mine.iter().any(is_it) {
+            return Ok(None);
+        }
+        let seen: Seen = api.get(&format!("/environments/{id}"))?;
+        Ok(Some(Self {
+            api,
+            id,
+            progress: match output {
+                Output::Json => Progress::ignored(),
+                Output::Text => progress::shown(),
+            },
+            shown: seen.stages,
+        }))
     }
-    loop {
-        let answer: Value = api.get(&format!("/environments/{id}"))?;
-        let seen: Seen = serde_json::from_value(answer.clone())?;
-        for event in news(&seen.stages, node, &mut shown) {
-            progress.report(event);
+
+    /// Shows a node's stages until `done`; gives the environment then, and how long it took.
+    fn follow(
+        mut self,
+        node: &NodeName,
+        done: impl Fn(&Seen) -> bool,
+    ) -> anyhow::Result<(Value, Duration)> {
+        let began = Instant::now();
+        loop {
+            let answer: Value = self.api.get(&format!("/environments/{}", self.id))?;
+            let seen: Seen = serde_json::from_value(answer.clone())?;
+            for event in news(&seen.stages, node, &mut self.shown) {
+                self.progress.report(event);
+            }
+            if done(&seen) {
+                return Ok((answer, began.elapsed()));
+            }
+            let change = seen.changing.iter().find(|c| c.name == node.as_str());
+            if let Some(reason) = change.and_then(|c| c.reason.as_ref()) {
+                anyhow::bail!("{node} could not be added: {reason}");
+            }
+            anyhow::ensure!(
+                seen.phase == "active",
+                "the environment is {} now",
+                seen.phase
+            );
+            let state = change.map_or("not wanted any more", |c| c.state.as_str());
+            anyhow::ensure!(change.is_some(), "{node} is {state}");
+            anyhow::ensure!(
+                began.elapsed() < PATIENCE,
+                "{node} is still {state} after {} minutes",
+                PATIENCE.as_secs() / 60
+            );
+            std::thread::sleep(Duration::from_millis(300));
         }
-        if done(&seen) {
-            return Ok(Some((answer, began.elapsed())));
-        }
-        let change = seen.changing.iter().find(|c| c.name == node.as_str());
-        if let Some(reason) = change.and_then(|c| c.reason.as_ref()) {
-            anyhow::bail!("{node} could not be added: {reason}");
-        }
-        anyhow::ensure!(
-            seen.phase == "active",
-            "the environment is {} now",
-            seen.phase
-        );
-        let state = change.map_or("not wanted any more", |c| c.state.as_str());
-        anyhow::ensure!(change.is_some(), "{node} is {state}");
-        anyhow::ensure!(
-            began.elapsed() < PATIENCE,
-            "{node} is still {state} after {} minutes",
-            PATIENCE.as_secs() / 60
-        );
-        std::thread::sleep(Duration::from_millis(300));
     }
 }
 
 /// What is new about a node's stages since the last look.
-fn news(stages: &[Stage], node: &NodeName, shown: &mut HashMap<String, Stage>) -> Vec<Event> {
+fn news(stages: &[Stage], node: &NodeName, shown: &mut Vec<Stage>) -> Vec<Event> {
     let mut events = Vec::new();
     for stage in stages {
-        let Some(name) = stage
+        let Some((_, name)) = stage
             .stage
             .split_once(' ')
             .filter(|(of, _)| *of == node.as_str())
-            .map(|(_, name)| name.to_owned())
         else {
             continue;
         };
-        let before = shown.insert(name.clone(), stage.clone());
-        if before.as_ref() == Some(stage) {
+        let before = shown.iter().find(|s| s.is(stage));
+        if before == Some(stage) {
             continue;
         }
-        let name: Cow<'static, str> = Cow::Owned(name);
+        let name: Cow<'static, str> = Cow::Owned(name.to_owned());
         let text = stage.text.clone();
         match (before, stage.millis) {
             (None, _) => events.push(Event::Started {
@@ -166,6 +191,8 @@ fn news(stages: &[Stage], node: &NodeName, shown: &mut HashMap<String, Stage>) -
                 cached: false,
             });
         }
+        shown.retain(|s| !s.is(stage));
+        shown.push(stage.clone());
     }
     events
 }
@@ -179,6 +206,7 @@ mod tests {
             stage: name.to_owned(),
             text: text.to_owned(),
             fraction: None,
+            started_at: "then".to_owned(),
             millis,
         }
     }
@@ -186,7 +214,7 @@ mod tests {
     #[test]
     fn a_stage_is_told_once_when_it_begins_changes_and_ends() {
         let node: NodeName = "node2".parse().unwrap();
-        let mut shown = HashMap::new();
+        let mut shown = vec![stage("node2 leave", "earlier", Some(3))];
         let mut tell = |stages: &[Stage]| -> Vec<&'static str> {
             news(stages, &node, &mut shown)
                 .iter()
@@ -211,6 +239,7 @@ mod tests {
         assert_eq!(tell(&boot("b", None)), ["update"]);
         assert_eq!(tell(&boot("b", Some(5))), ["done"]);
         assert!(tell(&boot("b", Some(5))).is_empty());
+        assert!(tell(&[stage("node2 leave", "earlier", Some(3))]).is_empty());
         let both = [stage("node2 join", "c", Some(1))];
         assert_eq!(tell(&both), ["started", "done"], "seen only at its end");
     }

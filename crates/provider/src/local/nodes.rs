@@ -2,7 +2,11 @@
 
 use std::fs;
 
-use faultline_domain::{EnvironmentId, NodeName, limits::Limits, progress::Progress};
+use faultline_domain::{
+    EnvironmentId, NodeName,
+    limits::Limits,
+    progress::{Progress, Stage},
+};
 use faultline_guest::wire::Exec;
 use faultline_image::{bake, recipe::Recipe, recipe::Step, steps::Place};
 use faultline_launcher::{
@@ -13,7 +17,6 @@ use faultline_launcher::{
 
 use super::{ASKED, Local};
 use crate::{Error, Result, Spec};
-use faultline_domain::progress::Stage;
 
 /// The log of what an addition and a removal did, in an environment's folder.
 const LOG: &str = "nodes.log";
@@ -149,8 +152,11 @@ impl Local {
         };
         place
             .carry_out(steps, |index, step, _| {
-                #[expect(clippy::cast_precision_loss, reason = "a handful of steps")]
-                stage.update(Some(index as f64 / count as f64), step.text.clone());
+                // At first it says what all of them are for.
+                if index > 0 {
+                    #[expect(clippy::cast_precision_loss, reason = "a handful of steps")]
+                    stage.update(Some(index as f64 / count as f64), step.text.clone());
+                }
             })
             .await
     }
