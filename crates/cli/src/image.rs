@@ -22,6 +22,7 @@ pub enum ImageCommand {
     ///   faultline image build debian-12
     ///   faultline image build kubernetes-1.36 --shape 1+2
     ///   faultline image build kubernetes-1.36 --source official --base '*=/srv/official'
+    #[command(verbatim_doc_comment)]
     Build {
         /// The recipe's name: a file in the recipes' folder, without .yaml
         name: String,

@@ -68,23 +68,16 @@ impl Local {
         node: &NodeName,
         progress: &Progress,
     ) -> Result<()> {
-        let (spec, asked, recipe) = self.made_of(id)?;
+        let spec = LaunchSpec::load(&self.folder(id)).map_err(|_| Error::NotFound)?;
         if !spec.all_nodes().any(|n| n.name == *node) {
             return Ok(());
         }
         if node.number().is_none_or(|n| n <= spec.control_planes) {
             return Err(Error::WrongState("in need of its control plane"));
         }
-        if !recipe.leave.is_empty() {
-            let stage = progress.stage("leave", format!("Taking {node} out of the cluster"));
-            let left = self
-                .carry_out(id, &asked, node, &recipe.leave, &stage)
-                .await;
+        if let Err(e) = self.leave(id, node, progress).await {
             // A broken cluster holds no machine.
-            if let Err(e) = left {
-                tracing::info!(environment = %id, node = %node, error = %e, "it did not leave its cluster");
-            }
-            stage.done();
+            tracing::info!(environment = %id, node = %node, error = %e, "it did not leave its cluster");
         }
         let stage = progress.stage("power-off", format!("Powering off {node}"));
         self.ask(id, client::remove_node(&self.folder(id), node))
@@ -92,6 +85,20 @@ impl Local {
         self.tell_names(id, &spec, node, false).await;
         stage.done();
         Ok(())
+    }
+
+    /// Takes a node out of its cluster, where there is one.
+    async fn leave(&self, id: &EnvironmentId, node: &NodeName, progress: &Progress) -> Result<()> {
+        let (_, asked, recipe) = self.made_of(id)?;
+        if recipe.leave.is_empty() {
+            return Ok(());
+        }
+        let stage = progress.stage("leave", format!("Taking {node} out of the cluster"));
+        let left = self
+            .carry_out(id, &asked, node, &recipe.leave, &stage)
+            .await;
+        stage.done();
+        left.map_err(|e| Error::failed("leave", e))
     }
 
     /// What an environment runs, was asked to be, and the recipe of its image.
