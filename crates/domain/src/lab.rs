@@ -291,6 +291,11 @@ pub struct SetupStep {
     #[serde(default)]
     #[garde(inner(pattern(r"^setup/[A-Za-z0-9._-]+\.yaml$")))]
     pub apply: Option<String>,
+    /// A container image of the lab's own, such as `images/shop.yaml`, in the words of the containers of an image recipe:
+    /// `name`, `packages`, `files`, `entrypoint`, `cmd`, `env`, `user`. Made on the host and given to the nodes' containerd.
+    #[serde(default)]
+    #[garde(inner(pattern(r"^images/[A-Za-z0-9._-]+\.yaml$")))]
+    pub load: Option<String>,
     /// Objects of the cluster that must be so before the lab goes on: that the incident is set up, or that its
     /// symptom shows.
     #[serde(default)]
@@ -302,7 +307,7 @@ pub struct SetupStep {
     #[serde(default)]
     #[garde(skip)]
     pub add_node: bool,
-    /// The nodes that run the script. All that there are by then, unless listed.
+    /// The nodes that run the script, or are given the image. All that there are by then, unless listed.
     #[serde(default)]
     #[garde(length(max = 5))]
     pub nodes: Vec<NodeName>,
@@ -317,6 +322,7 @@ fn one_deed(step: &SetupStep) -> impl FnOnce(&Option<String>, &()) -> garde::Res
         let deeds = [
             script.is_some(),
             step.apply.is_some(),
+            step.load.is_some(),
             step.wait.is_some(),
             step.add_node,
         ];
@@ -324,7 +330,7 @@ fn one_deed(step: &SetupStep) -> impl FnOnce(&Option<String>, &()) -> garde::Res
             Ok(())
         } else {
             Err(garde::Error::new(
-                "a step is one of script, apply, wait and add_node, and only one",
+                "a step is one of script, apply, load, wait and add_node, and only one",
             ))
         }
     }

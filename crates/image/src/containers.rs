@@ -30,6 +30,8 @@ use crate::{
 const STAGE: &str = "containers";
 /// Raised when the way an image is made changes.
 const GENERATION: &str = "1";
+/// The Debian suite of images that are no recipe's.
+const SUITE: &str = "bookworm";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The content address of a container image; `programs` are the keys of the components, by name.
@@ -89,7 +91,13 @@ pub fn build(
             Some(folder) => folder,
             None => {
                 all_cached = false;
-                one(recipe, container, &key, programs, cache, &told)?
+                if container.official.is_some() {
+                    let draft = at(STAGE, cache.draft(STAGE, &key))?;
+                    pull(recipe, container, &draft, cache, &told)?;
+                    at(STAGE, cache.keep(&draft, STAGE, &key))?
+                } else {
+                    one(&recipe.suite, container, &key, programs, cache)?
+                }
             }
         };
         archives.push(folder.join("image.tar"));
@@ -102,25 +110,35 @@ pub fn build(
     Ok(archives)
 }
 
+/// Makes a container image that is no recipe's, or finds it made: its archive. Blocking.
+pub fn single(container: &Container, cache: &Cache) -> Result<PathBuf> {
+    let key = Key::default()
+        .with("generation", GENERATION)
+        .with("suite", SUITE)
+        .with("what", serde_json::to_vec(container).unwrap_or_default())
+        .finish();
+    let _lock = at(STAGE, cache.lock(STAGE, &key))?;
+    let folder = match cache.get(STAGE, &key) {
+        Some(folder) => folder,
+        None => one(SUITE, container, &key, &Programs::default(), cache)?,
+    };
+    Ok(folder.join("image.tar"))
+}
+
 fn one(
-    recipe: &Recipe,
+    suite: &str,
     container: &Container,
     key: &str,
     programs: &Programs,
     cache: &Cache,
-    told: Told<'_>,
 ) -> Result<PathBuf> {
     let draft = at(STAGE, cache.draft(STAGE, key))?;
     let log = draft.join("log");
-    if container.official.is_some() {
-        pull(recipe, container, &draft, cache, told)?;
-        return at(STAGE, cache.keep(&draft, STAGE, key));
-    }
     let root = draft.join("root");
     at(STAGE, fs::create_dir(&root))?;
     if !container.packages.is_empty() {
         let packages = draft.join("packages.tar");
-        Debian::unpacked(&recipe.suite, &container.packages).run(STAGE, &packages, &log)?;
+        Debian::unpacked(suite, &container.packages).run(STAGE, &packages, &log)?;
         let mut unpack = Command::new("tar");
         unpack.arg("-xpf").arg(&packages).arg("-C").arg(&root);
         // Device nodes are the runtime's to make.

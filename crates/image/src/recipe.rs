@@ -372,33 +372,8 @@ impl Recipe {
         if !self.packages.iter().any(|p| p.starts_with("linux-image")) {
             return Err("packages has no kernel; add linux-image-cloud-amd64".to_owned());
         }
-        let packages = self.containers.iter().flat_map(|c| &c.packages);
-        for package in self.packages.iter().chain(packages) {
-            if !package
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"+-.:".contains(&b))
-            {
-                return Err(format!("{package:?} is not a package name"));
-            }
-        }
-        for file in self
-            .files
-            .iter()
-            .chain(self.containers.iter().flat_map(|c| &c.files))
-        {
-            if !is_absolute(&file.path) {
-                return Err(format!(
-                    "file path {:?} must be absolute and without ..",
-                    file.path
-                ));
-            }
-            if u32::from_str_radix(&file.mode, 8).is_err() {
-                return Err(format!(
-                    "mode {:?} of {} is not octal",
-                    file.mode, file.path
-                ));
-            }
-        }
+        good_packages(&self.packages)?;
+        good_files(&self.files)?;
         let mut programs = Vec::new();
         for component in &self.binaries {
             if !folder.join(&component.module).join("go.mod").exists() {
@@ -433,6 +408,7 @@ impl Recipe {
             programs.extend(component.build.keys());
         }
         for container in &self.containers {
+            container.check()?;
             if container.official.is_some()
                 && let Err(e) = crate::sources::registry::Reference::parse(&container.name)
             {
@@ -496,6 +472,54 @@ impl Recipe {
             .collect();
         names.sort();
         names
+    }
+}
+
+fn good_packages(packages: &[String]) -> Result<(), String> {
+    let good = |name: &&String| {
+        name.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-.:".contains(&b))
+    };
+    match packages.iter().find(|name| !good(name)) {
+        Some(bad) => Err(format!("{bad:?} is not a package name")),
+        None => Ok(()),
+    }
+}
+
+fn good_files(files: &[File]) -> Result<(), String> {
+    for file in files {
+        if !is_absolute(&file.path) {
+            return Err(format!(
+                "file path {:?} must be absolute and without ..",
+                file.path
+            ));
+        }
+        if u32::from_str_radix(&file.mode, 8).is_err() {
+            return Err(format!(
+                "mode {:?} of {} is not octal",
+                file.mode, file.path
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Container {
+    /// Whether its name, packages and files are such.
+    pub fn check(&self) -> Result<(), String> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"/:._-".contains(&b);
+        let tagged = self
+            .name
+            .rsplit_once(':')
+            .is_some_and(|(name, tag)| name.contains('/') && !tag.is_empty() && !tag.contains('/'));
+        if !tagged || !self.name.bytes().all(plain) {
+            return Err(format!(
+                "name {:?} must be whole, such as shop.example/web:1.4",
+                self.name
+            ));
+        }
+        good_packages(&self.packages)?;
+        good_files(&self.files)
     }
 }
 

@@ -37,7 +37,7 @@ pub struct LabFolder {
     pub solution: String,
     /// `solution.sh`: repairs it.
     pub solution_script: Vec<u8>,
-    /// The files under `setup/` and `checks/`, by their path in the folder.
+    /// The files under `setup/`, `checks/` and `images/`, by their path in the folder.
     pub scripts: BTreeMap<String, Vec<u8>>,
     /// SHA-256 over the names, modes and contents of all its files, in hex.
     pub hash: String,
@@ -111,7 +111,11 @@ impl LabFolder {
             .contains_key(yaml::FILE)
             .then(|| yaml::parse(&filled).map_err(|mut d| found.append(&mut d)))
             .and_then(Result::ok);
-        lint::run(&files, &filled, lab.as_ref(), found);
+        let mut linted = files.clone();
+        for file in linted.values_mut() {
+            file.content = variables::fill_bytes(&file.content, &example);
+        }
+        lint::run(&linted, &filled, lab.as_ref(), found);
         let readme = text(&files, "README.md", found);
         let solution = text(&files, "SOLUTION.md", found);
         Some(Self {
@@ -124,7 +128,11 @@ impl LabFolder {
             solution_script: files.get("solution.sh")?.content.clone(),
             scripts: files
                 .iter()
-                .filter(|(name, _)| name.starts_with("setup/") || name.starts_with("checks/"))
+                .filter(|(name, _)| {
+                    ["setup/", "checks/", "images/"]
+                        .iter()
+                        .any(|f| name.starts_with(f))
+                })
                 .map(|(name, file)| (name.clone(), file.content.clone()))
                 .collect(),
             hash: hash(&files),

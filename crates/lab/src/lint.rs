@@ -14,6 +14,7 @@ use faultline_domain::{
 use crate::{
     Diagnostic,
     folder::{File, Files, purpose},
+    images,
     script::Interpreter,
     yaml::{self, FILE, Places, point},
 };
@@ -25,6 +26,10 @@ pub(crate) fn run(files: &Files, yaml: &str, lab: Option<&Lab>, found: &mut Vec<
     for (name, file) in files {
         if name.starts_with("setup/") && name.ends_with(".yaml") {
             manifests(name, file, found);
+        } else if name.starts_with("images/") {
+            if name.ends_with(".yaml") {
+                image(files, name, file, found);
+            }
         } else if name.starts_with("setup/") || name.starts_with("checks/") || name == "solution.sh"
         {
             script(name, file, found);
@@ -44,6 +49,18 @@ pub(crate) fn run(files: &Files, yaml: &str, lab: Option<&Lab>, found: &mut Vec<
     }
 }
 
+/// A container image of the lab's own.
+fn image(files: &Files, name: &str, file: &File, found: &mut Vec<Diagnostic>) {
+    let yaml = String::from_utf8_lossy(&file.content);
+    let content = |name: &str| files.get(name).map(|f| f.content.clone());
+    if let Err(why) = images::parse(&yaml, content) {
+        found.push(
+            Diagnostic::error(name, why)
+                .help("name, packages, files, entrypoint, cmd, env, user; see docs/author.md"),
+        );
+    }
+}
+
 /// What only a cluster can do needs one.
 fn cluster(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diagnostic>) {
     if lab.needs.kubernetes.is_some() {
@@ -55,9 +72,13 @@ fn cluster(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diagnostic>) 
             .help("say `kubernetes: \"1.36\"` under needs")
     };
     for (index, step) in lab.setup.iter().enumerate() {
-        if step.apply.is_some() || step.wait.is_some() {
+        if step.apply.is_some() || step.wait.is_some() || step.load.is_some() {
             let at = places.setup.get(index).and_then(|s| s.apply.as_ref());
-            found.push(point(none("a step that applies or waits needs"), yaml, at));
+            found.push(point(
+                none("a step that applies, loads or waits needs"),
+                yaml,
+                at,
+            ));
         }
     }
     for (index, check) in lab.checks.iter().enumerate() {
@@ -219,15 +240,17 @@ fn used_scripts(
     found: &mut Vec<Diagnostic>,
 ) {
     let mut used = BTreeSet::new();
-    let setup = lab
-        .setup
-        .iter()
-        .filter_map(|s| s.script.as_deref().or(s.apply.as_deref()));
+    let setup = lab.setup.iter().filter_map(|s| {
+        s.script
+            .as_deref()
+            .or(s.apply.as_deref())
+            .or(s.load.as_deref())
+    });
     let setup_at = places
         .setup
         .iter()
-        .filter(|s| s.script.is_some() || s.apply.is_some())
-        .map(|s| s.script.as_ref().or(s.apply.as_ref()));
+        .filter(|s| s.script.is_some() || s.apply.is_some() || s.load.is_some())
+        .map(|s| s.script.as_ref().or(s.apply.as_ref()).or(s.load.as_ref()));
     let checks = lab.checks.iter().filter_map(|c| match &c.test {
         Test::Script(name) => Some(name.as_str()),
         _ => None,
@@ -248,10 +271,12 @@ fn used_scripts(
         }
     }
     for name in files.keys() {
-        let of_lab = name.starts_with("setup/") || name.starts_with("checks/");
+        let of_lab = name.starts_with("setup/")
+            || name.starts_with("checks/")
+            || name.starts_with("images/") && name.ends_with(".yaml");
         if of_lab && !used.contains(name.as_str()) {
             found.push(
-                Diagnostic::warning(name, "nothing in lab.yaml uses this script")
+                Diagnostic::warning(name, "nothing in lab.yaml uses this file")
                     .help("name it in lab.yaml or remove it"),
             );
         }

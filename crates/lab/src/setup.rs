@@ -12,7 +12,7 @@ use faultline_provider::Provider;
 use crate::{
     LabFolder,
     check::{chain, cluster::connect, object},
-    manifests,
+    images, manifests,
     script::{self, Run},
     text,
 };
@@ -39,6 +39,14 @@ pub enum SetupError {
         file: String,
         /// Why.
         source: manifests::Error,
+    },
+    /// A container image of the lab's own could not be made, or not be given to a node.
+    #[error("{file}: {why}")]
+    Load {
+        /// The file.
+        file: String,
+        /// Why.
+        why: String,
     },
     /// What the step waits for did not come.
     #[error("what the lab waits for did not come within {seconds} s; last seen: {seen}")]
@@ -107,6 +115,7 @@ impl SetupError {
             Self::Failed { node, code, .. } => {
                 format!("preparing the incident failed on {node} with exit code {code}")
             }
+            Self::Load { why, .. } => format!("an image of the lab's could not be loaded: {why}"),
             Self::Cluster(why) => format!("the cluster can't be reached: {why}"),
             Self::Node { node, source } => format!("{node} was not added: {source}"),
             Self::Apply { .. } => "what the lab runs in the cluster was not applied".to_owned(),
@@ -142,6 +151,19 @@ pub async fn set_up(
             run_script(provider, env, folder, step, script, &nodes).await?;
         } else if let Some(file) = &step.apply {
             apply(provider, env, folder, step, file).await?;
+        } else if let Some(image) = &step.load {
+            let of = if step.nodes.is_empty() {
+                &nodes
+            } else {
+                &step.nodes
+            };
+            let within = Duration::from_secs(step.timeout_seconds.into());
+            images::load(provider, env, folder, image, of, within)
+                .await
+                .map_err(|why| SetupError::Load {
+                    file: image.clone(),
+                    why,
+                })?;
         } else if let Some(test) = &step.wait {
             wait(provider, env, step, test).await?;
         } else if let Some(node) = further.next_if(|_| step.add_node) {

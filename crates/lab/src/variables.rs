@@ -85,7 +85,7 @@ pub(crate) fn fill<'a>(text: &'a str, values: &Values) -> Cow<'a, str> {
     })
 }
 
-fn fill_bytes(content: &[u8], values: &Values) -> Vec<u8> {
+pub(crate) fn fill_bytes(content: &[u8], values: &Values) -> Vec<u8> {
     match std::str::from_utf8(content) {
         Ok(text) => fill(text, values).into_owned().into_bytes(),
         Err(_) => content.to_vec(),

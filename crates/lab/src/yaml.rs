@@ -82,6 +82,8 @@ pub(crate) struct SetupPlaces {
     #[serde(default)]
     pub apply: Option<Spanned<String>>,
     #[serde(default)]
+    pub load: Option<Spanned<String>>,
+    #[serde(default)]
     pub nodes: Vec<Spanned<String>>,
 }
 

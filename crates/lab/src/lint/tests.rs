@@ -98,7 +98,7 @@ fn scripts_are_checked() {
         "syntax error",
         "is not executable",
         "does not say what runs it",
-        "nothing in lab.yaml uses this script",
+        "nothing in lab.yaml uses this file",
         "solution.sh is missing",
         "does not begin with a title",
     ] {
@@ -238,7 +238,7 @@ fn a_node_that_setup_adds_may_be_named_after_it_and_five_are_the_most() {
     edit(&folder, "- add_node: true", "- add_node: false");
     let found = findings(&folder);
     assert!(
-        found.contains("script, apply, wait and add_node"),
+        found.contains("script, apply, load, wait and add_node"),
         "{found}"
     );
 }

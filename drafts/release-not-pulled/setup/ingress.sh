@@ -1,0 +1,3 @@
+#!/bin/bash
+set -euo pipefail
+/usr/lib/faultline/addons/ingress 380s
