@@ -55,7 +55,7 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
             &row.state,
             observed,
             &row.lifetime,
-            &deadlines(row),
+            &deadlines(app, row),
             is_busy,
             app.now(),
         );
@@ -72,11 +72,18 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
     ))
 }
 
-/// A node that the setup adds takes its time.
-fn deadlines(row: &Environment) -> Deadlines {
+/// How much longer a cluster may take until it is handed out: keys of its own, and probing. Each step of both has a
+/// limit in the recipe; this one is for a provider that hangs.
+const CLUSTER: i64 = 40 * 60;
+
+/// A cluster takes its time, and so does a node that the setup adds.
+fn deadlines(app: &Shared, row: &Environment) -> Deadlines {
     let usual = Config::deadlines();
+    let lab = app.lab(&row.lab);
+    let cluster = lab.is_some_and(|lab| lab.lab.needs.kubernetes.is_some());
     let added = i64::try_from(row.spec.setup_nodes.len()).unwrap_or_default();
     Deadlines {
+        provisioning: usual.provisioning + if cluster { CLUSTER } else { 0 },
         preparing: usual.preparing + added * nodes::ADD.as_secs().cast_signed(),
         ..usual
     }
