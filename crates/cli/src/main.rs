@@ -156,6 +156,11 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
 fn log(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FAULTLINE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    // The multiplexer of the guest link writes a line for each malformed frame, and those are a guest's to send.
+    let filter = match "yamux=off".parse() {
+        Ok(quiet) => filter.add_directive(quiet),
+        Err(_) => filter,
+    };
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -23,8 +23,8 @@ use crate::{
 pub(crate) enum Input {
     Data(Held),
     Eof,
-    Resize { rows: u16, cols: u16 },
-    Signal(u8),
+    Resize { rows: u16, cols: u16, held: Held },
+    Signal(u8, Held),
 }
 
 /// The node that a connection may use.
@@ -137,8 +137,12 @@ async fn pump(
             let sent = match item {
                 Input::Data(held) => to_guest.stdin(held.bytes()).await,
                 Input::Eof => to_guest.send(Frame::StdinEnd).await,
-                Input::Resize { rows, cols } => to_guest.send(Frame::Resize { rows, cols }).await,
-                Input::Signal(number) => to_guest.send(Frame::Signal(number)).await,
+                Input::Resize {
+                    rows,
+                    cols,
+                    held: _held,
+                } => to_guest.send(Frame::Resize { rows, cols }).await,
+                Input::Signal(number, _held) => to_guest.send(Frame::Signal(number)).await,
             };
             takes = sent.is_ok();
         }
@@ -237,7 +241,7 @@ async fn carry(stream: Stream, sender: &Sender, input: &mut UnboundedReceiver<In
                     }
                 }
                 Input::Eof => write.shutdown().await,
-                Input::Resize { .. } | Input::Signal(_) => Ok(()),
+                Input::Resize { .. } | Input::Signal(..) => Ok(()),
             };
             takes = sent.is_ok();
         }

@@ -140,13 +140,18 @@ impl Connection {
                 self.run(id, vec!["/bin/bash".to_owned(), "-c".to_owned(), command]);
             }
             Event::Sftp { id } => self.sftp(id),
-            Event::Resize { id, rows, cols } => match self.channels.get_mut(&id) {
+            Event::Resize {
+                id,
+                rows,
+                cols,
+                held,
+            } => match self.channels.get_mut(&id) {
                 Some(Stage::Waiting { pty: Some(pty), .. }) => {
                     (pty.rows, pty.cols) = (rows, cols);
                 }
-                _ => self.input(id, Input::Resize { rows, cols }),
+                _ => self.input(id, Input::Resize { rows, cols, held }),
             },
-            Event::Signal { id, number } => self.input(id, Input::Signal(number)),
+            Event::Signal { id, number, held } => self.input(id, Input::Signal(number, held)),
             Event::Data { id, data } => {
                 self.input(id, Input::Data(data));
                 self.used();

@@ -24,6 +24,8 @@ use tokio::{
 
 /// Beyond so many queued bytes the socket is not read.
 const HIGH: usize = 4 * 1024 * 1024;
+/// What anything queued costs beside its bytes: a client may send much of what has none.
+const EACH: usize = 512;
 
 /// Counts what is queued on one connection, and can cut it off.
 #[derive(Debug, Default)]
@@ -40,9 +42,9 @@ impl Gate {
         self.reader.wake();
     }
 
-    /// Counts bytes until they are dropped.
+    /// Counts bytes until they are dropped. Without bytes: a word such as a terminal's new size.
     pub(crate) fn hold(self: &Arc<Self>, bytes: Bytes) -> Held {
-        self.queued.fetch_add(bytes.len(), Ordering::AcqRel);
+        self.queued.fetch_add(bytes.len() + EACH, Ordering::AcqRel);
         Held {
             bytes,
             gate: self.clone(),
@@ -65,11 +67,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let before = self
-            .gate
-            .queued
-            .fetch_sub(self.bytes.len(), Ordering::AcqRel);
-        if before >= HIGH && before - self.bytes.len() < HIGH {
+        let cost = self.bytes.len() + EACH;
+        let before = self.gate.queued.fetch_sub(cost, Ordering::AcqRel);
+        if before >= HIGH && before - cost < HIGH {
             self.gate.reader.wake();
         }
     }

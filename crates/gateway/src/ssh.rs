@@ -60,9 +60,14 @@ pub(crate) enum Event {
     /// It wants to transfer files.
     Sftp { id: Id },
     /// Its terminal has a new size.
-    Resize { id: Id, rows: u16, cols: u16 },
+    Resize {
+        id: Id,
+        rows: u16,
+        cols: u16,
+        held: Held,
+    },
     /// A signal for the program.
-    Signal { id: Id, number: u8 },
+    Signal { id: Id, number: u8, held: Held },
     /// Input for the program or the connection.
     Data { id: Id, data: Held },
     /// No more input.
@@ -430,6 +435,7 @@ impl Handler for Translator {
             id: id(channel),
             rows: size(rows),
             cols: size(cols),
+            held: self.gate.hold(Bytes::new()),
         })
         .await
     }
@@ -445,6 +451,7 @@ impl Handler for Translator {
                 self.tell(Event::Signal {
                     id: id(channel),
                     number,
+                    held: self.gate.hold(Bytes::new()),
                 })
                 .await
             }
@@ -470,6 +477,9 @@ impl Handler for Translator {
         data: &[u8],
         _: &mut Session,
     ) -> Result<(), Self::Error> {
+        if data.is_empty() {
+            return Ok(());
+        }
         let data = self.gate.hold(Bytes::copy_from_slice(data));
         self.tell(Event::Data {
             id: id(channel),

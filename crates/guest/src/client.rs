@@ -43,12 +43,23 @@ async fn ask(stream: &mut impl Duplex, request: &Request) -> Result<Reply> {
         write_header(stream, request).await?;
         match read_header(stream).await? {
             Response::Ok(reply) => Ok(reply),
-            Response::Error(reason) => Err(Error::Refused(reason)),
+            Response::Error(reason) => Err(refused(&reason)),
         }
     };
     tokio::time::timeout(ANSWER, answer)
         .await
         .map_err(|_| Error::Silent(ANSWER))?
+}
+
+/// What a guest says is a guest's: one line, and not a long one.
+fn refused(reason: &str) -> Error {
+    const MOST: usize = 300;
+    let line = reason
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MOST)
+        .collect();
+    Error::Refused(line)
 }
 
 async fn ask_done(stream: &mut impl Duplex, request: &Request) -> Result<()> {
@@ -155,7 +166,7 @@ pub async fn write_file(
     match read_header(&mut stream).await? {
         Response::Ok(Reply::Done) => Ok(()),
         Response::Ok(_) => Err(Error::Protocol),
-        Response::Error(reason) => Err(Error::Refused(reason)),
+        Response::Error(reason) => Err(refused(&reason)),
     }
 }
 

@@ -19,8 +19,10 @@ use crate::{port::Port, respond, spawn};
 pub async fn serve(mut stream: Substream, order: Exec) -> io::Result<()> {
     let limit = order.timeout_seconds.map(|s| Duration::from_secs(s.into()));
     let started = spawn::command(&order).and_then(|command| match &order.pty {
-        Some(pty) => spawn::with_pty(command, pty).map(|(child, master)| (child, Some(master))),
-        None => spawn::with_pipes(command).map(|child| (child, None)),
+        Some(pty) => {
+            spawn::with_pty(command, &order, pty).map(|(child, master)| (child, Some(master)))
+        }
+        None => spawn::with_pipes(command, &order).map(|child| (child, None)),
     });
     let (child, master) = match started {
         Ok(started) => started,

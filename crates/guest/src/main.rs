@@ -51,6 +51,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Err(e) = spawn::remember_self() {
+        eprintln!("faultline-guest: cannot open this program: {e}");
+        return ExitCode::FAILURE;
+    }
     let port = std::env::var("FAULTLINE_PORT").unwrap_or_else(|_| PORT.to_owned());
     tokio::task::LocalSet::new().block_on(&runtime, serve(&port))
 }

@@ -1,9 +1,12 @@
 //! Starting programs in the guest: a clean environment, a process group of their own, a pty or pipes.
 
 use std::{
+    collections::BTreeMap,
+    ffi::CString,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     process::Stdio,
+    sync::OnceLock,
 };
 
 use faultline_guest::wire::{Exec, Pty};
@@ -15,7 +18,75 @@ use rustix::{
 use tokio::process::{Child, Command};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const TRUSTED_PATH: &str = "/usr/sbin:/usr/bin";
+const TRUSTED_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
+
+/// This program, as it was when it began: what lies at `/proc/self/exe` later may be a student's.
+static SELF: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Takes hold of this program. To be called before anybody else is in the guest.
+pub fn remember_self() -> io::Result<()> {
+    let own = rustix::fs::open(
+        "/proc/self/exe",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let _ = SELF.set(own);
+    Ok(())
+}
+
+/// Lets a command become this program with these arguments and variables, by descriptor.
+fn become_self(command: &mut Command, argv: &[String], env: &[(String, String)]) -> io::Result<()> {
+    let own = SELF.get().ok_or(io::ErrorKind::NotFound)?.as_raw_fd();
+    let text = |text: String| CString::new(text).map_err(|_| io::ErrorKind::InvalidInput);
+    let argv: Vec<CString> = argv
+        .iter()
+        .map(|a| text(a.clone()))
+        .collect::<Result<_, _>>()?;
+    let env: Vec<CString> = env
+        .iter()
+        .map(|(name, value)| text(format!("{name}={value}")))
+        .collect::<Result<_, _>>()?;
+    let pointers = |all: &[CString]| -> Vec<usize> {
+        let each = all.iter().map(|c| c.as_ptr().addr());
+        each.chain([0]).collect()
+    };
+    // Addresses, since pointers are not sent between threads; what they point at is moved along.
+    let (argv_at, env_at) = (pointers(&argv), pointers(&env));
+    // SAFETY: one async-signal-safe system call; its arguments live in the closure, which outlives it.
+    unsafe {
+        command.pre_exec(move || {
+            let _kept = (&argv, &env);
+            libc::syscall(
+                libc::SYS_execveat,
+                own,
+                c"".as_ptr(),
+                argv_at.as_ptr(),
+                env_at.as_ptr(),
+                libc::AT_EMPTY_PATH,
+            );
+            Err(io::Error::last_os_error())
+        });
+    }
+    Ok(())
+}
+
+/// The helper itself is the last that the kernel ends for want of memory; what runs in it is like any other.
+fn like_any_other(command: &mut Command) {
+    // SAFETY: three async-signal-safe system calls.
+    unsafe {
+        command.pre_exec(|| {
+            let file = libc::open(
+                c"/proc/self/oom_score_adj".as_ptr(),
+                libc::O_WRONLY | libc::O_CLOEXEC,
+            );
+            if file >= 0 {
+                libc::write(file, c"0".as_ptr().cast(), 1);
+                libc::close(file);
+            }
+            Ok(())
+        });
+    }
+}
 
 /// The command for an order, without its standard streams.
 pub fn command(order: &Exec) -> io::Result<Command> {
@@ -26,23 +97,22 @@ pub fn command(order: &Exec) -> io::Result<Command> {
         &order.argv
     };
     let (program, args) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut command = if order.trusted {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg("trusted").arg("--").arg(program);
-        command
-    } else {
-        Command::new(program)
-    };
+    let mut env: BTreeMap<String, String> = [
+        ("PATH", if order.trusted { TRUSTED_PATH } else { PATH }),
+        ("HOME", "/root"),
+        ("USER", "root"),
+        ("LOGNAME", "root"),
+        ("SHELL", "/bin/bash"),
+        ("LANG", "C.UTF-8"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    env.extend(order.env.clone());
+    let mut command = Command::new(program);
     command
         .args(args)
         .env_clear()
-        .env("PATH", if order.trusted { TRUSTED_PATH } else { PATH })
-        .env("HOME", "/root")
-        .env("USER", "root")
-        .env("LOGNAME", "root")
-        .env("SHELL", "/bin/bash")
-        .env("LANG", "C.UTF-8")
-        .envs(&order.env)
+        .envs(&env)
         .current_dir(order.cwd.as_deref().unwrap_or("/root"));
     if std::fs::metadata(order.cwd.as_deref().unwrap_or("/root")).is_err() {
         command.current_dir("/");
@@ -50,8 +120,31 @@ pub fn command(order: &Exec) -> io::Result<Command> {
     Ok(command)
 }
 
+/// Makes a command end as its order says: last, so that what was set up before it is kept.
+fn finish(command: &mut Command, order: &Exec) -> io::Result<()> {
+    like_any_other(command);
+    if !order.trusted {
+        return Ok(());
+    }
+    let std = command.as_std();
+    let mut argv = vec!["faultline-guest", "trusted", "--"];
+    argv.extend(
+        [std.get_program()]
+            .into_iter()
+            .chain(std.get_args())
+            .filter_map(|a| a.to_str()),
+    );
+    let env: Vec<(String, String)> = std
+        .get_envs()
+        .filter_map(|(name, value)| Some((name.to_str()?.to_owned(), value?.to_str()?.to_owned())))
+        .collect();
+    let argv: Vec<String> = argv.into_iter().map(str::to_owned).collect();
+    become_self(command, &argv, &env)
+}
+
 /// Spawns with pipes, as the leader of a new process group.
-pub fn with_pipes(mut command: Command) -> io::Result<Child> {
+pub fn with_pipes(mut command: Command, order: &Exec) -> io::Result<Child> {
+    finish(&mut command, order)?;
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -61,7 +154,7 @@ pub fn with_pipes(mut command: Command) -> io::Result<Child> {
 }
 
 /// Spawns on a new terminal, as the leader of a new session. Gives the terminal's master, non-blocking.
-pub fn with_pty(mut command: Command, pty: &Pty) -> io::Result<(Child, OwnedFd)> {
+pub fn with_pty(mut command: Command, order: &Exec, pty: &Pty) -> io::Result<(Child, OwnedFd)> {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&master)?;
     unlockpt(&master)?;
@@ -85,6 +178,7 @@ pub fn with_pty(mut command: Command, pty: &Pty) -> io::Result<(Child, OwnedFd)>
             Ok(())
         });
     }
+    finish(&mut command, order)?;
     let child = command.spawn()?;
     Ok((child, master))
 }

@@ -142,7 +142,7 @@ impl Terminals {
             ));
         }
         let command = spawn::command(&Exec::default())?;
-        let (mut child, master) = spawn::with_pty(command, &order.pty)?;
+        let (mut child, master) = spawn::with_pty(command, &Exec::default(), &order.pty)?;
         let (output, _) = broadcast::channel(BEHIND);
         let terminal = Rc::new(Terminal {
             pid: child.id().unwrap_or(0),

@@ -4,6 +4,10 @@
 //! guest can change it. In a mount namespace of its own the program gets a root folder in which `/usr` (and so
 //! `/bin`, `/lib`, the dynamic linker) and the linker's cache come from that disk, and everything else is the
 //! guest's. A student who replaces `systemctl`, `ls`, a library or `ld.so.preload` fools nothing that runs here.
+//!
+//! What the guest has mounted over `/proc`, `/sys` or the control groups isn't there either: these are mounted anew. What
+//! is in `/etc` is the guest's, except for what programs load code by, and there is no home folder with settings in it.
+//! The kernel is the guest's own: whoever changes that can show anything.
 
 use std::{
     ffi::{CString, OsStr, OsString},
@@ -19,7 +23,22 @@ use rustix::mount::{
 
 /// The serial number of the pristine disk's device.
 const SERIAL: &str = "faultline-base";
+/// An empty home folder: the guest's has settings that are a student's.
+const HOME: &str = "/.home";
 const STAGE: &str = "/run/faultline-check";
+/// What a folder of a tenant's may have at most, so that building the root folder ends.
+const MOST: usize = 4096;
+/// What comes from the pristine image in `/etc`: by these, programs find code to load.
+const ETC_FROM_IMAGE: [&str; 8] = [
+    "alternatives",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "ld.so.preload",
+    "perl",
+    "python3",
+    "python3.11",
+];
 /// What comes from the pristine image, by its name in the root folder.
 const FROM_IMAGE: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
@@ -34,6 +53,9 @@ pub fn run(argv: &[OsString]) -> io::Error {
             .args(args)
             .env("FAULTLINE_GUEST_USR", "/.guest-usr")
             .env("SYSTEMD_IGNORE_CHROOT", "1")
+            .env("HOME", HOME)
+            // It could name an engine to load.
+            .env("OPENSSL_CONF", "/dev/null")
             .exec(),
         Err(e) => e,
     }
@@ -112,36 +134,59 @@ fn enter() -> io::Result<()> {
             _ => {}
         }
     }
-    for entry in fs::read_dir("/")? {
+    for entry in fs::read_dir("/")?.take(MOST) {
         let entry = entry?;
         let name = entry.file_name();
-        if !FROM_IMAGE.iter().any(|n| OsStr::new(n) == name) {
+        let own = FROM_IMAGE.iter().chain(&["etc", "proc", "sys"]);
+        if !own.into_iter().any(|n| OsStr::new(n) == name) {
             mirror(&entry.path(), &root.join(&name))?;
         }
     }
+    etc(&base.join("etc"), &root.join("etc"))?;
+    kernel(&root)?;
+    fs::create_dir(root.join(HOME.trim_start_matches('/')))?;
     let guest_usr = root.join(".guest-usr");
     fs::create_dir(&guest_usr)?;
     at("guest's usr", mount_bind_recursive("/usr", &guest_usr))?;
-    for (path, pristine) in [
-        ("etc/ld.so.cache", true),
-        ("etc/alternatives", true),
-        ("etc/ld.so.preload", false),
-    ] {
-        let over = root.join(path);
-        if over.exists() {
-            let from = if pristine {
-                base.join(path)
-            } else {
-                PathBuf::from("/dev/null")
-            };
-            at(path, mount_bind(&from, &over))?;
-        }
-    }
     at("chroot", rustix::process::chroot(&root))?;
     std::env::set_current_dir(&cwd).or_else(|_| std::env::set_current_dir("/"))
 }
 
-/// Makes an entry of the guest's root folder appear in the new one.
+/// Makes `/etc`: entry by entry, so that it is a folder of ours whatever the guest's is.
+fn etc(pristine: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    let own = |name: &OsStr| ETC_FROM_IMAGE.iter().any(|n| OsStr::new(n) == name);
+    for entry in fs::read_dir("/etc")?.take(MOST) {
+        let entry = entry?;
+        if !own(&entry.file_name()) {
+            mirror(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    }
+    for name in ETC_FROM_IMAGE {
+        let from = pristine.join(name);
+        if fs::symlink_metadata(&from).is_ok() {
+            mirror(&from, &to.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// The kernel's own word on processes, devices and control groups.
+fn kernel(root: &Path) -> io::Result<()> {
+    let (proc, sys) = (root.join("proc"), root.join("sys"));
+    fs::create_dir(&proc)?;
+    fs::create_dir(&sys)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let read_only = flags | MountFlags::RDONLY;
+    at("proc", mount("proc", &proc, "proc", flags, None))?;
+    at("sysfs", mount("sysfs", &sys, "sysfs", read_only, None))?;
+    at(
+        "control groups",
+        mount("cgroup2", sys.join("fs/cgroup"), "cgroup2", read_only, None),
+    )
+}
+
+/// Makes an entry of a folder of the guest's appear in the new root folder.
 fn mirror(from: &Path, to: &Path) -> io::Result<()> {
     let meta = fs::symlink_metadata(from)?;
     if meta.is_symlink() {

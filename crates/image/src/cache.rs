@@ -90,8 +90,11 @@ impl Cache {
 
     /// Waits for whoever builds the same, and then builds alone.
     pub fn lock(&self, stage: &str, key: &str) -> io::Result<fs::File> {
+        use std::os::unix::fs::PermissionsExt;
         let folder = self.0.join(stage);
         fs::create_dir_all(&folder)?;
+        // A template's memory is not everybody's to read; QEMUs get theirs by descriptor.
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         let file = fs::File::create(folder.join(format!(".{key}.lock")))?;
         flock(&file, FlockOperation::LockExclusive)?;
         Ok(file)

@@ -182,9 +182,20 @@ impl Local {
             .stderr(stderr)
             .current_dir("/");
         // A session of its own: neither Ctrl-C at the server's terminal nor the server's end reaches it.
-        // SAFETY: setsid is async-signal-safe.
+        // Nor does it inherit what whoever started the server left open.
+        // SAFETY: both are single, async-signal-safe system calls.
         unsafe {
-            command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?));
+            command.pre_exec(|| {
+                rustix::process::setsid()?;
+                match libc::close_range(
+                    3,
+                    libc::c_uint::MAX,
+                    libc::CLOSE_RANGE_CLOEXEC.cast_signed(),
+                ) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                }
+            });
         }
         let mut child = command.spawn().map_err(|e| {
             Error::failed(

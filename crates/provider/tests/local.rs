@@ -317,6 +317,42 @@ async fn trusted_tools(provider: &Local, id: &EnvironmentId) {
         "umount /usr/bin/systemctl /usr/bin/ls; rm /usr/local/bin/systemctl",
     )
     .await;
+    // What is not the tools themselves and makes them lie: code to load, settings, and the kernel's word.
+    out(
+        provider,
+        id,
+        "ln -s /.guest-usr/local/x /etc/ld.so.preload; \
+         mkdir -p /opt/p/self /opt/etc; cp /opt/fake /opt/p/self/exe; echo 1 > /opt/p/uptime; \
+         printf 'import os\\nos.write(1, b\"fooled\\\\n\")\\n' > /etc/python3.11/sitecustomize.py; \
+         echo 'user-agent = fooled' > /root/.curlrc; echo fooled > /opt/cpus; \
+         mount --bind /opt/p /proc; mount --bind /opt/cpus /sys/devices/system/cpu/online",
+    )
+    .await;
+    let done = run(
+        provider,
+        id,
+        "readlink /proc/self/exe; python3 -I -c 'print(1)'; ls -d /etc/ld.so.preload 2>&1 | tail -c 28; \
+         ls -a ~; cat /sys/devices/system/cpu/online; echo $HOME; stat -c %a /etc/shadow",
+        true,
+    )
+    .await;
+    assert_eq!(
+        (done.code, String::from_utf8_lossy(&done.stdout).as_ref()),
+        (
+            0,
+            "/usr/bin/readlink\n1\n: No such file or directory\n.\n..\n0\n/.home\n640\n"
+        ),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    out(
+        provider,
+        id,
+        "python3 -c 'import ctypes; c = ctypes.CDLL(None); exit(c.umount2(b\"/proc\", 0))' > /dev/null && \
+         umount /sys/devices/system/cpu/online && rm /etc/ld.so.preload /root/.curlrc /etc/python3.11/sitecustomize.py; \
+         [ \"$(cat /proc/self/oom_score_adj)\" = 0 ]",
+    )
+    .await;
     // Nothing of the private mounts is left.
     assert_eq!(
         out(provider, id, "grep -c faultline-check /proc/mounts || true").await,

@@ -1,9 +1,6 @@
 //! What an operator may set. Every field has a default that suits one machine.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
-};
+use std::{net::IpAddr, path::PathBuf};
 
 use faultline_domain::{environment::Deadlines, lab::Needs, limits::Limits};
 use serde::{Deserialize, Serialize};
@@ -141,10 +138,7 @@ impl Default for Config {
             audit_days: 90,
             audit_lines: 200_000,
             rates: Rates::default(),
-            trusted_proxies: vec![
-                IpAddr::V4(Ipv4Addr::LOCALHOST),
-                IpAddr::V6(Ipv6Addr::LOCALHOST),
-            ],
+            trusted_proxies: Vec::new(),
         }
     }
 }

@@ -302,6 +302,14 @@ impl Store {
         .bind(run)
         .execute(&mut *tx)
         .await?;
+        // Whoever checks all day long keeps the count of it, and the results of the latest.
+        sqlx::query(
+            "DELETE FROM check_results WHERE run_id IN (SELECT id FROM check_runs \
+             WHERE attempt_id = $1 ORDER BY started_at DESC LIMIT 10000 OFFSET 20)",
+        )
+        .bind(attempt.id.as_str())
+        .execute(&mut *tx)
+        .await?;
         if outcome == Ok(true) {
             let done = sqlx::query(
                 "UPDATE attempts SET finished_at = $1, points = $2 \
