@@ -46,6 +46,7 @@ pub mod config;
 mod directory;
 mod headers;
 mod hub;
+mod listener;
 mod markdown;
 mod metrics;
 mod operations;

@@ -13,7 +13,7 @@
 use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
     sync::Mutex,
     time::Duration,
@@ -27,7 +27,7 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-use crate::{Config, app::lock, problem::Problem};
+use crate::{Config, app::lock, listener::Peer, problem::Problem};
 
 /// The most addresses, and the most sessions and tokens, that are told apart at once.
 const MOST: usize = 20_000;
@@ -44,8 +44,8 @@ impl Origin {
     pub(crate) fn of(request: &Request, config: &Config) -> Self {
         let peer = request
             .extensions()
-            .get::<ConnectInfo<SocketAddr>>()
-            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |c| c.0.ip())
+            .get::<ConnectInfo<Peer>>()
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |c| c.0.0.ip())
             .to_canonical();
         let trusted = |ip: &IpAddr| config.trusted_proxies.contains(ip);
         let mut from = peer;

@@ -1,6 +1,6 @@
 //! The way in: making a server, serving, stopping.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use faultline_domain::{Clock, PersonId, authz::Role};
@@ -12,7 +12,13 @@ use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, app::App, app::Shared, directory::StoreDirectory, reconcile, router};
+use crate::{
+    Config,
+    app::{App, Shared},
+    directory::StoreDirectory,
+    listener::{Bounded, Peer},
+    reconcile, router,
+};
 
 /// What a server is made of.
 #[derive(Debug)]
@@ -112,8 +118,8 @@ impl Server {
         let soft = shutdown.soft.clone();
         let router = router::router(app.clone());
         let serve = axum::serve(
-            listener,
-            router.into_make_service_with_connect_info::<SocketAddr>(),
+            Bounded::new(listener),
+            router.into_make_service_with_connect_info::<Peer>(),
         )
         .with_graceful_shutdown(async move {
             soft.cancelled().await;

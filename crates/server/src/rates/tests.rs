@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use axum::body::Body;
 use governor::clock::FakeRelativeClock;
 
@@ -120,7 +122,7 @@ fn only_a_trusted_proxy_speaks_for_others() {
             .body(Body::empty())
             .unwrap();
         let peer = SocketAddr::new(peer.parse().unwrap(), 1);
-        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(ConnectInfo(Peer(peer)));
         assert_eq!(
             Origin::of(&request, &config),
             Origin(from.parse().unwrap()),

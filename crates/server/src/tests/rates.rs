@@ -21,7 +21,9 @@ async fn strict(person: u32, stranger: u32, wrong: u32) -> Bed {
 
 fn from(address: &str, mut request: Request<Body>) -> Request<Body> {
     let peer: SocketAddr = format!("{address}:4000").parse().unwrap();
-    request.extensions_mut().insert(ConnectInfo(peer));
+    request
+        .extensions_mut()
+        .insert(ConnectInfo(crate::listener::Peer(peer)));
     request
 }
 
