@@ -53,16 +53,26 @@ impl Port {
         // SAFETY: an OwnedFd keeps its descriptor open and unchanged while the registration lives.
         Ok(Self(unsafe { AsyncFd::register(port.try_clone()?) }?))
     }
+
+    /// After a hang-up that has passed: the descriptor would block, and its registration says for ever that it is
+    /// ready, so that waiting for it would be a loop that never rests.
+    fn register_again(&mut self, cx: &Context<'_>) -> io::Result<()> {
+        *self = Self::new(self.0.get_ref())?;
+        // Who waited for the other direction waited by the old registration.
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
 }
 
 impl AsyncRead for Port {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
             let mut guard = ready!(self.0.poll_read_ready(cx))?;
+            let hung_up = guard.ready().is_read_closed();
             let free = buf.initialize_unfilled();
             match guard.try_io(|fd| Ok(rustix::io::read(fd, &mut *free)?)) {
                 Ok(Ok(n)) => {
@@ -72,6 +82,7 @@ impl AsyncRead for Port {
                 // A pty's master says so when the last holder of the other side has gone.
                 Ok(Err(e)) if e.raw_os_error() == Some(libc::EIO) => return Poll::Ready(Ok(())),
                 Ok(Err(e)) => return Poll::Ready(Err(e)),
+                Err(_would_block) if hung_up => self.register_again(cx)?,
                 Err(_would_block) => {}
             }
         }
@@ -80,14 +91,16 @@ impl AsyncRead for Port {
 
 impl AsyncWrite for Port {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.0.poll_write_ready(cx))?;
+            let hung_up = guard.ready().is_write_closed();
             match guard.try_io(|fd| Ok(rustix::io::write(fd, bytes)?)) {
                 Ok(result) => return Poll::Ready(result),
+                Err(_would_block) if hung_up => self.register_again(cx)?,
                 Err(_would_block) => {}
             }
         }
