@@ -63,15 +63,7 @@ impl Kubectl {
 fn a_cluster_from_outside() {
     let mut here = Installation::new();
     here.up();
-    step("a lab with a cluster starts, with the keys of its template");
-    let twin = start(&here, TWIN);
-
-    step("a server with rekey = true starts another, with keys of its own");
-    here.kill_server();
-    let settings = here.data.path().join("faultline.toml");
-    std::fs::write(&settings, "rekey = true\n").unwrap();
-    here.config = Some(settings);
-    here.up();
+    step("a lab with a cluster starts, probed");
     let id = start(&here, LAB);
 
     step("a stock kubectl reaches it through the gateway");
@@ -89,21 +81,6 @@ fn a_cluster_from_outside() {
 
     step("who has no credential, or another environment's name, finds nothing");
     strangers(&here, &kubectl, &id);
-
-    step("what one environment's authority signed is void in another");
-    for (from, to) in [(&twin, &id), (&id, &twin)] {
-        let foreign = with_credential_of(&here, &kubectl, from, to);
-        let refused = foreign.run(&["--request-timeout=60s", "get", "nodes"]);
-        let said = text(&refused.stderr);
-        assert!(
-            !refused.status.success() && said.contains("logged in"),
-            "{from} at {to}: {}{said}",
-            text(&refused.stdout)
-        );
-    }
-    let own = with_credential_of(&here, &kubectl, &twin, &twin);
-    assert!(own.out(&["get", "nodes"]).contains("node1"));
-    assert!(here.run(&["env", "end", &twin]).status.success());
 
     step("the stock ssh client enters the same node");
     let key = here.data.path().join("key");
@@ -159,6 +136,46 @@ fn a_cluster_from_outside() {
             "it is still reachable"
         );
     }
+}
+
+/// `rekey = true`: what the template's keys signed is void. Two clusters at once, and one of them started twice over.
+#[test]
+#[ignore = "a quarter of an hour under emulation; ./test --all runs it"]
+fn keys_of_its_own() {
+    let mut here = Installation::new();
+    here.up();
+    step("a lab with a cluster starts, with the keys of its template");
+    let twin = start(&here, TWIN);
+
+    step("a server with rekey = true starts another, with keys of its own");
+    here.kill_server();
+    let settings = here.data.path().join("faultline.toml");
+    std::fs::write(&settings, "rekey = true\n").unwrap();
+    here.config = Some(settings);
+    here.up();
+    let id = start(&here, LAB);
+    let kubectl = Kubectl {
+        program: kubectl(),
+        config: kubeconfig(&here, &id),
+    };
+    assert!(kubectl.out(&["get", "nodes"]).contains(" Ready "));
+
+    step("what one environment's authority signed is void in another");
+    for (from, to) in [(&twin, &id), (&id, &twin)] {
+        let foreign = with_credential_of(&here, &kubectl, from, to);
+        let refused = foreign.run(&["--request-timeout=60s", "get", "nodes"]);
+        let said = text(&refused.stderr);
+        assert!(
+            !refused.status.success() && said.contains("logged in"),
+            "{from} at {to}: {}{said}",
+            text(&refused.stdout)
+        );
+    }
+    let own = with_credential_of(&here, &kubectl, &twin, &twin);
+    assert!(own.out(&["get", "nodes"]).contains("node1"));
+    assert!(here.run(&["env", "end", &twin]).status.success());
+
+    assert!(here.run(&["env", "end", &id]).status.success());
 }
 
 /// Starts a lab and waits for it: the environment's id.
