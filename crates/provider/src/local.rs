@@ -410,9 +410,11 @@ impl Provider for Local {
             let mut environments = Vec::new();
             for entry in fs::read_dir(&this.environments)?.flatten() {
                 match LaunchSpec::load(&entry.path()) {
+                    Ok(spec) => environments.push(spec),
                     // Made or freed at this moment.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    spec => environments.push(spec?),
+                    // What can't be read may be a clone of anything: nothing is collected until it was freed.
+                    Err(_) => return Ok(swept),
                 }
             }
             Ok(swept.saturating_add(this.templates.collect(&environments)?))
