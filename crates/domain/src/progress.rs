@@ -36,6 +36,17 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The name of its stage, to be changed on the way to a listener that hears of several things at once.
+    pub const fn stage_mut(&mut self) -> &mut Cow<'static, str> {
+        match self {
+            Self::Started { stage, .. } | Self::Update { stage, .. } | Self::Done { stage, .. } => {
+                stage
+            }
+        }
+    }
+}
+
 /// Where progress goes. Calls return at once; a slow or absent listener never delays the work.
 #[derive(Clone)]
 pub struct Progress(Arc<dyn Fn(Event) + Send + Sync>);
@@ -94,6 +105,13 @@ impl Stage {
             fraction,
             text: text.into(),
         });
+    }
+
+    /// Says what is happening now that so many of so many equal parts are done.
+    pub fn part(&self, done: usize, of: usize, text: impl Into<String>) {
+        #[expect(clippy::cast_precision_loss, reason = "a handful of parts")]
+        let fraction = done as f64 / of as f64;
+        self.update(Some(fraction), text);
     }
 
     /// The stage ended well.

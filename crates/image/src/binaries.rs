@@ -191,12 +191,7 @@ fn compile(recipe: &Recipe, component: &Component, draft: &Path, stage: &Stage) 
         fs::canonicalize(recipe.folder.join(&component.module)),
     )?;
     for (done, (program, package)) in component.build.iter().enumerate() {
-        #[expect(clippy::cast_precision_loss, reason = "a handful of programs")]
-        let fraction = done as f64 / count as f64;
-        stage.update(
-            Some(fraction),
-            format!("{program}, {} of {count}", done + 1),
-        );
+        stage.part(done, count, format!("{program}, {} of {count}", done + 1));
         let mut command = if package.ends_with(".c") {
             let mut command = Command::new("cc");
             command.current_dir(&module).args(["-Os", "-static", "-s"]);

@@ -140,13 +140,9 @@ pub async fn set_up(
     let mut nodes = folder.lab.needs.node_names();
     let mut further = folder.lab.setup_nodes().into_iter().peekable();
     for (done, step) in steps.iter().enumerate() {
-        #[expect(clippy::cast_precision_loss, reason = "at most twenty steps")]
-        let fraction = done as f64 / steps.len() as f64;
         // The script's name would give the incident away to whoever watches the start.
-        stage.update(
-            Some(fraction),
-            format!("step {} of {}", done + 1, steps.len()),
-        );
+        let text = format!("step {} of {}", done + 1, steps.len());
+        stage.part(done, steps.len(), text);
         if let Some(script) = &step.script {
             run_script(provider, env, folder, step, script, &nodes).await?;
         } else if let Some(file) = &step.apply {

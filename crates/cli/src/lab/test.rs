@@ -241,32 +241,13 @@ async fn one(
 /// Progress with the lab's name before each stage, so that labs proven at the same time can be told apart.
 fn named(lab: &str, shown: &Progress) -> Progress {
     let (lab, shown) = (lab.to_owned(), shown.clone());
-    Progress::new(move |event| {
-        let of = |stage: std::borrow::Cow<'static, str>| format!("{lab}: {stage}").into();
-        shown.report(match event {
-            Event::Started { stage, text } => Event::Started {
-                stage: of(stage),
-                text: format!("{lab}: {text}"),
-            },
-            Event::Update {
-                stage,
-                fraction,
-                text,
-            } => Event::Update {
-                stage: of(stage),
-                fraction,
-                text,
-            },
-            Event::Done {
-                stage,
-                millis,
-                cached,
-            } => Event::Done {
-                stage: of(stage),
-                millis,
-                cached,
-            },
-        });
+    Progress::new(move |mut event| {
+        if let Event::Started { text, .. } = &mut event {
+            *text = format!("{lab}: {text}");
+        }
+        let stage = event.stage_mut();
+        *stage = format!("{lab}: {stage}").into();
+        shown.report(event);
     })
 }
 

@@ -150,7 +150,7 @@ impl Local {
         stage: &Stage,
     ) -> Result<(), faultline_image::steps::Failed> {
         let dir = self.folder(id);
-        let (log, count) = (dir.join(LOG), steps.len());
+        let log = dir.join(LOG);
         let place = Place {
             dir: &dir,
             shape: asked.shape,
@@ -161,8 +161,7 @@ impl Local {
             .carry_out(steps, |index, step, _| {
                 // At first it says what all of them are for.
                 if index > 0 {
-                    #[expect(clippy::cast_precision_loss, reason = "a handful of steps")]
-                    stage.update(Some(index as f64 / count as f64), step.text.clone());
+                    stage.part(index, steps.len(), step.text.clone());
                 }
             })
             .await

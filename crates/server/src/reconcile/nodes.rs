@@ -6,7 +6,7 @@ use faultline_domain::{
     NodeName,
     environment::{Intent, Observed, State},
     nodes::{NodeState, Step, plan},
-    progress::{Event, Progress},
+    progress::Progress,
 };
 use faultline_provider::Error as ProviderError;
 use faultline_store::environments::Environment;
@@ -73,32 +73,10 @@ async fn work(app: Shared, e: Environment, step: Step) -> Result<(), Failed> {
 /// The stages of a node bear its name, so that they are never taken for those of a start.
 fn of_node(node: &NodeName, progress: Progress) -> Progress {
     let node = node.clone();
-    let named = move |stage: &str| format!("{node} {stage}").into();
-    Progress::new(move |event| {
-        progress.report(match event {
-            Event::Started { stage, text } => Event::Started {
-                stage: named(&stage),
-                text,
-            },
-            Event::Update {
-                stage,
-                fraction,
-                text,
-            } => Event::Update {
-                stage: named(&stage),
-                fraction,
-                text,
-            },
-            Event::Done {
-                stage,
-                millis,
-                cached,
-            } => Event::Done {
-                stage: named(&stage),
-                millis,
-                cached,
-            },
-        });
+    Progress::new(move |mut event| {
+        let stage = event.stage_mut();
+        *stage = format!("{node} {stage}").into();
+        progress.report(event);
     })
 }
 
