@@ -27,9 +27,10 @@ use faultline_guest::{
     wire::{HostKey, Refresh},
 };
 use rand::Rng;
+use serde::Serialize;
 use ssh_key::{LineEnding, PrivateKey, private::Ed25519Keypair};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::{TcpStream, UnixListener, UnixStream},
     sync::{Notify, watch},
 };
@@ -455,9 +456,7 @@ impl Launcher {
                 .to_vec();
             sent += news.len();
             for item in news {
-                let mut line = serde_json::to_vec(&item)?;
-                line.push(b'\n');
-                stream.write_all(&line).await?;
+                write_line(&mut stream, &item).await?;
                 if !matches!(item, Told::Event { .. }) {
                     return Ok(());
                 }
@@ -531,9 +530,14 @@ impl Launcher {
 }
 
 async fn answer(stream: &mut UnixStream, answer: &Answer) -> io::Result<()> {
-    let mut line = serde_json::to_vec(answer)?;
+    write_line(stream, answer).await
+}
+
+/// One line of the socket's protocol.
+async fn write_line(to: &mut (impl AsyncWrite + Unpin), what: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(what)?;
     line.push(b'\n');
-    stream.write_all(&line).await
+    to.write_all(&line).await
 }
 
 async fn refuse(stream: &mut UnixStream, reason: String) -> io::Result<()> {

@@ -22,9 +22,9 @@ use faultline_domain::{
 };
 use faultline_guest::{client as guest, wire::Exec};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::{io::AsyncReadExt, io::AsyncWriteExt, net::UnixStream, sync::mpsc};
+use tokio::{io::AsyncReadExt, net::UnixStream, sync::mpsc};
 
-use super::{At, Failure, LINK_AFTER_BOOT, Launcher, answer, refuse};
+use super::{At, Failure, LINK_AFTER_BOOT, Launcher, answer, refuse, write_line};
 use crate::{
     cgroup, net,
     node::Node,
@@ -107,7 +107,7 @@ impl Launcher {
         };
         let relay = async {
             while let Some(event) = told.recv().await {
-                let _ = tell_one(&mut to, &Told::Event { event }).await;
+                let _ = write_line(&mut to, &Told::Event { event }).await;
             }
         };
         let hung_up = async {
@@ -141,7 +141,7 @@ impl Launcher {
                 }
             }
         };
-        tell_one(&mut to, &last).await
+        write_line(&mut to, &last).await
     }
 
     /// Its index, if it may be added now.
@@ -319,12 +319,6 @@ async fn end(node: &Node) {
         begun.qemu(node.is_alive().then_some(node.pid));
         begun.end().await;
     }
-}
-
-async fn tell_one(to: &mut (impl AsyncWriteExt + Unpin), told: &Told) -> io::Result<()> {
-    let mut line = serde_json::to_vec(told)?;
-    line.push(b'\n');
-    to.write_all(&line).await
 }
 
 #[cfg(test)]
