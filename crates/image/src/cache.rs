@@ -120,6 +120,14 @@ impl Cache {
     }
 }
 
+/// Removes a result. Out of sight first: half a folder must not be taken for a whole one.
+pub fn discard(folder: &Path) -> io::Result<()> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let aside = folder.with_file_name(format!(".{name}.discarded-{:08x}", rand::random::<u32>()));
+    fs::rename(folder, &aside)?;
+    fs::remove_dir_all(aside)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,12 +34,17 @@ const GENERATION: &str = "1";
 const SUITE: &str = "bookworm";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What the content address of every container image begins with; of one without programs it is all.
+fn key_of(suite: &str, container: &Container) -> Key {
+    Key::default()
+        .with("generation", GENERATION)
+        .with("suite", suite)
+        .with("what", serde_json::to_vec(container).unwrap_or_default())
+}
+
 /// The content address of a container image; `programs` are the keys of the components, by name.
 fn key(recipe: &Recipe, container: &Container, components: &BTreeMap<String, String>) -> String {
-    let mut key = Key::default()
-        .with("generation", GENERATION)
-        .with("suite", &recipe.suite)
-        .with("what", serde_json::to_vec(container).unwrap_or_default());
+    let mut key = key_of(&recipe.suite, container);
     for component in &recipe.binaries {
         if container
             .binaries
@@ -112,11 +117,7 @@ pub fn build(
 
 /// Makes a container image that is no recipe's, or finds it made: its archive. Blocking.
 pub fn single(container: &Container, cache: &Cache) -> Result<PathBuf> {
-    let key = Key::default()
-        .with("generation", GENERATION)
-        .with("suite", SUITE)
-        .with("what", serde_json::to_vec(container).unwrap_or_default())
-        .finish();
+    let key = key_of(SUITE, container).finish();
     let _lock = at(STAGE, cache.lock(STAGE, &key))?;
     let folder = match cache.get(STAGE, &key) {
         Some(folder) => folder,

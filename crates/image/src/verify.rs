@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, io, os::unix::fs::MetadataExt, path::Path};
 
 use faultline_launcher::snapshot::{Damage, Manifest};
 
-use crate::bake::Template;
+use crate::{bake::Template, cache};
 
 /// Where the marks of a verified snapshot lie.
 const MARKS: &str = ".verified.json";
@@ -54,16 +54,7 @@ impl Template {
 
     /// Takes a damaged snapshot out of use. Environments that were cloned from it hold its files and live on.
     pub fn discard(&self) -> io::Result<()> {
-        let name = self
-            .snapshot
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy();
-        let aside = self
-            .snapshot
-            .with_file_name(format!(".{name}.damaged-{:08x}", rand::random::<u32>()));
-        fs::rename(&self.snapshot, &aside)?;
-        fs::remove_dir_all(aside)
+        cache::discard(&self.snapshot)
     }
 }
 

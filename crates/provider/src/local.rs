@@ -407,6 +407,9 @@ impl Provider for Local {
             let left = groups.filter(|id| !this.folder(id).exists() && !cgroup::is_populated(id));
             let swept = left.filter(cgroup::remove_empty).count();
             let swept = u32::try_from(swept).unwrap_or(u32::MAX);
+            if !this.templates.has_superseded() {
+                return Ok(swept);
+            }
             let mut environments = Vec::new();
             for entry in fs::read_dir(&this.environments)?.flatten() {
                 match LaunchSpec::load(&entry.path()) {
@@ -534,8 +537,7 @@ async fn carry_out(
     };
     place
         .carry_out(steps, |index, step, _| {
-            #[expect(clippy::cast_precision_loss, reason = "a handful of steps")]
-            stage.update(Some(index as f64 / steps.len() as f64), step.text.clone());
+            stage.part(index, steps.len(), step.text.clone());
         })
         .await
         .map_err(|e| Error::failed(name, e))?;

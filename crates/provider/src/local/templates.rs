@@ -12,7 +12,7 @@ use std::{
 };
 
 use faultline_domain::Shape;
-use faultline_image::bake::Template;
+use faultline_image::{bake::Template, cache};
 use faultline_launcher::spec::{LaunchSpec, Start};
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +63,14 @@ impl Templates {
         write(&place, &now)
     }
 
+    /// Whether there is anything to collect, be it still in use.
+    pub(super) fn has_superseded(&self) -> bool {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        entries
+            .into_iter()
+            .any(|e| e.file_name().to_string_lossy().ends_with(SUPERSEDED))
+    }
+
     /// Removes the superseded templates that none of these environments was cloned from; gives how many.
     pub(super) fn collect(&self, environments: &[LaunchSpec]) -> io::Result<u32> {
         let mut found: Vec<(PathBuf, Record)> = match fs::read_dir(&self.0) {
@@ -106,15 +114,12 @@ fn write(path: &Path, record: &Record) -> io::Result<()> {
     fs::rename(draft, path)
 }
 
-/// Out of sight first: a half-removed folder must not be taken for a template.
+/// Somebody may have emptied the cache meanwhile.
 fn remove(folder: &Path) -> io::Result<()> {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    let aside = folder.with_file_name(format!(".{name}.superseded"));
-    match fs::rename(folder, &aside) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        renamed => renamed?,
+    match cache::discard(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
-    fs::remove_dir_all(aside)
 }
 
 #[cfg(test)]
@@ -168,11 +173,13 @@ mod tests {
         let single = Shape::SINGLE;
         let old = template(cache.path(), "old", "old-disk");
         templates.note("debian-12", single, &old).unwrap();
+        assert!(!templates.has_superseded());
         assert_eq!(templates.collect(&[]).unwrap(), 0);
         assert!(old.snapshot.exists(), "it is the one in use");
 
         let new = template(cache.path(), "new", "new-disk");
         templates.note("debian-12", single, &new).unwrap();
+        assert!(templates.has_superseded());
         let lives_on = environment(&old);
         assert_eq!(templates.collect(&[lives_on]).unwrap(), 0);
         assert!(old.snapshot.exists() && old.image.folder.exists());
@@ -181,6 +188,7 @@ mod tests {
         assert!(!old.snapshot.exists() && !old.image.folder.exists());
         assert!(new.snapshot.exists() && new.image.folder.exists());
         assert_eq!(templates.collect(&[]).unwrap(), 0);
+        assert!(!templates.has_superseded());
     }
 
     #[test]
