@@ -4,6 +4,7 @@
 //! is run.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fs, io,
     io::Read,
@@ -111,9 +112,11 @@ impl LabFolder {
             .contains_key(yaml::FILE)
             .then(|| yaml::parse(&filled).map_err(|mut d| found.append(&mut d)))
             .and_then(Result::ok);
-        let mut linted = files.clone();
-        for file in linted.values_mut() {
-            file.content = variables::fill_bytes(&file.content, &example);
+        let mut linted = Cow::Borrowed(&files);
+        if !example.is_empty() {
+            for file in linted.to_mut().values_mut() {
+                file.content = variables::fill_bytes(&file.content, &example);
+            }
         }
         lint::run(&linted, &filled, lab.as_ref(), found);
         let readme = text(&files, "README.md", found);

@@ -110,14 +110,12 @@ async fn health(client: &Client, test: &ClusterTest) -> Result<Finding, kube::Er
     const RENEWED_WITHIN: Duration = Duration::from_secs(25);
     let began = tokio::time::Instant::now();
     loop {
-        let found = look(client, test).await?;
-        if let Ok(finding) = found {
-            return Ok(finding);
-        }
-        if let Err(Stale(why)) = found
-            && began.elapsed() > RENEWED_WITHIN
-        {
-            return Ok(Finding::new(false, why));
+        match look(client, test).await? {
+            Ok(finding) => return Ok(finding),
+            Err(Stale(why)) if began.elapsed() > RENEWED_WITHIN => {
+                return Ok(Finding::new(false, why));
+            }
+            Err(Stale(_)) => {}
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
