@@ -1,7 +1,7 @@
 //! `faultline up` in a folder and on ports of its own, as the tests of the whole product use it.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "for tests: a broken expectation ends them"
 )]
@@ -103,7 +103,7 @@ impl Installation {
 
     /// Starts the server and gives the link that it prints.
     pub fn up(&mut self) -> String {
-        use std::io::{BufRead, BufReader};
+        use std::io::{BufRead, BufReader, Read};
         let mut child = self
             .command()
             .args(["--output", "json", "up", "--no-browser"])
@@ -123,12 +123,14 @@ impl Installation {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        out.read_line(&mut line).unwrap();
+        let Ok(said) = serde_json::from_str::<Value>(&line) else {
+            out.read_to_string(&mut line).unwrap();
+            panic!("instead of a link it said:\n{line}");
+        };
         self.server = Some(child);
-        let said: Value = serde_json::from_str(&line).expect("a link is printed");
         said["link"].as_str().unwrap().to_owned()
     }
 

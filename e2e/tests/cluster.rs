@@ -27,12 +27,16 @@ fn kubectl() -> PathBuf {
         || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/faultline"),
         PathBuf::from,
     );
+    let version = std::env::var("FAULTLINE_KUBECTL").unwrap_or_else(|_| "1.36".to_owned());
     let built = std::fs::read_dir(cache.join("binaries")).expect("an image was built");
     built
         .flatten()
         .map(|e| e.path().join("kubectl"))
-        .find(|p| p.exists())
-        .expect("a kubectl was built")
+        .find(|program| {
+            let said = Command::new(program).args(["version", "--client"]).output();
+            said.is_ok_and(|said| text(&said.stdout).contains(&format!("v{version}.")))
+        })
+        .expect("a kubectl of this version was built")
 }
 
 struct Kubectl {

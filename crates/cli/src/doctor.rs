@@ -108,6 +108,8 @@ const PROGRAMS: [(&str, &str); 10] = [
 const MIN_MEMORY_MIB: u64 = 1024;
 /// Disk below which no image is built, in MiB.
 const MIN_DISK_MIB: u64 = 6 * 1024;
+/// Disk below which no environment of an image that is there is started, in MiB.
+const MIN_ENVIRONMENT_DISK_MIB: u64 = 1024;
 
 /// Looks at everything, prints it; fails when a finding is fatal.
 pub fn run(args: &DoctorArgs, output: Output) -> anyhow::Result<()> {
@@ -155,9 +157,10 @@ pub fn examine(recipes: &Path, sources: &Sources, ports: &[(&'static str, u16)])
         devices(),
     ];
     let cache = Cache::of_user();
+    let image = image(recipes, sources, &cache);
     findings.push(memory());
-    findings.push(disk(cache.folder()));
-    findings.push(image(recipes, sources, &cache));
+    findings.push(disk(cache.folder(), image.grade == Grade::Good));
+    findings.push(image);
     findings.extend(ports.iter().map(|(who, port)| self::port(who, *port)));
     findings
 }
@@ -372,7 +375,8 @@ fn memory() -> Finding {
     )
 }
 
-fn disk(folder: &Path) -> Finding {
+/// Whether images can be built in this cache, and environments written; `built` when no image is missing.
+fn disk(folder: &Path, built: bool) -> Finding {
     let existing = folder
         .ancestors()
         .find(|p| p.exists())
@@ -388,13 +392,30 @@ fn disk(folder: &Path) -> Finding {
     };
     let free = stat.f_bavail * stat.f_frsize / (1 << 20);
     let seen = format!("{free} MiB free for the cache in {}", folder.display());
+    let (least, consequence) = if built {
+        (
+            MIN_ENVIRONMENT_DISK_MIB,
+            "No environment has room for what is written in it.",
+        )
+    } else {
+        (MIN_DISK_MIB, "No image can be built.")
+    };
+    let cure = |mib: u64| {
+        format!(
+            "free some (`faultline image prune` removes what images no longer need), or set FAULTLINE_CACHE to a folder with {mib} MiB"
+        )
+    };
+    if free < least {
+        return Finding::bad("disk", Grade::Fatal, seen, consequence, cure(least));
+    }
     if free < MIN_DISK_MIB {
+        let consequence = "Environments start; no further image can be built.";
         return Finding::bad(
             "disk",
-            Grade::Fatal,
+            Grade::Warning,
             seen,
-            "No image can be built.",
-            format!("free some, or set FAULTLINE_CACHE to a folder with {MIN_DISK_MIB} MiB"),
+            consequence,
+            cure(MIN_DISK_MIB),
         );
     }
     Finding::good("disk", seen, "Images and environments fit.")

@@ -1,6 +1,6 @@
-//! `faultline image`: build and list.
+//! `faultline image`: build, list, verify and prune.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use clap::Subcommand;
@@ -13,6 +13,9 @@ use faultline_image::{
 };
 
 use crate::{Output, progress, sources::SourceArgs};
+
+/// In seconds.
+const DAY: f64 = 86_400.0;
 
 /// What can be done with images.
 #[derive(Debug, Subcommand)]
@@ -48,6 +51,22 @@ pub enum ImageCommand {
     },
     /// Compare every template with its checksums; exits with 1 when one is damaged
     Verify,
+    /// Remove what images no longer need from the cache: stages that nothing has asked for in a while
+    ///
+    ///   faultline image prune --dry-run
+    ///   faultline image prune --unused-for 1
+    ///
+    /// Whatever is needed again is built again. Environments that run are not disturbed, but one of a removed
+    /// template can't be reset, so leave more days than an environment lives.
+    #[command(verbatim_doc_comment)]
+    Prune {
+        /// Days without a build or a start that asked for it; fractions are possible
+        #[arg(long, value_name = "DAYS", default_value_t = 7.0, value_parser = days)]
+        unused_for: f64,
+        /// Say what would be removed, and leave it
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// List the recipes and whether their templates are in the cache
     List {
         /// The recipes' folder
@@ -109,6 +128,10 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
             }
         }
         ImageCommand::Verify => verify(&cache, output)?,
+        ImageCommand::Prune {
+            unused_for,
+            dry_run,
+        } => prune(&cache, unused_for, dry_run, output)?,
         ImageCommand::List { recipes, sources } => {
             let sources = sources.sources();
             let mut rows = Vec::new();
@@ -138,6 +161,57 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
                     println!("{table}");
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+fn days(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(days @ 0.0..=3650.0) => Ok(days),
+        _ => Err("a number of days from 0 to 3650".to_owned()),
+    }
+}
+
+/// Removes what nothing has asked for in these days.
+fn prune(cache: &Cache, days: f64, dry_run: bool, output: Output) -> anyhow::Result<()> {
+    let unused = cache.unused(Duration::from_secs_f64(days * DAY));
+    if !dry_run {
+        for result in &unused {
+            cache
+                .prune(result)
+                .with_context(|| format!("cannot remove {} {}", result.stage, result.key))?;
+        }
+    }
+    match output {
+        Output::Json => {
+            let rows: Vec<_> = unused
+                .iter()
+                .map(|u| {
+                    serde_json::json!({
+                        "stage": u.stage, "key": u.key, "bytes": u.bytes, "idle_seconds": u.idle.as_secs(), "removed": !dry_run,
+                    })
+                })
+                .collect();
+            println!("{}", serde_json::to_string_pretty(&rows)?);
+        }
+        Output::Text => {
+            for u in &unused {
+                println!(
+                    "{:<10}  {}  {:>6} MiB  not asked for in {:.1} days",
+                    u.stage,
+                    u.key,
+                    u.bytes >> 20,
+                    u.idle.as_secs_f64() / DAY,
+                );
+            }
+            let mib = unused.iter().map(|u| u.bytes).sum::<u64>() >> 20;
+            let done = if dry_run {
+                "would be free"
+            } else {
+                "are free now"
+            };
+            println!("{mib} MiB {done}");
         }
     }
     Ok(())

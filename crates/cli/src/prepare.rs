@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use faultline_domain::{Shape, progress::Event};
 use faultline_image::{bake, cache::Cache, estimate::Estimate};
-use faultline_lab::Catalogue;
+use faultline_lab::{Catalogue, images};
 use faultline_provider::{Readiness, local::Prepare};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -97,10 +97,10 @@ pub async fn machines(
     Ok(())
 }
 
-/// Builds the clusters that labs need, one after the other, until `stop`: each in a process of its own, at low
+/// Makes the container images that labs bring, and builds the clusters that labs need, one after the other, until `stop`: each in a process of its own, at low
 /// priority, so that the labs which can be served already are.
 pub async fn clusters(
-    images: Recipes,
+    recipes: Recipes,
     catalogue: Catalogue,
     cache: Cache,
     program: PathBuf,
@@ -110,18 +110,28 @@ pub async fn clusters(
     let missing: Vec<_> = wanted(&catalogue, true)
         .into_iter()
         .filter(|(image, shape)| {
-            let found = images
+            let found = recipes
                 .sources
-                .template(&images.folder, image, *shape, &cache);
+                .template(&recipes.folder, image, *shape, &cache);
             !matches!(found, Ok(Some(_)))
         })
         .collect();
     for what in &missing {
         builds.set(what, Some(State::Waiting));
     }
+    for lab in catalogue.labs() {
+        match stop.run_until_cancelled(images::prepare(lab)).await {
+            None => return,
+            Some(Ok(())) => {}
+            // Its start tries again, and says this to whoever waits for it.
+            Some(Err(e)) => {
+                tracing::warn!(lab = %lab.slug, error = e, "an image of the lab's was not made")
+            }
+        }
+    }
     for what in &missing {
         let built = stop
-            .run_until_cancelled(build(&images, what, &cache, &program, &builds))
+            .run_until_cancelled(build(&recipes, what, &cache, &program, &builds))
             .await;
         match built {
             None => return,

@@ -2,15 +2,45 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_NOW, flock, futimens};
 use sha2::{Digest, Sha256};
 
 /// The cache's folder.
 #[derive(Debug, Clone)]
 pub struct Cache(PathBuf);
+
+/// A stage's result that nothing has asked for in a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unused {
+    /// The stage.
+    pub stage: &'static str,
+    /// Its content address.
+    pub key: String,
+    /// How long ago it was last asked for.
+    pub idle: Duration,
+    /// What it takes on the disk, in bytes.
+    pub bytes: u64,
+}
+
+/// Times of a folder that is asked for.
+const NOW: Timestamps = {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_NOW,
+    };
+    Timestamps {
+        last_access: now,
+        last_modification: now,
+    }
+};
+
+/// What images are made of, stage by stage.
+const STAGES: [&str; 5] = ["rootfs", "binaries", "containers", "disk", "bake"];
 
 /// A hash over named parts, in order.
 #[derive(Debug, Default)]
@@ -68,10 +98,43 @@ impl Cache {
         self.0.join(stage).join(key)
     }
 
-    /// A stage's result, if it was made.
+    /// A stage's result, if it was made. Its folder's time of modification says when it was last asked for.
     #[must_use]
     pub fn get(&self, stage: &str, key: &str) -> Option<PathBuf> {
-        Some(self.path(stage, key)).filter(|path| path.is_dir())
+        let path = self.path(stage, key);
+        let folder = fs::File::open(&path).ok()?;
+        folder.metadata().ok()?.is_dir().then_some(())?;
+        let _ = futimens(&folder, &NOW);
+        Some(path)
+    }
+
+    /// The results of the images' stages that nothing has asked for in this time.
+    #[must_use]
+    pub fn unused(&self, since: Duration) -> Vec<Unused> {
+        let mut found = Vec::new();
+        for stage in STAGES {
+            for (key, path) in self.list(stage) {
+                let asked = fs::metadata(&path).and_then(|m| m.modified());
+                let idle = asked.ok().and_then(|at| at.elapsed().ok());
+                let idle = idle.unwrap_or_default();
+                if idle >= since {
+                    let bytes = bytes(&path);
+                    found.push(Unused {
+                        stage,
+                        key,
+                        idle,
+                        bytes,
+                    });
+                }
+            }
+        }
+        found
+    }
+
+    /// Removes an unused result. Machines that run from it go on: the kernel keeps open files.
+    pub fn prune(&self, unused: &Unused) -> io::Result<()> {
+        let _lock = self.lock(unused.stage, &unused.key)?;
+        discard(&self.path(unused.stage, &unused.key))
     }
 
     /// All results of a stage, by key.
@@ -128,8 +191,22 @@ pub fn discard(folder: &Path) -> io::Result<()> {
     fs::remove_dir_all(aside)
 }
 
+/// What a folder's files take on the disk: their holes take nothing.
+fn bytes(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|e| match e.metadata() {
+            Ok(m) if m.is_dir() => bytes(&e.path()),
+            Ok(m) => m.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -160,5 +237,33 @@ mod tests {
         cache.keep(&draft, "disk", "k").unwrap();
         assert!(cache.get("disk", "k").is_some());
         drop(lock);
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_pruned() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path());
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(3600);
+        for key in ["asked", "forgotten"] {
+            let draft = cache.draft("disk", key).unwrap();
+            fs::write(draft.join("root.ext4"), [1; 8192]).unwrap();
+            let kept = cache.keep(&draft, "disk", key).unwrap();
+            fs::File::open(kept)
+                .unwrap()
+                .set_modified(long_ago)
+                .unwrap();
+        }
+        assert!(cache.get("disk", "asked").is_some());
+        let unused = cache.unused(Duration::from_secs(1800));
+        assert_eq!(unused.len(), 1);
+        assert_eq!(
+            (unused[0].stage, unused[0].key.as_str()),
+            ("disk", "forgotten")
+        );
+        assert!(unused[0].bytes >= 8192);
+        cache.prune(&unused[0]).unwrap();
+        assert!(cache.get("disk", "forgotten").is_none());
+        assert!(cache.get("disk", "asked").is_some());
+        assert!(cache.unused(Duration::from_secs(1800)).is_empty());
     }
 }

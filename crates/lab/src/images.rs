@@ -1,7 +1,7 @@
 //! Container images of a lab's own: `images/<name>.yaml` in its folder says what one is made of, in the words of the
 //! containers of an image recipe. The host makes it, once, and each node's containerd is given it.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use faultline_domain::{EnvironmentId, NodeName};
 use faultline_guest::client;
@@ -51,6 +51,30 @@ pub(crate) fn parse(
     image.check().map(|()| image)
 }
 
+/// Makes the images that a lab loads, so that its first start need not. Those whose files hold a variable differ from
+/// environment to environment; they are made at the start.
+pub async fn prepare(folder: &LabFolder) -> Result<(), String> {
+    for name in folder.lab.setup.iter().filter_map(|s| s.load.as_ref()) {
+        made(folder, name)
+            .await
+            .map_err(|why| format!("{name}: {why}"))?;
+    }
+    Ok(())
+}
+
+/// The image's archive, made if it isn't there.
+async fn made(folder: &LabFolder, name: &str) -> Result<PathBuf, String> {
+    let yaml = folder.script(name).ok_or("the file is missing")?;
+    let image = parse(&String::from_utf8_lossy(yaml), |source| {
+        folder.script(source).map(<[u8]>::to_vec)
+    })?;
+    tokio::task::spawn_blocking(move || {
+        containers::single(&image, &Cache::of_user()).map_err(|e| chain(&e))
+    })
+    .await
+    .map_err(|e| e.to_string())?
+}
+
 /// Makes the image and gives it to these nodes, all at the same time.
 pub(crate) async fn load(
     provider: &dyn Provider,
@@ -60,15 +84,8 @@ pub(crate) async fn load(
     nodes: &[NodeName],
     within: Duration,
 ) -> Result<(), String> {
-    let yaml = folder.script(name).ok_or("the file is missing")?;
-    let image = parse(&String::from_utf8_lossy(yaml), |source| {
-        folder.script(source).map(<[u8]>::to_vec)
-    })?;
-    let made = tokio::task::spawn_blocking(move || {
-        let archive = containers::single(&image, &Cache::of_user()).map_err(|e| chain(&e))?;
-        std::fs::read(archive).map_err(|e| e.to_string())
-    });
-    let archive = made.await.map_err(|e| e.to_string())??;
+    let archive = made(folder, name).await?;
+    let archive = tokio::fs::read(archive).await.map_err(|e| e.to_string())?;
     let each = nodes.iter().map(|node| {
         let archive = &archive;
         async move {

@@ -8,7 +8,7 @@
 //! | [`lint`] | the rules beyond what the types say |
 //! | [`schema`] | the JSON Schema of `lab.yaml` for editors |
 //! | [`script`] | running a script in a guest without leaving it there |
-//! | `images` | container images of a lab's own |
+//! | [`images`] | container images of a lab's own |
 //! | [`manifests`] | Kubernetes objects of a lab, applied as the administrator |
 //! | [`setup`] | breaking a machine: [`set_up`] |
 //! | [`check`] | finding out whether it is repaired: [`check::check`] |
@@ -37,7 +37,7 @@ pub mod catalogue;
 pub mod check;
 pub mod diagnostic;
 pub mod folder;
-mod images;
+pub mod images;
 pub mod junit;
 pub mod lint;
 pub mod manifests;

@@ -66,6 +66,7 @@ pub enum LabCommand {
     ///
     ///   faultline lab test cache-is-cold
     ///   faultline lab test --all --junit labs.xml
+    ///   faultline lab test --kubernetes 1.37 claim-pending
     ///
     /// A proof is kept until the lab, the image or this program changes; what was taken from there is said.
     #[command(verbatim_doc_comment)]
@@ -84,6 +85,9 @@ pub enum LabCommand {
         /// Begin no further cluster lab after so many minutes; what is left out is said. What has changed comes first
         #[arg(long, value_name = "MINUTES")]
         within: Option<u64>,
+        /// Prove labs with a cluster on this minor version in the place of theirs; what needs no cluster is left as it is
+        #[arg(long, value_name = "VERSION")]
+        kubernetes: Option<String>,
         /// How many labs are proven at the same time
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
         jobs: u32,
@@ -128,6 +132,7 @@ pub async fn run(command: LabCommand, output: Output) -> anyhow::Result<()> {
             fresh,
             junit,
             within,
+            kubernetes,
             jobs,
             place,
         } => {
@@ -137,6 +142,7 @@ pub async fn run(command: LabCommand, output: Output) -> anyhow::Result<()> {
                 fresh,
                 junit,
                 within: within.map(|minutes| Duration::from_secs(minutes * 60)),
+                kubernetes,
                 jobs,
             };
             test::run(&place, wanted, output).await

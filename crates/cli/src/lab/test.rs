@@ -30,6 +30,7 @@ pub(super) struct Wanted {
     pub fresh: bool,
     pub junit: Option<PathBuf>,
     pub within: Option<Duration>,
+    pub kubernetes: Option<String>,
     pub jobs: u32,
 }
 
@@ -71,7 +72,12 @@ impl Row {
 
 pub(super) async fn run(place: &Place, wanted: Wanted, output: Output) -> anyhow::Result<()> {
     let catalogue = Catalogue::load(&place.labs);
-    let (labs, mut rows) = select(&catalogue, &wanted)?;
+    let (mut labs, mut rows) = select(&catalogue, &wanted)?;
+    if let Some(version) = &wanted.kubernetes {
+        for lab in labs.iter_mut().filter(|l| l.lab.needs.kubernetes.is_some()) {
+            Arc::make_mut(lab).lab.needs.kubernetes = Some(version.clone());
+        }
+    }
     let platform = Platform::open(&place.recipes, place.sources.sources()).await?;
     // However this ends, by Ctrl-C too, the machines that were made are destroyed.
     let outcome = tokio::select! {
@@ -308,6 +314,7 @@ mod tests {
             fresh: false,
             junit: None,
             within: None,
+            kubernetes: None,
             jobs: 1,
         }
     }
