@@ -159,6 +159,7 @@ pub fn examine(recipes: &Path, sources: &Sources, ports: &[(&'static str, u16)])
     let cache = Cache::of_user();
     let image = image(recipes, sources, &cache);
     findings.push(memory());
+    findings.extend(merging());
     findings.push(disk(cache.folder(), image.grade == Grade::Good));
     findings.push(image);
     findings.extend(ports.iter().map(|(who, port)| self::port(who, *port)));
@@ -373,6 +374,20 @@ fn memory() -> Finding {
             free.saturating_sub(512) / 320
         ),
     )
+}
+
+/// Only when the kernel merges pages: guests could find out what others hold (`docs/security.md`).
+fn merging() -> Option<Finding> {
+    let run = fs::read_to_string("/sys/kernel/mm/ksm/run").ok()?;
+    (run.trim() == "1").then(|| {
+        Finding::bad(
+            "page merging",
+            Grade::Warning,
+            "the kernel merges identical pages (KSM)",
+            "A guest may find out, by timing, what another guest's memory holds.",
+            "echo 2 > /sys/kernel/mm/ksm/run, unless all guests trust each other",
+        )
+    })
 }
 
 /// Whether images can be built in this cache, and environments written; `built` when no image is missing.

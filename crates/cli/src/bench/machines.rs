@@ -1,7 +1,7 @@
 //! `bench clone`, `density`, `idle`: real machines, made and freed.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use faultline_image::{
 use faultline_launcher::client as launcher;
 use faultline_provider::{Provider, Spec, Target, local::Local};
 
-use super::{Machines, Report};
+use super::{Machines, Report, merging::Pages};
 use crate::{progress, sources::Recipes};
 
 /// Where the bench's environments live for the time of a run.
@@ -35,21 +35,28 @@ impl Bed {
     async fn make(args: &Machines) -> anyhow::Result<Self> {
         let cache = Cache::of_user();
         let program = std::env::current_exe()?;
-        let shape = args.shape;
-        let recipes = Recipes {
-            folder: args.images.clone(),
-            sources: args.sources.sources(),
-        };
-        let recipe = recipes.recipe(&args.image, shape, &cache).await?;
-        let template = bake::bake(&recipe, shape, &cache, &program, &progress::shown()).await?;
+        let (recipe, template) = baked(args, args.shape, &cache, &program).await?;
         let dir = std::env::temp_dir().join(format!("faultline-bench-{}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
         let provider =
-            Local::new(&dir, &args.images, cache, &program)?.with_sources(recipes.sources);
+            Local::new(&dir, &args.images, cache, &program)?.with_sources(args.sources.sources());
         Ok(Self {
             dir,
             program,
             provider,
+            recipe,
+            template,
+            shape: args.shape,
+        })
+    }
+
+    /// The same bed for another shape.
+    async fn with_shape(&self, args: &Machines, shape: Shape) -> anyhow::Result<Self> {
+        let (recipe, template) = baked(args, shape, &Cache::of_user(), &self.program).await?;
+        Ok(Self {
+            dir: self.dir.clone(),
+            program: self.program.clone(),
+            provider: self.provider.clone(),
             recipe,
             template,
             shape,
@@ -93,6 +100,22 @@ impl Bed {
         }
         Ok(())
     }
+}
+
+/// The image in a shape, baked if it isn't.
+async fn baked(
+    args: &Machines,
+    shape: Shape,
+    cache: &Cache,
+    program: &Path,
+) -> anyhow::Result<(Recipe, Template)> {
+    let recipes = Recipes {
+        folder: args.images.clone(),
+        sources: args.sources.sources(),
+    };
+    let recipe = recipes.recipe(&args.image, shape, cache).await?;
+    let template = bake::bake(&recipe, shape, cache, program, &progress::shown()).await?;
+    Ok((recipe, template))
 }
 
 /// When what happened, in milliseconds since a clone was asked for.
@@ -243,6 +266,7 @@ pub async fn density(args: &Machines) -> anyhow::Result<Report> {
     on_bed(args, async |bed| {
         let cluster = bed.recipe.kubernetes.is_some();
         let (clones, rest) = if cluster { (1, args.rest) } else { (8, 30) };
+        let clones = args.clones.unwrap_or(clones);
         let mut report = bed.report("density");
         let mut ids = Vec::new();
         for n in 0..clones {
@@ -251,8 +275,12 @@ pub async fn density(args: &Machines) -> anyhow::Result<Report> {
         }
         tokio::time::sleep(Duration::from_secs(rest)).await;
         let (mut guest, mut own) = (Vec::new(), Vec::new());
+        let mut pages = Pages::default();
         for id in &ids {
             let status = launcher::status(&bed.provider.folder(id)).await?;
+            for node in &status.nodes {
+                pages.add(node.pid)?;
+            }
             guest.push(mib(status
                 .nodes
                 .iter()
@@ -264,6 +292,11 @@ pub async fn density(args: &Machines) -> anyhow::Result<Report> {
         report.add("template memory", "MiB", &[memory]);
         report.add("guest memory private to a clone", "MiB", &guest);
         report.add("QEMU's own memory", "MiB", &own);
+        report.add(
+            "what merging of identical pages would give back, all clones",
+            "MiB",
+            &[mib(pages.repeated_bytes())],
+        );
         report.ratio(
             "template memory shared by a clone, times",
             "template memory",
@@ -279,23 +312,42 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// `bench idle`.
+/// `bench idle`: side by side, so that what is compared has had the same machine.
 pub async fn idle(args: &Machines) -> anyhow::Result<Report> {
+    const OF_CLONE: &str = "CPU of an idle clone";
     on_bed(args, async |bed| {
         let mut report = bed.report("idle");
         bed.clone(0).await?;
         let id = bed.spec(0)?.id;
+        let other = match args.against {
+            Some(shape) => {
+                let other = bed.with_shape(args, shape).await?;
+                other.clone(1).await?;
+                Some((other.spec(1)?.id, format!("{OF_CLONE}, {shape}")))
+            }
+            None => None,
+        };
         let rest = if bed.recipe.kubernetes.is_some() {
             args.rest
         } else {
             20
         };
         tokio::time::sleep(Duration::from_secs(rest)).await;
-        let mut running = Vec::new();
+        let (mut running, mut others) = (Vec::new(), Vec::new());
         for _ in 0..args.rounds.max(1) {
-            running.push(share(bed, &id).await?);
+            if let Some((other, _)) = &other {
+                let (one, another) = futures::try_join!(share(bed, &id), share(bed, other))?;
+                running.push(one);
+                others.push(another);
+            } else {
+                running.push(share(bed, &id).await?);
+            }
         }
-        report.add("CPU of an idle clone", "% of a core", &running);
+        report.add(OF_CLONE, "% of a core", &running);
+        if let Some((_, name)) = &other {
+            report.add(name, "% of a core", &others);
+            report.ratio("the first of what the second takes, times", OF_CLONE, name);
+        }
         bed.provider.pause(&id).await?;
         report.add(
             "CPU of a suspended clone",

@@ -1,6 +1,7 @@
 //! `faultline bench`: what this machine does, measured. Ratios come from one run.
 
 mod machines;
+mod merging;
 mod pages;
 mod report;
 
@@ -21,9 +22,15 @@ pub enum BenchCommand {
     ///   faultline bench clone --image kubernetes-1.36 --shape 1+2
     #[command(verbatim_doc_comment)]
     Clone(Machines),
-    /// Memory private to each clone against the template's memory
+    /// Memory private to each clone against the template's memory, and what merging of identical pages would give back
+    ///
+    ///   faultline bench density --image kubernetes-1.36 --shape 1+2 --rest 600
+    #[command(verbatim_doc_comment)]
     Density(Machines),
     /// CPU that an idle clone uses
+    ///
+    ///   faultline bench idle --image kubernetes-1.36 --against 1+0-stock --rest 300
+    #[command(verbatim_doc_comment)]
     Idle(Machines),
     /// Requests per second and latency of the pages, with 100 idle terminals open
     Pages {
@@ -53,6 +60,12 @@ pub struct Machines {
     /// Seconds that a cluster rests before its memory and its CPU are looked at
     #[arg(long, default_value_t = 120)]
     rest: u64,
+    /// How many clones `density` makes; 8 machines or one cluster unless said
+    #[arg(long)]
+    clones: Option<usize>,
+    /// A second shape that `idle` looks at beside the first, such as 1+0-stock
+    #[arg(long, value_name = "SHAPE")]
+    against: Option<Shape>,
     /// How often a single start is measured
     #[arg(long, default_value_t = 5)]
     rounds: u32,

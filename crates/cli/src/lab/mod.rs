@@ -82,7 +82,8 @@ pub enum LabCommand {
         /// Write a JUnit report into this file
         #[arg(long, value_name = "FILE")]
         junit: Option<PathBuf>,
-        /// Begin no further cluster lab after so many minutes; what is left out is said. What has changed comes first
+        /// Begin no further cluster lab after so many minutes, and none whose cluster has to be baked after half of
+        /// them; what is left out is said. What has changed comes first
         #[arg(long, value_name = "MINUTES")]
         within: Option<u64>,
         /// Prove labs with a cluster on this minor version in the place of theirs; what needs no cluster is left as it is
