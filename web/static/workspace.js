@@ -313,6 +313,10 @@
           this.state("off", "The machine is not running");
           return;
         }
+        if (close.code === 4001) {
+          this.state("off", "You are signed out");
+          return;
+        }
         if (close.code === 1007) {
           this.state("off", close.reason);
           return;

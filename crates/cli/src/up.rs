@@ -180,16 +180,12 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
         provider.clone(),
         stop.clone(),
     ));
+    let gateway_config = faultline_gateway::Config {
+        recheck: config.server.recheck(),
+        ..faultline_gateway::Config::default()
+    };
     let gateway = tokio::spawn(async move {
-        faultline_gateway::serve(
-            ssh,
-            &host_key,
-            faultline_gateway::Config::default(),
-            directory,
-            provider,
-            stop,
-        )
-        .await
+        faultline_gateway::serve(ssh, &host_key, gateway_config, directory, provider, stop).await
     });
     announce(&server.sign_in_link().await?, output, args.no_browser);
     if output == Output::Text {

@@ -8,11 +8,11 @@ use std::{
 
 use faultline_guest::wire::{Exec, Pty};
 use faultline_provider::Provider;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Access, Config, Directory,
+    Access, Config, Directory, Login, PublicKey,
     channel::{self, Guest, Input},
     gate::Gate,
     ssh::{Event, Id, Running, Sender},
@@ -28,6 +28,8 @@ pub(crate) struct Connection {
     pub provider: Arc<dyn Provider>,
     pub gate: Arc<Gate>,
     access: Option<Access>,
+    /// What the client logged in with.
+    credential: Option<(Login, PublicKey)>,
     channels: HashMap<Id, Stage>,
     tasks: JoinSet<()>,
     told: Option<Instant>,
@@ -58,6 +60,7 @@ impl Connection {
             provider,
             gate,
             access: None,
+            credential: None,
             channels: HashMap::new(),
             tasks: JoinSet::new(),
             told: None,
@@ -73,6 +76,8 @@ impl Connection {
     ) {
         let late = tokio::time::sleep(self.config.login_grace);
         tokio::pin!(late);
+        let mut recheck = tokio::time::interval(self.config.recheck);
+        recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 event = events.recv() => match event {
@@ -83,6 +88,12 @@ impl Connection {
                 () = stop.cancelled() => {
                     running.disconnect("the gateway is stopping; your environment goes on, connect again in a moment").await;
                     break;
+                }
+                _ = recheck.tick(), if self.access.is_some() => {
+                    if !self.still_may().await {
+                        running.disconnect("this key does not open this environment any more").await;
+                        break;
+                    }
                 }
                 () = &mut late, if self.access.is_none() => {
                     running.disconnect("too slow to log in").await;
@@ -98,9 +109,10 @@ impl Connection {
 
     fn on(&mut self, event: Event) {
         match event {
-            Event::Authenticated(access) => {
+            Event::Authenticated { access, login, key } => {
                 tracing::info!(environment = %access.environment, node = %access.node, "ssh login");
                 self.access = Some(access);
+                self.credential = Some((login, key));
             }
             Event::Opened { id, sender } => self.opened(id, sender),
             Event::Forward {
@@ -161,6 +173,14 @@ impl Connection {
             Event::Closed { id } => {
                 self.channels.remove(&id);
             }
+        }
+    }
+
+    /// Whether the client could log in now as it did.
+    async fn still_may(&self) -> bool {
+        match &self.credential {
+            Some((login, key)) => self.directory.authorize(login, key).await.is_some(),
+            None => true,
         }
     }
 

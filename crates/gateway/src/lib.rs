@@ -69,7 +69,8 @@ pub struct Access {
 pub trait Directory: Send + Sync {
     /// May the holder of this key log in so? Called for each key that a client offers, and again when it has
     /// proven to hold it. Nothing for an unknown or ended environment, an unknown node, somebody else's
-    /// environment, and an unknown key. Should take less than [`Config::rejection`], which hides how long it took.
+    /// environment, and an unknown key. Asked again while a connection lasts, which ends once the answer is nothing.
+    /// Should take less than [`Config::rejection`], which hides how long it took.
     async fn authorize(&self, login: &Login, key: &PublicKey) -> Option<Access>;
 
     /// The nodes whose port 6443 is the API server of this environment's cluster. Nothing for an unknown, ended or
@@ -88,6 +89,8 @@ pub struct Config {
     pub login_grace: Duration,
     /// How long each refusal takes, so that all look alike.
     pub rejection: Duration,
+    /// How often the directory is asked again whether who is connected still may be.
+    pub recheck: Duration,
     /// How often a silent client is asked whether it is there; after three times without an answer it is gone.
     pub keepalive: Duration,
     /// The most channels of one connection.
@@ -101,6 +104,7 @@ impl Default for Config {
         Self {
             login_grace: Duration::from_secs(30),
             rejection: Duration::from_millis(400),
+            recheck: Duration::from_secs(15),
             keepalive: Duration::from_secs(30),
             max_channels: 32,
             limits: limit::Limits::default(),

@@ -32,8 +32,12 @@ pub(crate) type Id = u32;
 
 /// What a client did.
 pub(crate) enum Event {
-    /// It is who it says, and may use this.
-    Authenticated(Access),
+    /// It is who it says, and may use this: with what it logged in, so that it can be asked for again.
+    Authenticated {
+        access: Access,
+        login: Login,
+        key: PublicKey,
+    },
     /// It opened a session channel.
     Opened { id: Id, sender: Sender },
     /// It wants a connection from inside the guest.
@@ -218,12 +222,11 @@ impl Translator {
     /// Asks the directory; a refusal is counted, and too many end the connection.
     async fn ask(
         &self,
-        user: &str,
-        key: &ssh_key::PublicKey,
+        credential: Option<&(Login, PublicKey)>,
     ) -> Result<Option<Access>, russh::Error> {
-        let access = match (Login::parse(user), PublicKey::from_library(key)) {
-            (Some(login), Some(key)) => self.directory.authorize(&login, &key).await,
-            _ => None,
+        let access = match credential {
+            Some((login, key)) => self.directory.authorize(login, key).await,
+            None => None,
         };
         if access.is_none() {
             let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
@@ -233,6 +236,11 @@ impl Translator {
         }
         Ok(access)
     }
+}
+
+/// What a client presents, if it can be understood.
+fn credential(user: &str, key: &ssh_key::PublicKey) -> Option<(Login, PublicKey)> {
+    Some((Login::parse(user)?, PublicKey::from_library(key)?))
 }
 
 fn id(channel: ChannelId) -> Id {
@@ -279,10 +287,15 @@ impl Handler for Translator {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        Ok(match self.ask(user, offer.public_key).await? {
-            Some(_) => Auth::Accept,
-            None => Auth::reject(),
-        })
+        Ok(
+            match self
+                .ask(credential(user, offer.public_key).as_ref())
+                .await?
+            {
+                Some(_) => Auth::Accept,
+                None => Auth::reject(),
+            },
+        )
     }
 
     async fn auth_publickey(
@@ -290,12 +303,14 @@ impl Handler for Translator {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Self::Error> {
-        Ok(match self.ask(user, key.public_key).await? {
-            Some(access) => {
-                self.tell(Event::Authenticated(access)).await?;
+        let credential = credential(user, key.public_key);
+        Ok(match (self.ask(credential.as_ref()).await?, credential) {
+            (Some(access), Some((login, key))) => {
+                self.tell(Event::Authenticated { access, login, key })
+                    .await?;
                 Auth::Accept
             }
-            None => Auth::reject(),
+            _ => Auth::reject(),
         })
     }
 

@@ -1,6 +1,6 @@
 //! What an operator may set. Every field has a default that suits one machine.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use faultline_domain::{environment::Deadlines, lab::Needs, limits::Limits};
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,8 @@ pub struct Config {
     pub hard_minutes: u32,
     /// A session lasts so many days.
     pub session_days: u32,
+    /// What is open with a session, token or key ends at most so many seconds after that was taken away.
+    pub recheck_seconds: u32,
     /// A sign-in link works for so many minutes.
     pub sign_in_minutes: u32,
     /// The audit and the logs of starts are kept for so many days.
@@ -115,6 +117,14 @@ impl Default for NodeLimits {
     }
 }
 
+impl Config {
+    /// How often a credential is looked at again, for what is open with it.
+    #[must_use]
+    pub fn recheck(&self) -> Duration {
+        Duration::from_secs(self.recheck_seconds.max(1).into())
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -134,6 +144,7 @@ impl Default for Config {
             extend_minutes: 30,
             hard_minutes: 8 * 60,
             session_days: 30,
+            recheck_seconds: 15,
             sign_in_minutes: 60,
             audit_days: 90,
             audit_lines: 200_000,

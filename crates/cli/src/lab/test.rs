@@ -184,7 +184,9 @@ async fn prove_all(
     for lab in clusters {
         let found = platform.find(&lab.lab.needs)?;
         // A cluster that has to be baked first takes longest of all, so there must be time for it.
-        let last = wanted.within.map(|w| if found.is_some() { w } else { w / 2 });
+        let last = wanted
+            .within
+            .map(|w| if found.is_some() { w } else { w / 2 });
         let proof = found.and_then(|template| kept(platform, lab, &template, wanted));
         rows.push(match proof {
             Some(proof) => Row::cached(proof),

@@ -10,7 +10,10 @@ mod guest;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -30,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 struct OnePerson {
     key: PublicKey,
+    removed: AtomicBool,
     used: Mutex<u32>,
 }
 
@@ -53,7 +57,8 @@ impl Directory for OnePerson {
             Some(node) if node.as_str() == "node2" => node.clone(),
             Some(_) => return None,
         };
-        (login.environment.as_str() == "mine" && *key == self.key).then(|| Access {
+        let held = *key == self.key && !self.removed.load(Ordering::SeqCst);
+        (login.environment.as_str() == "mine" && held).then(|| Access {
             environment: login.environment.clone(),
             node,
         })
@@ -98,6 +103,7 @@ impl Gateway {
         let line = std::fs::read_to_string(dir.path().join("key.pub")).unwrap();
         let directory = Arc::new(OnePerson {
             key: PublicKey::parse(&line).unwrap(),
+            removed: AtomicBool::new(false),
             used: Mutex::new(0),
         });
         let host = HostKey::generate(&mut rand::rng());
@@ -213,6 +219,28 @@ async fn a_command_has_its_exit_code_and_its_streams_apart() {
     let said = gateway.ssh(&["node2.mine@127.0.0.1", "kill -9 $$"]).await;
     assert_eq!(said.code, Some(137));
     assert!(*gateway.directory.used.lock().unwrap() >= 1);
+}
+
+#[tokio::test]
+async fn a_session_ends_when_its_key_is_taken_away() {
+    let gateway = Gateway::with(Config {
+        recheck: Duration::from_millis(200),
+        ..Config::default()
+    })
+    .await;
+    let began = Instant::now();
+    let take_away = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        gateway.directory.removed.store(true, Ordering::SeqCst);
+    };
+    let (said, ()) =
+        futures::future::join(gateway.ssh(&[ME, "echo begun; sleep 60"]), take_away).await;
+    assert_eq!((said.code, said.out.as_str()), (Some(255), "begun\n"));
+    assert!(
+        said.err.contains("does not open this environment any more"),
+        "{said:?}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(30));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use axum::{
     http::{StatusCode, request::Parts},
     response::sse::{Event, KeepAlive, Sse},
 };
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt, stream};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::views::{
@@ -81,6 +81,8 @@ async fn events(
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let watch = app.hub.watch(&mine.environment.id);
     let id = mine.environment.id;
+    let (caller, asked) = (mine.caller, app.clone());
+    let withdrawn = async move { caller.withdrawn(&asked).await };
     let first = (app.clone(), watch, true);
     let events = stream::unfold(first, move |(app, mut watch, first)| {
         let id = id.clone();
@@ -101,7 +103,8 @@ async fn events(
                 .ok()?;
             Some((Ok(event), (app, watch, false)))
         }
-    });
+    })
+    .take_until(Box::pin(withdrawn));
     Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
 }
 

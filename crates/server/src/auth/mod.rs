@@ -6,7 +6,7 @@
 //! | [`csrf`] | that a change was made on a page of ours |
 //!
 //! A layer puts the [`Caller`] into the request; a handler takes [`Signed`], [`Mine`] or [`Operator`], and can't be
-//! called without. Pages know cookies only, the API bearer tokens only, so a browser can't be led to use the API.
+//! called without. What stays open, a stream or a terminal, ends when [`Caller::withdrawn`] comes back. Pages know cookies only, the API bearer tokens only, so a browser can't be led to use the API.
 
 pub(crate) mod csrf;
 
@@ -18,7 +18,7 @@ use axum::{
 };
 use faultline_domain::{
     EnvironmentId,
-    authz::{MayOperate, MayResize, MayUse, SignedIn},
+    authz::{MayOperate, MayResize, MayUse, Principal, SignedIn},
 };
 use faultline_store::{Secret, environments::Environment};
 
@@ -39,6 +39,20 @@ pub(crate) struct Caller {
     pub csrf: String,
     /// The session's or the API's token.
     pub secret: Secret,
+    kind: Kind,
+}
+
+impl Caller {
+    /// Waits until this credential lets nobody in any more: signed out, taken away, or run out. Streams and
+    /// terminals end with it. A store that doesn't answer withdraws nothing.
+    pub(crate) async fn withdrawn(&self, app: &App) {
+        loop {
+            tokio::time::sleep(app.config.recheck()).await;
+            if matches!(self.kind.holder(app, &self.secret).await, Ok(None)) {
+                return;
+            }
+        }
+    }
 }
 
 /// Reads a cookie.
@@ -60,6 +74,20 @@ enum Kind {
     Token,
 }
 
+impl Kind {
+    /// Whose it is, if it is valid.
+    async fn holder(
+        self,
+        app: &App,
+        secret: &Secret,
+    ) -> Result<Option<Principal>, faultline_store::Error> {
+        match self {
+            Self::Session => app.store.session(secret, app.now()).await,
+            Self::Token => app.store.api_token(secret, app.now()).await,
+        }
+    }
+}
+
 /// Finds out who presents this, within the rates: a credential is looked up unless too many wrong ones came from
 /// there. Who has none, or a wrong one, goes on as a stranger.
 async fn identify(
@@ -75,25 +103,19 @@ async fn identify(
     };
     let hash = secret.hash();
     app.rates.may_present(from, &hash)?;
-    let (found, csrf) = match kind {
-        Kind::Session => (
-            app.store.session(&secret, app.now()).await?,
-            csrf::token(&secret),
-        ),
-        Kind::Token => (
-            app.store.api_token(&secret, app.now()).await?,
-            String::new(),
-        ),
-    };
-    let Some(principal) = found else {
+    let Some(principal) = kind.holder(app, &secret).await? else {
         app.rates.wrong(from)?;
         return Ok(app.rates.stranger(from)?);
     };
     app.rates.right(hash)?;
     request.extensions_mut().insert(Caller {
         signed_in: SignedIn::verified(principal),
-        csrf,
+        csrf: match kind {
+            Kind::Session => csrf::token(&secret),
+            Kind::Token => String::new(),
+        },
         secret,
+        kind,
     });
     Ok(())
 }

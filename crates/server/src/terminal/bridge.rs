@@ -16,13 +16,12 @@ use futures::{
     stream::{SplitSink, SplitStream},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Which,
     message::{End, Incoming, Notice, read},
 };
-use crate::app::App;
+use crate::{app::App, auth::Mine};
 
 /// How long the guest's helper may take before the serial console takes its place.
 const ANSWER: Duration = Duration::from_secs(4);
@@ -33,18 +32,14 @@ const HEARTBEAT: Duration = Duration::from_secs(25);
 
 type Sink = SplitSink<WebSocket, Message>;
 
-pub(super) async fn run(
-    app: &App,
-    environment: &Environment,
-    which: &Which,
-    socket: WebSocket,
-    stop: &CancellationToken,
-) {
+pub(super) async fn run(app: &App, mine: &Mine, which: &Which, socket: WebSocket) {
+    let environment = &mine.environment;
     let (mut sink, mut stream) = socket.split();
     let end = tokio::select! {
         end = talk(app, environment, which, &mut sink, &mut stream) => end,
         () = paused(app, environment) => End::Paused,
-        () = stop.cancelled() => End::Stopping,
+        () = mine.caller.withdrawn(app) => End::SignedOut,
+        () = app.stopping.cancelled() => End::Stopping,
     };
     let end = match end {
         End::Dropped => runs(app, environment).await.err().unwrap_or(End::Dropped),

@@ -79,6 +79,8 @@ pub(super) enum End {
     Gone,
     /// The machine is paused: connect again once it was resumed.
     Paused,
+    /// Who opened it is signed out: don't.
+    SignedOut,
     /// The server stops: connect again, later.
     Stopping,
     /// The browser sent what can't be understood.
@@ -96,6 +98,7 @@ impl End {
             Self::Dropped => (4005, "the connection to the machine broke"),
             Self::Gone => (4004, "the machine is not running"),
             Self::Paused => (4006, "the machine is paused; resume it on its page"),
+            Self::SignedOut => (4001, "you are signed out"),
             Self::Stopping => (1012, "the server restarts"),
             Self::Malformed(why) => (1007, why),
             Self::Exited => (4000, "the shell ended"),

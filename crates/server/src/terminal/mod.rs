@@ -19,8 +19,7 @@ use axum::{
     http::request::Parts,
     response::Response,
 };
-use faultline_domain::{NodeName, authz::MayUse};
-use faultline_store::environments::Environment;
+use faultline_domain::NodeName;
 
 use crate::{
     app::Shared,
@@ -89,23 +88,16 @@ fn accept(
     Ok(upgrade
         .max_message_size(message::MAX)
         .max_frame_size(message::MAX)
-        .on_upgrade(move |socket| serve(app, mine.proof, mine.environment, which, socket)))
+        .on_upgrade(move |socket| serve(app, mine, which, socket)))
 }
 
-async fn serve(
-    app: Shared,
-    proof: MayUse,
-    environment: Environment,
-    which: Which,
-    socket: WebSocket,
-) {
-    debug_assert_eq!(proof.environment(), &environment.id);
+async fn serve(app: Shared, mine: Mine, which: Which, socket: WebSocket) {
+    debug_assert_eq!(mine.proof.environment(), &mine.environment.id);
     app.metrics.terminals.inc();
     // Counted down by a guard, so that a panic in the bridge is counted too.
     let _open = Open(app.clone());
-    let stop = app.stopping.clone();
     let token = app.tasks.token();
-    bridge::run(&app, &environment, &which, socket, &stop).await;
+    bridge::run(&app, &mine, &which, socket).await;
     drop(token);
 }
 

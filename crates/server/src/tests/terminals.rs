@@ -136,6 +136,33 @@ async fn a_paused_machine_says_so_and_its_session_goes_on_afterwards() {
 }
 
 #[tokio::test]
+async fn what_is_open_ends_when_who_opened_it_signs_out() {
+    let mut bed = bed_with(Config {
+        recheck_seconds: 1,
+        ..Config::default()
+    })
+    .await;
+    let id = bed.active("stale-flag").await;
+    let s = serving(&bed).await;
+    let mut one = open(&bed, &s, &id).await;
+    until(&mut one, "~# ").await;
+    let path = format!("/environments/{id}/events");
+    // The page's stream is answered whole only when it has ended.
+    let (live, out) = tokio::time::timeout(
+        Duration::from_secs(15),
+        futures::future::join(bed.get(&path), bed.post("/sign-out", "")),
+    )
+    .await
+    .expect("the stream ends");
+    assert_eq!(
+        (live.status, out.status),
+        (StatusCode::OK, StatusCode::SEE_OTHER)
+    );
+    assert!(live.body.contains("event: phase"), "{}", live.body);
+    assert_eq!(close_code(&mut one).await, 4001);
+}
+
+#[tokio::test]
 async fn a_silent_helper_gives_the_serial_console() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;

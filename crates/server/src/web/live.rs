@@ -32,6 +32,8 @@ pub(super) async fn events(
     State(app): State<Shared>,
     mine: Mine,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let (caller, asked) = (mine.caller, app.clone());
+    let withdrawn = async move { caller.withdrawn(&asked).await };
     let watcher = Watcher {
         watch: app.hub.watch(&mine.environment.id),
         id: mine.environment.id,
@@ -44,6 +46,7 @@ pub(super) async fn events(
         Some((stream::iter(news), watcher))
     })
     .flatten()
+    .take_until(Box::pin(withdrawn))
     .map(|(name, data)| Ok(Event::default().event(name).data(data)));
     Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
 }
