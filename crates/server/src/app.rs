@@ -1,15 +1,15 @@
 //! What every request and every reconciler shares.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use faultline_domain::{Clock, EnvironmentId, LabSlug};
+use faultline_domain::{Clock, EnvironmentId, LabSlug, Shape, lab::Needs};
 use faultline_lab::{Catalogue, LabFolder};
-use faultline_provider::Provider;
+use faultline_provider::{Provider, Readiness};
 use faultline_store::{Secret, Store, attempts::Attempt, environments::Environment};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -45,6 +45,8 @@ pub(crate) struct App {
     /// Environments whose checks run now.
     pub checking: Mutex<HashSet<EnvironmentId>>,
     pub started_at: Timestamp,
+    /// When images were found ready.
+    ready: Mutex<HashMap<(String, Shape), Timestamp>>,
     catalogue: RwLock<Arc<Catalogue>>,
     rng: Mutex<StdRng>,
 }
@@ -67,6 +69,7 @@ impl App {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             checking: Mutex::default(),
+            ready: Mutex::default(),
             catalogue: RwLock::new(Arc::new(parts.catalogue)),
             rng: Mutex::new(parts.rng),
         })
@@ -101,6 +104,22 @@ impl App {
             return Some(lab);
         }
         Some(Arc::new(lab.of(&environment.id).into_owned()))
+    }
+
+    /// Whether the image that a lab needs can be cloned, for pages. To look means to read and to hash a recipe, so an
+    /// image that was found ready is taken to be so for a while; a start looks for itself.
+    pub(crate) async fn readiness(&self, needs: &Needs) -> Readiness {
+        const FOR: SignedDuration = SignedDuration::from_secs(10);
+        let (image, now) = ((needs.image_name(), needs.shape()), self.now());
+        let fresh = |at: &Timestamp| now.duration_since(*at) < FOR;
+        if lock(&self.ready).get(&image).is_some_and(fresh) {
+            return Readiness::Ready;
+        }
+        let found = self.provider.readiness(&image.0, image.1).await;
+        if found == Readiness::Ready {
+            lock(&self.ready).insert(image, now);
+        }
+        found
     }
 
     /// The attempt that an environment belongs to.

@@ -63,11 +63,7 @@ pub(super) async fn show(
         .iter()
         .map(|t| t.millis)
         .sum();
-    let unready = match app
-        .provider
-        .readiness(&lab.needs.image_name(), lab.needs.shape())
-        .await
-    {
+    let unready = match app.readiness(&lab.needs).await {
         Readiness::Ready => None,
         Readiness::Preparing { fraction, text } => Some(format!(
             "The machine's image is being made, {:.0} % done: {text}.",
