@@ -119,7 +119,9 @@ pub async fn clusters(
     for what in &missing {
         builds.set(what, Some(State::Waiting));
     }
-    for lab in catalogue.labs() {
+    // Where values differ from environment to environment, so may the images: those are made at the start.
+    let labs = catalogue.labs().into_iter();
+    for lab in labs.filter(|l| l.lab.variables.is_empty()) {
         match stop.run_until_cancelled(images::prepare(lab)).await {
             None => return,
             Some(Ok(())) => {}
