@@ -8,7 +8,9 @@ use std::{
 use faultline_domain::{Clock, EnvironmentId, LabSlug, Shape, lab::Needs};
 use faultline_lab::{Catalogue, LabFolder};
 use faultline_provider::{Provider, Readiness};
-use faultline_store::{Secret, Store, attempts::Attempt, environments::Environment};
+use faultline_store::{
+    Secret, Store, attempts::Attempt, environments::Environment, stages::Typical,
+};
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use tokio::sync::Notify;
@@ -120,6 +122,23 @@ impl App {
             lock(&self.ready).insert(image, now);
         }
         found
+    }
+
+    /// The stages that a start of this lab goes through and how long they take: in its own recent starts, or until it
+    /// was started, in those of labs on the same image and shape.
+    pub(crate) async fn typical_stages(
+        &self,
+        slug: &LabSlug,
+    ) -> Result<Vec<Typical>, faultline_store::Error> {
+        let catalogue = self.catalogue();
+        let machine = |lab: &LabFolder| (lab.lab.needs.image_name(), lab.lab.needs.shape());
+        let mine = catalogue.get(slug).map(|lab| machine(lab));
+        let labs = catalogue.labs().into_iter();
+        let alike: Vec<_> = labs
+            .filter(|lab| mine.as_ref() == Some(&machine(lab)))
+            .map(|lab| lab.slug.clone())
+            .collect();
+        self.store.typical_stages(slug, &alike).await
     }
 
     /// The attempt that an environment belongs to.

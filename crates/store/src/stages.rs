@@ -159,25 +159,26 @@ impl Store {
     }
 
     /// The stages that a start of this lab goes through, in order, with their typical durations: from the recent
-    /// starts of this lab, or of any lab when this one was never started.
-    pub async fn typical_stages(&self, lab: &LabSlug) -> Result<Vec<Typical>> {
-        let mine = self.recent_stages(Some(lab)).await?;
-        if mine.is_empty() {
-            return Ok(typical(&self.recent_stages(None).await?));
+    /// starts of this lab, or of labs `alike` when this one was never started.
+    pub async fn typical_stages(&self, lab: &LabSlug, alike: &[LabSlug]) -> Result<Vec<Typical>> {
+        let mut recent = self.recent_stages(lab).await?;
+        if recent.is_empty() {
+            for other in alike {
+                recent.extend(self.recent_stages(other).await?);
+            }
         }
-        Ok(typical(&mine))
+        Ok(typical(&recent))
     }
 
-    async fn recent_stages(&self, lab: Option<&LabSlug>) -> Result<Vec<(String, String, i64)>> {
-        let lab = lab.map_or("%", LabSlug::as_str);
+    async fn recent_stages(&self, lab: &LabSlug) -> Result<Vec<(String, String, i64)>> {
         Ok(sqlx::query_as(
             "SELECT s.stage, s.text, s.millis FROM stage_events s \
-             JOIN (SELECT id, created_at FROM environments WHERE lab LIKE $1 \
+             JOIN (SELECT id, created_at FROM environments WHERE lab = $1 \
                    AND activated IS NOT NULL \
                    ORDER BY created_at DESC LIMIT $2) e ON e.id = s.environment_id \
              WHERE s.millis IS NOT NULL AND s.stage NOT LIKE '% %' ORDER BY e.created_at DESC, s.position",
         )
-        .bind(lab)
+        .bind(lab.as_str())
         .bind(RECENT)
         .fetch_all(&self.readers)
         .await?)

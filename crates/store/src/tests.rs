@@ -361,16 +361,21 @@ async fn stages_and_their_typical_durations() {
     assert_eq!(stages.len(), 2);
     assert_eq!(stages[1].millis, Some(900));
     assert!(
-        store.typical_stages(&e.lab).await.unwrap().is_empty(),
+        store.typical_stages(&e.lab, &[]).await.unwrap().is_empty(),
         "only starts that ended well count"
     );
     let state = State::Active { since: at(3) };
     store.record_state(&e, &state, at(3)).await.unwrap();
-    let typical = store.typical_stages(&e.lab).await.unwrap();
+    let typical = store.typical_stages(&e.lab, &[]).await.unwrap();
     let short: Vec<_> = typical.iter().map(|t| (&*t.name, t.millis)).collect();
     assert_eq!(short, [("clone", 300), ("setup", 900)]);
-    let elsewhere = store.typical_stages(&"other".parse().unwrap()).await;
-    assert_eq!(elsewhere.unwrap(), typical);
+    let other = "other".parse().unwrap();
+    let alike = store
+        .typical_stages(&other, std::slice::from_ref(&e.lab))
+        .await;
+    assert_eq!(alike.unwrap(), typical);
+    let unlike = store.typical_stages(&other, &[]).await;
+    assert!(unlike.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -450,7 +455,10 @@ async fn the_audit_keeps_what_is_young_and_not_too_much_of_it() {
     assert_eq!(left, ["29", "28", "27", "26"]);
     assert_eq!(store.trim_audit(at(99), 4).await.unwrap(), 4);
     // What was learnt from starts does not go with it; the log of one that lives stays too.
-    assert_eq!(store.typical_stages(&e.lab).await.unwrap()[0].millis, 300);
+    assert_eq!(
+        store.typical_stages(&e.lab, &[]).await.unwrap()[0].millis,
+        300
+    );
     assert_eq!(store.start_log(&e.id).await.unwrap().len(), 2);
     let e = store.environment(&e.id).await.unwrap().unwrap();
     let gone = State::Gone {

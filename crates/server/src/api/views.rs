@@ -287,7 +287,7 @@ pub(crate) struct EnvironmentDetail {
 }
 
 pub(crate) async fn detail(app: &App, e: &Environment) -> Result<EnvironmentDetail, Problem> {
-    let typical = app.store.typical_stages(&e.lab).await?;
+    let typical = app.typical_stages(&e.lab).await?;
     let stages = app.store.stages(&e.id).await?;
     let view = |s: Stage| StageView {
         typical_millis: typical.iter().find(|t| t.name == s.name).map(|t| t.millis),

@@ -55,7 +55,7 @@ async fn environments_id_nodes_comes_is_used_and_goes() {
     let of_node = stages.iter().filter(|s| s["stage"] == "node2 boot");
     assert_eq!(of_node.count(), 1);
     let lab = "stale-flag".parse().unwrap();
-    let typical = bed.app.store.typical_stages(&lab);
+    let typical = bed.app.typical_stages(&lab);
     let names: Vec<String> = typical.await.unwrap().into_iter().map(|t| t.name).collect();
     assert!(!names.iter().any(|n| n.contains("node2")), "{names:?}");
     let page = bed.get(&at).await.body;

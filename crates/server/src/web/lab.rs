@@ -57,7 +57,6 @@ pub(super) async fn show(
     let mine = app.store.unfinished_of(me).await?;
     let open = mine.iter().find(|e| e.lab == slug && e.is_open());
     let typical: u64 = app
-        .store
         .typical_stages(&slug)
         .await?
         .iter()

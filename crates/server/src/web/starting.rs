@@ -30,7 +30,7 @@ pub(super) struct Stages {
 
 pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem> {
     let done = app.store.stages(&e.id).await?;
-    let typical = app.store.typical_stages(&e.lab).await?;
+    let typical = app.typical_stages(&e.lab).await?;
     let now = app.now();
     let failed = matches!(e.state, State::Failed { .. });
     let mut rows: Vec<StageRow> = Vec::new();
