@@ -33,6 +33,9 @@ pub struct DoctorArgs {
     /// The SSH gateway's port
     #[arg(long, default_value_t = crate::config::SSH_PORT)]
     ssh_port: u16,
+    /// The port of the gateway of API servers
+    #[arg(long, default_value_t = crate::config::KUBE_PORT)]
+    kube_port: u16,
 }
 
 /// How bad a finding is.
@@ -116,7 +119,11 @@ pub fn run(args: &DoctorArgs, output: Output) -> anyhow::Result<()> {
     let findings = examine(
         &args.recipes,
         &args.sources.sources(),
-        &[("web page", args.http_port), ("SSH gateway", args.ssh_port)],
+        &[
+            ("web page", args.http_port),
+            ("SSH gateway", args.ssh_port),
+            ("gateway of API servers", args.kube_port),
+        ],
     );
     match output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&findings)?),

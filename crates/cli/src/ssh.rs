@@ -1,6 +1,7 @@
 //! `faultline ssh`: the stock ssh client, with nothing to set up.
 
 use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
@@ -37,7 +38,13 @@ pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
             let id = check_target(target)?;
             // The gateway must not say more than "no" to who can't prove who they are; the API may.
             let e: Environment = api.get(&format!("/environments/{id}"))?;
-            anyhow::ensure!(e.phase != "suspended", paused(&e.id));
+            match e.phase.as_str() {
+                "active" => {}
+                "suspended" => anyhow::bail!(paused(&e.id)),
+                phase => anyhow::bail!(
+                    "{id} is {phase}; `faultline env show {id}` says more, and an active one can be entered"
+                ),
+            }
             target.clone()
         }
         None => only_environment(&api)?,
@@ -47,7 +54,13 @@ pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
         std::fs::read_to_string(key.with_extension("pub")).context("cannot read the public key")?;
     api.add_key("faultline ssh", public.trim())?;
     let known = data.join("known_hosts");
-    let (host, port) = (api.ssh.ip(), api.ssh.port());
+    // A gateway that listens everywhere is reached on loopback.
+    let host = match api.ssh.ip() {
+        IpAddr::V4(all) if all.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(all) if all.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        host => host,
+    };
+    let port = api.ssh.port();
     // The usual port is not written there.
     let name = if port == 22 {
         host.to_string()

@@ -1,6 +1,6 @@
 //! What needs no machine: new, lint, list.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use faultline_domain::LabSlug;
@@ -15,10 +15,17 @@ pub(super) fn new(place: &Place, name: &str, output: Output) -> anyhow::Result<(
     let folder = place.labs.join(slug.as_str());
     match output {
         Output::Json => println!("{}", serde_json::json!({ "lab": slug, "path": folder })),
-        Output::Text => println!(
-            "{} is a lab that works. Change it, and look at it with\n\n  faultline lab lint {slug}\n  faultline lab run {slug}\n  faultline lab test {slug}",
-            folder.display()
-        ),
+        Output::Text => {
+            let labs = if place.labs == Path::new("labs") {
+                String::new()
+            } else {
+                format!(" --labs {}", place.labs.display())
+            };
+            println!(
+                "{} is a lab that works. Change it, and look at it with\n\n  faultline lab lint{labs} {slug}\n  faultline lab run{labs} {slug}\n  faultline lab test{labs} {slug}",
+                folder.display()
+            );
+        }
     }
     Ok(())
 }

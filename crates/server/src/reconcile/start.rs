@@ -161,7 +161,7 @@ async fn bring_up(
     let next = e.state.clone().prepare(app.now());
     proceed(app, e, next).await?;
 
-    let stage = progress.stage("keys", "letting your keys in");
+    let stage = progress.stage("keys", "Letting your keys in");
     authorize::environment(app, e).await?;
     stage.done();
 

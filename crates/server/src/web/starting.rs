@@ -52,8 +52,13 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
                 ("now", told.or(guess).unwrap_or(5).clamp(3, 95))
             }
         };
+        let shown = if state == "done" {
+            heading(&s.name, &s.text)
+        } else {
+            &s.text
+        };
         rows.push(StageRow {
-            text: s.text.clone(),
+            text: shown.to_owned(),
             state,
             percent,
             took: s.millis.map(text::duration).unwrap_or_default(),
@@ -67,7 +72,7 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
         .filter(|t| !failed && !done.iter().any(|s| s.name == t.name))
     {
         rows.push(StageRow {
-            text: t.text.clone(),
+            text: heading(&t.name, &t.text).to_owned(),
             state: "next",
             percent: 0,
             took: String::new(),
@@ -92,6 +97,15 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
             String::new()
         },
     })
+}
+
+/// What a stage is about, where its last words are about its last step.
+fn heading<'a>(stage: &str, last: &'a str) -> &'a str {
+    match stage {
+        "probe" => "Making sure that it works",
+        "setup" => "Preparing the incident",
+        _ => last,
+    }
 }
 
 pub(super) struct LogRow {
