@@ -119,11 +119,7 @@ pub fn run(args: &DoctorArgs, output: Output) -> anyhow::Result<()> {
     let findings = examine(
         &args.recipes,
         &args.sources.sources(),
-        &[
-            ("web page", args.http_port),
-            ("SSH gateway", args.ssh_port),
-            ("gateway of API servers", args.kube_port),
-        ],
+        &ports(args.http_port, args.ssh_port, args.kube_port),
     );
     match output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&findings)?),
@@ -135,6 +131,15 @@ pub fn run(args: &DoctorArgs, output: Output) -> anyhow::Result<()> {
         "{fatal} finding(s) keep Faultline from starting on this machine"
     );
     Ok(())
+}
+
+/// The ports that the server listens on, with what each is for.
+pub const fn ports(http: u16, ssh: u16, kube: u16) -> [(&'static str, u16); 3] {
+    [
+        ("web page", http),
+        ("SSH gateway", ssh),
+        ("gateway of API servers", kube),
+    ]
 }
 
 /// Prints findings for people.

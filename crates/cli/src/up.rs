@@ -213,11 +213,11 @@ async fn running(data: &Path) -> Option<String> {
 
 /// Says what keeps Faultline from starting before anything is started.
 fn preflight(config: &Config) -> anyhow::Result<()> {
-    let ports = [
-        ("web page", config.listen.port()),
-        ("SSH gateway", config.ssh_listen.port()),
-        ("gateway of API servers", config.kube_listen.port()),
-    ];
+    let ports = doctor::ports(
+        config.listen.port(),
+        config.ssh_listen.port(),
+        config.kube_listen.port(),
+    );
     let fatal: Vec<_> = doctor::examine(&config.images, &config.sources, &ports)
         .into_iter()
         .filter(|f| f.grade == Grade::Fatal)

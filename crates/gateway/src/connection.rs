@@ -12,10 +12,10 @@ use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Access, Config, Directory, Login, PublicKey,
+    Config, Directory,
     channel::{self, Guest, Input},
     gate::Gate,
-    ssh::{Event, Id, Running, Sender},
+    ssh::{Admitted, Event, Id, Running, Sender},
 };
 
 /// At most so often the directory hears that an environment is used.
@@ -27,9 +27,7 @@ pub(crate) struct Connection {
     pub directory: Arc<dyn Directory>,
     pub provider: Arc<dyn Provider>,
     pub gate: Arc<Gate>,
-    access: Option<Access>,
-    /// What the client logged in with.
-    credential: Option<(Login, PublicKey)>,
+    admitted: Option<Admitted>,
     channels: HashMap<Id, Stage>,
     tasks: JoinSet<()>,
     told: Option<Instant>,
@@ -59,8 +57,7 @@ impl Connection {
             directory,
             provider,
             gate,
-            access: None,
-            credential: None,
+            admitted: None,
             channels: HashMap::new(),
             tasks: JoinSet::new(),
             told: None,
@@ -89,13 +86,13 @@ impl Connection {
                     running.disconnect("the gateway is stopping; your environment goes on, connect again in a moment").await;
                     break;
                 }
-                _ = recheck.tick(), if self.access.is_some() => {
+                _ = recheck.tick(), if self.admitted.is_some() => {
                     if !self.still_may().await {
                         running.disconnect("this key does not open this environment any more").await;
                         break;
                     }
                 }
-                () = &mut late, if self.access.is_none() => {
+                () = &mut late, if self.admitted.is_none() => {
                     running.disconnect("too slow to log in").await;
                     break;
                 }
@@ -109,10 +106,10 @@ impl Connection {
 
     fn on(&mut self, event: Event) {
         match event {
-            Event::Authenticated { access, login, key } => {
+            Event::Authenticated(admitted) => {
+                let access = &admitted.access;
                 tracing::info!(environment = %access.environment, node = %access.node, "ssh login");
-                self.access = Some(access);
-                self.credential = Some((login, key));
+                self.admitted = Some(admitted);
             }
             Event::Opened { id, sender } => self.opened(id, sender),
             Event::Forward {
@@ -178,8 +175,10 @@ impl Connection {
 
     /// Whether the client could log in now as it did.
     async fn still_may(&self) -> bool {
-        match &self.credential {
-            Some((login, key)) => self.directory.authorize(login, key).await.is_some(),
+        match &self.admitted {
+            Some(Admitted { login, key, .. }) => {
+                self.directory.authorize(login, key).await.is_some()
+            }
             None => true,
         }
     }
@@ -187,7 +186,7 @@ impl Connection {
     fn guest(&self) -> Option<Guest> {
         Some(Guest {
             provider: self.provider.clone(),
-            access: self.access.clone()?,
+            access: self.admitted.as_ref()?.access.clone(),
         })
     }
 
@@ -262,7 +261,9 @@ impl Connection {
     }
 
     fn used(&mut self) {
-        let Some(access) = &self.access else { return };
+        let Some(Admitted { access, .. }) = &self.admitted else {
+            return;
+        };
         if self.told.is_some_and(|at| at.elapsed() < USED_EVERY) {
             return;
         }

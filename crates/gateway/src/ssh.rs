@@ -30,14 +30,17 @@ use crate::{
 /// A channel's number on its connection.
 pub(crate) type Id = u32;
 
+/// What a client may use, and with what it logged in, so that the directory can be asked again.
+pub(crate) struct Admitted {
+    pub access: Access,
+    pub login: Login,
+    pub key: PublicKey,
+}
+
 /// What a client did.
 pub(crate) enum Event {
-    /// It is who it says, and may use this: with what it logged in, so that it can be asked for again.
-    Authenticated {
-        access: Access,
-        login: Login,
-        key: PublicKey,
-    },
+    /// It is who it says.
+    Authenticated(Admitted),
     /// It opened a session channel.
     Opened { id: Id, sender: Sender },
     /// It wants a connection from inside the guest.
@@ -306,8 +309,8 @@ impl Handler for Translator {
         let credential = credential(user, key.public_key);
         Ok(match (self.ask(credential.as_ref()).await?, credential) {
             (Some(access), Some((login, key))) => {
-                self.tell(Event::Authenticated { access, login, key })
-                    .await?;
+                let admitted = Admitted { access, login, key };
+                self.tell(Event::Authenticated(admitted)).await?;
                 Auth::Accept
             }
             _ => Auth::reject(),

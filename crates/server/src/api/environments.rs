@@ -81,8 +81,7 @@ async fn events(
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let watch = app.hub.watch(&mine.environment.id);
     let id = mine.environment.id;
-    let (caller, asked) = (mine.caller, app.clone());
-    let withdrawn = async move { caller.withdrawn(&asked).await };
+    let withdrawn = mine.caller.withdrawn(app.clone());
     let first = (app.clone(), watch, true);
     let events = stream::unfold(first, move |(app, mut watch, first)| {
         let id = id.clone();

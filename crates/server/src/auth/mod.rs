@@ -45,10 +45,10 @@ pub(crate) struct Caller {
 impl Caller {
     /// Waits until this credential lets nobody in any more: signed out, taken away, or run out. Streams and
     /// terminals end with it. A store that doesn't answer withdraws nothing.
-    pub(crate) async fn withdrawn(&self, app: &App) {
+    pub(crate) async fn withdrawn(self, app: Shared) {
         loop {
             tokio::time::sleep(app.config.recheck()).await;
-            if matches!(self.kind.holder(app, &self.secret).await, Ok(None)) {
+            if matches!(self.kind.holder(&app, &self.secret).await, Ok(None)) {
                 return;
             }
         }

@@ -21,7 +21,10 @@ use super::{
     Which,
     message::{End, Incoming, Notice, read},
 };
-use crate::{app::App, auth::Mine};
+use crate::{
+    app::{App, Shared},
+    auth::Mine,
+};
 
 /// How long the guest's helper may take before the serial console takes its place.
 const ANSWER: Duration = Duration::from_secs(4);
@@ -32,13 +35,13 @@ const HEARTBEAT: Duration = Duration::from_secs(25);
 
 type Sink = SplitSink<WebSocket, Message>;
 
-pub(super) async fn run(app: &App, mine: &Mine, which: &Which, socket: WebSocket) {
+pub(super) async fn run(app: &Shared, mine: &Mine, which: &Which, socket: WebSocket) {
     let environment = &mine.environment;
     let (mut sink, mut stream) = socket.split();
     let end = tokio::select! {
         end = talk(app, environment, which, &mut sink, &mut stream) => end,
         () = paused(app, environment) => End::Paused,
-        () = mine.caller.withdrawn(app) => End::SignedOut,
+        () = mine.caller.clone().withdrawn(app.clone()) => End::SignedOut,
         () = app.stopping.cancelled() => End::Stopping,
     };
     let end = match end {

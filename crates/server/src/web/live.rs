@@ -32,8 +32,7 @@ pub(super) async fn events(
     State(app): State<Shared>,
     mine: Mine,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let (caller, asked) = (mine.caller, app.clone());
-    let withdrawn = async move { caller.withdrawn(&asked).await };
+    let withdrawn = mine.caller.withdrawn(app.clone());
     let watcher = Watcher {
         watch: app.hub.watch(&mine.environment.id),
         id: mine.environment.id,
