@@ -1,6 +1,7 @@
 //! `faultline env`: environments of the running server.
 
 mod nodes;
+mod stages;
 
 use std::{
     path::PathBuf,
@@ -13,6 +14,7 @@ use faultline_domain::{EnvironmentId, LabSlug, NodeName};
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::stages::Stage;
 use crate::{Output, api::Api, config::data_dir};
 
 /// Where the server's data folder is.
@@ -113,8 +115,19 @@ pub(crate) struct Environment {
     pub(crate) phase: String,
     nodes: Vec<String>,
     seconds_left: i64,
+    ends_idle: bool,
     failed_stage: Option<String>,
     failed_reason: Option<String>,
+    #[serde(default)]
+    stages: Vec<Stage>,
+}
+
+impl Environment {
+    /// How long it lives, for people.
+    fn left(&self) -> String {
+        let idle = if self.ends_idle { " unless used" } else { "" };
+        format!("{} min{idle}", self.seconds_left / 60)
+    }
 }
 
 /// Runs an environment command.
@@ -166,13 +179,8 @@ fn list(api: &Api, output: Output) -> anyhow::Result<()> {
         .load_preset(comfy_table::presets::NOTHING)
         .set_header(["ENVIRONMENT", "LAB", "STATE", "NODES", "TIME LEFT"]);
     for e in all {
-        table.add_row([
-            e.id,
-            e.lab,
-            e.phase,
-            e.nodes.join(" "),
-            format!("{} min", e.seconds_left / 60),
-        ]);
+        let left = e.left();
+        table.add_row([e.id, e.lab, e.phase, e.nodes.join(" "), left]);
     }
     println!("{table}");
     Ok(())
@@ -186,12 +194,12 @@ fn show(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
     }
     let e: Environment = serde_json::from_value(answer)?;
     println!(
-        "{}: {} is {}, nodes {}, {} min left",
+        "{}: {} is {}, nodes {}; {} left",
         e.id,
         e.lab,
         e.phase,
         e.nodes.join(" "),
-        e.seconds_left / 60
+        e.left()
     );
     if let (Some(stage), Some(reason)) = (e.failed_stage, e.failed_reason) {
         println!("it failed at {stage}: {reason}");
@@ -202,8 +210,12 @@ fn show(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
 fn start(api: &Api, lab: &LabSlug, output: Output) -> anyhow::Result<()> {
     let mut answer = api.post(&format!("/labs/{lab}/environments"), None)?;
     let began = Instant::now();
+    let (progress, mut shown) = (stages::progress(output), Vec::new());
     loop {
         let environment: Environment = serde_json::from_value(answer.clone())?;
+        for event in stages::news(&environment.stages, |name| Some(name), &mut shown) {
+            progress.report(event);
+        }
         match environment.phase.as_str() {
             "active" => {
                 if output == Output::Json {
@@ -219,15 +231,13 @@ fn start(api: &Api, lab: &LabSlug, output: Output) -> anyhow::Result<()> {
                 return Ok(());
             }
             "requested" | "provisioning" | "preparing" => {}
-            other => anyhow::bail!(
-                "it is {other} at {}: {}",
-                environment
-                    .failed_stage
-                    .unwrap_or_else(|| "its start".to_owned()),
-                environment
-                    .failed_reason
-                    .unwrap_or_else(|| "no reason given".to_owned())
+            "failed" => anyhow::bail!(
+                "the start of {} failed in stage {}: {}",
+                environment.id,
+                environment.failed_stage.unwrap_or_default(),
+                environment.failed_reason.unwrap_or_default()
             ),
+            other => anyhow::bail!("{} is {other} now", environment.id),
         }
         anyhow::ensure!(
             began.elapsed() < Duration::from_secs(900),
@@ -287,6 +297,7 @@ struct RunResult {
     title: String,
     passed: bool,
     message: String,
+    seen: String,
 }
 
 fn check(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
@@ -300,6 +311,9 @@ fn check(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
             println!("{} {}", if result.passed { "✓" } else { "✗" }, result.title);
             if !result.passed {
                 println!("    {}", result.message);
+                for line in result.seen.lines() {
+                    println!("    seen: {line}");
+                }
             }
         }
     }

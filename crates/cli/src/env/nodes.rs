@@ -1,19 +1,16 @@
 //! `faultline env add-node` and `remove-node`: asks, and shows the stages until it is so.
 
-use std::{
-    borrow::Cow,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use faultline_domain::{
-    EnvironmentId, NodeName,
-    progress::{Event, Progress},
-};
+use faultline_domain::{EnvironmentId, NodeName, progress::Progress};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::say;
-use crate::{Output, api::Api, progress};
+use super::{
+    say,
+    stages::{self, Stage},
+};
+use crate::{Output, api::Api};
 
 /// Longer than the server itself waits.
 const PATIENCE: Duration = Duration::from_secs(2400);
@@ -31,22 +28,6 @@ struct Changing {
     name: String,
     state: String,
     reason: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-struct Stage {
-    stage: String,
-    text: String,
-    fraction: Option<f64>,
-    started_at: String,
-    millis: Option<u64>,
-}
-
-impl Stage {
-    /// True for an earlier look at the same stage.
-    fn is(&self, other: &Self) -> bool {
-        (&self.stage, &self.started_at) == (&other.stage, &other.started_at)
-    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -110,10 +91,7 @@ impl<'a> Watch<'a> {
         Ok(Some(Self {
             api,
             id,
-            progress: match output {
-                Output::Json => Progress::ignored(),
-                Output::Text => progress::shown(),
-            },
+            progress: stages::progress(output),
             shown: seen.stages,
         }))
     }
@@ -128,7 +106,7 @@ impl<'a> Watch<'a> {
         loop {
             let answer: Value = self.api.get(&format!("/environments/{}", self.id))?;
             let seen: Seen = serde_json::from_value(answer.clone())?;
-            for event in news(&seen.stages, node, &mut self.shown) {
+            for event in stages::news(&seen.stages, |s| of_node(node, s), &mut self.shown) {
                 self.progress.report(event);
             }
             if done(&seen) {
@@ -155,92 +133,8 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// What is new about a node's stages since the last look.
-fn news(stages: &[Stage], node: &NodeName, shown: &mut Vec<Stage>) -> Vec<Event> {
-    let mut events = Vec::new();
-    for stage in stages {
-        let Some((_, name)) = stage
-            .stage
-            .split_once(' ')
-            .filter(|(of, _)| *of == node.as_str())
-        else {
-            continue;
-        };
-        let before = shown.iter().find(|s| s.is(stage));
-        if before == Some(stage) {
-            continue;
-        }
-        let name: Cow<'static, str> = Cow::Owned(name.to_owned());
-        let text = stage.text.clone();
-        match (before, stage.millis) {
-            (None, _) => events.push(Event::Started {
-                stage: name.clone(),
-                text,
-            }),
-            (Some(_), None) => events.push(Event::Update {
-                stage: name.clone(),
-                fraction: stage.fraction,
-                text,
-            }),
-            (Some(_), Some(_)) => {}
-        }
-        if let Some(millis) = stage.millis {
-            events.push(Event::Done {
-                stage: name,
-                millis,
-                cached: false,
-            });
-        }
-        shown.retain(|s| !s.is(stage));
-        shown.push(stage.clone());
-    }
-    events
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stage(name: &str, text: &str, millis: Option<u64>) -> Stage {
-        Stage {
-            stage: name.to_owned(),
-            text: text.to_owned(),
-            fraction: None,
-            started_at: "then".to_owned(),
-            millis,
-        }
-    }
-
-    #[test]
-    fn a_stage_is_told_once_when_it_begins_changes_and_ends() {
-        let node: NodeName = "node2".parse().unwrap();
-        let mut shown = vec![stage("node2 leave", "earlier", Some(3))];
-        let mut tell = |stages: &[Stage]| -> Vec<&'static str> {
-            news(stages, &node, &mut shown)
-                .iter()
-                .map(|event| match event {
-                    Event::Started { .. } => "started",
-                    Event::Update { .. } => "update",
-                    Event::Done { .. } => "done",
-                })
-                .collect()
-        };
-        let clone = stage("clone", "of its start", Some(9));
-        let other = stage("node3 boot", "of another node", None);
-        let boot = |text, millis| {
-            [
-                clone.clone(),
-                other.clone(),
-                stage("node2 boot", text, millis),
-            ]
-        };
-        assert_eq!(tell(&boot("a", None)), ["started"]);
-        assert!(tell(&boot("a", None)).is_empty());
-        assert_eq!(tell(&boot("b", None)), ["update"]);
-        assert_eq!(tell(&boot("b", Some(5))), ["done"]);
-        assert!(tell(&boot("b", Some(5))).is_empty());
-        assert!(tell(&[stage("node2 leave", "earlier", Some(3))]).is_empty());
-        let both = [stage("node2 join", "c", Some(1))];
-        assert_eq!(tell(&both), ["started", "done"], "seen only at its end");
-    }
+/// The name of a node's stage, without the node.
+fn of_node<'a>(node: &NodeName, stage: &'a str) -> Option<&'a str> {
+    let (of, name) = stage.split_once(' ')?;
+    (of == node.as_str()).then_some(name)
 }

@@ -2,7 +2,7 @@
 
 use faultline_domain::{
     NodeName,
-    environment::{Intent, State},
+    environment::{EndReason, Intent, State},
     nodes::NodeState,
 };
 use faultline_lab::LabFolder;
@@ -205,6 +205,8 @@ pub(crate) struct EnvironmentView {
     ends_at: String,
     /// Seconds until then.
     seconds_left: i64,
+    /// True when it would end then for want of use: working in it puts that off.
+    ends_idle: bool,
     /// The user name for the SSH gateway; `<node>.<this>` reaches a node.
     ssh_user: String,
 }
@@ -228,6 +230,7 @@ impl EnvironmentView {
             created_at: e.created_at.to_string(),
             ends_at: e.lifetime.end().0.to_string(),
             seconds_left: e.lifetime.remaining(app.now()).max(0),
+            ends_idle: e.lifetime.end().1 == EndReason::Idle,
             ssh_user: e.id.to_string(),
         }
     }
