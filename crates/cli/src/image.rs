@@ -134,6 +134,9 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
         } => prune(&cache, unused_for, dry_run, output)?,
         ImageCommand::List { recipes, sources } => {
             let sources = sources.sources();
+            if !recipes.is_dir() {
+                return Err(faultline_image::Error::NoFolder(recipes).into());
+            }
             let mut rows = Vec::new();
             for name in Recipe::names(&recipes) {
                 let state = match Recipe::load(&recipes, &name).and_then(|r| {

@@ -114,18 +114,23 @@ fn well_declared(declared: &BTreeMap<String, Variable>, (): &()) -> garde::Resul
             && name
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-        let bounded = match variable {
-            Variable::OneOf(choices) => {
-                (2..=20).contains(&choices.len()) && choices.iter().all(plain)
+        let wrong = match variable {
+            _ if !named => "a name has lower-case letters, digits and _, a letter first",
+            Variable::OneOf(choices) if !(2..=20).contains(&choices.len()) => {
+                "one_of has 2 to 20 texts"
             }
-            Variable::Between([low, high]) => low < high,
-            Variable::Random(length) => (4..=32).contains(length),
+            Variable::OneOf(choices) if !choices.iter().all(plain) => {
+                "a text of one_of has 1 to 60 letters, digits, `.`, `_` and `-`"
+            }
+            Variable::Between([low, high]) if low >= high => {
+                "between has a low number and then a higher one"
+            }
+            Variable::Random(length) if !(4..=32).contains(length) => {
+                "random is 4 to 32 characters long"
+            }
+            _ => continue,
         };
-        if !named || !bounded {
-            return Err(garde::Error::new(format!(
-                "{name}: names have lower-case letters, digits and _; one_of has 2 to 20 texts of letters, digits, ., _ and -; between a low and a high number; random 4 to 32"
-            )));
-        }
+        return Err(garde::Error::new(format!("{name}: {wrong}")));
     }
     Ok(())
 }
@@ -255,6 +260,10 @@ fn of_a_cluster(kubernetes: &Option<String>) -> impl FnOnce(&bool, &()) -> garde
 
 fn a_shape(nodes: u32) -> impl FnOnce(&u32, &()) -> garde::Result {
     move |control_planes, ()| {
+        // The number of nodes has a rule of its own.
+        if !(1..=MAX_NODES).contains(&nodes) {
+            return Ok(());
+        }
         if *control_planes > nodes {
             return Err(garde::Error::new(format!(
                 "{control_planes} control planes are more than the {nodes} nodes there are"
@@ -355,7 +364,8 @@ pub struct Check {
     pub fail: String,
     /// The number of the hint to point to, from 1.
     #[serde(default)]
-    #[garde(range(min = 1, max = 5))]
+    #[garde(skip)]
+    #[schemars(range(min = 1, max = 5))]
     pub hint: Option<u32>,
     /// How many seconds it may take. 30 unless said.
     #[serde(default = "default_check_seconds")]

@@ -44,6 +44,11 @@ pub enum Error {
         /// Where it was looked for.
         folder: PathBuf,
     },
+    /// There is no folder of recipes.
+    #[error(
+        "the recipes' folder {0} can't be read; say where they are: --recipes FOLDER, or FAULTLINE_IMAGES"
+    )]
+    NoFolder(PathBuf),
     /// The recipe is malformed.
     #[error("{path}: {text}")]
     Malformed {

@@ -311,6 +311,9 @@ impl Recipe {
         if !plain {
             return Err(missing());
         }
+        if !folder.is_dir() {
+            return Err(Error::NoFolder(folder.to_owned()));
+        }
         let Text { path, text, values } = find(folder, name, source)?.ok_or_else(missing)?;
         let malformed = |text: String| Error::Malformed {
             path: path.clone(),

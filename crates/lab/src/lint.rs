@@ -320,7 +320,7 @@ fn checks(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diagnostic>) {
             ));
         }
         if let Some(hint) = check.hint
-            && hint as usize > lab.hints.len()
+            && !(1..=lab.hints.len()).contains(&(hint as usize))
         {
             found.push(point(
                 Diagnostic::error(FILE, format!("there is no hint {hint}")).help(format!(

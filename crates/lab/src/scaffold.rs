@@ -4,6 +4,8 @@ use std::{fs, io, path::Path};
 
 use faultline_domain::LabSlug;
 
+use crate::schema::lab_schema;
+
 /// Why a new lab could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -20,8 +22,12 @@ pub enum Error {
     },
 }
 
-const YAML: &str = r#"# yaml-language-server: $schema=../../docs/lab.schema.json
-title: The status page is gone
+/// The schema in a checkout of Faultline, from the labs' folder.
+const OF_CHECKOUT: &str = "../docs/lab.schema.json";
+/// The schema beside labs that lie elsewhere; its name keeps it out of the catalogue.
+const BESIDE: &str = ".lab.schema.json";
+
+const YAML: &str = r#"title: The status page is gone
 summary: The status page on port 8080 answers 404 since the clean-up of Monday night.
 level: beginner
 topics: [http]
@@ -76,8 +82,9 @@ ExecStart=/usr/bin/python3 -m http.server 8080 --directory /srv/status
 [Install]
 WantedBy=multi-user.target
 UNIT
-systemctl daemon-reload
-systemctl enable --quiet --now status
+# A link enables it; `systemctl enable` would read all units again, which takes seconds.
+ln -s ../status.service /etc/systemd/system/multi-user.target.wants/
+systemctl start status
 
 # The symptom must be visible before the student enters.
 for _ in $(seq 50); do
@@ -91,26 +98,36 @@ exit 1
 
 const REPAIR: &str = "#!/bin/bash\n# Repairs the machine, as the student would.\nset -euo pipefail\n\nmv /srv/status/status.html.old /srv/status/status.html\nchmod 644 /srv/status/status.html\n";
 
-/// Writes the files of a new lab into `labs/slug`.
+/// Writes the files of a new lab into `labs/slug`, and the schema of `lab.yaml` beside it where editors would find none.
 pub fn create(labs: &Path, slug: &LabSlug) -> Result<(), Error> {
     let folder = labs.join(slug.as_str());
     if folder.exists() {
         return Err(Error::Exists(folder.display().to_string()));
     }
+    let schema = if labs.join(OF_CHECKOUT).exists() {
+        OF_CHECKOUT
+    } else {
+        put(&labs.join(BESIDE), &lab_schema())?;
+        BESIDE
+    };
+    let yaml = format!("# yaml-language-server: $schema=../{schema}\n{YAML}");
     for (name, content) in [
-        ("lab.yaml", YAML),
+        ("lab.yaml", yaml.as_str()),
         ("README.md", README),
         ("SOLUTION.md", SOLUTION),
         ("setup/break.sh", BREAK),
         ("solution.sh", REPAIR),
     ] {
-        let path = folder.join(name);
-        write(&path, content).map_err(|source| Error::Write {
-            path: path.display().to_string(),
-            source,
-        })?;
+        put(&folder.join(name), content)?;
     }
     Ok(())
+}
+
+fn put(path: &Path, content: &str) -> Result<(), Error> {
+    write(path, content).map_err(|source| Error::Write {
+        path: path.display().to_string(),
+        source,
+    })
 }
 
 fn write(path: &Path, content: &str) -> io::Result<()> {

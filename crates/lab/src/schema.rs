@@ -1,6 +1,7 @@
 //! The JSON Schema of `lab.yaml`, for editors.
 
 use faultline_domain::lab::Lab;
+use serde_json::Value;
 
 /// The schema as committed at `docs/lab.schema.json`, with a newline at the end.
 #[must_use]
@@ -11,8 +12,67 @@ pub fn lab_schema() -> String {
     text
 }
 
+/// What the field at a path means, in its own words: `["checks", "0", "hint"]`.
+pub(crate) fn meaning(path: &[&str]) -> Option<String> {
+    let schema = serde_json::to_value(schemars::schema_for!(Lab)).ok()?;
+    let (mut at, mut text) = (&schema, None);
+    for segment in path {
+        at = match segment.parse::<usize>() {
+            Ok(_) => at.get("items").unwrap_or(at),
+            Err(_) => property(&schema, at, segment)?,
+        };
+        // An item of a list means what the list does, unless it says more.
+        let own = at.get("description");
+        text = own
+            .or_else(|| target(&schema, at)?.get("description"))
+            .or(text);
+    }
+    text?.as_str().map(|text| text.replace('\n', " "))
+}
+
+/// What `$ref` names.
+fn target<'a>(root: &'a Value, at: &Value) -> Option<&'a Value> {
+    root.pointer(at.get("$ref")?.as_str()?.trim_start_matches('#'))
+}
+
+/// A property of an object, or of what it refers to or is one of. The variants of an enum are looked into.
+fn property<'a>(root: &'a Value, at: &'a Value, name: &str) -> Option<&'a Value> {
+    let own = at.get("properties").and_then(Value::as_object);
+    if let Some(found) = own.and_then(|all| all.get(name)) {
+        return Some(found);
+    }
+    let choices = ["oneOf", "anyOf", "allOf"].map(|key| at.get(key).and_then(Value::as_array));
+    let choices = choices.into_iter().flatten().flatten();
+    let one_of = choices.flat_map(|choice| {
+        let inner = choice.get("properties").and_then(Value::as_object);
+        std::iter::once(choice).chain(inner.into_iter().flat_map(|all| all.values()))
+    });
+    let items = at.get("items");
+    target(root, at)
+        .into_iter()
+        .chain(items)
+        .chain(one_of)
+        .find_map(|inner| property(root, inner, name))
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn every_field_says_what_it_means() {
+        for (path, word) in [
+            (&["minutes"][..], "minutes"),
+            (&["checks", "0", "hint"], "hint"),
+            (&["checks", "1", "test", "0", "mode"], "octal"),
+            (&["needs", "nodes"], "nodes"),
+            (&["topics", "0"], "about"),
+            (&["variables"], "differ"),
+        ] {
+            let said = super::meaning(path).unwrap_or_default();
+            assert!(said.contains(word), "{path:?}: {said}");
+        }
+        assert_eq!(super::meaning(&["nothing"]), None);
+    }
+
     #[test]
     fn the_committed_schema_is_the_types() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/lab.schema.json");

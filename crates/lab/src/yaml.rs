@@ -5,7 +5,7 @@ use faultline_domain::lab::Lab;
 use serde::Deserialize;
 use serde_saphyr::{DefaultMessageFormatter, Error, MessageFormatter, Spanned};
 
-use crate::Diagnostic;
+use crate::{Diagnostic, schema};
 
 /// The name of the file.
 pub(crate) const FILE: &str = "lab.yaml";
@@ -22,9 +22,14 @@ fn explain(error: &Error, text: &str) -> Vec<Diagnostic> {
         } => issues
             .iter()
             .map(|issue| {
-                let path: Vec<&str> = issue.path.segments().map(|(_, name)| name).collect();
+                let path: Vec<&str> = issue
+                    .path
+                    .segments()
+                    .map(|(_, name)| name)
+                    .filter(|name| !name.is_empty())
+                    .collect();
                 let what = issue.message.as_deref().unwrap_or(&issue.code);
-                let found = Diagnostic::error(FILE, format!("{}: {what}", path.join(".")));
+                let found = Diagnostic::error(FILE, format!("{}: {what}", spoken(&path)));
                 match locations.locations_for(&issue.path) {
                     Some(at) => found.at(
                         text,
@@ -33,37 +38,56 @@ fn explain(error: &Error, text: &str) -> Vec<Diagnostic> {
                     ),
                     None => found,
                 }
-                .help(advice(&path))
+                .help(schema::meaning(&path).unwrap_or_else(|| SEE.to_owned()))
             })
             .collect(),
         inner => {
-            let found = Diagnostic::error(FILE, DefaultMessageFormatter.format_message(inner));
+            let said = DefaultMessageFormatter.format_message(inner);
+            let found = Diagnostic::error(FILE, plain(&said));
             let found = match inner.location() {
                 Some(at) => found.at(text, at.line(), at.column()),
                 None => found,
             };
-            vec![found.help("docs/author.md and docs/lab.schema.json say what each field means")]
+            vec![found.help(SEE)]
         }
     }
 }
 
-fn advice(path: &[&str]) -> &'static str {
-    match (path.first().copied(), path.last().copied()) {
-        (Some("hints"), None | Some("hints")) => {
-            "a lab has 3 to 5 hints, from a nudge to nearly the answer"
+const SEE: &str = "docs/author.md and docs/lab.schema.json say what each field means";
+
+/// A path as one says it, counted from 1 like hints: `check 2, test, mode`.
+fn spoken(path: &[&str]) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for segment in path {
+        match (segment.parse::<usize>(), words.last_mut()) {
+            (Ok(index), Some(list)) => {
+                let one = match list.as_str() {
+                    "setup" => "setup step",
+                    many => many.strip_suffix('s').unwrap_or(many),
+                };
+                // The alternatives of `test` are told apart by their names.
+                if one != "test" {
+                    *list = format!("{one} {}", index + 1);
+                }
+            }
+            _ => words.push((*segment).to_owned()),
         }
-        (Some("setup"), Some("script")) => {
-            "name a file directly under setup/, such as setup/break.sh"
-        }
-        (Some("checks"), Some("script")) => {
-            "name a file directly under checks/, such as checks/service.sh"
-        }
-        (Some("checks"), Some("name")) => {
-            "lower-case letters, digits and hyphens, such as service-runs"
-        }
-        (Some("topics"), _) => "one to eight words in lower case, such as [systemd, dns]",
-        _ => "docs/lab.schema.json has the bounds of every field",
     }
+    words.join(", ")
+}
+
+/// What a parser says, in an author's words.
+fn plain(said: &str) -> String {
+    let plain = match said {
+        "invalid u8" | "invalid u32" | "invalid u64" => "a whole number belongs here, 0 or more",
+        "invalid u16" => "a whole number from 0 to 65535 belongs here",
+        "expected sequence start" => "a list belongs here: `[one, two]`, or `- ` and one per line",
+        "expected mapping start" => {
+            "fields belong here: `name: value`, one per line and further in"
+        }
+        _ => said,
+    };
+    plain.to_owned()
 }
 
 /// Where in the text the values are that rules point at. Everything else is ignored, since [`parse`] has read it.

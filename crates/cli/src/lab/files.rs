@@ -57,14 +57,19 @@ pub(super) fn lint(place: &Place, names: &[String], output: Output) -> anyhow::R
             for found in findings.iter().filter(|f| !f.diagnostics.is_empty()) {
                 println!("{}", found.render());
             }
-            println!(
-                "{} lab(s): {errors} error(s), {warnings} warning(s)",
-                findings.len()
-            );
+            if errors == 0 {
+                println!(
+                    "{} lab(s): no errors, {warnings} warning(s)",
+                    findings.len()
+                );
+            }
         }
     }
     if errors > 0 {
-        bail!("{errors} error(s) in labs");
+        bail!(
+            "{errors} error(s) and {warnings} warning(s) in {} lab(s)",
+            findings.len()
+        );
     }
     Ok(())
 }
