@@ -445,28 +445,36 @@ async fn a_node_is_reached_through_a_jump() {
 #[tokio::test]
 async fn all_refusals_look_alike() {
     let gateway = Gateway::start().await;
-    let mut seen = Vec::new();
-    for (key, user) in [
-        ("other", "mine"),
-        ("key", "nobody"),
-        ("key", "slow"),
-        ("key", "node9.mine"),
-        ("key", "NOT.A..NAME"),
-    ] {
-        let began = Instant::now();
-        let said = gateway
-            .program("ssh", key, &[&format!("{user}@127.0.0.1"), "true"], b"")
-            .await;
-        assert_eq!(said.code, Some(255));
-        seen.push((said.err.replace(user, "USER"), began.elapsed()));
+    let mut quickest = [Duration::MAX; 5];
+    // The client's own start varies under load; the quickest of some tries tells the gateway's part.
+    for _ in 0..3 {
+        for (at, (key, user)) in [
+            ("other", "mine"),
+            ("key", "nobody"),
+            ("key", "slow"),
+            ("key", "node9.mine"),
+            ("key", "NOT.A..NAME"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let began = Instant::now();
+            let said = gateway
+                .program("ssh", key, &[&format!("{user}@127.0.0.1"), "true"], b"")
+                .await;
+            assert_eq!(said.code, Some(255));
+            assert_eq!(
+                said.err.replace(user, "USER"),
+                "USER@127.0.0.1: Permission denied (publickey).\r\n"
+            );
+            quickest[at] = quickest[at].min(began.elapsed());
+        }
     }
-    for (err, took) in &seen {
-        assert_eq!(err, "USER@127.0.0.1: Permission denied (publickey).\r\n");
-        assert!(*took >= Duration::from_millis(350), "{took:?}");
-        // The client's own start varies under load by more than the directory's answer does.
+    for took in quickest {
+        assert!(took >= Duration::from_millis(350), "{took:?}");
         assert!(
-            took.abs_diff(seen[0].1) < Duration::from_millis(300),
-            "{seen:?}"
+            took.abs_diff(quickest[0]) < Duration::from_millis(300),
+            "{quickest:?}"
         );
     }
     let said = gateway
