@@ -6,7 +6,7 @@ use std::{
 };
 
 use faultline_domain::{
-    EnvironmentId, Shape,
+    EnvironmentId, NodeName, Shape,
     progress::{Event, Progress},
 };
 use faultline_guest::{client, wire::Exec};
@@ -77,21 +77,79 @@ impl Bed {
         })
     }
 
-    /// From nothing to a shell that has answered on every node: what a student waits for.
+    /// From nothing to what a student waits for, and on to a cluster that was probed. It is used as soon as it is
+    /// refreshed, while the provider still probes it.
     async fn clone(&self, n: usize) -> anyhow::Result<Cloned> {
         let spec = self.spec(n)?;
         let began = Instant::now();
         let (tell, told) = std::sync::mpsc::channel();
+        let (refreshed, mut is_refreshed) = tokio::sync::watch::channel(false);
         let progress = Progress::new(move |event| {
-            let _ = tell.send((Instant::now(), event));
+            if matches!(&event, Event::Done { stage, .. } if stage == "refresh") {
+                refreshed.send_replace(true);
+            }
+            let _ = tell.send(event);
         });
-        self.provider.create(&spec, &progress).await?;
-        let made = Instant::now();
-        for node in self.shape.node_names() {
-            let stream = self.provider.open(&spec.id, &node, Target::Guest).await?;
-            answered(stream).await?;
+        let made = async {
+            self.provider.create(&spec, &progress).await?;
+            Ok::<_, anyhow::Error>(millis(began))
+        };
+        let used = async {
+            is_refreshed.wait_for(|yes| *yes).await?;
+            self.used(&spec.id, began).await
+        };
+        let (made, mut cloned) = futures::try_join!(made, used)?;
+        cloned.probed = cloned.ready.map(|_| made);
+        cloned.stages = told
+            .try_iter()
+            .filter_map(|event| match event {
+                #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
+                Event::Done { stage, millis, .. } => Some((stage.into_owned(), millis as f64)),
+                _ => None,
+            })
+            .collect();
+        Ok(cloned)
+    }
+
+    /// A shell on every node; on a cluster, `kubectl get nodes` that shows all of them Ready.
+    async fn used(&self, id: &EnvironmentId, began: Instant) -> anyhow::Result<Cloned> {
+        let shell = async |node: &NodeName, line: &str| {
+            let stream = self.provider.open(id, node, Target::Guest).await?;
+            let exec = Exec {
+                argv: ["/bin/bash", "-lc", line].map(str::to_owned).to_vec(),
+                ..Exec::default()
+            };
+            anyhow::Ok(client::run(stream, exec, 16 * 1024).await?)
+        };
+        let nodes = self.shape.node_names();
+        for node in &nodes {
+            let done = shell(node, "echo here").await?;
+            anyhow::ensure!(done.stdout.ends_with(b"here\n"), "the shell did not answer");
         }
-        Ok(Cloned::from_events(began, made, told.try_iter()))
+        let mut cloned = Cloned {
+            stages: Vec::new(),
+            shells: millis(began),
+            answered: None,
+            ready: None,
+            probed: None,
+        };
+        if let Some(first) = nodes.first()
+            && self.recipe.kubernetes.is_some()
+        {
+            while cloned.ready.is_none() {
+                let done = shell(first, "kubectl get nodes --no-headers").await?;
+                if done.code != 0 {
+                    continue;
+                }
+                cloned.answered.get_or_insert_with(|| millis(began));
+                let text = String::from_utf8_lossy(&done.stdout);
+                let ready = |line: &&str| line.split_whitespace().nth(1) == Some("Ready");
+                if text.lines().filter(ready).count() == nodes.len() {
+                    cloned.ready = Some(millis(began));
+                }
+            }
+        }
+        Ok(cloned)
     }
 
     async fn free(&self) -> anyhow::Result<()> {
@@ -120,46 +178,22 @@ async fn baked(
 
 /// When what happened, in milliseconds since a clone was asked for.
 struct Cloned {
-    /// Each stage of the launcher, how long it took.
+    /// Each stage of the provider, how long it took.
     stages: Vec<(String, f64)>,
-    /// A shell had answered on every node; of a cluster, every node was Ready too.
-    usable: f64,
-    /// Of a cluster: a pod on every node had resolved a name.
+    /// A shell had answered on every node.
+    shells: f64,
+    /// Of a cluster: the API server had answered.
+    answered: Option<f64>,
+    /// Of a cluster: it had answered that every node is Ready.
+    ready: Option<f64>,
+    /// Of a cluster: every node's lease was fresh, and a new pod on each had resolved a name.
     probed: Option<f64>,
 }
 
 impl Cloned {
-    fn from_events(
-        began: Instant,
-        made: Instant,
-        events: impl Iterator<Item = (Instant, Event)>,
-    ) -> Self {
-        let shells = millis(made);
-        let since = |at: Instant| at.duration_since(began).as_secs_f64() * 1000.0;
-        let (mut stages, mut ready, mut probed) = (Vec::new(), None, None);
-        for (at, event) in events {
-            match event {
-                // The probe's second step begins when every node is Ready.
-                Event::Update {
-                    stage, fraction, ..
-                } if stage == "probe" && fraction > Some(0.0) && ready.is_none() => {
-                    ready = Some(since(at));
-                }
-                Event::Done { stage, millis, .. } => {
-                    if stage == "probe" {
-                        probed = Some(since(at));
-                    }
-                    #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
-                    stages.push((stage.into_owned(), millis as f64));
-                }
-                _ => {}
-            }
-        }
-        Self {
-            stages,
-            usable: ready.unwrap_or_else(|| since(made)) + shells,
-            probed,
-        }
+    /// A student can work.
+    fn usable(&self) -> f64 {
+        self.ready.unwrap_or(self.shells)
     }
 }
 
@@ -177,16 +211,6 @@ async fn on_bed(
 
 fn millis(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1000.0
-}
-
-async fn answered(stream: impl client::Duplex) -> anyhow::Result<()> {
-    let exec = Exec {
-        argv: vec!["/bin/bash".into(), "-lc".into(), "echo here".into()],
-        ..Exec::default()
-    };
-    let done = client::run(stream, exec, 1024).await?;
-    anyhow::ensure!(done.stdout.ends_with(b"here\n"), "the shell did not answer");
-    Ok(())
 }
 
 /// `bench clone`.
@@ -213,11 +237,14 @@ pub async fn clone(args: &Machines) -> anyhow::Result<Report> {
             report.add("cold boot to shell", "ms", &shells);
             "cold boot to shell"
         };
+        let (mut shells, mut answered) = (Vec::new(), Vec::new());
         let (mut usable, mut probed) = (Vec::new(), Vec::new());
         let mut stages: Vec<(String, Vec<f64>)> = Vec::new();
         for _ in 0..args.rounds.max(1) {
             let cloned = bed.clone(0).await?;
-            usable.push(cloned.usable);
+            shells.push(cloned.shells);
+            answered.extend(cloned.answered);
+            usable.push(cloned.usable());
             probed.extend(cloned.probed);
             for (stage, took) in cloned.stages {
                 match stages.iter_mut().find(|(name, _)| *name == stage) {
@@ -229,6 +256,10 @@ pub async fn clone(args: &Machines) -> anyhow::Result<Report> {
         }
         for (stage, took) in &stages {
             report.add(&format!("stage {stage}"), "ms", took);
+        }
+        if cluster {
+            report.add("clone to a shell on every node", "ms", &shells);
+            report.add("clone to the API server's first answer", "ms", &answered);
         }
         report.add("clone to usable, 1", "ms", &usable);
         report.ratio(
@@ -247,7 +278,7 @@ pub async fn clone(args: &Machines) -> anyhow::Result<Report> {
         }
         for at_once in [4, 8] {
             let all = futures::future::try_join_all((0..at_once).map(|n| bed.clone(n))).await?;
-            let all: Vec<f64> = all.iter().map(|cloned| cloned.usable).collect();
+            let all: Vec<f64> = all.iter().map(Cloned::usable).collect();
             report.add(&format!("clone to usable, {at_once} at once"), "ms", &all);
             bed.free().await?;
         }
