@@ -26,9 +26,6 @@ use crate::{
 };
 
 const STAGE: &str = "bake";
-/// What QEMU needs beside its guest's memory, in MiB.
-pub const QEMU_OVERHEAD_MIB: u32 = 256;
-
 /// Where bakes have their launchers' folders.
 pub const RUN: &str = "/run/faultline";
 
@@ -49,7 +46,7 @@ pub fn limits(nodes: &[NodeSpec]) -> Limits {
     let count = u32::try_from(nodes.len()).unwrap_or(1);
     let memory: u32 = nodes
         .iter()
-        .map(|n| n.machine.memory_mib + QEMU_OVERHEAD_MIB)
+        .map(|n| n.machine.memory_mib + qemu::overhead_mib(&n.machine))
         .sum();
     Limits {
         cpu_millis: nodes.iter().map(|n| n.machine.vcpus * 1000).sum(),
@@ -152,14 +149,17 @@ pub async fn bake(
             })??
     };
     let plan = plan(recipe, &image, shape, cache)?;
-    let stage = progress.stage(
-        STAGE,
-        format!(
-            "Image {}, shape {shape}: booting once and freezing ({}: {})",
-            recipe.name,
+    let doing = match cache.get(STAGE, &plan.key) {
+        Some(_) => "the template".to_owned(),
+        None => format!(
+            "booting once and freezing ({}: {})",
             plan.verdict.accelerator.as_str(),
             plan.verdict.reason
         ),
+    };
+    let stage = progress.stage(
+        STAGE,
+        format!("Image {}, shape {shape}: {doing}", recipe.name),
     );
     let found = |snapshot: PathBuf| -> Result<Template> {
         let manifest = at(STAGE, Manifest::load(&snapshot))?;
@@ -386,8 +386,9 @@ async fn power_on(
             .spawn(),
     )?;
     stage.update(Some(0.1), "powering on");
-    for _ in 0..500 {
-        if dir.join(SOCKET).exists() {
+    // Checking what was inherited takes a moment on a machine that does much else.
+    for _ in 0..6000 {
+        if dir.join(SOCKET).exists() || at(STAGE, child.try_wait())?.is_some() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

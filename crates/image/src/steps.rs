@@ -142,7 +142,7 @@ impl Place<'_> {
         match done.code {
             0 => Ok(out),
             124 => Err(failed(format!(
-                "took more than {} s; its last words: {}",
+                "took more than {} s: {}",
                 step.timeout_seconds,
                 tail(&out, &err)
             ))),
@@ -153,6 +153,9 @@ impl Place<'_> {
 
 fn tail(out: &str, err: &str) -> String {
     let lines: Vec<&str> = out.lines().chain(err.lines()).collect();
+    if lines.is_empty() {
+        return "it printed nothing".to_owned();
+    }
     lines
         .get(lines.len().saturating_sub(12)..)
         .unwrap_or_default()

@@ -23,7 +23,7 @@ use crate::{
 /// The emulator.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// Raised when the argument list changes, so that snapshots of the old one are not restored with the new.
-pub const GENERATION: &str = "3";
+pub const GENERATION: &str = "4";
 /// The processor that guests see under emulation: the most that QEMU 7.2 emulates well and Debian needs.
 pub const TCG_CPU: &str = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt";
 /// The serial number of the pristine disk, by which the guest's helper finds it.
@@ -87,14 +87,29 @@ fn shim() -> io::Result<PathBuf> {
         })
 }
 
+/// The buffer for translated code. Unbounded it grows to a gigabyte; when it is too small it is emptied again and again,
+/// and a cluster that starts spends most of its time on translating anew.
+fn translation_buffer_mib(machine: &Machine) -> u32 {
+    (machine.memory_mib * 5 / 32).clamp(96, 1024)
+}
+
+/// What QEMU needs beside its guest's memory, in MiB.
+#[must_use]
+pub fn overhead_mib(machine: &Machine) -> u32 {
+    const OWN: u32 = 160;
+    match machine.accelerator {
+        Accelerator::Kvm => OWN,
+        Accelerator::Tcg => OWN + translation_buffer_mib(machine),
+    }
+}
+
 /// Arguments that a machine's template and clones share.
 fn machine_arguments(machine: &Machine) -> Vec<String> {
     let accelerator = match machine.accelerator {
         Accelerator::Kvm => "kvm".to_owned(),
-        // An unbounded translation buffer grows to hundreds of megabytes; a control plane's code needs a larger one.
         Accelerator::Tcg => format!(
             "tcg,thread=multi,tb-size={}",
-            if machine.vcpus > 1 { 160 } else { 96 }
+            translation_buffer_mib(machine)
         ),
     };
     let cpu = match machine.accelerator {
@@ -124,12 +139,12 @@ fn machine_arguments(machine: &Machine) -> Vec<String> {
     .to_vec()
 }
 
-/// The kernel's command line of a node.
+/// The kernel's command line of a node. Large pages would be private to a clone as a whole, whatever part of them is used.
 fn kernel_command_line(spec: &LaunchSpec, node: &NodeSpec, index: usize) -> String {
     let (node, count, planes) = (&node.name, spec.nodes.len().max(index), spec.control_planes);
     format!(
         "root=/dev/vda rw console=ttyS0,115200 quiet loglevel=3 systemd.show_status=false net.ifnames=0 \
-         panic=5 mitigations=off faultline.node={node} faultline.index={index} faultline.nodes={count} \
+         panic=5 mitigations=off transparent_hugepage=never faultline.node={node} faultline.index={index} faultline.nodes={count} \
          faultline.control_planes={planes}"
     )
 }
@@ -187,7 +202,7 @@ pub fn start(
     arg(
         "-object",
         format!(
-            "memory-backend-file,id=mem,size={}M,mem-path=/faultline/memory,share={share}",
+            "memory-backend-file,id=mem,size={}M,mem-path=/faultline/memory,share={share},merge=off",
             machine.memory_mib
         ),
     );

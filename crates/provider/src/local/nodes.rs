@@ -8,10 +8,11 @@ use faultline_domain::{
     progress::{Progress, Stage},
 };
 use faultline_guest::wire::Exec;
-use faultline_image::{bake, recipe::Recipe, recipe::Step, steps::Place};
+use faultline_image::{recipe::Recipe, recipe::Step, steps::Place};
 use faultline_launcher::{
     client,
     protocol::Channel,
+    qemu,
     spec::{AddedNode, LaunchSpec, Machine, NodeSpec},
 };
 
@@ -134,7 +135,7 @@ impl Local {
         let count = u32::try_from(spec.nodes.len()).unwrap_or(1).max(1);
         let share = Limits {
             cpu_millis: spec.limits.cpu_millis / count,
-            memory_mib: machine.memory_mib + bake::QEMU_OVERHEAD_MIB,
+            memory_mib: machine.memory_mib + qemu::overhead_mib(&node.machine),
             pids: spec.limits.pids / count,
             ..spec.limits
         };
