@@ -16,7 +16,9 @@ use crate::{
 pub struct Stage {
     /// Its stable name; before that of an added or removed node's stands the node: `node2 boot`.
     pub name: String,
-    /// What happens in it, for people.
+    /// What it is about, for people: what it said when it began.
+    pub title: String,
+    /// What happens in it now, for people.
     pub text: String,
     /// Part that is done, where it can be told.
     pub fraction: Option<f64>,
@@ -26,13 +28,13 @@ pub struct Stage {
     pub millis: Option<u64>,
 }
 
-/// A stage's name, what it says, and the median of its recent durations in milliseconds.
+/// A stage's name, what it is about, and the median of its recent durations in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Typical {
     /// Its stable name.
     pub name: String,
-    /// What happens in it, for people.
-    pub text: String,
+    /// What it is about, for people.
+    pub title: String,
     /// The median of its recent durations.
     pub millis: u64,
 }
@@ -40,6 +42,7 @@ pub struct Typical {
 #[derive(FromRow)]
 struct Row {
     stage: String,
+    title: String,
     text: String,
     fraction: Option<f64>,
     started_at: i64,
@@ -64,8 +67,8 @@ impl Store {
             Event::Started { stage, text } => {
                 sqlx::query(
                     "INSERT INTO stage_events \
-                     (environment_id, position, stage, text, started_at, cached) \
-                     SELECT $1, coalesce(max(position), 0) + 1, $2, $3, $4, $5 \
+                     (environment_id, position, stage, title, text, started_at, cached) \
+                     SELECT $1, coalesce(max(position), 0) + 1, $2, $3, $3, $4, $5 \
                      FROM stage_events WHERE environment_id = $1",
                 )
                 .bind(id.as_str())
@@ -139,7 +142,7 @@ impl Store {
     /// The stages of an environment's start so far, and those of its nodes' additions and removals.
     pub async fn stages(&self, id: &EnvironmentId) -> Result<Vec<Stage>> {
         sqlx::query_as::<_, Row>(
-            "SELECT stage, text, fraction, started_at, millis FROM stage_events \
+            "SELECT stage, title, text, fraction, started_at, millis FROM stage_events \
              WHERE environment_id = $1 ORDER BY position",
         )
         .bind(id.as_str())
@@ -149,6 +152,7 @@ impl Store {
         .map(|row| {
             Ok(Stage {
                 name: row.stage,
+                title: row.title,
                 text: row.text,
                 fraction: row.fraction,
                 started_at: time("stage time", row.started_at)?,
@@ -172,7 +176,7 @@ impl Store {
 
     async fn recent_stages(&self, lab: &LabSlug) -> Result<Vec<(String, String, i64)>> {
         Ok(sqlx::query_as(
-            "SELECT s.stage, s.text, s.millis FROM stage_events s \
+            "SELECT s.stage, s.title, s.millis FROM stage_events s \
              JOIN (SELECT id, created_at FROM environments WHERE lab = $1 \
                    AND activated IS NOT NULL \
                    ORDER BY created_at DESC LIMIT $2) e ON e.id = s.environment_id \
@@ -189,21 +193,21 @@ impl Store {
 fn typical(rows: &[(String, String, i64)]) -> Vec<Typical> {
     let mut order: Vec<(&str, &str)> = Vec::new();
     let mut times: HashMap<&str, Vec<u64>> = HashMap::new();
-    for (name, text, millis) in rows {
+    for (name, title, millis) in rows {
         if !times.contains_key(name.as_str()) {
-            order.push((name, text));
+            order.push((name, title));
         }
         let millis = u64::try_from(*millis).unwrap_or_default();
         times.entry(name).or_default().push(millis);
     }
     order
         .into_iter()
-        .map(|(name, text)| {
+        .map(|(name, title)| {
             let mut all = times.remove(name).unwrap_or_default();
             all.sort_unstable();
             Typical {
                 name: name.to_owned(),
-                text: text.to_owned(),
+                title: title.to_owned(),
                 millis: all.get(all.len() / 2).copied().unwrap_or_default(),
             }
         })

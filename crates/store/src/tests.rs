@@ -360,6 +360,10 @@ async fn stages_and_their_typical_durations() {
     let stages = store.stages(&e.id).await.unwrap();
     assert_eq!(stages.len(), 2);
     assert_eq!(stages[1].millis, Some(900));
+    assert_eq!(
+        (&*stages[1].title, &*stages[1].text),
+        ("setup begins", "half")
+    );
     assert!(
         store.typical_stages(&e.lab, &[]).await.unwrap().is_empty(),
         "only starts that ended well count"

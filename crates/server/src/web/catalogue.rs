@@ -62,7 +62,10 @@ struct Catalogue {
     open: Vec<Open>,
     cards: Vec<Card>,
     levels: Vec<Choice>,
+    /// Those of several labs, and the one that is chosen.
     topics: Vec<Choice>,
+    /// Those of one lab alone.
+    rare_topics: Vec<Choice>,
     states: Vec<Choice>,
     total: usize,
     solved: usize,
@@ -123,6 +126,10 @@ pub(super) async fn show(
     for topic in labs.iter().flat_map(|l| &l.lab.topics) {
         *topics.entry(topic).or_default() += 1;
     }
+    let (topics, rare_topics) = topics
+        .iter()
+        .map(|(topic, n)| filter.choice(topic, *n, &filter.topic, |f, v| f.topic = v))
+        .partition(|topic| topic.count > 1 || topic.chosen);
     let page_of = Catalogue {
         filtered: !(filter.q.is_empty()
             && filter.level.is_empty()
@@ -135,10 +142,8 @@ pub(super) async fn show(
                 filter.choice(level.as_str(), n, &filter.level, |f, v| f.level = v)
             })
             .collect(),
-        topics: topics
-            .iter()
-            .map(|(topic, n)| filter.choice(topic, *n, &filter.topic, |f, v| f.topic = v))
-            .collect(),
+        topics,
+        rare_topics,
         states: [
             ("open", count(&|l| !is_done(l))),
             ("solved", count(&is_done)),

@@ -109,8 +109,10 @@ pub(super) async fn show(
         time: text::duration(time),
         hints: attempts.iter().map(|a| a.hints.len()).sum(),
         levels,
+        // Of a single lab its own line tells.
         topics: topics
             .into_iter()
+            .filter(|(_, (_, total))| *total > 1)
             .map(|(name, (solved, total))| Share {
                 name: name.to_owned(),
                 solved,

@@ -52,11 +52,7 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
                 ("now", told.or(guess).unwrap_or(5).clamp(3, 95))
             }
         };
-        let shown = if state == "done" {
-            heading(&s.name, &s.text)
-        } else {
-            &s.text
-        };
+        let shown = if state == "done" { &s.title } else { &s.text };
         rows.push(StageRow {
             text: shown.to_owned(),
             state,
@@ -72,7 +68,7 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
         .filter(|t| !failed && !done.iter().any(|s| s.name == t.name))
     {
         rows.push(StageRow {
-            text: heading(&t.name, &t.text).to_owned(),
+            text: t.title.clone(),
             state: "next",
             percent: 0,
             took: String::new(),
@@ -97,15 +93,6 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
             String::new()
         },
     })
-}
-
-/// What a stage is about, where its last words are about its last step.
-fn heading<'a>(stage: &str, last: &'a str) -> &'a str {
-    match stage {
-        "probe" => "Making sure that it works",
-        "setup" => "Preparing the incident",
-        _ => last,
-    }
 }
 
 pub(super) struct LogRow {

@@ -227,13 +227,16 @@ async fn outcome(
     let Some(took) = parts::took(attempt) else {
         return Ok(None);
     };
-    let solved = app.store.solved_by(caller.signed_in.person()).await?;
+    let me = caller.signed_in.person();
+    let solved = app.store.solved_by(me).await?;
+    let mine = app.store.unfinished_of(me).await?;
+    let under_way = |lab: &LabFolder| mine.iter().any(|e| e.is_open() && e.lab == lab.slug);
     let catalogue = app.catalogue();
-    // The next that is not solved, of the same level or the next harder one.
+    // The next that is neither solved nor under way, of the same level or the next harder one.
     let next = catalogue
         .labs()
         .into_iter()
-        .filter(|l| l.slug != attempt.lab && !solved.contains(&l.slug))
+        .filter(|l| l.slug != attempt.lab && !solved.contains(&l.slug) && !under_way(l))
         .find(|l| lab.is_none_or(|mine| l.lab.level >= mine.lab.level))
         .map(|l| (l.slug.to_string(), l.lab.title.clone()));
     Ok(Some(Outcome {
