@@ -119,7 +119,7 @@ pub fn data_dir() -> PathBuf {
 /// The files of a data folder. What is not named here is not Faultline's to remove.
 pub mod files {
     /// Everything that may be in the folder.
-    pub const ALL: [&str; 17] = [
+    pub const ALL: [&str; 16] = [
         DATABASE,
         "faultline.db-wal",
         "faultline.db-shm",
@@ -136,7 +136,6 @@ pub mod files {
         "known_hosts",
         "environments",
         "templates",
-        "faultline.toml",
     ];
     /// The database.
     pub const DATABASE: &str = "faultline.db";

@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{
     Output,
     config::{Config, data_dir, files},
+    lab::platform,
 };
 
 /// What is stopped, and how much of it is removed.
@@ -141,9 +142,10 @@ fn stop(data: &Path) -> anyhow::Result<bool> {
 
 async fn purge(data: &Path, keep_images: bool) -> anyhow::Result<usize> {
     let cache = Cache::of_user();
-    let mut ended = 0;
+    let program = std::env::current_exe()?;
+    // What authors and benches have made, or left when they were killed.
+    let mut ended = platform::sweep(&cache, &program, true).await?;
     if data.join("environments").exists() {
-        let program = std::env::current_exe()?;
         let provider = Local::new(data, Path::new("images"), cache.clone(), &program)?;
         for (id, _) in provider.list().await? {
             provider.destroy(&id).await?;
@@ -161,6 +163,8 @@ async fn purge(data: &Path, keep_images: bool) -> anyhow::Result<usize> {
     remove(Path::new(faultline_image::bake::RUN))?;
     for name in files::ALL {
         remove(&data.join(name))?;
+        // What a write that was cut short has left.
+        remove(&data.join(name).with_extension("draft"))?;
     }
     // The folder itself only when nobody else has put anything there.
     let _ = fs::remove_dir(data);

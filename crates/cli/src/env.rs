@@ -34,14 +34,26 @@ impl Where {
 /// What can be done with environments.
 #[derive(Debug, Subcommand)]
 pub enum EnvCommand {
-    /// List your environments
-    List,
+    /// List your environments that run or are being made
+    List {
+        /// Those that failed or ended too, the latest hundred in all
+        #[arg(long, short)]
+        all: bool,
+    },
     /// Start a lab's environment and wait until it can be used
     ///
     ///   faultline env start disk-full
     Start {
         /// The lab
         lab: LabSlug,
+    },
+    /// Begin the lab again on a fresh machine, and wait until it can be used; also the retry of a start that failed
+    ///
+    /// What was done in the old environment is lost, progress is kept.
+    #[command(verbatim_doc_comment)]
+    Reset {
+        /// The environment
+        id: EnvironmentId,
     },
     /// Say how one environment is, an ended one too
     Show {
@@ -125,6 +137,12 @@ pub(crate) struct Environment {
 impl Environment {
     /// How long it lives, for people.
     fn left(&self) -> String {
+        if matches!(
+            self.phase.as_str(),
+            "failed" | "expired" | "releasing" | "gone"
+        ) {
+            return "-".to_owned();
+        }
         let idle = if self.ends_idle { " unless used" } else { "" };
         format!("{} min{idle}", self.seconds_left / 60)
     }
@@ -134,8 +152,9 @@ impl Environment {
 pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
     let api = Api::load(&args.place.data())?;
     match &args.command {
-        EnvCommand::List => list(&api, output),
-        EnvCommand::Start { lab } => start(&api, lab, output),
+        EnvCommand::List { all } => list(&api, *all, output),
+        EnvCommand::Start { lab } => start(&api, &format!("/labs/{lab}/environments"), output),
+        EnvCommand::Reset { id } => start(&api, &format!("/environments/{id}/reset"), output),
         EnvCommand::Show { id } => show(&api, id, output),
         EnvCommand::Check { id } => check(&api, id, output),
         EnvCommand::Extend { id } => say(
@@ -163,8 +182,9 @@ fn say(answer: &Value, output: Output, text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list(api: &Api, output: Output) -> anyhow::Result<()> {
-    let all: Value = api.get("/environments")?;
+fn list(api: &Api, all: bool, output: Output) -> anyhow::Result<()> {
+    let query = if all { "?all=true" } else { "" };
+    let all: Value = api.get(&format!("/environments{query}"))?;
     if output == Output::Json {
         println!("{}", serde_json::to_string_pretty(&all)?);
         return Ok(());
@@ -207,8 +227,9 @@ fn show(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start(api: &Api, lab: &LabSlug, output: Output) -> anyhow::Result<()> {
-    let mut answer = api.post(&format!("/labs/{lab}/environments"), None)?;
+/// Has an environment made, and waits until it can be used.
+fn start(api: &Api, path: &str, output: Output) -> anyhow::Result<()> {
+    let mut answer = api.post(path, None)?;
     let began = Instant::now();
     let (progress, mut shown) = (stages::progress(output), Vec::new());
     loop {
@@ -232,7 +253,7 @@ fn start(api: &Api, lab: &LabSlug, output: Output) -> anyhow::Result<()> {
             }
             "requested" | "provisioning" | "preparing" => {}
             "failed" => anyhow::bail!(
-                "the start of {} failed in stage {}: {}",
+                "the start of {0} failed in stage {1}: {2}\nto try again: faultline env reset {0}",
                 environment.id,
                 environment.failed_stage.unwrap_or_default(),
                 environment.failed_reason.unwrap_or_default()

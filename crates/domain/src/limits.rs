@@ -11,10 +11,29 @@ pub struct Limits {
     pub memory_mib: u32,
     /// Tasks (threads and processes) on the host.
     pub pids: u32,
-    /// Size of each node's disk, in MiB; its overlay can't grow beyond it.
-    pub disk_mib: u32,
+    /// What each node may read from and write to its disk, together, in MiB/s.
+    #[serde(default = "default_disk_mib_s")]
+    pub disk_mib_s: u32,
+    /// How many reads and writes of its disk each node may make, together, a second.
+    #[serde(default = "default_disk_iops")]
+    pub disk_iops: u32,
     /// Network bandwidth of each node, each way, in Mbit/s.
     pub bandwidth_mbit: u32,
+}
+
+const fn default_disk_mib_s() -> u32 {
+    Limits::DISK_MIB_S
+}
+
+const fn default_disk_iops() -> u32 {
+    Limits::DISK_IOPS
+}
+
+impl Limits {
+    /// What a node may read and write unless said, in MiB/s.
+    pub const DISK_MIB_S: u32 = 200;
+    /// How many reads and writes a node may make a second unless said.
+    pub const DISK_IOPS: u32 = 4000;
 }
 
 /// What the machine has and what is taken.

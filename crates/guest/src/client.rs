@@ -77,7 +77,12 @@ pub async fn ping(mut stream: impl Duplex) -> Result<u64> {
     }
 }
 
-/// Makes a clone a machine of its own.
+/// Stops the guest's services until it is refreshed.
+pub async fn hold(mut stream: impl Duplex) -> Result<()> {
+    ask_done(&mut stream, &Request::Hold).await
+}
+
+/// Makes a clone a machine of its own, and lets its services go on.
 pub async fn refresh(mut stream: impl Duplex, refresh: Refresh) -> Result<()> {
     ask_done(&mut stream, &Request::Refresh(refresh)).await
 }

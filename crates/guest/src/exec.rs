@@ -10,13 +10,17 @@ use faultline_guest::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     process::Child,
-    sync::mpsc,
+    sync::{broadcast, mpsc},
 };
 
 use crate::{port::Port, respond, spawn};
 
-/// Runs the program and carries its streams.
-pub async fn serve(mut stream: Substream, order: Exec) -> io::Result<()> {
+/// Runs the program and carries its streams; on a terminal it is shown what is `announced` too.
+pub async fn serve(
+    mut stream: Substream,
+    order: Exec,
+    announced: broadcast::Receiver<Bytes>,
+) -> io::Result<()> {
     let limit = order.timeout_seconds.map(|s| Duration::from_secs(s.into()));
     let started = spawn::command(&order).and_then(|command| match &order.pty {
         Some(pty) => {
@@ -30,7 +34,8 @@ pub async fn serve(mut stream: Substream, order: Exec) -> io::Result<()> {
     };
     let pid = child.id().unwrap_or(0);
     respond(&mut stream, Ok(Reply::Started { pid })).await?;
-    let result = carry(stream, child, master.as_ref(), pid, limit).await;
+    let shown = master.as_ref().map(|master| (master, announced));
+    let result = carry(stream, child, shown, pid, limit).await;
     // A program that ended may have left others running on purpose; one whose viewer went away has to go.
     if result.is_err() {
         spawn::signal(pid, None, libc::SIGKILL);
@@ -41,7 +46,7 @@ pub async fn serve(mut stream: Substream, order: Exec) -> io::Result<()> {
 async fn carry(
     stream: Substream,
     mut child: Child,
-    master: Option<&OwnedFd>,
+    terminal: Option<(&OwnedFd, broadcast::Receiver<Bytes>)>,
     pid: u32,
     limit: Option<Duration>,
 ) -> io::Result<()> {
@@ -49,8 +54,23 @@ async fn carry(
     let (frames, mut outgoing) = mpsc::channel::<Frame>(4);
     let mut pumps = tokio::task::JoinSet::new();
     let mut input: Option<Box<dyn AsyncWrite + Unpin>> = None;
-    if let Some(master) = master {
+    let master = terminal.as_ref().map(|(master, _)| *master);
+    if let Some((master, mut announced)) = terminal {
         pumps.spawn_local(pump(Port::new(master)?, frames.clone(), Frame::Stdout));
+        // Ends with the program: a weak sender keeps nothing open.
+        let shown = frames.downgrade();
+        pumps.spawn_local(async move {
+            loop {
+                match announced.recv().await {
+                    Ok(line) => match shown.upgrade() {
+                        Some(to) if to.send(Frame::Stdout(line)).await.is_ok() => {}
+                        _ => break,
+                    },
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => break,
+                }
+            }
+        });
         input = Some(Box::new(Port::new(master)?));
     } else {
         if let Some(out) = child.stdout.take() {

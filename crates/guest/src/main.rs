@@ -12,6 +12,7 @@ mod exec;
 mod files;
 mod port;
 mod refresh;
+mod services;
 mod spawn;
 mod terminal;
 mod trusted;
@@ -100,10 +101,11 @@ async fn answer(mut stream: Substream, terminals: &Rc<terminal::Terminals>) -> i
     let done = |result: io::Result<()>| result.map(|()| Reply::Done);
     let reply = match request {
         Request::Ping => pong(),
+        Request::Hold => done(services::hold()),
         Request::Refresh(order) => done(refresh::refresh(&order)),
         Request::StepClock { unix_nanos } => done(refresh::step_clock(unix_nanos)),
         Request::Authorize { keys } => done(refresh::authorize(&keys)),
-        Request::Exec(order) => return exec::serve(stream, order).await,
+        Request::Exec(order) => return exec::serve(stream, order, terminals.announced()).await,
         Request::Terminal(order) => return terminals.attach(stream, order).await,
         Request::Terminals => Ok(Reply::Terminals {
             ids: terminals.ids(),

@@ -1,7 +1,7 @@
 //! Making a clone a machine of its own.
 //!
 //! Clones of a template share its random pool, clock, machine-id and host keys. Order matters: randomness first,
-//! since everything after it may draw from it.
+//! since everything after it may draw from it; the services last, so that none draws from what is shared.
 
 use std::{
     fs,
@@ -12,6 +12,8 @@ use std::{
 
 use faultline_guest::wire::{HostKey, Refresh};
 use rustix::time::{ClockId, Timespec, clock_settime};
+
+use crate::services;
 
 /// `_IOW('R', 3, int[2])`: mix bytes in and count them as entropy. See random(4).
 const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
@@ -33,8 +35,15 @@ fn is_hex(text: &str, len: usize) -> bool {
     text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// Carries out an order; checks it whole before it changes anything.
+/// Carries out an order, checked whole before anything is changed. The services that were held go on at its end, be it
+/// that it failed: a machine that stands still could not be looked into.
 pub fn refresh(order: &Refresh) -> io::Result<()> {
+    let renewed = renew(order);
+    services::release()?;
+    renewed
+}
+
+fn renew(order: &Refresh) -> io::Result<()> {
     let mut seed = [0u8; 64];
     if !is_hex(&order.seed, 128) {
         return Err(invalid("the seed must be 128 hex digits"));

@@ -32,8 +32,20 @@ const MAX: usize = 16;
 const BEHIND: usize = 64;
 
 /// All terminals of the guest.
-#[derive(Default)]
-pub struct Terminals(RefCell<BTreeMap<String, Rc<Terminal>>>);
+pub struct Terminals {
+    lasting: RefCell<BTreeMap<String, Rc<Terminal>>>,
+    /// Lines for the terminals that end with their viewer: those of SSH.
+    passing: broadcast::Sender<Bytes>,
+}
+
+impl Default for Terminals {
+    fn default() -> Self {
+        Self {
+            lasting: RefCell::default(),
+            passing: broadcast::channel(BEHIND).0,
+        }
+    }
+}
 
 struct Terminal {
     pid: u32,
@@ -93,14 +105,14 @@ fn invalid(text: &str) -> io::Error {
 }
 
 impl Terminals {
-    /// The terminals' ids.
+    /// The lasting terminals' ids.
     pub fn ids(&self) -> Vec<String> {
-        self.0.borrow().keys().cloned().collect()
+        self.lasting.borrow().keys().cloned().collect()
     }
 
     /// Hangs up a terminal.
     pub fn close(&self, id: &str) -> io::Result<()> {
-        let Some(terminal) = self.0.borrow_mut().remove(id) else {
+        let Some(terminal) = self.lasting.borrow_mut().remove(id) else {
             return Err(invalid("there is no such terminal"));
         };
         spawn::signal(terminal.pid, None, libc::SIGHUP);
@@ -112,10 +124,16 @@ impl Terminals {
     pub fn announce(&self, text: &str) {
         let clean: String = text.chars().filter(|c| !c.is_control()).take(300).collect();
         let line = Bytes::from(format!("\r\n\x1b[7m {clean} \x1b[0m\r\n"));
-        for terminal in self.0.borrow().values() {
+        for terminal in self.lasting.borrow().values() {
             terminal.screen.borrow_mut().feed(&line);
             let _ = terminal.output.send(Event::Output(line.clone()));
         }
+        let _ = self.passing.send(line);
+    }
+
+    /// What is announced from now on, as a terminal shows it.
+    pub fn announced(&self) -> broadcast::Receiver<Bytes> {
+        self.passing.subscribe()
     }
 
     /// Attaches a viewer, making the terminal when there is none.
@@ -133,10 +151,10 @@ impl Terminals {
         if !order.is_valid() {
             return Err(invalid(Order::ID_RULE));
         }
-        if let Some(terminal) = self.0.borrow().get(id) {
+        if let Some(terminal) = self.lasting.borrow().get(id) {
             return Ok((Rc::clone(terminal), false));
         }
-        if self.0.borrow().len() >= MAX {
+        if self.lasting.borrow().len() >= MAX {
             return Err(invalid(
                 "this node has 16 terminals open, which is the most; close one",
             ));
@@ -150,12 +168,14 @@ impl Terminals {
             master,
             output,
         });
-        self.0.borrow_mut().insert(id.clone(), Rc::clone(&terminal));
+        self.lasting
+            .borrow_mut()
+            .insert(id.clone(), Rc::clone(&terminal));
         let (all, id, pumped) = (Rc::clone(self), id.clone(), Rc::clone(&terminal));
         tokio::task::spawn_local(async move {
             pump(&pumped).await;
             let code = child.wait().await.map_or(-1, spawn::code);
-            let mut all = all.0.borrow_mut();
+            let mut all = all.lasting.borrow_mut();
             // Another terminal may have taken the id after this one was closed.
             if all.get(&id).is_some_and(|t| Rc::ptr_eq(t, &pumped)) {
                 all.remove(&id);

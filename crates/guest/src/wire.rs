@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The protocol's version; part of the handshake. Both sides must have the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The largest request or response, in bytes.
 pub const MAX_HEADER: usize = 256 * 1024;
 /// The largest frame's payload, in bytes.
@@ -32,7 +32,9 @@ pub const MAX_FRAME: usize = 64 * 1024;
 pub enum Request {
     /// Are you there? Answers [`Reply::Pong`].
     Ping,
-    /// Make this clone a machine of its own. Answers [`Reply::Done`].
+    /// Stop all services until `Refresh`: this machine becomes a template. Answers [`Reply::Done`].
+    Hold,
+    /// Make this clone a machine of its own, and let its services go on. Answers [`Reply::Done`].
     Refresh(Refresh),
     /// Step the clock, after a pause. Answers [`Reply::Done`].
     StepClock {

@@ -52,7 +52,8 @@ pub fn limits(nodes: &[NodeSpec]) -> Limits {
         cpu_millis: nodes.iter().map(|n| n.machine.vcpus * 1000).sum(),
         memory_mib: memory + 128,
         pids: 64 * count + 64,
-        disk_mib: nodes.first().map_or(0, |n| n.machine.disk_mib),
+        disk_mib_s: Limits::DISK_MIB_S,
+        disk_iops: Limits::DISK_IOPS,
         bandwidth_mbit: 100,
     }
 }

@@ -73,7 +73,18 @@ fn go(module: &Path) -> Command {
         .current_dir(module)
         .env("GOTOOLCHAIN", "local")
         .env("GOWORK", "off")
-        .env("GOFLAGS", "-mod=readonly -buildvcs=false");
+        .env("GOFLAGS", "-mod=readonly -modcacherw -buildvcs=false");
+    command
+}
+
+/// Go, with its caches in ours, so that they go with it; elsewhere where the environment says so.
+fn go_with(module: &Path, cache: &Cache) -> Command {
+    let mut command = go(module);
+    for (name, folder) in [("GOCACHE", "go/build"), ("GOMODCACHE", "go/modules")] {
+        if std::env::var_os(name).is_none() {
+            command.env(name, cache.folder().join(folder));
+        }
+    }
     command
 }
 
@@ -176,14 +187,20 @@ fn one(
         Some(official) => {
             release::fetch(recipe, component, official, &draft, cache, &stage, STAGE)?;
         }
-        None => compile(recipe, component, &draft, &stage)?,
+        None => compile(recipe, component, &draft, cache, &stage)?,
     }
     let folder = at(STAGE, cache.keep(&draft, STAGE, key))?;
     stage.done();
     Ok(folder)
 }
 
-fn compile(recipe: &Recipe, component: &Component, draft: &Path, stage: &Stage) -> Result<()> {
+fn compile(
+    recipe: &Recipe,
+    component: &Component,
+    draft: &Path,
+    cache: &Cache,
+    stage: &Stage,
+) -> Result<()> {
     let count = component.build.len();
     let log = draft.join("log");
     let module = at(
@@ -197,7 +214,7 @@ fn compile(recipe: &Recipe, component: &Component, draft: &Path, stage: &Stage) 
             command.current_dir(&module).args(["-Os", "-static", "-s"]);
             command
         } else {
-            let mut command = go(&module);
+            let mut command = go_with(&module, cache);
             command
                 .env("CGO_ENABLED", if component.cgo { "1" } else { "0" })
                 .args(["build", "-trimpath", "-ldflags", &component.ldflags])
@@ -208,26 +225,35 @@ fn compile(recipe: &Recipe, component: &Component, draft: &Path, stage: &Stage) 
         run(STAGE, &mut command, &log)?;
     }
     stage.update(Some(0.99), "listing what went into it");
-    let modules = modules(&module, draft, component)?;
+    let modules = modules(&module, draft, cache, component)?;
     let text = serde_json::to_vec_pretty(&modules).unwrap_or_default();
     at(STAGE, fs::write(draft.join(MODULES), text))
 }
 
 /// What `go version -m` says is linked into the programs, with the licence of each module's source.
-fn modules(module: &Path, draft: &Path, component: &Component) -> Result<Vec<Module>> {
+fn modules(
+    module: &Path,
+    draft: &Path,
+    cache: &Cache,
+    component: &Component,
+) -> Result<Vec<Module>> {
     let text = |command: &mut Command| -> Result<String> {
         let out = at(STAGE, command.output())?;
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     };
     let places: BTreeMap<String, PathBuf> =
-        text(go(module).args(["list", "-m", "-f", "{{.Path}} {{.Dir}}", "all"]))?
+        text(go_with(module, cache).args(["list", "-m", "-f", "{{.Path}} {{.Dir}}", "all"]))?
             .lines()
             .filter_map(|line| line.split_once(' '))
             .filter(|(_, folder)| !folder.is_empty())
             .map(|(path, folder)| (path.to_owned(), PathBuf::from(folder)))
             .collect();
     let programs = component.build.keys().map(|program| draft.join(program));
-    let said = text(go(module).args(["version", "-m"]).args(programs))?;
+    let said = text(
+        go_with(module, cache)
+            .args(["version", "-m"])
+            .args(programs),
+    )?;
     let mut found: Vec<Module> = linked(&said)
         .into_iter()
         .map(|(path, version, sum)| Module {

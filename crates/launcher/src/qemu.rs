@@ -13,6 +13,7 @@ use std::{
     process::Stdio,
 };
 
+use faultline_domain::limits::Limits;
 use tokio::process::{Child, Command};
 
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
 /// The emulator.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// Raised when the argument list changes, so that snapshots of the old one are not restored with the new.
-pub const GENERATION: &str = "4";
+pub const GENERATION: &str = "5";
 /// The processor that guests see under emulation: the most that QEMU 7.2 emulates well and Debian needs.
 pub const TCG_CPU: &str = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt";
 /// The serial number of the pristine disk, by which the guest's helper finds it.
@@ -299,13 +300,33 @@ pub fn start(
     }
     let tap_fd = inherited.give(tap.fd);
     let mut arg = |name: &str, value: String| args.extend([name.to_owned(), value]);
+    let Limits {
+        disk_mib_s,
+        disk_iops,
+        ..
+    } = spec.limits;
+    arg(
+        "-object",
+        format!(
+            "throttle-group,id=disks,x-bps-total={},x-iops-total={disk_iops}",
+            u64::from(disk_mib_s) << 20
+        ),
+    );
+    for (disk, ro) in [("root", "off"), ("pristine", "on")] {
+        arg(
+            "-blockdev",
+            format!(
+                "driver=throttle,node-name={disk}-limited,throttle-group=disks,file={disk},read-only={ro}"
+            ),
+        );
+    }
     arg(
         "-device",
-        "virtio-blk-pci,id=disk0,drive=root,serial=root,bootindex=1".to_owned(),
+        "virtio-blk-pci,id=disk0,drive=root-limited,serial=root,bootindex=1".to_owned(),
     );
     arg(
         "-device",
-        format!("virtio-blk-pci,id=disk1,drive=pristine,serial={PRISTINE_SERIAL}"),
+        format!("virtio-blk-pci,id=disk1,drive=pristine-limited,serial={PRISTINE_SERIAL}"),
     );
     arg("-netdev", format!("tap,id=net0,fd={tap_fd}"));
     arg(

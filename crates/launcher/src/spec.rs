@@ -164,7 +164,8 @@ mod tests {
             cpu_millis: 1000,
             memory_mib: 512,
             pids: 128,
-            disk_mib: 4096,
+            disk_mib_s: 200,
+            disk_iops: 4000,
             bandwidth_mbit: 100,
         };
         let node = NodeSpec {
@@ -198,7 +199,7 @@ mod tests {
         spec.added.push(AddedNode { node, share });
         let now = spec.limits_now();
         assert_eq!((now.cpu_millis, now.memory_mib, now.pids), (2000, 812, 256));
-        assert_eq!((now.disk_mib, now.bandwidth_mbit), (4096, 100));
+        assert_eq!((now.disk_mib_s, now.bandwidth_mbit), (200, 100));
         assert_eq!(spec.added[0].index(), Some(2));
     }
 }

@@ -234,6 +234,17 @@ impl Local {
         }
     }
 
+    /// Whether a launcher of this installation runs the group, be it that its folder was taken away.
+    fn has_launched(&self, id: &EnvironmentId) -> bool {
+        let folder = self.folder(id);
+        cgroup::members(id).into_iter().any(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0).skip(1);
+            words.next() == Some(b"launch")
+                && words.next() == Some(folder.as_os_str().as_encoded_bytes())
+        })
+    }
+
     async fn ask<T>(
         &self,
         id: &EnvironmentId,
@@ -324,7 +335,7 @@ impl Provider for Local {
     async fn list(&self) -> Result<Vec<(EnvironmentId, Observed)>> {
         let mut ids: BTreeSet<EnvironmentId> = cgroup::list()
             .into_iter()
-            .filter(|id| self.folder(id).exists())
+            .filter(|id| self.folder(id).exists() || self.has_launched(id))
             .collect();
         let entries = fs::read_dir(&self.environments).map_err(|e| Error::failed("list", e))?;
         ids.extend(
@@ -398,7 +409,7 @@ impl Provider for Local {
         .map_err(|e| Error::failed("release", e))
     }
 
-    /// Groups without a folder may be another installation's; an empty one is nobody's. A template that a changed recipe
+    /// A group without a folder may be another installation's; an empty one is nobody's. A template that a changed recipe
     /// has replaced goes with its last environment.
     async fn sweep(&self) -> Result<u32> {
         let this = self.clone();
@@ -475,12 +486,10 @@ impl Provider for Local {
     }
 }
 
-/// Memory and disk are what the template's machines were promised: less would only have the host end a node whose
-/// owner uses it.
+/// Memory is what the template's machines were promised: less would only have the host end a node whose owner uses it.
 fn at_least(asked: Limits, promised: &Limits) -> Limits {
     Limits {
         memory_mib: asked.memory_mib.max(promised.memory_mib),
-        disk_mib: asked.disk_mib.max(promised.disk_mib),
         pids: asked.pids.max(promised.pids),
         ..asked
     }

@@ -15,12 +15,15 @@ use std::{
 };
 
 use faultline_domain::{EnvironmentId, NodeName, progress::Progress};
-use faultline_guest::{client, wire::Exec};
+use faultline_guest::{
+    client,
+    wire::{Exec, HostKey, Pty, Refresh},
+};
 use faultline_image::{bake, cache::Cache, recipe::Recipe};
 use faultline_launcher::{cgroup, client as launcher};
 use faultline_provider::{
     Observed, Provider, Target,
-    conformance::{self, guest, spec},
+    conformance::{self, expect_output, guest, spec},
     local::Local,
 };
 
@@ -107,6 +110,10 @@ async fn local_provider() {
     limits_hold(&provider, &a.id, data.path()).await;
     step("trusted tools can't be replaced");
     trusted_tools(&provider, &a.id).await;
+    step("services stand still from the freeze to the refresh");
+    services_are_held(&provider, &a.id).await;
+    step("a line for all terminals reaches those of SSH too");
+    announcement_reaches_a_passing_terminal(&provider, &a.id).await;
     step("the link comes back, the console stays");
     link_recovers(&provider, &a.id).await;
     step("a port is reached from outside");
@@ -120,6 +127,12 @@ async fn local_provider() {
     assert_eq!(out(&second, &a.id, "echo adopted").await, "adopted");
     step("a dead QEMU and a dead launcher are seen, and freed");
     deaths_are_seen(&provider, &a.id, &b.id, data.path()).await;
+    step("machines whose folder was taken away are seen, and freed");
+    let lost = spec("twin-a", IMAGE, 1);
+    provider.create(&lost, &Progress::ignored()).await.unwrap();
+    std::fs::remove_dir_all(data.path().join("environments/twin-a")).unwrap();
+    until_broken(&provider, &lost.id).await;
+    provider.destroy(&lost.id).await.unwrap();
     assert_eq!(provider.list().await.unwrap(), []);
     assert!(
         std::fs::read_dir(data.path().join("environments"))
@@ -288,6 +301,20 @@ async fn limits_hold(provider: &Local, id: &EnvironmentId, data: &Path) {
     )
     .await;
     assert_ne!(full.code, 0);
+    // Its reads and writes are bounded: 150 MiB at the 100 MiB/s of the conformance suite's environments.
+    for disk in [
+        "$(findmnt -no SOURCE /)",
+        "/dev/$(lsblk -ndo NAME,SERIAL | awk '$2==\"faultline-base\"{print $1}')",
+    ] {
+        let began = Instant::now();
+        let read = format!("dd if={disk} of=/dev/null bs=1M count=150 iflag=direct 2>&1");
+        out(provider, id, &read).await;
+        assert!(
+            began.elapsed() > Duration::from_secs(1),
+            "{disk}: {:?}",
+            began.elapsed()
+        );
+    }
 }
 
 async fn trusted_tools(provider: &Local, id: &EnvironmentId) {
@@ -363,6 +390,62 @@ async fn trusted_tools(provider: &Local, id: &EnvironmentId) {
     // The pristine disk can't be written, not even by root.
     let write = shell(provider, id, "d=$(lsblk -ndo NAME,SERIAL | awk '$2==\"faultline-base\"{print $1}'); dd if=/dev/zero of=/dev/$d bs=4096 count=1 conv=fsync").await;
     assert_ne!(write.code, 0);
+}
+
+/// What a template's services do before their clone is refreshed is nothing; the helper answers all the while.
+async fn services_are_held(provider: &Local, id: &EnvironmentId) {
+    out(
+        provider,
+        id,
+        "systemd-run -q --unit ticker bash -c 'while :; do echo >> /run/ticks; sleep 0.02; done'; \
+         until [ -s /run/ticks ]; do sleep 0.1; done",
+    )
+    .await;
+    client::hold(guest(provider, id).await).await.unwrap();
+    let ticks = "wc -l < /run/ticks";
+    let before = out(provider, id, ticks).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(out(provider, id, ticks).await, before);
+    // An order that is refused changes nothing, and lets them go on all the same.
+    let machine = out(provider, id, "cat /etc/machine-id").await;
+    let refused = Refresh {
+        seed: String::new(),
+        unix_nanos: 0,
+        machine_id: String::new(),
+        hostname: String::new(),
+        host_key: HostKey {
+            private: String::new(),
+            public: String::new(),
+        },
+    };
+    let answer = client::refresh(guest(provider, id).await, refused).await;
+    assert!(answer.unwrap_err().to_string().contains("seed"));
+    assert_eq!(out(provider, id, "cat /etc/machine-id").await, machine);
+    let goes_on =
+        format!("until [ $({ticks}) -gt {before} ]; do sleep 0.1; done; systemctl stop ticker");
+    out(provider, id, &goes_on).await;
+}
+
+async fn announcement_reaches_a_passing_terminal(provider: &Local, id: &EnvironmentId) {
+    let shell = Exec {
+        pty: Some(Pty {
+            term: "xterm".to_owned(),
+            rows: 24,
+            cols: 80,
+        }),
+        ..Exec::default()
+    };
+    let mut session = client::exec(guest(provider, id).await, shell)
+        .await
+        .unwrap();
+    session.input.stdin("echo here\r".into()).await.unwrap();
+    expect_output(&mut session.output, "here").await;
+    client::announce(guest(provider, id).await, "two minutes left")
+        .await
+        .unwrap();
+    expect_output(&mut session.output, "two minutes left").await;
+    session.input.stdin("exit\r".into()).await.unwrap();
+    while session.output.next().await.unwrap().is_some() {}
 }
 
 /// Waits until the guest's helper answers, and still does a moment later.

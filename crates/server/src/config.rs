@@ -29,6 +29,8 @@ pub struct Config {
     pub reserve_disk_mib: u64,
     /// What a node is expected to take of the machine's memory when it starts, in MiB.
     pub node_memory_mib: u64,
+    /// What a node of a cluster is expected to take of it, in MiB.
+    pub cluster_node_memory_mib: u64,
     /// What a node is expected to take of the machine's disk when it starts, in MiB.
     pub node_disk_mib: u64,
     /// The most that one node may use.
@@ -99,8 +101,10 @@ pub struct NodeLimits {
     pub memory_mib: u32,
     /// Threads and processes on the host.
     pub pids: u32,
-    /// Size of its disk, in MiB.
-    pub disk_mib: u32,
+    /// Reads and writes of its disk together, in MiB/s.
+    pub disk_mib_s: u32,
+    /// Reads and writes of its disk together, a second.
+    pub disk_iops: u32,
     /// Network bandwidth each way, in Mbit/s.
     pub bandwidth_mbit: u32,
 }
@@ -111,7 +115,8 @@ impl Default for NodeLimits {
             cpu_millis: 1500,
             memory_mib: 1024,
             pids: 256,
-            disk_mib: 4096,
+            disk_mib_s: Limits::DISK_MIB_S,
+            disk_iops: Limits::DISK_IOPS,
             bandwidth_mbit: 100,
         }
     }
@@ -138,6 +143,7 @@ impl Default for Config {
             reserve_memory_mib: 512,
             reserve_disk_mib: 2048,
             node_memory_mib: 200,
+            cluster_node_memory_mib: 500,
             node_disk_mib: 256,
             node_limits: NodeLimits::default(),
             idle_minutes: 60,
@@ -164,7 +170,8 @@ impl Config {
             cpu_millis: each.cpu_millis.saturating_mul(nodes),
             memory_mib: each.memory_mib.saturating_mul(nodes),
             pids: each.pids.saturating_mul(nodes),
-            disk_mib: each.disk_mib,
+            disk_mib_s: each.disk_mib_s,
+            disk_iops: each.disk_iops,
             bandwidth_mbit: each.bandwidth_mbit,
         }
     }

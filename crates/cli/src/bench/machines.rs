@@ -19,11 +19,11 @@ use faultline_launcher::client as launcher;
 use faultline_provider::{Provider, Spec, Target, local::Local};
 
 use super::{Machines, Report, merging::Pages};
-use crate::{progress, sources::Recipes};
+use crate::{lab::platform::Platform, progress, sources::Recipes};
 
-/// Where the bench's environments live for the time of a run.
+/// What the bench's environments are made of.
+#[derive(Clone)]
 struct Bed {
-    dir: PathBuf,
     program: PathBuf,
     provider: Local,
     recipe: Recipe,
@@ -32,16 +32,10 @@ struct Bed {
 }
 
 impl Bed {
-    async fn make(args: &Machines) -> anyhow::Result<Self> {
-        let cache = Cache::of_user();
+    async fn make(args: &Machines, provider: Local) -> anyhow::Result<Self> {
         let program = std::env::current_exe()?;
-        let (recipe, template) = baked(args, args.shape, &cache, &program).await?;
-        let dir = std::env::temp_dir().join(format!("faultline-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&dir)?;
-        let provider =
-            Local::new(&dir, &args.images, cache, &program)?.with_sources(args.sources.sources());
+        let (recipe, template) = baked(args, args.shape, &Cache::of_user(), &program).await?;
         Ok(Self {
-            dir,
             program,
             provider,
             recipe,
@@ -54,12 +48,10 @@ impl Bed {
     async fn with_shape(&self, args: &Machines, shape: Shape) -> anyhow::Result<Self> {
         let (recipe, template) = baked(args, shape, &Cache::of_user(), &self.program).await?;
         Ok(Self {
-            dir: self.dir.clone(),
-            program: self.program.clone(),
-            provider: self.provider.clone(),
             recipe,
             template,
             shape,
+            ..Clone::clone(self)
         })
     }
 
@@ -202,10 +194,15 @@ async fn on_bed(
     args: &Machines,
     measure: impl AsyncFnOnce(&Bed) -> anyhow::Result<Report>,
 ) -> anyhow::Result<Report> {
-    let bed = Bed::make(args).await?;
-    let measured = measure(&bed).await;
-    bed.free().await?;
-    std::fs::remove_dir_all(&bed.dir)?;
+    let platform = Platform::open(&args.images, args.sources.sources()).await?;
+    let measured = tokio::select! {
+        measured = async {
+            let bed = Bed::make(args, platform.local()?).await?;
+            measure(&bed).await
+        } => measured,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted; the machines that were made are destroyed")),
+    };
+    platform.close().await;
     measured
 }
 

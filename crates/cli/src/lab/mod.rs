@@ -1,7 +1,7 @@
 //! `faultline lab`: everything that an author does with labs.
 
 mod files;
-mod platform;
+pub(crate) mod platform;
 mod proofs;
 mod run;
 mod terminal;

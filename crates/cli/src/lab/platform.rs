@@ -39,39 +39,21 @@ impl Platform {
             sources,
             program,
         };
-        platform.sweep().await;
+        sweep(&platform.cache, &platform.program, false).await?;
         fs::create_dir_all(&platform.home)
             .with_context(|| format!("{} can't be made", platform.home.display()))?;
         Ok(platform)
     }
 
-    /// Frees what a process left behind that was killed.
-    async fn sweep(&self) {
-        for home in others(&self.cache) {
-            let Some(process) = home.file_name().and_then(|n| n.to_str()) else {
-                continue;
-            };
-            if Path::new("/proc").join(process).exists() {
-                continue;
-            }
-            if let Ok(local) = Local::new(&home, &self.recipes, self.cache.clone(), &self.program) {
-                for (id, _) in local.list().await.unwrap_or_default() {
-                    if let Err(e) = local.destroy(&id).await {
-                        eprintln!(
-                            "warning: {id}, left by process {process}, can't be destroyed: {e}"
-                        );
-                        return;
-                    }
-                }
-            }
-            let _ = fs::remove_dir_all(&home);
-        }
-    }
-
     /// The provider.
     pub fn provider(&self) -> anyhow::Result<Arc<dyn Provider>> {
+        Ok(Arc::new(self.local()?))
+    }
+
+    /// The provider, for who looks at its machines from the host.
+    pub fn local(&self) -> anyhow::Result<Local> {
         let local = Local::new(&self.home, &self.recipes, self.cache.clone(), &self.program)?;
-        Ok(Arc::new(local.with_sources(self.sources.clone())))
+        Ok(local.with_sources(self.sources.clone()))
     }
 
     /// The template that a lab needs, if it was built.
@@ -121,6 +103,26 @@ impl Platform {
         }
         let _ = fs::remove_dir_all(&self.home);
     }
+}
+
+/// Frees what processes left behind that were killed, or, `all`, what others have too. Gives how many environments.
+pub async fn sweep(cache: &Cache, program: &Path, all: bool) -> anyhow::Result<usize> {
+    let mut freed = 0;
+    for home in others(cache) {
+        let process = home.file_name().unwrap_or_default();
+        if !all && Path::new("/proc").join(process).exists() {
+            continue;
+        }
+        let local = Local::new(&home, Path::new("images"), cache.clone(), program)?;
+        for (id, _) in local.list().await? {
+            local.destroy(&id).await.with_context(|| {
+                format!("{id}, left by a process that was killed, can't be destroyed")
+            })?;
+            freed += 1;
+        }
+        let _ = fs::remove_dir_all(&home);
+    }
+    Ok(freed)
 }
 
 fn homes(cache: &Cache) -> PathBuf {

@@ -275,7 +275,8 @@ const LIMITS: Limits = Limits {
     cpu_millis: 1000,
     memory_mib: 512,
     pids: 10,
-    disk_mib: 100,
+    disk_mib_s: 200,
+    disk_iops: 4000,
     bandwidth_mbit: 1,
 };
 

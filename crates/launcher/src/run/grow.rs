@@ -335,7 +335,8 @@ mod tests {
         cpu_millis: 1000,
         memory_mib: 512,
         pids: 128,
-        disk_mib: 4096,
+        disk_mib_s: 200,
+        disk_iops: 4000,
         bandwidth_mbit: 100,
     };
 

@@ -7,6 +7,9 @@ use faultline_guest::client as guest;
 use super::Launcher;
 use crate::{protocol::LauncherPhase, qemu, spec::Start};
 
+/// How long a helper may take to answer before nodes are frozen.
+const LINK: Duration = Duration::from_secs(30);
+
 impl Launcher {
     pub(super) async fn pause(&self) -> Result<(), String> {
         let _turn = self.turn.lock().await;
@@ -47,7 +50,7 @@ impl Launcher {
         Ok(())
     }
 
-    /// Freezes all nodes at one instant: closes the ports, stops all, then saves each.
+    /// Freezes all nodes at one instant: holds their services, closes the ports, stops all, then saves each.
     pub(super) async fn freeze(&self) -> Result<(), String> {
         let _turn = self.turn.lock().await;
         let spec = self.spec();
@@ -61,6 +64,16 @@ impl Launcher {
         };
         if self.phase() != LauncherPhase::Running {
             return Err("only a running environment can be frozen".to_owned());
+        }
+        // Services stand still from here until their clone is refreshed.
+        for node in self.nodes() {
+            let failed = |e: String| format!("{}: its services were not stopped: {e}", node.name);
+            let link = node.link(LINK).await;
+            let link = link.ok_or_else(|| failed("its helper does not answer".to_owned()))?;
+            let stream = link.open().await.map_err(|e| failed(e.to_string()))?;
+            guest::hold(stream)
+                .await
+                .map_err(|e| failed(e.to_string()))?;
         }
         for node in self.nodes() {
             node.release_link();

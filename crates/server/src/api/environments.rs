@@ -4,11 +4,13 @@ use std::{convert::Infallible, time::Duration};
 
 use axum::{
     Json,
-    extract::{FromRequestParts, State},
+    extract::{FromRequestParts, Query, State, rejection::QueryRejection},
     http::{StatusCode, request::Parts},
     response::sse::{Event, KeepAlive, Sse},
 };
 use futures::{Stream, StreamExt, stream};
+use serde::Deserialize;
+use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::views::{
@@ -44,14 +46,30 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(solution))
 }
 
-/// The caller's environments that run or are being made.
-#[utoipa::path(get, path = "/api/v1/environments", tag = "environments",
-    responses((status = 200, body = [EnvironmentView])))]
+/// Which environments are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Which {
+    /// Those that failed or ended too, the latest hundred in all.
+    #[serde(default)]
+    all: bool,
+}
+
+/// The caller's environments that run or are being made, the newest first.
+#[utoipa::path(get, path = "/api/v1/environments", tag = "environments", params(Which),
+    responses((status = 200, body = [EnvironmentView]), (status = 400, body = Problem)))]
 async fn list(
     State(app): State<Shared>,
     Signed(caller): Signed,
+    which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<Vec<EnvironmentView>>, Problem> {
-    let all = app.store.unfinished_of(caller.signed_in.person()).await?;
+    let Query(which) = which.map_err(|e| Problem::bad_request(e.body_text()))?;
+    let me = caller.signed_in.person();
+    let all = if which.all {
+        app.store.latest_of(me, 100).await?
+    } else {
+        app.store.unfinished_of(me).await?
+    };
     Ok(Json(
         all.iter().map(|e| EnvironmentView::new(&app, e)).collect(),
     ))
@@ -155,7 +173,7 @@ async fn node_more(
     State(app): State<Shared>,
     its: Resizable,
 ) -> Result<(StatusCode, Json<NewNode>), Problem> {
-    let node = add_node::add_node(&app, &its.proof).await?;
+    let node = add_node::add_node(&app, &its.proof, &its.environment).await?;
     let made = NewNode {
         name: node.to_string(),
     };

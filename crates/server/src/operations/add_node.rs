@@ -7,7 +7,7 @@ use faultline_domain::{
     limits::{Capacity, fits},
     shape::MAX_NODES,
 };
-use faultline_store::environments::{Counts, NoNode};
+use faultline_store::environments::{Counts, Environment, NoNode};
 
 use super::start::need;
 use crate::{
@@ -16,7 +16,11 @@ use crate::{
     problem::Problem,
 };
 
-pub(crate) async fn add_node(app: &App, proof: &MayResize) -> Result<NodeName, Problem> {
+pub(crate) async fn add_node(
+    app: &App,
+    proof: &MayResize,
+    environment: &Environment,
+) -> Result<NodeName, Problem> {
     let free = Free::now(&app.config.data_dir);
     // It takes no further place, so nothing is counted.
     let none = Counts {
@@ -24,7 +28,7 @@ pub(crate) async fn add_node(app: &App, proof: &MayResize) -> Result<NodeName, P
         of_person: 0,
     };
     let room: Capacity = capacity(&app.config, free, none);
-    let need = need(&app.config, 1);
+    let need = need(&app.config, environment.spec.is_cluster(), 1);
     let (id, by) = (proof.environment(), proof.person());
     let node = app
         .store

@@ -13,7 +13,7 @@ use crate::{app::App, problem::Problem};
 
 /// What kubectl renews by itself lasts so long.
 const RENEWED: SignedDuration = SignedDuration::from_mins(30);
-/// Somebody without a lab of their own for it is an administrator, as on a cluster of one's own.
+/// Where the lab grants no other, a person is an administrator, as on a cluster of one's own.
 const ADMINISTRATORS: &str = "kubeadm:cluster-admins";
 
 /// A certificate that is to be renewed.
@@ -84,10 +84,9 @@ fn mint(
     keys: &ClusterKeys,
     lasts: SignedDuration,
 ) -> Result<credentials::ClientCertificate, Problem> {
-    let lab = app.lab(&environment.lab);
-    let group = lab.as_ref().and_then(|lab| lab.lab.needs.group.as_deref());
+    let group = environment.spec.group.as_deref().unwrap_or(ADMINISTRATORS);
     let user = format!("person:{}", proof.person());
-    credentials::mint(keys, &user, group.unwrap_or(ADMINISTRATORS), app.now(), lasts).map_err(|e| {
+    credentials::mint(keys, &user, group, app.now(), lasts).map_err(|e| {
         tracing::error!(environment = %environment.id, error = &e as &dyn std::error::Error, "no certificate");
         Problem::conflict(
             "no-credential",

@@ -78,13 +78,19 @@ pub(super) fn admission(app: &App, lab: &Lab) -> impl Fn(Counts) -> Result<(), D
     let config = app.config.clone();
     let free = Free::now(&config.data_dir);
     let nodes = lab.node_names().len() as u64;
-    move |counts| admit(&capacity(&config, free, counts), need(&config, nodes))
+    let need = need(&config, lab.needs.kubernetes.is_some(), nodes);
+    move |counts| admit(&capacity(&config, free, counts), need)
 }
 
 /// What so many nodes are expected to need at once.
-pub(super) const fn need(config: &Config, nodes: u64) -> Need {
+pub(super) const fn need(config: &Config, is_cluster: bool, nodes: u64) -> Need {
+    let memory_mib = if is_cluster {
+        config.cluster_node_memory_mib
+    } else {
+        config.node_memory_mib
+    };
     Need {
-        memory_mib: config.node_memory_mib * nodes,
+        memory_mib: memory_mib * nodes,
         disk_mib: config.node_disk_mib * nodes,
     }
 }
@@ -96,6 +102,7 @@ pub(super) fn spec(app: &App, lab: &Lab) -> EnvironmentSpec {
         setup_nodes: lab.setup_nodes(),
         control_planes: lab.needs.control_planes,
         stock: lab.needs.stock,
+        group: lab.needs.group.clone(),
         limits: app.config.limits(&lab.needs),
         egress: lab.needs.egress.clone(),
     }

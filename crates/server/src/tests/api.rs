@@ -67,6 +67,13 @@ async fn a_lab_from_start_to_solved() {
         StatusCode::ACCEPTED
     );
     bed.until(&id, is_final).await;
+    let list = async |query: &str| {
+        let at = format!("/environments{query}");
+        bed.api(Method::GET, &at, None).await
+    };
+    assert_eq!(list("").await.json(), serde_json::json!([]));
+    assert_eq!(list("?all=true").await.json()[0]["phase"], "gone");
+    assert_eq!(list("?all=some").await.status, StatusCode::BAD_REQUEST);
     let progress = bed.api(Method::GET, "/progress", None).await.json();
     assert_eq!(progress[0]["gave_up"], true);
 }

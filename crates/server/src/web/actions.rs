@@ -87,7 +87,7 @@ pub(super) async fn resume(State(app): State<Shared>, mine: Mine) -> Result<Resp
 }
 
 pub(super) async fn grow(State(app): State<Shared>, its: Resizable) -> Result<Response, Problem> {
-    operations::add_node::add_node(&app, &its.proof).await?;
+    operations::add_node::add_node(&app, &its.proof, &its.environment).await?;
     Ok(Redirect::to(&format!("/environments/{}", its.environment.id)).into_response())
 }
 

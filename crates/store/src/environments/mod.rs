@@ -39,6 +39,9 @@ pub struct EnvironmentSpec {
     /// Whether its cluster is as kubeadm makes it.
     #[serde(default)]
     pub stock: bool,
+    /// The group in which its owner acts in its cluster; none: an administrator's.
+    #[serde(default)]
+    pub group: Option<String>,
     /// What it may use.
     pub limits: Limits,
     /// Where its nodes may connect to.
@@ -50,6 +53,12 @@ const fn one() -> u32 {
 }
 
 impl EnvironmentSpec {
+    /// Whether a cluster runs in it: see `Needs::image_name`.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.image.starts_with("kubernetes-")
+    }
+
     /// Its nodes' roles.
     #[must_use]
     pub fn shape(&self) -> Shape {
@@ -234,6 +243,19 @@ impl Store {
             sqlx::query_as(sql)
                 .bind(person.as_str())
                 .bind(false)
+                .fetch_all(&self.readers)
+                .await?,
+        )
+    }
+
+    /// A person's latest environments, those that have ended too, the newest first.
+    pub async fn latest_of(&self, person: &PersonId, limit: u32) -> Result<Vec<Environment>> {
+        let sql = "SELECT * FROM environments WHERE person_id = $1 \
+                   ORDER BY created_at DESC, id LIMIT $2";
+        read_all(
+            sqlx::query_as(sql)
+                .bind(person.as_str())
+                .bind(i64::from(limit))
                 .fetch_all(&self.readers)
                 .await?,
         )
