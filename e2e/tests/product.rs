@@ -9,6 +9,7 @@
 )]
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -24,6 +25,7 @@ use serde_json::Value;
 #[tokio::test(flavor = "multi_thread")]
 async fn product() {
     let mut here = Installation::new();
+    let before = traces();
     step("a start that can't work says why before anything is started");
     bad_starts(&here);
     let link = here.up();
@@ -119,7 +121,19 @@ async fn product() {
     here.server.take().unwrap().wait().unwrap();
     let status = faultline_of(&here, &id);
     assert!(status.exists(), "the environment outlives the server");
-    let purge = here.run(&["down", "--purge", "--keep-images", "--yes"]);
+    // What an author's `lab run` leaves that was killed.
+    let cache = tempfile::tempdir().unwrap();
+    let images = cache.path().join("images-that-are-kept");
+    std::fs::create_dir_all(cache.path().join("lab/4194304")).unwrap();
+    std::fs::create_dir(&images).unwrap();
+    let purge = |more: &[&str]| {
+        let mut command = here.command();
+        command.env("FAULTLINE_CACHE", cache.path());
+        command.args(["down", "--purge", "--yes"]).args(more);
+        command.output().unwrap()
+    };
+    let purge_all = || purge(&[]);
+    let purge = purge(&["--keep-images"]);
     assert!(purge.status.success(), "{}", text(&purge.stderr));
     // The test's own files are not Faultline's to remove; nothing else is left.
     let own = [
@@ -150,6 +164,31 @@ async fn product() {
         .output()
         .unwrap();
     assert_eq!(text(&left.stdout), "", "processes are left");
+    let left = &traces() - &before;
+    assert!(left.is_empty(), "{left:?} is left");
+    assert!(images.exists() && !cache.path().join("lab/4194304").exists());
+    assert!(purge_all().status.success());
+    assert!(
+        !cache.path().exists(),
+        "images go too, unless they are kept"
+    );
+}
+
+/// What Faultline might leave on a machine outside its folders: mounts, named namespaces, nftables, folders in `/run`.
+fn traces() -> BTreeSet<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let mut found: BTreeSet<String> = points.map(|point| format!("mount {point}")).collect();
+    for folder in ["/run/netns", "/run"] {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        found.extend(entries.map(|e| e.path().display().to_string()));
+    }
+    let tables = Command::new("nft")
+        .args(["list", "tables"])
+        .output()
+        .unwrap();
+    found.extend(text(&tables.stdout).lines().map(str::to_owned));
+    found
 }
 
 /// A data folder on a file system of its own, unmounted whatever happens.

@@ -97,8 +97,33 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether it makes or ends machines.
+    const fn needs_root(&self) -> bool {
+        use image::ImageCommand;
+        use lab::LabCommand;
+        matches!(
+            self,
+            Self::Up(_)
+                | Self::Down(_)
+                | Self::Bench(_)
+                | Self::Launch { .. }
+                | Self::Lab(
+                    LabCommand::Run { .. } | LabCommand::Shell { .. } | LabCommand::Test { .. }
+                )
+                | Self::Image(ImageCommand::Build { .. })
+        )
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.command.needs_root() && !rustix::process::geteuid().is_root() {
+        eprintln!(
+            "error: only root can make the namespaces, control groups and users that machines run in; try the same with sudo"
+        );
+        return ExitCode::FAILURE;
+    }
     // Streams are descriptors, and the usual soft limit of 1024 is soon reached.
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit {

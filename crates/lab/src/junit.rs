@@ -19,12 +19,15 @@ pub struct Case<'a> {
     pub failure: Option<String>,
     /// True when the proof came from the cache.
     pub cached: bool,
+    /// True when it was not proven now, for lack of time.
+    pub left_out: bool,
 }
 
 /// The document.
 pub fn document(cases: &[Case<'_>]) -> io::Result<String> {
     let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
     writer.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
+    let skipped = cases.iter().filter(|c| c.left_out).count();
     let failures = cases.iter().filter(|c| c.failure.is_some()).count();
     let total: u64 = cases
         .iter()
@@ -37,6 +40,7 @@ pub fn document(cases: &[Case<'_>]) -> io::Result<String> {
             ("name", "faultline-labs"),
             ("tests", cases.len().to_string().as_str()),
             ("failures", failures.to_string().as_str()),
+            ("skipped", skipped.to_string().as_str()),
             ("time", seconds(total).as_str()),
         ])
         .write_inner_content(|w| {
@@ -69,6 +73,11 @@ fn write_case(w: &mut Writer<Vec<u8>>, case: &Case<'_>) -> io::Result<()> {
                 w.create_element("failure")
                     .with_attribute(("message", first))
                     .write_text_content(BytesText::new(&failure))?;
+            }
+            if case.left_out {
+                w.create_element("skipped")
+                    .with_attribute(("message", "left out: the time ran out"))
+                    .write_empty()?;
             }
             let mut out = String::new();
             if case.cached {
@@ -104,13 +113,36 @@ fn write_case(w: &mut Writer<Vec<u8>>, case: &Case<'_>) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn case(lab: &str) -> Case<'_> {
+        Case {
+            lab,
+            proof: None,
+            failure: None,
+            cached: false,
+            left_out: false,
+        }
+    }
+
+    #[test]
+    fn what_was_left_out_is_neither_passed_nor_failed() {
+        let left_out = Case {
+            left_out: true,
+            ..case("later")
+        };
+        let text = document(&[case("now"), left_out]).unwrap();
+        assert!(text.contains("tests=\"2\" failures=\"0\" skipped=\"1\""));
+        let (now, later) = text.split_once("\"later\"").unwrap();
+        assert!(
+            !now.contains("<skipped") && later.contains("<skipped"),
+            "{text}"
+        );
+    }
+
     #[test]
     fn hostile_text_stays_well_formed() {
         let text = document(&[Case {
-            lab: "a<b",
-            proof: None,
             failure: Some("]]> <x> \u{1b}[31m & \u{0}\"".to_owned()),
-            cached: false,
+            ..case("a<b")
         }])
         .unwrap();
         assert!(text.contains("failures=\"1\""));

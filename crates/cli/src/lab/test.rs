@@ -96,6 +96,7 @@ pub(super) async fn run(place: &Place, wanted: Wanted, output: Output) -> anyhow
                 proof: row.proof.as_ref(),
                 failure: row.failure.clone(),
                 cached: row.cached,
+                left_out: row.left_out,
             })
             .collect();
         std::fs::write(path, junit::document(&cases)?)
