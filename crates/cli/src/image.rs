@@ -7,6 +7,7 @@ use clap::Subcommand;
 use faultline_domain::Shape;
 use faultline_image::{
     bake,
+    build::Image,
     cache::Cache,
     recipe::Recipe,
     sources::{Source, addresses},
@@ -226,7 +227,13 @@ fn verify(cache: &Cache, output: Output) -> anyhow::Result<()> {
     for (key, snapshot) in cache.list("bake") {
         let found = faultline_launcher::snapshot::Manifest::load(&snapshot)
             .map_err(anyhow::Error::from)
-            .and_then(|manifest| Ok(manifest.verify(&snapshot)?));
+            .and_then(|manifest| {
+                let image = Image {
+                    folder: cache.folder().join("disk").join(&manifest.image),
+                    key: manifest.image.clone(),
+                };
+                Ok(manifest.verify(&snapshot, &image.disk())?)
+            });
         rows.push((key, found.err().map(|e| format!("{e:#}"))));
     }
     match output {

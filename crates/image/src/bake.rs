@@ -13,7 +13,7 @@ use faultline_launcher::{
     cgroup, client as launcher,
     protocol::{Channel, SOCKET},
     qemu,
-    snapshot::Manifest,
+    snapshot::{Manifest, checksum},
     spec::{Accelerator, LaunchSpec, Machine, NodeSpec, Start},
 };
 
@@ -218,7 +218,16 @@ pub async fn bake(
     };
     let result = power_on(&spec, place, program, recipe, &stage, true).await;
     clear(&id, &dir);
-    let (cold_shell_millis, cold_boot_millis) = result?;
+    let (cold_shell_millis, cold_boot_millis) = result.map_err(|e| {
+        let e = or_full(e, &draft);
+        // The log stays; what the machines took of the disk does not.
+        for node in &spec.nodes {
+            for what in ["mem", "state", "qcow2"] {
+                let _ = std::fs::remove_file(draft.join(format!("{}.{what}", node.name)));
+            }
+        }
+        e
+    })?;
     stage.update(Some(0.95), "checksums");
     let manifest = Manifest {
         key: plan.key.clone(),
@@ -228,6 +237,8 @@ pub async fn bake(
         cold_boot_millis,
         cold_shell_millis,
         files: std::collections::BTreeMap::default(),
+        image: image.key.clone(),
+        base_disk: at(STAGE, checksum(&image.disk()))?,
     };
     at(STAGE, manifest.seal(&draft))?;
     let snapshot = at(STAGE, cache.keep(&draft, STAGE, &plan.key))?;
@@ -337,8 +348,7 @@ fn has_room(draft: &std::path::Path, nodes: &[NodeSpec]) -> Result<()> {
         .iter()
         .map(|n| u64::from(n.machine.memory_mib) + OVERLAY)
         .sum();
-    let disk = at(STAGE, rustix::fs::statvfs(draft).map_err(Into::into))?;
-    let free = disk.f_bavail * disk.f_frsize / (1024 * 1024);
+    let free = at(STAGE, free_mib(draft))?;
     if free >= need {
         return Ok(());
     }
@@ -350,6 +360,25 @@ fn has_room(draft: &std::path::Path, nodes: &[NodeSpec]) -> Result<()> {
             draft.parent().unwrap_or(draft).display()
         ),
     })
+}
+
+fn free_mib(folder: &std::path::Path) -> std::io::Result<u64> {
+    let disk = rustix::fs::statvfs(folder)?;
+    Ok(disk.f_bavail * disk.f_frsize / (1024 * 1024))
+}
+
+/// A machine whose disk has filled up dies without a word: says so.
+fn or_full(error: Error, draft: &std::path::Path) -> Error {
+    match (error, free_mib(draft)) {
+        (Error::Stage { stage, reason }, Ok(free)) if free < 64 => Error::Stage {
+            stage,
+            reason: format!(
+                "{reason}; {} has only {free} MiB free: make room there and build again",
+                draft.parent().unwrap_or(draft).display()
+            ),
+        },
+        (error, _) => error,
+    }
 }
 
 /// Removes a bake's machines and its folder; the spec first, so that a launcher that only starts finds it gone.

@@ -3,9 +3,9 @@
 //! Checksums of gigabytes take seconds, and a clone takes less. So what was verified once is not read again while
 //! size, time of change and inode of each file are what they were then; [`Template::verify`] with `fully` reads all.
 
-use std::{collections::BTreeMap, fs, io, os::unix::fs::MetadataExt, path::Path};
+use std::{collections::BTreeMap, fs, io, os::unix::fs::MetadataExt, path::PathBuf};
 
-use faultline_launcher::snapshot::{Damage, Manifest};
+use faultline_launcher::snapshot::Damage;
 
 use crate::{bake::Template, cache};
 
@@ -15,14 +15,15 @@ const MARKS: &str = ".verified.json";
 /// Size, time of change in nanoseconds, inode.
 type Mark = (u64, i64, u64);
 
-fn marks(folder: &Path, manifest: &Manifest) -> io::Result<BTreeMap<String, Mark>> {
-    manifest
-        .files
-        .keys()
-        .map(|name| {
-            let meta = fs::metadata(folder.join(name))?;
+fn marks(template: &Template) -> io::Result<BTreeMap<PathBuf, Mark>> {
+    let files = template.manifest.files.keys();
+    files
+        .map(|name| template.snapshot.join(name))
+        .chain([template.image.disk()])
+        .map(|path| {
+            let meta = fs::metadata(&path)?;
             let changed = meta.ctime().saturating_mul(1_000_000_000) + meta.ctime_nsec();
-            Ok((name.clone(), (meta.len(), changed, meta.ino())))
+            Ok((path, (meta.len(), changed, meta.ino())))
         })
         .collect()
 }
@@ -36,14 +37,14 @@ impl Template {
             path: folder.clone(),
             source,
         };
-        let now = marks(folder, &self.manifest).map_err(unreadable)?;
+        let now = marks(self).map_err(unreadable)?;
         let known = fs::read(folder.join(MARKS))
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok());
         if !fully && known.as_ref() == Some(&now) {
             return Ok(());
         }
-        self.manifest.verify(folder)?;
+        self.manifest.verify(folder, &self.image.disk())?;
         // A mark that can't be written only costs time.
         let _ = fs::write(
             folder.join(MARKS),
@@ -52,21 +53,35 @@ impl Template {
         Ok(())
     }
 
-    /// Takes a damaged snapshot out of use. Environments that were cloned from it hold its files and live on.
-    pub fn discard(&self) -> io::Result<()> {
+    /// Takes out of use what is damaged: the snapshot, and the image where it is the image's disk. Environments that were
+    /// cloned from it hold its files and live on.
+    pub fn discard(&self, damage: &Damage) -> io::Result<()> {
+        if *damage.path() == self.image.disk() {
+            cache::discard(&self.image.folder)?;
+        }
         cache::discard(&self.snapshot)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::path::Path;
+
+    use faultline_launcher::snapshot::{Manifest, checksum};
 
     use super::*;
     use crate::build::Image;
 
-    fn template(folder: &Path) -> Template {
+    fn template(dir: &Path) -> Template {
+        let (folder, image) = (dir.join("key"), dir.join("image"));
+        fs::create_dir(&folder).unwrap();
+        fs::create_dir(&image).unwrap();
         fs::write(folder.join("node1.mem"), vec![7; 4096]).unwrap();
+        let image = Image {
+            key: "i".to_owned(),
+            folder: image,
+        };
+        fs::write(image.disk(), vec![3; 4096]).unwrap();
         let manifest = Manifest {
             key: "k".to_owned(),
             nodes: Vec::new(),
@@ -75,37 +90,46 @@ mod tests {
             cold_boot_millis: 0,
             cold_shell_millis: 0,
             files: BTreeMap::new(),
+            image: image.key.clone(),
+            base_disk: checksum(&image.disk()).unwrap(),
         };
         Template {
-            image: Image {
-                key: "i".to_owned(),
-                folder: PathBuf::new(),
-            },
-            snapshot: folder.to_owned(),
-            manifest: manifest.seal(folder).unwrap(),
+            image,
+            manifest: manifest.seal(&folder).unwrap(),
+            snapshot: folder,
         }
+    }
+
+    /// Root writes past the permission bits, as a failing disk does.
+    fn spoil(path: &Path) {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[100] ^= 1;
+        fs::remove_file(path).unwrap();
+        fs::write(path, bytes).unwrap();
     }
 
     #[test]
     fn a_changed_file_is_found_and_put_aside() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("key");
-        fs::create_dir(&folder).unwrap();
-        let template = template(&folder);
+        let template = template(dir.path());
         template.verify(false).unwrap();
         template.verify(false).unwrap();
-        let memory = folder.join("node1.mem");
-        let mut bytes = fs::read(&memory).unwrap();
-        bytes[100] ^= 1;
-        // Root writes past the permission bits, as a failing disk does.
-        fs::remove_file(&memory).unwrap();
-        fs::write(&memory, bytes).unwrap();
-        assert!(matches!(
-            template.verify(false),
-            Err(Damage::Changed { .. })
-        ));
-        template.discard().unwrap();
-        assert!(!folder.exists());
+        spoil(&template.snapshot.join("node1.mem"));
+        let damage = template.verify(false).unwrap_err();
+        assert!(matches!(damage, Damage::Changed { .. }));
+        template.discard(&damage).unwrap();
+        assert!(!template.snapshot.exists() && template.image.folder.exists());
+    }
+
+    #[test]
+    fn a_changed_disk_goes_with_the_snapshot_on_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let template = template(dir.path());
+        template.verify(false).unwrap();
+        spoil(&template.image.disk());
+        let damage = template.verify(false).unwrap_err();
+        assert_eq!(*damage.path(), template.image.disk());
+        template.discard(&damage).unwrap();
         assert!(dir.path().read_dir().unwrap().next().is_none());
     }
 }

@@ -38,6 +38,12 @@ pub struct Manifest {
     pub cold_shell_millis: u64,
     /// SHA-256 of every file, by name.
     pub files: BTreeMap<String, String>,
+    /// The content address of the image whose disk is below them; empty in what an earlier version has frozen.
+    #[serde(default)]
+    pub image: String,
+    /// SHA-256 of that disk.
+    #[serde(default)]
+    pub base_disk: String,
 }
 
 /// Why a snapshot can't be used.
@@ -57,6 +63,16 @@ pub enum Damage {
         /// The file.
         path: PathBuf,
     },
+}
+
+impl Damage {
+    /// What is damaged.
+    #[must_use]
+    pub const fn path(&self) -> &PathBuf {
+        match self {
+            Self::Unreadable { path, .. } | Self::Changed { path } => path,
+        }
+    }
 }
 
 /// SHA-256 of a file, in hex.
@@ -121,10 +137,14 @@ impl Manifest {
         Ok(self)
     }
 
-    /// Compares every file with its checksum.
-    pub fn verify(&self, folder: &Path) -> Result<(), Damage> {
-        for (name, expected) in &self.files {
-            let path = folder.join(name);
+    /// Compares every file, and the image's disk, with its checksum.
+    pub fn verify(&self, folder: &Path, base_disk: &Path) -> Result<(), Damage> {
+        let files = self
+            .files
+            .iter()
+            .map(|(name, sum)| (folder.join(name), sum));
+        let base = (!self.base_disk.is_empty()).then_some((base_disk.to_owned(), &self.base_disk));
+        for (path, expected) in files.chain(base) {
             match checksum(&path) {
                 Ok(found) if found == *expected => {}
                 Ok(_) => return Err(Damage::Changed { path }),

@@ -154,7 +154,7 @@ impl Local {
                 Ok(()) => return Ok(template),
                 Err(damage) => {
                     tracing::error!(error = %damage, "a snapshot is damaged; it is built again");
-                    template.discard().map_err(|e| {
+                    template.discard(&damage).map_err(|e| {
                         Error::failed("image", format!("{damage}, and can't be removed: {e}"))
                     })?;
                 }

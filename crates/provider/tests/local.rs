@@ -10,6 +10,7 @@
 )]
 
 use std::{
+    io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -26,6 +27,7 @@ use faultline_provider::{
     conformance::{self, expect_output, guest, spec},
     local::Local,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const IMAGE: &str = "debian-12";
 
@@ -547,7 +549,6 @@ async fn port_from_outside(provider: &Local, id: &EnvironmentId) {
 /// 8 Mbit/s carry 6 MB in six seconds; the burst that is let through at first is up to a second's worth and half a
 /// megabyte. Only a lower bound is judged, so a loaded machine can't fail it.
 async fn bandwidth_is_bounded(provider: &Local) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     const BYTES: usize = 6_000_000;
     let mut narrow = spec("open", IMAGE, 1);
     narrow.limits.bandwidth_mbit = 8;
@@ -597,13 +598,19 @@ async fn bandwidth_is_bounded(provider: &Local) {
     provider.destroy(&narrow.id).await.unwrap();
 }
 
-/// A decoy in a namespace of the test's own stands for the world outside.
-struct Decoy(std::process::Child);
+/// A decoy in a namespace of the test's own stands for the world outside, the metadata address with it; its cable's
+/// other end stands for the host.
+struct Decoy {
+    server: std::process::Child,
+    host: Vec<tokio::task::JoinHandle<()>>,
+}
 
 impl Decoy {
     const NAME: &str = "faultline-decoy";
     const HOST: &str = "203.0.113.1";
     const ADDRESS: &str = "203.0.113.2";
+    const METADATA: &str = "169.254.169.254";
+    const HOST_PORTS: [u16; 2] = [2222, 8000];
 
     fn ip(args: &str) -> bool {
         std::process::Command::new("ip")
@@ -614,9 +621,10 @@ impl Decoy {
             .success()
     }
 
-    fn start() -> Self {
+    async fn start() -> Self {
         Self::ip(&format!("netns del {}", Self::NAME));
-        let (name, host, address) = (Self::NAME, Self::HOST, Self::ADDRESS);
+        let (name, host, address, metadata) =
+            (Self::NAME, Self::HOST, Self::ADDRESS, Self::METADATA);
         for command in [
             format!("netns add {name}"),
             format!("link add fl-decoy type veth peer name eth0 netns {name}"),
@@ -624,32 +632,64 @@ impl Decoy {
             "link set fl-decoy up".to_owned(),
             format!("-n {name} addr add {address}/30 dev eth0"),
             format!("-n {name} link set eth0 up"),
+            format!("-n {name} addr add {metadata}/32 dev eth0"),
+            format!("route add {metadata}/32 via {address} dev fl-decoy"),
         ] {
             assert!(Self::ip(&command), "ip {command}");
         }
         let server = "import http.server, socketserver, threading\n\
             class H(http.server.BaseHTTPRequestHandler):\n  def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(b'decoy')\n  def log_message(self, *a): pass\n\
-            threading.Thread(target=http.server.HTTPServer(('0.0.0.0', 8001), H).serve_forever).start()\n\
+            for port in (80, 8001): threading.Thread(target=http.server.HTTPServer(('0.0.0.0', port), H).serve_forever).start()\n\
             http.server.HTTPServer(('0.0.0.0', 8000), H).serve_forever()";
-        let child = std::process::Command::new("ip")
+        let server = std::process::Command::new("ip")
             .args(["netns", "exec", name, "python3", "-c", server])
             .spawn()
             .unwrap();
-        Self(child)
+        let mut host = Vec::new();
+        for port in Self::HOST_PORTS {
+            let listener = tokio::net::TcpListener::bind((Self::HOST, port))
+                .await
+                .unwrap();
+            host.push(tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhost").await;
+                }
+            }));
+        }
+        // All of it answers those who may ask.
+        for to in [
+            (Self::ADDRESS, 8000),
+            (Self::ADDRESS, 8001),
+            (Self::METADATA, 80),
+            (Self::HOST, 8000),
+        ] {
+            let began = Instant::now();
+            while tokio::net::TcpStream::connect(to).await.is_err() {
+                assert!(
+                    began.elapsed() < Duration::from_secs(20),
+                    "{to:?} of the decoy"
+                );
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Self { server, host }
     }
 }
 
 impl Drop for Decoy {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        for listener in &self.host {
+            listener.abort();
+        }
+        let _ = self.server.kill();
+        let _ = self.server.wait();
         Self::ip(&format!("netns del {}", Self::NAME));
     }
 }
 
 async fn egress_is_an_allowlist(provider: &Local) {
     use faultline_domain::lab::Egress;
-    let _decoy = Decoy::start();
+    let _decoy = Decoy::start().await;
     let mut open = spec("open", IMAGE, 1);
     open.egress = vec![
         Egress {
@@ -658,10 +698,10 @@ async fn egress_is_an_allowlist(provider: &Local) {
         },
         Egress {
             to: Decoy::HOST.to_owned(),
-            port: 22,
+            port: 2222,
         },
         Egress {
-            to: "169.254.169.254".to_owned(),
+            to: Decoy::METADATA.to_owned(),
             port: 80,
         },
     ];
@@ -682,8 +722,8 @@ async fn egress_is_an_allowlist(provider: &Local) {
     for refused in [
         format!("{}:8001", Decoy::ADDRESS),
         format!("{}:8000", Decoy::HOST),
-        format!("{}:22", Decoy::HOST),
-        "169.254.169.254:80".to_owned(),
+        format!("{}:2222", Decoy::HOST),
+        format!("{}:80", Decoy::METADATA),
         "127.0.0.1:8000".to_owned(),
     ] {
         let tried = get(refused.clone()).await;
@@ -734,6 +774,22 @@ async fn local_provider_with_three_nodes() {
             say(node, all).await,
             format!("{node}\nreached\nreached\nreached")
         );
+    }
+    step("each has an identity of its own, and all have the same time");
+    for script in [
+        "cat /etc/machine-id",
+        "cat /etc/ssh/ssh_host_ed25519_key.pub",
+        "od -An -N16 -tx1 /dev/urandom",
+    ] {
+        let mut seen = std::collections::BTreeSet::new();
+        for node in &names {
+            assert!(seen.insert(say(node, script).await), "{script}");
+        }
+    }
+    for node in &names {
+        let there: i64 = say(node, "date +%s").await.parse().unwrap();
+        let apart = faultline_domain::Clock::system().now().as_second() - there;
+        assert!(apart.abs() < 5, "{node} is {apart} s apart");
     }
     step("one of three QEMUs dies");
     let dir = data.path().join("environments/trio");
@@ -848,6 +904,67 @@ async fn local_provider_bakes() {
         .filter(|e| e.file_name().to_string_lossy().ends_with(".draft"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
+
+    step("a damaged snapshot is never handed out: it is built again");
+    let data = tempfile::tempdir().unwrap();
+    let recipes = workspace().join("images");
+    let provider = Local::new(data.path(), &recipes, cache.clone(), &program).unwrap();
+    let memory = one.snapshot.join("node1.mem");
+    // As a failing disk does, in the middle: one byte.
+    let mut file = std::fs::File::options()
+        .write(true)
+        .read(true)
+        .open(&memory)
+        .unwrap();
+    let middle = file.metadata().unwrap().len() / 2;
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(middle)).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    file.seek(SeekFrom::Start(middle)).unwrap();
+    file.write_all(&[byte[0] ^ 1]).unwrap();
+    drop(file);
+    let fresh = spec("sound", IMAGE, 1);
+    provider.destroy(&fresh.id).await.unwrap();
+    provider.create(&fresh, &ignored).await.unwrap();
+    assert_eq!(out(&provider, &fresh.id, "echo sound").await, "sound");
+    let again = bake::bake(&recipe, single, &cache, &program, &ignored)
+        .await
+        .unwrap();
+    assert!(again.verify(true).is_ok());
+    assert_ne!(
+        again.manifest.files, one.manifest.files,
+        "it is another one"
+    );
+
+    step("a disk that fills up while it is frozen ends the bake, and leaves nothing");
+    provider.destroy(&fresh.id).await.unwrap();
+    std::fs::remove_dir_all(&again.snapshot).unwrap();
+    let filler = cache.folder().join("filler");
+    let filling = async {
+        // The draft's folder shows that the machine is being made.
+        let drafts = || {
+            std::fs::read_dir(cache.folder().join("bake"))
+                .unwrap()
+                .count()
+        };
+        while drafts() == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while file.write_all(&[0; 1 << 20]).is_ok() {}
+    };
+    let (baked, ()) = tokio::join!(build(), filling);
+    let error = baked.unwrap_err().to_string();
+    assert!(error.contains("MiB free: make room"), "{error}");
+    std::fs::remove_file(&filler).unwrap();
+    assert!(cache.list("bake").is_empty());
+    assert!(
+        cgroup::list()
+            .iter()
+            .all(|id| !id.as_str().starts_with("bake-"))
+    );
+    build().await.unwrap();
 }
 
 /// A node that was added is a machine like the others, known to whoever comes later, and leaves nothing.

@@ -147,6 +147,8 @@ mod tests {
                 cold_boot_millis: 0,
                 cold_shell_millis: 0,
                 files: std::collections::BTreeMap::new(),
+                image: String::new(),
+                base_disk: String::new(),
             },
         }
     }
