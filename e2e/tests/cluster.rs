@@ -12,6 +12,7 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -82,6 +83,13 @@ fn a_cluster_from_outside() {
     );
     assert!(kubectl.out(&["auth", "whoami"]).contains("person:"));
     work(&kubectl);
+
+    step("the file that the page offers works without the program");
+    let file = Kubectl {
+        program: kubectl.program.clone(),
+        config: download(&here, &id),
+    };
+    assert!(file.out(&["get", "nodes"]).contains("node1"));
 
     step("who has no credential, or another environment's name, finds nothing");
     strangers(&here, &kubectl, &id);
@@ -175,10 +183,70 @@ fn keys_of_its_own() {
             text(&refused.stdout)
         );
     }
+    step("so is what its service accounts hold");
+    let theirs = Kubectl {
+        program: kubectl.program.clone(),
+        config: kubeconfig(&here, &twin),
+    };
+    let token = theirs.out(&["create", "token", "default"]);
+    for (at, holds) in [(&twin, true), (&id, false)] {
+        let bearer = with_user(
+            &here,
+            &kubectl,
+            at,
+            "token",
+            &serde_json::json!({ "token": token.trim() }),
+        );
+        let asked = bearer.run(&["--request-timeout=60s", "auth", "whoami"]);
+        assert_eq!(asked.status.success(), holds, "{}", text(&asked.stderr));
+    }
     let own = with_credential_of(&here, &kubectl, &twin, &twin);
     assert!(own.out(&["get", "nodes"]).contains("node1"));
     assert!(here.run(&["env", "end", &twin]).status.success());
 
+    assert!(here.run(&["env", "end", &id]).status.success());
+}
+
+/// A worker is booted, joins, is used, is drained and goes.
+#[test]
+#[ignore = "minutes under emulation; ./test --all runs it"]
+fn a_worker_joins_and_leaves() {
+    let mut here = Installation::new();
+    here.up();
+    let id = start(&here, LAB);
+    let kubectl = Kubectl {
+        program: kubectl(),
+        config: kubeconfig(&here, &id),
+    };
+    step("it joins and becomes Ready");
+    let added = here.run(&["env", "add-node", &id]);
+    assert!(added.status.success(), "{}", text(&added.stderr));
+    let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
+    assert_eq!(kubectl.out(&["get", "node", "node2", "-o", ready]), "True");
+    step("a pod runs on it, and its log is read");
+    let overrides = r#"{"spec": {"nodeName": "node2"}}"#;
+    kubectl.out(&[
+        "run",
+        "guest",
+        "--image=docker.io/library/busybox:1.35",
+        "--image-pull-policy=IfNotPresent",
+        &format!("--overrides={overrides}"),
+        "--restart=Never",
+        "--command",
+        "--",
+        "echo",
+        "from node2",
+    ]);
+    let done = "--for=jsonpath={.status.phase}=Succeeded";
+    kubectl.out(&["wait", "pod/guest", done, "--timeout=240s"]);
+    assert_eq!(kubectl.out(&["logs", "guest"]).trim(), "from node2");
+    step("it is drained and goes");
+    let removed = here.run(&["env", "remove-node", &id, "node2"]);
+    assert!(removed.status.success(), "{}", text(&removed.stderr));
+    assert_eq!(
+        kubectl.out(&["get", "nodes", "-o", "name"]).trim(),
+        "node/node1"
+    );
     assert!(here.run(&["env", "end", &id]).status.success());
 }
 
@@ -197,6 +265,29 @@ fn kubeconfig(here: &Installation, id: &str) -> PathBuf {
     config
 }
 
+/// What the page's button downloads.
+fn download(here: &Installation, id: &str) -> PathBuf {
+    let left = std::fs::read(here.data.path().join("cli.json")).unwrap();
+    let left: Value = serde_json::from_slice(&left).unwrap();
+    let path = here.data.path().join("downloaded.kubeconfig");
+    let fetched = Command::new("curl")
+        .args(["-fsS", "-o"])
+        .arg(&path)
+        .arg("-H")
+        .arg(format!(
+            "Authorization: Bearer {}",
+            left["token"].as_str().unwrap()
+        ))
+        .arg(format!(
+            "http://127.0.0.1:{}/api/v1/environments/{id}/kubeconfig",
+            here.http
+        ))
+        .status()
+        .unwrap();
+    assert!(fetched.success());
+    path
+}
+
 /// A client that shows the credential of one environment to the API server of another, and trusts whatever answers.
 fn with_credential_of(here: &Installation, kubectl: &Kubectl, from: &str, to: &str) -> Kubectl {
     let minted = here.run(&["credential", from]);
@@ -207,12 +298,24 @@ fn with_credential_of(here: &Installation, kubectl: &Kubectl, from: &str, to: &s
         let pem = minted["status"][key].as_str().unwrap();
         base64::engine::general_purpose::STANDARD.encode(pem)
     };
-    let config = std::fs::read_to_string(kubeconfig(here, to)).unwrap();
-    let mut parsed: Value = serde_json::from_str(&config).unwrap();
-    parsed["users"][0]["user"] = serde_json::json!({
+    let user = serde_json::json!({
         "client-certificate-data": encoded("clientCertificateData"),
         "client-key-data": encoded("clientKeyData"),
     });
+    with_user(here, kubectl, to, from, &user)
+}
+
+/// A client of this user, that trusts whatever answers.
+fn with_user(
+    here: &Installation,
+    kubectl: &Kubectl,
+    to: &str,
+    from: &str,
+    user: &Value,
+) -> Kubectl {
+    let config = std::fs::read_to_string(kubeconfig(here, to)).unwrap();
+    let mut parsed: Value = serde_json::from_str(&config).unwrap();
+    parsed["users"][0]["user"] = user.clone();
     let cluster = parsed["clusters"][0]["cluster"].as_object_mut().unwrap();
     cluster.remove("certificate-authority-data");
     cluster.insert("insecure-skip-tls-verify".to_owned(), true.into());
@@ -224,7 +327,13 @@ fn with_credential_of(here: &Installation, kubectl: &Kubectl, from: &str, to: &s
 
 /// What people do all day.
 fn work(kubectl: &Kubectl) {
-    step("apply, wait, logs, exec, cp, port-forward, watch, top");
+    step("apply, wait, logs -f, exec -it, cp, port-forward, a long watch, top");
+    let mut watch = kubectl
+        .command(&["get", "pods", "-w", "-o", "name"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let watched = reading(watch.stdout.take().unwrap());
     let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: desk, labels: {app: desk}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  - name: desk\n    image: docker.io/library/nginx:1.22\n    imagePullPolicy: IfNotPresent\n";
     let mut apply = kubectl
         .command(&["apply", "-f", "-"])
@@ -251,7 +360,14 @@ fn work(kubectl: &Kubectl) {
             .trim(),
         "desk"
     );
+    on_a_terminal(kubectl);
 
+    let mut follow = kubectl
+        .command(&["logs", "-f", "desk"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let followed = reading(follow.stdout.take().unwrap());
     let port = free_port();
     let mut forward = kubectl
         .command(&["port-forward", "pod/desk", &format!("{port}:80")])
@@ -262,7 +378,9 @@ fn work(kubectl: &Kubectl) {
     let _ = forward.kill();
     let _ = forward.wait();
     assert!(page.contains("It works"), "{page}");
-    assert!(kubectl.out(&["logs", "desk"]).contains("GET / HTTP"));
+    shows(&followed, "GET / HTTP", 1);
+    let _ = follow.kill();
+    let _ = follow.wait();
 
     let folder = tempfile::tempdir().unwrap();
     let copied = folder.path().join("passwd");
@@ -273,28 +391,6 @@ fn work(kubectl: &Kubectl) {
             .contains("www-data")
     );
 
-    let mut watch = kubectl
-        .command(&["get", "pods", "-w", "-o", "name"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(Duration::from_secs(5));
-    kubectl.out(&["label", "pod", "desk", "seen=yes"]);
-    std::thread::sleep(Duration::from_secs(5));
-    let _ = watch.kill();
-    let mut seen = String::new();
-    watch
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut seen)
-        .unwrap();
-    let _ = watch.wait();
-    assert!(
-        seen.matches("pod/desk").count() >= 2,
-        "a watch sees changes: {seen}"
-    );
-
     let began = Instant::now();
     while !kubectl.run(&["top", "nodes"]).status.success() {
         assert!(
@@ -303,7 +399,64 @@ fn work(kubectl: &Kubectl) {
         );
         std::thread::sleep(Duration::from_secs(5));
     }
+    // After minutes of other work the watch is still there, and shows what happens.
+    let before = watched.lock().unwrap().matches("pod/desk").count();
+    assert!(before >= 1);
+    kubectl.out(&["label", "pod", "desk", "seen=yes"]);
+    shows(&watched, "pod/desk", before + 1);
     kubectl.out(&["delete", "pod", "desk", "--now"]);
+    shows(&watched, "pod/desk", before + 2);
+    assert!(watch.try_wait().unwrap().is_none(), "it goes on");
+    let _ = watch.kill();
+    let _ = watch.wait();
+}
+
+/// `kubectl exec -it`, with a terminal on both sides.
+fn on_a_terminal(kubectl: &Kubectl) {
+    let command = format!(
+        "{} --kubeconfig {} exec -it desk -- sh",
+        kubectl.program.display(),
+        kubectl.config.display()
+    );
+    let mut shell = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = reading(shell.stdout.take().unwrap());
+    let mut keys = shell.stdin.take().unwrap();
+    shows(&said, "#", 1);
+    keys.write_all(b"tty\r").unwrap();
+    shows(&said, "/dev/pts/", 1);
+    keys.write_all(b"exit\r").unwrap();
+    assert!(shell.wait().unwrap().success());
+}
+
+/// What a program has printed so far, as it goes on.
+fn reading(mut from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let seen = Arc::new(Mutex::new(String::new()));
+    let shared = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = from.read(&mut buffer) {
+            shared.lock().unwrap().push_str(&text(&buffer[..n]));
+        }
+    });
+    seen
+}
+
+/// Waits until it has shown something so many times.
+fn shows(seen: &Mutex<String>, what: &str, times: usize) {
+    let began = Instant::now();
+    while seen.lock().unwrap().matches(what).count() < times {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "{what:?} does not appear {times} times: {}",
+            seen.lock().unwrap()
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// A page over a forwarded port, once it is there.

@@ -163,7 +163,7 @@ pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Imag
             .arg(size),
         &log,
     )?;
-    sbom::write(recipe, &key, &root, &programs, &archives, &draft)?;
+    sbom::write(recipe, &key, &root, &rootfs, &programs, &archives, &draft)?;
     at("disk", fs::remove_dir_all(&root))?;
     for name in ["root.ext4", "kernel", "initrd"] {
         at(
@@ -214,6 +214,12 @@ impl Debian {
     /// A system: essential packages and these, installed, then the commands.
     fn installed(suite: &str, packages: &[String], commands: &[String]) -> Self {
         let mut this = Self::new("minbase", suite, packages);
+        this.0.arg(concat!(
+            "--customize-hook=dpkg-query --root=\"$1\" -W -f '${Package} ${Version}\\n' > \"$FAULTLINE_DEBS.have\" && ",
+            "APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" apt-cache dumpavail | awk 'NR == FNR {have[$0] = 1; next} ",
+            "/^Package:/ {p = $2} /^Version:/ {v = $2} /^SHA256:/ && (p \" \" v) in have {print p, v, $2}' ",
+            "\"$FAULTLINE_DEBS.have\" - > \"$FAULTLINE_DEBS\" && rm \"$FAULTLINE_DEBS.have\""
+        ));
         for line in commands {
             this.0.arg(format!(
                 "--customize-hook=chroot \"$1\" sh -ec {}",
@@ -226,6 +232,11 @@ impl Debian {
     /// These packages and what they depend on, unpacked, their scripts not run: enough for a container.
     pub(crate) fn unpacked(suite: &str, packages: &[String]) -> Self {
         let mut this = Self::new("extract", suite, packages);
+        this.0.arg(concat!(
+            "--extract-hook=for deb in \"$1\"/var/cache/apt/archives/*.deb; do ",
+            "echo \"$(dpkg-deb -f \"$deb\" Package) $(dpkg-deb -f \"$deb\" Version) $(sha256sum < \"$deb\" | cut -d' ' -f1)\"; ",
+            "done > \"$FAULTLINE_DEBS\""
+        ));
         this.0
             .arg("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr");
         this
@@ -247,8 +258,9 @@ impl Debian {
         Self(command, suite.to_owned())
     }
 
-    /// Makes it, as a tar.
+    /// Makes it, as a tar; [`sbom::DEBS`] beside it says of which packages.
     pub(crate) fn run(mut self, stage: &'static str, to: &Path, log: &Path) -> Result<()> {
+        self.0.env("FAULTLINE_DEBS", to.with_file_name(sbom::DEBS));
         self.0.arg(&self.1).arg(to);
         // The machine's own package sources, so that a mirror or a proxy of the place is used.
         let sources = [

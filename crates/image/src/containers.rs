@@ -19,7 +19,7 @@ use crate::{
     build::{Debian, put},
     cache::{Cache, Key},
     recipe::{Container, Recipe},
-    run,
+    run, sbom,
     sources::{
         ORIGINS, Origin, failed,
         fetch::{Fetcher, Told, amount},
@@ -146,6 +146,7 @@ fn one(
         unpack.arg("--exclude=./dev/*");
         run(STAGE, &mut unpack, &log)?;
         at(STAGE, fs::remove_file(packages))?;
+        at(STAGE, sbom::keep_licences(&root, &draft))?;
     }
     for name in &container.binaries {
         let file = programs.files.get(name).ok_or_else(|| Error::Stage {

@@ -152,6 +152,9 @@ pub struct Component {
     /// The programs that nodes have, and where; the others are for container images alone.
     #[serde(default)]
     pub install: BTreeMap<String, String>,
+    /// Versions of those of its programs that have another one.
+    #[serde(default)]
+    pub versions: BTreeMap<String, String>,
     /// Where its official releases are, for those who would rather have that. Loaded for Go modules: none. Loaded for
     /// official releases: the one that all its programs come from, or none where they are built nevertheless.
     #[serde(default)]

@@ -2,7 +2,8 @@
 //! SPDX 2.3 JSON in the file `sbom.spdx.json` beside the disk.
 
 use std::{
-    fs,
+    collections::BTreeMap,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -19,16 +20,23 @@ use crate::{
 /// The file beside the disk.
 pub const FILE: &str = "sbom.spdx.json";
 
+/// The file in a stage's folder that says which Debian packages it is made of: name, version, SHA-256.
+pub(crate) const DEBS: &str = "debs";
+/// The file in a container's folder that says under which licences each of its packages is.
+const LICENCES: &str = "licences.json";
+
 /// Writes the bill of an image whose root file system is at `root` into `folder`.
 pub fn write(
     recipe: &Recipe,
     key: &str,
     root: &Path,
+    rootfs: &Path,
     programs: &Programs,
     archives: &[PathBuf],
     folder: &Path,
 ) -> Result<()> {
-    let mut packages = debian(root);
+    let mut packages = debian(root, &sums(rootfs));
+    let mut contents = Vec::new();
     for component in &recipe.binaries {
         let fetched = programs.folders.get(&component.name);
         let fetched = fetched.map(|folder| origins(folder)).unwrap_or_default();
@@ -36,13 +44,13 @@ pub fn write(
             let Some(file) = programs.files.get(program) else {
                 continue;
             };
-            let mut package = package(program, &component.version, &component.licence);
+            let version = component
+                .versions
+                .get(program)
+                .unwrap_or(&component.version);
+            let mut package = package(program, version, &component.licence);
+            set_sum(&mut package, &at("disk", checksum(file))?);
             if let Some(fields) = package.as_object_mut() {
-                let sum = at("disk", checksum(file))?;
-                fields.insert(
-                    "checksums".to_owned(),
-                    json!([{ "algorithm": "SHA256", "checksumValue": sum }]),
-                );
                 fields.insert(
                     "supplier".to_owned(),
                     json!(format!("Organization: {}", component.name)),
@@ -57,10 +65,27 @@ pub fn write(
         }
         packages.extend(modules(programs, &component.name));
     }
-    for (n, container) in recipe.containers.iter().enumerate() {
-        let pulled = archives.get(n).and_then(|archive| archive.parent());
-        let pulled = pulled.map(origins).unwrap_or_default();
-        packages.push(image(container, pulled.get(&container.name)));
+    for (container, archive) in recipe.containers.iter().zip(archives) {
+        let pulled = archive.parent().map(origins).unwrap_or_default();
+        let image = at(
+            "disk",
+            image(container, archive, pulled.get(&container.name)),
+        )?;
+        for part in archive.parent().map(unpacked).unwrap_or_default() {
+            contents.push(json!({
+                "spdxElementId": image["SPDXID"],
+                "relationshipType": "CONTAINS",
+                "relatedSpdxElement": part["SPDXID"],
+            }));
+            packages.push(part);
+        }
+        packages.push(image);
+    }
+    let helper = root.join("usr/lib/faultline/faultline-guest");
+    if helper.exists() {
+        let mut package = package("faultline-guest", env!("CARGO_PKG_VERSION"), "Apache-2.0");
+        set_sum(&mut package, &at("disk", checksum(&helper))?);
+        packages.push(package);
     }
     packages.sort_by_key(|p| p.get("SPDXID").and_then(Value::as_str).map(str::to_owned));
     packages.dedup_by_key(|p| p.get("SPDXID").and_then(Value::as_str).map(str::to_owned));
@@ -73,18 +98,29 @@ pub fn write(
         // The image's content address stands for a date: the same content has the same bill.
         "creationInfo": { "created": "1970-01-01T00:00:00Z", "creators": ["Tool: faultline image"] },
         "packages": packages,
+        "relationships": contents,
     });
     let text = serde_json::to_vec_pretty(&bill).unwrap_or_default();
     at("disk", fs::write(folder.join(FILE), text))
 }
 
-fn image(container: &Container, origin: Option<&Origin>) -> Value {
+fn set_sum(package: &mut Value, sha256: &str) {
+    if let Some(fields) = package.as_object_mut() {
+        let sum = json!([{ "algorithm": "SHA256", "checksumValue": sha256 }]);
+        fields.insert("checksums".to_owned(), sum);
+    }
+}
+
+/// A container image: by its digest where it was pulled, otherwise by its archive, as it was made here.
+fn image(container: &Container, archive: &Path, origin: Option<&Origin>) -> io::Result<Value> {
     let (name, version) = container
         .name
         .rsplit_once(':')
         .unwrap_or((&container.name, ""));
     let licence = container.official.as_ref().map(|o| o.licence.as_str());
     let mut package = package(name, version, licence.unwrap_or("NOASSERTION"));
+    let sum = origin.map_or_else(|| checksum(archive), |o| Ok(o.sha256.clone()))?;
+    set_sum(&mut package, &sum);
     if let (Some(origin), Some(fields)) = (origin, package.as_object_mut()) {
         let short = name.rsplit('/').next().unwrap_or(name);
         let purl = format!(
@@ -93,15 +129,11 @@ fn image(container: &Container, origin: Option<&Origin>) -> Value {
         );
         fields.insert("downloadLocation".to_owned(), json!(origin.url));
         fields.insert(
-            "checksums".to_owned(),
-            json!([{ "algorithm": "SHA256", "checksumValue": origin.sha256 }]),
-        );
-        fields.insert(
             "externalRefs".to_owned(),
             json!([{ "referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": purl }]),
         );
     }
-    package
+    Ok(package)
 }
 
 fn package(name: &str, version: &str, licence: &str) -> Value {
@@ -126,8 +158,68 @@ fn package(name: &str, version: &str, licence: &str) -> Value {
     })
 }
 
+/// The checksums of the Debian packages that a stage was made of, by name and version.
+fn sums(folder: &Path) -> BTreeMap<(String, String), String> {
+    let lines = fs::read_to_string(folder.join(DEBS)).unwrap_or_default();
+    lines
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ').map(str::to_owned);
+            Some(((words.next()?, words.next()?), words.next()?))
+        })
+        .collect()
+}
+
+/// Notes the licences of a container's packages, while their copyright files are at hand.
+pub(crate) fn keep_licences(root: &Path, folder: &Path) -> io::Result<()> {
+    let named: BTreeMap<String, Vec<String>> = sums(folder)
+        .into_keys()
+        .map(|(name, _)| {
+            let found = licences_of(root, &name);
+            (name, found)
+        })
+        .collect();
+    let text = serde_json::to_vec_pretty(&named).unwrap_or_default();
+    fs::write(folder.join(LICENCES), text)
+}
+
+/// The Debian packages that a container was made of.
+fn unpacked(folder: &Path) -> Vec<Value> {
+    let text = fs::read(folder.join(LICENCES)).unwrap_or_default();
+    let licences: BTreeMap<String, Vec<String>> = serde_json::from_slice(&text).unwrap_or_default();
+    let debs = sums(folder);
+    debs.into_iter()
+        .map(|((name, version), sum)| {
+            let none = Vec::new();
+            deb(
+                &name,
+                &version,
+                licences.get(&name).unwrap_or(&none),
+                Some(&sum),
+            )
+        })
+        .collect()
+}
+
+fn deb(name: &str, version: &str, licences: &[String], sum: Option<&String>) -> Value {
+    let mut package = package(name, version, "NOASSERTION");
+    if let Some(sum) = sum {
+        set_sum(&mut package, sum);
+    }
+    if let Some(fields) = package.as_object_mut() {
+        fields.insert("licenseComments".to_owned(), json!(licences.join(", ")));
+    }
+    package
+}
+
+fn licences_of(root: &Path, name: &str) -> Vec<String> {
+    let copyright = root.join("usr/share/doc").join(name).join("copyright");
+    let text = fs::read_to_string(copyright).unwrap_or_default();
+    licences(&text).into_iter().map(str::to_owned).collect()
+}
+
 /// What dpkg says is installed, with the licences that each package's copyright file names.
-fn debian(root: &Path) -> Vec<Value> {
+fn debian(root: &Path, sums: &BTreeMap<(String, String), String>) -> Vec<Value> {
     let status = fs::read_to_string(root.join("var/lib/dpkg/status")).unwrap_or_default();
     status
         .split("\n\n")
@@ -139,14 +231,8 @@ fn debian(root: &Path) -> Vec<Value> {
                     .map(str::trim)
             };
             let (name, version) = (field("Package:")?, field("Version:")?);
-            let copyright = root.join("usr/share/doc").join(name).join("copyright");
-            let text = fs::read_to_string(copyright).unwrap_or_default();
-            let mut package = package(name, version, "NOASSERTION");
-            package.as_object_mut()?.insert(
-                "licenseComments".to_owned(),
-                json!(licences(&text).join(", ")),
-            );
-            Some(package)
+            let sum = sums.get(&(name.to_owned(), version.to_owned()));
+            Some(deb(name, version, &licences_of(root, name), sum))
         })
         .collect()
 }
@@ -208,7 +294,10 @@ mod tests {
             "Files: *\nLicense: Expat\n\nFiles: docs\nLicense: CC-BY-3.0\n\nLicense: Expat\n text\n",
         )
         .unwrap();
-        let found = debian(root.path());
+        let debs = format!("jq 1.6-2.1 {}\nother 1 x\n", "c".repeat(64));
+        fs::write(root.path().join(DEBS), debs).unwrap();
+        let found = debian(root.path(), &sums(root.path()));
+        assert_eq!(found[0]["checksums"][0]["checksumValue"], "c".repeat(64));
         assert_eq!(found.len(), 1);
         assert_eq!(found[0]["SPDXID"], "SPDXRef-jq-1.6-2.1");
         assert_eq!(found[0]["licenseComments"], "CC-BY-3.0, Expat");
@@ -241,8 +330,24 @@ mod tests {
         )
         .unwrap();
         let own = dir.path().join("own/image.tar");
-        let archives = [dir.path().join("image.tar"), own];
-        write(&recipe, "key", dir.path(), &programs, &archives, dir.path()).unwrap();
+        fs::create_dir_all(dir.path().join("own/usr/share/doc/redis")).unwrap();
+        fs::write(
+            dir.path().join("own/usr/share/doc/redis/copyright"),
+            "License: BSD-3-clause\n",
+        )
+        .unwrap();
+        let folder = own.parent().unwrap();
+        fs::write(
+            folder.join(DEBS),
+            format!("redis 7.0-1 {}\n", "d".repeat(64)),
+        )
+        .unwrap();
+        keep_licences(folder, folder).unwrap();
+        fs::write(&own, "the image").unwrap();
+        let sum = checksum(&own).unwrap();
+        let (at, none) = (dir.path(), PathBuf::new());
+        let archives = [at.join("image.tar"), own];
+        write(&recipe, "key", at, &none, &programs, &archives, at).unwrap();
         let bill: Value =
             serde_json::from_slice(&fs::read(dir.path().join(FILE)).unwrap()).unwrap();
         let of = |name: &str| {
@@ -266,6 +371,14 @@ mod tests {
                 "b".repeat(64)
             )
         );
-        assert_eq!(of("r.example/own")["downloadLocation"], "NOASSERTION");
+        let own = of("r.example/own");
+        assert_eq!(own["downloadLocation"], "NOASSERTION");
+        assert_eq!(own["checksums"][0]["checksumValue"], sum);
+        let redis = of("redis");
+        assert_eq!(redis["licenseComments"], "BSD-3-clause");
+        assert_eq!(redis["checksums"][0]["checksumValue"], "d".repeat(64));
+        let inside = json!({"spdxElementId": own["SPDXID"], "relationshipType": "CONTAINS",
+            "relatedSpdxElement": redis["SPDXID"]});
+        assert_eq!(bill["relationships"], json!([inside]));
     }
 }

@@ -120,6 +120,8 @@ async fn local_provider() {
     link_recovers(&provider, &a.id).await;
     step("a port is reached from outside");
     port_from_outside(&provider, &a.id).await;
+    step("a clone that fails its probe is not handed out");
+    failing_probe(&recipes).await;
     step("only what a lab opens is reached");
     egress_is_an_allowlist(&provider).await;
     step("bandwidth is bounded both ways");
@@ -426,6 +428,32 @@ async fn services_are_held(provider: &Local, id: &EnvironmentId) {
     let goes_on =
         format!("until [ $({ticks}) -gt {before} ]; do sleep 0.1; done; systemctl stop ticker");
     out(provider, id, &goes_on).await;
+}
+
+/// Steps of a probe are in no template's key, so this clones what is there.
+async fn failing_probe(recipes: &Path) {
+    let (own, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let recipe = std::fs::read_to_string(recipes.join(format!("{IMAGE}.yaml"))).unwrap();
+    let probe = "probe:\n  - {text: Asking, on: first, run: 'echo the answer is no; exit 7'}\n";
+    std::fs::write(
+        own.path().join(format!("{IMAGE}.yaml")),
+        format!("{recipe}{probe}"),
+    )
+    .unwrap();
+    let provider = Local::new(data.path(), own.path(), Cache::of_user(), &program()).unwrap();
+    let spec = spec("open", IMAGE, 1);
+    let error = provider
+        .create(&spec, &Progress::ignored())
+        .await
+        .unwrap_err();
+    match &error {
+        faultline_provider::Error::Failed { stage, reason } => {
+            assert_eq!(stage, "probe");
+            assert!(reason.contains("the answer is no"), "{reason}");
+        }
+        other => panic!("{other}"),
+    }
+    provider.destroy(&spec.id).await.unwrap();
 }
 
 async fn announcement_reaches_a_passing_terminal(provider: &Local, id: &EnvironmentId) {

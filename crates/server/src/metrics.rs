@@ -26,6 +26,11 @@ pub(crate) struct Outcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StageLabel {
+    pub stage: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct PhaseLabel {
     pub phase: String,
 }
@@ -43,6 +48,7 @@ pub(crate) struct Metrics {
     pub requests: Family<RequestLabels, Counter>,
     pub request_seconds: Histogram,
     pub starts: Family<Outcome, Counter>,
+    pub start_failures: Family<StageLabel, Counter>,
     pub start_seconds: Histogram,
     pub checks: Family<Outcome, Counter>,
     pub terminals: Gauge,
@@ -69,6 +75,12 @@ impl Default for Metrics {
             "starts",
             "Starts of environments, by how they ended",
             starts.clone(),
+        );
+        let start_failures = Family::<StageLabel, Counter>::default();
+        registry.register(
+            "start_failures",
+            "Failures of starts, those tried again too, by stage",
+            start_failures.clone(),
         );
         let start_seconds = Histogram::new(exponential_buckets(0.1, 2.0, 12));
         registry.register_with_unit(
@@ -115,6 +127,7 @@ impl Default for Metrics {
             requests,
             request_seconds,
             starts,
+            start_failures,
             start_seconds,
             checks,
             terminals,
@@ -129,6 +142,13 @@ impl Default for Metrics {
 impl Metrics {
     pub(crate) fn started(&self, outcome: &'static str) {
         self.starts.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(crate) fn start_failed(&self, stage: &str) {
+        let stage = stage.to_owned();
+        self.start_failures
+            .get_or_create(&StageLabel { stage })
+            .inc();
     }
 
     pub(crate) fn checked(&self, outcome: &'static str) {

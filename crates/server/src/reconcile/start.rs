@@ -91,6 +91,7 @@ async fn give_back(
     stage: String,
     reason: String,
 ) -> Result<(), Failed> {
+    app.metrics.start_failed(&stage);
     let again = match &e.state {
         faultline_domain::environment::State::Provisioning { tries, .. }
         | faultline_domain::environment::State::Preparing { tries, .. } => {

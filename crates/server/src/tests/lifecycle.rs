@@ -13,6 +13,13 @@ async fn a_failed_start_is_tried_again_and_then_says_why() {
     let id = bed.start("stale-flag").await;
     let e = bed.until(&id, is_active).await;
     assert!(e.is_open(), "the second try worked");
+    let metrics = bed.get("/metrics").await.body;
+    for line in [
+        "faultline_start_failures_total{stage=\"refresh\"} 1",
+        "faultline_starts_total{outcome=\"retried\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
 
     bed.provider.fail_next("clone", "no memory left");
     bed.provider.fail_next("clone", "no memory left");
