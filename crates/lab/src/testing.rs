@@ -1,4 +1,5 @@
-//! A provider for tests: scripts run as bash on this machine, files and ports are what the test says.
+//! A provider for tests: scripts run as bash on this machine, files and ports are what the test says. And an API server
+//! that answers as the test says.
 
 use std::{
     collections::BTreeMap,
@@ -10,12 +11,16 @@ use std::{
 };
 
 use async_trait::async_trait;
+use faultline_cluster::kube::{Client, client::Body};
 use faultline_domain::NodeName;
 use faultline_guest::wire::{FileStat, Reply, Request, Response, read_header, write_header};
 use faultline_provider::{
     Error, Result, Stream, Target,
     fake::process::{self, OnlyStreams, Streams},
 };
+use http_body_util::BodyExt;
+use hyper::{Request as HttpRequest, Response as HttpResponse};
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 /// What listens on a port.
@@ -118,4 +123,38 @@ impl Inner {
         };
         write_header(&mut stream, &Response::Ok(reply)).await
     }
+}
+
+/// A client of an API server that knows Pods, and answers everything else by its path and what it is given: with a status,
+/// and a body that is text where it is a JSON text.
+pub fn api(answer: impl Fn(&str, &Value) -> (u16, Value) + Send + Sync + 'static) -> Client {
+    let answer = Arc::new(answer);
+    let service = tower::service_fn(move |request: HttpRequest<Body>| {
+        let answer = answer.clone();
+        async move {
+            let path = request.uri().path().to_owned();
+            let given = request.into_body().collect().await?.to_bytes();
+            let given = serde_json::from_slice(&given).unwrap_or_default();
+            let (status, body) = match path.as_str() {
+                "/api/v1" => (200, pods()),
+                path => answer(path, &given),
+            };
+            let body = match body {
+                Value::String(text) => text,
+                body => body.to_string(),
+            };
+            let answer = HttpResponse::builder()
+                .status(status)
+                .body(Body::from(body.into_bytes()));
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(answer?)
+        }
+    });
+    Client::new(service, "default")
+}
+
+fn pods() -> Value {
+    json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1",
+        "resources": [{"name": "pods", "singularName": "pod", "namespaced": true, "kind": "Pod", "verbs": ["get", "list"]}],
+    })
 }

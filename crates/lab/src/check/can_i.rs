@@ -99,7 +99,61 @@ fn attributes(deed: &Deed) -> ResourceAttributes {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::testing::api;
+
+    /// An API server that lets the bot of the shop list Pods there, and everybody authenticated read Nodes.
+    fn server() -> Client {
+        api(|path, review| {
+            assert_eq!(path, "/apis/authorization.k8s.io/v1/subjectaccessreviews");
+            let (spec, of) = (&review["spec"], &review["spec"]["resourceAttributes"]);
+            let groups = spec["groups"].as_array().unwrap();
+            let bot = spec["user"] == "system:serviceaccount:shop:bot"
+                && of["namespace"] == "shop"
+                && of["resource"] == "pods"
+                && of["verb"] == "list";
+            let anybody =
+                of["resource"] == "nodes" && groups.contains(&json!("system:authenticated"));
+            let mut review = review.clone();
+            review["status"] = json!({"allowed": bot || anybody});
+            (201, review)
+        })
+    }
+
+    async fn asked(allowed: &str, denied: &str) -> Finding {
+        let test = format!(
+            "{{\"who\": \"system:serviceaccount:shop:bot\", \"allowed\": [{allowed}], \"denied\": [{denied}]}}"
+        );
+        let test = serde_json::from_str(&test).unwrap();
+        evaluate(&server(), &test).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn all_that_must_be_allowed_is_and_nothing_that_must_not_be() {
+        let list = r#"{"verb": "list", "resource": "pods", "namespace": "shop"}"#;
+        let everywhere = r#"{"verb": "list", "resource": "pods"}"#;
+        let delete = r#"{"verb": "delete", "resource": "pods", "namespace": "shop"}"#;
+        let nodes = r#"{"verb": "get", "resource": "nodes"}"#;
+        let both = format!("{everywhere}, {delete}");
+        for (allowed, denied, seen) in [
+            (list, both.as_str(), ""),
+            ("", both.as_str(), ""),
+            (everywhere, "", "may not list pods"),
+            ("", list, "may list pods in shop"),
+            (list, nodes, "may get nodes"),
+            (
+                both.as_str(),
+                "",
+                "may not list pods; may not delete pods in shop",
+            ),
+        ] {
+            let found = asked(allowed, denied).await;
+            assert_eq!(found.holds, seen.is_empty(), "{}", found.seen);
+            assert!(found.seen.ends_with(seen), "{}", found.seen);
+        }
+    }
 
     #[test]
     fn a_resource_is_taken_apart() {

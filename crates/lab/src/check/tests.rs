@@ -120,6 +120,40 @@ async fn a_broken_or_endless_script_and_a_dead_link_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_silent_api_server_is_told_plainly_with_what_the_guest_shows() {
+    let machine = Machine::default();
+    for test in ["cluster: {}", "object: {kind: Pod}", "can_i: {who: bot}"] {
+        let down = evaluate(&machine, test, "").await;
+        assert_eq!((down.passed, &down.error), (false, &None), "{test}");
+        assert_eq!(down.message, "it does not hold");
+        let (said, shown) = down.seen.split_once("; on node1 ").unwrap();
+        assert!(
+            said.starts_with("the cluster's API server does not answer ("),
+            "{said}"
+        );
+        assert!(shown.contains("kubelet and containerd:"), "{shown}");
+    }
+    assert!(
+        machine
+            .0
+            .ran
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|(_, trusted)| *trusted)
+    );
+
+    machine.0.lost.store(true, Ordering::SeqCst);
+    let down = evaluate(&machine, "cluster: {}", "").await;
+    assert!(!down.passed && down.error.is_none());
+    assert!(
+        down.seen.ends_with(')') && !down.seen.contains("on node1"),
+        "{}",
+        down.seen
+    );
+}
+
+#[tokio::test]
 async fn hostile_output_is_bounded_and_cleaned() {
     let machine = Machine::default();
     let flood = "#!/bin/bash\nprintf '\\033]0;title\\007\\033[2Jhello\\n'\nhead -c 3000000 /dev/zero | tr '\\0' x\n";
@@ -370,6 +404,23 @@ async fn a_failed_setup_says_script_node_code_and_last_words() {
         "{text}"
     );
     assert!(text.contains("one") && text.contains("two"), "{text}");
+}
+
+#[tokio::test]
+async fn a_symptom_that_does_not_show_fails_the_setup_with_what_was_seen_last() {
+    let mut folder = lab(&one("tcp: {port: 1}"), &[]);
+    let step =
+        serde_json::json!({"wait": {"kind": "Pod", "namespace": "shop"}, "timeout_seconds": 1});
+    folder.lab.setup = vec![serde_json::from_value(step).unwrap()];
+    let error = set_up(&Machine::default(), &env(), &folder, &Progress::ignored())
+        .await
+        .unwrap_err();
+    let SetupError::Symptom { seconds: 1, seen } = &error else {
+        panic!("{error}");
+    };
+    assert!(!seen.is_empty());
+    assert!(error.to_string().contains(seen.as_str()), "{error}");
+    assert_eq!(error.discreet(), "the incident did not show within 1 s");
 }
 
 #[test]
