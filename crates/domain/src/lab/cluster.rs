@@ -204,8 +204,8 @@ pub struct ClusterTest {
     #[serde(default)]
     #[garde(length(max = 5))]
     pub nodes: Vec<crate::NodeName>,
-    /// True (the default): the API server must say that it is ready, and scheduler and controller manager must be at
-    /// work.
+    /// True (the default): the API server must say that it is ready, and scheduler, controller manager and etcd must be
+    /// at work.
     #[serde(default = "yes")]
     #[garde(skip)]
     pub control_plane: bool,

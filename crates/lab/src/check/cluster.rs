@@ -20,6 +20,8 @@ use faultline_domain::{
 };
 use faultline_provider::Provider;
 
+use hyper::Request;
+
 use super::{Finding, Unknown, can_i, chain, from_pod, object};
 use crate::{
     script::{self, Run},
@@ -66,8 +68,7 @@ impl Connection {
                 _ => Ok(Finding::new(false, "not a check of the cluster")),
             }
         };
-        // A probe pod has its own end, and is removed after it.
-        match tokio::time::timeout(limit + Duration::from_secs(20), found).await {
+        match tokio::time::timeout(bound(test, limit), found).await {
             Ok(Ok(finding)) => Ok(finding),
             Ok(Err(e @ kube::Error::Api(_))) => Ok(Finding::new(false, chain(&e))),
             Ok(Err(e)) => {
@@ -77,11 +78,22 @@ impl Connection {
             }
             Err(_) => {
                 self.0 = None;
-                let why = format!("no answer within {} s", limit.as_secs());
+                let why = format!("no answer within {} s", bound(test, limit).as_secs());
                 Ok(Finding::new(false, down(provider, env, &why).await))
             }
         }
     }
+}
+
+/// How long a test may take in all. A probe pod has its own end, and is removed after it; what must stay as it is takes
+/// so long where all is well.
+fn bound(test: &Test, limit: Duration) -> Duration {
+    const MORE: Duration = Duration::from_secs(20);
+    let stays = match test {
+        Test::Object(test) => test.stays_seconds,
+        _ => 0,
+    };
+    limit + Duration::from_secs(stays.into()) + MORE
 }
 
 /// Says that the API server does not answer, and what the first node shows of it.
@@ -105,26 +117,26 @@ async fn down(provider: &dyn Provider, env: &EnvironmentId, why: &str) -> String
     }
 }
 
-/// A cluster that was suspended has old leases for a moment.
+/// A cluster that was suspended has old leases for a moment, and its API server may say so long that it is not ready.
 async fn health(client: &Client, test: &ClusterTest) -> Result<Finding, kube::Error> {
     const RENEWED_WITHIN: Duration = Duration::from_secs(25);
     let began = tokio::time::Instant::now();
     loop {
         match look(client, test).await? {
             Ok(finding) => return Ok(finding),
-            Err(Stale(why)) if began.elapsed() > RENEWED_WITHIN => {
+            Err(NotYet(why)) if began.elapsed() > RENEWED_WITHIN => {
                 return Ok(Finding::new(false, why));
             }
-            Err(Stale(_)) => {}
+            Err(NotYet(_)) => {}
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
 }
 
-/// A node whose lease has run out.
-struct Stale(String);
+/// What may be right in a moment: a node whose lease has run out, an API server that is not ready.
+struct NotYet(String);
 
-async fn look(client: &Client, test: &ClusterTest) -> Result<Result<Finding, Stale>, kube::Error> {
+async fn look(client: &Client, test: &ClusterTest) -> Result<Result<Finding, NotYet>, kube::Error> {
     let leases = Api::<Lease>::namespaced(client.clone(), "kube-node-lease")
         .list(&ListParams::default())
         .await?;
@@ -157,10 +169,13 @@ async fn look(client: &Client, test: &ClusterTest) -> Result<Result<Finding, Sta
             .iter()
             .find(|l| l.metadata.name.as_deref() == Some(name));
         if let Some(why) = overdue(lease, Clock::system().now().as_second()) {
-            return Ok(Err(Stale(format!("{name} {why}"))));
+            return Ok(Err(NotYet(format!("{name} {why}"))));
         }
     }
     if test.control_plane {
+        if let Some(why) = not_ready(client).await? {
+            return Ok(Err(NotYet(why)));
+        }
         for component in ["kube-scheduler", "kube-controller-manager", "etcd"] {
             let label = format!("component={component},tier=control-plane");
             let pods = Api::<Pod>::namespaced(client.clone(), "kube-system")
@@ -174,6 +189,28 @@ async fn look(client: &Client, test: &ClusterTest) -> Result<Result<Finding, Sta
     Ok(Ok(Finding::new(
         true,
         format!("{} nodes, all as they should be", nodes.items.len()),
+    )))
+}
+
+/// What the API server says of itself, unless it is ready.
+async fn not_ready(client: &Client) -> Result<Option<String>, kube::Error> {
+    let request = Request::get("/readyz")
+        .body(Vec::new())
+        .map_err(kube::Error::HttpError)?;
+    let said = match client.request_text(request).await {
+        Ok(said) if said.trim() == "ok" => return Ok(None),
+        Ok(said) => said,
+        Err(kube::Error::Api(status)) => status.message.clone(),
+        Err(e) => return Err(e),
+    };
+    // A line for each of what it looks at.
+    let mut failed: Vec<&str> = said.lines().filter(|l| l.starts_with("[-]")).collect();
+    if failed.is_empty() {
+        failed.extend(said.lines().next());
+    }
+    let failed = text::clean(failed.join("; ").as_bytes(), 300);
+    Ok(Some(format!(
+        "the API server says that it is not ready: {failed}"
     )))
 }
 
@@ -217,7 +254,74 @@ fn is_ready(pod: &Pod) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::testing::api;
+
+    #[test]
+    fn what_must_stay_has_its_time_beside_the_limit() {
+        let test = |text: &str| -> Test { serde_json::from_str(text).unwrap() };
+        let limit = Duration::from_secs(30);
+        let stays = r#"{"object": {"kind": "Pod", "stays_seconds": 120}}"#;
+        assert!(bound(&test(stays), limit) > Duration::from_secs(30 + 120));
+        let can = r#"{"can_i": {"who": "bot"}}"#;
+        assert!(bound(&test(can), limit) > limit);
+    }
+
+    /// A cluster of one node, which is as it should be, and whose API server says this of itself.
+    fn server(code: u16, readyz: &'static str) -> Client {
+        let now = Clock::system().now().to_string();
+        let list = |kind: &str, items: Value| {
+            (
+                200,
+                json!({"kind": kind, "apiVersion": "v1", "metadata": {}, "items": items}),
+            )
+        };
+        api(move |path, _| match path {
+            "/readyz" => (code, json!(readyz)),
+            "/api/v1/nodes" => list(
+                "NodeList",
+                json!([{"metadata": {"name": "node1"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}]),
+            ),
+            "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases" => list(
+                "LeaseList",
+                json!([{"metadata": {"name": "node1"}, "spec": {"leaseDurationSeconds": 80, "renewTime": now}}]),
+            ),
+            "/api/v1/namespaces/kube-system/pods" => list(
+                "PodList",
+                json!([{"metadata": {"name": "it"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}]),
+            ),
+            other => panic!("{other} is asked for"),
+        })
+    }
+
+    #[tokio::test]
+    async fn the_api_server_itself_must_say_that_it_is_ready() {
+        let all = ClusterTest {
+            nodes: Vec::new(),
+            control_plane: true,
+        };
+        let Ok(found) = look(&server(200, "ok"), &all).await.unwrap() else {
+            panic!("it is waited for");
+        };
+        assert!(found.holds, "{}", found.seen);
+
+        let ill = "[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n";
+        let Err(NotYet(why)) = look(&server(500, ill), &all).await.unwrap() else {
+            panic!("it is not waited for");
+        };
+        assert_eq!(
+            why,
+            "the API server says that it is not ready: [-]etcd failed: reason withheld"
+        );
+
+        let nodes = ClusterTest {
+            control_plane: false,
+            ..all
+        };
+        assert!(look(&server(500, ill), &nodes).await.unwrap().is_ok());
+    }
 
     #[test]
     fn a_lease_stands_as_long_as_it_says() {
