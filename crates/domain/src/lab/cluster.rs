@@ -78,7 +78,7 @@ const fn at_least_one() -> u32 {
 #[serde(deny_unknown_fields)]
 pub struct Field {
     /// Where it is: JSONPath as in RFC 9535, such as `$.spec.template.spec.containers[0].image`.
-    #[garde(pattern(r"^\$"), length(max = 300))]
+    #[garde(pattern(r"^\$"), length(max = 600))]
     pub path: String,
     /// Every value found must be this: text, number, or truth.
     #[serde(default)]
@@ -88,11 +88,11 @@ pub struct Field {
     #[serde(default)]
     #[garde(length(max = 300))]
     pub matches: Option<String>,
-    /// Every value found must be a number of at least this.
+    /// Every value found must be at least this: a number, or a quantity such as `1Gi` for the number it stands for.
     #[serde(default)]
     #[garde(skip)]
     pub at_least: Option<f64>,
-    /// Every value found must be a number of at most this.
+    /// Every value found must be at most this, read in the same way.
     #[serde(default)]
     #[garde(skip)]
     pub at_most: Option<f64>,

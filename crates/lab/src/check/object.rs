@@ -76,7 +76,7 @@ fn judge(test: &ObjectTest, objects: &[DynamicObject]) -> Finding {
         let value = serde_json::to_value(object).unwrap_or_default();
         for field in &test.fields {
             match read(&value, field) {
-                Ok(found) => seen.push(format!("{name}: {} is {found}", field.path)),
+                Ok(found) => seen.push(format!("{name}: {} is {found}", brief(&field.path))),
                 Err(why) => return Finding::new(false, format!("{name}: {why}")),
             }
         }
@@ -125,8 +125,10 @@ fn lacks(object: &DynamicObject, condition: &str) -> Option<String> {
 
 /// What was found at a field's path, or why it is not as it must be.
 fn read(object: &Value, field: &Field) -> Result<String, String> {
-    let path = &field.path;
-    let found = object.query(path).map_err(|e| format!("{path}: {e}"))?;
+    let found = object
+        .query(&field.path)
+        .map_err(|e| format!("{}: {e}", field.path))?;
+    let path = brief(&field.path);
     if !field.exists {
         return match found.first() {
             None => Ok("absent".to_owned()),
@@ -143,9 +145,7 @@ fn read(object: &Value, field: &Field) -> Result<String, String> {
     };
     for value in &found {
         let text = plain(value);
-        let number = value
-            .as_f64()
-            .or_else(|| value.as_str().and_then(|t| t.parse().ok()));
+        let number = value.as_f64().or_else(|| quantity(value.as_str()?));
         let equal = field.equals.as_ref().is_none_or(|e| plain(e) == text);
         let matches = pattern.as_ref().is_none_or(|p| p.is_match(&text));
         let least = field
@@ -163,6 +163,57 @@ fn read(object: &Value, field: &Field) -> Result<String, String> {
         .join(", "))
 }
 
+/// The number that a text stands for, as Kubernetes writes quantities: `150m`, `1Gi`, `2e3`.
+fn quantity(text: &str) -> Option<f64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..)? {
+        "" => 1.0,
+        "n" => 1e-9,
+        "u" => 1e-6,
+        "m" => 1e-3,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "P" => 1e15,
+        "E" => 1e18,
+        binary => {
+            let power = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+            let power = power.iter().position(|unit| *unit == binary)?;
+            1024_f64.powi(i32::try_from(power).ok()? + 1)
+        }
+    };
+    Some(digits.parse::<f64>().ok()? * unit)
+}
+
+/// A path without what it selects by: that is what the lab is after, and the student reads this.
+fn brief(path: &str) -> String {
+    let (mut brief, mut depth, mut quote) = (String::new(), 0_u32, None);
+    let mut rest = path.chars().peekable();
+    while let Some(c) = rest.next() {
+        match (quote, c) {
+            (Some(_), '\\') if depth > 0 => {
+                rest.next();
+                continue;
+            }
+            (Some(q), _) if c == q => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '[') if depth > 0 => depth += 1,
+            (None, '[') if rest.peek() == Some(&'?') => {
+                brief.push_str("[…");
+                depth = 1;
+            }
+            (None, ']') if depth > 0 => depth -= 1,
+            (None, _) => {}
+        }
+        if depth == 0 {
+            brief.push(c);
+        }
+    }
+    brief
+}
+
 /// Text without quotes, everything else as JSON.
 fn plain(value: &Value) -> String {
     value
@@ -172,10 +223,13 @@ fn plain(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
     use faultline_domain::lab::Count;
     use serde_json::json;
 
     use super::*;
+    use crate::testing::api;
 
     fn pod(ready: &str, restarts: u32) -> DynamicObject {
         serde_json::from_value(json!({
@@ -222,6 +276,22 @@ mod tests {
                 true,
             ),
             (r#""fields": [{"path": "$.spec.nodeName"}]"#, false),
+            (
+                r#""fields": [{"path": "$.status.containerStatuses[0].restartCount", "at_least": 1}]"#,
+                true,
+            ),
+            (
+                r#""fields": [{"path": "$.status.containerStatuses[0].restartCount", "at_least": 2}]"#,
+                false,
+            ),
+            (
+                r#""fields": [{"path": "$.spec.containers[0].image", "at_least": 0}]"#,
+                false,
+            ),
+            (
+                r#""fields": [{"path": "$.status.conditions[?@.type=='Ready' && @.status=='True'].type"}]"#,
+                true,
+            ),
         ] {
             let found = judge(&test(fields), &good);
             assert_eq!(found.holds, holds, "{fields}: {}", found.seen);
@@ -238,5 +308,91 @@ mod tests {
             "nothing is not ready"
         );
         let _ = Count { min: 1, max: None };
+    }
+
+    #[test]
+    fn quantities_are_compared_as_the_numbers_that_they_stand_for() {
+        let claim = |size: &str| -> DynamicObject {
+            serde_json::from_value(json!({
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "entries"},
+                "spec": {"resources": {"requests": {"storage": size}}},
+            }))
+            .unwrap()
+        };
+        let least =
+            r#""fields": [{"path": "$.spec.resources.requests.storage", "at_least": 1073741824}]"#;
+        for (size, holds) in [
+            ("1Gi", true),
+            ("1Ti", true),
+            ("1024Mi", true),
+            ("1048576Ki", true),
+            ("1.5Gi", true),
+            ("1073741824", true),
+            ("2e9", true),
+            ("2G", true),
+            ("1000Mi", false),
+            ("1G", false),
+            ("900000000000m", false),
+            ("much", false),
+            ("Gi", false),
+            ("1gi", false),
+        ] {
+            assert_eq!(judge(&test(least), &[claim(size)]).holds, holds, "{size}");
+        }
+    }
+
+    #[test]
+    fn what_is_seen_does_not_say_what_a_path_selects_by() {
+        for (path, said) in [
+            ("$.a.b[0]['x.y/z']", "$.a.b[0]['x.y/z']"),
+            ("$.a[?@.b[?@.c=='d]']].e", "$.a[…].e"),
+            ("$.a[?@.b=='c'].d[*][?!@.e]", "$.a[…].d[*][…]"),
+        ] {
+            assert_eq!(brief(path), said);
+        }
+        let seen = judge(
+            &test(r#""fields": [{"path": "$.spec[?@.host=='secret']"}]"#),
+            &[pod("True", 0)],
+        )
+        .seen;
+        assert_eq!(seen, "web-1: there is nothing at $.spec[…]");
+    }
+
+    /// An API server whose Pods are ready for so many looks.
+    fn ready_for(looks: u32) -> Client {
+        let left = AtomicU32::new(looks);
+        api(move |path, _| {
+            assert_eq!(path, "/api/v1/namespaces/shop/pods");
+            let less = |n: u32| n.checked_sub(1);
+            let ready = left.fetch_update(SeqCst, SeqCst, less).is_ok();
+            let pod = pod(if ready { "True" } else { "False" }, 0);
+            let list =
+                json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [pod]});
+            (200, list)
+        })
+    }
+
+    #[tokio::test]
+    async fn what_must_stay_is_looked_at_until_its_time_is_over() {
+        let ready = test(r#""conditions": ["Ready"]"#);
+        let stays = test(r#""conditions": ["Ready"], "stays_seconds": 1"#);
+        let [once, never, long, short] = [1, 0, 2, 1].map(ready_for);
+        let (once, never, long, short) = tokio::join!(
+            evaluate(&once, &ready),
+            evaluate(&never, &stays),
+            evaluate(&long, &stays),
+            evaluate(&short, &stays),
+        );
+        assert!(once.unwrap().holds && long.unwrap().holds);
+        for (found, seen) in [
+            (never.unwrap(), "web-1: Ready is False"),
+            (short.unwrap(), "after 2 s: web-1: Ready is False"),
+        ] {
+            assert!(
+                !found.holds && found.seen.starts_with(seen),
+                "{}",
+                found.seen
+            );
+        }
     }
 }
