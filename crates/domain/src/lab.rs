@@ -10,7 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use cluster::{
-    CanITest, ClusterTest, Count, Deed, Field, FromPodTest, ObjectTest, PodHttp, PodRequest,
+    CanITest, ClusterTest, Count, Deed, Field, FromPodTest, ObjectTest, PodDns, PodDnsAnswers,
+    PodHttp, PodRequest,
 };
 
 use crate::{NodeName, Shape, shape::MAX_NODES};

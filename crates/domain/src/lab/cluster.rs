@@ -121,7 +121,8 @@ pub struct FromPodTest {
     /// What it asks.
     #[garde(dive)]
     pub request: PodRequest,
-    /// True (the default): it must be answered as said. False: it must get no answer.
+    /// True (the default): it must be answered as said. False: it must get no answer, whatever it would be; an error's
+    /// status is an answer only where `status` is said.
     #[serde(default = "yes")]
     #[garde(skip)]
     pub answered: bool,
@@ -139,8 +140,53 @@ pub enum PodRequest {
     Http(#[garde(dive)] PodHttp),
     /// A TCP connection to `host:port`.
     Tcp(#[garde(pattern(r"^[A-Za-z0-9._-]+:[0-9]{1,5}$"))] String),
-    /// A name that must resolve.
-    Dns(#[garde(pattern(r"^[A-Za-z0-9._-]{1,253}$"))] String),
+    /// A name that must resolve: `orders.shop`, or `{name: orders.shop, answers: [10.96.4.1]}`.
+    Dns(#[garde(dive)] PodDns),
+}
+
+/// A DNS question of a probe pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(
+    untagged,
+    expecting = "a name, or a mapping of name and answers (IPv4 addresses)"
+)]
+pub enum PodDns {
+    /// A name. Any answer will do.
+    Name(#[garde(pattern(r"^[A-Za-z0-9._-]{1,253}$"))] String),
+    /// A name, and what it must stand for.
+    Answers(#[garde(dive)] PodDnsAnswers),
+}
+
+impl PodDns {
+    /// The name asked for.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Name(name) => name,
+            Self::Answers(dns) => &dns.name,
+        }
+    }
+
+    /// The addresses that must come. None: any will do.
+    #[must_use]
+    pub fn answers(&self) -> &[std::net::Ipv4Addr] {
+        match self {
+            Self::Name(_) => &[],
+            Self::Answers(dns) => &dns.answers,
+        }
+    }
+}
+
+/// A DNS question, and its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct PodDnsAnswers {
+    /// The name.
+    #[garde(pattern(r"^[A-Za-z0-9._-]{1,253}$"))]
+    pub name: String,
+    /// The IPv4 addresses that must come, in any order, and no others.
+    #[garde(length(min = 1, max = 16))]
+    pub answers: Vec<std::net::Ipv4Addr>,
 }
 
 /// An HTTP request of a probe pod.
@@ -153,10 +199,23 @@ pub struct PodHttp {
         length(max = 500)
     )]
     pub url: String,
-    /// A regular expression that the body must match.
+    /// The status that must come, after redirects. Any that is no error unless said.
     #[serde(default)]
-    #[garde(length(max = 300))]
+    #[garde(inner(range(min = 100, max = 599)))]
+    pub status: Option<u16>,
+    /// A regular expression that the body must match. The body of an error is not seen.
+    #[serde(default)]
+    #[garde(length(max = 300), custom(seen_with(&self.status)))]
     pub body: Option<String>,
+}
+
+fn seen_with(status: &Option<u16>) -> impl FnOnce(&Option<String>, &()) -> garde::Result + use<'_> {
+    move |body, ()| match (body, status) {
+        (Some(_), Some(status)) if !(200..300).contains(status) => Err(garde::Error::new(format!(
+            "the body of an answer with status {status} is not seen; leave body out"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// What somebody may and may not do.
@@ -209,4 +268,56 @@ pub struct ClusterTest {
     #[serde(default = "yes")]
     #[garde(skip)]
     pub control_plane: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_asked_for_with_its_addresses_or_without() {
+        let read = |text: &str| serde_json::from_str::<PodRequest>(text);
+        let Ok(PodRequest::Dns(plain)) = read(r#"{"dns": "erp.example"}"#) else {
+            panic!("a name alone is a request");
+        };
+        assert_eq!((plain.name(), plain.answers().len()), ("erp.example", 0));
+        let Ok(PodRequest::Dns(both)) =
+            read(r#"{"dns": {"name": "erp.example", "answers": ["10.0.0.1"]}}"#)
+        else {
+            panic!("a name with its addresses is a request");
+        };
+        assert_eq!((both.name(), both.answers().len()), ("erp.example", 1));
+        assert!(plain.validate().is_ok() && both.validate().is_ok());
+        for wrong in [
+            r#"{"dns": {"name": "erp.example", "answers": ["erp"]}}"#,
+            r#"{"dns": {"name": "erp.example", "answer": ["10.0.0.1"]}}"#,
+        ] {
+            let said = read(wrong).unwrap_err().to_string();
+            assert!(said.contains("a mapping of name and answers"), "{said}");
+        }
+        for wrong in [
+            r#"{"dns": "erp example"}"#,
+            r#"{"dns": {"name": "erp.example", "answers": []}}"#,
+        ] {
+            assert!(read(wrong).unwrap().validate().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_body_of_an_error_is_not_asked_for() {
+        let http = |rest: &str| {
+            let text = format!("{{\"url\": \"http://a/\", {rest}}}");
+            serde_json::from_str::<PodHttp>(&text).unwrap()
+        };
+        for good in [
+            r#""status": 404"#,
+            r#""status": 201, "body": "ok""#,
+            r#""body": "ok""#,
+        ] {
+            assert!(http(good).validate().is_ok(), "{good}");
+        }
+        for wrong in [r#""status": 404, "body": "gone""#, r#""status": 42"#] {
+            assert!(http(wrong).validate().is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,6 +1,10 @@
 //! A check by a request from a pod in the cluster.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use faultline_cluster::{
     k8s_openapi::api::core::v1::Pod,
@@ -9,7 +13,7 @@ use faultline_cluster::{
         api::{Api, DeleteParams, LogParams, PostParams},
     },
 };
-use faultline_domain::lab::{FromPodTest, PodRequest};
+use faultline_domain::lab::{FromPodTest, PodHttp, PodRequest};
 use regex::Regex;
 use serde_json::json;
 
@@ -24,6 +28,11 @@ const ANSWER: u32 = 8;
 /// the pod has begun, so an answer that must not come may come at first.
 const TRIES: u32 = 3;
 const LOOK: Duration = Duration::from_millis(500);
+/// The exit codes by which the pod says how its request ended. Any other: it was not made, for the pod was ended, or
+/// lacks what it makes requests with.
+const ANSWERED: i32 = 0;
+const NO_ANSWER: i32 = 3;
+const NOT_MADE: i32 = 4;
 /// How long the node's kubelet may take to give out what the pod printed.
 const LOGS: Duration = Duration::from_secs(8);
 
@@ -45,10 +54,15 @@ pub(super) async fn evaluate(
     };
     let ended = tokio::time::timeout(limit, ended(&api, &name)).await;
     let finding = match ended {
-        Ok(Ok(phase)) => {
+        Ok(Ok(ended)) => {
             let said = tokio::time::timeout(LOGS, api.logs(&name, &LogParams::default())).await;
-            let said = said.ok().and_then(Result::ok).unwrap_or_default();
-            judge(test, phase == "Succeeded", &said)
+            match (said.ok().and_then(Result::ok), exit_code(&ended)) {
+                (_, None) => judge(test, None, &why_ended(&ended)),
+                (Some(said), code) => judge(test, code, &said),
+                // How it ended is known in any case.
+                (None, code) if asks_for_nothing_else(&test.request) => judge(test, code, ""),
+                (None, _) => Finding::new(false, "what the probe pod got could not be read"),
+            }
         }
         Ok(Err(e)) => Err(e)?,
         Err(_) => Finding::new(false, not_started(&api, &name, limit).await),
@@ -91,32 +105,63 @@ async fn remove(api: Api<Pod>, name: String) {
     }
 }
 
+/// What a request takes in the pod's shell: the command that makes it, its arguments, and, where its exit code does not
+/// tell, what sets `end`.
+fn attempt(request: &PodRequest) -> (String, Vec<String>, String) {
+    match request {
+        PodRequest::Http(http) => match http.status {
+            None => (
+                format!("timeout {ANSWER} wget -q -O - \"$1\""),
+                vec![http.url.clone()],
+                String::new(),
+            ),
+            Some(status) => (
+                format!("timeout {ANSWER} wget -S -q -O - \"$1\""),
+                vec![http.url.clone(), status.to_string()],
+                format!(
+                    "case \"$said\" in *\"HTTP/1.\"?\" $2\"*) end={ANSWERED} ;; *) [ $end != {ANSWERED} ] || end={NO_ANSWER} ;; esac;"
+                ),
+            ),
+        },
+        // Debian's busybox has no `nc -z`. What `-e` names is run once the connection is made.
+        PodRequest::Tcp(place) => {
+            let (host, port) = place.rsplit_once(':').unwrap_or((place, ""));
+            (
+                format!("timeout {ANSWER} nc -w {ANSWER} \"$1\" \"$2\" -e /bin/true"),
+                vec![host.to_owned(), port.to_owned()],
+                String::new(),
+            )
+        }
+        // Some nslookups end with 0 although the name does not exist.
+        PodRequest::Dns(dns) => (
+            format!("timeout {ANSWER} nslookup \"$1\""),
+            vec![dns.name().to_owned()],
+            format!(
+                "case \"$said\" in *Name:*Address*|*\"name = \"*) ;; *) [ $end != {ANSWERED} ] || end={NO_ANSWER} ;; esac;"
+            ),
+        ),
+    }
+}
+
+/// The pod's script. It knows a request that was not made by the shell's exit codes for a program that is missing or
+/// crashes, and by busybox's words for options that it does not have.
+fn script(attempt: &str, or_else: &str, answered: bool) -> String {
+    let wanted = if answered { "=" } else { "!=" };
+    format!(
+        "for try in $(seq {TRIES}); do said=$({attempt} 2>&1); code=$?; end={NO_ANSWER}; \
+         case \"$code $said\" in \"0 \"*) end={ANSWERED} ;; \
+         12[67]\" \"*|13?\" \"*|*\"multi-call binary\"*\"Usage: \"*) end={NOT_MADE} ;; esac; \
+         {or_else} \
+         if [ $end {wanted} {ANSWERED} ]; then break; fi; sleep 1; done; printf %s \"$said\"; exit $end"
+    )
+}
+
 fn manifest(name: &str, test: &FromPodTest) -> serde_json::Value {
     let mut labels = BTreeMap::from([("faultline.dev/probe".to_owned(), "true".to_owned())]);
     labels.extend(test.labels.clone());
     // The request's parts are arguments, never a part of the script.
-    let (attempt, args) = match &test.request {
-        PodRequest::Http(http) => (
-            format!("timeout {ANSWER} wget -q -O - \"$1\""),
-            vec![http.url.clone()],
-        ),
-        PodRequest::Tcp(place) => {
-            let (host, port) = place.rsplit_once(':').unwrap_or((place, ""));
-            (
-                format!("timeout {ANSWER} nc -z -w {ANSWER} \"$1\" \"$2\""),
-                vec![host.to_owned(), port.to_owned()],
-            )
-        }
-        PodRequest::Dns(name) => (
-            format!("timeout {ANSWER} nslookup \"$1\""),
-            vec![name.clone()],
-        ),
-    };
-    let wanted = if test.answered { "" } else { "! " };
-    let script = format!(
-        "for try in $(seq {TRIES}); do said=$({attempt} 2>&1); code=$?; \
-         if {wanted}[ $code = 0 ]; then break; fi; sleep 1; done; printf %s \"$said\"; exit $code"
-    );
+    let (attempt, args, or_else) = attempt(&test.request);
+    let script = script(&attempt, &or_else, test.answered);
     let mut command = vec![
         "/bin/sh".to_owned(),
         "-c".to_owned(),
@@ -147,15 +192,30 @@ fn manifest(name: &str, test: &FromPodTest) -> serde_json::Value {
     })
 }
 
-async fn ended(api: &Api<Pod>, name: &str) -> Result<String, kube::Error> {
+async fn ended(api: &Api<Pod>, name: &str) -> Result<Pod, kube::Error> {
     loop {
         let pod = api.get(name).await?;
-        let phase = pod.status.and_then(|s| s.phase).unwrap_or_default();
-        if matches!(phase.as_str(), "Succeeded" | "Failed") {
-            return Ok(phase);
+        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+        if matches!(phase, Some("Succeeded" | "Failed")) {
+            return Ok(pod);
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+fn exit_code(pod: &Pod) -> Option<i32> {
+    let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let ended = containers.first()?.state.as_ref()?.terminated.as_ref()?;
+    Some(ended.exit_code)
+}
+
+/// Why a pod ended of which no container has: its node put it out, or did not take it.
+fn why_ended(pod: &Pod) -> String {
+    let status = pod.status.as_ref();
+    let reason = status.and_then(|s| s.reason.as_deref());
+    let message = status.and_then(|s| s.message.as_deref());
+    let said: Vec<&str> = reason.into_iter().chain(message).collect();
+    format!("the probe pod ended as {}", said.join(": "))
 }
 
 /// Why the pod has not ended.
@@ -182,31 +242,105 @@ async fn not_started(api: &Api<Pod>, name: &str, limit: Duration) -> String {
     )
 }
 
-fn judge(test: &FromPodTest, answered: bool, said: &str) -> Finding {
-    let (what, body) = match &test.request {
-        PodRequest::Http(http) => (http.url.clone(), http.body.as_deref()),
-        PodRequest::Tcp(place) => (place.clone(), None),
-        PodRequest::Dns(name) => (name.clone(), None),
-    };
-    let fits = match body.map(Regex::new) {
-        Some(Ok(pattern)) => pattern.is_match(said),
-        Some(Err(_)) => false,
-        None => true,
+fn judge(test: &FromPodTest, code: Option<i32>, said: &str) -> Finding {
+    let what = match &test.request {
+        PodRequest::Http(http) => &http.url,
+        PodRequest::Tcp(place) => place,
+        PodRequest::Dns(dns) => dns.name(),
     };
     let begins = text::clean(said.as_bytes(), 300);
-    let seen = if answered {
+    let holds = match code {
+        Some(ANSWERED) => test.answered && fits(&test.request, said),
+        // With another status than the lab's it has answered all the same.
+        Some(NO_ANSWER) => !test.answered && status(said).is_none_or(|_| no_status(&test.request)),
+        code => {
+            let code = code.map_or_else(String::new, |code| format!(" (exit code {code})"));
+            return Finding::new(false, format!("{what} could not be asked{code}: {begins}"));
+        }
+    };
+    let seen = if code == Some(ANSWERED) || status(said).is_some() && !no_status(&test.request) {
         format!("{what} answered: {begins}")
     } else {
         format!("{what} gave no answer: {begins}")
     };
-    Finding::new(
-        if test.answered {
-            answered && fits
-        } else {
-            !answered
-        },
-        seen,
+    Finding::new(holds, seen)
+}
+
+const fn no_status(request: &PodRequest) -> bool {
+    !matches!(
+        request,
+        PodRequest::Http(PodHttp {
+            status: Some(_),
+            ..
+        })
     )
+}
+
+/// True when the lab says no more of the answer than whether it comes.
+fn asks_for_nothing_else(request: &PodRequest) -> bool {
+    match request {
+        PodRequest::Http(http) => http.status.is_none() && http.body.is_none(),
+        PodRequest::Tcp(_) => true,
+        PodRequest::Dns(dns) => dns.answers().is_empty(),
+    }
+}
+
+/// Whether an answer is the one that the lab says.
+fn fits(request: &PodRequest, said: &str) -> bool {
+    match request {
+        PodRequest::Http(http) => {
+            let body = if http.status.is_some() {
+                body(said)
+            } else {
+                said
+            };
+            http.status
+                .is_none_or(|wanted| status(said) == Some(wanted))
+                && http.body.as_deref().is_none_or(|pattern| {
+                    Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(body))
+                })
+        }
+        PodRequest::Tcp(_) => true,
+        PodRequest::Dns(dns) => {
+            let wanted: BTreeSet<Ipv4Addr> = dns.answers().iter().copied().collect();
+            wanted.is_empty() || addresses(said) == wanted
+        }
+    }
+}
+
+/// The last status that `wget -S` has printed, before the body.
+fn status(said: &str) -> Option<u16> {
+    let head = said.get(..said.len() - body(said).len())?;
+    let mut lines = head.lines().filter_map(|l| l.strip_prefix("  HTTP/"));
+    lines.next_back()?.split(' ').nth(1)?.parse().ok()
+}
+
+/// What follows the headers of `wget -S`, which are lines that begin with two spaces: an empty one ends those of an
+/// answer, and after a redirect there is another answer.
+fn body(said: &str) -> &str {
+    let mut rest = said;
+    while rest.starts_with("  HTTP/") {
+        while let Some(line) = rest.split_inclusive('\n').next()
+            && line.starts_with("  ")
+        {
+            rest = rest.get(line.len()..).unwrap_or_default();
+            if line.trim().is_empty() {
+                break;
+            }
+        }
+    }
+    rest
+}
+
+/// The IPv4 addresses of `nslookup`, as `Address: 10.96.0.1` or `Address 1: 10.96.0.1 a-name`. Before the first empty line
+/// is the server that was asked.
+fn addresses(said: &str) -> BTreeSet<Ipv4Addr> {
+    said.lines()
+        .skip_while(|line| !line.trim().is_empty())
+        .filter(|line| line.starts_with("Address"))
+        .filter_map(|line| line.split_once(':')?.1.split_whitespace().next())
+        .filter_map(|address| address.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -223,11 +357,181 @@ mod tests {
     #[test]
     fn an_answer_is_judged_and_so_is_its_absence() {
         let http = r#"{"http": {"url": "http://orders/", "body": "^ok"}}"#;
-        assert!(judge(&test(http, true), true, "ok\n").holds);
-        assert!(!judge(&test(http, true), true, "error").holds);
-        assert!(!judge(&test(http, true), false, "timed out").holds);
-        assert!(judge(&test(http, false), false, "timed out").holds);
-        assert!(!judge(&test(http, false), true, "ok").holds);
+        let (yes, no) = (Some(ANSWERED), Some(NO_ANSWER));
+        assert!(judge(&test(http, true), yes, "ok\n").holds);
+        assert!(!judge(&test(http, true), yes, "error").holds);
+        assert!(!judge(&test(http, true), no, "timed out").holds);
+        assert!(judge(&test(http, false), no, "timed out").holds);
+        assert!(!judge(&test(http, false), yes, "ok").holds);
+    }
+
+    #[test]
+    fn a_request_that_was_not_made_holds_neither_way() {
+        for code in [None, Some(NOT_MADE), Some(1), Some(137)] {
+            for answered in [true, false] {
+                let found = judge(&test(r#"{"tcp": "db:5432"}"#, answered), code, "Usage: nc");
+                assert!(!found.holds, "{code:?} {answered}");
+                assert!(found.seen.contains("could not be asked"), "{}", found.seen);
+            }
+        }
+    }
+
+    #[test]
+    fn a_status_is_read_before_the_body() {
+        let http = r#"{"http": {"url": "http://orders/", "status": 201, "body": "^ok"}}"#;
+        let made = "  HTTP/1.1 201 Created\n  Server: nginx\n  \nok  HTTP/1.1 500 no";
+        let moved =
+            "  HTTP/1.1 302 Found\n  Location: /x\n  \n  HTTP/1.1 201 Created\n  A: b\n  \nok";
+        let terse = "  HTTP/1.1 201 Created\n  Server: nginx\nok";
+        for said in [made, moved, terse] {
+            assert!(
+                judge(&test(http, true), Some(ANSWERED), said).holds,
+                "{said}"
+            );
+        }
+        let other = "  HTTP/1.1 200 OK\n  Server: nginx\n  \nok 201";
+        assert!(!judge(&test(http, true), Some(ANSWERED), other).holds);
+
+        let gone = r#"{"http": {"url": "http://orders/", "status": 404}}"#;
+        let refused =
+            "  HTTP/1.1 404 Not Found\nwget: server returned error: HTTP/1.1 404 Not Found";
+        assert!(judge(&test(gone, true), Some(ANSWERED), refused).holds);
+        let found = judge(&test(gone, true), Some(NO_ANSWER), other);
+        assert!(
+            !found.holds && found.seen.contains("answered"),
+            "{}",
+            found.seen
+        );
+        assert!(!judge(&test(gone, false), Some(NO_ANSWER), other).holds);
+        assert!(judge(&test(gone, false), Some(NO_ANSWER), "wget: bad address").holds);
+    }
+
+    #[test]
+    fn addresses_are_compared_in_any_order_and_the_server_is_none_of_them() {
+        let big = "Server:\t\t10.96.0.10\nAddress:\t10.96.0.10:53\n\nNon-authoritative answer:\nName:\terp.example\nAddress: 10.0.0.2\nName:\terp.example\nAddress: 10.0.0.1\n\nName:\terp.example\nAddress: fd00::1\n";
+        let small = "Server:    10.96.0.10\nAddress 1: 10.96.0.10 dns.example\n\nName:      erp.example\nAddress 1: 10.0.0.1 a.example\nAddress 2: 10.0.0.2\n";
+        let dns = |answers: &str| {
+            format!("{{\"dns\": {{\"name\": \"erp.example\", \"answers\": {answers}}}}}")
+        };
+        for said in [big, small] {
+            for (answers, holds) in [
+                (r#"["10.0.0.1", "10.0.0.2"]"#, true),
+                (r#"["10.0.0.1"]"#, false),
+                (r#"["10.0.0.1", "10.0.0.2", "10.96.0.10"]"#, false),
+            ] {
+                let found = judge(&test(&dns(answers), true), Some(ANSWERED), said);
+                assert_eq!(found.holds, holds, "{answers}: {said}");
+            }
+            assert!(
+                judge(
+                    &test(r#"{"dns": "erp.example"}"#, true),
+                    Some(ANSWERED),
+                    said
+                )
+                .holds
+            );
+        }
+    }
+
+    /// Runs a probe's script here, with these shell functions in place of the container's programs.
+    fn run(request: &str, answered: bool, programs: &str) -> (Option<i32>, String) {
+        let (attempt, args, or_else) = attempt(&test(request, answered).request);
+        let script = format!(
+            "timeout() {{ shift; \"$@\"; }}; sleep() {{ echo again >&2; }}; {programs}; {}",
+            script(&attempt, &or_else, answered)
+        );
+        let ran = std::process::Command::new("/bin/sh")
+            .args(["-c", &script, "probe"])
+            .args(args)
+            .output()
+            .unwrap();
+        let tries = String::from_utf8(ran.stderr).unwrap().lines().count();
+        (
+            ran.status.code(),
+            format!("{}+{tries}", String::from_utf8(ran.stdout).unwrap()),
+        )
+    }
+
+    #[test]
+    fn the_script_tells_an_answer_from_none_and_from_a_request_that_was_not_made() {
+        let usage = "printf 'BusyBox v1.35.0 multi-call binary.\\n\\nUsage: nc\\n' >&2; return 1";
+        let tcp = r#"{"tcp": "db.shop:5432"}"#;
+        let http = r#"{"http": {"url": "http://a/"}}"#;
+        let status = r#"{"http": {"url": "http://a/", "status": 404}}"#;
+        let dns = r#"{"dns": "a.b"}"#;
+        for (request, answered, programs, code, said) in [
+            (
+                tcp,
+                true,
+                "nc() { echo \"$@\"; }",
+                ANSWERED,
+                "-w 8 db.shop 5432 -e /bin/true+0",
+            ),
+            (
+                tcp,
+                true,
+                "nc() { echo refused >&2; return 1; }",
+                NO_ANSWER,
+                "refused+3",
+            ),
+            (
+                tcp,
+                false,
+                "nc() { echo refused >&2; return 1; }",
+                NO_ANSWER,
+                "refused+0",
+            ),
+            (tcp, false, "nc() { return 143; }", NO_ANSWER, "+0"),
+            (tcp, false, &format!("nc() {{ {usage}; }}"), NOT_MADE, ""),
+            (tcp, false, "nc() { no-such-program; }", NOT_MADE, ""),
+            (tcp, false, "nc() { return 139; }", NOT_MADE, ""),
+            (
+                http,
+                true,
+                "wget() { echo 'Usage: multi-call binary'; }",
+                ANSWERED,
+                "Usage: multi-call binary+0",
+            ),
+            (
+                http,
+                false,
+                "wget() { echo 'wget: download timed out' >&2; return 1; }",
+                NO_ANSWER,
+                "wget: download",
+            ),
+            (
+                status,
+                true,
+                "wget() { printf '  HTTP/1.1 404 Not Found\\nwget: server returned error' >&2; return 1; }",
+                ANSWERED,
+                "  HTTP/1.1 404",
+            ),
+            (
+                status,
+                true,
+                "wget() { printf '  HTTP/1.1 200 OK\\n  \\n' >&2; echo fine; }",
+                NO_ANSWER,
+                "  HTTP/1.1 200",
+            ),
+            (
+                dns,
+                true,
+                "nslookup() { printf 'Server: 1\\nAddress: 1\\n\\nName:\\ta.b\\nAddress: 10.0.0.1\\n'; }",
+                ANSWERED,
+                "Server",
+            ),
+            (
+                dns,
+                true,
+                "nslookup() { printf 'Server: 1\\nAddress: 1\\n\\n** server can'\"'\"'t find a.b: NXDOMAIN\\n'; }",
+                NO_ANSWER,
+                "Server",
+            ),
+        ] {
+            let (ended, printed) = run(request, answered, programs);
+            assert_eq!(ended, Some(code), "{request} {programs}: {printed}");
+            assert!(printed.starts_with(said), "{request} {programs}: {printed}");
+        }
     }
 
     #[test]
