@@ -214,10 +214,15 @@ fn preflight(config: &Config) -> anyhow::Result<()> {
         config.ssh_listen.port(),
         config.kube_listen.port(),
     );
-    let fatal: Vec<_> = doctor::examine(&config.images, &config.sources, &ports)
-        .into_iter()
-        .filter(|f| f.grade == Grade::Fatal)
-        .collect();
+    let fatal: Vec<_> = doctor::examine(
+        &config.images,
+        &config.sources,
+        &config.server.data_dir,
+        &ports,
+    )
+    .into_iter()
+    .filter(|f| f.grade == Grade::Fatal)
+    .collect();
     if fatal.is_empty() {
         return Ok(());
     }

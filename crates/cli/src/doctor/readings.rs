@@ -1,0 +1,303 @@
+//! What the doctor sees of a machine. Nothing is judged here.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use faultline_domain::Shape;
+use faultline_image::{
+    cache::Cache,
+    recipe::Recipe,
+    sources::{Choice, Sources},
+};
+use faultline_launcher::{
+    accel::{self, Verdict},
+    cgroup,
+};
+
+/// All that was seen.
+#[derive(Debug, Clone)]
+pub struct Readings {
+    /// This program runs as root.
+    pub root: bool,
+    /// Programs that aren't here, with the Debian packages that bring them.
+    pub missing: Vec<(&'static str, &'static str)>,
+    /// What a kernel said that was booted; nothing when there was none to boot.
+    pub accelerator: Option<Result<Verdict, String>>,
+    /// The compiler of Go modules.
+    pub go: Go,
+    /// Control groups.
+    pub control_groups: ControlGroups,
+    /// `/dev/net/tun` exists.
+    pub tun: bool,
+    /// Memory.
+    pub memory: Memory,
+    /// The kernel merges identical pages.
+    pub merging: bool,
+    /// Where images are built.
+    pub cache: Disk,
+    /// Where environments are.
+    pub data: Disk,
+    /// Recipes, and what was made of them.
+    pub images: Images,
+    /// The server's ports.
+    pub ports: Vec<Port>,
+}
+
+/// Whether Go is here.
+#[derive(Debug, Clone)]
+pub enum Go {
+    /// Clusters are made of official releases.
+    NotAsked,
+    /// It says so.
+    Version(String),
+    /// It isn't.
+    Missing,
+}
+
+/// The control groups of this machine.
+#[derive(Debug, Clone)]
+pub struct ControlGroups {
+    /// 1 or 2.
+    pub version: u8,
+    /// Where they are mounted.
+    pub folder: &'static str,
+    /// Groups can be made there.
+    pub writable: bool,
+}
+
+/// The memory of this machine, in MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// All of it.
+    pub total: u64,
+    /// What programs may still have.
+    pub free: u64,
+}
+
+/// A folder's file system.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// The folder, which may not exist yet.
+    pub folder: PathBuf,
+    /// Free MiB; nothing when it could not be asked.
+    pub free: Option<u64>,
+}
+
+/// The recipes and their images.
+#[derive(Debug, Clone)]
+pub struct Images {
+    /// The recipes' folder.
+    pub recipes: PathBuf,
+    /// It has any.
+    pub any: bool,
+    /// Those whose machines can be cloned at once.
+    pub ready: Vec<String>,
+}
+
+/// A port of the server.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// What it is for.
+    pub who: &'static str,
+    /// Its number.
+    pub number: u16,
+    /// Who has it.
+    pub held: Held,
+}
+
+/// Who has a port.
+#[derive(Debug, Clone)]
+pub enum Held {
+    /// Nobody.
+    Free,
+    /// A server of ours.
+    Ours,
+    /// Another program, if its name is known; and how the attempt to have it failed.
+    Other(Option<String>, String),
+}
+
+/// Programs that Faultline runs, with the Debian packages that bring them.
+const PROGRAMS: [(&str, &str); 10] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-img", "qemu-utils"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("mke2fs", "e2fsprogs"),
+    ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("nft", "nftables"),
+    ("tar", "tar"),
+    ("ssh", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
+];
+
+impl Readings {
+    /// Looks at everything. Ports are tried by binding them on loopback.
+    pub fn take(
+        recipes: &Path,
+        sources: &Sources,
+        data: &Path,
+        ports: &[(&'static str, u16)],
+    ) -> Self {
+        let cache = Cache::of_user();
+        Self {
+            root: rustix::process::geteuid().is_root(),
+            missing: missing(),
+            accelerator: accelerator(recipes, &cache),
+            go: go(sources),
+            control_groups: control_groups(),
+            tun: Path::new("/dev/net/tun").exists(),
+            memory: Memory::parse(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
+            merging: fs::read_to_string("/sys/kernel/mm/ksm/run").is_ok_and(|t| t.trim() == "1"),
+            cache: Disk::of(cache.folder()),
+            data: Disk::of(data),
+            images: images(recipes, sources, &cache),
+            ports: ports.iter().map(|(who, n)| Port::ask(who, *n)).collect(),
+        }
+    }
+}
+
+impl Memory {
+    /// Reads `/proc/meminfo`.
+    pub fn parse(text: &str) -> Self {
+        let field = |name: &str| -> u64 {
+            text.lines()
+                .find_map(|l| l.strip_prefix(name))
+                .and_then(|l| l.split_whitespace().next())
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(0)
+                / 1024
+        };
+        Self {
+            total: field("MemTotal:"),
+            free: field("MemAvailable:"),
+        }
+    }
+}
+
+impl Disk {
+    /// Asks the file system that the folder is on, or will be.
+    pub fn of(folder: &Path) -> Self {
+        let existing = folder
+            .ancestors()
+            .find(|p| p.exists())
+            .unwrap_or(Path::new("/"));
+        Self {
+            folder: folder.to_owned(),
+            free: rustix::fs::statvfs(existing)
+                .ok()
+                .map(|stat| stat.f_bavail * stat.f_frsize / (1 << 20)),
+        }
+    }
+}
+
+impl Port {
+    /// Tries to have it on loopback.
+    pub fn ask(who: &'static str, number: u16) -> Self {
+        let held = match TcpListener::bind(("127.0.0.1", number)) {
+            Ok(_) => Held::Free,
+            Err(e) => match holder(number) {
+                Some(name) if name == "faultline" => Held::Ours,
+                name => Held::Other(name, e.to_string()),
+            },
+        };
+        Self { who, number, held }
+    }
+}
+
+fn missing() -> Vec<(&'static str, &'static str)> {
+    let paths: Vec<PathBuf> = std::env::var_os("PATH")
+        .map(|p| std::env::split_paths(&p).collect())
+        .unwrap_or_default();
+    PROGRAMS
+        .into_iter()
+        .filter(|(program, _)| !paths.iter().any(|p| p.join(program).exists()))
+        .collect()
+}
+
+fn accelerator(recipes: &Path, cache: &Cache) -> Option<Result<Verdict, String>> {
+    let kernel = Recipe::names(recipes)
+        .iter()
+        .filter_map(|name| Recipe::load(recipes, name).ok())
+        .filter_map(|recipe| faultline_image::build::image_key(&recipe).ok())
+        .filter_map(|key| cache.get("disk", &key))
+        .map(|folder| folder.join("kernel"))
+        .chain(newest_kernel())
+        .find(|path| path.exists())?;
+    let found = accel::detect(&kernel, &cache.folder().join("accelerator"));
+    Some(found.map_err(|e| e.to_string()))
+}
+
+fn newest_kernel() -> Option<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir("/boot")
+        .ok()?
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| {
+            p.file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz-"))
+        })
+        .collect();
+    found.sort();
+    found.pop()
+}
+
+/// Clusters are built from Go modules unless official releases are wanted; plain machines never are.
+fn go(sources: &Sources) -> Go {
+    if sources.from == Choice::Official {
+        return Go::NotAsked;
+    }
+    let found = Command::new("go")
+        .arg("version")
+        .env("GOTOOLCHAIN", "local")
+        .output();
+    match found {
+        Ok(out) if out.status.success() => {
+            Go::Version(String::from_utf8_lossy(&out.stdout).trim().to_owned())
+        }
+        _ => Go::Missing,
+    }
+}
+
+fn control_groups() -> ControlGroups {
+    let version = cgroup::version();
+    let folder = if version == 2 {
+        "/sys/fs/cgroup"
+    } else {
+        "/sys/fs/cgroup/memory"
+    };
+    ControlGroups {
+        version,
+        folder,
+        writable: rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok(),
+    }
+}
+
+fn images(recipes: &Path, sources: &Sources, cache: &Cache) -> Images {
+    let names = Recipe::names(recipes);
+    Images {
+        recipes: recipes.to_owned(),
+        any: !names.is_empty(),
+        ready: names
+            .into_iter()
+            .filter(|name| {
+                sources
+                    .template(recipes, name, Shape::SINGLE, cache)
+                    .is_ok_and(|t| t.is_some())
+            })
+            .collect(),
+    }
+}
+
+fn holder(port: u16) -> Option<String> {
+    let out = Command::new("ss")
+        .args(["-Hltnp", &format!("sport = :{port}")])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let name = text.split("users:((\"").nth(1)?.split('"').next()?;
+    Some(name.to_owned())
+}

@@ -1,0 +1,189 @@
+//! Judgements on readings that no machine has to have.
+
+use std::net::TcpListener;
+
+use faultline_launcher::{accel::Verdict, spec::Accelerator};
+
+use super::{
+    findings::{MIN_DISK_MIB, MIN_ENVIRONMENT_DISK_MIB, MIN_MEMORY_MIB, judge},
+    readings::{ControlGroups, Disk, Go, Held, Images, Memory, Port},
+    *,
+};
+
+/// A machine that lacks nothing.
+fn good() -> Readings {
+    let disk = |folder: &str| Disk {
+        folder: folder.into(),
+        free: Some(MIN_DISK_MIB),
+    };
+    Readings {
+        root: true,
+        missing: Vec::new(),
+        accelerator: Some(Ok(verdict(Accelerator::Kvm))),
+        go: Go::Version("go1.26".to_owned()),
+        control_groups: groups(2, true),
+        tun: true,
+        memory: Memory {
+            total: 4096,
+            free: MIN_MEMORY_MIB,
+        },
+        merging: false,
+        cache: disk("/cache"),
+        data: disk("/data"),
+        images: Images {
+            recipes: "images".into(),
+            any: true,
+            ready: vec!["debian-12".to_owned()],
+        },
+        ports: vec![port(Held::Free), port(Held::Ours)],
+    }
+}
+
+fn verdict(accelerator: Accelerator) -> Verdict {
+    Verdict {
+        accelerator,
+        reason: "so it is".to_owned(),
+    }
+}
+
+fn groups(version: u8, writable: bool) -> ControlGroups {
+    ControlGroups {
+        version,
+        folder: "/sys/fs/cgroup",
+        writable,
+    }
+}
+
+fn port(held: Held) -> Port {
+    Port {
+        who: "web page",
+        number: 7890,
+        held,
+    }
+}
+
+/// The only finding that isn't good, when the good machine is changed so.
+fn lacking(change: impl FnOnce(&mut Readings)) -> Finding {
+    let mut seen = good();
+    change(&mut seen);
+    let mut bad = judge(&seen);
+    bad.retain(|f| f.grade != Grade::Good);
+    assert_eq!(bad.len(), 1, "{bad:?}");
+    bad.remove(0)
+}
+
+#[test]
+fn a_machine_that_lacks_nothing_is_told_so() {
+    for finding in judge(&good()) {
+        assert_eq!(finding.grade, Grade::Good, "{finding:?}");
+        assert!(!finding.seen.is_empty() && !finding.consequence.is_empty());
+        assert!(finding.cure.is_empty(), "{finding:?}");
+    }
+}
+
+#[test]
+fn each_lack_has_its_grade_a_consequence_and_a_cure() {
+    use Grade::{Fatal, Warning};
+    type Lack = (Grade, &'static str, &'static str, fn(&mut Readings));
+    let lacks: [Lack; 19] = [
+        (Fatal, "user", "sudo", |s| s.root = false),
+        (
+            Fatal,
+            "programs",
+            "apt-get install iproute2 nftables",
+            |s| {
+                s.missing = vec![("ip", "iproute2"), ("tc", "iproute2"), ("nft", "nftables")];
+            },
+        ),
+        (Warning, "virtualisation", "image build", |s| {
+            s.accelerator = None;
+        }),
+        (Warning, "virtualisation", "KVM", |s| {
+            s.accelerator = Some(Ok(verdict(Accelerator::Tcg)));
+        }),
+        (Warning, "virtualisation", "qemu-system-x86", |s| {
+            s.accelerator = Some(Err("no such file".to_owned()));
+        }),
+        (Warning, "Go", "--source official", |s| s.go = Go::Missing),
+        (Fatal, "control groups", "mount", |s| {
+            s.control_groups = groups(2, false);
+        }),
+        (Fatal, "control groups", "mount", |s| {
+            s.control_groups = groups(1, false);
+        }),
+        (Warning, "control groups", "unified", |s| {
+            s.control_groups = groups(1, true);
+        }),
+        (Fatal, "network device", "modprobe tun", |s| s.tun = false),
+        (Fatal, "memory", "larger machine", |s| {
+            s.memory.free = MIN_MEMORY_MIB - 1;
+        }),
+        (Warning, "page merging", "ksm", |s| s.merging = true),
+        (Warning, "disk", "FAULTLINE_CACHE", |s| {
+            s.cache.free = Some(MIN_DISK_MIB - 1);
+        }),
+        (Warning, "disk", "df /cache", |s| s.cache.free = None),
+        (Fatal, "disk", "FAULTLINE_DATA", |s| {
+            s.data.free = Some(MIN_ENVIRONMENT_DISK_MIB - 1);
+        }),
+        (Warning, "disk", "df /data", |s| s.data.free = None),
+        (Fatal, "images", "--recipes", |s| s.images.any = false),
+        (Warning, "images", "image build", |s| s.images.ready.clear()),
+        (Fatal, "port", "(nginx)", |s| {
+            let name = Some("nginx".to_owned());
+            s.ports = vec![port(Held::Other(name, "address in use".to_owned()))];
+        }),
+    ];
+    for (grade, what, cure, change) in lacks {
+        let found = lacking(change);
+        assert_eq!((found.grade, found.what), (grade, what), "{found:?}");
+        assert!(found.cure.contains(cure), "{found:?}");
+        assert!(!found.seen.is_empty() && !found.consequence.is_empty());
+    }
+}
+
+#[test]
+fn a_port_s_holder_without_a_name_is_still_to_be_found() {
+    let found = lacking(|s| s.ports.push(port(Held::Other(None, "in use".to_owned()))));
+    assert!(found.cure.contains("ss -ltnp"), "{found:?}");
+    assert!(found.seen.contains("7890 for the web page: in use"));
+}
+
+#[test]
+fn without_an_image_too_little_disk_for_one_is_fatal() {
+    let mut seen = good();
+    seen.images.ready.clear();
+    seen.cache.free = Some(MIN_DISK_MIB - 1);
+    assert!(
+        judge(&seen)
+            .iter()
+            .any(|f| f.what == "disk" && f.grade == Grade::Fatal)
+    );
+}
+
+#[test]
+fn meminfo_is_read() {
+    let text = "MemTotal:  4194304 kB\nMemFree: 1 kB\nMemAvailable:   2097152 kB\n";
+    let expected = Memory {
+        total: 4096,
+        free: 2048,
+    };
+    assert_eq!(Memory::parse(text), expected);
+}
+
+#[test]
+fn a_folder_that_is_still_to_be_made_is_asked_where_it_will_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::of(&dir.path().join("not/yet"));
+    assert!(disk.free.is_some_and(|mib| mib > 0), "{disk:?}");
+}
+
+#[test]
+fn a_port_is_free_or_held() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let number = taken.local_addr().unwrap().port();
+    let held = || Port::ask("web page", number).held;
+    assert!(matches!(held(), Held::Other(_, e) if e.contains("in use")));
+    drop(taken);
+    assert!(matches!(held(), Held::Free));
+}
