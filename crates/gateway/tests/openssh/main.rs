@@ -10,6 +10,7 @@ mod guest;
 
 use std::{
     path::PathBuf,
+    process::Stdio,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -23,22 +24,23 @@ use faultline_provider::fake::process::OnlyStreams;
 use guest::ThisMachine;
 use rand::Rng;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
-    process::Command,
+    process::{Child, Command},
 };
 use tokio_util::sync::CancellationToken;
 
-/// One person with one key, and one environment.
+/// Two people with a key and an environment each; one of them has one more, which has ended.
 #[derive(Debug)]
-struct OnePerson {
+struct TwoPeople {
     key: PublicKey,
+    hers: PublicKey,
     removed: AtomicBool,
     used: Mutex<u32>,
 }
 
 #[async_trait]
-impl Directory for OnePerson {
+impl Directory for TwoPeople {
     async fn api_server(
         &self,
         _: &faultline_domain::EnvironmentId,
@@ -47,18 +49,24 @@ impl Directory for OnePerson {
     }
 
     async fn authorize(&self, login: &Login, key: &PublicKey) -> Option<Access> {
-        // `slow` exists and is somebody else's, and finding that out takes a while.
-        if login.environment.as_str() == "slow" {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            return None;
-        }
+        let (owner, open) = match login.environment.as_str() {
+            "mine" => (&self.key, true),
+            "ended" => (&self.key, false),
+            "hers" => (&self.hers, true),
+            // It is somebody else's too, and finding that out takes a while.
+            "slow" => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                (&self.hers, true)
+            }
+            _ => return None,
+        };
         let node = match &login.node {
             None => "node1".parse().unwrap(),
             Some(node) if node.as_str() == "node2" => node.clone(),
             Some(_) => return None,
         };
-        let held = *key == self.key && !self.removed.load(Ordering::SeqCst);
-        (login.environment.as_str() == "mine" && held).then(|| Access {
+        let held = key == owner && !self.removed.load(Ordering::SeqCst);
+        (open && held).then(|| Access {
             environment: login.environment.clone(),
             node,
         })
@@ -72,7 +80,7 @@ struct Gateway {
     dir: tempfile::TempDir,
     port: u16,
     machine: Arc<ThisMachine>,
-    directory: Arc<OnePerson>,
+    directory: Arc<TwoPeople>,
     stop: CancellationToken,
     served: tokio::task::JoinHandle<std::io::Result<()>>,
 }
@@ -91,7 +99,7 @@ impl Gateway {
 
     async fn with(config: Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["key", "other"] {
+        let [key, hers, _] = ["key", "hers", "unknown"].map(|name| {
             let path = dir.path().join(name);
             let made = std::process::Command::new("ssh-keygen")
                 .args(["-q", "-t", "ed25519", "-N", "", "-C", "ann@laptop", "-f"])
@@ -99,10 +107,12 @@ impl Gateway {
                 .status()
                 .unwrap();
             assert!(made.success());
-        }
-        let line = std::fs::read_to_string(dir.path().join("key.pub")).unwrap();
-        let directory = Arc::new(OnePerson {
-            key: PublicKey::parse(&line).unwrap(),
+            let line = std::fs::read_to_string(dir.path().join(format!("{name}.pub"))).unwrap();
+            PublicKey::parse(&line).unwrap()
+        });
+        let directory = Arc::new(TwoPeople {
+            key,
+            hers,
             removed: AtomicBool::new(false),
             used: Mutex::new(0),
         });
@@ -173,14 +183,27 @@ impl Gateway {
         .collect()
     }
 
+    /// A client that goes on while the test does.
+    fn begin(&self, args: &[&str]) -> Child {
+        Command::new("ssh")
+            .args(self.options("key"))
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
+    }
+
     async fn program(&self, program: &str, key: &str, args: &[&str], stdin: &[u8]) -> Said {
         let mut child = Command::new(program)
             .args(self.options(key))
             .args(args)
             .env("LANG", "de_DE.UTF-8")
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
@@ -244,6 +267,37 @@ async fn a_session_ends_when_its_key_is_taken_away() {
 }
 
 #[tokio::test]
+async fn a_client_that_answers_no_more_is_ended_and_one_that_is_only_silent_is_not() {
+    let gateway = Gateway::with(Config {
+        keepalive: Duration::from_millis(300),
+        ..Config::default()
+    })
+    .await;
+    let said = gateway.ssh(&[ME, "sleep 3; echo done"]).await;
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "done\n"));
+
+    let mut client = gateway.begin(&[ME, "echo $$; exec sleep 600"]);
+    let mut out = BufReader::new(client.stdout.take().unwrap()).lines();
+    let program = out.next_line().await.unwrap().unwrap();
+    let program = std::path::Path::new("/proc").join(program);
+    assert!(program.exists());
+    let pid = rustix::process::Pid::from_raw(client.id().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let began = Instant::now();
+    while program.exists() {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "what it ran goes on"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(
+        began.elapsed() > Duration::from_millis(600),
+        "it was asked more than once"
+    );
+}
+
+#[tokio::test]
 async fn only_harmless_variables_get_through() {
     let gateway = Gateway::start().await;
     let said = gateway
@@ -298,8 +352,8 @@ async fn a_terminal_has_the_client_s_size_and_follows_it() {
     );
     let ended = Command::new("script")
         .args(["-qec", &inner, "/dev/null"])
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
         .status();
     let ended = tokio::time::timeout(Duration::from_secs(60), ended)
         .await
@@ -384,12 +438,7 @@ async fn local_forwards_lead_into_the_guest_and_remote_ones_are_refused() {
     let local = free.local_addr().unwrap().port();
     drop(free);
     let forward = format!("{local}:127.0.0.1:{port}");
-    let mut child = Command::new("ssh")
-        .args(gateway.options("key"))
-        .args(["-N", "-L", &forward, ME])
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+    let mut child = gateway.begin(&["-N", "-L", &forward, ME]);
     let mut socket = loop {
         match TcpStream::connect(("127.0.0.1", local)).await {
             Ok(socket) => break socket,
@@ -445,11 +494,18 @@ async fn a_node_is_reached_through_a_jump() {
 #[tokio::test]
 async fn all_refusals_look_alike() {
     let gateway = Gateway::start().await;
-    let mut quickest = [Duration::MAX; 5];
+    let said = gateway
+        .program("ssh", "hers", &["hers@127.0.0.1", "true"], b"")
+        .await;
+    assert_eq!(said.code, Some(0), "her key opens hers: {said:?}");
+    let mut quickest = [Duration::MAX; 8];
     // The client's own start varies under load; the quickest of some tries tells the gateway's part.
     for _ in 0..3 {
         for (at, (key, user)) in [
-            ("other", "mine"),
+            ("unknown", "mine"),
+            ("hers", "mine"),
+            ("key", "hers"),
+            ("key", "ended"),
             ("key", "nobody"),
             ("key", "slow"),
             ("key", "node9.mine"),
@@ -501,15 +557,7 @@ async fn a_lost_guest_link_gives_a_shell_the_console_and_a_command_the_reason() 
             .contains("faultline: node1: the guest link is lost"),
         "{said:?}"
     );
-    let mut child = Command::new("ssh")
-        .args(gateway.options("key"))
-        .args(["-tt", ME])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+    let mut child = gateway.begin(&["-tt", ME]);
     child
         .stdin
         .as_mut()
@@ -585,7 +633,7 @@ async fn an_address_that_fails_too_often_waits() {
     })
     .await;
     for _ in 0..3 {
-        gateway.program("ssh", "other", &[ME, "true"], b"").await;
+        gateway.program("ssh", "unknown", &[ME, "true"], b"").await;
     }
     let said = gateway.ssh(&[ME, "echo in"]).await;
     assert_eq!((said.code, said.out.as_str()), (Some(255), ""), "{said:?}");
@@ -594,14 +642,7 @@ async fn an_address_that_fails_too_often_waits() {
 #[tokio::test]
 async fn stopping_ends_connections_and_returns() {
     let gateway = Gateway::start().await;
-    let mut child = Command::new("ssh")
-        .args(gateway.options("key"))
-        .args([ME, "echo ready; sleep 60"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+    let mut child = gateway.begin(&[ME, "echo ready; sleep 60"]);
     let mut ready = [0; 6];
     child
         .stdout
