@@ -15,6 +15,8 @@ use crate::{Config, app::Shared};
 pub(super) const LIST: Duration = Duration::from_secs(20);
 /// How long freeing, pausing and resuming may take.
 const QUICK: Duration = Duration::from_secs(110);
+/// How often pausing and resuming is tried before the machine counts as failed.
+const TRIES: u32 = 3;
 
 pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
     // In this order: a step that ends between these lines leaves its environment busy for this pass, and one that
@@ -116,7 +118,7 @@ pub(super) async fn advance(
 async fn apply(app: &Shared, steps: &Steps, row: &Environment, step: Step) -> Result<(), Error> {
     let mut e = row.clone();
     let now = app.now();
-    match step {
+    match given_up(steps, row, step) {
         Step::Wait => {}
         Step::Start => {
             let Ok(next) = e.state.clone().provision(now) else {
@@ -130,7 +132,7 @@ async fn apply(app: &Shared, steps: &Steps, row: &Environment, step: Step) -> Re
                 steps.begin(app, &id, Kind::Start, work);
             }
         }
-        Step::Restart => begin(app, steps, e, "restart", |app, mut e| async move {
+        Step::Restart => begin(app, steps, e, Kind::Restart, |app, mut e| async move {
             app.provider.destroy(&e.id).await?;
             if let Ok(next) = e.state.clone().retry(app.now()) {
                 advance(&app, &mut e, next).await?;
@@ -148,7 +150,7 @@ async fn apply(app: &Shared, steps: &Steps, row: &Environment, step: Step) -> Re
             {
                 return Ok(());
             }
-            begin(app, steps, e, "release", |app, mut e| async move {
+            begin(app, steps, e, Kind::Release, |app, mut e| async move {
                 app.provider.destroy(&e.id).await?;
                 if let Ok(next) = e.state.clone().gone(app.now()) {
                     advance(&app, &mut e, next).await?;
@@ -156,20 +158,20 @@ async fn apply(app: &Shared, steps: &Steps, row: &Environment, step: Step) -> Re
                 Ok(())
             });
         }
-        Step::Free => begin(app, steps, e, "free", |app, mut e| async move {
+        Step::Free => begin(app, steps, e, Kind::Free, |app, mut e| async move {
             app.provider.destroy(&e.id).await?;
             let next = e.state.clone().freed();
             advance(&app, &mut e, next).await?;
             Ok(())
         }),
-        Step::Suspend => begin(app, steps, e, "suspend", |app, mut e| async move {
+        Step::Suspend => begin(app, steps, e, Kind::Suspend, |app, mut e| async move {
             app.provider.pause(&e.id).await?;
             if let Ok(next) = e.state.clone().suspend(app.now()) {
                 advance(&app, &mut e, next).await?;
             }
             Ok(())
         }),
-        Step::Resume => begin(app, steps, e, "resume", |app, mut e| async move {
+        Step::Resume => begin(app, steps, e, Kind::Resume, |app, mut e| async move {
             app.provider.resume(&e.id).await?;
             if let Ok(next) = e.state.clone().activate(app.now()) {
                 advance(&app, &mut e, next).await?;
@@ -189,12 +191,28 @@ async fn apply(app: &Shared, steps: &Steps, row: &Environment, step: Step) -> Re
     Ok(())
 }
 
+/// The step, unless it is one that failed too often: freeing is tried for ever, but somebody waits for these.
+fn given_up(steps: &Steps, row: &Environment, step: Step) -> Step {
+    let too_often = |kind| steps.failures(&row.id, kind) >= TRIES;
+    match step {
+        Step::Suspend if too_often(Kind::Suspend) => Step::Fail {
+            stage: "suspend",
+            reason: "the machine could not be paused",
+        },
+        Step::Resume if too_often(Kind::Resume) => Step::Fail {
+            stage: "resume",
+            reason: "the machine could not be resumed",
+        },
+        step => step,
+    }
+}
+
 /// Begins a quick step. A failure is logged and the step planned anew after a rest.
 fn begin<F>(
     app: &Shared,
     steps: &Steps,
     e: Environment,
-    name: &'static str,
+    kind: Kind,
     work: impl FnOnce(Shared, Environment) -> F,
 ) where
     F: Future<Output = Result<(), Error>> + Send + 'static,
@@ -202,12 +220,12 @@ fn begin<F>(
     let id = e.id.clone();
     let work = work(app.clone(), e);
     let named = id.clone();
-    steps.begin(app, &id, Kind::Other, async move {
+    steps.begin(app, &id, kind, async move {
         let done = tokio::time::timeout(QUICK, work).await;
         done.unwrap_or(Err(Error::Silent(QUICK))).map_err(|e| {
             tracing::error!(
                 environment = %named,
-                step = name,
+                step = ?kind,
                 error = &e as &dyn std::error::Error,
                 "a step failed"
             );
@@ -215,3 +233,6 @@ fn begin<F>(
         })
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,8 +20,11 @@ pub(crate) enum Kind {
     Start,
     /// A node comes or goes. May be cancelled for the same reason.
     Nodes,
-    /// Freeing, pausing, resuming.
-    Other,
+    Restart,
+    Suspend,
+    Resume,
+    Release,
+    Free,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -30,7 +33,15 @@ pub(crate) struct Steps(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     under_way: HashMap<EnvironmentId, (Kind, CancellationToken)>,
-    resting: HashMap<EnvironmentId, Instant>,
+    failures: HashMap<EnvironmentId, Failures>,
+}
+
+/// Steps of one kind that failed one after the other.
+#[derive(Debug)]
+struct Failures {
+    kind: Kind,
+    times: u32,
+    last: Instant,
 }
 
 /// A step of this environment failed; why was logged where it happened.
@@ -46,9 +57,16 @@ impl Steps {
     }
 
     pub(crate) fn is_resting(&self, id: &EnvironmentId) -> bool {
-        let mut inner = lock(&self.0);
-        inner.resting.retain(|_, since| since.elapsed() < REST);
-        inner.resting.contains_key(id)
+        let inner = lock(&self.0);
+        let failures = inner.failures.get(id);
+        failures.is_some_and(|failures| failures.last.elapsed() < REST)
+    }
+
+    /// How often such a step failed since the last that worked.
+    pub(crate) fn failures(&self, id: &EnvironmentId, kind: Kind) -> u32 {
+        let inner = lock(&self.0);
+        let failures = inner.failures.get(id).filter(|f| f.kind == kind);
+        failures.map_or(0, |failures| failures.times)
     }
 
     /// Drops the step under way, if any. It counts as under way until it has really ended.
@@ -82,13 +100,24 @@ impl Steps {
         };
         app.tasks.spawn(async move {
             let done = cancel.run_until_cancelled_owned(work).await;
-            if let Some(Err(Failed)) = done {
-                lock(&end.steps.0)
-                    .resting
-                    .insert(end.id.clone(), Instant::now());
+            if let Some(done) = done {
+                end.steps.note(&end.id, kind, done);
             }
             drop(end);
         });
+    }
+
+    fn note(&self, id: &EnvironmentId, kind: Kind, done: Result<(), Failed>) {
+        let failures = &mut lock(&self.0).failures;
+        let before = failures.remove(id).filter(|f| f.kind == kind);
+        if let Err(Failed) = done {
+            let failed = Failures {
+                kind,
+                times: before.map_or(0, |f| f.times) + 1,
+                last: Instant::now(),
+            };
+            failures.insert(id.clone(), failed);
+        }
     }
 }
 
