@@ -107,24 +107,7 @@ async fn a_page_that_changes_something_needs_our_own_form() {
 async fn somebody_elses_looks_like_what_does_not_exist() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await.to_string();
-    let now = bed.app.now();
-    let other: faultline_domain::PersonId = "mallory".parse().unwrap();
-    let role = faultline_domain::authz::Role::Student;
-    let store = &bed.app.store;
-    store.ensure_person(&other, "M", role, now).await.unwrap();
-    let (session, token) = (bed.app.secret(), bed.app.secret());
-    let ends = now + jiff::SignedDuration::from_hours(1);
-    store
-        .add_session(&session, &other, now, ends)
-        .await
-        .unwrap();
-    store
-        .add_api_token(&token, "m", &other, "m", now)
-        .await
-        .unwrap();
-    bed.cookie = format!("{SESSION}={}", session.expose());
-    bed.csrf = crate::auth::csrf::token(&session);
-    bed.token = token.expose().to_owned();
+    bed.become_another("mallory").await;
     for (method, path) in pages() {
         if !path.contains("{id}") && path != "/operator" {
             continue;
