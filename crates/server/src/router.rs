@@ -33,12 +33,7 @@ pub(crate) fn router(app: Shared) -> Router {
             auth::by_session,
         ))
         .layer(middleware::from_fn_with_state(app.clone(), web::problems));
-    let api = api::routes()
-        .route(
-            "/api/v1/environments/{id}/nodes/{node}/terminals/{n}",
-            get(terminal::from_api),
-        )
-        .layer(middleware::from_fn_with_state(app.clone(), auth::by_token));
+    let api = api::routes().layer(middleware::from_fn_with_state(app.clone(), auth::by_token));
     let open = Router::new()
         .route("/assets/{name}", get(assets::serve))
         .route("/healthz", get(async || "ok\n"))

@@ -25,6 +25,7 @@ use crate::{
         suspend,
     },
     problem::Problem,
+    terminal,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -38,6 +39,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(go_on))
         .routes(routes!(node_more))
         .routes(routes!(node_less))
+        .routes(routes!(terminal::from_api))
         .routes(routes!(kubeconfig))
         .routes(routes!(client_certificate))
         .routes(routes!(run_checks))

@@ -34,30 +34,27 @@ async fn serving(bed: &Bed) -> Serving {
 }
 
 async fn connect(
-    bed: &Bed,
     s: &Serving,
     path: &str,
-    origin: &str,
+    headers: [(&'static str, &str); 2],
 ) -> Result<Socket, tokio_tungstenite::tungstenite::Error> {
     let mut request = format!("ws://{}{path}", s.address)
         .into_client_request()
         .unwrap();
-    request
-        .headers_mut()
-        .insert("cookie", bed.cookie.parse().unwrap());
-    request
-        .headers_mut()
-        .insert("origin", origin.parse().unwrap());
-    connect_async(request).await.map(|(socket, _)| socket)
+    for (name, value) in headers {
+        request.headers_mut().insert(name, value.parse().unwrap());
+    }
+    let (mut socket, _) = connect_async(request).await?;
+    let size = Message::text(r#"{"type":"resize","rows":30,"cols":100}"#);
+    socket.send(size).await?;
+    Ok(socket)
 }
 
 async fn open(bed: &Bed, s: &Serving, id: &EnvironmentId) -> Socket {
     let origin = format!("http://{}", s.address);
     let path = format!("/environments/{id}/nodes/node1/terminals/1");
-    let mut socket = connect(bed, s, &path, &origin).await.unwrap();
-    let size = Message::text(r#"{"type":"resize","rows":30,"cols":100}"#);
-    socket.send(size).await.unwrap();
-    socket
+    let headers = [("cookie", bed.cookie.as_str()), ("origin", &origin)];
+    connect(s, &path, headers).await.unwrap()
 }
 
 async fn until(socket: &mut Socket, wanted: &str) -> String {
@@ -222,6 +219,36 @@ async fn strangers_and_wrong_places_are_refused() {
             ours.as_str(),
         ),
     ] {
-        assert!(connect(&bed, &s, &path, origin).await.is_err(), "{path}");
+        let headers = [("cookie", bed.cookie.as_str()), ("origin", origin)];
+        assert!(connect(&s, &path, headers).await.is_err(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_opens_one_with_its_token_and_with_nothing_else() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let s = serving(&bed).await;
+    let path = format!("/api/v1/environments/{id}/nodes/node1/terminals/1");
+    let (right, wrong) = (format!("Bearer {}", bed.token), "Bearer flt_wrong");
+    let plain = ("accept", "*/*");
+    let mut socket = connect(&s, &path, [("authorization", &right), plain])
+        .await
+        .unwrap();
+    until(&mut socket, "~# ").await;
+    socket.send(Message::binary("hostname\r")).await.unwrap();
+    until(&mut socket, "\r\nnode1\r\n").await;
+    let nobody_s = format!("/api/v1/environments/{id}/nodes/node9/terminals/1");
+    for (path, header, status) in [
+        (&path, ("authorization", wrong), 401),
+        (&path, ("cookie", bed.cookie.as_str()), 401),
+        (&nobody_s, ("authorization", right.as_str()), 404),
+    ] {
+        match connect(&s, path, [header, plain]).await {
+            Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => {
+                assert_eq!(answer.status(), status, "{path} {header:?}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
