@@ -161,11 +161,105 @@ async fn answers_carry_their_guards() {
             assert!(answer.headers.contains_key(name), "{path} {name}");
         }
     }
-    let page = bed.get("/").await.body;
-    assert!(!page.contains(" style=") && !page.contains(" onclick=") && !page.contains("<style"));
-    for (i, _) in page.match_indices("<script") {
-        assert!(page[i..].starts_with("<script src="));
+}
+
+/// What the policy would refuse to run, were it written into a page.
+fn inline(page: &str) -> Vec<&str> {
+    let start = |at: usize| page[at..].get(..60).unwrap_or(&page[at..]);
+    let mut found: Vec<_> = [" style=", "<style", "javascript:"]
+        .iter()
+        .flat_map(|bad| page.match_indices(bad))
+        .map(|(at, _)| start(at))
+        .collect();
+    found.extend(
+        page.match_indices(" on")
+            .map(|(at, _)| start(at))
+            .filter(|text| {
+                let name = text[3..].trim_start_matches(|c: char| c.is_ascii_lowercase());
+                name.starts_with("=")
+            }),
+    );
+    found.extend(
+        page.match_indices("<script")
+            .map(|(at, _)| start(at))
+            .filter(|text| !text.starts_with("<script src=\"/assets/")),
+    );
+    let filled = page.match_indices("<script").filter(|(at, _)| {
+        let rest = &page[*at..];
+        !rest[rest.find('>').unwrap_or(0)..].starts_with("></script>")
+    });
+    found.extend(filled.map(|(at, _)| start(at)));
+    found
+}
+
+#[test]
+fn what_is_inline_is_found() {
+    for bad in [
+        "<p style=\"color:red\">",
+        "<style>p{}</style>",
+        "<a href=\"javascript:alert(1)\">",
+        "<b onclick=\"x()\">",
+        "<script>x()</script>",
+        "<script src=\"https://elsewhere.example/x.js\"></script>",
+        "<script src=\"/assets/x.js\">x()</script>",
+    ] {
+        assert!(!inline(bad).is_empty(), "{bad}");
     }
+    let good = "<p>It is on = off</p><script src=\"/assets/app.js\" defer></script>";
+    assert_eq!(inline(good), [""; 0]);
+}
+
+#[tokio::test]
+async fn no_page_has_anything_inline_and_only_the_terminal_s_may_make_styles() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await.to_string();
+    let workspace = format!("/environments/{id}");
+    let mut seen = Vec::new();
+    for (method, path) in pages() {
+        // A stream of events does not end, and a terminal is no page.
+        if method != Method::GET || path.ends_with("/events") || path.ends_with("/{n}") {
+            continue;
+        }
+        let uri = filled(&path, &id);
+        let answer = bed.get(&uri).await;
+        let kind = answer.headers.get(header::CONTENT_TYPE);
+        if !kind.is_some_and(|kind| kind.to_str().unwrap().starts_with("text/html")) {
+            continue;
+        }
+        assert_eq!(inline(&answer.body), [""; 0], "{uri}");
+        let policy = answer.headers[header::CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap();
+        assert!(policy.contains("script-src 'self';"), "{uri}: {policy}");
+        assert!(!policy.contains("unsafe"), "{uri}: {policy}");
+        let own = policy.contains("style-src 'self';");
+        assert_eq!(own, uri != workspace, "{uri}: {policy}");
+        seen.push(uri);
+    }
+    for page in ["/", "/labs/stale-flag", &workspace, "/keys"] {
+        assert!(seen.iter().any(|uri| uri == page), "{page} of {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_workspace_s_styles_carry_a_nonce_of_one_answer() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let mut nonces = Vec::new();
+    for _ in 0..2 {
+        let answer = bed.get(&format!("/environments/{id}")).await;
+        let policy = answer.headers[header::CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap();
+        let nonce = policy.split("'nonce-").nth(1).unwrap();
+        let nonce = nonce.split('\'').next().unwrap().to_owned();
+        let allowed = format!("style-src 'self' 'nonce-{nonce}';");
+        assert!(policy.contains(&allowed), "{policy}");
+        assert_eq!(policy.matches("nonce-").count(), 1, "for styles alone");
+        assert!(nonce.len() >= 22 && answer.body.contains(&format!("nonce=\"{nonce}\"")));
+        nonces.push(nonce);
+    }
+    assert_ne!(nonces[0], nonces[1]);
 }
 
 #[tokio::test]
