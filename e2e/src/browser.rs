@@ -188,16 +188,24 @@ impl Browser {
         Ok(())
     }
 
-    /// Presses a key together with another.
-    pub async fn chord(&self, with: thirtyfour::Key, key: char) -> Result<()> {
+    /// Presses a key together with others.
+    pub async fn chord(&self, with: &[thirtyfour::Key], key: char) -> Result<()> {
+        let mut chain = self.driver.action_chain();
+        for held in with {
+            chain = chain.key_down(held.clone());
+        }
+        chain = chain.key_down(key).key_up(key);
+        for held in with {
+            chain = chain.key_up(held.clone());
+        }
+        chain.perform().await?;
+        Ok(())
+    }
+
+    /// Presses the mouse twice where that is in the window, which selects a word.
+    pub async fn double_click(&self, x: i64, y: i64) -> Result<()> {
         let chain = self.driver.action_chain();
-        chain
-            .key_down(with.clone())
-            .key_down(key)
-            .key_up(key)
-            .key_up(with)
-            .perform()
-            .await?;
+        chain.move_to(x, y).double_click().perform().await?;
         Ok(())
     }
 

@@ -101,25 +101,34 @@ impl Installation {
         self.command().args(args).output().unwrap()
     }
 
-    /// Starts the server and gives the link that it prints.
-    pub fn up(&mut self) -> String {
-        use std::io::{BufRead, BufReader, Read};
-        let mut child = self
-            .command()
+    /// The ports of pages, SSH and API servers.
+    #[must_use]
+    pub const fn ports(&self) -> [u16; 3] {
+        [self.http, self.ssh, self.kube]
+    }
+
+    /// `faultline up` on these ports.
+    #[must_use]
+    pub fn up_on(&self, [http, ssh, kube]: [u16; 3]) -> Command {
+        let mut command = self.command();
+        command
             .args(["--output", "json", "up", "--no-browser"])
-            .args([
-                "--listen",
-                &format!("127.0.0.1:{}", self.http),
-                "--ssh-listen",
-                &format!("127.0.0.1:{}", self.ssh),
-                "--kube-listen",
-                &format!("127.0.0.1:{}", self.kube),
-            ])
+            .args(["--listen", &format!("127.0.0.1:{http}")])
+            .args(["--ssh-listen", &format!("127.0.0.1:{ssh}")])
+            .args(["--kube-listen", &format!("127.0.0.1:{kube}")])
             .args(
                 self.config
                     .iter()
                     .flat_map(|path| ["--config".as_ref(), path.as_os_str()]),
-            )
+            );
+        command
+    }
+
+    /// Starts the server and gives the link that it prints.
+    pub fn up(&mut self) -> String {
+        use std::io::{BufRead, BufReader, Read};
+        let mut child = self
+            .up_on(self.ports())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -132,6 +141,13 @@ impl Installation {
         };
         self.server = Some(child);
         said["link"].as_str().unwrap().to_owned()
+    }
+
+    /// Stops the server as an operator would; environments go on.
+    pub fn down(&mut self) {
+        let said = self.run(&["down"]);
+        assert!(said.status.success(), "{}", text(&said.stderr));
+        self.server.take().unwrap().wait().unwrap();
     }
 
     /// Kills the server without a word.

@@ -66,15 +66,16 @@ async fn check(browser: &Browser) -> Result<()> {
         )
         .await?;
     let enter = char::from(Key::Enter);
-    browser.chord(Key::Control, enter).await?;
+    browser.chord(&[Key::Control], enter).await?;
     browser
         .find("#check-results .results:not([data-old])[aria-busy=false]")
         .await?;
     Ok(())
 }
 
-/// From Start to the solved lab: terminal, reload, another terminal, checks, a hint, the repair.
-pub async fn solve(browser: &Browser, base: &str, plan: &Plan) -> Result<()> {
+/// From Start to the solved lab: terminal, reload, another terminal, checks, a hint, the repair. Gives the page of the
+/// environment, which has ended.
+pub async fn solve(browser: &Browser, base: &str, plan: &Plan) -> Result<String> {
     let place = start(browser, base, &plan.slug).await?;
     focus_terminal(browser).await?;
     browser.keys("echo written-before-the-reload\n").await?;
@@ -83,11 +84,11 @@ pub async fn solve(browser: &Browser, base: &str, plan: &Plan) -> Result<()> {
     browser.find(".tabs .mark.on").await?;
     until_output(browser, "written-before-the-reload").await?;
 
-    browser.chord(Key::Alt, 't').await?;
+    browser.chord(&[Key::Alt], 't').await?;
     browser
         .find(".tablist button:nth-child(2)[aria-selected=true] .mark.on")
         .await?;
-    browser.chord(Key::Alt, '1').await?;
+    browser.chord(&[Key::Alt], '1').await?;
     browser
         .find(".tablist button:nth-child(1)[aria-selected=true]")
         .await?;
@@ -120,7 +121,7 @@ pub async fn solve(browser: &Browser, base: &str, plan: &Plan) -> Result<()> {
     browser
         .until_text("#pane-right", "You ended this machine")
         .await?;
-    Ok(())
+    Ok(place)
 }
 
 /// Waits until a line of the terminal is this text alone: output, not the typing of it.
@@ -137,4 +138,56 @@ pub async fn until_output(browser: &Browser, wanted: &str) -> Result<()> {
     }
     browser.shot("no-output").await?;
     anyhow::bail!("the terminal does not show {wanted:?}")
+}
+
+/// The rows and columns that the shell knows of, once it knows as many rows as the page shows.
+pub async fn size_in_the_guest(browser: &Browser) -> Result<(u64, u64)> {
+    focus_terminal(browser).await?;
+    let script = format!(
+        "const rows = [...document.querySelectorAll('{SCREEN} > div')]; \
+         const said = rows.map(r => r.textContent.trim()).filter(t => /^\\d+ \\d+$/.test(t)); \
+         return [rows.length, ...(said.pop() ?? '').split(' ').map(Number)]"
+    );
+    let began = std::time::Instant::now();
+    let mut seen = serde_json::Value::Null;
+    while began.elapsed() < crate::browser::PATIENCE {
+        browser.keys("clear; stty size\n").await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        seen = browser.js(&script).await?;
+        let number = |at: usize| seen.get(at).and_then(serde_json::Value::as_u64);
+        if let (Some(shown), Some(rows), Some(cols)) = (number(0), number(1), number(2))
+            && shown == rows
+        {
+            return Ok((rows, cols));
+        }
+    }
+    browser.shot("wrong-size").await?;
+    anyhow::bail!("shown rows, and what the shell knows: {seen}")
+}
+
+/// Copies a word that is a line of the terminal: a double click, Ctrl+Shift+C.
+pub async fn copy_line(browser: &Browser, word: &str) -> Result<()> {
+    let script = format!(
+        "const box = [...document.querySelectorAll('{SCREEN} > div')] \
+           .find(r => r.textContent.trim() === '{word}').getBoundingClientRect(); \
+         return [Math.round(box.left + 20), Math.round(box.top + box.height / 2)]"
+    );
+    let at = browser.js(&script).await?;
+    let number = |n: usize| at.get(n).and_then(serde_json::Value::as_i64);
+    let (x, y) = number(0).zip(number(1)).context("no such line")?;
+    browser.double_click(x, y).await?;
+    browser
+        .find(".terminal-box:not([hidden]) .xterm-selection > div")
+        .await?;
+    browser.chord(&[Key::Control, Key::Shift], 'c').await?;
+    // The clipboard is another process's.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    Ok(())
+}
+
+/// Pastes where the focus is: Ctrl+Shift+V.
+pub async fn paste(browser: &Browser) -> Result<()> {
+    browser.chord(&[Key::Control, Key::Shift], 'v').await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    Ok(())
 }

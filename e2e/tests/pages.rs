@@ -64,6 +64,26 @@ async fn terminals_come_back_after_a_drop_and_say_when_they_are_the_console() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_terminal_shows_is_copied_and_pasted() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let serving = Serving::begin(Duration::ZERO).await?;
+    let browser = Browser::open().await?;
+    let base = student::sign_in(&browser, &serving.link).await?;
+    student::start(&browser, &base, "stale-flag").await?;
+    browser.click(".xterm-screen").await?;
+    browser.keys("echo to-be-copied\n").await?;
+    student::until_output(&browser, "to-be-copied").await?;
+    student::copy_line(&browser, "to-be-copied").await?;
+    // Nothing but the keys of copying went to the shell, so what is typed now is a line of its own.
+    browser.keys("echo it-was-").await?;
+    student::paste(&browser).await?;
+    browser.keys("\n").await?;
+    student::until_output(&browser, "it-was-to-be-copied").await?;
+    browser.close().await?;
+    serving.end().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn everything_but_the_terminal_works_without_scripts() -> Result<()> {
     let _alone = ALONE.lock().await;
     let serving = Serving::begin(Duration::ZERO).await?;

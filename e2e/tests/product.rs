@@ -44,8 +44,8 @@ async fn product() {
         .to_vec(),
         settle: Duration::from_secs(12),
     };
-    student::solve(&browser, &base, &plan).await.unwrap();
-    browser.close().await.unwrap();
+    let place = student::solve(&browser, &base, &plan).await.unwrap();
+    let solved = place.rsplit('/').next().unwrap().to_owned();
 
     step("the command line starts a lab; the stock ssh client enters it");
     let started = here.run(&["--output", "json", "env", "start", "orders-api-upgrade"]);
@@ -57,6 +57,28 @@ async fn product() {
     with_ssh(&here, &id);
     let unrepaired = here.run(&["env", "check", &id]);
     assert!(!unrepaired.status.success() && text(&unrepaired.stdout).contains('✗'));
+    let tried = [solved.as_str(), &id];
+    let so_far = progress(&here, tried);
+    assert!(
+        so_far[0]["solved"] == true && so_far[0]["points"].is_u64() && so_far[1]["checks_run"] == 1,
+        "{so_far:?}"
+    );
+
+    step("the shell's terminal is as large as the browser's, and follows it");
+    let page = format!("{base}/environments/{id}");
+    browser.go(&page).await.unwrap();
+    browser.find(".tabs .mark.on").await.unwrap();
+    let large = student::size_in_the_guest(&browser).await.unwrap();
+    browser.size(1100, 600).await.unwrap();
+    let small = student::size_in_the_guest(&browser).await.unwrap();
+    assert!(
+        small.0 < large.0 && small.1 < large.1,
+        "{large:?} {small:?}"
+    );
+    browser.close().await.unwrap();
+
+    step("what only looks says one JSON document to programs");
+    documents(&here, &id);
 
     step("a backup while the server runs");
     let copy = here.data.path().join("copy.db");
@@ -86,11 +108,13 @@ async fn product() {
             .status
             .success()
     );
+    assert_eq!(progress(&here, tried), so_far);
 
     step("kill -9 of the server in the middle of a start: it starts again");
     let other = start_and_kill(&mut here);
     here.up();
     here.until(&other, "active");
+    assert_eq!(progress(&here, tried), so_far);
 
     step("kill -9 of a launcher: failed with a reason, and freed; the other goes on");
     kill_launcher(&here, &other);
@@ -111,14 +135,28 @@ async fn product() {
         std::thread::sleep(Duration::from_millis(200));
     }
     here.until(&id, "active");
+    assert_eq!(progress(&here, tried), so_far);
 
     step("an environment that nobody owns is swept");
     swept(&here).await;
 
+    step(
+        "a backup is restored while the server is stopped: what came after it is not known any more",
+    );
+    here.down();
+    let restored = here.run(&["restore", copy.to_str().unwrap()]);
+    assert!(restored.status.success(), "{}", text(&restored.stderr));
+    assert!(copy.exists(), "a backup can be used again");
+    let kept = here.data.path().join("faultline.before-restore");
+    assert!(kept.exists(), "what was there is kept");
+    here.up();
+    here.until(&id, "active");
+    assert_eq!(progress(&here, tried), so_far);
+    let unknown = here.run(&["env", "show", &other]);
+    assert!(!unknown.status.success(), "{}", text(&unknown.stdout));
+
     step("down keeps environments, purge leaves nothing behind");
-    let down = here.run(&["down"]);
-    assert!(down.status.success(), "{}", text(&down.stderr));
-    here.server.take().unwrap().wait().unwrap();
+    here.down();
     let status = faultline_of(&here, &id);
     assert!(status.exists(), "the environment outlives the server");
     // What an author's `lab run` leaves that was killed.
@@ -194,6 +232,23 @@ fn traces() -> BTreeSet<String> {
 /// A data folder on a file system of its own, unmounted whatever happens.
 struct SmallDisk(PathBuf);
 
+impl SmallDisk {
+    fn mount(folder: &Path, options: &str) -> Self {
+        let disk = Self(folder.to_owned());
+        disk.set(options);
+        disk
+    }
+
+    fn set(&self, options: &str) {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(&self.0)
+            .status()
+            .unwrap();
+        assert!(mounted.success(), "{options}");
+    }
+}
+
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").args(["-l"]).arg(&self.0).status();
@@ -203,13 +258,7 @@ impl Drop for SmallDisk {
 #[test]
 fn a_full_disk_is_said_and_survived() {
     let mut here = Installation::new();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=400m", "tmpfs"])
-        .arg(here.data.path())
-        .status()
-        .unwrap();
-    assert!(mounted.success());
-    let _disk = SmallDisk(here.data.path().to_owned());
+    let disk = SmallDisk::mount(here.data.path(), "size=400m");
     let config = here.data.path().join("small.toml");
     std::fs::write(
         &config,
@@ -217,7 +266,16 @@ fn a_full_disk_is_said_and_survived() {
     )
     .unwrap();
     here.config = Some(config);
+    let said = here.up_on(here.ports()).output().unwrap();
+    let words = text(&said.stdout);
+    assert!(
+        !said.status.success() && words.contains("for environments in"),
+        "{words}"
+    );
+    // It becomes small once the server runs.
+    disk.set("remount,size=1200m");
     here.up();
+    disk.set("remount,size=400m");
     let ballast = here.data.path().join("ballast");
     std::fs::write(&ballast, vec![0; 300 << 20]).unwrap();
     let refused = here.run(&["env", "start", "orders-api-upgrade"]);
@@ -282,19 +340,20 @@ fn bad_starts(here: &Installation) {
     );
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let said = here.run(&[
-        "up",
-        "--no-browser",
-        "--listen",
-        &format!("127.0.0.1:{port}"),
-        "--ssh-listen",
-        &format!("127.0.0.1:{}", here.ssh),
-    ]);
-    let words = format!("{}{}", text(&said.stdout), text(&said.stderr));
-    assert!(
-        !said.status.success() && words.contains(&port.to_string()) && words.contains("in use"),
-        "{words}"
-    );
+    for (at, what) in ["web page", "SSH gateway", "gateway of API servers"]
+        .into_iter()
+        .enumerate()
+    {
+        let mut ports = here.ports();
+        ports[at] = port;
+        let said = here.up_on(ports).output().unwrap();
+        let words = format!("{}{}", text(&said.stdout), text(&said.stderr));
+        let finding = format!("{port} for the {what}: ");
+        assert!(
+            !said.status.success() && words.contains(&finding) && words.contains("in use"),
+            "{words}"
+        );
+    }
     let config = here.data.path().join("bad.toml");
     std::fs::write(&config, "[server]\nmax_environments = \"many\"\n").unwrap();
     let said = here.run(&["up", "--config", config.to_str().unwrap()]);
@@ -303,16 +362,11 @@ fn bad_starts(here: &Installation) {
         !said.status.success() && words.contains("max_environments"),
         "{words}"
     );
-    let said = here.run(&[
-        "up",
-        "--labs",
-        "/nonexistent",
-        "--no-browser",
-        "--listen",
-        &format!("127.0.0.1:{}", here.http),
-        "--ssh-listen",
-        &format!("127.0.0.1:{}", here.ssh),
-    ]);
+    let said = here
+        .up_on(here.ports())
+        .args(["--labs", "/nonexistent"])
+        .output()
+        .unwrap();
     assert!(
         !said.status.success() && text(&said.stderr).contains("no usable lab"),
         "{}",
@@ -330,6 +384,54 @@ fn bad_starts(here: &Installation) {
         "{}",
         text(&said.stderr)
     );
+}
+
+/// What the student has reached with each of these environments.
+fn progress(here: &Installation, of: [&str; 2]) -> [Value; 2] {
+    of.map(|id| {
+        let said = here.run(&["--output", "json", "env", "show", id]);
+        let shown: Value = serde_json::from_slice(&said.stdout).unwrap();
+        assert!(shown["progress"].is_object(), "{shown}");
+        shown["progress"].clone()
+    })
+}
+
+/// All commands that only look.
+fn documents(here: &Installation, id: &str) {
+    let [http, ssh, kube] = here.ports().map(|port| port.to_string());
+    let doctor = [
+        "doctor",
+        "--http-port",
+        &http,
+        "--ssh-port",
+        &ssh,
+        "--kube-port",
+        &kube,
+    ];
+    let looks: [&[&str]; 8] = [
+        &doctor,
+        &["lab", "list"],
+        &["lab", "lint"],
+        &["image", "list"],
+        &["image", "addresses", "kubernetes-1.36"],
+        &["image", "prune", "--dry-run"],
+        &["env", "list"],
+        &["env", "show", id],
+    ];
+    for look in looks {
+        let said = here.run(&[&["--output", "json"], look].concat());
+        let words = text(&said.stdout);
+        assert!(said.status.success(), "{look:?}: {words}");
+        let document = serde_json::from_str::<Value>(&words);
+        assert!(
+            document.is_ok_and(|d| d.is_array() || d.is_object()),
+            "{look:?}: {words}"
+        );
+    }
+    // The doctor looks at the disk that this installation's environments are on.
+    let said = here.run(&[&["--output", "json"], doctor.as_slice()].concat());
+    let seen = format!("for environments in {}", here.data.path().display());
+    assert!(text(&said.stdout).contains(&seen), "{}", text(&said.stdout));
 }
 
 fn with_ssh(here: &Installation, id: &str) {
