@@ -208,3 +208,94 @@ async fn build(
     anyhow::ensure!(status.success(), "{}", last.trim());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use faultline_image::sources::Sources;
+
+    use super::*;
+
+    fn repository() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    }
+
+    fn text(readiness: Option<Readiness>) -> String {
+        match readiness {
+            None => "nothing is known".to_owned(),
+            Some(Readiness::Ready) => "ready".to_owned(),
+            Some(Readiness::Preparing { fraction, text }) => format!("{fraction:.2} {text}"),
+            Some(Readiness::Unavailable { reason }) => reason,
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_said_in_minutes() {
+        assert_eq!(about(Duration::from_secs(59)), "less than a minute left");
+        assert_eq!(about(Duration::from_secs(61)), "about 2 min left");
+    }
+
+    /// A program in the place of `faultline image build`: what it tells is what a page says, and so is how it fails.
+    #[tokio::test]
+    async fn a_build_in_the_background_says_how_far_it_is_and_why_it_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let labs = dir.path().join("labs/claim-pending");
+        std::fs::create_dir_all(&labs).unwrap();
+        let copied = std::process::Command::new("cp")
+            .arg("-r")
+            .arg(repository().join("labs/claim-pending/."))
+            .arg(&labs)
+            .status()
+            .unwrap();
+        assert!(copied.success());
+        let go_on = dir.path().join("go-on");
+        let program = dir.path().join("build");
+        std::fs::write(
+            &program,
+            format!(
+                "#!/bin/sh\n\
+                 echo '{{\"kind\":\"started\",\"stage\":\"rootfs\",\"text\":\"installing packages\"}}' >&2\n\
+                 until [ -e {} ]; do sleep 0.05; done\n\
+                 echo 'error: stage rootfs failed: the mirror is silent' >&2; exit 1\n",
+                go_on.display()
+            ),
+        )
+        .unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+
+        let builds = Builds::default();
+        let ask = builds.ask();
+        let shape = Shape::SINGLE;
+        let said = || text(ask("kubernetes-1.36", shape));
+        assert_eq!(said(), "nothing is known");
+        builds.set(&("kubernetes-1.36".to_owned(), shape), Some(State::Waiting));
+        assert_eq!(said(), "0.00 waiting until another image is done");
+
+        let recipes = Recipes {
+            folder: repository().join("images"),
+            sources: Sources::default(),
+        };
+        let background = tokio::spawn(clusters(
+            recipes,
+            Catalogue::load(&dir.path().join("labs")),
+            Cache::at(dir.path().join("cache")),
+            program,
+            builds.clone(),
+            CancellationToken::new(),
+        ));
+        let until = async |wanted: &str| {
+            let began = Instant::now();
+            while !said().contains(wanted) {
+                assert!(began.elapsed() < Duration::from_secs(30), "{}", said());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        until("installing packages").await;
+        assert!(said().contains("min left"), "{}", said());
+        std::fs::write(&go_on, "").unwrap();
+        until("the mirror is silent").await;
+        assert!(said().contains("faultline image build kubernetes-1.36 --shape 1+0"));
+        background.await.unwrap();
+    }
+}

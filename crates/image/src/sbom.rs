@@ -73,9 +73,9 @@ pub fn write(
         )?;
         for part in archive.parent().map(unpacked).unwrap_or_default() {
             contents.push(json!({
-                "spdxElementId": image["SPDXID"],
+                "spdxElementId": image.get("SPDXID"),
                 "relationshipType": "CONTAINS",
-                "relatedSpdxElement": part["SPDXID"],
+                "relatedSpdxElement": part.get("SPDXID"),
             }));
             packages.push(part);
         }

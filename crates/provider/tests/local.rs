@@ -446,13 +446,9 @@ async fn failing_probe(recipes: &Path) {
         .create(&spec, &Progress::ignored())
         .await
         .unwrap_err();
-    match &error {
-        faultline_provider::Error::Failed { stage, reason } => {
-            assert_eq!(stage, "probe");
-            assert!(reason.contains("the answer is no"), "{reason}");
-        }
-        other => panic!("{other}"),
-    }
+    let said = error.to_string();
+    assert!(matches!(error, faultline_provider::Error::Failed { stage, .. } if stage == "probe"));
+    assert!(said.contains("the answer is no"), "{said}");
     provider.destroy(&spec.id).await.unwrap();
 }
 
