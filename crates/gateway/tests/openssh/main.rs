@@ -269,11 +269,11 @@ async fn a_session_ends_when_its_key_is_taken_away() {
 #[tokio::test]
 async fn a_client_that_answers_no_more_is_ended_and_one_that_is_only_silent_is_not() {
     let gateway = Gateway::with(Config {
-        keepalive: Duration::from_millis(300),
+        keepalive: Duration::from_millis(700),
         ..Config::default()
     })
     .await;
-    let said = gateway.ssh(&[ME, "sleep 3; echo done"]).await;
+    let said = gateway.ssh(&[ME, "sleep 5; echo done"]).await;
     assert_eq!((said.code, said.out.as_str()), (Some(0), "done\n"));
 
     let mut client = gateway.begin(&[ME, "echo $$; exec sleep 600"]);
@@ -292,7 +292,7 @@ async fn a_client_that_answers_no_more_is_ended_and_one_that_is_only_silent_is_n
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(
-        began.elapsed() > Duration::from_millis(600),
+        began.elapsed() > Duration::from_millis(1400),
         "it was asked more than once"
     );
 }
@@ -499,8 +499,13 @@ async fn all_refusals_look_alike() {
         .await;
     assert_eq!(said.code, Some(0), "her key opens hers: {said:?}");
     let mut quickest = [Duration::MAX; 8];
-    // The client's own start varies under load; the quickest of some tries tells the gateway's part.
-    for _ in 0..3 {
+    // Less than it takes to find out that `slow` is somebody else's.
+    let alike = |quickest: &[Duration]| {
+        let (least, most) = (quickest.iter().min(), quickest.iter().max());
+        *most.unwrap() - *least.unwrap() < Duration::from_millis(90)
+    };
+    // The client's own start varies under load; the quickest of as many tries as that takes tells the gateway's part.
+    for _ in 0..40 {
         for (at, (key, user)) in [
             ("unknown", "mine"),
             ("hers", "mine"),
@@ -525,13 +530,13 @@ async fn all_refusals_look_alike() {
             );
             quickest[at] = quickest[at].min(began.elapsed());
         }
+        if alike(&quickest) {
+            break;
+        }
     }
+    assert!(alike(&quickest), "{quickest:?}");
     for took in quickest {
         assert!(took >= Duration::from_millis(350), "{took:?}");
-        assert!(
-            took.abs_diff(quickest[0]) < Duration::from_millis(300),
-            "{quickest:?}"
-        );
     }
     let said = gateway
         .ssh(&[
