@@ -9,6 +9,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -46,6 +47,20 @@ pub fn free_port() -> u16 {
 #[must_use]
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What a program has printed so far, as it goes on.
+#[must_use]
+pub fn reading(mut from: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
+    let seen = Arc::new(Mutex::new(String::new()));
+    let shared = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = from.read(&mut buffer) {
+            shared.lock().unwrap().push_str(&text(&buffer[..n]));
+        }
+    });
+    seen
 }
 
 /// An installation in a folder of its own.

@@ -12,11 +12,11 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::{Arc, Mutex},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
-use faultline_e2e::installation::{Installation, free_port, step, text};
+use faultline_e2e::installation::{Installation, free_port, reading, step, text};
 use serde_json::Value;
 
 const LAB: &str = "claim-pending";
@@ -431,19 +431,6 @@ fn on_a_terminal(kubectl: &Kubectl) {
     shows(&said, "/dev/pts/", 1);
     keys.write_all(b"exit\r").unwrap();
     assert!(shell.wait().unwrap().success());
-}
-
-/// What a program has printed so far, as it goes on.
-fn reading(mut from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
-    let seen = Arc::new(Mutex::new(String::new()));
-    let shared = Arc::clone(&seen);
-    std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(n @ 1..) = from.read(&mut buffer) {
-            shared.lock().unwrap().push_str(&text(&buffer[..n]));
-        }
-    });
-    seen
 }
 
 /// Waits until it has shown something so many times.

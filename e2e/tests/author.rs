@@ -1,0 +1,121 @@
+//! An author from nothing to a proven lab, on a real machine: `lab new`, `lint`, `run` with files that change under it,
+//! `test --junit`. Needs `scripts/build dev` and the image of plain machines.
+#![expect(clippy::unwrap_used, reason = "a test: a broken expectation ends it")]
+
+use std::{
+    io::Write,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use faultline_e2e::installation::{program, reading, step, text, workspace};
+
+/// `faultline lab …` in a folder of labs of the test's own.
+struct Author(tempfile::TempDir);
+
+impl Author {
+    fn lab(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command
+            .current_dir(workspace())
+            .arg("lab")
+            .args(args)
+            .arg("--labs")
+            .arg(self.0.path());
+        command
+    }
+
+    fn done(&self, args: &[&str]) -> String {
+        let done = self.lab(args).output().unwrap();
+        let said = format!("{}{}", text(&done.stdout), text(&done.stderr));
+        assert!(done.status.success(), "{args:?}: {said}");
+        said
+    }
+}
+
+/// A `lab run` that is told what to do line by line; ended with the test.
+struct Running(Child, ChildStdin);
+
+impl Running {
+    fn say(&mut self, line: &str) {
+        writeln!(self.1, "{line}").unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn until(said: &Mutex<String>, what: &str) {
+    let began = Instant::now();
+    while !said.lock().unwrap().contains(what) {
+        assert!(
+            began.elapsed() < Duration::from_secs(90),
+            "{what:?} does not appear: {}",
+            said.lock().unwrap()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // What comes next is looked for in what comes next.
+    said.lock().unwrap().clear();
+}
+
+#[test]
+fn from_nothing_to_a_proven_lab() {
+    let author = Author(tempfile::tempdir().unwrap());
+    step("a new lab is one without faults");
+    author.done(&["new", "cache-is-cold"]);
+    author.done(&["lint", "cache-is-cold"]);
+
+    step("it runs, is changed, is broken again and repaired");
+    let mut child = author
+        .lab(&["run", "cache-is-cold"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = reading(child.stdout.take().unwrap());
+    let stdin = child.stdin.take().unwrap();
+    let mut run = Running(child, stdin);
+    until(&said, "is broken as it should be");
+    run.say("c");
+    until(&said, "not repaired");
+    let readme = author.0.path().join("cache-is-cold/README.md");
+    let told = std::fs::read_to_string(&readme).unwrap();
+    std::fs::write(&readme, told + "\nIt began on Monday.\n").unwrap();
+    until(&said, "were read anew");
+    run.say("i");
+    until(&said, "It began on Monday.");
+    let lab = author.0.path().join("cache-is-cold/lab.yaml");
+    let whole = std::fs::read_to_string(&lab).unwrap();
+    std::fs::write(&lab, whole.replace("minutes:", "minuets:")).unwrap();
+    until(&said, "what was read before stays");
+    run.say("c");
+    until(&said, "not repaired");
+    std::fs::write(&lab, whole).unwrap();
+    until(&said, "were read anew");
+    run.say("v");
+    until(&said, "solution.sh ended well");
+    run.say("c");
+    until(&said, "\nrepaired");
+    run.say("s");
+    run.say("c");
+    until(&said, "not repaired");
+    run.say("q");
+    until(&said, "destroying the machine");
+    assert!(run.0.wait().unwrap().success());
+
+    step("it is proven, and CI can read so");
+    let report = author.0.path().join("junit.xml");
+    author.done(&["test", "cache-is-cold", "--junit", report.to_str().unwrap()]);
+    let report = std::fs::read_to_string(report).unwrap();
+    assert!(
+        report.contains("tests=\"1\" failures=\"0\" skipped=\"0\"")
+            && report.contains("name=\"cache-is-cold\""),
+        "{report}"
+    );
+}
