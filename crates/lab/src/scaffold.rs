@@ -65,10 +65,11 @@ const README: &str = "# The status page is gone\n\nSince the clean-up of Monday 
 const SOLUTION: &str = "# What had happened\n\nThe clean-up renamed every file older than a year, the status page among them.\n\n```\nsystemctl cat status          # serves /srv/status\nls -la /srv/status            # status.html.old\nmv /srv/status/status.html.old /srv/status/status.html\nchmod 644 /srv/status/status.html\n```\n";
 
 const BREAK: &str = r#"#!/bin/bash
-# Breaks the machine: makes the incident that the README tells of.
+# Breaks the machine: makes the incident that the README tells of. May be run again, on a repaired machine too.
 set -euo pipefail
 
 mkdir -p /srv/status
+rm -f /srv/status/status.html
 echo '<h1>all systems go</h1>' >/srv/status/status.html.old
 chmod 600 /srv/status/status.html.old
 
@@ -83,7 +84,7 @@ ExecStart=/usr/bin/python3 -m http.server 8080 --directory /srv/status
 WantedBy=multi-user.target
 UNIT
 # A link enables it; `systemctl enable` would read all units again, which takes seconds.
-ln -s ../status.service /etc/systemd/system/multi-user.target.wants/
+ln -sf ../status.service /etc/systemd/system/multi-user.target.wants/
 systemctl start status
 
 # The symptom must be visible before the student enters.
