@@ -415,6 +415,40 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_that_fails_says_how_its_log_ends_and_goes_on_where_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path());
+        let mut recipe = recipe(Source::Modules, "/");
+        let build = |recipe: &Recipe| {
+            let (programs, none) = (Programs::default(), BTreeMap::new());
+            build(recipe, &none, &programs, &cache, &Progress::ignored())
+        };
+        // There is nothing in the image that could carry it out.
+        recipe.containers[1].commands = vec!["true".to_owned()];
+        let error = build(&recipe).unwrap_err().to_string();
+        assert!(error.starts_with("stage containers failed"), "{error}");
+        let (_, log) = error.split_once("The end of its log:").unwrap();
+        assert!(log.contains("chroot"), "{error}");
+
+        let made = cache.list(STAGE);
+        assert_eq!(made.len(), 1, "what was done is kept");
+        let stamp = || {
+            fs::metadata(made[0].1.join("image.tar"))
+                .unwrap()
+                .modified()
+                .unwrap()
+        };
+        let before = stamp();
+        recipe.containers[1].commands.clear();
+        assert_eq!(build(&recipe).unwrap().len(), 2);
+        assert_eq!(
+            (stamp(), cache.list(STAGE).len()),
+            (before, 2),
+            "and not made again"
+        );
+    }
+
+    #[test]
     fn an_official_image_becomes_an_archive_that_containerd_imports() {
         let image = Image::new();
         let server = image.server("/v2/tool");
