@@ -208,6 +208,15 @@ impl Launcher {
         let spec = &self.spec();
         let stage = progress.stage("network", "Laying the cables of its private network");
         self.claim.join(&spec.id, &spec.limits).at("network")?;
+        if matches!(
+            &spec.start,
+            Start::Boot {
+                freeze_to: Some(_),
+                ..
+            }
+        ) {
+            cgroup::give_way(&spec.id).at("network")?;
+        }
         let taps = net::build(
             spec.nodes.len(),
             spec.limits.bandwidth_mbit,
