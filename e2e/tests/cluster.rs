@@ -67,7 +67,7 @@ impl Kubectl {
 #[test]
 fn a_cluster_from_outside() {
     let mut here = Installation::new();
-    here.up();
+    let link = here.up();
     step("a lab with a cluster starts, probed");
     let id = start(&here, LAB);
 
@@ -87,7 +87,7 @@ fn a_cluster_from_outside() {
     step("the file that the page offers works without the program");
     let file = Kubectl {
         program: kubectl.program.clone(),
-        config: download(&here, &id),
+        config: download(&here, &link, &id),
     };
     assert!(file.out(&["get", "nodes"]).contains("node1"));
 
@@ -265,26 +265,21 @@ fn kubeconfig(here: &Installation, id: &str) -> PathBuf {
     config
 }
 
-/// What the page's button downloads.
-fn download(here: &Installation, id: &str) -> PathBuf {
-    let left = std::fs::read(here.data.path().join("cli.json")).unwrap();
-    let left: Value = serde_json::from_slice(&left).unwrap();
+/// What the page's button downloads, for whoever is signed in by this link.
+fn download(here: &Installation, link: &str, id: &str) -> PathBuf {
+    let (base, token) = link.split_once("/sign-in?").unwrap();
+    let jar = here.data.path().join("cookies");
     let path = here.data.path().join("downloaded.kubeconfig");
-    let fetched = Command::new("curl")
-        .args(["-fsS", "-o"])
-        .arg(&path)
-        .arg("-H")
-        .arg(format!(
-            "Authorization: Bearer {}",
-            left["token"].as_str().unwrap()
-        ))
-        .arg(format!(
-            "http://127.0.0.1:{}/api/v1/environments/{id}/kubeconfig",
-            here.http
-        ))
-        .status()
-        .unwrap();
-    assert!(fetched.success());
+    let curl = |args: &[&str]| {
+        let mut command = Command::new("curl");
+        command.args(["-fsS", "-H", &format!("Origin: {base}")]);
+        command.arg("-b").arg(&jar).arg("-c").arg(&jar).args(args);
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{args:?}: {}", text(&done.stderr));
+    };
+    curl(&["-d", token, "-o", "/dev/null", &format!("{base}/sign-in")]);
+    let at = format!("{base}/environments/{id}/kubeconfig");
+    curl(&["-o", path.to_str().unwrap(), &at]);
     path
 }
 

@@ -143,8 +143,8 @@ fn stop(data: &Path) -> anyhow::Result<bool> {
 async fn purge(data: &Path, keep_images: bool) -> anyhow::Result<usize> {
     let cache = Cache::of_user();
     let program = std::env::current_exe()?;
-    // What authors and benches have made, or left when they were killed.
-    let mut ended = platform::sweep(&cache, &program, true).await?;
+    // What authors and benches left when they were killed; without the images' cache, what they have now can't stay either.
+    let mut ended = platform::sweep(&cache, &program, !keep_images).await?;
     if data.join("environments").exists() {
         let provider = Local::new(data, Path::new("images"), cache.clone(), &program)?;
         for (id, _) in provider.list().await? {
