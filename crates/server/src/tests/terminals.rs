@@ -144,18 +144,18 @@ async fn what_is_open_ends_when_who_opened_it_signs_out() {
     let mut one = open(&bed, &s, &id).await;
     until(&mut one, "~# ").await;
     let path = format!("/environments/{id}/events");
-    // The page's stream is answered whole only when it has ended.
-    let (live, out) = tokio::time::timeout(
-        Duration::from_secs(15),
-        futures::future::join(bed.get(&path), bed.post("/sign-out", "")),
-    )
-    .await
-    .expect("the stream ends");
-    assert_eq!(
-        (live.status, out.status),
-        (StatusCode::OK, StatusCode::SEE_OTHER)
-    );
-    assert!(live.body.contains("event: phase"), "{}", live.body);
+    let request = Request::get(&path).header(header::COOKIE, &bed.cookie);
+    let request = request.body(Body::empty()).unwrap();
+    let live = bed.router().oneshot(request).await.unwrap();
+    assert_eq!(live.status(), StatusCode::OK);
+    let out = bed.post("/sign-out", "").await;
+    assert_eq!(out.status, StatusCode::SEE_OTHER);
+    // The page's stream is whole only when it has ended.
+    let whole = axum::body::to_bytes(live.into_body(), usize::MAX);
+    let whole = tokio::time::timeout(Duration::from_secs(15), whole).await;
+    let whole = whole.expect("the stream ends").unwrap();
+    let told = String::from_utf8_lossy(&whole);
+    assert!(told.contains("event: phase"), "{told}");
     assert_eq!(close_code(&mut one).await, 4001);
 }
 
