@@ -146,8 +146,10 @@ pub fn cpu_millis(id: &EnvironmentId) -> u64 {
         / 1_000_000
 }
 
-fn processes(name: &str) -> Vec<i32> {
-    let mut pids: Vec<i32> = folders(name)
+/// The processes of the group.
+#[must_use]
+pub fn processes(id: &EnvironmentId) -> Vec<i32> {
+    let mut pids: Vec<i32> = folders(id.as_str())
         .iter()
         .filter_map(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok())
         .flat_map(|text| {
@@ -161,16 +163,10 @@ fn processes(name: &str) -> Vec<i32> {
     pids
 }
 
-/// The processes of the group.
-#[must_use]
-pub fn members(id: &EnvironmentId) -> Vec<i32> {
-    processes(id.as_str())
-}
-
 /// True while a process is in the group.
 #[must_use]
 pub fn is_populated(id: &EnvironmentId) -> bool {
-    !processes(id.as_str()).is_empty()
+    !processes(id).is_empty()
 }
 
 /// Every group that exists, made by this process or an earlier one.
@@ -193,7 +189,7 @@ pub fn destroy(id: &EnvironmentId) -> io::Result<()> {
     let folders = folders(id.as_str());
     let mut last = Ok(());
     for _ in 0..100 {
-        for pid in processes(id.as_str()) {
+        for pid in processes(id) {
             if let Some(pid) = rustix::process::Pid::from_raw(pid) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }

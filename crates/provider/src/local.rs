@@ -237,7 +237,7 @@ impl Local {
     /// Whether a launcher of this installation runs the group, be it that its folder was taken away.
     fn has_launched(&self, id: &EnvironmentId) -> bool {
         let folder = self.folder(id);
-        cgroup::members(id).into_iter().any(|pid| {
+        cgroup::processes(id).into_iter().any(|pid| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let mut words = line.split(|byte| *byte == 0).skip(1);
             words.next() == Some(b"launch")
