@@ -11,7 +11,7 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -117,7 +117,7 @@ async fn product() {
     assert_eq!(progress(&here, tried), so_far);
 
     step("kill -9 of a launcher: failed with a reason, and freed; the other goes on");
-    kill_launcher(&here, &other);
+    kill(&launcher_of(&here, &other).unwrap());
     let failed = here.until(&other, "failed");
     assert!(
         failed["failed_reason"]
@@ -125,14 +125,20 @@ async fn product() {
             .is_some_and(|r| r.len() > 10),
         "{failed}"
     );
-    let folder = here.data.path().join("environments").join(&other);
-    let began = Instant::now();
-    while folder.exists() {
-        assert!(
-            began.elapsed() < Duration::from_secs(20),
-            "what it held is freed"
-        );
-        std::thread::sleep(Duration::from_millis(200));
+    freed(&here, &other);
+    here.until(&id, "active");
+    assert_eq!(progress(&here, tried), so_far);
+
+    for (phase, what) in [
+        ("provisioning", "launcher"),
+        ("provisioning", "QEMU"),
+        ("preparing", "launcher"),
+        ("preparing", "QEMU"),
+    ] {
+        step(&format!(
+            "kill -9 of a {what} while {phase}: tried again, or failed with a reason and freed"
+        ));
+        killed_while(&here, phase, what == "QEMU");
     }
     here.until(&id, "active");
     assert_eq!(progress(&here, tried), so_far);
@@ -530,9 +536,18 @@ fn with_ssh(here: &Installation, id: &str) {
     assert!(words.iter().all(|w| *w == words[0]), "{words:?}");
 }
 
-/// Starts another lab and kills the server at once.
-fn start_and_kill(here: &mut Installation) -> String {
-    let mut starting = here
+/// Begins a start of another lab: its environment, and the command that waits for it.
+fn begin(here: &Installation) -> (String, Child) {
+    let listed = || -> Vec<String> {
+        let out = here.run(&["--output", "json", "env", "list", "--all"]);
+        let all: Vec<Value> = serde_json::from_slice(&out.stdout).unwrap_or_default();
+        all.iter()
+            .filter(|e| e["lab"] == "disk-full")
+            .map(|e| e["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let before = listed();
+    let starting = here
         .command()
         .args(["env", "start", "disk-full"])
         .stderr(Stdio::null())
@@ -540,37 +555,99 @@ fn start_and_kill(here: &mut Installation) -> String {
         .spawn()
         .unwrap();
     let began = Instant::now();
-    let id = loop {
-        let out = here.run(&["--output", "json", "env", "list"]);
-        let all: Vec<Value> = serde_json::from_slice(&out.stdout).unwrap_or_default();
-        if let Some(found) = all.iter().find(|e| e["lab"] == "disk-full") {
-            break found["id"].as_str().unwrap().to_owned();
+    loop {
+        if let Some(id) = listed().into_iter().find(|id| !before.contains(id)) {
+            return (id, starting);
         }
         assert!(
             began.elapsed() < Duration::from_secs(20),
             "the start did not begin"
         );
-    };
+    }
+}
+
+/// Starts another lab and kills the server at once.
+fn start_and_kill(here: &mut Installation) -> String {
+    let (id, mut starting) = begin(here);
     here.kill_server();
     starting.wait().unwrap();
     id
 }
 
-fn kill_launcher(here: &Installation, id: &str) {
+/// Starts another lab, and kills its launcher or a QEMU of it as soon as there is one in this phase.
+fn killed_while(here: &Installation, phase: &str, qemu: bool) {
+    let (id, mut starting) = begin(here);
+    let shown = || -> Value {
+        let out = here.run(&["--output", "json", "env", "show", &id]);
+        serde_json::from_slice(&out.stdout).unwrap_or_default()
+    };
+    let victim = || {
+        let launcher = launcher_of(here, &id)?;
+        if qemu {
+            pgrep(&["-P", &launcher])
+        } else {
+            Some(launcher)
+        }
+    };
+    let began = Instant::now();
+    loop {
+        let seen = shown();
+        assert!(
+            seen["phase"] != "active" && began.elapsed() < Duration::from_secs(60),
+            "nothing was killed while {phase}: {seen}"
+        );
+        if seen["phase"] == phase
+            && let Some(pid) = victim()
+        {
+            kill(&pid);
+            break;
+        }
+    }
+    let settled = loop {
+        let seen = shown();
+        if seen["phase"] == "active" || seen["phase"] == "failed" {
+            break seen;
+        }
+        assert!(began.elapsed() < Duration::from_secs(180), "{seen}");
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    starting.wait().unwrap();
+    if settled["phase"] == "failed" {
+        let reason = settled["failed_reason"].as_str();
+        assert!(reason.is_some_and(|r| r.len() > 10), "{settled}");
+    } else {
+        assert!(here.run(&["env", "end", &id]).status.success());
+    }
+    freed(here, &id);
+}
+
+/// Waits until nothing is left of an environment.
+fn freed(here: &Installation, id: &str) {
     let folder = here.data.path().join("environments").join(id);
-    let found = Command::new("pgrep")
-        .args(["-f", &format!("launch {}", folder.display())])
-        .output()
-        .unwrap();
-    let pid = text(&found.stdout);
-    assert!(
-        Command::new("kill")
-            .args(["-9", pid.trim()])
-            .status()
-            .unwrap()
-            .success(),
-        "no launcher of {id}: {pid:?}"
-    );
+    let began = Instant::now();
+    while folder.exists() {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "what it held is freed"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The first process that is found so.
+fn pgrep(how: &[&str]) -> Option<String> {
+    let found = Command::new("pgrep").args(how).output().unwrap();
+    text(&found.stdout).lines().next().map(str::to_owned)
+}
+
+fn launcher_of(here: &Installation, id: &str) -> Option<String> {
+    let folder = here.data.path().join("environments").join(id);
+    pgrep(&["-f", &format!("launch {}", folder.display())])
+}
+
+fn kill(pid: &str) {
+    let killed = Command::new("kill").args(["-9", pid]).status().unwrap();
+    assert!(killed.success(), "there is no process {pid}");
 }
 
 /// A folder as a launcher leaves it that nobody's row claims.

@@ -6,11 +6,34 @@ use pkcs8::{
     AlgorithmIdentifierRef, EncodePrivateKey, LineEnding, ObjectIdentifier, PrivateKeyInfoRef,
     der::asn1::{AnyRef, OctetStringRef},
 };
-use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair,
-    KeyUsagePurpose,
-};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData, SigningKey};
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
+use signature::Keypair;
+use x509_cert::{
+    Certificate, TbsCertificate,
+    attr::AttributeTypeAndValue,
+    builder::{self, Builder, CertificateBuilder, profile::BuilderProfile},
+    der::{
+        self, Any, DecodePem, Document, EncodePem,
+        asn1::{BitString, Utf8StringRef},
+        oid::db::{
+            rfc4519::{COMMON_NAME, ORGANIZATION_NAME},
+            rfc5280::ID_KP_CLIENT_AUTH,
+            rfc5912::{ECDSA_WITH_SHA_256, SHA_256_WITH_RSA_ENCRYPTION},
+        },
+    },
+    ext::{
+        Extension,
+        pkix::{ExtendedKeyUsage, KeyUsage, KeyUsages},
+    },
+    name::{Name, RdnSequence},
+    serial_number::SerialNumber,
+    spki::{
+        self, AlgorithmIdentifierOwned, DynSignatureAlgorithmIdentifier, EncodePublicKey,
+        SubjectPublicKeyInfo, SubjectPublicKeyInfoRef,
+    },
+    time::{Time, Validity},
+};
 
 /// How long the platform's own certificate lasts; it makes a new one for each piece of work.
 const PLATFORM: SignedDuration = SignedDuration::from_hours(2);
@@ -37,49 +60,153 @@ pub enum Error {
     /// Signing failed.
     #[error("the certificate could not be signed")]
     Sign(#[from] rcgen::Error),
+    /// What was to be written or read is no certificate.
+    #[error("the certificate could not be made")]
+    Encode(#[from] builder::Error),
+}
+
+impl From<der::Error> for Error {
+    fn from(e: der::Error) -> Self {
+        Self::Encode(e.into())
+    }
+}
+
+impl From<spki::Error> for Error {
+    fn from(e: spki::Error) -> Self {
+        Self::Encode(e.into())
+    }
 }
 
 /// The platform's own certificate for a cluster, as its administrator.
 pub fn platform(keys: &ClusterKeys, now: Timestamp) -> Result<ClientCertificate, Error> {
-    mint(keys, "faultline:platform", "system:masters", now, PLATFORM)
+    mint(
+        keys,
+        "faultline:platform",
+        &["system:masters"],
+        now,
+        PLATFORM,
+    )
 }
 
-/// A certificate for `user` in one group, from a little before `now` for `lifetime`.
+/// A certificate for `user` in these groups, from a little before `now` for `lifetime`.
 pub fn mint(
     keys: &ClusterKeys,
     user: &str,
-    group: &str,
+    groups: &[impl AsRef<str>],
     now: Timestamp,
     lifetime: SignedDuration,
 ) -> Result<ClientCertificate, Error> {
-    let authority = authority(keys)?;
     let key = KeyPair::generate()?;
     let not_after = now.saturating_add(lifetime).unwrap_or(Timestamp::MAX);
-    let mut params = CertificateParams::default();
-    let mut subject = DistinguishedName::new();
-    subject.push(DnType::CommonName, user);
-    subject.push(DnType::OrganizationName, group);
-    params.distinguished_name = subject;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    params.not_before = date(now.saturating_sub(BEFORE).unwrap_or(now));
-    params.not_after = date(not_after);
-    let certificate = params.signed_by(&key, &authority)?;
+    let not_before = now.saturating_sub(BEFORE).unwrap_or(now);
+    let public = SubjectPublicKeyInfo::try_from(key.subject_public_key_info().as_slice())?;
+    let authority = Authority::read(keys)?;
+    let parties = Parties {
+        issuer: authority.name.clone(),
+        subject: subject(user, groups)?,
+    };
+    let serial = SerialNumber::new(&rand::random::<[u8; 16]>())?;
+    let validity = Validity::new(time(not_before)?, time(not_after)?);
+    let mut certificate = CertificateBuilder::new(parties, serial, validity, public)?;
+    certificate.add_extension(&KeyUsage(KeyUsages::DigitalSignature.into()))?;
+    certificate.add_extension(&ExtendedKeyUsage(vec![ID_KP_CLIENT_AUTH]))?;
+    let signature = authority.key.sign(&certificate.finalize(&authority)?)?;
+    let certificate = certificate.assemble(BitString::from_bytes(&signature)?, &authority)?;
     Ok(ClientCertificate {
-        certificate: certificate.pem(),
+        certificate: certificate.to_pem(LineEnding::LF)?,
         key: key.serialize_pem(),
         not_after,
     })
 }
 
-fn date(at: Timestamp) -> time::OffsetDateTime {
-    time::OffsetDateTime::from_unix_timestamp(at.as_second())
-        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+/// Who somebody is to an API server: its user is the common name, each organisation a group. They are written here, for
+/// `rcgen` knows of one organisation only.
+fn subject(user: &str, groups: &[impl AsRef<str>]) -> Result<Name, Error> {
+    let mut names = RdnSequence::default();
+    let groups = groups
+        .iter()
+        .map(|group| (ORGANIZATION_NAME, group.as_ref()));
+    for (oid, value) in groups.chain([(COMMON_NAME, user)]) {
+        let value = Any::from(Utf8StringRef::new(value)?);
+        names.push(vec![AttributeTypeAndValue { oid, value }].try_into()?);
+    }
+    Ok(Name::hazmat_from_rdn_sequence(names))
 }
 
-fn authority(keys: &ClusterKeys) -> Result<Issuer<'static, KeyPair>, Error> {
-    let key = KeyPair::from_pem(&pkcs8_pem(&keys.authority_key)?)?;
-    Ok(Issuer::from_ca_cert_pem(&keys.authority, key)?)
+fn time(at: Timestamp) -> Result<Time, Error> {
+    let seconds = u64::try_from(at.as_second()).unwrap_or(0);
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    Ok(Time::try_from(at)?)
+}
+
+/// Between whom a certificate is; everything else in it is said when it is made.
+struct Parties {
+    issuer: Name,
+    subject: Name,
+}
+
+impl BuilderProfile for Parties {
+    fn get_issuer(&self, _: &Name) -> Name {
+        self.issuer.clone()
+    }
+
+    fn get_subject(&self) -> Name {
+        self.subject.clone()
+    }
+
+    fn build_extensions(
+        &self,
+        _: SubjectPublicKeyInfoRef<'_>,
+        _: SubjectPublicKeyInfoRef<'_>,
+        _: &TbsCertificate,
+    ) -> builder::Result<Vec<Extension>> {
+        Ok(Vec::new())
+    }
+}
+
+/// The cluster's authority.
+struct Authority {
+    name: Name,
+    key: KeyPair,
+}
+
+impl Authority {
+    fn read(keys: &ClusterKeys) -> Result<Self, Error> {
+        let certificate = Certificate::from_pem(&keys.authority)?;
+        Ok(Self {
+            name: certificate.tbs_certificate().subject().clone(),
+            key: KeyPair::from_pem(&pkcs8_pem(&keys.authority_key)?)?,
+        })
+    }
+}
+
+impl Keypair for Authority {
+    type VerifyingKey = PublicKey;
+
+    fn verifying_key(&self) -> PublicKey {
+        PublicKey(self.key.subject_public_key_info())
+    }
+}
+
+impl DynSignatureAlgorithmIdentifier for Authority {
+    fn signature_algorithm_identifier(&self) -> spki::Result<AlgorithmIdentifierOwned> {
+        let (oid, parameters) = match self.key.algorithm() {
+            a if a == &PKCS_ECDSA_P256_SHA256 => (ECDSA_WITH_SHA_256, None),
+            a if a == &PKCS_RSA_SHA256 => (SHA_256_WITH_RSA_ENCRYPTION, Some(Any::null())),
+            _ => return Err(spki::Error::KeyMalformed),
+        };
+        Ok(AlgorithmIdentifierOwned { oid, parameters })
+    }
+}
+
+/// A public key with its algorithm, DER.
+#[derive(Clone)]
+struct PublicKey(Vec<u8>);
+
+impl EncodePublicKey for PublicKey {
+    fn to_public_key_der(&self) -> spki::Result<Document> {
+        Ok(Document::try_from(self.0.as_slice())?)
+    }
 }
 
 /// kubeadm writes keys in the older forms of their kind; what signs reads PKCS #8 alone.
@@ -110,7 +237,7 @@ fn pkcs8_pem(pem: &str) -> Result<String, Error> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{BasicConstraints, IsCa, PKCS_ECDSA_P256_SHA256};
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa};
     use x509_parser::prelude::*;
 
     use super::*;
@@ -148,18 +275,23 @@ mod tests {
         let made = mint(
             &keys,
             "ada",
-            "faultline:students",
+            &["faultline:students", "shop, \"night\""],
             now,
             SignedDuration::from_mins(30),
         )
         .unwrap();
         let (_, pem) = parse_x509_pem(made.certificate.as_bytes()).unwrap();
         let certificate = pem.parse_x509().unwrap();
-        let subject = certificate.subject().to_string();
-        assert!(
-            subject.contains("CN=ada") && subject.contains("O=faultline:students"),
-            "{subject}"
+        let said = |of: &X509Name<'_>| -> Vec<String> {
+            of.iter_attributes()
+                .map(|a| a.as_str().unwrap().to_owned())
+                .collect()
+        };
+        assert_eq!(
+            said(certificate.subject()),
+            ["faultline:students", "shop, \"night\"", "ada"]
         );
+        assert_eq!(said(certificate.issuer()), ["kubernetes"]);
         assert_eq!(
             certificate.validity().not_after.timestamp(),
             now.as_second() + 1800

@@ -182,9 +182,9 @@ pub struct Needs {
     /// about those settings themselves wants them as its books say.
     #[garde(custom(of_a_cluster(&self.kubernetes)))]
     pub stock: bool,
-    /// The group that a student's `kubectl` from outside is in. An administrator's unless said.
-    #[garde(length(max = 100))]
-    pub group: Option<String>,
+    /// The groups that a student's `kubectl` from outside is in. An administrator's unless said.
+    #[garde(length(max = 10), inner(length(min = 1, max = 100)))]
+    pub groups: Vec<String>,
     /// Where its nodes may connect to. Nothing, unless listed here.
     #[garde(length(max = 20), dive)]
     pub egress: Vec<Egress>,
@@ -201,7 +201,7 @@ impl Default for Needs {
             nodes: 1,
             control_planes: 1,
             stock: false,
-            group: None,
+            groups: Vec::new(),
             egress: Vec::new(),
             lifetime_minutes: 90,
         }

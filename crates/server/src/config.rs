@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use faultline_domain::{environment::Deadlines, lab::Needs, limits::Limits};
+use faultline_domain::{environment::Deadlines, id::EnvironmentId, lab::Needs, limits::Limits};
 use serde::{Deserialize, Serialize};
 
 /// What an operator may set about the server.
@@ -17,6 +17,9 @@ pub struct Config {
     pub ssh_port: Option<u16>,
     /// The port on which API servers are reached; nothing when there is none.
     pub kube_port: Option<u16>,
+    /// The domain under which each environment's API server has a name, `<environment>.<domain>`: all of them have to
+    /// lead here. The public address's host in all kubeconfigs unless set.
+    pub kube_domain: Option<String>,
     /// The folder whose file system holds the environments' disks.
     pub data_dir: PathBuf,
     /// The most environments at once.
@@ -137,6 +140,7 @@ impl Default for Config {
             ssh_host: None,
             ssh_port: Some(2222),
             kube_port: Some(7443),
+            kube_domain: None,
             data_dir: PathBuf::from("."),
             max_environments: 40,
             max_of_person: 5,
@@ -199,6 +203,18 @@ impl Config {
         }
     }
 
+    /// Where `kubectl` reaches an environment's API server; nothing when no port is served.
+    #[must_use]
+    pub fn kube_server(&self, environment: &EnvironmentId) -> Option<String> {
+        let port = self.kube_port?;
+        let host = match (&self.kube_domain, self.ssh_host()) {
+            (Some(domain), _) => format!("{environment}.{domain}"),
+            (None, v6) if v6.contains(':') => format!("[{v6}]"),
+            (None, host) => host.to_owned(),
+        };
+        Some(format!("https://{host}:{port}"))
+    }
+
     pub(crate) fn deadlines() -> Deadlines {
         Deadlines::default()
     }
@@ -221,5 +237,30 @@ mod tests {
             };
             assert_eq!(config.ssh_host(), host);
         }
+    }
+
+    #[test]
+    fn api_servers_are_reached_at_the_public_host_or_by_a_name_each() {
+        let id = EnvironmentId::generate(&mut rand::rng());
+        let mut config = Config {
+            public_url: "http://[::1]:80".to_owned(),
+            ..Config::default()
+        };
+        assert_eq!(
+            config.kube_server(&id).as_deref(),
+            Some("https://[::1]:7443")
+        );
+        config.public_url = "https://labs.example.org".to_owned();
+        assert_eq!(
+            config.kube_server(&id).as_deref(),
+            Some("https://labs.example.org:7443")
+        );
+        config.kube_domain = Some("k8s.example.org".to_owned());
+        assert_eq!(
+            config.kube_server(&id),
+            Some(format!("https://{id}.k8s.example.org:7443"))
+        );
+        config.kube_port = None;
+        assert_eq!(config.kube_server(&id), None);
     }
 }

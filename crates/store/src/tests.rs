@@ -55,7 +55,7 @@ fn spec() -> EnvironmentSpec {
         setup_nodes: vec![],
         control_planes: 1,
         stock: false,
-        group: None,
+        groups: Vec::new(),
         limits: Limits {
             cpu_millis: 1000,
             memory_mib: 512,

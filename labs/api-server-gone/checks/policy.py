@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # What the audit policy makes of requests, as the API server reads it: the first rule that fits decides.
-import json, subprocess, sys
+import glob, json, os, subprocess, sys, time
 
 FILE = "/etc/kubernetes/audit/policy.yaml"
 # Without a server: kubectl reads the YAML and writes it as JSON.
@@ -45,6 +45,20 @@ def fits(rule, who, verb, group, resource):
     )
 
 
+def started():
+    """When the API server's process began, by the machine's clock: it reads its policy then, and never again."""
+    for comm in glob.glob("/proc/[0-9]*/comm"):
+        try:
+            if open(comm).read().strip() != "kube-apiserver":
+                continue
+            ticks = int(open(os.path.dirname(comm) + "/stat").read().rsplit(")", 1)[1].split()[19])
+        except OSError:
+            continue
+        up = float(open("/proc/uptime").read().split()[0])
+        return time.time() - up + ticks / os.sysconf("SC_CLK_TCK")
+    return None
+
+
 read = subprocess.run(READ, env={"KUBECONFIG": "/dev/null", "KUBERC": "off"}, capture_output=True, text=True)
 if read.returncode:
     print("The policy can't be read:", read.stderr.strip()[:300])
@@ -55,4 +69,11 @@ for who, verb, group, resource, wanted in WANTED:
     if level != wanted:
         print(f"When {who[0]} does {verb} on {resource}, the policy's level is {level}.")
         sys.exit(1)
+began = started()
+if began is None:
+    print("The API server does not run.")
+    sys.exit(1)
+if os.stat(FILE).st_mtime > began + 1:
+    print("The policy was changed after the API server had read it: it reads it when it starts.")
+    sys.exit(1)
 print(f"The policy has {len(rules)} rules, and they do what its comments say.")

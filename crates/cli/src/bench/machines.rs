@@ -144,6 +144,16 @@ impl Bed {
         Ok(cloned)
     }
 
+    /// Leaves the machines alone for a while.
+    async fn rest(&self, args: &Machines) {
+        let usual = if self.recipe.kubernetes.is_some() {
+            120
+        } else {
+            30
+        };
+        tokio::time::sleep(Duration::from_secs(args.rest.unwrap_or(usual))).await;
+    }
+
     async fn free(&self) -> anyhow::Result<()> {
         for (id, _) in self.provider.list().await? {
             self.provider.destroy(&id).await?;
@@ -292,16 +302,19 @@ pub async fn clone(args: &Machines) -> anyhow::Result<Report> {
 /// `bench density`.
 pub async fn density(args: &Machines) -> anyhow::Result<Report> {
     on_bed(args, async |bed| {
-        let cluster = bed.recipe.kubernetes.is_some();
-        let (clones, rest) = if cluster { (1, args.rest) } else { (8, 30) };
-        let clones = args.clones.unwrap_or(clones);
+        let usual = if bed.recipe.kubernetes.is_some() {
+            1
+        } else {
+            8
+        };
+        let clones = args.clones.unwrap_or(usual);
         let mut report = bed.report("density");
         let mut ids = Vec::new();
         for n in 0..clones {
             bed.clone(n).await?;
             ids.push(bed.spec(n)?.id);
         }
-        tokio::time::sleep(Duration::from_secs(rest)).await;
+        bed.rest(args).await;
         let (mut guest, mut own) = (Vec::new(), Vec::new());
         let mut pages = Pages::default();
         for id in &ids {
@@ -355,12 +368,7 @@ pub async fn idle(args: &Machines) -> anyhow::Result<Report> {
             }
             None => None,
         };
-        let rest = if bed.recipe.kubernetes.is_some() {
-            args.rest
-        } else {
-            20
-        };
-        tokio::time::sleep(Duration::from_secs(rest)).await;
+        bed.rest(args).await;
         let (mut running, mut others) = (Vec::new(), Vec::new());
         for _ in 0..args.rounds.max(1) {
             if let Some((other, _)) = &other {

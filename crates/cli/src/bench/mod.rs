@@ -57,9 +57,9 @@ pub struct Machines {
     /// The nodes: control planes + workers
     #[arg(long, default_value_t = Shape::SINGLE)]
     shape: Shape,
-    /// Seconds that a cluster rests before its memory and its CPU are looked at
-    #[arg(long, default_value_t = 120)]
-    rest: u64,
+    /// Seconds of rest before memory and CPU are looked at; 30, and 120 for a cluster, unless said
+    #[arg(long)]
+    rest: Option<u64>,
     /// How many clones `density` makes; 8 machines or one cluster unless said
     #[arg(long)]
     clones: Option<usize>,

@@ -15,10 +15,11 @@ use faultline_cluster::{
     },
 };
 use faultline_domain::{
-    Clock, EnvironmentId, NodeName,
+    Clock, EnvironmentId,
     lab::{ClusterTest, Test},
 };
 use faultline_provider::Provider;
+use futures::future::join_all;
 
 use hyper::Request;
 
@@ -96,25 +97,32 @@ fn bound(test: &Test, limit: Duration) -> Duration {
     limit + Duration::from_secs(stays.into()) + MORE
 }
 
-/// Says that the API server does not answer, and what the first node shows of it.
+/// Says that the API server does not answer, and what each control plane shows of it.
 async fn down(provider: &dyn Provider, env: &EnvironmentId, why: &str) -> String {
     const LOOK: &[u8] = b"#!/bin/bash\n\
         systemctl is-active kubelet containerd | paste -sd' ' | sed 's/^/kubelet and containerd: /'\n\
         timeout 10 crictl ps -a --name kube-apiserver -o json 2>/dev/null | \
         python3 -c 'import json,sys; c=json.load(sys.stdin)[\"containers\"]; print(\"kube-apiserver:\", c[0][\"state\"] if c else \"no container\")' 2>/dev/null\n\
         true\n";
-    let said = format!("the cluster's API server does not answer ({why})");
-    let Ok(node) = "node1".parse::<NodeName>() else {
-        return said;
+    let mut said = format!("the cluster's API server does not answer ({why})");
+    let nodes = match provider.cluster(env).await {
+        Ok(keys) => keys.control_planes,
+        // Its keys are of no matter here: the first node is always one.
+        Err(_) => "node1".parse().into_iter().collect(),
     };
     let how = Run {
         trusted: true,
         timeout: Duration::from_secs(20),
     };
-    match script::run(provider, env, &node, LOOK, &how).await {
-        Ok(ran) => format!("{said}; on node1 {}", text::clean_tail(&ran.tail, 300)),
-        Err(_) => said,
+    let looks = nodes
+        .iter()
+        .map(|node| script::run(provider, env, node, LOOK, &how));
+    for (node, ran) in nodes.iter().zip(join_all(looks).await) {
+        if let Ok(ran) = ran {
+            said += &format!("; on {node} {}", text::clean_tail(&ran.tail, 300));
+        }
     }
+    said
 }
 
 /// A cluster that was suspended has old leases for a moment, and its API server may say so long that it is not ready.

@@ -1,6 +1,6 @@
 //! Give a person a short-lived client certificate for the cluster of one of their environments.
 //!
-//! It is signed with the cluster's own authority, in the person's own name and the group that the lab grants, and it
+//! It is signed with the cluster's own authority, in the person's own name and the groups that the lab grants, and it
 //! is of no use in any other environment's cluster once that was given keys of its own, and unreachable there anyway.
 
 use faultline_cluster::{credentials, kubeconfig};
@@ -38,7 +38,7 @@ pub(crate) async fn file(
     let user = kubeconfig::User::Certificate(&made);
     Ok(kubeconfig::kubeconfig(
         environment.id.as_str(),
-        &server(app)?,
+        &server(app, environment)?,
         &keys.authority,
         &user,
     ))
@@ -49,13 +49,17 @@ pub(crate) async fn place(
     app: &App,
     environment: &Environment,
 ) -> Result<(String, String), Problem> {
-    Ok((server(app)?, keys(app, environment).await?.authority))
+    Ok((
+        server(app, environment)?,
+        keys(app, environment).await?.authority,
+    ))
 }
 
-/// Where API servers are reached.
-fn server(app: &App) -> Result<String, Problem> {
-    let port = app.config.kube_port.ok_or_else(Problem::not_found)?;
-    Ok(format!("https://{}:{port}", app.config.ssh_host()))
+/// Where its API server is reached.
+fn server(app: &App, environment: &Environment) -> Result<String, Problem> {
+    app.config
+        .kube_server(&environment.id)
+        .ok_or_else(Problem::not_found)
 }
 
 async fn keys(app: &App, environment: &Environment) -> Result<ClusterKeys, Problem> {
@@ -84,9 +88,13 @@ fn mint(
     keys: &ClusterKeys,
     lasts: SignedDuration,
 ) -> Result<credentials::ClientCertificate, Problem> {
-    let group = environment.spec.group.as_deref().unwrap_or(ADMINISTRATORS);
+    let administrators = [ADMINISTRATORS.to_owned()];
+    let groups = match &*environment.spec.groups {
+        [] => &administrators,
+        granted => granted,
+    };
     let user = format!("person:{}", proof.person());
-    credentials::mint(keys, &user, group, app.now(), lasts).map_err(|e| {
+    credentials::mint(keys, &user, groups, app.now(), lasts).map_err(|e| {
         tracing::error!(environment = %environment.id, error = &e as &dyn std::error::Error, "no certificate");
         Problem::conflict(
             "no-credential",

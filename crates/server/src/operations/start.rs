@@ -102,7 +102,7 @@ pub(super) fn spec(app: &App, lab: &Lab) -> EnvironmentSpec {
         setup_nodes: lab.setup_nodes(),
         control_planes: lab.needs.control_planes,
         stock: lab.needs.stock,
-        group: lab.needs.group.clone(),
+        groups: lab.needs.groups.clone(),
         limits: app.config.limits(&lab.needs),
         egress: lab.needs.egress.clone(),
     }

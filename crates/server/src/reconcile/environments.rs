@@ -57,7 +57,7 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
             &row.state,
             observed,
             &row.lifetime,
-            &deadlines(app, row),
+            &deadlines(row),
             is_busy,
             app.now(),
         );
@@ -79,13 +79,11 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
 const CLUSTER: i64 = 40 * 60;
 
 /// A cluster takes its time, and so does a node that the setup adds.
-fn deadlines(app: &Shared, row: &Environment) -> Deadlines {
+fn deadlines(row: &Environment) -> Deadlines {
     let usual = Config::deadlines();
-    let lab = app.lab(&row.lab);
-    let cluster = lab.is_some_and(|lab| lab.lab.needs.kubernetes.is_some());
     let added = i64::try_from(row.spec.setup_nodes.len()).unwrap_or_default();
     Deadlines {
-        provisioning: usual.provisioning + if cluster { CLUSTER } else { 0 },
+        provisioning: usual.provisioning + if row.spec.is_cluster() { CLUSTER } else { 0 },
         preparing: usual.preparing + added * nodes::ADD.as_secs().cast_signed(),
         ..usual
     }

@@ -39,9 +39,9 @@ pub struct EnvironmentSpec {
     /// Whether its cluster is as kubeadm makes it.
     #[serde(default)]
     pub stock: bool,
-    /// The group in which its owner acts in its cluster; none: an administrator's.
+    /// The groups in which its owner acts in its cluster; none: an administrator's.
     #[serde(default)]
-    pub group: Option<String>,
+    pub groups: Vec<String>,
     /// What it may use.
     pub limits: Limits,
     /// Where its nodes may connect to.
