@@ -77,8 +77,8 @@ fn spoken(path: &[&str]) -> String {
 }
 
 /// What a parser says, in an author's words.
-fn plain(said: &str) -> String {
-    let plain = match said {
+fn plain(said: &str) -> &str {
+    match said {
         "invalid u8" | "invalid u32" | "invalid u64" => "a whole number belongs here, 0 or more",
         "invalid u16" => "a whole number from 0 to 65535 belongs here",
         "expected sequence start" => "a list belongs here: `[one, two]`, or `- ` and one per line",
@@ -86,8 +86,7 @@ fn plain(said: &str) -> String {
             "fields belong here: `name: value`, one per line and further in"
         }
         _ => said,
-    };
-    plain.to_owned()
+    }
 }
 
 /// Where in the text the values are that rules point at. Everything else is ignored, since [`parse`] has read it.

@@ -23,6 +23,19 @@ async fn apply_whole(bed: &Bed, steps: &Steps, id: &EnvironmentId, step: Step) {
     .expect("the step ends");
 }
 
+/// Looks that it failed so, and that its page, which is returned, says why.
+async fn failed(bed: &Bed, id: &EnvironmentId, stage: &str, reason: &str) -> String {
+    let e = row(bed, id).await;
+    assert!(
+        matches!(&e.state, State::Failed { stage: s, reason: r, .. } if s == stage && r.contains(reason)),
+        "{stage}: {:?}",
+        e.state
+    );
+    let page = bed.get(&format!("/environments/{id}")).await.body;
+    assert!(page.contains(reason), "{stage}");
+    page
+}
+
 #[tokio::test]
 async fn what_can_be_neither_paused_nor_resumed_fails_with_a_reason() {
     for (step, kind, stage, reason) in [
@@ -45,14 +58,8 @@ async fn what_can_be_neither_paused_nor_resumed_fails_with_a_reason() {
             assert!(steps.is_resting(&id));
         }
         apply_whole(&bed, &steps, &id, step).await;
-        let e = row(&bed, &id).await;
-        assert!(
-            matches!(&e.state, State::Failed { stage: s, reason: r, .. } if s == stage && r.contains(reason)),
-            "{:?}",
-            e.state
-        );
-        let page = bed.get(&format!("/environments/{id}")).await.body;
-        assert!(page.contains(reason) && page.contains("Try again"));
+        let page = failed(&bed, &id, stage, reason).await;
+        assert!(page.contains("Try again"));
     }
 }
 
@@ -126,14 +133,7 @@ async fn a_state_on_the_way_that_lasts_too_long_is_a_failure_that_is_seen_and_fr
             bed.clock.advance(SignedDuration::from_secs(seconds + 1));
         }
         pass(&bed.app, &steps).await.unwrap();
-        let e = row(&bed, &id).await;
-        assert!(
-            matches!(&e.state, State::Failed { stage: s, reason: r, .. } if s == stage && r.contains(reason)),
-            "{phase}: {:?}",
-            e.state
-        );
-        let page = bed.get(&format!("/environments/{id}")).await.body;
-        assert!(page.contains(reason), "{phase}");
+        failed(&bed, &id, stage, reason).await;
         bed.until(&id, |e| e.state.is_final()).await;
         assert!(bed.app.provider.list().await.unwrap().is_empty(), "{phase}");
     }
