@@ -4,6 +4,7 @@
 
 use std::{
     io::Write,
+    os::unix::fs::PermissionsExt,
     process::{Child, ChildStdin, Command, Stdio},
     sync::Mutex,
     time::{Duration, Instant},
@@ -118,4 +119,70 @@ fn from_nothing_to_a_proven_lab() {
             && report.contains("name=\"cache-is-cold\""),
         "{report}"
     );
+}
+
+/// A lab on so many nodes and control planes: something is missing, and kubectl makes it.
+fn shaped(author: &Author, name: &str, nodes: u32, control_planes: u32, stock: bool) {
+    let folder = author.0.path().join(name);
+    std::fs::create_dir(&folder).unwrap();
+    let names: Vec<_> = (1..=nodes).map(|n| format!("node{n}")).collect();
+    let lab = format!(
+        "title: Nobody has written the menu
+summary: The canteen's menu is missing, on a cluster of the shape that this is about.
+level: beginner
+topics: [kubernetes]
+minutes: 10
+needs: {{kubernetes: \"1.36\", nodes: {nodes}, control_planes: {control_planes}, stock: {stock}}}
+setup: []
+checks:
+  - name: menu
+    title: There is a menu
+    fail: The ConfigMap menu is missing.
+    test:
+      object: {{kind: ConfigMap, namespace: default, name: menu}}
+  - name: nodes
+    title: Every node is ready
+    fail: A node is not ready.
+    test:
+      cluster: {{nodes: [{}]}}
+  - name: pod
+    title: A new Pod finds a name on the last node
+    fail: No Pod does.
+    timeout_seconds: 200
+    test:
+      from_pod: {{on_node: node{nodes}, request: {{dns: kubernetes.default.svc.cluster.local}}}}
+hints: [{{text: Look.}}, {{text: Ask kubectl.}}, {{text: Make one.}}]
+",
+        names.join(", ")
+    );
+    let solution = "#!/bin/bash\nkubectl --kubeconfig /etc/kubernetes/admin.conf create configmap menu --from-literal=today=soup\n";
+    for (file, text) in [
+        ("lab.yaml", &*lab),
+        (
+            "README.md",
+            "# The menu is missing\n\nWrite the ConfigMap `menu`.\n",
+        ),
+        ("SOLUTION.md", "# The menu\n\n`kubectl create configmap`.\n"),
+        ("solution.sh", solution),
+    ] {
+        std::fs::write(folder.join(file), text).unwrap();
+    }
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.join("solution.sh"), executable).unwrap();
+    author.done(&["lint", name]);
+    author.done(&["test", name]);
+}
+
+#[test]
+#[ignore = "each shape is baked first, for up to half an hour under emulation; ./test --all runs it"]
+fn labs_of_other_shapes() {
+    let author = Author(tempfile::tempdir().unwrap());
+    for (name, nodes, control_planes, stock) in [
+        ("pair", 2, 1, false),
+        ("as-kubeadm-makes-it", 1, 1, true),
+        ("three-control-planes", 3, 3, false),
+    ] {
+        step(&format!("{name}: baked, cloned, probed and proven"));
+        shaped(&author, name, nodes, control_planes, stock);
+    }
 }
