@@ -133,7 +133,7 @@ level: beginner
 topics: [kubernetes]
 minutes: 10
 needs: {{kubernetes: \"1.36\", nodes: {nodes}, control_planes: {control_planes}, stock: {stock}}}
-setup: []
+setup: [{{wait: {{kind: Namespace, name: default}}}}]
 checks:
   - name: menu
     title: There is a menu
