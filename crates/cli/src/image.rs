@@ -1,6 +1,9 @@
 //! `faultline image`: build, list, verify and prune.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::Subcommand;
@@ -10,7 +13,7 @@ use faultline_image::{
     build::Image,
     cache::Cache,
     recipe::Recipe,
-    sources::{Source, addresses},
+    sources::{Source, Sources, addresses},
 };
 
 use crate::{Output, progress, sources::SourceArgs};
@@ -138,36 +141,73 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
             if !recipes.is_dir() {
                 return Err(faultline_image::Error::NoFolder(recipes).into());
             }
-            let mut rows = Vec::new();
-            for name in Recipe::names(&recipes) {
-                let state = match Recipe::load(&recipes, &name).and_then(|r| {
-                    Ok((r, sources.template(&recipes, &name, Shape::SINGLE, &cache)?))
-                }) {
-                    Ok((recipe, Some(template))) => {
-                        (recipe.summary, "ready".to_owned(), template.manifest.key)
-                    }
-                    Ok((recipe, None)) => (recipe.summary, "not built".to_owned(), String::new()),
-                    Err(e) => (String::new(), e.to_string(), String::new()),
-                };
-                rows.push((name, state.1, state.2, state.0));
-            }
-            match output {
-                Output::Json => {
-                    let rows: Vec<_> = rows.iter().map(|(name, state, key, summary)| serde_json::json!({"name": name, "state": state, "template": key, "summary": summary})).collect();
-                    println!("{}", serde_json::to_string_pretty(&rows)?);
-                }
-                Output::Text => {
-                    let mut table = comfy_table::Table::new();
-                    table
-                        .load_preset(comfy_table::presets::NOTHING)
-                        .set_header(["IMAGE", "STATE", "TEMPLATE", "SUMMARY"]);
-                    table.add_rows(rows.into_iter().map(|(n, s, k, t)| [n, s, k, t]));
-                    println!("{table}");
-                }
-            }
+            list(&recipes, &sources, &cache, output)?;
         }
     }
     Ok(())
+}
+
+/// A line for each shape of an image that is there, and one for an image that isn't.
+fn list(recipes: &Path, sources: &Sources, cache: &Cache, output: Output) -> anyhow::Result<()> {
+    let mut rows = Vec::new();
+    for name in Recipe::names(recipes) {
+        let (summary, found) = match there(recipes, &name, sources, cache) {
+            Ok(found) => found,
+            Err(e) => (e.to_string(), Vec::new()),
+        };
+        let none = found.is_empty().then(|| (None, String::new()));
+        let found = found.into_iter().map(|(shape, key)| (Some(shape), key));
+        for (shape, key) in found.chain(none) {
+            rows.push((name.clone(), shape, key, summary.clone()));
+        }
+    }
+    let state = |shape: &Option<Shape>| {
+        if shape.is_some() {
+            "ready"
+        } else {
+            "not built"
+        }
+    };
+    match output {
+        Output::Json => {
+            let rows: Vec<_> = rows
+                .iter()
+                .map(|(name, shape, key, summary)| {
+                    serde_json::json!({"name": name, "state": state(shape), "shape": shape, "template": key, "summary": summary})
+                })
+                .collect();
+            println!("{}", serde_json::to_string_pretty(&rows)?);
+        }
+        Output::Text => {
+            let mut table = comfy_table::Table::new();
+            table
+                .load_preset(comfy_table::presets::NOTHING)
+                .set_header(["IMAGE", "SHAPE", "STATE", "TEMPLATE", "SUMMARY"]);
+            table.add_rows(rows.into_iter().map(|(name, shape, key, summary)| {
+                let said = shape.map(|s| s.to_string()).unwrap_or_default();
+                [name, said, state(&shape).to_owned(), key, summary]
+            }));
+            println!("{table}");
+        }
+    }
+    Ok(())
+}
+
+/// What an image is, and the shapes of it that are in the cache with the keys of their templates.
+fn there(
+    recipes: &Path,
+    name: &str,
+    sources: &Sources,
+    cache: &Cache,
+) -> faultline_image::Result<(String, Vec<(Shape, String)>)> {
+    let recipe = Recipe::load(recipes, name)?;
+    let mut found = Vec::new();
+    for shape in Shape::all().filter(|s| recipe.kubernetes.is_some() || !s.is_stock()) {
+        if let Some(template) = sources.template(recipes, name, shape, cache)? {
+            found.push((shape, template.manifest.key));
+        }
+    }
+    Ok((recipe.summary, found))
 }
 
 fn days(text: &str) -> Result<f64, String> {

@@ -51,6 +51,16 @@ impl Shape {
         }
     }
 
+    /// Every shape there is.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let pairs = [1, 3]
+            .into_iter()
+            .flat_map(|c| (0..MAX_NODES).map(move |w| (c, w)));
+        pairs
+            .filter_map(|(control_planes, workers)| Self::new(control_planes, workers).ok())
+            .flat_map(|shape| [shape, shape.with_stock(true)])
+    }
+
     /// So many nodes, the first of them the control plane.
     pub fn of_nodes(nodes: u32) -> Result<Self, InvalidShape> {
         Self::new(1, nodes.saturating_sub(1))

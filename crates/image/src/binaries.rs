@@ -60,7 +60,7 @@ fn go_version() -> Result<String> {
         }
         _ => Err(Error::Stage {
             stage: STAGE,
-            reason: "Go is not installed, and the image's programs are built with it; install Go 1.26 or newer \
+            reason: "Go is not installed, and the image's programs are built with it; install Go 1.26.4 or newer \
                      and put its bin folder into PATH"
                 .to_owned(),
         }),

@@ -4,7 +4,7 @@ use faultline_launcher::spec::Accelerator;
 
 use super::{
     Finding, Grade,
-    readings::{ControlGroups, Disk, Go, Held, Images, Memory, Port, Readings},
+    readings::{ControlGroups, Disk, Held, Images, Memory, Port, Readings},
 };
 
 /// Memory below which nothing is started, in MiB: an environment and the server.
@@ -48,7 +48,7 @@ pub fn judge(seen: &Readings) -> Vec<Finding> {
         root(seen.root),
         programs(&seen.missing),
         accelerator(seen),
-        go(&seen.go),
+        go(seen.go.as_ref()),
         control_groups(&seen.control_groups),
         devices(seen.tun),
         memory(seen.memory),
@@ -129,22 +129,15 @@ fn accelerator(seen: &Readings) -> Finding {
     }
 }
 
-fn go(seen: &Go) -> Finding {
+fn go(seen: Option<&String>) -> Finding {
     match seen {
-        Go::NotAsked => Finding::good(
-            "Go",
-            "not asked for",
-            "Images of clusters are made of official releases.",
-        ),
-        Go::Version(version) => {
-            Finding::good("Go", version.as_str(), "Images of clusters can be built.")
-        }
-        Go::Missing => Finding::bad(
+        Some(version) => Finding::good("Go", version.as_str(), "Images of clusters can be built."),
+        None => Finding::bad(
             "Go",
             Grade::Warning,
             "not installed",
             "Labs with a cluster can't be prepared; all others work.",
-            "install Go 1.26 or newer and put its bin folder into PATH, or have official releases fetched (--source official)",
+            "install Go 1.26.4 or newer and put its bin folder into PATH; official releases need it too, for one small program",
         ),
     }
 }

@@ -28,7 +28,7 @@ pub struct Readings {
     /// What a kernel said that was booted; nothing when there was none to boot.
     pub accelerator: Option<Result<Verdict, String>>,
     /// The compiler of Go modules.
-    pub go: Go,
+    pub go: Option<String>,
     /// Control groups.
     pub control_groups: ControlGroups,
     /// `/dev/net/tun` exists.
@@ -45,17 +45,6 @@ pub struct Readings {
     pub images: Images,
     /// The server's ports.
     pub ports: Vec<Port>,
-}
-
-/// Whether Go is here.
-#[derive(Debug, Clone)]
-pub enum Go {
-    /// Clusters are made of official releases.
-    NotAsked,
-    /// It says so.
-    Version(String),
-    /// It isn't.
-    Missing,
 }
 
 /// The control groups of this machine.
@@ -147,7 +136,7 @@ impl Readings {
             root: rustix::process::geteuid().is_root(),
             missing: missing(),
             accelerator: accelerator(recipes, &cache),
-            go: go(sources),
+            go: go(),
             control_groups: control_groups(),
             tun: Path::new("/dev/net/tun").exists(),
             memory: Memory::parse(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
@@ -245,21 +234,15 @@ fn newest_kernel() -> Option<PathBuf> {
     found.pop()
 }
 
-/// Clusters are built from Go modules unless official releases are wanted; plain machines never are.
-fn go(sources: &Sources) -> Go {
-    if sources.from == Choice::Official {
-        return Go::NotAsked;
-    }
-    let found = Command::new("go")
+/// What Go says of its version, where it is installed.
+fn go() -> Option<String> {
+    let said = Command::new("go")
         .arg("version")
         .env("GOTOOLCHAIN", "local")
-        .output();
-    match found {
-        Ok(out) if out.status.success() => {
-            Go::Version(String::from_utf8_lossy(&out.stdout).trim().to_owned())
-        }
-        _ => Go::Missing,
-    }
+        .output()
+        .ok()?;
+    let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+    said.status.success().then_some(version)
 }
 
 fn control_groups() -> ControlGroups {

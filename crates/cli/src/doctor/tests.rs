@@ -6,7 +6,7 @@ use faultline_launcher::{accel::Verdict, spec::Accelerator};
 
 use super::{
     findings::{MIN_DISK_MIB, MIN_ENVIRONMENT_DISK_MIB, MIN_MEMORY_MIB, judge},
-    readings::{ControlGroups, Disk, Go, Held, Images, Memory, Port},
+    readings::{ControlGroups, Disk, Held, Images, Memory, Port},
     *,
 };
 
@@ -20,7 +20,7 @@ fn good() -> Readings {
         root: true,
         missing: Vec::new(),
         accelerator: Some(Ok(verdict(Accelerator::Kvm))),
-        go: Go::Version("go1.26".to_owned()),
+        go: Some("go1.26".to_owned()),
         control_groups: groups(2, true),
         tun: true,
         memory: Memory {
@@ -104,7 +104,7 @@ fn each_lack_has_its_grade_a_consequence_and_a_cure() {
         (Warning, "virtualisation", "qemu-system-x86", |s| {
             s.accelerator = Some(Err("no such file".to_owned()));
         }),
-        (Warning, "Go", "--source official", |s| s.go = Go::Missing),
+        (Warning, "Go", "install Go", |s| s.go = None),
         (Fatal, "control groups", "mount", |s| {
             s.control_groups = groups(2, false);
         }),
