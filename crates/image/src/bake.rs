@@ -9,7 +9,7 @@ use std::{
 use faultline_domain::{EnvironmentId, NodeName, Shape, limits::Limits, progress::Progress};
 use faultline_guest::{client, wire::Exec};
 use faultline_launcher::{
-    accel::{Verdict, detect, machine_identity},
+    accel::{Verdict, detect, machine_identity, processor_name},
     cgroup, client as launcher,
     protocol::{Channel, SOCKET},
     qemu,
@@ -93,9 +93,15 @@ pub fn plan(recipe: &Recipe, image: &Image, shape: Shape, cache: &Cache) -> Resu
             }
         })
         .collect();
-    // Under emulation the processor is QEMU's; under KVM it is this machine's, and a snapshot is of use only here.
+    // Under emulation the processor is QEMU's, and its clock this machine's; under KVM all of it is, and a snapshot is of
+    // use only here.
     let processor = match verdict.accelerator {
-        Accelerator::Tcg => format!("{} {}", at(STAGE, qemu::version())?, qemu::TCG_CPU),
+        Accelerator::Tcg => format!(
+            "{} {} {}",
+            at(STAGE, qemu::version())?,
+            qemu::TCG_CPU,
+            processor_name()
+        ),
         Accelerator::Kvm => at(STAGE, machine_identity())?,
     };
     let key = Key::default()

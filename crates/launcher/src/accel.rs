@@ -50,6 +50,16 @@ pub fn machine_identity() -> io::Result<String> {
     ))
 }
 
+/// The processor's name, which says how fast its time stamp counter counts. A guest under emulation sees that counter as
+/// it is, and goes on counting seconds by it for as long as it lives.
+pub fn processor_name() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|l| l.strip_prefix("model name"));
+    name.unwrap_or_default()
+        .trim_start_matches(['\t', ' ', ':'])
+        .to_owned()
+}
+
 /// Finds out what this machine can do, by booting `kernel` unless it was done before with the same parts.
 pub fn detect(kernel: &Path, cache: &Path) -> io::Result<Verdict> {
     let tcg = |reason: &str| Verdict {

@@ -8,11 +8,7 @@ use std::{
 };
 
 use faultline_domain::Shape;
-use faultline_image::{
-    cache::Cache,
-    recipe::Recipe,
-    sources::{Choice, Sources},
-};
+use faultline_image::{cache::Cache, recipe::Recipe, sources::Sources};
 use faultline_launcher::{
     accel::{self, Verdict},
     cgroup,
