@@ -555,15 +555,16 @@ fn begin(here: &Installation) -> (String, Child) {
         .spawn()
         .unwrap();
     let began = Instant::now();
-    loop {
+    let id = loop {
         if let Some(id) = listed().into_iter().find(|id| !before.contains(id)) {
-            return (id, starting);
+            break id;
         }
         assert!(
             began.elapsed() < Duration::from_secs(20),
             "the start did not begin"
         );
-    }
+    };
+    (id, starting)
 }
 
 /// Starts another lab and kills the server at once.
