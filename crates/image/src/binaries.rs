@@ -67,6 +67,17 @@ fn go_version() -> Result<String> {
     }
 }
 
+/// What programs are built with beside the defaults. The collector that is Go 1.26's default keeps its marks in the
+/// heap's own pages, and so writes to half of them every two minutes; each such page is a clone's own from then on. The
+/// one before keeps its marks elsewhere (`docs/decisions/0011-garbage-collector.md`). Other versions can't choose.
+fn experiment(go: &str) -> &'static str {
+    if go.contains(" go1.26") {
+        "nogreenteagc"
+    } else {
+        ""
+    }
+}
+
 fn go(module: &Path) -> Command {
     let mut command = Command::new("go");
     command
@@ -103,6 +114,7 @@ pub fn key(recipe: &Recipe, component: &Component, go: &str) -> Result<String> {
     }
     let mut key = Key::default()
         .with("go", go)
+        .with("experiment", experiment(go))
         .with("build", format!("{:?}", component.build))
         .with("ldflags", &component.ldflags)
         .with("tags", component.tags.join(" "))
@@ -207,6 +219,7 @@ fn compile(
         STAGE,
         fs::canonicalize(recipe.folder.join(&component.module)),
     )?;
+    let go = go_version()?;
     for (done, (program, package)) in component.build.iter().enumerate() {
         stage.part(done, count, format!("{program}, {} of {count}", done + 1));
         let mut command = if package.ends_with(".c") {
@@ -217,6 +230,7 @@ fn compile(
             let mut command = go_with(&module, cache);
             command
                 .env("CGO_ENABLED", if component.cgo { "1" } else { "0" })
+                .env("GOEXPERIMENT", experiment(&go))
                 .args(["build", "-trimpath", "-ldflags", &component.ldflags])
                 .args(["-tags", &component.tags.join(",")]);
             command
@@ -360,6 +374,15 @@ mod tests {
                 ),
             ]
         );
+    }
+
+    #[test]
+    fn the_collector_is_chosen_where_it_can_be() {
+        assert_eq!(
+            experiment("go version go1.26.8 linux/amd64"),
+            "nogreenteagc"
+        );
+        assert_eq!(experiment("go version go1.27.0 linux/amd64"), "");
     }
 
     #[test]
