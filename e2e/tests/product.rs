@@ -22,6 +22,55 @@ use faultline_e2e::{
 };
 use serde_json::Value;
 
+/// What a student does on a laptop that has the program and nothing else.
+fn elsewhere(here: &Installation, id: &str) {
+    let laptop = tempfile::tempdir().unwrap();
+    let file = laptop.path().join("token");
+    let run = |args: &[&str]| {
+        let mut command = here.command();
+        command.env("FAULTLINE_DATA", laptop.path()).args(args);
+        command.output().unwrap()
+    };
+    let url = format!("http://127.0.0.1:{}", here.http);
+    let login = ["login", &url, "--token-file", file.to_str().unwrap()];
+    let stranger = run(&["env", "list"]);
+    assert!(!stranger.status.success() && text(&stranger.stderr).contains("faultline login"));
+    std::fs::write(&file, "flt_wrong").unwrap();
+    let wrong = run(&login);
+    assert!(
+        !wrong.status.success() && text(&wrong.stderr).contains("cannot log in"),
+        "{}",
+        text(&wrong.stderr)
+    );
+    assert!(!laptop.path().join("cli.json").exists());
+    let own = std::fs::read(here.data.path().join("cli.json")).unwrap();
+    let own: Value = serde_json::from_slice(&own).unwrap();
+    std::fs::write(&file, own["token"].as_str().unwrap()).unwrap();
+    let right = run(&login);
+    assert!(right.status.success(), "{}", text(&right.stderr));
+    let listed = run(&["env", "list"]);
+    assert!(
+        text(&listed.stdout).contains(id),
+        "{}",
+        text(&listed.stderr)
+    );
+    let entered = run(&["ssh", id, "--", "id -un"]);
+    assert_eq!(
+        text(&entered.stdout).trim(),
+        "root",
+        "{}",
+        text(&entered.stderr)
+    );
+    assert!(run(&["logout"]).status.success());
+    assert!(!run(&["env", "list"]).status.success());
+    assert!(!laptop.path().join("ssh_key").exists());
+    let over_the_server = here.run(&login);
+    assert!(
+        !over_the_server.status.success() && text(&over_the_server.stderr).contains("--data"),
+        "the server's own token is not replaced"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn product() {
     let mut here = Installation::new();
@@ -63,6 +112,9 @@ async fn product() {
         so_far[0]["solved"] == true && so_far[0]["points"].is_u64() && so_far[1]["checks_run"] == 1,
         "{so_far:?}"
     );
+
+    step("the command line of another machine logs in, enters, and logs out");
+    elsewhere(&here, &id);
 
     step("the shell's terminal is as large as the browser's, and follows it");
     let page = format!("{base}/environments/{id}");
@@ -298,10 +350,11 @@ fn a_full_disk_is_said_and_survived() {
     std::fs::remove_file(more).unwrap();
     std::fs::remove_file(ballast).unwrap();
     let began = Instant::now();
-    loop {
+    let id = loop {
         let started = here.run(&["--output", "json", "env", "start", "orders-api-upgrade"]);
         if started.status.success() {
-            break;
+            let said: Value = serde_json::from_slice(&started.stdout).unwrap();
+            break said["id"].as_str().unwrap().to_owned();
         }
         assert!(
             began.elapsed() < Duration::from_secs(60),
@@ -309,7 +362,8 @@ fn a_full_disk_is_said_and_survived() {
             text(&started.stderr)
         );
         std::thread::sleep(Duration::from_secs(1));
-    }
+    };
+    goes_on_after_a_full_disk(&mut here, &id);
     // Purging removes the folder too, which here is a mount: everything in it goes.
     let _ = here.run(&["down", "--purge", "--keep-images", "--yes"]);
     here.server.take().unwrap().wait().unwrap();
@@ -317,6 +371,46 @@ fn a_full_disk_is_said_and_survived() {
         !here.data.path().join("environments").exists(),
         "environments are left"
     );
+}
+
+/// A machine that writes while the host's disk is full stands still, whatever becomes of the server; with room again it
+/// goes on, and its write has not failed.
+fn goes_on_after_a_full_disk(here: &mut Installation, id: &str) {
+    let write = "sleep 4; dd if=/dev/urandom of=/root/big bs=1M count=48 conv=fsync && sha256sum /root/big >/root/sum";
+    let begun = here.run(&[
+        "ssh",
+        id,
+        "--",
+        &format!("nohup sh -c '{write}' >/root/log 2>&1 &"),
+    ]);
+    assert!(begun.status.success(), "{}", text(&begun.stderr));
+    let ballast = here.data.path().join("ballast");
+    let filled = std::fs::write(&ballast, vec![0; 400 << 20]);
+    assert!(filled.is_err(), "the disk is not full");
+    std::thread::sleep(Duration::from_secs(10));
+    here.kill_server();
+    std::fs::remove_file(ballast).unwrap();
+    here.up();
+    here.until(id, "active");
+    let began = Instant::now();
+    loop {
+        let whole = here.run(&[
+            "ssh",
+            id,
+            "--",
+            "sha256sum --check /root/sum; cat /root/log",
+        ]);
+        let words = text(&whole.stdout);
+        if words.contains("/root/big: OK") {
+            break;
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(90),
+            "{words}{}",
+            text(&whole.stderr)
+        );
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }
 
 fn faultline_of(here: &Installation, id: &str) -> PathBuf {

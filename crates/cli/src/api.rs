@@ -1,6 +1,6 @@
 //! The server's API, as the CLI calls it.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -8,16 +8,26 @@ use serde_json::{Value, json};
 
 use crate::config::files;
 
-/// How the server is reached: what `faultline up` left for the CLI in its data folder.
+/// How the server is reached: what `faultline up`, or on another machine `faultline login`, left for the CLI in its data
+/// folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Api {
     /// Its address.
     pub url: String,
     /// The CLI's token.
     pub token: String,
-    /// The SSH gateway.
-    pub ssh: SocketAddr,
-    /// The gateway's public host key, an OpenSSH line.
+    /// The SSH gateway; nothing where the server has none.
+    pub ssh: Option<Gateway>,
+}
+
+/// The SSH gateway.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Gateway {
+    /// Its host name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Its public host key, an OpenSSH line.
     pub host_key: String,
 }
 
@@ -35,13 +45,13 @@ impl Api {
         let path = data.join(files::CLI);
         let text = std::fs::read(&path).with_context(|| {
             format!(
-                "no server has run here ({} is missing); start one with `faultline up`",
+                "no server has run here ({} is missing); start one with `faultline up`, or `faultline login` to one that runs elsewhere",
                 path.display()
             )
         })?;
         serde_json::from_slice(&text).with_context(|| {
             format!(
-                "{} is damaged; `faultline up` writes it anew",
+                "{} is damaged; `faultline up` or `faultline login` writes it anew",
                 path.display()
             )
         })
@@ -74,7 +84,7 @@ impl Api {
         };
         let mut answer = sent.with_context(|| {
             format!(
-                "no server answers at {}; start it with `faultline up`",
+                "no server answers at {}; on its machine `faultline up` starts it",
                 self.url
             )
         })?;

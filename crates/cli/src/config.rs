@@ -131,9 +131,9 @@ pub mod files {
         PID,
         CLI,
         HOST_KEY,
-        "ssh_key",
-        "ssh_key.pub",
-        "known_hosts",
+        SSH_KEY,
+        SSH_PUBLIC_KEY,
+        KNOWN_HOSTS,
         "environments",
         "templates",
     ];
@@ -143,6 +143,12 @@ pub mod files {
     pub const PID: &str = "server.pid";
     /// Address and token for the CLI.
     pub const CLI: &str = "cli.json";
+    /// The key of `faultline ssh`.
+    pub const SSH_KEY: &str = "ssh_key";
+    /// Its public half.
+    pub const SSH_PUBLIC_KEY: &str = "ssh_key.pub";
+    /// The gateway's host key, as `faultline ssh` knows it.
+    pub const KNOWN_HOSTS: &str = "known_hosts";
     /// The SSH gateway's host key.
     pub const HOST_KEY: &str = "ssh_host_ed25519_key";
 }

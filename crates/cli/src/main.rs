@@ -10,6 +10,7 @@ mod env;
 mod image;
 mod kubeconfig;
 mod lab;
+mod login;
 mod prepare;
 mod progress;
 mod sources;
@@ -61,7 +62,16 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// List, start, check and end environments of the running server
     Env(env::EnvArgs),
-    /// Log in to an environment, without setting anything up
+    /// Let this machine's `env`, `ssh` and `kubeconfig` talk to a server that runs elsewhere
+    ///
+    ///   faultline login https://labs.example.org
+    ///
+    /// It asks for an API token, which the page *Keys and tokens* makes, and remembers it.
+    #[command(verbatim_doc_comment)]
+    Login(login::LoginArgs),
+    /// Forget what `login` remembers
+    Logout(login::LogoutArgs),
+    /// Enter an environment, without setting anything up
     ///
     ///   faultline ssh                      your only environment
     ///   faultline ssh node2.k7f3q9xw2m     one of its nodes
@@ -156,6 +166,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Down(args) => down::run(&args, cli.output).await,
         Command::Doctor(args) => doctor::run(&args, cli.output),
         Command::Env(args) => env::run(&args, cli.output),
+        Command::Login(args) => login::login(&args, cli.output),
+        Command::Logout(args) => login::logout(&args, cli.output),
         Command::Ssh(args) => ssh::ssh(&args),
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Credential(args) => kubeconfig::credential(&args),

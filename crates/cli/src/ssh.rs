@@ -1,7 +1,6 @@
 //! `faultline ssh`: the stock ssh client, with nothing to set up.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
@@ -13,6 +12,7 @@ use faultline_domain::{EnvironmentId, NodeName};
 
 use crate::{
     api::Api,
+    config::files,
     env::{Environment, Where},
     up::write_private,
 };
@@ -53,23 +53,20 @@ pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
     let public =
         std::fs::read_to_string(key.with_extension("pub")).context("cannot read the public key")?;
     api.add_key("faultline ssh", public.trim())?;
-    let known = data.join("known_hosts");
-    // A gateway that listens everywhere is reached on loopback.
-    let host = match api.ssh.ip() {
-        IpAddr::V4(all) if all.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(all) if all.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        host => host,
-    };
-    let port = api.ssh.port();
+    let known = data.join(files::KNOWN_HOSTS);
+    let gateway = api
+        .ssh
+        .context("the server named no SSH gateway; once it has one, `faultline login` again")?;
+    let (host, port) = (gateway.host, gateway.port);
     // The usual port is not written there.
     let name = if port == 22 {
-        host.to_string()
+        host.clone()
     } else {
         format!("[{host}]:{port}")
     };
     write_private(
         &known,
-        format!("{name} {}\n", api.host_key.trim()).as_bytes(),
+        format!("{name} {}\n", gateway.host_key.trim()).as_bytes(),
     )?;
     let failed = Command::new("ssh")
         .arg("-i")
@@ -124,7 +121,7 @@ pub fn only_environment(api: &Api) -> anyhow::Result<String> {
 }
 
 fn own_key(data: &Path) -> anyhow::Result<PathBuf> {
-    let key = data.join("ssh_key");
+    let key = data.join(files::SSH_KEY);
     if !key.exists() {
         let made = Command::new("ssh-keygen")
             .args(["-q", "-t", "ed25519", "-N", "", "-C", "faultline", "-f"])

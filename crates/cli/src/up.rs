@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     Output,
-    api::Api,
+    api::{Api, Gateway},
     config::{Config, files},
     doctor::{self, Grade},
     prepare::{self, Builds},
@@ -148,8 +148,12 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
         builds,
         shutdown.soft.clone(),
     ));
+    let host_key = host_key(data)?;
     let server = Server::new(Parts {
-        config: config.server.clone(),
+        config: faultline_server::Config {
+            ssh_host_key: Some(host_key.public()),
+            ..config.server.clone()
+        },
         store,
         provider: provider.clone(),
         catalogue,
@@ -157,13 +161,15 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
         rng: rand::rngs::StdRng::from_os_rng(),
     })
     .await?;
-    let host_key = host_key(data)?;
     let token = server.api_token("cli").await?;
     let api = Api {
         url: config.server.public_url.clone(),
         token: token.expose().to_owned(),
-        ssh: config.ssh_listen,
-        host_key: host_key.public().as_openssh().to_owned(),
+        ssh: Some(Gateway {
+            host: local(config.ssh_listen.ip()).to_string(),
+            port: config.ssh_listen.port(),
+            host_key: host_key.public().as_openssh().to_owned(),
+        }),
     };
     write_private(&data.join(files::CLI), &serde_json::to_vec_pretty(&api)?)?;
 
@@ -228,6 +234,15 @@ fn preflight(config: &Config) -> anyhow::Result<()> {
     }
     doctor::print_all(&fatal);
     anyhow::bail!("nothing was started; `faultline doctor` looks at everything again")
+}
+
+/// Where this machine reaches what listens there: what listens everywhere, on loopback.
+const fn local(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(all) if all.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(all) if all.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    }
 }
 
 /// The gateway's host key: made once, so that people's ssh knows it again.

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use faultline_domain::{environment::Deadlines, id::EnvironmentId, lab::Needs, limits::Limits};
+use faultline_gateway::PublicKey;
 use serde::{Deserialize, Serialize};
 
 /// What an operator may set about the server.
@@ -15,6 +16,9 @@ pub struct Config {
     pub ssh_host: Option<String>,
     /// The SSH gateway's port; nothing when there is none.
     pub ssh_port: Option<u16>,
+    /// The SSH gateway's public host key; what serves the gateway says it.
+    #[serde(skip)]
+    pub ssh_host_key: Option<PublicKey>,
     /// The port on which API servers are reached; nothing when there is none.
     pub kube_port: Option<u16>,
     /// The domain under which each environment's API server has a name, `<environment>.<domain>`: all of them have to
@@ -139,6 +143,7 @@ impl Default for Config {
             public_url: "http://127.0.0.1:7890".to_owned(),
             ssh_host: None,
             ssh_port: Some(2222),
+            ssh_host_key: None,
             kube_port: Some(7443),
             kube_domain: None,
             data_dir: PathBuf::from("."),

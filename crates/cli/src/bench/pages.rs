@@ -217,8 +217,7 @@ async fn start(base: String, token: String, slug: String) -> anyhow::Result<Stri
     let api = Api {
         url: base,
         token,
-        ssh: ([127, 0, 0, 1], 0).into(),
-        host_key: String::new(),
+        ssh: None,
     };
     let asking = move || -> anyhow::Result<String> {
         let mut answer = api.post(&format!("/labs/{slug}/environments"), None)?;

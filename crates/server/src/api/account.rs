@@ -10,7 +10,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Body,
-    views::{AttemptView, KeyView, MadeToken, MeView, NewKey, NewToken, SignInLink, TokenView},
+    views::{
+        AttemptView, GatewayView, KeyView, MadeToken, MeView, NewKey, NewToken, SignInLink,
+        TokenView,
+    },
 };
 use crate::{
     app::Shared,
@@ -23,6 +26,7 @@ use crate::{
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(me))
+        .routes(routes!(gateway))
         .routes(routes!(progress))
         .routes(routes!(list_keys, add_key))
         .routes(routes!(remove_key))
@@ -41,6 +45,23 @@ async fn me(Signed(caller): Signed) -> Json<MeView> {
             Role::Operator => "operator",
         },
     })
+}
+
+/// Where the caller's SSH client finds the environments, and how it knows that it is there.
+#[utoipa::path(get, path = "/api/v1/gateway", tag = "account", responses((status = 200, body = GatewayView), (status = 404, body = Problem)))]
+async fn gateway(
+    State(app): State<Shared>,
+    Signed(_): Signed,
+) -> Result<Json<GatewayView>, Problem> {
+    let config = &app.config;
+    let (Some(port), Some(host_key)) = (config.ssh_port, &config.ssh_host_key) else {
+        return Err(Problem::not_found());
+    };
+    Ok(Json(GatewayView {
+        host: config.ssh_host().to_owned(),
+        port,
+        host_key: host_key.as_openssh().to_owned(),
+    }))
 }
 
 /// The caller's tries at all labs, the newest first.

@@ -342,6 +342,16 @@ pub(crate) struct MeView {
     pub role: &'static str,
 }
 
+/// The SSH gateway, for the caller's client.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct GatewayView {
+    /// Its host as people write it.
+    pub host: String,
+    pub port: u16,
+    /// Its public host key, in OpenSSH's form.
+    pub host_key: String,
+}
+
 /// A public key.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct KeyView {

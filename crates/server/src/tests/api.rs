@@ -103,10 +103,31 @@ async fn events_tell_the_state_at_once() {
 }
 
 #[tokio::test]
+async fn a_client_elsewhere_is_told_of_the_gateway() {
+    let host_key =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEgOEz/GqkTO4M8ZMsb8dImXQJCDYaZJOJwySRNE4JUH";
+    let bed = bed_with(Config {
+        ssh_host: Some("ssh.example.org".to_owned()),
+        ssh_port: Some(2022),
+        ssh_host_key: Some(faultline_gateway::PublicKey::parse(host_key).unwrap()),
+        ..Config::default()
+    })
+    .await;
+    assert_eq!(
+        bed.api(Method::GET, "/gateway", None).await.json(),
+        serde_json::json!({ "host": "ssh.example.org", "port": 2022, "host_key": host_key })
+    );
+    let page = bed.get("/keys").await.body;
+    assert!(page.contains("ssh -p 2022 ENVIRONMENT@ssh.example.org") && page.contains("SHA256:"));
+}
+
+#[tokio::test]
 async fn account_keys_tokens_and_links() {
     let bed = bed().await;
     let me = bed.api(Method::GET, "/me", None).await.json();
     assert_eq!(me["role"], "operator");
+    let none = bed.api(Method::GET, "/gateway", None).await;
+    assert_eq!(none.status, StatusCode::NOT_FOUND);
     let made = bed
         .api(Method::POST, "/tokens", Some(r#"{"name":"ci"}"#))
         .await;

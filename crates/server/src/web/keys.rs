@@ -44,6 +44,10 @@ struct Keys {
     draft: String,
     made: Option<String>,
     ssh: Option<(String, u16)>,
+    /// The SSH gateway's.
+    host_key: Option<String>,
+    /// Where this server is.
+    url: String,
 }
 
 async fn make(
@@ -87,6 +91,12 @@ async fn make(
             .config
             .ssh_port
             .map(|port| (app.config.ssh_host().to_owned(), port)),
+        host_key: app
+            .config
+            .ssh_host_key
+            .as_ref()
+            .map(|key| key.fingerprint().to_owned()),
+        url: app.config.public_url.clone(),
     })
 }
 
