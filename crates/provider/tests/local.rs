@@ -110,6 +110,8 @@ async fn local_provider() {
     is_isolated(&provider, &a.id, &b.id).await;
     step("limits hold");
     limits_hold(&provider, &a.id, data.path()).await;
+    step("memory that is freed comes back");
+    freed_memory_comes_back(&provider, &a.id, data.path()).await;
     step("trusted tools can't be replaced");
     trusted_tools(&provider, &a.id).await;
     step("services stand still from the freeze to the refresh");
@@ -318,6 +320,34 @@ async fn limits_hold(provider: &Local, id: &EnvironmentId, data: &Path) {
             "{disk}: {:?}",
             began.elapsed()
         );
+    }
+}
+
+async fn freed_memory_comes_back(provider: &Local, id: &EnvironmentId, data: &Path) {
+    let dir = data.join("environments").join(id.as_str());
+    let mib = async || {
+        let status = launcher::status(&dir).await.unwrap();
+        status.nodes.first().unwrap().guest_private_bytes >> 20
+    };
+    let before = mib().await;
+    let used = out(
+        provider,
+        id,
+        "head -c 150M /dev/zero | tail -c 150M | wc -c",
+    )
+    .await;
+    assert_eq!(used, "157286400");
+    let began = Instant::now();
+    loop {
+        let now = mib().await;
+        if now < before + 40 {
+            return;
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "{now} MiB are private, {before} were"
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

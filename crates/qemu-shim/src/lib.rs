@@ -1,15 +1,25 @@
-//! Preloaded into QEMU: opening `/faultline/memory` gives the descriptor in `FAULTLINE_MEMORY_FD`.
+//! Preloaded into QEMU: opening `/faultline/memory` gives the descriptor in `FAULTLINE_MEMORY_FD`, and punching a hole into
+//! that file, where it may only be read, does nothing.
 //!
 //! QEMU opens a memory backend's file for reading and writing even when it maps it privately, so a QEMU that a
 //! guest has taken over could write into the template that all its clones share. With this library the launcher
 //! opens the file, read-only for clones, and QEMU gets a copy of that descriptor: it never holds a writable one,
 //! and needs no permission on any path. (QEMU 8.2 has `rom=off` with `readonly=on` for this; Debian 12 has 7.2.)
+//!
+//! Memory that a guest reports as free QEMU takes out of the backend's file before it drops its own copy. A template's
+//! file stays as it is, and the copy is dropped all the same.
 
-use std::ffi::CStr;
+use std::{
+    ffi::CStr,
+    sync::atomic::{AtomicI32, Ordering},
+};
 
-use libc::{c_char, c_int, mode_t};
+use libc::{c_char, c_int, mode_t, off64_t};
 
 const PATH: &CStr = c"/faultline/memory";
+
+/// The copy that QEMU was given.
+static GIVEN: AtomicI32 = AtomicI32::new(-1);
 
 fn memory_fd() -> Option<c_int> {
     // SAFETY: getenv is called with a C string; QEMU is single-threaded while it makes its memory backends.
@@ -29,7 +39,9 @@ unsafe fn open_or_give(path: *const c_char, flags: c_int, mode: mode_t) -> c_int
         && let Some(fd) = memory_fd()
     {
         // SAFETY: duplicates a descriptor number.
-        return unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+        let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+        GIVEN.store(copy, Ordering::Relaxed);
+        return copy;
     }
     // SAFETY: the same arguments that open was called with; syscall sets errno.
     let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, mode) };
@@ -64,4 +76,19 @@ pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t)
 pub unsafe extern "C" fn __open64_2(path: *const c_char, flags: c_int) -> c_int {
     // SAFETY: passed on.
     unsafe { open_or_give(path, flags, 0) }
+}
+
+/// fallocate(2) with 64-bit offsets, which is what QEMU calls.
+#[unsafe(no_mangle)]
+pub extern "C" fn fallocate64(fd: c_int, mode: c_int, offset: off64_t, length: off64_t) -> c_int {
+    if fd == GIVEN.load(Ordering::Relaxed) && mode & libc::FALLOC_FL_PUNCH_HOLE != 0 {
+        // SAFETY: asks how a descriptor is open.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+        if flags != -1 && flags & libc::O_ACCMODE == libc::O_RDONLY {
+            return 0;
+        }
+    }
+    // SAFETY: the same arguments that fallocate was called with; syscall sets errno.
+    let done = unsafe { libc::syscall(libc::SYS_fallocate, fd, mode, offset, length) };
+    c_int::try_from(done).unwrap_or(-1)
 }
