@@ -363,7 +363,7 @@ fn a_full_disk_is_said_and_survived() {
         );
         std::thread::sleep(Duration::from_secs(1));
     };
-    goes_on_after_a_full_disk(&mut here, &id);
+    goes_on_after_a_full_disk(&mut here, &disk, &id);
     // Purging removes the folder too, which here is a mount: everything in it goes.
     let _ = here.run(&["down", "--purge", "--keep-images", "--yes"]);
     here.server.take().unwrap().wait().unwrap();
@@ -375,7 +375,7 @@ fn a_full_disk_is_said_and_survived() {
 
 /// A machine that writes while the host's disk is full stands still, whatever becomes of the server; with room again it
 /// goes on, and its write has not failed.
-fn goes_on_after_a_full_disk(here: &mut Installation, id: &str) {
+fn goes_on_after_a_full_disk(here: &mut Installation, disk: &SmallDisk, id: &str) {
     let write = "sleep 4; dd if=/dev/urandom of=/root/big bs=1M count=48 conv=fsync && sha256sum /root/big >/root/sum";
     let begun = here.run(&[
         "ssh",
@@ -390,6 +390,7 @@ fn goes_on_after_a_full_disk(here: &mut Installation, id: &str) {
     std::thread::sleep(Duration::from_secs(10));
     here.kill_server();
     std::fs::remove_file(ballast).unwrap();
+    disk.set("remount,size=1200m");
     here.up();
     here.until(id, "active");
     let began = Instant::now();

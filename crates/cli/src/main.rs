@@ -198,9 +198,12 @@ fn log(level: &str) {
         Ok(quiet) => filter.add_directive(quiet),
         Err(_) => filter,
     };
+    // A line that can't be written is lost. To say so where the line was to go would end what it was about: the log of a
+    // launcher lies on the disk whose being full it tells.
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .log_internal_errors(false)
         .with_ansi(false);
     if std::env::var("FAULTLINE_LOG_FORMAT").is_ok_and(|format| format == "json") {
         lines.json().init();

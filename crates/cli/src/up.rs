@@ -302,7 +302,7 @@ async fn stop_on_signal(shutdown: Shutdown) {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        eprintln!("stopping…");
         token.cancel();
+        eprintln!("stopping…");
     }
 }
