@@ -1,7 +1,7 @@
 //! Carrying out a recipe's steps in machines that run: while baking, when a clone is probed, and when a node is added
 //! or removed.
 
-use std::{collections::BTreeMap, fmt, io::Write, path::Path};
+use std::{collections::BTreeMap, fmt, io::Write, path::Path, time::Instant};
 
 use faultline_domain::{NodeName, Shape};
 use faultline_guest::{client, wire::Exec};
@@ -120,9 +120,11 @@ impl Place<'_> {
             timeout_seconds: Some(step.timeout_seconds),
             ..Exec::default()
         };
+        let began = Instant::now();
         let done = client::run(stream, exec, MAX_OUTPUT)
             .await
             .map_err(|e| failed(e.to_string()))?;
+        let took = began.elapsed().as_secs_f32();
         let (out, err) = (
             String::from_utf8_lossy(&done.stdout).into_owned(),
             String::from_utf8_lossy(&done.stderr).into_owned(),
@@ -136,7 +138,11 @@ impl Place<'_> {
             let out = if step.keep.is_some() { "" } else { &out };
             // A log that can't be written is no reason to stop.
             let _ = file.and_then(|mut f| {
-                writeln!(f, "── {node}: {} → {}\n{out}{err}", step.text, done.code)
+                writeln!(
+                    f,
+                    "── {node}: {} → {} after {took:.1} s\n{out}{err}",
+                    step.text, done.code
+                )
             });
         }
         match done.code {
