@@ -39,6 +39,13 @@ struct Problem {
     detail: String,
 }
 
+/// A registered public key.
+#[derive(Debug, Deserialize)]
+struct Key {
+    id: String,
+    public_key: String,
+}
+
 impl Api {
     /// Reads what the server left.
     pub fn load(data: &Path) -> anyhow::Result<Self> {
@@ -60,6 +67,8 @@ impl Api {
     fn agent() -> ureq::Agent {
         ureq::Agent::config_builder()
             .timeout_global(Some(Duration::from_secs(90)))
+            // What is sent along is meant for this address alone.
+            .max_redirects(0)
             .http_status_as_error(false)
             .build()
             .into()
@@ -67,6 +76,17 @@ impl Api {
 
     /// Asks, and gives the answer; a problem becomes an error with its words.
     fn call(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+        self.call_if_there(method, path, body)?
+            .map_err(|missing| anyhow::anyhow!("{}: {}", missing.title, missing.detail))
+    }
+
+    /// The same; that there is no such thing is an answer too.
+    fn call_if_there(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> anyhow::Result<Result<Value, Problem>> {
         let url = format!("{}/api/v1{path}", self.url.trim_end_matches('/'));
         let bearer = format!("Bearer {}", self.token);
         let agent = Self::agent();
@@ -88,24 +108,44 @@ impl Api {
                 self.url
             )
         })?;
+        let status = answer.status();
+        if status.is_redirection() {
+            let to = answer.headers().get("location");
+            anyhow::bail!(
+                "{} sends on to {}; `faultline login` to that address",
+                self.url,
+                to.and_then(|to| to.to_str().ok()).unwrap_or("elsewhere")
+            );
+        }
         let text = answer.body_mut().read_to_string()?;
-        if !answer.status().is_success() {
+        if !status.is_success() {
             let problem: Problem = serde_json::from_str(&text).unwrap_or(Problem {
-                title: answer.status().to_string(),
+                title: status.to_string(),
                 detail: text,
             });
+            if status == 404 {
+                return Ok(Err(problem));
+            }
             anyhow::bail!("{}: {}", problem.title, problem.detail);
         }
-        if text.is_empty() {
-            Ok(Value::Null)
+        Ok(Ok(if text.is_empty() {
+            Value::Null
         } else {
-            Ok(serde_json::from_str(&text)?)
-        }
+            serde_json::from_str(&text)?
+        }))
     }
 
     /// `GET`.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         Ok(serde_json::from_value(self.call("GET", path, None)?)?)
+    }
+
+    /// `GET` of what may not be there.
+    pub fn get_if_there<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Option<T>> {
+        match self.call_if_there("GET", path, None)? {
+            Ok(value) => Ok(Some(serde_json::from_value(value)?)),
+            Err(_) => Ok(None),
+        }
     }
 
     /// `POST`.
@@ -129,22 +169,31 @@ impl Api {
 
     /// Registers a public key; one that is there already is as good.
     pub fn add_key(&self, name: &str, public_key: &str) -> anyhow::Result<()> {
-        let keys: Vec<Value> = self.get("/keys")?;
-        let same = |key: &Value| {
-            let words = |text: &str| {
-                text.split_whitespace()
-                    .take(2)
-                    .map(str::to_owned)
-                    .collect::<Vec<_>>()
-            };
-            key.get("public_key").and_then(Value::as_str).map(words) == Some(words(public_key))
-        };
-        if !keys.iter().any(same) {
+        if self.key(public_key)?.is_none() {
             self.post(
                 "/keys",
                 Some(json!({ "name": name, "public_key": public_key })),
             )?;
         }
         Ok(())
+    }
+
+    /// Takes a public key away; one that is not there is as good.
+    pub fn remove_key(&self, public_key: &str) -> anyhow::Result<()> {
+        if let Some(id) = self.key(public_key)? {
+            self.delete(&format!("/keys/{id}"))?;
+        }
+        Ok(())
+    }
+
+    /// The id of a public key, whatever its comment is.
+    fn key(&self, public_key: &str) -> anyhow::Result<Option<String>> {
+        let key = |text: &str| {
+            let words = text.split_whitespace().take(2);
+            words.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let keys: Vec<Key> = self.get("/keys")?;
+        let same = |known: &Key| key(&known.public_key) == key(public_key);
+        Ok(keys.into_iter().find(same).map(|known| known.id))
     }
 }

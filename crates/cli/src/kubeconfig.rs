@@ -50,7 +50,7 @@ pub fn run(args: &KubeconfigArgs) -> anyhow::Result<()> {
     let api = Api::load(&data)?;
     let id = match &args.environment {
         Some(id) => id.to_string(),
-        None => crate::ssh::only_environment(&api)?,
+        None => crate::ssh::only_environment(&api)?.to_string(),
     };
     let cluster: Cluster = serde_json::from_value(api.get(&format!("/environments/{id}/cluster"))?)
         .context("the server's answer")?;

@@ -3,23 +3,25 @@
 //! What is remembered is what `faultline up` leaves for the CLI on its own machine, in the same file.
 
 use std::{
-    fs,
+    fs::{self, DirBuilder},
     io::{self, IsTerminal},
-    os::unix::fs::PermissionsExt,
+    net::IpAddr,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context;
 use clap::Args;
+use faultline_gateway::PublicKey;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde::Deserialize;
 use serde_json::json;
-use ureq::http::Uri;
+use ureq::http::{Uri, uri::PathAndQuery};
 
 use crate::{
     Output,
     api::{Api, Gateway},
-    config::files,
+    config::{data_dir, files},
     env::Where,
     up::write_private,
 };
@@ -29,7 +31,8 @@ use crate::{
 pub struct LoginArgs {
     /// The server's address, as the browser shows it
     url: String,
-    /// A file that holds the API token; it is asked for unless said, or read from standard input
+    /// A file that holds the API token. Without it the token is asked for, or read from standard input where that is no
+    /// terminal
     #[arg(long)]
     token_file: Option<PathBuf>,
     #[command(flatten)]
@@ -50,12 +53,14 @@ struct Me {
 
 /// Asks for a token, looks whether the server knows it, and remembers both.
 pub fn login(args: &LoginArgs, output: Output) -> anyhow::Result<()> {
-    let url = origin(&args.url)?;
+    let server = server(&args.url)?;
+    let url = server.to_string().trim_end_matches('/').to_owned();
     let data = args.place.data();
-    ours(&data)?;
-    if is_open(&url) {
+    not_a_servers(&data)?;
+    if server.scheme_str() == Some("http") && !is_loopback(&server) {
         eprintln!(
-            "{url} is not encrypted: who is on the way can read the token. Ask the operator for an https address."
+            "{url} is not encrypted: anybody between this machine and the server can read the token. Ask the operator for an https \
+             address."
         );
     }
     let token = match &args.token_file {
@@ -76,26 +81,42 @@ pub fn login(args: &LoginArgs, output: Output) -> anyhow::Result<()> {
     let me: Me = api
         .get("/me")
         .with_context(|| format!("cannot log in to {}", api.url))?;
-    // A server without a gateway says so once somebody wants it.
-    api.ssh = api.get::<Gateway>("/gateway").ok();
-    fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
-    fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
+    api.ssh = api.get_if_there("/gateway")?.map(checked).transpose()?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&data)
+        .with_context(|| format!("cannot make {}", data.display()))?;
     write_private(&data.join(files::CLI), &serde_json::to_vec_pretty(&api)?)?;
     match output {
         Output::Json => println!("{}", json!({ "server": api.url, "person": me.person })),
         Output::Text => println!(
-            "Logged in to {}. `faultline env list`, `ssh` and `kubeconfig` talk to it from here; `faultline logout` forgets it.",
-            api.url
+            "Logged in to {}. `faultline env`, `ssh` and `kubeconfig` talk to it from here{}; `faultline logout` forgets it.",
+            api.url,
+            if data == data_dir() {
+                ""
+            } else {
+                ", with the same --data"
+            }
         ),
     }
     Ok(())
 }
 
-/// Removes what `login`, and `ssh` after it, have left here.
+/// Removes what `login`, and `ssh` after it, have left here and there.
 pub fn logout(args: &LogoutArgs, output: Output) -> anyhow::Result<()> {
     let data = args.place.data();
-    ours(&data)?;
-    let known = Api::load(&data).ok();
+    not_a_servers(&data)?;
+    let known = data
+        .join(files::CLI)
+        .exists()
+        .then(|| Api::load(&data).ok());
+    let key = fs::read_to_string(data.join(files::SSH_PUBLIC_KEY)).ok();
+    // A server that doesn't answer any more is left as well.
+    let key_is_gone = match (known.as_ref().and_then(Option::as_ref), &key) {
+        (Some(api), Some(key)) => api.remove_key(key).is_ok(),
+        _ => key.is_none(),
+    };
     for name in [
         files::CLI,
         files::SSH_KEY,
@@ -109,21 +130,37 @@ pub fn logout(args: &LogoutArgs, output: Output) -> anyhow::Result<()> {
             _ => {}
         }
     }
-    let server = known.map(|api| api.url);
-    match (output, server) {
-        (Output::Json, server) => println!("{}", json!({ "server": server })),
-        (Output::Text, Some(url)) => println!(
-            "Logged out of {url}. The token and this machine's key work until you remove them on {url}/keys."
+    match (output, known) {
+        (Output::Json, known) => println!(
+            "{}",
+            json!({ "server": known.flatten().map(|api| api.url), "key_removed": key_is_gone })
         ),
         (Output::Text, None) => println!("You were not logged in."),
+        (Output::Text, Some(None)) => {
+            println!(
+                "What was remembered was damaged, and is gone. The token works until you remove it."
+            )
+        }
+        (Output::Text, Some(Some(api))) => println!(
+            "Logged out of {}. The token{} until you remove {} on {}/keys.",
+            api.url,
+            if key_is_gone {
+                " works"
+            } else {
+                " and this machine's key work"
+            },
+            if key_is_gone { "it" } else { "them" },
+            api.url
+        ),
     }
     Ok(())
 }
 
 /// What a server keeps for the CLI on its own machine is not a login's to replace.
-fn ours(data: &Path) -> anyhow::Result<()> {
+fn not_a_servers(data: &Path) -> anyhow::Result<()> {
+    let kept = [files::DATABASE, files::PID].map(|name| data.join(name).exists());
     anyhow::ensure!(
-        !data.join(files::DATABASE).exists(),
+        kept == [false, false],
         "a server keeps its data in {}, and `faultline env`, `ssh` and `kubeconfig` talk to that one; name another folder with \
          --data, and give the same to them",
         data.display()
@@ -131,28 +168,42 @@ fn ours(data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Scheme and host of an address; whatever page it leads to.
-fn origin(url: &str) -> anyhow::Result<String> {
-    let parsed = url.trim().parse::<Uri>().ok();
-    let parts = parsed
-        .as_ref()
-        .and_then(|uri| Some((uri.scheme_str()?, uri.authority()?)));
-    match parts {
-        Some((scheme @ ("http" | "https"), authority)) => Ok(format!("{scheme}://{authority}")),
-        _ => anyhow::bail!(
-            "{url} is not a server's address; it begins with https:// (or http://), such as https://labs.example.org"
-        ),
+/// Scheme and host of an address, whatever page it leads to.
+fn server(url: &str) -> anyhow::Result<Uri> {
+    let whole = url.trim().parse::<Uri>().ok().map(Uri::into_parts);
+    if let Some(mut parts) = whole
+        && let Some("http" | "https") = parts.scheme.as_ref().map(|scheme| scheme.as_str())
+        && let Some(authority) = &parts.authority
+        && !authority.as_str().contains('@')
+    {
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+        return Ok(Uri::from_parts(parts)?);
     }
+    anyhow::bail!(
+        "{url} is not a server's address; it begins with https:// (or http://), such as https://labs.example.org"
+    )
 }
 
-/// Whether what is sent there can be read on the way.
-fn is_open(url: &str) -> bool {
-    let Some(rest) = url.strip_prefix("http://") else {
-        return false;
-    };
-    !["127.", "localhost", "[::1]"]
-        .iter()
-        .any(|own| rest.starts_with(own))
+/// Whether what is sent there stays on this machine.
+fn is_loopback(server: &Uri) -> bool {
+    let host = server.host().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+/// A gateway as the server names it, fit to stand in a file of known hosts and on a command line.
+fn checked(gateway: Gateway) -> anyhow::Result<Gateway> {
+    let is_a_host = |c: char| c.is_ascii_alphanumeric() || "-.:_".contains(c);
+    anyhow::ensure!(
+        !gateway.host.is_empty() && gateway.host.chars().all(is_a_host),
+        "the server names a host for SSH that is none: {:?}",
+        gateway.host
+    );
+    let host_key = PublicKey::parse(&gateway.host_key).context("the server's SSH host key")?;
+    Ok(Gateway {
+        host_key: host_key.as_openssh().to_owned(),
+        ..gateway
+    })
 }
 
 /// A token from standard input; without showing it where that is a terminal.
@@ -164,7 +215,10 @@ fn ask(url: &str) -> anyhow::Result<String> {
     eprint!("Token ({url}/keys makes one; it is not shown here): ");
     let before = tcgetattr(&stdin).context("cannot ask")?;
     let mut silent = before.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
+    // Ctrl-C would leave a terminal that shows nothing; as a part of the token it ends the asking too.
+    silent
+        .local_modes
+        .remove(LocalModes::ECHO | LocalModes::ISIG);
     tcsetattr(&stdin, OptionalActions::Now, &silent).context("cannot ask")?;
     let mut line = String::new();
     let read = stdin.read_line(&mut line);
@@ -182,37 +236,73 @@ mod tests {
     #[test]
     fn an_address_is_taken_from_any_page_of_it() {
         for (said, meant) in [
-            ("https://labs.example.org", "https://labs.example.org"),
+            ("https://labs.example.org", "https://labs.example.org/"),
             (
                 " http://127.0.0.1:7890/sign-in?token=flt_x\n",
-                "http://127.0.0.1:7890",
+                "http://127.0.0.1:7890/",
             ),
             (
                 "https://[2001:db8::1]:8443/labs/",
-                "https://[2001:db8::1]:8443",
+                "https://[2001:db8::1]:8443/",
             ),
         ] {
-            assert_eq!(origin(said).unwrap(), meant);
+            assert_eq!(server(said).unwrap(), meant);
         }
-        for said in ["labs.example.org", "ftp://labs.example.org", "https://", ""] {
-            let error = origin(said).unwrap_err().to_string();
+        for said in [
+            "labs.example.org",
+            "ftp://labs.example.org",
+            "https://you@labs.example.org",
+            "https://",
+            "",
+        ] {
+            let error = server(said).unwrap_err().to_string();
             assert!(error.contains("https://labs.example.org"), "{error}");
         }
-        assert!(is_open("http://labs.example.org"));
-        assert!(!is_open("http://127.0.0.1:7890"));
-        assert!(!is_open("https://labs.example.org"));
+    }
+
+    #[test]
+    fn only_this_machine_is_this_machine() {
+        for own in [
+            "http://localhost:1",
+            "http://127.0.0.1:7890",
+            "http://[::1]",
+        ] {
+            assert!(is_loopback(&server(own).unwrap()), "{own}");
+        }
+        for other in [
+            "http://labs.example.org",
+            "http://localhost.example.org",
+            "http://127.example.org",
+        ] {
+            assert!(!is_loopback(&server(other).unwrap()), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_is_a_host_and_a_key() {
+        let key =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEgOEz/GqkTO4M8ZMsb8dImXQJCDYaZJOJwySRNE4JUH";
+        let gateway = |host: &str, host_key: &str| Gateway {
+            host: host.to_owned(),
+            port: 2222,
+            host_key: host_key.to_owned(),
+        };
+        assert!(checked(gateway("ssh.example.org", key)).is_ok());
+        assert!(checked(gateway("::1", key)).is_ok());
+        for host in ["", "a b", "h\nother ssh-rsa", "-oProxyCommand=x"] {
+            assert!(checked(gateway(host, key)).is_err(), "{host}");
+        }
+        assert!(checked(gateway("ssh.example.org", "nonsense")).is_err());
     }
 
     #[test]
     fn a_servers_own_folder_is_left_alone() {
-        let data = tempfile::tempdir().unwrap();
-        assert!(ours(data.path()).is_ok());
-        fs::write(data.path().join(files::DATABASE), "").unwrap();
-        assert!(
-            ours(data.path())
-                .unwrap_err()
-                .to_string()
-                .contains("--data")
-        );
+        for name in [files::DATABASE, files::PID] {
+            let data = tempfile::tempdir().unwrap();
+            assert!(not_a_servers(data.path()).is_ok());
+            fs::write(data.path().join(name), "").unwrap();
+            let error = not_a_servers(data.path()).unwrap_err().to_string();
+            assert!(error.contains("--data"), "{error}");
+        }
     }
 }

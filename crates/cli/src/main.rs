@@ -69,7 +69,7 @@ enum Command {
     /// It asks for an API token, which the page *Keys and tokens* makes, and remembers it.
     #[command(verbatim_doc_comment)]
     Login(login::LoginArgs),
-    /// Forget what `login` remembers
+    /// Forget what `login` remembers, and the key that `ssh` made here
     Logout(login::LogoutArgs),
     /// Enter an environment, without setting anything up
     ///

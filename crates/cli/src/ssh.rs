@@ -47,7 +47,7 @@ pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
             }
             target.clone()
         }
-        None => only_environment(&api)?,
+        None => only_environment(&api)?.to_string(),
     };
     let key = own_key(&data)?;
     let public =
@@ -83,6 +83,8 @@ pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
         .arg(format!("UserKnownHostsFile={}", known.display()))
         .arg("-p")
         .arg(port.to_string())
+        // Whatever the server said, this is no option.
+        .arg("--")
         .arg(format!("{user}@{host}"))
         .args(&args.command)
         .exec();
@@ -104,12 +106,12 @@ fn paused(id: &str) -> String {
 }
 
 /// The only environment that the caller has; an error that says what to do where there are none or several.
-pub fn only_environment(api: &Api) -> anyhow::Result<String> {
+pub fn only_environment(api: &Api) -> anyhow::Result<EnvironmentId> {
     let all: Vec<Environment> = api.get("/environments")?;
     let (mut active, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|e| e.phase == "active");
     let still = rest.iter().find(|e| e.phase == "suspended");
     match (active.pop(), active.pop()) {
-        (Some(one), None) => Ok(one.id),
+        (Some(one), None) => Ok(one.id.parse()?),
         (None, _) => match still {
             Some(still) => anyhow::bail!(paused(&still.id)),
             None => anyhow::bail!(

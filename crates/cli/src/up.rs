@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -171,6 +172,14 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
             host_key: host_key.public().as_openssh().to_owned(),
         }),
     };
+    if let Ok(before) = Api::load(data)
+        && before.url != api.url
+    {
+        eprintln!(
+            "`faultline env`, `ssh` and `kubeconfig` talk to this server now, no longer to {}.",
+            before.url
+        );
+    }
     write_private(&data.join(files::CLI), &serde_json::to_vec_pretty(&api)?)?;
 
     let (directory, stop) = (server.directory(), shutdown.soft.clone());
@@ -302,7 +311,8 @@ async fn stop_on_signal(shutdown: Shutdown) {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
+        // Not `eprintln!`, which ends this task where nothing can be written, and the second signal with it.
+        let _ = writeln!(std::io::stderr(), "stopping…");
         token.cancel();
-        eprintln!("stopping…");
     }
 }

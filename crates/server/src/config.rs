@@ -194,9 +194,18 @@ impl Config {
     /// The host name that people write after `@`.
     #[must_use]
     pub fn ssh_host(&self) -> &str {
-        if let Some(host) = &self.ssh_host {
-            return host;
-        }
+        self.ssh_host.as_deref().unwrap_or_else(|| self.host())
+    }
+
+    /// True when the public address leads to the machine that asks, whichever that is.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let host = self.host();
+        host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    }
+
+    /// The public address's host.
+    fn host(&self) -> &str {
         let rest = self
             .public_url
             .split_once("://")
@@ -241,6 +250,7 @@ mod tests {
                 ..Config::default()
             };
             assert_eq!(config.ssh_host(), host);
+            assert_eq!(config.is_loopback(), !host.starts_with("labs"));
         }
     }
 

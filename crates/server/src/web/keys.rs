@@ -46,8 +46,8 @@ struct Keys {
     ssh: Option<(String, u16)>,
     /// The SSH gateway's.
     host_key: Option<String>,
-    /// Where this server is.
-    url: String,
+    /// Where other machines reach this server, if they do.
+    url: Option<String>,
 }
 
 async fn make(
@@ -96,7 +96,7 @@ async fn make(
             .ssh_host_key
             .as_ref()
             .map(|key| key.fingerprint().to_owned()),
-        url: app.config.public_url.clone(),
+        url: (!app.config.is_loopback()).then(|| app.config.public_url.clone()),
     })
 }
 

@@ -1,0 +1,154 @@
+//! The host's disk is full: what can't be done is said before it is begun, and a machine that runs goes on afterwards.
+//! Needs root, `scripts/build dev` and the image of plain machines.
+#![expect(clippy::unwrap_used, reason = "a test: a broken expectation ends it")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use faultline_e2e::installation::{Installation, text};
+use serde_json::Value;
+
+/// A data folder on a file system of its own, unmounted whatever happens.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(folder: &Path, options: &str) -> Self {
+        let disk = Self(folder.to_owned());
+        disk.set(options);
+        disk
+    }
+
+    fn set(&self, options: &str) {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(&self.0)
+            .status()
+            .unwrap();
+        assert!(mounted.success(), "{options}");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["-l"]).arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_survived() {
+    let mut here = Installation::new();
+    let disk = SmallDisk::mount(here.data.path(), "size=400m");
+    let config = here.data.path().join("small.toml");
+    std::fs::write(
+        &config,
+        "[server]\nreserve_disk_mib = 50\nnode_disk_mib = 100\n",
+    )
+    .unwrap();
+    here.config = Some(config);
+    let said = here.up_on(here.ports()).output().unwrap();
+    let words = text(&said.stdout);
+    assert!(
+        !said.status.success() && words.contains("for environments in"),
+        "{words}"
+    );
+    // It becomes small once the server runs.
+    disk.set("remount,size=1200m");
+    here.up();
+    disk.set("remount,size=400m");
+    let ballast = here.data.path().join("ballast");
+    std::fs::write(&ballast, vec![0; 300 << 20]).unwrap();
+    let refused = here.run(&["env", "start", "orders-api-upgrade"]);
+    assert!(
+        !refused.status.success() && text(&refused.stderr).contains("disk"),
+        "{}",
+        text(&refused.stderr)
+    );
+    // Not a byte left: what can't be written is refused, nothing hangs, and nothing that was there is lost.
+    let more = here.data.path().join("more");
+    let _ = std::fs::write(&more, vec![0; 200 << 20]);
+    let full = here.run(&["env", "start", "orders-api-upgrade"]);
+    assert!(!full.status.success(), "{}", text(&full.stdout));
+    std::fs::remove_file(more).unwrap();
+    std::fs::remove_file(ballast).unwrap();
+    let began = Instant::now();
+    let id = loop {
+        let started = here.run(&["--output", "json", "env", "start", "orders-api-upgrade"]);
+        if started.status.success() {
+            let said: Value = serde_json::from_slice(&started.stdout).unwrap();
+            break said["id"].as_str().unwrap().to_owned();
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "{}",
+            text(&started.stderr)
+        );
+        std::thread::sleep(Duration::from_secs(1));
+    };
+    goes_on_after_a_full_disk(&mut here, &disk, &id);
+    // Purging removes the folder too, which here is a mount: everything in it goes.
+    let _ = here.run(&["down", "--purge", "--keep-images", "--yes"]);
+    here.server.take().unwrap().wait().unwrap();
+    assert!(
+        !here.data.path().join("environments").exists(),
+        "environments are left"
+    );
+}
+
+/// A machine that writes while the host's disk is full stands still, whatever becomes of the server; with room again it
+/// goes on, and its write has not failed.
+fn goes_on_after_a_full_disk(here: &mut Installation, disk: &SmallDisk, id: &str) {
+    let write = "sleep 4; dd if=/dev/urandom of=/root/big bs=1M count=48 conv=fsync && sha256sum /root/big >/root/sum";
+    let begun = here.run(&[
+        "ssh",
+        id,
+        "--",
+        &format!("nohup sh -c '{write}' >/root/log 2>&1 &"),
+    ]);
+    assert!(begun.status.success(), "{}", text(&begun.stderr));
+    let ballast = here.data.path().join("ballast");
+    let filled = std::fs::write(&ballast, vec![0; 400 << 20]);
+    assert!(filled.is_err(), "the disk is not full");
+    std::thread::sleep(Duration::from_secs(10));
+    // It stands still: what its owner types is not answered.
+    let mut asked = here
+        .command()
+        .args(["ssh", id, "--", "true"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(
+        !asked.try_wait().unwrap().is_some_and(|s| s.success()),
+        "it goes on with a full disk"
+    );
+    let _ = asked.kill();
+    asked.wait().unwrap();
+    here.kill_server();
+    std::fs::remove_file(ballast).unwrap();
+    disk.set("remount,size=1200m");
+    here.up();
+    here.until(id, "active");
+    let began = Instant::now();
+    loop {
+        let whole = here.run(&[
+            "ssh",
+            id,
+            "--",
+            "sha256sum --check /root/sum; cat /root/log",
+        ]);
+        let words = text(&whole.stdout);
+        if words.contains("/root/big: OK") {
+            break;
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(90),
+            "{words}{}",
+            text(&whole.stderr)
+        );
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
