@@ -22,55 +22,6 @@ use faultline_e2e::{
 };
 use serde_json::Value;
 
-/// What a student does on a laptop that has the program and nothing else.
-fn elsewhere(here: &Installation, id: &str) {
-    let laptop = tempfile::tempdir().unwrap();
-    let file = laptop.path().join("token");
-    let run = |args: &[&str]| {
-        let mut command = here.command();
-        command.env("FAULTLINE_DATA", laptop.path()).args(args);
-        command.output().unwrap()
-    };
-    let url = format!("http://127.0.0.1:{}", here.http);
-    let login = ["login", &url, "--token-file", file.to_str().unwrap()];
-    let stranger = run(&["env", "list"]);
-    assert!(!stranger.status.success() && text(&stranger.stderr).contains("faultline login"));
-    std::fs::write(&file, "flt_wrong").unwrap();
-    let wrong = run(&login);
-    assert!(
-        !wrong.status.success() && text(&wrong.stderr).contains("cannot log in"),
-        "{}",
-        text(&wrong.stderr)
-    );
-    assert!(!laptop.path().join("cli.json").exists());
-    let own = std::fs::read(here.data.path().join("cli.json")).unwrap();
-    let own: Value = serde_json::from_slice(&own).unwrap();
-    std::fs::write(&file, own["token"].as_str().unwrap()).unwrap();
-    let right = run(&login);
-    assert!(right.status.success(), "{}", text(&right.stderr));
-    let listed = run(&["env", "list"]);
-    assert!(
-        text(&listed.stdout).contains(id),
-        "{}",
-        text(&listed.stderr)
-    );
-    let entered = run(&["ssh", id, "--", "id -un"]);
-    assert_eq!(
-        text(&entered.stdout).trim(),
-        "root",
-        "{}",
-        text(&entered.stderr)
-    );
-    assert!(run(&["logout"]).status.success());
-    assert!(!run(&["env", "list"]).status.success());
-    assert!(!laptop.path().join("ssh_key").exists());
-    let over_the_server = here.run(&login);
-    assert!(
-        !over_the_server.status.success() && text(&over_the_server.stderr).contains("--data"),
-        "the server's own token is not replaced"
-    );
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn product() {
     let mut here = Installation::new();
@@ -285,6 +236,55 @@ fn traces() -> BTreeSet<String> {
         .unwrap();
     found.extend(text(&tables.stdout).lines().map(str::to_owned));
     found
+}
+
+/// What a student does on a laptop that has the program and nothing else.
+fn elsewhere(here: &Installation, id: &str) {
+    let laptop = tempfile::tempdir().unwrap();
+    let file = laptop.path().join("token");
+    let run = |args: &[&str]| {
+        let mut command = here.command();
+        command.env("FAULTLINE_DATA", laptop.path()).args(args);
+        command.output().unwrap()
+    };
+    let url = format!("http://127.0.0.1:{}", here.http);
+    let login = ["login", &url, "--token-file", file.to_str().unwrap()];
+    let stranger = run(&["env", "list"]);
+    assert!(!stranger.status.success() && text(&stranger.stderr).contains("faultline login"));
+    std::fs::write(&file, "flt_wrong").unwrap();
+    let wrong = run(&login);
+    assert!(
+        !wrong.status.success() && text(&wrong.stderr).contains("cannot log in"),
+        "{}",
+        text(&wrong.stderr)
+    );
+    assert!(!laptop.path().join("cli.json").exists());
+    let own = std::fs::read(here.data.path().join("cli.json")).unwrap();
+    let own: Value = serde_json::from_slice(&own).unwrap();
+    std::fs::write(&file, own["token"].as_str().unwrap()).unwrap();
+    let right = run(&login);
+    assert!(right.status.success(), "{}", text(&right.stderr));
+    let listed = run(&["env", "list"]);
+    assert!(
+        text(&listed.stdout).contains(id),
+        "{}",
+        text(&listed.stderr)
+    );
+    let entered = run(&["ssh", id, "--", "id -un"]);
+    assert_eq!(
+        text(&entered.stdout).trim(),
+        "root",
+        "{}",
+        text(&entered.stderr)
+    );
+    assert!(run(&["logout"]).status.success());
+    assert!(!run(&["env", "list"]).status.success());
+    assert!(!laptop.path().join("ssh_key").exists());
+    let over_the_server = here.run(&login);
+    assert!(
+        !over_the_server.status.success() && text(&over_the_server.stderr).contains("--data"),
+        "the server's own token is not replaced"
+    );
 }
 
 fn faultline_of(here: &Installation, id: &str) -> PathBuf {
@@ -553,7 +553,8 @@ fn killed_while(here: &Installation, phase: &str, qemu: bool) {
     let victim = || {
         let launcher = launcher_of(here, &id)?;
         if qemu {
-            pgrep(&["-P", &launcher])
+            // By name: a launcher has short-lived children too.
+            pgrep(&["-P", &launcher, "qemu-system"])
         } else {
             Some(launcher)
         }

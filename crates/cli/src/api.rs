@@ -31,13 +31,23 @@ pub struct Gateway {
     pub host_key: String,
 }
 
-/// The part of a problem document that people read.
+/// The part of a problem document that people read, and its status.
 #[derive(Debug, Deserialize)]
 struct Problem {
     title: String,
     #[serde(default)]
     detail: String,
+    #[serde(skip)]
+    status: u16,
 }
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.title, self.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
 
 /// A registered public key.
 #[derive(Debug, Deserialize)]
@@ -76,17 +86,6 @@ impl Api {
 
     /// Asks, and gives the answer; a problem becomes an error with its words.
     fn call(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
-        self.call_if_there(method, path, body)?
-            .map_err(|missing| anyhow::anyhow!("{}: {}", missing.title, missing.detail))
-    }
-
-    /// The same; that there is no such thing is an answer too.
-    fn call_if_there(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<Value>,
-    ) -> anyhow::Result<Result<Value, Problem>> {
         let url = format!("{}/api/v1{path}", self.url.trim_end_matches('/'));
         let bearer = format!("Bearer {}", self.token);
         let agent = Self::agent();
@@ -119,20 +118,19 @@ impl Api {
         }
         let text = answer.body_mut().read_to_string()?;
         if !status.is_success() {
-            let problem: Problem = serde_json::from_str(&text).unwrap_or(Problem {
+            let mut problem: Problem = serde_json::from_str(&text).unwrap_or(Problem {
                 title: status.to_string(),
                 detail: text,
+                status: 0,
             });
-            if status == 404 {
-                return Ok(Err(problem));
-            }
-            anyhow::bail!("{}: {}", problem.title, problem.detail);
+            problem.status = status.as_u16();
+            return Err(problem.into());
         }
-        Ok(Ok(if text.is_empty() {
-            Value::Null
+        if text.is_empty() {
+            Ok(Value::Null)
         } else {
-            serde_json::from_str(&text)?
-        }))
+            Ok(serde_json::from_str(&text)?)
+        }
     }
 
     /// `GET`.
@@ -142,9 +140,9 @@ impl Api {
 
     /// `GET` of what may not be there.
     pub fn get_if_there<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Option<T>> {
-        match self.call_if_there("GET", path, None)? {
-            Ok(value) => Ok(Some(serde_json::from_value(value)?)),
-            Err(_) => Ok(None),
+        match self.get(path) {
+            Err(e) if e.downcast_ref().is_some_and(|p: &Problem| p.status == 404) => Ok(None),
+            answered => answered.map(Some),
         }
     }
 

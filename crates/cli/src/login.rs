@@ -107,15 +107,13 @@ pub fn login(args: &LoginArgs, output: Output) -> anyhow::Result<()> {
 pub fn logout(args: &LogoutArgs, output: Output) -> anyhow::Result<()> {
     let data = args.place.data();
     not_a_servers(&data)?;
-    let known = data
-        .join(files::CLI)
-        .exists()
-        .then(|| Api::load(&data).ok());
-    let key = fs::read_to_string(data.join(files::SSH_PUBLIC_KEY)).ok();
+    let was_known = data.join(files::CLI).exists();
+    let api = Api::load(&data).ok();
     // A server that doesn't answer any more is left as well.
-    let key_is_gone = match (known.as_ref().and_then(Option::as_ref), &key) {
-        (Some(api), Some(key)) => api.remove_key(key).is_ok(),
-        _ => key.is_none(),
+    let key_is_gone = match (&api, fs::read_to_string(data.join(files::SSH_PUBLIC_KEY))) {
+        (Some(api), Ok(key)) => api.remove_key(&key).is_ok(),
+        (None, Ok(_)) => false,
+        (_, Err(_)) => true,
     };
     for name in [
         files::CLI,
@@ -130,28 +128,25 @@ pub fn logout(args: &LogoutArgs, output: Output) -> anyhow::Result<()> {
             _ => {}
         }
     }
-    match (output, known) {
-        (Output::Json, known) => println!(
+    let rest = if key_is_gone {
+        "The token works until you remove it"
+    } else {
+        "The token and this machine's key work until you remove them"
+    };
+    match (output, api) {
+        (Output::Json, api) => println!(
             "{}",
-            json!({ "server": known.flatten().map(|api| api.url), "key_removed": key_is_gone })
+            json!({ "server": api.map(|api| api.url), "key_removed": key_is_gone })
         ),
-        (Output::Text, None) => println!("You were not logged in."),
-        (Output::Text, Some(None)) => {
-            println!(
-                "What was remembered was damaged, and is gone. The token works until you remove it."
-            )
+        (Output::Text, Some(api)) => {
+            println!("Logged out of {}. {rest} on {0}/keys.", api.url);
         }
-        (Output::Text, Some(Some(api))) => println!(
-            "Logged out of {}. The token{} until you remove {} on {}/keys.",
-            api.url,
-            if key_is_gone {
-                " works"
-            } else {
-                " and this machine's key work"
-            },
-            if key_is_gone { "it" } else { "them" },
-            api.url
-        ),
+        (Output::Text, None) if was_known => {
+            println!(
+                "What was remembered was damaged, and is gone. {rest} on the server's page of keys."
+            );
+        }
+        (Output::Text, None) => println!("You were not logged in."),
     }
     Ok(())
 }
