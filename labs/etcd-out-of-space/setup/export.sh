@@ -38,7 +38,10 @@ print(json.dumps({
 }))
 END
 path=/api/v1/namespaces/exports/configmaps
-kubectl create --raw $path -f "$body" >/dev/null
+# A request that the API server sent to the etcd before may still run into its time limit.
+until said=$(kubectl create --raw $path -f "$body" 2>&1 >/dev/null); do
+  case "$said" in *'already exists'*) break ;; *) echo "$said" >&2; sleep 2 ;; esac
+done
 for run in $(seq 101 140); do
   sed -i "s/\"run\": \"...\"/\"run\": \"$run\"/" "$body"
   said=$(kubectl replace --raw $path/nightly-export -f "$body" 2>&1 >/dev/null) && continue
