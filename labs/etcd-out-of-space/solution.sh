@@ -17,4 +17,9 @@ for _ in $(seq 120); do
   [ "$(kubectl get --raw /readyz 2>/dev/null)" = ok ] && break
   sleep 1
 done
-kubectl -n kube-system wait pod -l tier=control-plane --for=condition=Ready --timeout=90s
+# The kubelet replaces etcd's Pod in the API server, which a wait may run into.
+for _ in 1 2 3; do
+  kubectl -n kube-system wait pod -l tier=control-plane --for=condition=Ready --timeout=90s && exit 0
+  sleep 5
+done
+exit 1
