@@ -3,10 +3,11 @@ set -euo pipefail
 export KUBECONFIG=/etc/kubernetes/admin.conf
 
 kubectl -n shop patch role deployment-reader --type=json \
-  -p '[{"op": "replace", "path": "/rules/0/apiGroups", "value": ["apps"]}]'
+  -p '[{"op": "replace", "path": "/rules/0/apiGroups", "value": ["apps"]},
+       {"op": "replace", "path": "/rules/0/verbs", "value": ["list"]}]'
 kubectl -n shop patch rolebinding report-bot-reads-deployments --type=json \
   -p '[{"op": "replace", "path": "/subjects/0/namespace", "value": "reports"}]'
 kubectl -n reports patch role report-writer --type=json \
-  -p '[{"op": "replace", "path": "/rules/0/verbs", "value": ["get", "patch"]},
+  -p '[{"op": "replace", "path": "/rules/0/verbs", "value": ["patch"]},
        {"op": "add", "path": "/rules/0/resourceNames", "value": ["daily-report"]}]'
 kubectl -n reports wait deployment report-bot --for=condition=Available --timeout=180s

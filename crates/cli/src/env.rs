@@ -132,6 +132,13 @@ pub(crate) struct Environment {
     failed_reason: Option<String>,
     #[serde(default)]
     stages: Vec<Stage>,
+    progress: Option<Try>,
+}
+
+/// The try at the lab that it belongs to.
+#[derive(Debug, Deserialize)]
+struct Try {
+    solved: bool,
 }
 
 impl Environment {
@@ -143,7 +150,11 @@ impl Environment {
         ) {
             return "-".to_owned();
         }
-        let idle = if self.ends_idle { " unless used" } else { "" };
+        let idle = if self.ends_idle {
+            ", or longer while it is used"
+        } else {
+            ""
+        };
         format!("{} min{idle}", self.seconds_left / 60)
     }
 }
@@ -214,7 +225,7 @@ fn show(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
     }
     let e: Environment = serde_json::from_value(answer)?;
     println!(
-        "{}: {} is {}, nodes {}; {} left",
+        "{}: {} is {}, nodes {}; time left: {}",
         e.id,
         e.lab,
         e.phase,
@@ -223,6 +234,9 @@ fn show(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
     );
     if let (Some(stage), Some(reason)) = (e.failed_stage, e.failed_reason) {
         println!("it failed at {stage}: {reason}");
+    }
+    if e.progress.is_some_and(|p| p.solved) {
+        println!("the lab is solved");
     }
     Ok(())
 }
@@ -306,8 +320,15 @@ fn turn(
     }
 }
 
+/// An environment's latest run of checks.
+#[derive(Debug, Deserialize)]
+struct Checked {
+    checks: Value,
+}
+
 #[derive(Debug, Deserialize)]
 struct Run {
+    finished_at: Option<String>,
     passed: Option<bool>,
     failure: Option<String>,
     results: Vec<RunResult>,
@@ -321,22 +342,24 @@ struct RunResult {
     seen: String,
 }
 
+/// Runs the checks and prints each result as it is known: the server answers with what there is when they take long.
 fn check(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
-    let answer = api.post(&format!("/environments/{id}/checks"), None)?;
-    let run: Run = serde_json::from_value(answer.clone())
-        .context("the checks still run; ask again in a moment")?;
+    let mut answer = api.post(&format!("/environments/{id}/checks"), None)?;
+    let mut printed = 0;
+    let run = loop {
+        let run: Run = serde_json::from_value(answer.clone()).context("no checks were begun")?;
+        if output == Output::Text {
+            run.results.iter().skip(printed).for_each(print_result);
+            printed = run.results.len();
+        }
+        if run.finished_at.is_some() {
+            break run;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        answer = api.get::<Checked>(&format!("/environments/{id}"))?.checks;
+    };
     if output == Output::Json {
         println!("{}", serde_json::to_string_pretty(&answer)?);
-    } else {
-        for result in &run.results {
-            println!("{} {}", if result.passed { "✓" } else { "✗" }, result.title);
-            if !result.passed {
-                println!("    {}", result.message);
-                for line in result.seen.lines() {
-                    println!("    seen: {line}");
-                }
-            }
-        }
     }
     anyhow::ensure!(
         run.passed == Some(true),
@@ -344,4 +367,14 @@ fn check(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
         run.failure.unwrap_or_else(|| "not repaired yet".to_owned())
     );
     Ok(())
+}
+
+fn print_result(result: &RunResult) {
+    println!("{} {}", if result.passed { "✓" } else { "✗" }, result.title);
+    if !result.passed {
+        println!("    {}", result.message);
+        for line in result.seen.lines() {
+            println!("    seen: {line}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What every request and every reconciler shares.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
@@ -19,6 +20,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Config, hub::Hub, metrics::Metrics, problem::Problem, rates::Rates, reconcile::Status,
 };
+
+/// A lab with an environment's values for its variables.
+fn filled(lab: Arc<LabFolder>, id: &EnvironmentId) -> Arc<LabFolder> {
+    match lab.of(id) {
+        Cow::Borrowed(_) => lab,
+        Cow::Owned(filled) => Arc::new(filled),
+    }
+}
 
 /// Locks even after a panic elsewhere: what is behind these locks is never half-changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -101,11 +110,23 @@ impl App {
 
     /// The lab as an environment has it, with the values of its variables.
     pub(crate) fn lab_of(&self, environment: &Environment) -> Option<Arc<LabFolder>> {
-        let lab = self.lab(&environment.lab)?;
-        if lab.lab.variables.is_empty() {
+        Some(filled(self.lab(&environment.lab)?, &environment.id))
+    }
+
+    /// The lab as its page shows it to somebody who has `open` of it: with that environment's values, or with an
+    /// example's.
+    pub(crate) fn lab_shown(
+        &self,
+        slug: &LabSlug,
+        open: Option<&Environment>,
+    ) -> Option<Arc<LabFolder>> {
+        let lab = self.lab(slug)?;
+        // Always the same example: a page that is loaded again says the same.
+        let example = || "example".parse().ok();
+        let Some(id) = open.map(|e| e.id.clone()).or_else(example) else {
             return Some(lab);
-        }
-        Some(Arc::new(lab.of(&environment.id).into_owned()))
+        };
+        Some(filled(lab, &id))
     }
 
     /// Whether the image that a lab needs can be cloned, for pages. To look means to read and to hash a recipe, so an

@@ -34,7 +34,8 @@ async fn list(
     ))
 }
 
-/// One lab, with the incident and the caller's tries.
+/// One lab, with the incident and the caller's tries. Values that differ from environment to environment are those of the
+/// caller's, or an example's as long as there is none.
 #[utoipa::path(get, path = "/api/v1/labs/{slug}", tag = "labs", params(("slug" = String, Path)),
     responses((status = 200, body = LabDetail), (status = 404, body = Problem)))]
 async fn show(
@@ -42,11 +43,11 @@ async fn show(
     Signed(caller): Signed,
     Slug(slug): Slug,
 ) -> Result<Json<LabDetail>, Problem> {
-    let lab = app.lab(&slug).ok_or_else(Problem::not_found)?;
-    let attempts = app
-        .store
-        .attempts_at(caller.signed_in.person(), &slug)
-        .await?;
+    let me = caller.signed_in.person();
+    let mine = app.store.unfinished_of(me).await?;
+    let open = mine.iter().find(|e| e.lab == slug && e.is_open());
+    let lab = app.lab_shown(&slug, open).ok_or_else(Problem::not_found)?;
+    let attempts = app.store.attempts_at(me, &slug).await?;
     let solved = attempts
         .iter()
         .any(faultline_store::attempts::Attempt::is_solved);

@@ -312,6 +312,24 @@ async fn sign_in_works_once_and_only_by_its_form() {
 }
 
 #[tokio::test]
+async fn a_lab_shows_values_for_its_variables() {
+    fn run(page: &str) -> &str {
+        let at = page.find("Run ").unwrap() + "Run ".len();
+        page.get(at..at + 3).unwrap()
+    }
+    let mut bed = bed().await;
+    let before = bed.get("/labs/two-nodes").await.body;
+    assert!(run(&before).parse::<u32>().is_ok(), "{}", run(&before));
+    let id = bed.active("two-nodes").await;
+    let inside = bed.get(&format!("/environments/{id}")).await.body;
+    let lab = bed.get("/labs/two-nodes").await.body;
+    assert_eq!(run(&lab), run(&inside));
+    assert_ne!(run(&lab), run(&before));
+    let api = bed.api(Method::GET, "/labs/two-nodes", None).await.json();
+    assert_eq!(run(api["readme"].as_str().unwrap()), run(&inside));
+}
+
+#[tokio::test]
 async fn operator_and_theme() {
     let mut bed = bed().await;
     let id = bed.active("two-nodes").await;

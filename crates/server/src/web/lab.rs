@@ -50,12 +50,12 @@ pub(super) async fn show(
     Slug(slug): Slug,
     frame: Frame,
 ) -> Result<Response, Problem> {
-    let folder = app.lab(&slug).ok_or_else(Problem::not_found)?;
-    let lab = &folder.lab;
     let me = caller.signed_in.person();
-    let attempts = app.store.attempts_at(me, &slug).await?;
     let mine = app.store.unfinished_of(me).await?;
     let open = mine.iter().find(|e| e.lab == slug && e.is_open());
+    let folder = app.lab_shown(&slug, open).ok_or_else(Problem::not_found)?;
+    let lab = &folder.lab;
+    let attempts = app.store.attempts_at(me, &slug).await?;
     let typical: u64 = app
         .typical_stages(&slug)
         .await?
