@@ -257,11 +257,18 @@ async fn surrender(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, 
 
 /// The explained solution, once the attempt was solved or given up.
 #[utoipa::path(get, path = "/api/v1/environments/{id}/solution", tag = "environments", params(("id" = String, Path)),
-    responses((status = 200, body = SolutionView), (status = 404, body = Problem)))]
+    responses((status = 200, body = SolutionView), (status = 404, body = Problem),
+        (status = 409, description = "not yet", body = Problem)))]
 async fn solution(State(app): State<Shared>, mine: Mine) -> Result<Json<SolutionView>, Problem> {
     let attempt = app.store.attempt(&mine.environment.attempt).await?;
-    let shown = attempt.is_some_and(|a| a.shows_solution());
-    let lab = app.lab_of(&mine.environment).filter(|_| shown);
+    if !attempt.is_some_and(|a| a.shows_solution()) {
+        return Err(Problem::conflict(
+            "not-solved",
+            "The solution is not open yet",
+            "It opens when the checks hold, or when you give up.",
+        ));
+    }
+    let lab = app.lab_of(&mine.environment);
     let lab = lab.ok_or_else(Problem::not_found)?;
     Ok(Json(SolutionView {
         text: lab.solution.clone(),

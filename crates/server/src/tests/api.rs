@@ -56,7 +56,7 @@ async fn a_lab_from_start_to_solved() {
         "/var/lib/orders/maintenance exists"
     );
     let hidden = bed.api(Method::GET, &format!("{at}/solution"), None).await;
-    assert_eq!(hidden.status, StatusCode::NOT_FOUND);
+    assert_eq!(hidden.status, StatusCode::CONFLICT);
     bed.api(Method::POST, &format!("{at}/give-up"), None).await;
     let shown = bed.api(Method::GET, &format!("{at}/solution"), None).await;
     assert_eq!(shown.status, StatusCode::OK);
