@@ -259,17 +259,19 @@ impl Browser {
         Ok(self.driver.screenshot(&path).await?)
     }
 
-    /// Fails when the page is wider than its window.
+    /// Fails when the page is wider than its window, a pane's content wider than the pane, or the workspace higher than
+    /// the window.
     pub async fn fits(&self) -> Result<()> {
-        let script = "return [document.documentElement.scrollWidth, window.innerWidth]";
-        let sizes = self.js(script).await?;
-        let [page, window] = [0, 1].map(|i| sizes.get(i).and_then(Value::as_u64).unwrap_or(0));
-        if page > window {
-            self.shot("too-wide").await?;
-            bail!(
-                "{} is {page} px wide in a window of {window} px",
-                self.url().await?
-            );
+        let script = "const page = document.documentElement; \
+             const sizes = [['the page', page.scrollWidth, innerWidth]]; \
+             for (const pane of document.querySelectorAll('.pane')) \
+               if (pane.clientWidth) sizes.push([pane.id, pane.scrollWidth, pane.clientWidth]); \
+             if (document.body.matches('.work')) sizes.push(['its height', page.scrollHeight, innerHeight]); \
+             return sizes.filter(([, is, room]) => is > room).map(([what, is, room]) => `${what} takes ${is} px of ${room}`)";
+        let misfits = self.js(script).await?;
+        if misfits.as_array().is_none_or(|found| !found.is_empty()) {
+            self.shot("misfit").await?;
+            bail!("{}: {misfits}", self.url().await?);
         }
         Ok(())
     }

@@ -111,6 +111,12 @@ pub async fn solve(browser: &Browser, base: &str, plan: &Plan) -> Result<String>
     check(browser).await?;
     browser.until_text(".outcome", "Repaired").await?;
     browser.shot(&format!("solved-{}", plan.slug)).await?;
+    browser.click("#solution summary").await?;
+    browser.fits().await?;
+    browser.size(390, 844).await?;
+    browser.fits().await?;
+    browser.shot(&format!("solution-{}-390", plan.slug)).await?;
+    browser.size(1600, 1000).await?;
 
     browser.go(&format!("{base}/progress")).await?;
     browser.until_text("table", "solved").await?;

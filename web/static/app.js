@@ -88,6 +88,7 @@ async function copy(text) {
     return true;
   } catch {
     // Without https browsers have no clipboard for scripts, but they copy what is selected.
+    const focused = document.activeElement;
     const area = document.createElement("textarea");
     area.value = text;
     area.className = "hidden";
@@ -95,6 +96,7 @@ async function copy(text) {
     area.select();
     const done = document.execCommand("copy");
     area.remove();
+    focused?.focus();
     return done;
   }
 }

@@ -13,16 +13,19 @@
     const notice = document.getElementById("notice");
     notice.textContent = "";
     const line = document.createElement("p");
-    line.className = "notice bad";
+    line.className = "notice bad said";
     line.textContent = text;
     notice.append(line);
   };
+  const unsay = () => document.querySelector("#notice .said")?.remove();
 
   // ── Changes as they happen ────────────────────────────────────────────────────────────────────────────────
 
   let ends = Date.now() + Number(document.getElementById("clock")?.dataset.seconds ?? 0) * 1000;
   let attempt = null;
   const events = new EventSource(`${base}/events`);
+  // The server answers again.
+  events.addEventListener("open", unsay);
   const swap = (name, target) =>
     events.addEventListener(name, (event) => {
       const place = document.getElementById(target);
@@ -94,14 +97,16 @@
   tick();
   setInterval(tick, 1000);
 
-  // Between two events a stage's bar goes on by its typical time.
+  // Between two events a stage's time goes on, and its bar by its typical time.
   setInterval(() => {
     for (const bar of document.querySelectorAll("progress[data-typical]")) {
       const typical = Number(bar.dataset.typical);
-      if (!typical) continue;
       const elapsed = Number(bar.dataset.elapsed) + 250;
       bar.dataset.elapsed = elapsed;
-      bar.value = Math.max(bar.value, Math.min(95, (elapsed * 95) / typical));
+      const seconds = Math.floor(elapsed / 1000);
+      const so_far = bar.parentElement.querySelector(".so-far");
+      if (so_far) so_far.textContent = seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+      if (typical) bar.value = Math.max(bar.value, Math.min(95, (elapsed * 95) / typical));
     }
   }, 250);
 
@@ -115,7 +120,7 @@
       headers: { "x-csrf-token": csrf(), "hx-request": "true" },
       redirect: "manual",
     }).catch(() => null);
-    if (answer?.ok) return;
+    if (answer?.ok) return unsay();
     const text = answer ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
     say(text?.querySelector(".sheet p:not(.muted)")?.textContent ?? "The server does not answer; try again.");
   });

@@ -41,6 +41,25 @@ struct Problem {
     status: u16,
 }
 
+impl Problem {
+    /// A page that is not there is a wrong address; on the command line it is a wrong name.
+    fn name_what_is_missing(&mut self, path: &str) {
+        let mut parts = path.trim_start_matches('/').split('/');
+        let (Some(kind), Some(name)) = (parts.next(), parts.next()) else {
+            return;
+        };
+        let (what, list) = match kind {
+            "environments" => ("environment", "faultline env list --all"),
+            "labs" => ("lab", "faultline lab list"),
+            _ => return,
+        };
+        if self.status == 404 {
+            self.title = format!("you have no {what} {name}");
+            self.detail = format!("`{list}` names those that there are");
+        }
+    }
+}
+
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.title, self.detail)
@@ -124,6 +143,7 @@ impl Api {
                 status: 0,
             });
             problem.status = status.as_u16();
+            problem.name_what_is_missing(path);
             return Err(problem.into());
         }
         if text.is_empty() {

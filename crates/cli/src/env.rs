@@ -168,11 +168,12 @@ pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
         EnvCommand::Reset { id } => start(&api, &format!("/environments/{id}/reset"), output),
         EnvCommand::Show { id } => show(&api, id, output),
         EnvCommand::Check { id } => check(&api, id, output),
-        EnvCommand::Extend { id } => say(
-            &api.post(&format!("/environments/{id}/extend"), None)?,
-            output,
-            "It has more time.",
-        ),
+        EnvCommand::Extend { id } => {
+            let answer = api.post(&format!("/environments/{id}/extend"), None)?;
+            let e: Environment = serde_json::from_value(answer.clone())?;
+            let text = format!("It has more time: {}.", e.left());
+            say(&answer, output, &text)
+        }
         EnvCommand::Suspend { id } => turn(&api, id, "suspend", "suspended", output),
         EnvCommand::Resume { id } => turn(&api, id, "resume", "active", output),
         EnvCommand::AddNode { id } => nodes::add(&api, id, output),

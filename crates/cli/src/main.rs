@@ -126,8 +126,21 @@ impl Command {
     }
 }
 
+/// Whoever reads the output may have enough of it (`| head`): then this ends, as other programs do.
+fn end_when_nobody_reads() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
+            std::process::exit(141);
+        }
+        usual(panic);
+    }));
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    end_when_nobody_reads();
     if cli.command.needs_root() && !rustix::process::geteuid().is_root() {
         eprintln!(
             "error: only root can make the namespaces, control groups and users that machines run in; try the same with sudo"

@@ -87,6 +87,18 @@ impl UpArgs {
     }
 }
 
+/// Listens, or says whose the port might be and how to take another.
+async fn bind(what: &str, at: SocketAddr, field: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(at).await.with_context(|| {
+        let flag = field.replace('_', "-");
+        let port = at.port();
+        format!(
+            "cannot serve {what} on {at}; `ss -ltnp sport = :{port}` says who has the port, --{flag} or `{field}` in the \
+             configuration takes another"
+        )
+    })
+}
+
 /// Serves until it is told to stop.
 pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     let config = args.config()?;
@@ -110,15 +122,9 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     );
 
     // Bound before the long work, so that a port in use is said at once.
-    let pages = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot serve pages on {}", config.listen))?;
-    let ssh = TcpListener::bind(config.ssh_listen)
-        .await
-        .with_context(|| format!("cannot serve SSH on {}", config.ssh_listen))?;
-    let kube = TcpListener::bind(config.kube_listen)
-        .await
-        .with_context(|| format!("cannot serve API servers on {}", config.kube_listen))?;
+    let pages = bind("pages", config.listen, "listen").await?;
+    let ssh = bind("SSH", config.ssh_listen, "ssh_listen").await?;
+    let kube = bind("API servers", config.kube_listen, "kube_listen").await?;
     // From here on `faultline down` finds this process, also while it builds.
     write_private(
         &data.join(files::PID),

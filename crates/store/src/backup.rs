@@ -25,7 +25,10 @@ pub async fn backup(db: &Path, to: &Path) -> Result<()> {
         return Err(Error::File {
             path: to.to_owned(),
             verb: "write the backup",
-            source: std::io::ErrorKind::AlreadyExists.into(),
+            source: std::io::Error::new(
+                std::io::ErrorKind::AlreadyExists,
+                "there is a file of that name; name another, or remove it",
+            ),
         });
     }
     let mut connection = read_only(db).await?;
@@ -91,6 +94,9 @@ async fn validate(path: &Path) -> Result<()> {
         path: path.to_owned(),
         reason,
     };
+    if !path.exists() {
+        return Err(bad("there is no such file".to_owned()));
+    }
     let mut connection = read_only(path)
         .await
         .map_err(|_| bad("it can't be opened as a database".to_owned()))?;

@@ -291,7 +291,7 @@ fn images(seen: &Images) -> Finding {
             Grade::Fatal,
             format!("no recipe in {}", seen.recipes.display()),
             "No lab can start.",
-            "give the folder with --recipes",
+            "begin at the top of the repository, or name the folder: FAULTLINE_IMAGES",
         );
     }
     if seen.ready.is_empty() {

@@ -127,7 +127,9 @@ fn each_lack_has_its_grade_a_consequence_and_a_cure() {
             s.data.free = Some(MIN_ENVIRONMENT_DISK_MIB - 1);
         }),
         (Warning, "disk", "df /data", |s| s.data.free = None),
-        (Fatal, "images", "--recipes", |s| s.images.any = false),
+        (Fatal, "images", "FAULTLINE_IMAGES", |s| {
+            s.images.any = false
+        }),
         (Warning, "images", "image build", |s| s.images.ready.clear()),
         (Fatal, "port", "(nginx)", |s| {
             let name = Some("nginx".to_owned());

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use faultline_domain::LabSlug;
-use faultline_lab::{Broken, Catalogue, LabFolder, Severity, scaffold};
+use faultline_image::recipe::Recipe;
+use faultline_lab::{Broken, Catalogue, Diagnostic, LabFolder, Severity, scaffold};
 
 use super::Place;
 use crate::Output;
@@ -31,11 +32,17 @@ pub(super) fn new(place: &Place, name: &str, output: Output) -> anyhow::Result<(
 }
 
 pub(super) fn lint(place: &Place, names: &[String], output: Output) -> anyhow::Result<()> {
+    let images = Recipe::names(&place.recipes);
     let findings: Vec<Broken> = folders(place, names)?
         .into_iter()
-        .map(|path| Broken {
-            diagnostics: LabFolder::load(&path).diagnostics,
-            path,
+        .map(|path| {
+            let mut loaded = LabFolder::load(&path);
+            let missing = loaded.folder.and_then(|lab| no_image(&path, &lab, &images));
+            loaded.diagnostics.extend(missing);
+            Broken {
+                diagnostics: loaded.diagnostics,
+                path,
+            }
         })
         .collect();
     let count = |severity| {
@@ -72,6 +79,29 @@ pub(super) fn lint(place: &Place, names: &[String], output: Output) -> anyhow::R
         );
     }
     Ok(())
+}
+
+/// The finding when a lab's image has no recipe. Where there are no recipes at all nothing can be said.
+fn no_image(path: &Path, lab: &LabFolder, images: &[String]) -> Option<Diagnostic> {
+    let needs = &lab.lab.needs;
+    let name = needs.image_name();
+    if images.is_empty() || images.contains(&name) {
+        return None;
+    }
+    let text = std::fs::read_to_string(path.join("lab.yaml")).unwrap_or_default();
+    let field = if needs.kubernetes.is_some() {
+        "kubernetes:"
+    } else {
+        "image:"
+    };
+    let line = text.lines().position(|l| l.trim_start().starts_with(field));
+    let column = line.and_then(|at| Some(text.lines().nth(at)?.find(field)? as u64 + 1));
+    let found = Diagnostic::error("lab.yaml", format!("there is no image {name}"))
+        .help(format!("there are: {}", images.join(", ")));
+    Some(match line {
+        Some(at) => found.at(&text, at as u64 + 1, column.unwrap_or(1)),
+        None => found,
+    })
 }
 
 fn folders(place: &Place, names: &[String]) -> anyhow::Result<Vec<PathBuf>> {
