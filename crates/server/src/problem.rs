@@ -72,6 +72,15 @@ impl Problem {
         )
     }
 
+    pub(crate) fn method_not_allowed() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "This can't be done here",
+            "The address is right, the method is not; `Allow` names those that there are.",
+        )
+    }
+
     pub(crate) fn signed_out() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,

@@ -94,7 +94,7 @@ fn no_image(path: &Path, lab: &LabFolder, images: &[String]) -> Option<Diagnosti
     } else {
         "image:"
     };
-    let line = text.lines().position(|l| l.trim_start().starts_with(field));
+    let line = text.lines().position(|l| l.contains(field));
     let column = line.and_then(|at| Some(text.lines().nth(at)?.find(field)? as u64 + 1));
     let found = Diagnostic::error("lab.yaml", format!("there is no image {name}"))
         .help(format!("there are: {}", images.join(", ")));

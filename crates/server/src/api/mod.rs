@@ -8,7 +8,11 @@ mod labs;
 mod operator;
 pub(crate) mod views;
 
-use axum::{Json, extract::FromRequest, extract::Request, extract::rejection::JsonRejection};
+use axum::{
+    Json,
+    extract::{FromRequest, Request, rejection::JsonRejection},
+    routing::any,
+};
 use serde::de::DeserializeOwned;
 use utoipa::{
     Modify, OpenApi,
@@ -50,7 +54,11 @@ fn documented() -> OpenApiRouter<Shared> {
 }
 
 pub(crate) fn routes() -> axum::Router<Shared> {
-    documented().split_for_parts().0
+    let (routes, _) = documented().split_for_parts();
+    // What is not there is said as everything else is.
+    routes
+        .route("/api/v1/{*rest}", any(async || Problem::not_found()))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
 }
 
 /// The API's description, as it is committed in `docs/openapi.json`.

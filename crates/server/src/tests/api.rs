@@ -18,6 +18,19 @@ fn openapi_is_committed_as_it_is() {
 }
 
 #[tokio::test]
+async fn what_is_not_there_is_a_problem_too() {
+    let bed = bed().await;
+    for (method, path, status) in [
+        (Method::GET, "/nosuch", StatusCode::NOT_FOUND),
+        (Method::PATCH, "/me", StatusCode::METHOD_NOT_ALLOWED),
+    ] {
+        let answer = bed.api(method, path, None).await;
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.json()["status"], status.as_u16());
+    }
+}
+
+#[tokio::test]
 async fn a_lab_from_start_to_solved() {
     let mut bed = bed().await;
     let labs = bed.api(Method::GET, "/labs", None).await.json();
