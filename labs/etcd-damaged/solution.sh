@@ -3,7 +3,10 @@ set -euo pipefail
 export KUBECONFIG=/etc/kubernetes/admin.conf PATH=$PATH:/usr/local/bin
 
 systemctl stop kubelet
-crictl rm -f $(crictl ps -aq --name '^(etcd|kube-apiserver)$') >/dev/null
+# One that is being started can't be removed yet.
+while containers=$(crictl ps -aq --name '^(etcd|kube-apiserver)$') && [ -n "$containers" ]; do
+  crictl rm -f $containers >/dev/null 2>&1 || sleep 2
+done
 etcdutl snapshot restore /var/backups/etcd/etcd.db.1 --data-dir /var/lib/etcd.new --name node1 \
   --initial-cluster node1=https://10.77.0.11:2380 --initial-advertise-peer-urls https://10.77.0.11:2380 \
   --bump-revision 1000000 --mark-compacted
