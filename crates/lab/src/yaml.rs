@@ -77,8 +77,26 @@ fn spoken(path: &[&str]) -> String {
 }
 
 /// What a parser says, in an author's words.
-fn plain(said: &str) -> &str {
+fn plain(said: &str) -> String {
+    if let Some(rest) = said.strip_prefix("duplicate mapping key: ") {
+        let name = rest.split(',').next().unwrap_or(rest);
+        return format!("`{name}` is said a second time");
+    }
+    if let Some(name) = said.strip_prefix("missing field ") {
+        // The place is that of the last field of those among which it is missing.
+        return format!("{name} is missing among these fields");
+    }
+    if let Some((value, all)) = said
+        .strip_prefix("unknown variant ")
+        .and_then(|rest| rest.split_once(", expected one of "))
+    {
+        return format!("{value} is none of: {all}");
+    }
+    if said.starts_with("invalid trailing content after") {
+        return format!("{said}; a quote further up may not be closed");
+    }
     match said {
+        "expected string scalar" => "a single value belongs here",
         "invalid u8" | "invalid u32" | "invalid u64" => "a whole number belongs here, 0 or more",
         "invalid u16" => "a whole number from 0 to 65535 belongs here",
         "expected sequence start" => "a list belongs here: `[one, two]`, or `- ` and one per line",
@@ -87,6 +105,7 @@ fn plain(said: &str) -> &str {
         }
         _ => said,
     }
+    .to_owned()
 }
 
 /// Where in the text the values are that rules point at. Everything else is ignored, since [`parse`] has read it.

@@ -33,6 +33,14 @@ const LOOK: Duration = Duration::from_millis(500);
 const ANSWERED: i32 = 0;
 const NO_ANSWER: i32 = 3;
 const NOT_MADE: i32 = 4;
+/// The pauses before each further try to remove a probe pod.
+const REMOVALS: [Duration; 5] = [
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(20),
+    Duration::from_secs(40),
+    Duration::from_secs(80),
+];
 /// How long the node's kubelet may take to give out what the pod printed.
 const LOGS: Duration = Duration::from_secs(8);
 
@@ -94,14 +102,31 @@ impl Drop for Probe {
     }
 }
 
+/// Removes a pod. An API server that has much to do may take long for it: the check does not wait for that.
 async fn remove(api: Api<Pod>, name: String) {
+    if is_removed(&api, &name).await {
+        return;
+    }
+    tokio::spawn(async move {
+        for pause in REMOVALS {
+            tokio::time::sleep(pause).await;
+            if is_removed(&api, &name).await {
+                return;
+            }
+        }
+        tracing::warn!(pod = name, "a probe pod was left behind");
+    });
+}
+
+async fn is_removed(api: &Api<Pod>, name: &str) -> bool {
     let now = DeleteParams {
         grace_period_seconds: Some(0),
         ..DeleteParams::default()
     };
-    let removed = tokio::time::timeout(Duration::from_secs(5), api.delete(&name, &now)).await;
-    if !matches!(removed, Ok(Ok(_))) {
-        tracing::warn!(pod = name, "a probe pod was left behind");
+    match tokio::time::timeout(Duration::from_secs(5), api.delete(name, &now)).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(kube::Error::Api(said))) => said.code == 404,
+        Ok(Err(_)) | Err(_) => false,
     }
 }
 

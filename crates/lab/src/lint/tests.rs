@@ -45,6 +45,42 @@ fn a_misspelt_field_is_pointed_at() {
 }
 
 #[test]
+fn what_the_parser_says_is_said_in_an_authors_words() {
+    for (from, to, said) in [
+        (
+            "minutes: 10",
+            "minutes: 10\nminutes: 11",
+            "`minutes` is said a second time",
+        ),
+        (
+            "title:",
+            "# title:",
+            "`title` is missing among these fields",
+        ),
+        (
+            "level: beginner",
+            "level: easy",
+            "`easy` is none of: beginner, intermediate, hard",
+        ),
+        (
+            "title: The",
+            "title: \"The",
+            "a quote further up may not be closed",
+        ),
+        (
+            "minutes: 10",
+            "minutes: [10]",
+            "a single value belongs here",
+        ),
+    ] {
+        let (_dir, folder) = fresh();
+        edit(&folder, from, to);
+        let found = findings(&folder);
+        assert!(found.contains(said), "{to}: {found}");
+    }
+}
+
+#[test]
 fn a_value_out_of_bounds_is_pointed_at() {
     let (_dir, folder) = fresh();
     edit(&folder, "minutes: 10", "minutes: 1000");
