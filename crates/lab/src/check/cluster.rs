@@ -71,7 +71,10 @@ impl Connection {
         };
         match tokio::time::timeout(bound(test, limit), found).await {
             Ok(Ok(finding)) => Ok(finding),
-            Ok(Err(e @ kube::Error::Api(_))) => Ok(Finding::new(false, chain(&e))),
+            Ok(Err(kube::Error::Api(said))) => {
+                let said = text::clean(said.message.as_bytes(), 500);
+                Ok(Finding::new(false, format!("the API server says: {said}")))
+            }
             Ok(Err(e)) => {
                 // The connection may be what broke: the next check makes a new one.
                 self.0 = None;

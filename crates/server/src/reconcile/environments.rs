@@ -57,7 +57,7 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
             &row.state,
             observed,
             &row.lifetime,
-            &deadlines(row),
+            &deadlines(app, row),
             is_busy,
             app.now(),
         );
@@ -78,13 +78,19 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
 /// limit in the recipe; this one is for a provider that hangs.
 const CLUSTER: i64 = 40 * 60;
 
-/// A cluster takes its time, and so does a node that the setup adds.
-fn deadlines(row: &Environment) -> Deadlines {
+/// What a setup may take beyond its steps' own limits.
+const MARGIN: i64 = 60;
+
+/// A cluster takes its time, and so does a node that the setup adds. No setup is ended before its steps' own limits.
+fn deadlines(app: &Shared, row: &Environment) -> Deadlines {
     let usual = Config::deadlines();
+    let lab = app.lab(&row.lab);
+    let steps = lab.iter().flat_map(|lab| &lab.lab.setup);
+    let steps: i64 = steps.map(|step| i64::from(step.timeout_seconds)).sum();
     let added = i64::try_from(row.spec.setup_nodes.len()).unwrap_or_default();
     Deadlines {
         provisioning: usual.provisioning + if row.spec.is_cluster() { CLUSTER } else { 0 },
-        preparing: usual.preparing + added * nodes::ADD.as_secs().cast_signed(),
+        preparing: usual.preparing.max(steps + MARGIN) + added * nodes::ADD.as_secs().cast_signed(),
         ..usual
     }
 }

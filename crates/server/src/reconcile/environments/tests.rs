@@ -110,6 +110,16 @@ async fn on_the_way(bed: &mut Bed, phase: &str) -> (EnvironmentId, i64) {
 }
 
 #[tokio::test]
+async fn a_setup_may_take_as_long_as_its_steps() {
+    let bed = bed().await;
+    let [short, long] = [bed.start("stale-flag").await, bed.start("two-nodes").await];
+    let short = deadlines(&bed.app, &row(&bed, &short).await);
+    let long = deadlines(&bed.app, &row(&bed, &long).await);
+    assert_eq!(short, Config::deadlines());
+    assert_eq!(long.preparing, 600 + MARGIN);
+}
+
+#[tokio::test]
 async fn a_state_on_the_way_that_lasts_too_long_is_a_failure_that_is_seen_and_freed() {
     for (phase, kind, stage, reason) in [
         ("requested", None, "queue", "no place became free"),
