@@ -158,9 +158,13 @@ impl Launcher {
 
     async fn live(self: Arc<Self>, host: File) -> io::Result<()> {
         let socket = self.dir.join(SOCKET);
-        let _ = std::fs::remove_file(&socket);
-        let listener = UnixListener::bind(&socket)?;
-        std::fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        // Whoever sees the socket asks at once. A socket has its name before anybody listens behind it, so it gets the one
+        // that others look for afterwards.
+        let draft = self.dir.join("launcher.new");
+        let _ = std::fs::remove_file(&draft);
+        let listener = UnixListener::bind(&draft)?;
+        std::fs::set_permissions(&draft, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        std::fs::rename(&draft, &socket)?;
         let server = tokio::spawn(Arc::clone(&self).accept(listener));
         let watcher = tokio::spawn(Arc::clone(&self).watch_nodes());
         let progress = {
