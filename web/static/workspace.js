@@ -104,8 +104,8 @@
       const elapsed = Number(bar.dataset.elapsed) + 250;
       bar.dataset.elapsed = elapsed;
       const seconds = Math.floor(elapsed / 1000);
-      const so_far = bar.parentElement.querySelector(".so-far");
-      if (so_far) so_far.textContent = seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+      const time = bar.parentElement.querySelector(".so-far");
+      if (time) time.textContent = seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
       if (typical) bar.value = Math.max(bar.value, Math.min(95, (elapsed * 95) / typical));
     }
   }, 250);

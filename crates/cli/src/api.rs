@@ -44,19 +44,21 @@ struct Problem {
 impl Problem {
     /// A page that is not there is a wrong address; on the command line it is a wrong name.
     fn name_what_is_missing(&mut self, path: &str) {
-        let mut parts = path.trim_start_matches('/').split('/');
-        let (Some(kind), Some(name)) = (parts.next(), parts.next()) else {
+        if self.status != 404 {
             return;
-        };
-        let (what, list) = match kind {
-            "environments" => ("environment", "faultline env list --all"),
-            "labs" => ("lab", "faultline lab list"),
+        }
+        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let (what, list) = match parts.as_slice() {
+            ["environments", id, "nodes", node] => (
+                format!("environment {id} with an added node {node}"),
+                "faultline env list --all",
+            ),
+            ["environments", id, ..] => (format!("environment {id}"), "faultline env list --all"),
+            ["labs", slug, ..] => (format!("lab {slug}"), "faultline lab list"),
             _ => return,
         };
-        if self.status == 404 {
-            self.title = format!("you have no {what} {name}");
-            self.detail = format!("`{list}` names those that there are");
-        }
+        self.title = format!("you have no {what}");
+        self.detail = format!("`{list}` names those that there are");
     }
 }
 

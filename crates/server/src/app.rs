@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use faultline_domain::{Clock, EnvironmentId, LabSlug, Shape, lab::Needs};
+use faultline_domain::{Clock, EnvironmentId, LabSlug, PersonId, Shape, lab::Needs};
 use faultline_lab::{Catalogue, LabFolder};
 use faultline_provider::{Provider, Readiness};
 use faultline_store::{
@@ -113,20 +113,23 @@ impl App {
         Some(filled(self.lab(&environment.lab)?, &environment.id))
     }
 
-    /// The lab as its page shows it to somebody who has `open` of it: with that environment's values, or with an
-    /// example's.
-    pub(crate) fn lab_shown(
+    /// The lab as somebody sees it, and the environment of it that they have open: with its values, or with an example's
+    /// as long as there is none.
+    pub(crate) async fn lab_shown(
         &self,
         slug: &LabSlug,
-        open: Option<&Environment>,
-    ) -> Option<Arc<LabFolder>> {
-        let lab = self.lab(slug)?;
+        person: &PersonId,
+    ) -> Result<(Arc<LabFolder>, Option<Environment>), Problem> {
+        let lab = self.lab(slug).ok_or_else(Problem::not_found)?;
+        let mine = self.store.unfinished_of(person).await?;
+        let open = mine.into_iter().find(|e| e.lab == *slug && e.is_open());
         // Always the same example: a page that is loaded again says the same.
-        let example = || "example".parse().ok();
-        let Some(id) = open.map(|e| e.id.clone()).or_else(example) else {
-            return Some(lab);
+        let values = open.as_ref().map(|e| e.id.clone());
+        let lab = match values.or_else(|| "example".parse().ok()) {
+            Some(id) => filled(lab, &id),
+            None => lab,
         };
-        Some(filled(lab, &id))
+        Ok((lab, open))
     }
 
     /// Whether the image that a lab needs can be cloned, for pages. To look means to read and to hash a recipe, so an

@@ -94,14 +94,16 @@ fn no_image(path: &Path, lab: &LabFolder, images: &[String]) -> Option<Diagnosti
     } else {
         "image:"
     };
-    let line = text.lines().position(|l| l.contains(field));
-    let column = line.and_then(|at| Some(text.lines().nth(at)?.find(field)? as u64 + 1));
-    let found = Diagnostic::error("lab.yaml", format!("there is no image {name}"))
-        .help(format!("there are: {}", images.join(", ")));
-    Some(match line {
-        Some(at) => found.at(&text, at as u64 + 1, column.unwrap_or(1)),
-        None => found,
-    })
+    // A field that is left out has no place.
+    let (line, column) = (1..)
+        .zip(text.lines())
+        .find_map(|(line, l)| Some((line, l.find(field)? as u64 + 1)))
+        .unwrap_or_default();
+    Some(
+        Diagnostic::error("lab.yaml", format!("there is no image {name}"))
+            .help(format!("there are: {}", images.join(", ")))
+            .at(&text, line, column),
+    )
 }
 
 fn folders(place: &Place, names: &[String]) -> anyhow::Result<Vec<PathBuf>> {

@@ -44,9 +44,7 @@ async fn show(
     Slug(slug): Slug,
 ) -> Result<Json<LabDetail>, Problem> {
     let me = caller.signed_in.person();
-    let mine = app.store.unfinished_of(me).await?;
-    let open = mine.iter().find(|e| e.lab == slug && e.is_open());
-    let lab = app.lab_shown(&slug, open).ok_or_else(Problem::not_found)?;
+    let (lab, _) = app.lab_shown(&slug, me).await?;
     let attempts = app.store.attempts_at(me, &slug).await?;
     let solved = attempts
         .iter()

@@ -51,9 +51,7 @@ pub(super) async fn show(
     frame: Frame,
 ) -> Result<Response, Problem> {
     let me = caller.signed_in.person();
-    let mine = app.store.unfinished_of(me).await?;
-    let open = mine.iter().find(|e| e.lab == slug && e.is_open());
-    let folder = app.lab_shown(&slug, open).ok_or_else(Problem::not_found)?;
+    let (folder, open) = app.lab_shown(&slug, me).await?;
     let lab = &folder.lab;
     let attempts = app.store.attempts_at(me, &slug).await?;
     let typical: u64 = app
@@ -73,7 +71,7 @@ pub(super) async fn show(
     let now = app.now();
     let tries = attempts
         .iter()
-        .map(|a| Tried::new(a, open.is_some_and(|e| e.attempt == a.id), now))
+        .map(|a| Tried::new(a, open.as_ref().is_some_and(|e| e.attempt == a.id), now))
         .collect();
     page(&Lab {
         layout: frame.layout(&lab.title, &caller),
