@@ -9,12 +9,13 @@ use anyhow::Context;
 use clap::Subcommand;
 use faultline_domain::Shape;
 use faultline_image::{
-    bake,
+    bake::{self, Template},
     build::Image,
-    cache::Cache,
+    cache::{Cache, discard},
     recipe::Recipe,
     sources::{Source, Sources, addresses},
 };
+use faultline_launcher::snapshot::Manifest;
 
 use crate::{Output, progress, sources::SourceArgs};
 
@@ -261,21 +262,44 @@ fn prune(cache: &Cache, days: f64, dry_run: bool, output: Output) -> anyhow::Res
     Ok(())
 }
 
-/// Reads every file of every template.
-fn verify(cache: &Cache, output: Output) -> anyhow::Result<()> {
+/// Reads every file of every template; what is damaged is taken out of use. Environments that were cloned from it hold its
+/// files and live on.
+fn verify_all(cache: &Cache) -> anyhow::Result<Vec<(String, Option<String>)>> {
     let mut rows = Vec::new();
     for (key, snapshot) in cache.list("bake") {
-        let found = faultline_launcher::snapshot::Manifest::load(&snapshot)
-            .map_err(anyhow::Error::from)
-            .and_then(|manifest| {
-                let image = Image {
-                    folder: cache.folder().join("disk").join(&manifest.image),
-                    key: manifest.image.clone(),
+        let damage = match Manifest::load(&snapshot) {
+            Ok(manifest) => {
+                let template = Template {
+                    image: Image {
+                        folder: cache.path("disk", &manifest.image),
+                        key: manifest.image.clone(),
+                    },
+                    snapshot,
+                    manifest,
                 };
-                Ok(manifest.verify(&snapshot, &image.disk())?)
-            });
-        rows.push((key, found.err().map(|e| format!("{e:#}"))));
+                match template.verify(true) {
+                    Ok(()) => None,
+                    Err(damage) => {
+                        template
+                            .discard(&damage)
+                            .with_context(|| format!("{damage}, and can't be removed"))?;
+                        Some(format!("{:#}", anyhow::Error::from(damage)))
+                    }
+                }
+            }
+            Err(unreadable) => {
+                discard(&snapshot)
+                    .with_context(|| format!("{unreadable}, and can't be removed"))?;
+                Some(format!("{:#}", anyhow::Error::from(unreadable)))
+            }
+        };
+        rows.push((key, damage));
     }
+    Ok(rows)
+}
+
+fn verify(cache: &Cache, output: Output) -> anyhow::Result<()> {
+    let rows = verify_all(cache)?;
     match output {
         Output::Json => {
             let rows: Vec<_> = rows
@@ -293,8 +317,66 @@ fn verify(cache: &Cache, output: Output) -> anyhow::Result<()> {
     let damaged = rows.iter().filter(|(_, damage)| damage.is_some()).count();
     anyhow::ensure!(
         damaged == 0,
-        "{damaged} of {} template(s) are damaged; each is built again at the next start that needs it",
+        "{damaged} of {} template(s) were damaged and are taken out of use; each is built again at the next start that needs it",
         rows.len()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt};
+
+    use faultline_launcher::snapshot::checksum;
+
+    use super::*;
+
+    /// A disk or memory that fails changes neither a file's size nor its times: only reading all of it finds that.
+    #[test]
+    fn what_is_damaged_without_a_trace_is_found_and_taken_out_of_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path());
+        let disk = cache.path("disk", "image");
+        fs::create_dir_all(&disk).unwrap();
+        fs::write(disk.join("root.ext4"), [3; 4096]).unwrap();
+        let make = |key: &str| {
+            let folder = cache.path("bake", key);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("node1.mem"), [7; 4096]).unwrap();
+            let manifest = Manifest {
+                key: key.to_owned(),
+                nodes: Vec::new(),
+                control_planes: 1,
+                qemu: String::new(),
+                cold_boot_millis: 0,
+                cold_shell_millis: 0,
+                files: BTreeMap::new(),
+                image: "image".to_owned(),
+                base_disk: checksum(&disk.join("root.ext4")).unwrap(),
+            };
+            manifest.seal(&folder).unwrap();
+            folder
+        };
+        let (sound, spoilt, unreadable) = (make("a"), make("b"), make("c"));
+        fs::write(unreadable.join("manifest.json"), "{").unwrap();
+        let damages = || -> Vec<bool> {
+            let rows = verify_all(&cache).unwrap();
+            rows.iter().map(|(_, damage)| damage.is_some()).collect()
+        };
+        assert_eq!(damages(), [false, false, true]);
+        assert!(!unreadable.exists());
+
+        let memory = spoilt.join("node1.mem");
+        fs::remove_file(&memory).unwrap();
+        fs::write(&memory, [8; 4096]).unwrap();
+        let meta = fs::metadata(&memory).unwrap();
+        let marks = fs::read_to_string(spoilt.join(".verified.json")).unwrap();
+        let mut marks: serde_json::Value = serde_json::from_str(&marks).unwrap();
+        let changed = meta.ctime() * 1_000_000_000 + meta.ctime_nsec();
+        marks[memory.to_str().unwrap()] = serde_json::json!([4096, changed, meta.ino()]);
+        fs::write(spoilt.join(".verified.json"), marks.to_string()).unwrap();
+        assert_eq!(damages(), [false, true]);
+        assert!(!spoilt.exists() && sound.exists() && disk.exists());
+        assert_eq!(damages(), [false]);
+    }
 }
