@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use faultline_domain::limits::Capacity;
+use faultline_domain::limits::{Capacity, Need};
 use faultline_store::environments::Counts;
 
 use crate::Config;
@@ -39,15 +39,38 @@ fn field(meminfo: &str, name: &str) -> Option<u64> {
     Some(kib / 1024)
 }
 
-pub(crate) fn capacity(config: &Config, free: Free, counts: Counts) -> Capacity {
+/// What so many nodes are expected to need at once.
+pub(crate) const fn need(config: &Config, is_cluster: bool, nodes: u64) -> Need {
+    let memory_mib = if is_cluster {
+        config.cluster_node_memory_mib
+    } else {
+        config.node_memory_mib
+    };
+    Need {
+        memory_mib: memory_mib.saturating_mul(nodes),
+        disk_mib: config.node_disk_mib.saturating_mul(nodes),
+    }
+}
+
+/// What there is for one more. What is free now counts as taken as far as environments will need it that have only begun
+/// to start.
+pub(crate) fn capacity(config: &Config, free: Free, counts: &Counts) -> Capacity {
+    let begun = counts.starting.iter();
+    let begun = begun.map(|spec| need(config, spec.is_cluster(), spec.nodes.len() as u64));
+    let (memory, disk) = begun.fold((0_u64, 0_u64), |(memory, disk), need| {
+        (
+            memory.saturating_add(need.memory_mib),
+            disk.saturating_add(need.disk_mib),
+        )
+    });
     Capacity {
         environments: counts.environments,
         max_environments: config.max_environments,
         of_person: counts.of_person,
         max_of_person: config.max_of_person,
-        free_memory_mib: free.memory_mib,
+        free_memory_mib: free.memory_mib.saturating_sub(memory),
         reserve_memory_mib: config.reserve_memory_mib,
-        free_disk_mib: free.disk_mib,
+        free_disk_mib: free.disk_mib.saturating_sub(disk),
         reserve_disk_mib: config.reserve_disk_mib,
     }
 }

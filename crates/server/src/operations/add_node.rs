@@ -9,10 +9,9 @@ use faultline_domain::{
 };
 use faultline_store::environments::{Counts, Environment, NoNode};
 
-use super::start::need;
 use crate::{
     app::App,
-    capacity::{Free, capacity},
+    capacity::{Free, capacity, need},
     problem::Problem,
 };
 
@@ -23,11 +22,7 @@ pub(crate) async fn add_node(
 ) -> Result<NodeName, Problem> {
     let free = Free::now(&app.config.data_dir);
     // It takes no further place, so nothing is counted.
-    let none = Counts {
-        environments: 0,
-        of_person: 0,
-    };
-    let room: Capacity = capacity(&app.config, free, none);
+    let room: Capacity = capacity(&app.config, free, &Counts::default());
     let need = need(&app.config, environment.spec.is_cluster(), 1);
     let (id, by) = (proof.environment(), proof.person());
     let node = app

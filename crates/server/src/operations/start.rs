@@ -9,16 +9,15 @@ use faultline_domain::{
     authz::SignedIn,
     environment::Lifetime,
     lab::Lab,
-    limits::{Denial, Need, admit},
+    limits::{Denial, admit},
 };
 use faultline_provider::Readiness;
 use faultline_store::environments::{Counts, Environment, EnvironmentSpec};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    Config,
     app::App,
-    capacity::{Free, capacity},
+    capacity::{Free, capacity, need},
     problem::Problem,
 };
 
@@ -79,20 +78,7 @@ pub(super) fn admission(app: &App, lab: &Lab) -> impl Fn(Counts) -> Result<(), D
     let free = Free::now(&config.data_dir);
     let nodes = lab.node_names().len() as u64;
     let need = need(&config, lab.needs.kubernetes.is_some(), nodes);
-    move |counts| admit(&capacity(&config, free, counts), need)
-}
-
-/// What so many nodes are expected to need at once.
-pub(super) const fn need(config: &Config, is_cluster: bool, nodes: u64) -> Need {
-    let memory_mib = if is_cluster {
-        config.cluster_node_memory_mib
-    } else {
-        config.node_memory_mib
-    };
-    Need {
-        memory_mib: memory_mib * nodes,
-        disk_mib: config.node_disk_mib * nodes,
-    }
+    move |counts| admit(&capacity(&config, free, &counts), need)
 }
 
 pub(super) fn spec(app: &App, lab: &Lab) -> EnvironmentSpec {

@@ -2,7 +2,7 @@
 
 use faultline_domain::{
     AttemptId, EnvironmentId, LabSlug, PersonId,
-    environment::{EndReason, Intent, Lifetime, State},
+    environment::{EndReason, Intent, Lifetime, Phase, State},
     limits::Denial,
 };
 use jiff::Timestamp;
@@ -10,16 +10,18 @@ use jiff::Timestamp;
 use super::{Environment, EnvironmentSpec, Row, read_all};
 use crate::{
     Result, Store,
-    db::{Tx, count, micros, to_json},
+    db::{Tx, count, from_json, micros, to_json},
 };
 
 /// How many environments there are, as admission wants to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counts {
     /// That hold something, or will.
     pub environments: u32,
     /// Of these, the person's.
     pub of_person: u32,
+    /// Of these, what those are made of that are asked for or being cloned: what they will need is not taken yet.
+    pub starting: Vec<EnvironmentSpec>,
 }
 
 /// Decides about one more, inside the transaction that counted.
@@ -51,9 +53,20 @@ async fn counts(tx: &mut Tx, person: &PersonId, without: Option<&str>) -> Result
         .bind(without.unwrap_or_default())
         .fetch_one(&mut **tx)
         .await?;
+    let sql =
+        "SELECT spec FROM environments WHERE is_final = $1 AND id <> $2 AND phase IN ($3, $4)";
+    let starting: Vec<String> = sqlx::query_scalar(sql)
+        .bind(false)
+        .bind(without.unwrap_or_default())
+        .bind(Phase::Requested.as_str())
+        .bind(Phase::Provisioning.as_str())
+        .fetch_all(&mut **tx)
+        .await?;
+    let starting = starting.iter().map(|spec| from_json("spec", spec));
     Ok(Counts {
         environments: count("count", all)?,
         of_person: count("count", mine)?,
+        starting: starting.collect::<Result<_>>()?,
     })
 }
 
