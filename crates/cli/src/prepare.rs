@@ -33,6 +33,16 @@ enum State {
     Failed(String),
 }
 
+impl State {
+    /// How long a build that runs will still take, in words.
+    fn left(&self) -> Option<String> {
+        match self {
+            Self::Running(build, since) => Some(about(build.left(since.elapsed()))),
+            Self::Waiting | Self::Failed(_) => None,
+        }
+    }
+}
+
 impl Builds {
     fn set(&self, what: &(String, Shape), state: Option<State>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,11 +60,14 @@ impl Builds {
             Some(match all.get(&(image.to_owned(), shape))? {
                 State::Waiting => Readiness::Preparing {
                     fraction: 0.0,
-                    text: "waiting until another image is done".to_owned(),
+                    text: match all.values().find_map(State::left) {
+                        Some(left) => format!("waiting for another image, {left}"),
+                        None => "waiting for another image".to_owned(),
+                    },
                 },
-                State::Running(build, since) => Readiness::Preparing {
+                running @ State::Running(build, _) => Readiness::Preparing {
                     fraction: build.fraction(),
-                    text: format!("{}, {}", build.text(), about(build.left(since.elapsed()))),
+                    text: format!("{}, {}", build.text(), running.left().unwrap_or_default()),
                 },
                 State::Failed(why) => Readiness::Unavailable {
                     reason: format!(
@@ -270,7 +283,7 @@ mod tests {
         let said = || text(ask("kubernetes-1.36", shape));
         assert_eq!(said(), "nothing is known");
         builds.set(&("kubernetes-1.36".to_owned(), shape), Some(State::Waiting));
-        assert_eq!(said(), "0.00 waiting until another image is done");
+        assert_eq!(said(), "0.00 waiting for another image");
 
         let recipes = Recipes {
             folder: repository().join("images"),
@@ -293,6 +306,10 @@ mod tests {
         };
         until("installing packages").await;
         assert!(said().contains("min left"), "{}", said());
+        let next = ("kubernetes-1.36".to_owned(), Shape::new(1, 2).unwrap());
+        builds.set(&next, Some(State::Waiting));
+        let waits = text(ask(&next.0, next.1));
+        assert!(waits.contains("another image, about"), "{waits}");
         std::fs::write(&go_on, "").unwrap();
         until("the mirror is silent").await;
         assert!(said().contains("faultline image build kubernetes-1.36 --shape 1+0"));

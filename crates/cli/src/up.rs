@@ -107,7 +107,9 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     fs::set_permissions(data, fs::Permissions::from_mode(0o700))?;
     if let Some(link) = running(data).await {
         announce(&link, output, args.no_browser);
-        eprintln!("Faultline is running already; `faultline down` stops it.");
+        eprintln!(
+            "Faultline is running already, with the settings it was started with; `faultline down` stops it."
+        );
         return Ok(());
     }
     preflight(&config)?;

@@ -87,6 +87,24 @@ async fn a_host_without_memory_for_one_more_says_so() {
 }
 
 #[tokio::test]
+async fn two_that_start_at_once_do_not_count_on_the_same_memory() {
+    let reserve = Config::default().reserve_memory_mib;
+    let free = crate::capacity::Free::now(std::path::Path::new("/")).memory_mib;
+    let mut bed = bed_with(Config {
+        node_memory_mib: free.saturating_sub(reserve) * 4 / 10,
+        ..Config::default()
+    })
+    .await;
+    let first = bed.start("stale-flag").await;
+    let refused = bed.post("/labs/two-nodes/start", "").await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    assert!(refused.body.contains("of memory to spare"));
+    // What runs has taken what it needs: the fake, nothing.
+    bed.until(&first, is_active).await;
+    bed.start("two-nodes").await;
+}
+
+#[tokio::test]
 async fn labs_slug_says_why_it_cannot_start() {
     let mut bed = bed_with(Config {
         max_environments: 1,
@@ -104,6 +122,8 @@ async fn labs_slug_says_why_it_cannot_start() {
         });
     let page = bed.get("/labs/two-nodes").await.body;
     assert!(page.contains("40 % done: installing packages"));
+    let shelf = bed.get("/").await.body;
+    assert_eq!(shelf.matches("being prepared, 40 %").count(), 1);
     let early = bed.post("/labs/two-nodes/start", "").await;
     assert_eq!(early.status, StatusCode::SERVICE_UNAVAILABLE);
 }

@@ -1,6 +1,6 @@
 //! `/`: what is open, and the catalogue. Search and filters are links.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
 use askama::Template;
 use axum::{
@@ -9,6 +9,7 @@ use axum::{
 };
 use faultline_domain::{environment::State as Life, lab::Level};
 use faultline_lab::LabFolder;
+use faultline_provider::Readiness;
 use serde::Deserialize;
 
 use super::{
@@ -37,6 +38,7 @@ struct Card {
     points: u32,
     solved: bool,
     open: bool,
+    unready: Option<String>,
 }
 
 struct Open {
@@ -105,6 +107,19 @@ pub(super) async fn show(
         })
         .collect();
     let is_done = |lab: &LabFolder| solved.contains(&lab.slug);
+    let machine = |lab: &LabFolder| (lab.lab.needs.image_name(), lab.lab.needs.shape());
+    let mut unready = HashMap::new();
+    for lab in &labs {
+        if let Entry::Vacant(slot) = unready.entry(machine(lab)) {
+            slot.insert(match app.readiness(&lab.lab.needs).await {
+                Readiness::Ready => None,
+                Readiness::Preparing { fraction, .. } => {
+                    Some(format!("being prepared, {:.0} %", fraction * 100.0))
+                }
+                Readiness::Unavailable { .. } => Some("not available".to_owned()),
+            });
+        }
+    }
     let cards = labs
         .iter()
         .filter(|lab| filter.takes(lab, is_done(lab)))
@@ -119,6 +134,7 @@ pub(super) async fn show(
             points: lab.lab.score.points,
             solved: is_done(lab),
             open: mine.iter().any(|e| e.lab == lab.slug),
+            unready: unready.get(&machine(lab)).cloned().flatten(),
         })
         .collect();
     let count = |test: &dyn Fn(&LabFolder) -> bool| labs.iter().filter(|l| test(l)).count();
