@@ -72,6 +72,16 @@ impl Problem {
         )
     }
 
+    /// The environment is there, the lab that says what to check, hint and explain is not.
+    pub(crate) fn lab_gone() -> Self {
+        Self::conflict(
+            "lab-gone",
+            "This lab is no longer offered",
+            "Its folder was taken away from the labs of this server; its machines go on, and nothing on them is lost. \
+             Whoever keeps the labs can put it back.",
+        )
+    }
+
     pub(crate) fn method_not_allowed() -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,

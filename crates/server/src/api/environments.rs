@@ -258,7 +258,7 @@ async fn surrender(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, 
 /// The explained solution, once the attempt was solved or given up.
 #[utoipa::path(get, path = "/api/v1/environments/{id}/solution", tag = "environments", params(("id" = String, Path)),
     responses((status = 200, body = SolutionView), (status = 404, body = Problem),
-        (status = 409, description = "not yet", body = Problem)))]
+        (status = 409, description = "not yet, or the lab is no longer offered", body = Problem)))]
 async fn solution(State(app): State<Shared>, mine: Mine) -> Result<Json<SolutionView>, Problem> {
     let attempt = app.store.attempt(&mine.environment.attempt).await?;
     if !attempt.is_some_and(|a| a.shows_solution()) {
@@ -269,7 +269,7 @@ async fn solution(State(app): State<Shared>, mine: Mine) -> Result<Json<Solution
         ));
     }
     let lab = app.lab_of(&mine.environment);
-    let lab = lab.ok_or_else(Problem::not_found)?;
+    let lab = lab.ok_or_else(Problem::lab_gone)?;
     Ok(Json(SolutionView {
         text: lab.solution.clone(),
     }))

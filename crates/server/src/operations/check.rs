@@ -48,7 +48,7 @@ pub(crate) async fn check(
             "Start the lab, or wait until it has started, then check again.",
         ));
     }
-    let lab = app.lab(&environment.lab).ok_or_else(Problem::not_found)?;
+    let lab = app.lab(&environment.lab).ok_or_else(Problem::lab_gone)?;
     let attempt = app.attempt(environment).await?;
     let Some(turn) = Turn::take(app, proof.environment()) else {
         return Ok(());

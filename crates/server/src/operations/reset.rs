@@ -13,13 +13,7 @@ pub(crate) async fn reset(
     old: &Environment,
 ) -> Result<Environment, Problem> {
     debug_assert_eq!(proof.environment(), &old.id);
-    let lab = app.lab(&old.lab).ok_or_else(|| {
-        Problem::conflict(
-            "lab-gone",
-            "This lab is no longer offered",
-            "Its folder was taken away, so no fresh machine of it can be made.",
-        )
-    })?;
+    let lab = app.lab(&old.lab).ok_or_else(Problem::lab_gone)?;
     start::ready(app, &lab.lab).await?;
     let now = app.now();
     let admit = start::admission(app, &lab.lab);

@@ -12,7 +12,7 @@ pub(crate) async fn reveal_hint(
     environment: &Environment,
     number: u32,
 ) -> Result<String, Problem> {
-    let lab = app.lab_of(environment).ok_or_else(Problem::not_found)?;
+    let lab = app.lab_of(environment).ok_or_else(Problem::lab_gone)?;
     let attempt = app.attempt(environment).await?;
     let hint = (number as usize)
         .checked_sub(1)

@@ -92,6 +92,31 @@ async fn a_lab_from_start_to_solved() {
 }
 
 #[tokio::test]
+async fn an_environment_outlives_its_labs_folder() {
+    let mut bed = bed().await;
+    let id = bed.start("stale-flag").await;
+    bed.until(&id, is_active).await;
+    let at = format!("/environments/{id}");
+    bed.api(Method::POST, &format!("{at}/give-up"), None).await;
+    bed.app
+        .set_catalogue(Catalogue::load(tempfile::tempdir().unwrap().path()));
+    for (method, path) in [
+        (Method::POST, "checks"),
+        (Method::POST, "hints/1"),
+        (Method::POST, "reset"),
+        (Method::GET, "solution"),
+    ] {
+        let answer = bed.api(method, &format!("{at}/{path}"), None).await;
+        assert_eq!(answer.status, StatusCode::CONFLICT, "{path}");
+        assert_eq!(answer.json()["code"], "lab-gone", "{path}");
+    }
+    let shown = bed.api(Method::GET, &at, None).await.json();
+    assert_eq!(shown["phase"], "active");
+    let ended = bed.api(Method::DELETE, &at, None).await;
+    assert_eq!(ended.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
 async fn events_tell_the_state_at_once() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;

@@ -262,7 +262,7 @@ pub(super) async fn side(State(app): State<Shared>, mine: Mine) -> Result<Respon
 /// The hints alone.
 pub(super) async fn hints(app: &App, mine: &Mine) -> Result<Response, Problem> {
     let e = &mine.environment;
-    let lab = app.lab_of(e).ok_or_else(Problem::not_found)?;
+    let lab = app.lab_of(e).ok_or_else(Problem::lab_gone)?;
     let attempt = app.attempt(e).await?;
     page(&parts::hints(e, &lab, &attempt, &mine.caller.csrf))
 }
