@@ -187,6 +187,7 @@ pub async fn bake(
         return Ok(template);
     }
     sweep();
+    cache.sweep(STAGE);
     let draft = at(STAGE, cache.draft(STAGE, &plan.key))?;
     has_room(&draft, &plan.nodes)?;
     // Of this bake alone: another of the same key, with another cache, has its own.
@@ -346,7 +347,7 @@ pub async fn cold(
     result
 }
 
-/// Refuses a bake that would find its disk full half way: a machine whose memory lies in a file dies of that.
+/// Refuses a bake that would find its memory or its disk full half way: its machines would die of that without a word.
 fn has_room(draft: &std::path::Path, nodes: &[NodeSpec]) -> Result<()> {
     /// What a node writes to its disk until it is frozen, in MiB.
     const OVERLAY: u64 = 512;
@@ -355,17 +356,36 @@ fn has_room(draft: &std::path::Path, nodes: &[NodeSpec]) -> Result<()> {
         .map(|n| u64::from(n.machine.memory_mib) + OVERLAY)
         .sum();
     let free = at(STAGE, free_mib(draft))?;
-    if free >= need {
+    let memory: u64 = nodes.iter().map(|n| u64::from(n.machine.memory_mib)).sum();
+    let spare = at(STAGE, spare_memory_mib())?;
+    let reason = if free < need {
+        format!(
+            "a template needs {need} MiB, and {} has {free} MiB free; make room there, or name another folder in FAULTLINE_CACHE",
+            draft.parent().unwrap_or(draft).display()
+        )
+    } else if spare < memory {
+        format!(
+            "the machines that a template is made of need {memory} MiB of memory, and this machine has {spare} MiB to spare; \
+             end environments and build again"
+        )
+    } else {
         return Ok(());
-    }
+    };
     let _ = std::fs::remove_dir_all(draft);
     Err(Error::Stage {
         stage: STAGE,
-        reason: format!(
-            "a template needs {need} MiB, and {} has {free} MiB free; make room there, or name another folder in FAULTLINE_CACHE",
-            draft.parent().unwrap_or(draft).display()
-        ),
+        reason,
     })
+}
+
+/// Memory that can be had without swapping, in MiB. A kernel that doesn't say counts as one with plenty.
+fn spare_memory_mib() -> std::io::Result<u64> {
+    let known = std::fs::read_to_string("/proc/meminfo")?;
+    let line = known
+        .lines()
+        .find_map(|l| l.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(line.map_or(u64::MAX, |kib| kib / 1024))
 }
 
 fn free_mib(folder: &std::path::Path) -> std::io::Result<u64> {

@@ -175,6 +175,28 @@ impl Cache {
         Ok(draft)
     }
 
+    /// Removes what interrupted builds of a stage left there a day ago or earlier, unless somebody builds there.
+    pub fn sweep(&self, stage: &str) {
+        const OLD: Duration = Duration::from_secs(86_400);
+        let entries = fs::read_dir(self.0.join(stage)).into_iter().flatten();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let key = name.to_str().and_then(|n| n.strip_prefix('.'));
+            let Some(key) = key.and_then(|n| n.strip_suffix(".draft")) else {
+                continue;
+            };
+            let made = entry.metadata().and_then(|m| m.modified()).ok();
+            let old = made.and_then(|at| at.elapsed().ok()) > Some(OLD);
+            let lock = entry.path().with_file_name(format!(".{key}.lock"));
+            let free = fs::File::open(lock).map_or(true, |lock| {
+                flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+            });
+            if old && free {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
     /// Puts a finished draft in place.
     pub fn keep(&self, draft: &Path, stage: &str, key: &str) -> io::Result<PathBuf> {
         let path = self.path(stage, key);
@@ -237,6 +259,24 @@ mod tests {
         cache.keep(&draft, "disk", "k").unwrap();
         assert!(cache.get("disk", "k").is_some());
         drop(lock);
+    }
+
+    #[test]
+    fn what_a_killed_build_left_goes_after_a_day() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path());
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(3600);
+        let lock = cache.lock("bake", "built").unwrap();
+        let drafts = ["built", "left", "new"].map(|key| cache.draft("bake", key).unwrap());
+        for draft in &drafts[..2] {
+            let folder = fs::File::open(draft).unwrap();
+            folder.set_modified(long_ago).unwrap();
+        }
+        cache.sweep("bake");
+        assert_eq!(drafts.each_ref().map(|d| d.exists()), [true, false, true]);
+        drop(lock);
+        cache.sweep("bake");
+        assert_eq!(drafts.each_ref().map(|d| d.exists()), [false, false, true]);
     }
 
     #[test]

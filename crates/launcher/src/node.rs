@@ -57,6 +57,8 @@ pub struct Node {
     pub pid: u32,
     /// Its control channel.
     pub qmp: Arc<Qmp>,
+    /// The guest's memory, where it will be frozen.
+    pub memory: Option<std::fs::File>,
     /// The device state's file: read for a clone, written by a freeze.
     pub state: std::fs::File,
     /// Its serial console.
@@ -92,6 +94,7 @@ impl Node {
             monitor,
             console,
             link,
+            memory,
             state,
         } = started;
         let pid = child.id().unwrap_or(0);
@@ -150,6 +153,7 @@ impl Node {
             index,
             pid,
             qmp,
+            memory,
             state,
             console,
             link: published,

@@ -18,6 +18,7 @@ use tokio::process::{Child, Command};
 
 use crate::{
     net::Tap,
+    snapshot,
     spec::{Accelerator, LaunchSpec, Machine, NodeSpec, Start},
 };
 
@@ -43,6 +44,8 @@ pub struct Started {
     pub console: UnixStream,
     /// Guest link.
     pub link: UnixStream,
+    /// The guest's memory, where it will be frozen.
+    pub memory: Option<File>,
     /// The file of the device state: read for a clone, written by a freeze.
     pub state: File,
 }
@@ -171,13 +174,13 @@ pub fn start(
     let mut args = machine_arguments(machine);
     let mut arg = |name: &str, value: String| args.extend([name.to_owned(), value]);
 
-    let (memory, share, kernel, initrd, state) = match &spec.start {
+    let (memory, frozen, kernel, initrd, state) = match &spec.start {
         Start::Clone { snapshot } => {
             let memory = open(&snapshot.join(format!("{node}.mem")), false)?;
             let state = open(&snapshot.join(format!("{node}.state")), false)?;
             (
                 memory,
-                "off",
+                None,
                 snapshot.join("kernel"),
                 snapshot.join("initrd"),
                 state,
@@ -189,25 +192,21 @@ pub fn start(
             freeze_to,
         } => {
             let folder = freeze_to.as_deref().unwrap_or(dir);
-            let memory = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(folder.join(format!("{node}.mem")))?;
-            memory.set_len(u64::from(machine.memory_mib) << 20)?;
+            let memory = snapshot::new_memory(u64::from(machine.memory_mib) << 20)?;
+            let frozen = freeze_to.as_ref().map(|_| memory.try_clone());
             let state = OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create(true)
                 .truncate(true)
                 .open(folder.join(format!("{node}.state")))?;
-            // What is not to be frozen needn't be written back to a file.
-            let share = if freeze_to.is_some() { "on" } else { "off" };
-            (memory, share, kernel.clone(), initrd.clone(), state)
+            let (kernel, initrd) = (kernel.clone(), initrd.clone());
+            (memory, frozen.transpose()?, kernel, initrd, state)
         }
     };
     let memory_fd = inherited.give(memory);
+    // A clone's pages are its own; those that will be frozen are to be found in what was given.
+    let share = if frozen.is_some() { "on" } else { "off" };
     arg(
         "-object",
         format!(
@@ -412,6 +411,7 @@ pub fn start(
             monitor,
             console,
             link,
+            memory: frozen,
             state,
         }),
         _ => Err(io::ErrorKind::Other.into()),

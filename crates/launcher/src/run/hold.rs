@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use faultline_guest::client as guest;
 
 use super::Launcher;
-use crate::{protocol::LauncherPhase, qemu, spec::Start};
+use crate::{protocol::LauncherPhase, qemu, snapshot, spec::Start};
 
 /// How long a helper may take to answer before nodes are frozen.
 const LINK: Duration = Duration::from_secs(30);
@@ -99,6 +99,12 @@ impl Launcher {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let rest = || -> io::Result<()> {
+            for node in self.nodes() {
+                let to = folder.join(format!("{}.mem", node.name));
+                if let Some(memory) = &node.memory {
+                    snapshot::keep_memory(memory, &to)?;
+                }
+            }
             std::fs::copy(kernel, folder.join("kernel"))?;
             std::fs::copy(initrd, folder.join("initrd"))?;
             // All nodes have disks of one size: that of the image.
