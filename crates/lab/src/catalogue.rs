@@ -120,11 +120,12 @@ impl Catalogue {
         self.labs.get(slug)
     }
 
-    /// All usable labs, easiest first, then by name.
+    /// All usable labs, easiest first, then shortest first.
     #[must_use]
     pub fn labs(&self) -> Vec<&Arc<LabFolder>> {
         let mut labs: Vec<_> = self.labs.values().collect();
-        labs.sort_by(|a, b| (a.lab.level, &a.slug).cmp(&(b.lab.level, &b.slug)));
+        let order = |l: &LabFolder| (l.lab.level, l.lab.minutes);
+        labs.sort_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.slug.cmp(&b.slug)));
         labs
     }
 

@@ -12,6 +12,7 @@ use faultline_cluster::{
     kube::{
         self, Client,
         api::{Api, ListParams},
+        client::Body,
     },
 };
 use faultline_domain::{
@@ -82,12 +83,23 @@ impl Connection {
             }
             Err(_) => {
                 self.0 = None;
-                let why = format!("no answer within {} s", bound(test, limit).as_secs());
-                Ok(Finding::new(false, down(provider, env, &why).await))
+                let why = format!("not done within {} s", bound(test, limit).as_secs());
+                let answers = tokio::time::timeout(ANSWERS_WITHIN, not_ready(&client)).await;
+                Ok(Finding::new(
+                    false,
+                    match answers {
+                        Ok(Ok(None)) => format!("{why}; the API server answers, and is ready"),
+                        Ok(Ok(Some(said))) => format!("{why}; {said}"),
+                        Ok(Err(_)) | Err(_) => down(provider, env, &why).await,
+                    },
+                ))
             }
         }
     }
 }
+
+/// How long an API server may take to say that it is there.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a test may take in all. A probe pod has its own end, and is removed after it; what must stay as it is takes
 /// so long where all is well.
@@ -154,6 +166,7 @@ async fn look(client: &Client, test: &ClusterTest) -> Result<Result<Finding, Not
     let nodes = Api::<Node>::all(client.clone())
         .list(&ListParams::default())
         .await?;
+    let now = now(client).await?;
     for name in &test.nodes {
         if !nodes
             .iter()
@@ -179,7 +192,7 @@ async fn look(client: &Client, test: &ClusterTest) -> Result<Result<Finding, Not
         let lease = leases
             .iter()
             .find(|l| l.metadata.name.as_deref() == Some(name));
-        if let Some(why) = overdue(lease, Clock::system().now().as_second()) {
+        if let Some(why) = overdue(lease, now) {
             return Ok(Err(NotYet(format!("{name} {why}"))));
         }
     }
@@ -187,13 +200,19 @@ async fn look(client: &Client, test: &ClusterTest) -> Result<Result<Finding, Not
         if let Some(why) = not_ready(client).await? {
             return Ok(Err(NotYet(why)));
         }
+        let planes: Vec<&str> = nodes.iter().filter_map(control_plane).collect();
         for component in ["kube-scheduler", "kube-controller-manager", "etcd"] {
             let label = format!("component={component},tier=control-plane");
             let pods = Api::<Pod>::namespaced(client.clone(), "kube-system")
                 .list(&ListParams::default().labels(&label))
                 .await?;
-            if !pods.iter().any(is_ready) {
+            let ready: Vec<&str> = pods.iter().filter(|p| is_ready(p)).map(node_of).collect();
+            if ready.is_empty() {
                 return Ok(Ok(Finding::new(false, format!("no {component} is ready"))));
+            }
+            if let Some(plane) = planes.iter().find(|plane| !ready.contains(plane)) {
+                let seen = format!("the {component} of {plane} is not ready");
+                return Ok(Ok(Finding::new(false, seen)));
             }
         }
     }
@@ -223,6 +242,35 @@ async fn not_ready(client: &Client) -> Result<Option<String>, kube::Error> {
     Ok(Some(format!(
         "the API server says that it is not ready: {failed}"
     )))
+}
+
+/// The cluster's own time, in seconds since 1970: the API server says it with each answer. The host's may have been stepped
+/// while the machines went on with theirs.
+async fn now(client: &Client) -> Result<i64, kube::Error> {
+    let request = Request::get("/version")
+        .body(Body::empty())
+        .map_err(kube::Error::HttpError)?;
+    let answer = client.send(request).await?;
+    let said = answer.headers().get("date").and_then(|d| d.to_str().ok());
+    let said = said.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+    Ok(said.map_or_else(
+        || Clock::system().now().as_second(),
+        |time| time.timestamp().as_second(),
+    ))
+}
+
+/// The name of a node that is a control plane.
+fn control_plane(node: &Node) -> Option<&str> {
+    let labels = node.metadata.labels.as_ref()?;
+    labels.get("node-role.kubernetes.io/control-plane")?;
+    node.metadata.name.as_deref()
+}
+
+/// The node that a pod is on.
+fn node_of(pod: &Pod) -> &str {
+    let spec = pod.spec.as_ref();
+    spec.and_then(|s| s.node_name.as_deref())
+        .unwrap_or_default()
 }
 
 /// Why a node's lease does not stand at `now`, in seconds since 1970.
@@ -282,6 +330,11 @@ mod tests {
 
     /// A cluster of one node, which is as it should be, and whose API server says this of itself.
     fn server(code: u16, readyz: &'static str) -> Client {
+        server_with(code, readyz, "node1")
+    }
+
+    /// Its control plane's pods are on this node.
+    fn server_with(code: u16, readyz: &'static str, on: &'static str) -> Client {
         let now = Clock::system().now().to_string();
         let list = |kind: &str, items: Value| {
             (
@@ -291,9 +344,10 @@ mod tests {
         };
         api(move |path, _| match path {
             "/readyz" => (code, json!(readyz)),
+            "/version" => (200, json!({"major": "1"})),
             "/api/v1/nodes" => list(
                 "NodeList",
-                json!([{"metadata": {"name": "node1"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}]),
+                json!([{"metadata": {"name": "node1", "labels": {"node-role.kubernetes.io/control-plane": ""}}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}]),
             ),
             "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases" => list(
                 "LeaseList",
@@ -301,7 +355,8 @@ mod tests {
             ),
             "/api/v1/namespaces/kube-system/pods" => list(
                 "PodList",
-                json!([{"metadata": {"name": "it"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}]),
+                json!([{"metadata": {"name": "it"}, "spec": {"nodeName": on, "containers": []},
+                    "status": {"conditions": [{"type": "Ready", "status": "True"}]}}]),
             ),
             other => panic!("{other} is asked for"),
         })
@@ -325,6 +380,15 @@ mod tests {
         assert_eq!(
             why,
             "the API server says that it is not ready: [-]etcd failed: reason withheld"
+        );
+
+        let elsewhere = look(&server_with(200, "ok", "node2"), &all).await.unwrap();
+        let Ok(found) = elsewhere else {
+            panic!("it is waited for");
+        };
+        assert_eq!(
+            (found.holds, &*found.seen),
+            (false, "the kube-scheduler of node1 is not ready")
         );
 
         let nodes = ClusterTest {
