@@ -110,9 +110,25 @@ fn a_cluster_from_outside() {
         text(&entered.stderr)
     );
 
+    step("the usual tools are there, and helm installs a chart");
+    let tools = "for tool in crictl etcdctl etcdutl jq curl tcpdump dig vim nano tmux strace; do command -v $tool >/dev/null || echo \
+                 lacks $tool; done; kubectl get storageclass --no-headers && mkdir -p /tmp/tea/templates && cd /tmp/tea && printf \
+                 'apiVersion: v2\nname: tea\nversion: 1.0.0\n' > Chart.yaml && printf 'apiVersion: v1\nkind: ConfigMap\n\
+                 metadata: {name: \"{{ .Release.Name }}-pot\"}\n' > templates/pot.yaml && helm install green . && kubectl get \
+                 configmap green-pot -o name";
+    let used = here.run(&["ssh", &id, "--", tools]);
+    let said = text(&used.stdout);
+    assert!(
+        !said.contains("lacks")
+            && said.contains("(default)")
+            && said.contains("configmap/green-pot"),
+        "{said}{}",
+        text(&used.stderr)
+    );
+
     step("a suspended cluster goes on where it was, its clock right");
     assert!(here.run(&["env", "suspend", &id]).status.success());
-    std::thread::sleep(Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(15));
     assert!(
         !kubectl
             .run(&["--request-timeout=5s", "get", "nodes"])
@@ -171,6 +187,9 @@ fn keys_of_its_own() {
         config: kubeconfig(&here, &id),
     };
     assert!(kubectl.out(&["get", "nodes"]).contains(" Ready "));
+    let renewed = "grep -c 'kubelet-client-current.pem$' /etc/kubernetes/kubelet.conf";
+    let named = here.run(&["ssh", &id, "--", renewed]);
+    assert_eq!(text(&named.stdout).trim(), "2", "{}", text(&named.stderr));
 
     step("what one environment's authority signed is void in another");
     for (from, to) in [(&twin, &id), (&id, &twin)] {
