@@ -365,8 +365,14 @@ fn check(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
     anyhow::ensure!(
         run.passed == Some(true),
         "{}",
-        run.failure.unwrap_or_else(|| "not repaired yet".to_owned())
+        run.failure.unwrap_or_else(|| {
+            let failed = run.results.iter().filter(|r| !r.passed).count();
+            format!("not repaired yet: {failed} of {} do not hold", run.results.len())
+        })
     );
+    if output == Output::Text {
+        println!("\nRepaired. Its page explains the solution now; `faultline env end {id}` ends it.");
+    }
     Ok(())
 }
 

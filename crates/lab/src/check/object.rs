@@ -132,7 +132,7 @@ fn read(object: &Value, field: &Field) -> Result<String, String> {
     if !field.exists {
         return match found.first() {
             None => Ok("absent".to_owned()),
-            Some(value) => Err(format!("{path} is {}", plain(value))),
+            Some(value) => Err(format!("{path} is {}", shown(value))),
         };
     }
     if found.is_empty() {
@@ -153,12 +153,12 @@ fn read(object: &Value, field: &Field) -> Result<String, String> {
             .is_none_or(|n| number.is_some_and(|v| v >= n));
         let most = field.at_most.is_none_or(|n| number.is_some_and(|v| v <= n));
         if !(equal && matches && least && most) {
-            return Err(format!("{path} is {text}"));
+            return Err(format!("{path} is {}", shown(value)));
         }
     }
     Ok(found
         .iter()
-        .map(|v| plain(v))
+        .map(|v| shown(v))
         .collect::<Vec<_>>()
         .join(", "))
 }
@@ -219,6 +219,16 @@ fn plain(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// As much of a value as a person reads in passing: a file's first line says which file it is.
+fn shown(value: &Value) -> String {
+    let text = plain(value);
+    let first = crate::text::clean(text.lines().next().unwrap_or_default().as_bytes(), 300);
+    match text.lines().count() {
+        0 | 1 => first,
+        lines => format!("{first} … ({lines} lines)"),
+    }
 }
 
 #[cfg(test)]
@@ -339,6 +349,13 @@ mod tests {
         ] {
             assert_eq!(judge(&test(least), &[claim(size)]).holds, holds, "{size}");
         }
+    }
+
+    #[test]
+    fn of_a_long_value_the_beginning_is_seen() {
+        assert_eq!(shown(&json!(".:53 {\n  errors\n}\n")), ".:53 { … (3 lines)");
+        assert_eq!(shown(&json!(8080)), "8080");
+        assert!(shown(&json!("a".repeat(9999))).len() < 400);
     }
 
     #[test]
