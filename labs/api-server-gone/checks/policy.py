@@ -64,11 +64,14 @@ if read.returncode:
     print("The policy can't be read:", read.stderr.strip()[:300])
     sys.exit(1)
 rules = json.loads(read.stdout).get("rules") or []
+wrong = []
 for who, verb, group, resource, wanted in WANTED:
     level = next((rule.get("level") for rule in rules if fits(rule, who, verb, group, resource)), "None")
     if level != wanted:
-        print(f"When {who[0]} does {verb} on {resource}, the policy's level is {level}.")
-        sys.exit(1)
+        wrong.append(f"When {who[0]} does {verb} on {resource}, the policy's level is {level}.")
+if wrong:
+    print(*wrong[:4], *(["…"] if wrong[4:] else []), sep="\n")
+    sys.exit(1)
 began = started()
 if began is None:
     print("The API server does not run.")

@@ -11,7 +11,7 @@ apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
-# What the cluster does all day for itself
+# Not what nodes and the cluster's own service accounts do all day
 - level: None
   userGroups: [system:nodes, system:serviceaccounts:kube-system]
 # Who touched secrets; never what is in them
