@@ -275,9 +275,10 @@ fn start(api: &Api, path: &str, output: Output) -> anyhow::Result<()> {
             ),
             other => anyhow::bail!("{} is {other} now", environment.id),
         }
+        // The server ends a start that takes too long; this is for one that has forgotten it.
         anyhow::ensure!(
-            began.elapsed() < Duration::from_secs(900),
-            "it did not become active within 15 minutes"
+            began.elapsed() < Duration::from_secs(3600),
+            "it did not become active within an hour"
         );
         std::thread::sleep(Duration::from_millis(300));
         answer = api.get(&format!("/environments/{}", environment.id))?;
@@ -367,11 +368,16 @@ fn check(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
         "{}",
         run.failure.unwrap_or_else(|| {
             let failed = run.results.iter().filter(|r| !r.passed).count();
-            format!("not repaired yet: {failed} of {} do not hold", run.results.len())
+            format!(
+                "not repaired yet: {failed} of {} do not hold",
+                run.results.len()
+            )
         })
     );
     if output == Output::Text {
-        println!("\nRepaired. Its page explains the solution now; `faultline env end {id}` ends it.");
+        println!(
+            "\nRepaired. Its page explains the solution now; `faultline env end {id}` ends it."
+        );
     }
     Ok(())
 }

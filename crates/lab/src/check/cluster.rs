@@ -212,7 +212,9 @@ async fn look(client: &Client, test: &ClusterTest) -> Result<Result<Finding, Not
                 return Ok(Err(NotYet(format!("no {component} is ready"))));
             }
             if let Some(plane) = planes.iter().find(|plane| !ready.contains(plane)) {
-                return Ok(Err(NotYet(format!("the {component} of {plane} is not ready"))));
+                return Ok(Err(NotYet(format!(
+                    "the {component} of {plane} is not ready"
+                ))));
             }
         }
     }
