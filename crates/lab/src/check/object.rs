@@ -136,7 +136,11 @@ fn read(object: &Value, field: &Field) -> Result<String, String> {
         };
     }
     if found.is_empty() {
-        return Err(format!("there is nothing at {path}"));
+        return Err(match path.split_once("[…]") {
+            None => format!("there is nothing at {path}"),
+            // There may well be something, only not what the lab looks for.
+            Some((before, _)) => format!("nothing in {before} is what is looked for"),
+        });
     }
     let pattern = match field.matches.as_deref().map(Regex::new) {
         Some(Ok(pattern)) => Some(pattern),
@@ -372,7 +376,7 @@ mod tests {
             &[pod("True", 0)],
         )
         .seen;
-        assert_eq!(seen, "web-1: there is nothing at $.spec[…]");
+        assert_eq!(seen, "web-1: nothing in $.spec is what is looked for");
     }
 
     /// An API server whose Pods are ready for so many looks.
