@@ -140,8 +140,8 @@ async fn down(provider: &dyn Provider, env: &EnvironmentId, why: &str) -> String
     said
 }
 
-/// A cluster that was suspended has old leases for a moment, and one whose control plane was just repaired tells so long of
-/// parts that are not ready.
+/// A cluster that was suspended has old leases for a moment, and one that was just repaired tells so long of what is not
+/// ready.
 async fn health(client: &Client, test: &ClusterTest) -> Result<Finding, kube::Error> {
     const READY_WITHIN: Duration = Duration::from_secs(25);
     let began = tokio::time::Instant::now();
@@ -157,7 +157,8 @@ async fn health(client: &Client, test: &ClusterTest) -> Result<Finding, kube::Er
     }
 }
 
-/// What may be right in a moment: a node whose lease has run out, a part of the control plane that is not ready.
+/// What may be right in a moment: a node that is not ready or whose lease has run out, a part of the control plane that is
+/// not ready. Kubelets report every twenty seconds.
 struct NotYet(String);
 
 async fn look(client: &Client, test: &ClusterTest) -> Result<Result<Finding, NotYet>, kube::Error> {
@@ -187,8 +188,12 @@ async fn look(client: &Client, test: &ClusterTest) -> Result<Result<Finding, Not
                 .any(|name| n.metadata.name.as_deref() == Some(name.as_str()))
     }) {
         let name = node.metadata.name.as_deref().unwrap_or_default();
+        if cordoned(node) {
+            let seen = format!("{name} takes no pods: it is cordoned");
+            return Ok(Ok(Finding::new(false, seen)));
+        }
         if let Some(why) = unready(node) {
-            return Ok(Ok(Finding::new(false, format!("{name} {why}"))));
+            return Ok(Err(NotYet(format!("{name} {why}"))));
         }
         let lease = leases
             .iter()
@@ -287,10 +292,11 @@ fn overdue(lease: Option<&Lease>, now: i64) -> Option<String> {
     (age > i64::from(lasts)).then(|| format!("has not renewed its lease for {age} s"))
 }
 
+fn cordoned(node: &Node) -> bool {
+    node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true)
+}
+
 fn unready(node: &Node) -> Option<String> {
-    if node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true) {
-        return Some("takes no pods: it is cordoned".to_owned());
-    }
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
     let ready = conditions.and_then(|all| all.iter().find(|c| c.type_ == "Ready"));
     match ready {
