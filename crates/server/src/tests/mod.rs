@@ -86,7 +86,7 @@ async fn open(
             reserve_disk_mib: 0,
             ..config
         },
-        store: Store::open(&folder.path().join("test.db")).await.unwrap(),
+        store: store(&folder.path().join("test.db")).await,
         provider: Arc::new(provider.clone()),
         catalogue,
         clock: clock.clone(),
@@ -117,6 +117,19 @@ async fn open(
         clock,
         folder,
     }
+}
+
+/// The store, once nobody has it open any more: an answer that is still on its way holds that of the server before.
+async fn store(path: &std::path::Path) -> Store {
+    for _ in 0..200 {
+        match Store::open(path).await {
+            Err(faultline_store::Error::InUse(_)) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("{} stays in use", path.display());
 }
 
 impl Bed {
