@@ -117,6 +117,7 @@ impl Node {
         let (publish, published) = watch::channel(None);
         tokio::spawn(supervise(name.clone(), link, publish, Arc::clone(&hold)));
         let (hold_too, qmp_too, name_too) = (Arc::clone(&hold), Arc::clone(&qmp), name.clone());
+        let to_be_frozen = memory.is_some();
         tokio::spawn(async move {
             while let Some(event) = told.recv().await {
                 match event.name.as_str() {
@@ -132,6 +133,11 @@ impl Node {
                         tracing::info!(node = %name_too, "guest powered off; powering on");
                         let _ = qmp_too.run("system_reset", Value::Null).await;
                         let _ = qmp_too.run("cont", Value::Null).await;
+                    }
+                    // Its snapshot would find no room on the host's disk either.
+                    "BLOCK_IO_ERROR" if to_be_frozen => {
+                        tracing::error!(node = %name_too, "the host's disk took no write");
+                        let _ = qmp_too.run("quit", Value::Null).await;
                     }
                     // The host's disk is full: QEMU has stopped the VM before the write. It goes on once there
                     // is room again, and the guest notices nothing.
