@@ -33,16 +33,6 @@ enum State {
     Failed(String),
 }
 
-impl State {
-    /// How long a build that runs will still take, in words.
-    fn left(&self) -> Option<String> {
-        match self {
-            Self::Running(build, since) => Some(about(build.left(since.elapsed()))),
-            Self::Waiting | Self::Failed(_) => None,
-        }
-    }
-}
-
 impl Builds {
     fn set(&self, what: &(String, Shape), state: Option<State>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,14 +50,20 @@ impl Builds {
             Some(match all.get(&(image.to_owned(), shape))? {
                 State::Waiting => Readiness::Preparing {
                     fraction: 0.0,
-                    text: match all.values().find_map(State::left) {
-                        Some(left) => format!("waiting for another image, {left}"),
-                        None => "waiting for another image".to_owned(),
-                    },
+                    text: all
+                        .values()
+                        .find_map(|other| match other {
+                            State::Running(build, since) => Some(left(build, *since)),
+                            State::Waiting | State::Failed(_) => None,
+                        })
+                        .map_or_else(
+                            || "waiting for another image".to_owned(),
+                            |left| format!("waiting for another image, {left}"),
+                        ),
                 },
-                running @ State::Running(build, _) => Readiness::Preparing {
+                State::Running(build, since) => Readiness::Preparing {
                     fraction: build.fraction(),
-                    text: format!("{}, {}", build.text(), running.left().unwrap_or_default()),
+                    text: format!("{}, {}", build.text(), left(build, *since)),
                 },
                 State::Failed(why) => Readiness::Unavailable {
                     reason: format!(
@@ -77,6 +73,11 @@ impl Builds {
             })
         })
     }
+}
+
+/// How long a build that began then will still take, in words.
+fn left(build: &Estimate, since: Instant) -> String {
+    about(build.left(since.elapsed()))
 }
 
 fn about(left: Duration) -> String {
