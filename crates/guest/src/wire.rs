@@ -195,8 +195,6 @@ pub enum Reply {
     Pong {
         /// The protocol's version.
         version: u32,
-        /// The kernel's boot id; the same in all clones of a template.
-        boot_id: String,
         /// Seconds since boot.
         uptime_seconds: u64,
     },

@@ -30,7 +30,6 @@ fn guest(mut port: DuplexStream) {
                 let _: Result<Request, _> = read_header(&mut stream).await;
                 let pong = Reply::Pong {
                     version: 1,
-                    boot_id: "b".into(),
                     uptime_seconds: 7,
                 };
                 let _ = write_header(&mut stream, &Response::Ok(pong)).await;

@@ -19,7 +19,7 @@ fn seconds(stage: &str, recipe: &Recipe, shape: Shape) -> f64 {
         "binaries kubernetes" => 480.0,
         "containers" => 60.0,
         "disk" => 90.0,
-        "bake" if recipe.kubernetes.is_some() => 450.0 + 135.0 * further,
+        "bake" if recipe.kubernetes.is_some() => 450.0 + 300.0 * further,
         "bake" => 50.0 + 20.0 * further,
         _ => 60.0,
     }

@@ -94,7 +94,6 @@ impl Inner {
             }
             Request::Ping => Reply::Pong {
                 version: 1,
-                boot_id: String::new(),
                 uptime_seconds: 1,
             },
             Request::Stat { path } => Reply::Stat {

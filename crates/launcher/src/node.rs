@@ -315,7 +315,11 @@ async fn watchdog(link: &Link, hold: &Hold) {
         }
         let ping = async {
             match link.open().await {
-                Ok(stream) => client::ping(stream).await.is_ok(),
+                // A refusal is an answer too.
+                Ok(stream) => matches!(
+                    client::ping(stream).await,
+                    Ok(_) | Err(client::Error::Refused(_))
+                ),
                 Err(_) => false,
             }
         };

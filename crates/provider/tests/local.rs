@@ -406,6 +406,8 @@ async fn trusted_tools(provider: &Local, id: &EnvironmentId) {
         "{}",
         String::from_utf8_lossy(&done.stderr)
     );
+    // What keeps the link is no lie of the guest's either: it would be ended every few seconds.
+    assert!(client::ping(guest(provider, id).await).await.unwrap() > 1);
     out(
         provider,
         id,

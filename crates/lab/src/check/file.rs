@@ -41,22 +41,26 @@ pub(super) async fn evaluate(
     let content = client::read_file(open(provider, env, node).await?, path, MAX_CONTENT)
         .await
         .map_err(|e| Unknown(chain(&e)))?;
-    let finds = |pattern: &Option<String>| match pattern {
-        Some(p) => Regex::new(p)
-            .map(|r| Some(r.is_match(&content)))
-            .map_err(|_| Unknown(format!("{p:?} is no regular expression"))),
-        None => Ok(None),
+    let found = |pattern: &str| {
+        Regex::new(pattern)
+            .map(|r| r.find(&content).map(|found| found.start()))
+            .map_err(|_| Unknown(format!("{pattern:?} is no regular expression")))
     };
-    if finds(&test.matches)? == Some(false) {
+    if let Some(pattern) = &test.matches
+        && found(pattern)?.is_none()
+    {
         return Ok(Finding::new(
             false,
             format!("{path} lacks what it must have"),
         ));
     }
-    if finds(&test.lacks)? == Some(true) {
+    if let Some(pattern) = &test.lacks
+        && let Some(at) = found(pattern)?
+    {
+        let line = 1 + content.iter().take(at).filter(|b| **b == b'\n').count();
         return Ok(Finding::new(
             false,
-            format!("{path} has what it must not have"),
+            format!("{path} has what it must not have, in line {line}"),
         ));
     }
     Ok(Finding::new(true, format!("{path} is as it must be")))

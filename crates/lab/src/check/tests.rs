@@ -303,6 +303,8 @@ async fn files_are_looked_at() {
         assert_eq!(result.passed, passed, "{test}: {result:?}");
         assert!(result.error.is_none());
     }
+    let bad = evaluate(&machine, "file: {path: /etc/conf, lacks: two}", "").await;
+    assert_eq!(bad.seen, "/etc/conf has what it must not have, in line 2");
 }
 
 const LIMITS: Limits = Limits {

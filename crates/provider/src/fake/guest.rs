@@ -101,7 +101,6 @@ impl Guest {
             Request::Ping => {
                 let pong = Reply::Pong {
                     version: VERSION,
-                    boot_id: "00000000-0000-0000-0000-000000000000".to_owned(),
                     uptime_seconds: 1,
                 };
                 answer(&mut stream, pong).await
