@@ -168,7 +168,7 @@ fn a_cluster_from_outside() {
 
 /// `rekey = true`: what the template's keys signed is void. Two clusters at once, and one of them started twice over.
 #[test]
-#[ignore = "a quarter of an hour under emulation; ./test --all runs it"]
+#[ignore = "half an hour under emulation; ./test --all runs it"]
 fn keys_of_its_own() {
     let mut here = Installation::new();
     here.up();
@@ -219,10 +219,54 @@ fn keys_of_its_own() {
         let asked = bearer.run(&["--request-timeout=60s", "auth", "whoami"]);
         assert_eq!(asked.status.success(), holds, "{}", text(&asked.stderr));
     }
+    step("and what the parts of its control plane show to each other");
+    let shown = here.run(&[
+        "ssh",
+        &twin,
+        "--",
+        "tar -C /etc/kubernetes/pki -cz apiserver-kubelet-client.{crt,key} etcd/healthcheck-client.{crt,key} \
+         front-proxy-client.{crt,key} | base64 -w0",
+    ]);
+    let asks = format!(
+        "mkdir -p /tmp/shown && cd /tmp/shown && base64 -d <<< {} | tar -xz
+        ask() {{ curl -sk -m 60 -o /dev/null -w '%{{http_code}} ' --cert $1.crt --key $1.key \"${{@:2}}\"; }}
+        ask apiserver-kubelet-client https://127.0.0.1:10250/pods
+        ask etcd/healthcheck-client https://127.0.0.1:2379/version
+        ask front-proxy-client -H 'X-Remote-User: a' -H 'X-Remote-Group: system:masters' https://127.0.0.1:6443/api/v1/nodes
+        true",
+        text(&shown.stdout)
+    );
+    for (at, answers) in [(&twin, "200 200 200"), (&id, "401 000 401")] {
+        let asked = here.run(&["ssh", at, "--", &asks]);
+        assert_eq!(
+            text(&asked.stdout).trim(),
+            answers,
+            "{}",
+            text(&asked.stderr)
+        );
+    }
     let own = with_credential_of(&here, &kubectl, &twin, &twin);
     assert!(own.out(&["get", "nodes"]).contains("node1"));
     assert!(here.run(&["env", "end", &twin]).status.success());
+    assert!(here.run(&["env", "end", &id]).status.success());
 
+    step("workers get keys too, in a lab that breaks a kubelet's");
+    let id = start(&here, "kubelet-down");
+    let kubectl = Kubectl {
+        program: kubectl.program,
+        config: kubeconfig(&here, &id),
+    };
+    let nodes = kubectl.out(&["get", "nodes", "--no-headers"]);
+    assert_eq!(
+        (
+            nodes.matches(" Ready ").count(),
+            nodes.matches(" NotReady ").count()
+        ),
+        (2, 1),
+        "{nodes}"
+    );
+    let token = kubectl.out(&["create", "token", "default"]);
+    assert!(token.starts_with("ey"), "{token}");
     assert!(here.run(&["env", "end", &id]).status.success());
 }
 

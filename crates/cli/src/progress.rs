@@ -1,11 +1,11 @@
 //! Staged progress on a terminal: a line per stage with elapsed time and a bar where the part done is known.
-//! Without a terminal a line when a stage begins and one when it ends.
+//! Without a terminal a line when a stage begins and one when it ends, and every ten seconds what it has come to.
 
 use std::{
     collections::HashMap,
     io::IsTerminal,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use faultline_domain::progress::{Event, Progress};
@@ -23,14 +23,12 @@ pub fn lines() -> Progress {
 /// Progress that is drawn on standard error.
 pub fn shown() -> Progress {
     if !std::io::stderr().is_terminal() {
-        return Progress::new(|event| match event {
-            Event::Started { text, .. } => eprintln!("… {text}"),
-            Event::Done {
-                stage,
-                millis,
-                cached,
-            } => eprintln!("✓ {stage}{}", took(millis, cached)),
-            Event::Update { .. } => {}
+        let lines: Mutex<Lines> = Mutex::default();
+        return Progress::new(move |event| {
+            let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(line) = lines.line(event, Instant::now()) {
+                eprintln!("{line}");
+            }
         });
     }
     let all = MultiProgress::new();
@@ -77,6 +75,45 @@ pub fn shown() -> Progress {
     })
 }
 
+/// How often a line says what a stage has come to.
+const REST: Duration = Duration::from_secs(10);
+
+/// Progress as lines for people, in a log.
+#[derive(Default)]
+struct Lines {
+    /// The stages under way, with what their last line said and when.
+    last: HashMap<String, (String, Instant)>,
+}
+
+impl Lines {
+    fn line(&mut self, event: Event, now: Instant) -> Option<String> {
+        match event {
+            Event::Started { stage, text } => {
+                let line = format!("… {text}");
+                self.last.insert(stage.into_owned(), (text, now));
+                Some(line)
+            }
+            Event::Update { stage, text, .. } => {
+                let (said, at) = self.last.get_mut(stage.as_ref())?;
+                if *said == text || now.duration_since(*at) < REST {
+                    return None;
+                }
+                let line = format!("  {text}");
+                (*said, *at) = (text, now);
+                Some(line)
+            }
+            Event::Done {
+                stage,
+                millis,
+                cached,
+            } => {
+                self.last.remove(stage.as_ref());
+                Some(format!("✓ {stage}{}", took(millis, cached)))
+            }
+        }
+    }
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -88,5 +125,37 @@ fn took(millis: u64, cached: bool) -> String {
         " (from the cache)".to_owned()
     } else {
         format!(" ({}.{} s)", millis / 1000, millis % 1000 / 100)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_has_no_more_than_a_line_every_ten_seconds() {
+        let (mut lines, began) = (Lines::default(), Instant::now());
+        let mut at = |seconds, event| lines.line(event, began + Duration::from_secs(seconds));
+        let update = |text: &str| Event::Update {
+            stage: "setup".into(),
+            fraction: None,
+            text: text.to_owned(),
+        };
+        let started = Event::Started {
+            stage: "setup".into(),
+            text: "Breaking it".to_owned(),
+        };
+        assert_eq!(at(0, started).unwrap(), "… Breaking it");
+        assert_eq!(at(3, update("step 1 of 3")), None);
+        assert_eq!(at(11, update("step 2 of 3")).unwrap(), "  step 2 of 3");
+        assert_eq!(at(30, update("step 2 of 3")), None);
+        assert_eq!(at(31, update("step 3 of 3")).unwrap(), "  step 3 of 3");
+        let done = Event::Done {
+            stage: "setup".into(),
+            millis: 31_000,
+            cached: false,
+        };
+        assert_eq!(at(31, done).unwrap(), "✓ setup (31.0 s)");
+        assert_eq!(at(50, update("step 9 of 3")), None, "it is over");
     }
 }

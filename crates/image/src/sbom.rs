@@ -2,7 +2,7 @@
 //! SPDX 2.3 JSON in the file `sbom.spdx.json` beside the disk.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -36,7 +36,10 @@ pub fn write(
     folder: &Path,
 ) -> Result<()> {
     let mut packages = debian(root, &sums(rootfs));
-    let mut contents = Vec::new();
+    let whole = package(&recipe.name, key, "NOASSERTION");
+    let described = json!("SPDXRef-DOCUMENT");
+    let mut relations = vec![relation(Some(&described), "DESCRIBES", &whole)];
+    let mut made = BTreeMap::new();
     for component in &recipe.binaries {
         let fetched = programs.folders.get(&component.name);
         let fetched = fetched.map(|folder| origins(folder)).unwrap_or_default();
@@ -61,24 +64,30 @@ pub fn write(
                     fields.insert("comment".to_owned(), json!(comment));
                 }
             }
+            made.insert(program.as_str(), package.clone());
             packages.push(package);
         }
         packages.extend(modules(programs, &component.name));
     }
     for (container, archive) in recipe.containers.iter().zip(archives) {
         let pulled = archive.parent().map(origins).unwrap_or_default();
-        let image = at(
+        let mut image = at(
             "disk",
             image(container, archive, pulled.get(&container.name)),
         )?;
-        for part in archive.parent().map(unpacked).unwrap_or_default() {
-            contents.push(json!({
-                "spdxElementId": image.get("SPDXID"),
-                "relationshipType": "CONTAINS",
-                "relatedSpdxElement": part.get("SPDXID"),
-            }));
-            packages.push(part);
+        let debs = archive.parent().map(unpacked).unwrap_or_default();
+        if container.official.is_none() {
+            let programs = container.binaries.iter();
+            let programs: Vec<&Value> = programs.filter_map(|p| made.get(p.as_str())).collect();
+            for part in programs.iter().copied().chain(&debs) {
+                relations.push(relation(image.get("SPDXID"), "CONTAINS", part));
+            }
+            if let Some(fields) = image.as_object_mut() {
+                let contained = contained(&programs, &debs);
+                fields.insert("licenseComments".to_owned(), json!(contained));
+            }
         }
+        packages.extend(debs);
         packages.push(image);
     }
     let helper = root.join("usr/lib/faultline/faultline-guest");
@@ -87,6 +96,7 @@ pub fn write(
         set_sum(&mut package, &at("disk", checksum(&helper))?);
         packages.push(package);
     }
+    packages.push(whole);
     packages.sort_by_key(|p| p.get("SPDXID").and_then(Value::as_str).map(str::to_owned));
     packages.dedup_by_key(|p| p.get("SPDXID").and_then(Value::as_str).map(str::to_owned));
     let bill = json!({
@@ -98,10 +108,34 @@ pub fn write(
         // The image's content address stands for a date: the same content has the same bill.
         "creationInfo": { "created": "1970-01-01T00:00:00Z", "creators": ["Tool: faultline image"] },
         "packages": packages,
-        "relationships": contents,
+        "relationships": relations,
     });
     let text = serde_json::to_vec_pretty(&bill).unwrap_or_default();
     at("disk", fs::write(folder.join(FILE), text))
+}
+
+fn relation(from: Option<&Value>, kind: &str, to: &Value) -> Value {
+    json!({
+        "spdxElementId": from,
+        "relationshipType": kind,
+        "relatedSpdxElement": to.get("SPDXID"),
+    })
+}
+
+/// Under which licences the contents of a container that is made here are.
+fn contained(programs: &[&Value], debs: &[Value]) -> String {
+    let of = |all: &[&Value], field: &str| -> BTreeSet<String> {
+        let named = all.iter().filter_map(|p| p.get(field)?.as_str());
+        named
+            .flat_map(|l| l.split(", "))
+            .map(str::to_owned)
+            .collect()
+    };
+    let debs: Vec<&Value> = debs.iter().collect();
+    let mut licences = of(programs, "licenseDeclared");
+    licences.extend(of(&debs, "licenseComments"));
+    let licences: Vec<String> = licences.into_iter().collect();
+    format!("those of what it contains: {}", licences.join(", "))
 }
 
 fn set_sum(package: &mut Value, sha256: &str) {
@@ -212,10 +246,14 @@ fn deb(name: &str, version: &str, licences: &[String], sum: Option<&String>) -> 
     package
 }
 
+/// The licences of a package; where its copyright file names none in a form for programs, where to read.
 fn licences_of(root: &Path, name: &str) -> Vec<String> {
-    let copyright = root.join("usr/share/doc").join(name).join("copyright");
-    let text = fs::read_to_string(copyright).unwrap_or_default();
-    licences(&text).into_iter().map(str::to_owned).collect()
+    let copyright = Path::new("usr/share/doc").join(name).join("copyright");
+    let text = fs::read_to_string(root.join(&copyright)).unwrap_or_default();
+    match &*licences(&text) {
+        [] => vec![format!("see /{}", copyright.display())],
+        named => named.iter().map(|l| (*l).to_owned()).collect(),
+    }
 }
 
 /// What dpkg says is installed, with the licences that each package's copyright file names.
@@ -237,17 +275,21 @@ fn debian(root: &Path, sums: &BTreeMap<(String, String), String>) -> Vec<Value> 
         .collect()
 }
 
-/// The licences that a machine-readable Debian copyright file names. Their names are Debian's, not SPDX's.
+/// The licences that a machine-readable Debian copyright file names, or whose common texts another refers to. Their
+/// names are Debian's, not SPDX's.
 fn licences(copyright: &str) -> Vec<&str> {
-    let mut found: Vec<&str> = copyright
+    let fields = copyright
         .lines()
         .filter_map(|line| line.strip_prefix("License:"))
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-        .collect();
-    found.sort_unstable();
-    found.dedup();
-    found
+        .map(str::trim);
+    let mut found: BTreeSet<&str> = fields.filter(|name| !name.is_empty()).collect();
+    if found.is_empty() {
+        let others = copyright.split("/usr/share/common-licenses/").skip(1);
+        let ends = |c: char| !(c.is_ascii_alphanumeric() || "-.+".contains(c));
+        let names = others.filter_map(|rest| rest.split(ends).next());
+        found = names.map(|name| name.trim_end_matches('.')).collect();
+    }
+    found.into_iter().collect()
 }
 
 fn modules(programs: &Programs, component: &str) -> Vec<Value> {
@@ -304,13 +346,26 @@ mod tests {
     }
 
     #[test]
+    fn licences_are_found_in_copyright_files_of_either_form() {
+        assert_eq!(
+            licences("License: Expat\n see /usr/share/common-licenses/GPL-2"),
+            ["Expat"]
+        );
+        let prose = "is in `/usr/share/common-licenses/LGPL-2.1'.\nand in /usr/share/common-licenses/GPL-2.\n";
+        assert_eq!(licences(prose), ["GPL-2", "LGPL-2.1"]);
+        let none = tempfile::tempdir().unwrap();
+        let said = licences_of(none.path(), "tcpdump");
+        assert_eq!(said, ["see /usr/share/doc/tcpdump/copyright"]);
+    }
+
+    #[test]
     fn what_was_fetched_is_listed_with_its_address_and_checksum() {
         let dir = tempfile::tempdir().unwrap();
         let mut recipe: Recipe = serde_saphyr::from_str(
             "name: k\nsummary: s\nmachine: {vcpus: 1, memory_mib: 256, disk_mib: 1024}\n\
              binaries:\n- {name: runc, version: v1.4.0, licence: Apache-2.0, module: m, build: {runc: .}, install: {runc: /bin},\n\
              \x20 official: [{url: \"https://h/runc\", checksum: \"{url}.sha256\"}]}\n\
-             containers:\n- {name: \"r.example/group/tool:v1\", official: {licence: MIT}}\n- {name: \"r.example/own:v1\"}\n",
+             containers:\n- {name: \"r.example/group/tool:v1\", official: {licence: MIT}}\n- {name: \"r.example/own:v1\", binaries: [runc]}\n",
         )
         .unwrap();
         recipe.settle(crate::sources::Source::Official);
@@ -377,8 +432,15 @@ mod tests {
         let redis = of("redis");
         assert_eq!(redis["licenseComments"], "BSD-3-clause");
         assert_eq!(redis["checksums"][0]["checksumValue"], "d".repeat(64));
-        let inside = json!({"spdxElementId": own["SPDXID"], "relationshipType": "CONTAINS",
-            "relatedSpdxElement": redis["SPDXID"]});
-        assert_eq!(bill["relationships"], json!([inside]));
+        let whole = json!({"spdxElementId": "SPDXRef-DOCUMENT", "relationshipType": "DESCRIBES",
+            "relatedSpdxElement": "SPDXRef-k-key"});
+        let inside = |part: &Value| {
+            json!({"spdxElementId": own["SPDXID"], "relationshipType": "CONTAINS",
+            "relatedSpdxElement": part["SPDXID"]})
+        };
+        let all = json!([whole, inside(&runc), inside(&redis)]);
+        assert_eq!(bill["relationships"], all);
+        let licences = "those of what it contains: Apache-2.0, BSD-3-clause";
+        assert_eq!(own["licenseComments"], licences);
     }
 }

@@ -47,7 +47,7 @@ const ADDITION: [(&str, &str, u32); 2] = [
     ("boot", "booting until its services are up", 80),
 ];
 
-/// The one image that the fake knows.
+/// The one image that the fake knows, beside those of clusters where it was given their keys.
 pub const IMAGE: &str = "debian-12";
 
 /// A provider without machines. Cloning shares the machines.
@@ -61,6 +61,7 @@ struct Inner {
     failures: Mutex<Vec<(String, String)>>,
     list_fails: Mutex<bool>,
     unready: Mutex<Option<Readiness>>,
+    clusters: Mutex<Option<ClusterKeys>>,
     tasks: TaskTracker,
 }
 
@@ -70,6 +71,7 @@ struct Environment {
     nodes: BTreeMap<NodeName, Arc<Guest>>,
     /// How many of them, the first, stay as long as it does.
     control_planes: u32,
+    is_cluster: bool,
     /// Nodes that were begun and not finished.
     unfinished: Vec<NodeName>,
     /// Ends every stream to it.
@@ -93,6 +95,17 @@ impl FakeProvider {
     /// Creations take so long from now on.
     pub fn set_latency(&self, latency: Duration) {
         *lock(&self.0.latency) = latency;
+    }
+
+    /// It has the images of clusters too, `kubernetes-…`, and each cluster these keys; no API server answers in them.
+    #[must_use]
+    pub fn with_clusters(self, keys: ClusterKeys) -> Self {
+        *lock(&self.0.clusters) = Some(keys);
+        self
+    }
+
+    fn is_cluster(&self, image: &str) -> bool {
+        image.starts_with("kubernetes-") && lock(&self.0.clusters).is_some()
     }
 
     /// The next creation that comes to `stage` (`clone`, `network`, `refresh`), or addition (`power-on`, `boot`), or
@@ -149,6 +162,7 @@ impl FakeProvider {
                 observed: Observed::Running,
                 nodes: BTreeMap::new(),
                 control_planes: 1,
+                is_cluster: false,
                 unfinished: Vec::new(),
                 life: CancellationToken::new(),
             },
@@ -219,7 +233,7 @@ impl Provider for FakeProvider {
     }
 
     async fn readiness(&self, image: &str, _: Shape) -> Readiness {
-        if image != IMAGE {
+        if image != IMAGE && !self.is_cluster(image) {
             return Readiness::Unavailable {
                 reason: format!("the fake knows no image {image}; it knows {IMAGE}"),
             };
@@ -244,6 +258,7 @@ impl Provider for FakeProvider {
                 observed: Observed::Broken,
                 nodes,
                 control_planes: spec.shape.control_planes(),
+                is_cluster: self.is_cluster(&spec.image),
                 unfinished: Vec::new(),
                 life: CancellationToken::new(),
             };
@@ -377,9 +392,16 @@ impl Provider for FakeProvider {
         Ok(Box::new(ours))
     }
 
-    async fn cluster(&self, _: &EnvironmentId) -> Result<ClusterKeys> {
-        // The fake's machines are plain ones.
-        Err(Error::NotFound)
+    async fn cluster(&self, id: &EnvironmentId) -> Result<ClusterKeys> {
+        let all = lock(&self.0.environments);
+        let e = all.get(id).ok_or(Error::NotFound)?;
+        let keys = lock(&self.0.clusters).clone();
+        let keys = keys.filter(|_| e.is_cluster).ok_or(Error::NotFound)?;
+        let own = e.nodes.keys().take(e.control_planes as usize);
+        Ok(ClusterKeys {
+            control_planes: own.cloned().collect(),
+            ..keys
+        })
     }
 
     async fn usage(&self, id: &EnvironmentId) -> Result<Usage> {

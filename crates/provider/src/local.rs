@@ -1,7 +1,7 @@
 //! VMs of this machine: one launcher process per environment, cloned from a baked snapshot.
 //!
 //! ```text
-//! <data>/environments/<id>/spec.json, asked.json, launcher.sock, launcher.log, <node>.qcow2
+//! <data>/environments/<id>/spec.json, made-of.json, launcher.sock, launcher.log, <node>.qcow2
 //! ```
 //!
 //! The provider holds nothing in memory that it could not find again: what exists is what has a folder or a
@@ -35,16 +35,24 @@ use faultline_launcher::{
     protocol::{Channel, LauncherPhase, SOCKET},
     spec::{LaunchSpec, Start},
 };
+use serde::{Deserialize, Serialize};
 
 use self::templates::Templates;
 use crate::{ClusterKeys, Error, Provider, Readiness, Result, Spec, Stream, Target, Usage};
 
-/// The file with what an environment was asked to be.
-const ASKED: &str = "asked.json";
+/// The file with what an environment was made of.
+const MADE_OF: &str = "made-of.json";
 /// The file with the cluster's keys in an environment's folder.
 const KEYS: &str = "cluster.json";
 /// How long a launcher may take to say how it is; beyond it nothing is decided about its environment.
 const STATUS: Duration = Duration::from_secs(5);
+
+/// What an environment was made of: the recipe may be another by now, and the environment is what it was.
+#[derive(Debug, Serialize, Deserialize)]
+struct MadeOf {
+    asked: Spec,
+    recipe: Recipe,
+}
 
 /// Finds out how the image of an environment stands; the server plugs in its builder's progress here.
 pub type Prepare = Arc<dyn Fn(&str, Shape) -> Option<Readiness> + Send + Sync>;
@@ -313,8 +321,13 @@ impl Provider for Local {
             limits: at_least(spec.limits, &bake::limits(&template.manifest.nodes)),
             egress: spec.egress.clone(),
         };
+        let made_of = MadeOf {
+            asked: spec.clone(),
+            recipe: recipe.clone(),
+        };
+        let made_of = serde_json::to_vec(&made_of).map_err(|e| Error::failed("clone", e))?;
         fs::create_dir(&dir)
-            .and_then(|()| fs::write(dir.join(ASKED), serde_json::to_vec_pretty(spec)?))
+            .and_then(|()| fs::write(dir.join(MADE_OF), made_of))
             .and_then(|()| launch.save(&dir))
             .map_err(|e| Error::failed("clone", format!("cannot write {}: {e}", dir.display())))?;
         self.launch(&dir, progress).await?;

@@ -943,7 +943,7 @@ async fn local_provider_bakes() {
     drop(small);
 
     step("two builds at once");
-    let roomy = SmallCache::new("2g");
+    let roomy = SmallCache::new("3g");
     let cache = roomy.cache();
     let build = || bake::bake(&recipe, single, &cache, &program, &ignored);
     let (one, other) = tokio::join!(build(), build());
@@ -1021,6 +1021,33 @@ async fn local_provider_bakes() {
             .all(|id| !id.as_str().starts_with("bake-"))
     );
     build().await.unwrap();
+
+    step("an environment is what it was when its recipe is another, and its template goes with it");
+    let (older, newer) = (spec("older", IMAGE, 1), spec("newer", IMAGE, 1));
+    for id in [&older.id, &newer.id] {
+        provider.destroy(id).await.unwrap();
+    }
+    provider.create(&older, &ignored).await.unwrap();
+    let changed = tempfile::tempdir().unwrap();
+    let file = format!("{IMAGE}.yaml");
+    let text = std::fs::read_to_string(recipes.join(&file)).unwrap();
+    let text = text.replace("\nwarm:\n", "\nwarm:\n  - \"true\"\n");
+    let join = "join:\n  - {text: Joining, on: workers, run: 'echo nobody joins here; exit 7'}\n";
+    std::fs::write(changed.path().join(&file), text + join).unwrap();
+    let restarted = Local::new(data.path(), changed.path(), cache.clone(), &program).unwrap();
+    restarted.create(&newer, &ignored).await.unwrap();
+    assert_eq!(cache.list("bake").len(), 2);
+    let two = "node2".parse().unwrap();
+    let joined = restarted.add_node(&newer.id, &two, &ignored).await;
+    let error = joined.unwrap_err().to_string();
+    assert!(error.contains("nobody joins here"), "{error}");
+    restarted.sweep().await.unwrap();
+    restarted.add_node(&older.id, &two, &ignored).await.unwrap();
+    restarted.destroy(&older.id).await.unwrap();
+    restarted.sweep().await.unwrap();
+    assert_eq!(cache.list("bake").len(), 1);
+    assert_eq!(out(&restarted, &newer.id, "echo here").await, "here");
+    restarted.destroy(&newer.id).await.unwrap();
 }
 
 /// A node that was added is a machine like the others, known to whoever comes later, and leaves nothing.

@@ -1,7 +1,5 @@
 //! A node more, a node less: the machine by the launcher, its place in the cluster by the recipe's steps.
 
-use std::fs;
-
 use faultline_domain::{
     EnvironmentId, NodeName,
     limits::Limits,
@@ -16,7 +14,7 @@ use faultline_launcher::{
     spec::{AddedNode, LaunchSpec, Machine, NodeSpec},
 };
 
-use super::{ASKED, Local};
+use super::{Local, MADE_OF, MadeOf};
 use crate::{Error, Result, Spec};
 
 /// The log of what an addition and a removal did, in an environment's folder.
@@ -29,7 +27,7 @@ impl Local {
         node: &NodeName,
         progress: &Progress,
     ) -> Result<()> {
-        let (spec, asked, recipe) = self.made_of(id)?;
+        let (spec, MadeOf { asked, recipe }) = self.made_of(id)?;
         let planes = spec.control_planes;
         if node.number().is_none_or(|number| number <= planes) {
             return Err(Error::WrongState("without a place for such a node"));
@@ -90,7 +88,7 @@ impl Local {
 
     /// Takes a node out of its cluster, where there is one.
     async fn leave(&self, id: &EnvironmentId, node: &NodeName, progress: &Progress) -> Result<()> {
-        let (_, asked, recipe) = self.made_of(id)?;
+        let (_, MadeOf { asked, recipe }) = self.made_of(id)?;
         if recipe.leave.is_empty() {
             return Ok(());
         }
@@ -102,21 +100,19 @@ impl Local {
         left.map_err(|e| Error::failed("leave", e))
     }
 
-    /// What an environment runs, was asked to be, and the recipe of its image.
-    fn made_of(&self, id: &EnvironmentId) -> Result<(LaunchSpec, Spec, Recipe)> {
+    /// What an environment runs, and what it was made of.
+    fn made_of(&self, id: &EnvironmentId) -> Result<(LaunchSpec, MadeOf)> {
         let dir = self.folder(id);
         let spec = LaunchSpec::load(&dir).map_err(|_| Error::NotFound)?;
-        let asked = fs::read(dir.join(ASKED)).map_err(|_| {
+        let made_of = std::fs::read(dir.join(MADE_OF)).ok();
+        let made_of = made_of.and_then(|m| serde_json::from_slice(&m).ok());
+        let made_of = made_of.ok_or_else(|| {
             Error::failed(
                 "power-on",
                 "this environment was started by an earlier version of Faultline; a fresh one can be given nodes",
             )
         })?;
-        let asked: Spec =
-            serde_json::from_slice(&asked).map_err(|e| Error::failed("power-on", e))?;
-        let recipe =
-            Recipe::load(&self.recipes, &asked.image).map_err(|e| Error::failed("image", e))?;
-        Ok((spec, asked, recipe))
+        Ok((spec, made_of))
     }
 
     /// The machine of a worker, and what the environment may use more with it: as much CPU as its other nodes have.

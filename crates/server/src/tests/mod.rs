@@ -1,6 +1,7 @@
 //! The real router, real SQLite files, the fake provider.
 
 mod api;
+mod credential;
 mod directory;
 mod lifecycle;
 mod nodes;
@@ -10,7 +11,11 @@ mod routes;
 mod suspend;
 mod terminals;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -56,8 +61,8 @@ impl Answer {
     }
 }
 
-pub(super) fn labs() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../e2e/labs")
+pub(super) fn labs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../e2e/labs")
 }
 
 pub(super) async fn bed() -> Bed {
@@ -65,19 +70,25 @@ pub(super) async fn bed() -> Bed {
 }
 
 pub(super) async fn bed_with(config: Config) -> Bed {
+    bed_of(config, FakeProvider::new(), &labs()).await
+}
+
+/// A server with these machines and labs.
+pub(super) async fn bed_of(config: Config, provider: FakeProvider, labs: &Path) -> Bed {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let clock = Clock::stopped(Timestamp::from_second(1_800_000_000).unwrap());
-    open(folder, clock, FakeProvider::new(), config, 1).await
+    open(folder, clock, provider, labs, config, 1).await
 }
 
 async fn open(
     folder: Arc<TempDir>,
     clock: Clock,
     provider: FakeProvider,
+    labs: &Path,
     config: Config,
     seed: u64,
 ) -> Bed {
-    let catalogue = Catalogue::load(&labs());
+    let catalogue = Catalogue::load(labs);
     assert!(catalogue.broken().is_empty(), "{:?}", catalogue.broken());
     let server = crate::Server::new(Parts {
         config: Config {
@@ -141,7 +152,7 @@ impl Bed {
         self.app.store.close().await;
         let (folder, clock, provider) = (self.folder, self.clock, self.provider);
         drop((self.app, self.reconcilers));
-        open(folder, clock, provider, Config::default(), 2).await
+        open(folder, clock, provider, &labs(), Config::default(), 2).await
     }
 
     /// Signs another student in; what is asked from here on is asked by them.
