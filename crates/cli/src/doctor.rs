@@ -19,7 +19,7 @@ use crate::{Output, config, sources::SourceArgs};
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// The recipes' folder
-    #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
+    #[arg(long = "images", env = "FAULTLINE_IMAGES", default_value = "images")]
     recipes: PathBuf,
     #[command(flatten)]
     sources: SourceArgs,

@@ -38,7 +38,7 @@ pub enum ImageCommand {
         #[arg(long, default_value_t = Shape::SINGLE)]
         shape: Shape,
         /// The recipes' folder
-        #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
+        #[arg(long = "images", env = "FAULTLINE_IMAGES", default_value = "images")]
         recipes: PathBuf,
         #[command(flatten)]
         sources: SourceArgs,
@@ -51,7 +51,7 @@ pub enum ImageCommand {
         /// The recipe's name
         name: String,
         /// The recipes' folder
-        #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
+        #[arg(long = "images", env = "FAULTLINE_IMAGES", default_value = "images")]
         recipes: PathBuf,
     },
     /// Compare every template with its checksums; exits with 1 when one is damaged
@@ -75,7 +75,7 @@ pub enum ImageCommand {
     /// List the recipes and whether their templates are in the cache
     List {
         /// The recipes' folder
-        #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
+        #[arg(long = "images", env = "FAULTLINE_IMAGES", default_value = "images")]
         recipes: PathBuf,
         #[command(flatten)]
         sources: SourceArgs,

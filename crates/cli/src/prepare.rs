@@ -176,7 +176,7 @@ async fn build(
     command
         .args(["image", "build", image, "--events", "--shape"])
         .arg(shape.to_string())
-        .arg("--recipes")
+        .arg("--images")
         .arg(&images.folder)
         .args(["--source", recipe.source.as_str()])
         .args(

@@ -454,12 +454,60 @@ async fn power_on(
         .await
         .map_err(|e| fail(format!("{e}\n{}", log_tail())))?;
     let shell = millis(began);
+    let settled = tokio::select! {
+        settled = settle(spec, place, recipe, stage, freeze) => settled,
+        // What waits for it would wait until its own limit.
+        () = death(dir) => Ok(()),
+    };
+    if let Some(node) = dead(dir).await {
+        return Err(fail(format!("{node} has died\n{}", log_tail())));
+    }
+    settled?;
+    let settled = millis(began);
+    if freeze {
+        stage.update(Some(0.9), "quiet for three seconds, then frozen");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        launcher::freeze(dir)
+            .await
+            .map_err(|e| fail(format!("{e}\n{}", log_tail())))?;
+        let _ = tokio::time::timeout(Duration::from_secs(20), child.wait()).await;
+    }
+    Ok((shell, settled))
+}
+
+/// A machine whose QEMU has ended.
+async fn dead(dir: &std::path::Path) -> Option<NodeName> {
+    // The link to it may have broken a moment before the launcher hears of it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let nodes = launcher::status(dir).await.ok()?.nodes;
+    Some(nodes.into_iter().find(|n| !n.alive)?.name)
+}
+
+/// Ends when one of the machines has.
+async fn death(dir: &std::path::Path) {
+    while dead(dir).await.is_none() {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+}
+
+/// Brings machines that were powered on to the state that is frozen, or measured.
+async fn settle(
+    spec: &LaunchSpec,
+    place: Place<'_>,
+    recipe: &Recipe,
+    stage: &faultline_domain::progress::Stage,
+    freeze: bool,
+) -> Result<()> {
+    let fail = |e: crate::steps::Failed| Error::Stage {
+        stage: STAGE,
+        reason: e.to_string(),
+    };
     for node in &spec.nodes {
         stage.update(
             Some(0.15),
             format!("{}: waiting until it has settled", node.name),
         );
-        has_settled(dir, &node.name).await?;
+        has_settled(place.dir, &node.name).await?;
     }
     let count = recipe.bake.len().max(1);
     place
@@ -472,9 +520,9 @@ async fn power_on(
             );
         })
         .await
-        .map_err(|e| fail(e.to_string()))?;
+        .map_err(fail)?;
     if !freeze {
-        return Ok((shell, millis(began)));
+        return Ok(());
     }
     for (i, line) in recipe.warm.iter().enumerate() {
         stage.update(
@@ -489,19 +537,9 @@ async fn power_on(
             keep: None,
             timeout_seconds: 600,
         };
-        place
-            .carry_out(&[step], |_, _, _| {})
-            .await
-            .map_err(|e| fail(e.to_string()))?;
+        place.carry_out(&[step], |_, _, _| {}).await.map_err(fail)?;
     }
-    let settled = millis(began);
-    stage.update(Some(0.9), "quiet for three seconds, then frozen");
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    launcher::freeze(dir)
-        .await
-        .map_err(|e| fail(format!("{e}\n{}", log_tail())))?;
-    let _ = tokio::time::timeout(Duration::from_secs(20), child.wait()).await;
-    Ok((shell, settled))
+    Ok(())
 }
 
 /// Waits until a booted node's systemd says that all is up.

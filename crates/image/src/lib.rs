@@ -46,7 +46,7 @@ pub enum Error {
     },
     /// There is no folder of recipes.
     #[error(
-        "the recipes' folder {0} can't be read; say where they are: --recipes FOLDER, or FAULTLINE_IMAGES"
+        "the recipes' folder {0} can't be read; say where they are: --images FOLDER, or FAULTLINE_IMAGES"
     )]
     NoFolder(PathBuf),
     /// The recipe is malformed.

@@ -29,6 +29,7 @@ use crate::{
     protocol::NodeStatus,
     qemu::Started,
     qmp::{self, Qmp},
+    snapshot,
 };
 
 /// Console output kept for a new viewer, in bytes.
@@ -233,19 +234,21 @@ async fn keep_log(mut said: tokio::process::ChildStderr, log: std::fs::File) {
     }
 }
 
-/// Memory that a QEMU has for itself, in bytes: of its guest's memory, and of its own. Anonymous pages are those
-/// that are neither shared with the template nor given back.
+/// Memory that a QEMU has for itself, in bytes: of its guest's memory, and of its own. Of a clone's memory anonymous pages
+/// are those that are neither shared with the template nor given back; that of a machine that booted is all its own.
 #[must_use]
 pub fn private_memory(pid: u32) -> (u64, u64) {
     let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/smaps")) else {
         return (0, 0);
     };
-    let (mut guest, mut own, mut in_guest) = (0, 0, false);
+    let (mut guest, mut own, mut in_guest, mut counted) = (0, 0, false, "Anonymous:");
     for line in text.lines() {
         let first = line.split_ascii_whitespace().next().unwrap_or_default();
         if !first.ends_with(':') {
-            in_guest = line.ends_with(".mem");
-        } else if first == "Anonymous:" {
+            let booted = line.contains(snapshot::NEW_MEMORY);
+            in_guest = booted || line.ends_with(".mem");
+            counted = if booted { "Rss:" } else { "Anonymous:" };
+        } else if first == counted {
             let kib: u64 = line
                 .split_ascii_whitespace()
                 .nth(1)

@@ -205,8 +205,12 @@ pub fn start(
         }
     };
     let memory_fd = inherited.give(memory);
-    // A clone's pages are its own; those that will be frozen are to be found in what was given.
-    let share = if frozen.is_some() { "on" } else { "off" };
+    // What a clone writes is its own. A machine that boots writes to what it was given: pages of memory that is mapped
+    // privately would be there twice.
+    let share = match spec.start {
+        Start::Clone { .. } => "off",
+        Start::Boot { .. } => "on",
+    };
     arg(
         "-object",
         format!(

@@ -992,9 +992,28 @@ async fn local_provider_bakes() {
         "it is another one"
     );
 
-    step("a disk that fills up while it is frozen ends the bake, and leaves nothing");
+    step("a machine that dies while it is made ends the bake");
     provider.destroy(&fresh.id).await.unwrap();
     std::fs::remove_dir_all(&again.snapshot).unwrap();
+    let killing = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            for id in cgroup::list() {
+                let dir = Path::new(bake::RUN).join(id.as_str());
+                if let Ok(status) = launcher::status(&dir).await
+                    && let Some(node) = status.nodes.first().filter(|node| node.linked)
+                {
+                    return kill(node.pid);
+                }
+            }
+        }
+    };
+    let (baked, ()) = tokio::join!(build(), killing);
+    let error = baked.unwrap_err().to_string();
+    assert!(error.contains("node1 has died"), "{error}");
+    assert!(cache.list("bake").is_empty());
+
+    step("a disk that fills up while it is frozen ends the bake, and leaves nothing");
     let filler = cache.folder().join("filler");
     let filling = async {
         // The draft's folder shows that the machine is being made.
@@ -1069,18 +1088,16 @@ async fn local_provider_adds_and_removes_a_node() {
         let of_node = all.filter(|e| e.file_name().to_string_lossy().starts_with("node2"));
         of_node.count()
     };
-    let memory = |id: &EnvironmentId| {
+    let memory = |id: &EnvironmentId, what: [&str; 2]| {
         let group = Path::new("/sys/fs/cgroup");
         let name = format!("faultline/{id}");
-        let limit = group.join(&name).join("memory.max");
-        let former = group
-            .join("memory")
-            .join(&name)
-            .join("memory.limit_in_bytes");
-        let text = std::fs::read_to_string(limit).or_else(|_| std::fs::read_to_string(former));
+        let now = group.join(&name).join(what[0]);
+        let former = group.join("memory").join(&name).join(what[1]);
+        let text = std::fs::read_to_string(now).or_else(|_| std::fs::read_to_string(former));
         text.unwrap().trim().parse::<u64>().unwrap()
     };
-    let before = memory(id);
+    let limit = ["memory.max", "memory.limit_in_bytes"];
+    let before = memory(id, limit);
 
     step("it is added");
     let two: faultline_domain::NodeName = "node2".parse().unwrap();
@@ -1089,7 +1106,7 @@ async fn local_provider_adds_and_removes_a_node() {
     eprintln!("    after {:.1} s", began.elapsed().as_secs_f64());
     let status = launcher::status(&dir).await.unwrap();
     let pid = status.nodes.iter().find(|n| n.name == two).unwrap().pid;
-    assert!(memory(id) > before, "the group's limits have grown");
+    assert!(memory(id, limit) > before, "the group's limits have grown");
 
     step("another provider process knows it");
     let second = new();
@@ -1140,6 +1157,18 @@ async fn local_provider_adds_and_removes_a_node() {
     assert_eq!(on(&two, "systemctl is-system-running").await, "running");
     on(&two, "journalctl -n 1 -q | grep .").await;
     assert!(files() >= 2);
+    let held = || memory(id, ["memory.current", "memory.usage_in_bytes"]) >> 20;
+    let idle = held();
+    on(&two, "head -c 150M /dev/zero > /dev/shm/filled").await;
+    let filled = held() - idle;
+    assert!((130..230).contains(&filled), "{filled} MiB for 150");
+    let status = launcher::status(&dir).await.unwrap();
+    let second_node = status.nodes.iter().find(|n| n.name == two).unwrap();
+    assert!(
+        second_node.guest_private_bytes > 150 << 20,
+        "{second_node:?}"
+    );
+    on(&two, "rm /dev/shm/filled").await;
 
     step("one that is not waited for leaves nothing");
     let three = "node3".parse().unwrap();
@@ -1156,7 +1185,7 @@ async fn local_provider_adds_and_removes_a_node() {
     assert!(second.open(id, &two, Target::Guest).await.is_err());
     assert!(!Path::new(&format!("/proc/{pid}")).exists(), "its QEMU");
     assert_eq!(files(), 0, "its disk and memory");
-    assert_eq!(memory(id), before);
+    assert_eq!(memory(id, limit), before);
     let net = format!(
         "/proc/{}/net/dev",
         launcher::status(&dir).await.unwrap().nodes[0].pid

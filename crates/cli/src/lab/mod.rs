@@ -109,7 +109,7 @@ pub struct Place {
     #[arg(long, env = "FAULTLINE_LABS", default_value = "labs")]
     pub labs: PathBuf,
     /// The image recipes' folder
-    #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
+    #[arg(long = "images", env = "FAULTLINE_IMAGES", default_value = "images")]
     pub recipes: PathBuf,
     #[command(flatten)]
     pub sources: SourceArgs,
