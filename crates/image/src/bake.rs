@@ -311,6 +311,7 @@ pub async fn cold(
     template: &Template,
     shape: Shape,
     program: &std::path::Path,
+    progress: &Progress,
 ) -> Result<(u64, u64)> {
     let id: EnvironmentId = format!("bake-cold-{:06x}", rand::random::<u32>() >> 8)
         .parse()
@@ -341,9 +342,11 @@ pub async fn cold(
         node: None,
         log: None,
     };
-    let stage = Progress::ignored().stage(STAGE, "a cold start");
+    let what = format!("Image {}, shape {shape}: a cold start", recipe.name);
+    let stage = progress.stage("cold start", what);
     let result = power_on(&spec, place, program, recipe, &stage, false).await;
     clear(&id, &dir);
+    stage.done();
     result
 }
 

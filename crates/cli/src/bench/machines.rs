@@ -29,13 +29,16 @@ struct Bed {
     recipe: Recipe,
     template: Template,
     shape: Shape,
+    progress: Progress,
 }
 
 impl Bed {
     async fn make(args: &Machines, provider: Local) -> anyhow::Result<Self> {
         let program = std::env::current_exe()?;
-        let (recipe, template) = baked(args, args.shape, &Cache::of_user(), &program).await?;
+        let progress = progress::shown();
+        let (recipe, template) = baked(args, args.shape, &program, &progress).await?;
         Ok(Self {
+            progress,
             program,
             provider,
             recipe,
@@ -46,7 +49,7 @@ impl Bed {
 
     /// The same bed for another shape.
     async fn with_shape(&self, args: &Machines, shape: Shape) -> anyhow::Result<Self> {
-        let (recipe, template) = baked(args, shape, &Cache::of_user(), &self.program).await?;
+        let (recipe, template) = baked(args, shape, &self.program, &self.progress).await?;
         Ok(Self {
             recipe,
             template,
@@ -151,7 +154,11 @@ impl Bed {
         } else {
             30
         };
-        tokio::time::sleep(Duration::from_secs(args.rest.unwrap_or(usual))).await;
+        let seconds = args.rest.unwrap_or(usual);
+        let what = format!("Leaving it alone for {seconds} s");
+        let stage = self.progress.stage("rest", what);
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        stage.done();
     }
 
     async fn free(&self) -> anyhow::Result<()> {
@@ -166,15 +173,16 @@ impl Bed {
 async fn baked(
     args: &Machines,
     shape: Shape,
-    cache: &Cache,
     program: &Path,
+    progress: &Progress,
 ) -> anyhow::Result<(Recipe, Template)> {
+    let cache = &Cache::of_user();
     let recipes = Recipes {
         folder: args.images.clone(),
         sources: args.sources.sources(),
     };
     let recipe = recipes.recipe(&args.image, shape, cache).await?;
-    let template = bake::bake(&recipe, shape, cache, program, &progress::shown()).await?;
+    let template = bake::bake(&recipe, shape, cache, program, progress).await?;
     Ok((recipe, template))
 }
 
@@ -229,8 +237,14 @@ pub async fn clone(args: &Machines) -> anyhow::Result<Report> {
         let colds = if cluster { 1 } else { args.rounds.clamp(1, 3) };
         let (mut shells, mut settled) = (Vec::new(), Vec::new());
         for _ in 0..colds {
-            let (shell, all) =
-                bake::cold(&bed.recipe, &bed.template, bed.shape, &bed.program).await?;
+            let (shell, all) = bake::cold(
+                &bed.recipe,
+                &bed.template,
+                bed.shape,
+                &bed.program,
+                &bed.progress,
+            )
+            .await?;
             #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
             {
                 shells.push(shell as f64);
@@ -247,8 +261,11 @@ pub async fn clone(args: &Machines) -> anyhow::Result<Report> {
         let (mut shells, mut answered) = (Vec::new(), Vec::new());
         let (mut usable, mut probed) = (Vec::new(), Vec::new());
         let mut stages: Vec<(String, Vec<f64>)> = Vec::new();
-        for _ in 0..args.rounds.max(1) {
+        for round in 1..=args.rounds.max(1) {
+            let what = format!("A clone until it was probed, {round} of {}", args.rounds);
+            let stage = bed.progress.stage("clone", what);
             let cloned = bed.clone(0).await?;
+            stage.done();
             shells.push(cloned.shells);
             answered.extend(cloned.answered);
             usable.push(cloned.usable());
@@ -284,10 +301,13 @@ pub async fn clone(args: &Machines) -> anyhow::Result<Report> {
             return Ok(report);
         }
         for at_once in [4, 8] {
+            let what = format!("{at_once} clones at once");
+            let stage = bed.progress.stage("clones", what);
             let all = futures::future::try_join_all((0..at_once).map(|n| bed.clone(n))).await?;
             let all: Vec<f64> = all.iter().map(Cloned::usable).collect();
             report.add(&format!("clone to usable, {at_once} at once"), "ms", &all);
             bed.free().await?;
+            stage.done();
         }
         report.ratio(
             "8 at once cost, times one",
@@ -311,7 +331,10 @@ pub async fn density(args: &Machines) -> anyhow::Result<Report> {
         let mut report = bed.report("density");
         let mut ids = Vec::new();
         for n in 0..clones {
+            let what = format!("A clone until it was probed, {} of {clones}", n + 1);
+            let stage = bed.progress.stage("clone", what);
             bed.clone(n).await?;
+            stage.done();
             ids.push(bed.spec(n)?.id);
         }
         bed.rest(args).await;
@@ -358,6 +381,7 @@ pub async fn idle(args: &Machines) -> anyhow::Result<Report> {
     const OF_CLONE: &str = "CPU of an idle clone";
     on_bed(args, async |bed| {
         let mut report = bed.report("idle");
+        let stage = bed.progress.stage("clone", "Clones until they were probed");
         bed.clone(0).await?;
         let id = bed.spec(0)?.id;
         let other = match args.against {
@@ -368,6 +392,7 @@ pub async fn idle(args: &Machines) -> anyhow::Result<Report> {
             }
             None => None,
         };
+        stage.done();
         bed.rest(args).await;
         let (mut running, mut others) = (Vec::new(), Vec::new());
         for _ in 0..args.rounds.max(1) {
