@@ -21,35 +21,30 @@ fn keys() -> ClusterKeys {
     }
 }
 
-/// A folder with one lab that has a cluster, and needs this beside it.
-fn folder(needs: &str) -> TempDir {
+/// The labs with only one, that has a cluster and needs this beside it.
+fn catalogue(needs: &str) -> Catalogue {
     let folder = tempfile::tempdir().unwrap();
-    let (from, to) = (labs().join("stale-flag"), folder.path().join("stale-flag"));
-    for part in ["setup", "."] {
-        std::fs::create_dir_all(to.join(part)).unwrap();
-        for file in std::fs::read_dir(from.join(part)).unwrap().flatten() {
-            if file.file_type().unwrap().is_file() {
-                std::fs::copy(file.path(), to.join(part).join(file.file_name())).unwrap();
-            }
-        }
-    }
-    let lab = std::fs::read_to_string(to.join("lab.yaml")).unwrap();
+    let lab = folder.path().join("stale-flag");
+    copy(&labs().join("stale-flag"), &lab);
+    let text = std::fs::read_to_string(lab.join("lab.yaml")).unwrap();
     let needs = format!("\nneeds: {{kubernetes: \"1.36\", {needs}}}\n\nsetup:");
-    std::fs::write(to.join("lab.yaml"), lab.replace("\nsetup:", &needs)).unwrap();
-    folder
+    std::fs::write(lab.join("lab.yaml"), text.replace("\nsetup:", &needs)).unwrap();
+    let catalogue = Catalogue::load(folder.path());
+    assert!(catalogue.broken().is_empty(), "{:?}", catalogue.broken());
+    catalogue
 }
 
 /// A running cluster of the one lab there is.
-async fn cluster(needs: &str) -> (Bed, EnvironmentId, TempDir) {
-    let folder = folder(needs);
+async fn cluster(needs: &str) -> (Bed, EnvironmentId) {
     let provider = FakeProvider::new().with_clusters(keys());
     let config = Config {
         kube_port: Some(6443),
         ..Config::default()
     };
-    let mut bed = bed_of(config, provider, folder.path()).await;
+    let mut bed = bed_of(config, provider).await;
+    bed.app.set_catalogue(catalogue(needs));
     let id = bed.active("stale-flag").await;
-    (bed, id, folder)
+    (bed, id)
 }
 
 /// The groups and the name in a certificate, and for how many seconds from now it holds.
@@ -75,7 +70,7 @@ async fn a_person_is_in_the_groups_that_the_lab_grants() {
             vec!["shop:developers", "viewers", "person:local"],
         ),
     ] {
-        let (bed, id, _labs) = cluster(needs).await;
+        let (bed, id) = cluster(needs).await;
         let path = format!("/environments/{id}/credential");
         let made = bed.api(Method::POST, &path, None).await;
         assert_eq!(made.status, StatusCode::CREATED, "{}", made.body);
@@ -89,7 +84,7 @@ async fn a_person_is_in_the_groups_that_the_lab_grants() {
 
 #[tokio::test]
 async fn a_file_holds_as_long_as_its_environment_may_live() {
-    let (bed, id, _labs) = cluster("nodes: 1").await;
+    let (bed, id) = cluster("nodes: 1").await;
     let environment = bed.app.store.environment(&id).await.unwrap().unwrap();
     let file = bed.get(&format!("/environments/{id}/kubeconfig")).await;
     assert_eq!(file.status, StatusCode::OK, "{}", file.body);
@@ -113,7 +108,7 @@ async fn a_file_holds_as_long_as_its_environment_may_live() {
 
 #[tokio::test]
 async fn a_cluster_that_does_not_run_gives_none() {
-    let (mut bed, id, _labs) = cluster("nodes: 1").await;
+    let (mut bed, id) = cluster("nodes: 1").await;
     let path = format!("/environments/{id}/credential");
     let at = format!("/environments/{id}");
     let paused = bed.api(Method::POST, &format!("{at}/suspend"), None).await;
@@ -141,7 +136,7 @@ async fn a_plain_machine_and_somebody_elses_cluster_give_none() {
     let refused = plain.api(Method::POST, &path, None).await;
     assert_eq!(status(&refused), (409, "no-cluster".into()));
 
-    let (mut bed, id, _labs) = cluster("nodes: 1").await;
+    let (mut bed, id) = cluster("nodes: 1").await;
     bed.become_another("eve").await;
     let path = format!("/environments/{id}/credential");
     let (theirs, none) = (

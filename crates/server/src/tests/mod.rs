@@ -65,30 +65,43 @@ pub(super) fn labs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../e2e/labs")
 }
 
+/// Copies a folder with all that is in it.
+pub(super) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 pub(super) async fn bed() -> Bed {
     bed_with(Config::default()).await
 }
 
 pub(super) async fn bed_with(config: Config) -> Bed {
-    bed_of(config, FakeProvider::new(), &labs()).await
+    bed_of(config, FakeProvider::new()).await
 }
 
-/// A server with these machines and labs.
-pub(super) async fn bed_of(config: Config, provider: FakeProvider, labs: &Path) -> Bed {
+/// A server with these machines.
+pub(super) async fn bed_of(config: Config, provider: FakeProvider) -> Bed {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let clock = Clock::stopped(Timestamp::from_second(1_800_000_000).unwrap());
-    open(folder, clock, provider, labs, config, 1).await
+    open(folder, clock, provider, config, 1).await
 }
 
 async fn open(
     folder: Arc<TempDir>,
     clock: Clock,
     provider: FakeProvider,
-    labs: &Path,
     config: Config,
     seed: u64,
 ) -> Bed {
-    let catalogue = Catalogue::load(labs);
+    let catalogue = Catalogue::load(&labs());
     assert!(catalogue.broken().is_empty(), "{:?}", catalogue.broken());
     let server = crate::Server::new(Parts {
         config: Config {
@@ -152,7 +165,7 @@ impl Bed {
         self.app.store.close().await;
         let (folder, clock, provider) = (self.folder, self.clock, self.provider);
         drop((self.app, self.reconcilers));
-        open(folder, clock, provider, &labs(), Config::default(), 2).await
+        open(folder, clock, provider, Config::default(), 2).await
     }
 
     /// Signs another student in; what is asked from here on is asked by them.
