@@ -346,8 +346,9 @@ pub async fn cold(
     let stage = progress.stage("cold start", what);
     let result = power_on(&spec, place, program, recipe, &stage, false).await;
     clear(&id, &dir);
+    let millis = result?;
     stage.done();
-    result
+    Ok(millis)
 }
 
 /// Refuses a bake that would find its memory or its disk full half way: its machines would die of that without a word.
@@ -457,16 +458,20 @@ async fn power_on(
         .await
         .map_err(|e| fail(format!("{e}\n{}", log_tail())))?;
     let shell = millis(began);
+    let died = |node: NodeName| fail(format!("{node} has died\n{}", log_tail()));
     let settled = tokio::select! {
-        settled = settle(spec, place, recipe, stage, freeze) => settled,
+        settled = settle(spec, place, recipe, stage, freeze) => settled.map(|()| millis(began)),
         // What waits for it would wait until its own limit.
-        () = death(dir) => Ok(()),
+        node = death(dir) => return Err(died(node)),
     };
-    if let Some(node) = dead(dir).await {
-        return Err(fail(format!("{node} has died\n{}", log_tail())));
-    }
-    settled?;
-    let settled = millis(began);
+    let settled = match settled {
+        Ok(millis) => millis,
+        // The link to a machine breaks a moment before the launcher hears of its death.
+        Err(e) => {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            return Err(dead(dir).await.map_or(e, died));
+        }
+    };
     if freeze {
         stage.update(Some(0.9), "quiet for three seconds, then frozen");
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -480,15 +485,16 @@ async fn power_on(
 
 /// A machine whose QEMU has ended.
 async fn dead(dir: &std::path::Path) -> Option<NodeName> {
-    // The link to it may have broken a moment before the launcher hears of it.
-    tokio::time::sleep(Duration::from_secs(1)).await;
     let nodes = launcher::status(dir).await.ok()?.nodes;
     Some(nodes.into_iter().find(|n| !n.alive)?.name)
 }
 
-/// Ends when one of the machines has.
-async fn death(dir: &std::path::Path) {
-    while dead(dir).await.is_none() {
+/// Ends when one of the machines has, and gives its name.
+async fn death(dir: &std::path::Path) -> NodeName {
+    loop {
+        if let Some(node) = dead(dir).await {
+            return node;
+        }
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
 }

@@ -37,8 +37,9 @@ pub fn write(
 ) -> Result<()> {
     let mut packages = debian(root, &sums(rootfs));
     let whole = package(&recipe.name, key, "NOASSERTION");
-    let described = json!("SPDXRef-DOCUMENT");
-    let mut relations = vec![relation(Some(&described), "DESCRIBES", &whole)];
+    let document = json!({ "SPDXID": "SPDXRef-DOCUMENT" });
+    let mut relations = vec![relation(&document, "DESCRIBES", &whole)];
+    packages.push(whole);
     let mut made = BTreeMap::new();
     for component in &recipe.binaries {
         let fetched = programs.folders.get(&component.name);
@@ -80,7 +81,7 @@ pub fn write(
             let programs = container.binaries.iter();
             let programs: Vec<&Value> = programs.filter_map(|p| made.get(p.as_str())).collect();
             for part in programs.iter().copied().chain(&debs) {
-                relations.push(relation(image.get("SPDXID"), "CONTAINS", part));
+                relations.push(relation(&image, "CONTAINS", part));
             }
             if let Some(fields) = image.as_object_mut() {
                 let contained = contained(&programs, &debs);
@@ -96,7 +97,6 @@ pub fn write(
         set_sum(&mut package, &at("disk", checksum(&helper))?);
         packages.push(package);
     }
-    packages.push(whole);
     packages.sort_by_key(|p| p.get("SPDXID").and_then(Value::as_str).map(str::to_owned));
     packages.dedup_by_key(|p| p.get("SPDXID").and_then(Value::as_str).map(str::to_owned));
     let bill = json!({
@@ -114,9 +114,9 @@ pub fn write(
     at("disk", fs::write(folder.join(FILE), text))
 }
 
-fn relation(from: Option<&Value>, kind: &str, to: &Value) -> Value {
+fn relation(from: &Value, kind: &str, to: &Value) -> Value {
     json!({
-        "spdxElementId": from,
+        "spdxElementId": from.get("SPDXID"),
         "relationshipType": kind,
         "relatedSpdxElement": to.get("SPDXID"),
     })
@@ -124,17 +124,11 @@ fn relation(from: Option<&Value>, kind: &str, to: &Value) -> Value {
 
 /// Under which licences the contents of a container that is made here are.
 fn contained(programs: &[&Value], debs: &[Value]) -> String {
-    let of = |all: &[&Value], field: &str| -> BTreeSet<String> {
-        let named = all.iter().filter_map(|p| p.get(field)?.as_str());
-        named
-            .flat_map(|l| l.split(", "))
-            .map(str::to_owned)
-            .collect()
-    };
-    let debs: Vec<&Value> = debs.iter().collect();
-    let mut licences = of(programs, "licenseDeclared");
-    licences.extend(of(&debs, "licenseComments"));
-    let licences: Vec<String> = licences.into_iter().collect();
+    let of_programs = programs.iter().filter_map(|p| p.get("licenseDeclared"));
+    let of_debs = debs.iter().filter_map(|p| p.get("licenseComments"));
+    let named = of_programs.chain(of_debs).filter_map(Value::as_str);
+    let licences: BTreeSet<&str> = named.flat_map(|l| l.split(", ")).collect();
+    let licences: Vec<&str> = licences.into_iter().collect();
     format!("those of what it contains: {}", licences.join(", "))
 }
 

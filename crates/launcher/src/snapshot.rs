@@ -78,8 +78,8 @@ impl Damage {
 /// The name of memory that [`new_memory`] makes, as `/proc/<pid>/maps` shows it.
 pub(crate) const NEW_MEMORY: &str = "/memfd:guest";
 
-/// The memory of a guest that boots, of so many bytes; it can be frozen. In memory alone: the kernel writes pages of a file that were
-/// changed to the disk every half minute, and a guest that boots changes most of its pages all the time.
+/// The memory of a guest that boots, of so many bytes; it can be frozen. In memory alone: the kernel writes pages of a file
+/// that were changed to the disk every half minute, and a guest that boots changes most of its pages all the time.
 pub fn new_memory(bytes: u64) -> io::Result<fs::File> {
     let memory = fs::File::from(rustix::fs::memfd_create(
         "guest",
