@@ -26,7 +26,7 @@ use faultline_domain::{
 use faultline_image::{
     bake::{self, Template},
     cache::Cache,
-    recipe::{Recipe, Step},
+    recipe::{MachineShape, Recipe, Step},
     sources::Sources,
     steps::Place,
 };
@@ -47,11 +47,14 @@ const KEYS: &str = "cluster.json";
 /// How long a launcher may take to say how it is; beyond it nothing is decided about its environment.
 const STATUS: Duration = Duration::from_secs(5);
 
-/// What an environment was made of: the recipe may be another by now, and the environment is what it was.
+/// What an environment keeps of its recipe, for the nodes that come and go: the recipe may be another by now, and the
+/// environment is what it was.
 #[derive(Debug, Serialize, Deserialize)]
 struct MadeOf {
-    asked: Spec,
-    recipe: Recipe,
+    shape: Shape,
+    worker: MachineShape,
+    join: Vec<Step>,
+    leave: Vec<Step>,
 }
 
 /// Finds out how the image of an environment stands; the server plugs in its builder's progress here.
@@ -322,8 +325,10 @@ impl Provider for Local {
             egress: spec.egress.clone(),
         };
         let made_of = MadeOf {
-            asked: spec.clone(),
-            recipe: recipe.clone(),
+            shape: spec.shape,
+            worker: recipe.worker.unwrap_or(recipe.machine),
+            join: recipe.join.clone(),
+            leave: recipe.leave.clone(),
         };
         let made_of = serde_json::to_vec(&made_of).map_err(|e| Error::failed("clone", e))?;
         fs::create_dir(&dir)

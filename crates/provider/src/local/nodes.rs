@@ -1,12 +1,15 @@
 //! A node more, a node less: the machine by the launcher, its place in the cluster by the recipe's steps.
 
 use faultline_domain::{
-    EnvironmentId, NodeName,
+    EnvironmentId, NodeName, Shape,
     limits::Limits,
     progress::{Progress, Stage},
 };
 use faultline_guest::wire::Exec;
-use faultline_image::{recipe::Recipe, recipe::Step, steps::Place};
+use faultline_image::{
+    recipe::{MachineShape, Step},
+    steps::Place,
+};
 use faultline_launcher::{
     client,
     protocol::Channel,
@@ -15,7 +18,7 @@ use faultline_launcher::{
 };
 
 use super::{Local, MADE_OF, MadeOf};
-use crate::{Error, Result, Spec};
+use crate::{Error, Result};
 
 /// The log of what an addition and a removal did, in an environment's folder.
 const LOG: &str = "nodes.log";
@@ -27,7 +30,7 @@ impl Local {
         node: &NodeName,
         progress: &Progress,
     ) -> Result<()> {
-        let (spec, MadeOf { asked, recipe }) = self.made_of(id)?;
+        let (spec, made_of) = self.made_of(id)?;
         let planes = spec.control_planes;
         if node.number().is_none_or(|number| number <= planes) {
             return Err(Error::WrongState("without a place for such a node"));
@@ -35,7 +38,7 @@ impl Local {
         if spec.all_nodes().any(|n| n.name == *node) {
             return Err(Error::WrongState("one that has this node already"));
         }
-        let added = self.worker(&spec, &recipe, node)?;
+        let added = self.worker(&spec, made_of.worker, node)?;
         let dir = self.folder(id);
         self.ask(id, client::add_node(&dir, added, progress))
             .await
@@ -44,11 +47,13 @@ impl Local {
                 other => other,
             })?;
         self.tell_names(id, &spec, node, true).await;
-        if recipe.join.is_empty() {
+        if made_of.join.is_empty() {
             return Ok(());
         }
         let stage = progress.stage("join", format!("Joining {node} to the cluster"));
-        let joined = self.carry_out(id, &asked, node, &recipe.join, &stage).await;
+        let joined = self
+            .carry_out(id, made_of.shape, node, &made_of.join, &stage)
+            .await;
         if let Err(failed) = joined {
             // What it has left in the cluster is told to leave; its machine ends in any case.
             let quiet = Progress::ignored();
@@ -88,13 +93,13 @@ impl Local {
 
     /// Takes a node out of its cluster, where there is one.
     async fn leave(&self, id: &EnvironmentId, node: &NodeName, progress: &Progress) -> Result<()> {
-        let (_, MadeOf { asked, recipe }) = self.made_of(id)?;
-        if recipe.leave.is_empty() {
+        let (_, made_of) = self.made_of(id)?;
+        if made_of.leave.is_empty() {
             return Ok(());
         }
         let stage = progress.stage("leave", format!("Taking {node} out of the cluster"));
         let left = self
-            .carry_out(id, &asked, node, &recipe.leave, &stage)
+            .carry_out(id, made_of.shape, node, &made_of.leave, &stage)
             .await;
         stage.done();
         left.map_err(|e| Error::failed("leave", e))
@@ -116,9 +121,13 @@ impl Local {
     }
 
     /// The machine of a worker, and what the environment may use more with it: as much CPU as its other nodes have.
-    fn worker(&self, spec: &LaunchSpec, recipe: &Recipe, node: &NodeName) -> Result<AddedNode> {
+    fn worker(
+        &self,
+        spec: &LaunchSpec,
+        machine: MachineShape,
+        node: &NodeName,
+    ) -> Result<AddedNode> {
         let first = spec.nodes.first().ok_or(Error::NotFound)?;
-        let machine = recipe.worker.unwrap_or(recipe.machine);
         let node = NodeSpec {
             name: node.clone(),
             machine: Machine {
@@ -141,7 +150,7 @@ impl Local {
     async fn carry_out(
         &self,
         id: &EnvironmentId,
-        asked: &Spec,
+        shape: Shape,
         node: &NodeName,
         steps: &[Step],
         stage: &Stage,
@@ -150,7 +159,7 @@ impl Local {
         let log = dir.join(LOG);
         let place = Place {
             dir: &dir,
-            shape: asked.shape,
+            shape,
             node: Some(node),
             log: Some(&log),
         };
