@@ -360,7 +360,7 @@ fn has_room(draft: &std::path::Path, nodes: &[NodeSpec]) -> Result<()> {
         .map(|n| u64::from(n.machine.memory_mib) + OVERLAY)
         .sum();
     let free = at(STAGE, free_mib(draft))?;
-    let memory: u64 = nodes.iter().map(|n| u64::from(n.machine.memory_mib)).sum();
+    let memory = u64::from(limits(nodes).memory_mib);
     let spare = at(STAGE, spare_memory_mib())?;
     let reason = if free < need {
         format!(

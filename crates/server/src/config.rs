@@ -152,7 +152,7 @@ impl Default for Config {
             reserve_memory_mib: 512,
             reserve_disk_mib: 2048,
             node_memory_mib: 200,
-            cluster_node_memory_mib: 500,
+            cluster_node_memory_mib: 1000,
             node_disk_mib: 256,
             node_limits: NodeLimits::default(),
             idle_minutes: 60,
