@@ -13,6 +13,7 @@ mod lab;
 mod login;
 mod prepare;
 mod progress;
+mod signals;
 mod sources;
 mod ssh;
 mod up;

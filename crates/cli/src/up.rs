@@ -20,10 +20,7 @@ use faultline_provider::local::Local;
 use faultline_server::{Parts, Server, Shutdown};
 use faultline_store::Store;
 use rand::SeedableRng;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::net::TcpListener;
 
 use crate::{
     Output,
@@ -31,6 +28,7 @@ use crate::{
     config::{Config, files},
     doctor::{self, Grade},
     prepare::{self, Builds},
+    signals::told_to_stop,
     sources::{Recipes, SourceArgs},
 };
 
@@ -308,17 +306,8 @@ fn announce(link: &str, output: Output, no_browser: bool) {
 
 /// The first signal stops softly, the second at once.
 async fn stop_on_signal(shutdown: Shutdown) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return;
-    };
     for token in [&shutdown.soft, &shutdown.hard] {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        told_to_stop().await;
         // Not `eprintln!`, which ends this task where nothing can be written, and the second signal with it.
         let _ = writeln!(std::io::stderr(), "stopping…");
         token.cancel();

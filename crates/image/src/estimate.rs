@@ -19,7 +19,7 @@ fn seconds(stage: &str, recipe: &Recipe, shape: Shape) -> f64 {
         "binaries kubernetes" => 480.0,
         "containers" => 60.0,
         "disk" => 90.0,
-        "bake" if recipe.kubernetes.is_some() => 450.0 + 300.0 * further,
+        "bake" if recipe.kubernetes.is_some() => 300.0 + 90.0 * further,
         "bake" => 50.0 + 20.0 * further,
         _ => 60.0,
     }
@@ -205,7 +205,7 @@ mod tests {
         build.hear(&done("disk", true));
         assert!(build.fraction() > 0.6, "{}", build.fraction());
         let left = build.left(Duration::from_secs(1)).as_secs();
-        assert_eq!(left, 450, "the bake alone");
+        assert_eq!(left, 300, "the bake alone");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use faultline_guest::{
     wire::{Exec, HostKey, Pty, Refresh},
 };
 use faultline_image::{bake, cache::Cache, recipe::Recipe};
-use faultline_launcher::{cgroup, client as launcher};
+use faultline_launcher::{cgroup, client as launcher, spec::LaunchSpec};
 use faultline_provider::{
     Observed, Provider, Target,
     conformance::{self, expect_output, guest, spec},
@@ -288,9 +288,12 @@ async fn limits_hold(provider: &Local, id: &EnvironmentId, data: &Path) {
         };
         std::fs::read_to_string(path).unwrap().trim().to_owned()
     };
+    // What was asked for, or what its machines were promised where that is more.
+    let promised = LaunchSpec::load(&dir).unwrap().limits.memory_mib;
+    assert!((1024..1200).contains(&promised), "{promised} MiB");
     assert_eq!(
         limit("memory/memory.limit_in_bytes", "memory.max"),
-        (1024_u64 << 20).to_string()
+        (u64::from(promised) << 20).to_string()
     );
     assert_eq!(limit("pids/pids.max", "pids.max"), "256");
     assert!(limit("cpu/cpu.cfs_quota_us", "cpu.max").starts_with("100000"));

@@ -19,7 +19,7 @@ use faultline_launcher::client as launcher;
 use faultline_provider::{Provider, Spec, Target, local::Local};
 
 use super::{Machines, Report, merging::Pages};
-use crate::{lab::platform::Platform, progress, sources::Recipes};
+use crate::{lab::platform::Platform, progress, signals::told_to_stop, sources::Recipes};
 
 /// What the bench's environments are made of.
 #[derive(Clone)]
@@ -218,7 +218,7 @@ async fn on_bed(
             let bed = Bed::make(args, platform.local()?).await?;
             measure(&bed).await
         } => measured,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted; the machines that were made are destroyed")),
+        () = told_to_stop() => Err(anyhow::anyhow!("interrupted; the machines that were made are destroyed")),
     };
     platform.close().await;
     measured

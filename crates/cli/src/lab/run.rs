@@ -18,7 +18,7 @@ use super::{
     platform::{self, Platform},
     terminal,
 };
-use crate::progress;
+use crate::{progress, signals::told_to_stop};
 
 /// How often the lab's files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -48,13 +48,12 @@ pub(super) async fn run(place: &Place, name: &str, open_terminal: bool) -> anyho
     }
     let folder = load(&path).with_context(|| format!("{name} can't be used as it is"))?;
     let platform = Platform::open(&place.recipes, place.sources.sources()).await?;
-    let ended = Session::start(&platform, path, folder).await;
-    let ended = match ended {
-        Ok(mut session) => tokio::select! {
-            ended = session.converse(open_terminal) => ended,
-            _ = tokio::signal::ctrl_c() => Ok(()),
-        },
-        Err(e) => Err(e),
+    let ended = tokio::select! {
+        ended = async {
+            let mut session = Session::start(&platform, path, folder).await?;
+            session.converse(open_terminal).await
+        } => ended,
+        () = told_to_stop() => Ok(()),
     };
     println!("destroying the machine");
     platform.close().await;

@@ -21,7 +21,7 @@ use futures::StreamExt;
 use serde::Serialize;
 
 use super::{Place, platform::Platform, proofs};
-use crate::{Output, progress};
+use crate::{Output, progress, signals::told_to_stop};
 
 /// What was asked for.
 pub(super) struct Wanted {
@@ -79,10 +79,10 @@ pub(super) async fn run(place: &Place, wanted: Wanted, output: Output) -> anyhow
         }
     }
     let platform = Platform::open(&place.recipes, place.sources.sources()).await?;
-    // However this ends, by Ctrl-C too, the machines that were made are destroyed.
+    // However this ends, by a signal too, the machines that were made are destroyed.
     let outcome = tokio::select! {
         outcome = prove_all(&platform, &labs, &wanted) => outcome,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted; the machines that were made are destroyed")),
+        () = told_to_stop() => Err(anyhow::anyhow!("interrupted; the machines that were made are destroyed")),
     };
     platform.close().await;
     rows.extend(outcome?);
