@@ -28,7 +28,7 @@ use crate::{
     config::{Config, files},
     doctor::{self, Grade},
     prepare::{self, Builds},
-    signals::told_to_stop,
+    signals::StopSignals,
     sources::{Recipes, SourceArgs},
 };
 
@@ -306,8 +306,9 @@ fn announce(link: &str, output: Output, no_browser: bool) {
 
 /// The first signal stops softly, the second at once.
 async fn stop_on_signal(shutdown: Shutdown) {
+    let mut signals = StopSignals::listen();
     for token in [&shutdown.soft, &shutdown.hard] {
-        told_to_stop().await;
+        signals.next().await;
         // Not `eprintln!`, which ends this task where nothing can be written, and the second signal with it.
         let _ = writeln!(std::io::stderr(), "stopping…");
         token.cancel();
