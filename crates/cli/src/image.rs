@@ -60,14 +60,19 @@ pub enum ImageCommand {
     ///
     ///   faultline image prune --dry-run
     ///   faultline image prune --unused-for 1
+    ///   faultline image prune --unused-for 0.5 --min-free-gib 20
     ///
-    /// Whatever is needed again is built again. Environments that run are not disturbed, but one of a removed
+    /// Whatever is needed again is built again. With --min-free-gib it stops as soon as the disk has that much to
+    /// spare, and takes first what is soonest built again for its size. Environments that run are not disturbed, but one of a removed
     /// template can't be reset, so leave more days than an environment lives.
     #[command(verbatim_doc_comment)]
     Prune {
         /// Days without a build or a start that asked for it; fractions are possible
         #[arg(long, value_name = "DAYS", default_value_t = 7.0, value_parser = days)]
         unused_for: f64,
+        /// Remove no more than it takes until the cache's disk has this much free
+        #[arg(long, value_name = "GIB", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+        min_free_gib: Option<u64>,
         /// Say what would be removed, and leave it
         #[arg(long)]
         dry_run: bool,
@@ -135,8 +140,9 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
         ImageCommand::Verify => verify(&cache, output)?,
         ImageCommand::Prune {
             unused_for,
+            min_free_gib,
             dry_run,
-        } => prune(&cache, unused_for, dry_run, output)?,
+        } => prune(&cache, unused_for, min_free_gib, dry_run, output)?,
         ImageCommand::List { recipes, sources } => {
             let sources = sources.sources();
             if !recipes.is_dir() {
@@ -218,9 +224,23 @@ fn days(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Removes what nothing has asked for in these days.
-fn prune(cache: &Cache, days: f64, dry_run: bool, output: Output) -> anyhow::Result<()> {
-    let unused = cache.unused(Duration::from_secs_f64(days * DAY));
+/// Removes what nothing has asked for in these days, or of that as much as it takes to have so much disk free.
+fn prune(
+    cache: &Cache,
+    days: f64,
+    min_free_gib: Option<u64>,
+    dry_run: bool,
+    output: Output,
+) -> anyhow::Result<()> {
+    let mut unused = cache.unused(Duration::from_secs_f64(days * DAY));
+    if let Some(gib) = min_free_gib {
+        let mut free = faultline_image::cache::free(cache.folder()).unwrap_or(u64::MAX);
+        unused.retain(|result| {
+            let spared = free < gib << 30;
+            free += if spared { result.bytes } else { 0 };
+            spared
+        });
+    }
     if !dry_run {
         for result in &unused {
             cache

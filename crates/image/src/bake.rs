@@ -20,7 +20,7 @@ use faultline_launcher::{
 use crate::{
     Error, Result, at,
     build::{Image, build},
-    cache::{Cache, Key},
+    cache::{Cache, Key, free},
     recipe::{On, Recipe, Step},
     steps::Place,
 };
@@ -359,7 +359,7 @@ fn has_room(draft: &std::path::Path, nodes: &[NodeSpec]) -> Result<()> {
         .iter()
         .map(|n| u64::from(n.machine.memory_mib) + OVERLAY)
         .sum();
-    let free = at(STAGE, free_mib(draft))?;
+    let free = at(STAGE, free(draft))? >> 20;
     let memory = u64::from(limits(nodes).memory_mib);
     let spare = at(STAGE, spare_memory_mib())?;
     let reason = if free < need {
@@ -392,14 +392,9 @@ fn spare_memory_mib() -> std::io::Result<u64> {
     Ok(line.map_or(u64::MAX, |kib| kib / 1024))
 }
 
-fn free_mib(folder: &std::path::Path) -> std::io::Result<u64> {
-    let disk = rustix::fs::statvfs(folder)?;
-    Ok(disk.f_bavail * disk.f_frsize / (1024 * 1024))
-}
-
 /// A machine whose disk has filled up dies without a word: says so.
 fn or_full(error: Error, draft: &std::path::Path) -> Error {
-    match (error, free_mib(draft)) {
+    match (error, free(draft).map(|bytes| bytes >> 20)) {
         (Error::Stage { stage, reason }, Ok(free)) if free < 64 => Error::Stage {
             stage,
             reason: format!(

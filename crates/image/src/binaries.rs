@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result, at,
-    cache::{Cache, Key},
+    cache::{self, Cache, Key},
     recipe::{Component, Recipe},
     run,
     sources::release,
@@ -91,9 +91,10 @@ fn go(module: &Path) -> Command {
 /// Go, with its caches in ours, so that they go with it; elsewhere where the environment says so.
 fn go_with(module: &Path, cache: &Cache) -> Command {
     let mut command = go(module);
-    for (name, folder) in [("GOCACHE", "go/build"), ("GOMODCACHE", "go/modules")] {
+    let (stage, keys) = cache::GO;
+    for (name, key) in ["GOCACHE", "GOMODCACHE"].into_iter().zip(keys) {
         if std::env::var_os(name).is_none() {
-            command.env(name, cache.folder().join(folder));
+            command.env(name, cache.path(stage, key));
         }
     }
     command
@@ -215,6 +216,12 @@ fn compile(
 ) -> Result<()> {
     let count = component.build.len();
     let log = draft.join("log");
+    let (of_go, keys) = cache::GO;
+    let mut locks = Vec::new();
+    for key in keys {
+        locks.push(at(STAGE, cache.lock(of_go, key))?);
+        let _ = cache.get(of_go, key); // asked for now
+    }
     let module = at(
         STAGE,
         fs::canonicalize(recipe.folder.join(&component.module)),

@@ -39,8 +39,12 @@ const NOW: Timestamps = {
     }
 };
 
-/// What images are made of, stage by stage.
-const STAGES: [&str; 5] = ["rootfs", "binaries", "containers", "disk", "bake"];
+/// Where Go keeps what it has compiled and downloaded, as a stage and the keys of its results. A build of programs holds
+/// both locks.
+pub const GO: (&str, [&str; 2]) = ("go", ["build", "modules"]);
+
+/// What images are made of. What takes the most space for the time that building it again takes comes first.
+const STAGES: [&str; 6] = [GO.0, "bake", "disk", "containers", "rootfs", "binaries"];
 
 /// A hash over named parts, in order.
 #[derive(Debug, Default)]
@@ -108,18 +112,20 @@ impl Cache {
         Some(path)
     }
 
-    /// The results of the images' stages that nothing has asked for in this time.
+    /// The results of the images' stages that nothing has asked for in this time, in the order in which they can best
+    /// be spared: by stage, and in a stage the one first that was left alone for longest.
     #[must_use]
     pub fn unused(&self, since: Duration) -> Vec<Unused> {
         let mut found = Vec::new();
         for stage in STAGES {
+            let mut left_alone = Vec::new();
             for (key, path) in self.list(stage) {
                 let asked = fs::metadata(&path).and_then(|m| m.modified());
                 let idle = asked.ok().and_then(|at| at.elapsed().ok());
                 let idle = idle.unwrap_or_default();
                 if idle >= since {
                     let bytes = bytes(&path);
-                    found.push(Unused {
+                    left_alone.push(Unused {
                         stage,
                         key,
                         idle,
@@ -127,6 +133,8 @@ impl Cache {
                     });
                 }
             }
+            left_alone.sort_by_key(|unused| std::cmp::Reverse(unused.idle));
+            found.extend(left_alone);
         }
         found
     }
@@ -205,6 +213,12 @@ impl Cache {
     }
 }
 
+/// What the file system of a folder has to spare, in bytes.
+pub fn free(folder: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(folder)?;
+    Ok(disk.f_bavail * disk.f_frsize)
+}
+
 /// Removes a result. Out of sight first: half a folder must not be taken for a whole one.
 pub fn discard(folder: &Path) -> io::Result<()> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
@@ -277,6 +291,30 @@ mod tests {
         drop(lock);
         cache.sweep("bake");
         assert_eq!(drafts.each_ref().map(|d| d.exists()), [false, false, true]);
+    }
+
+    #[test]
+    fn what_is_soon_built_again_is_spared_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path());
+        let results = [
+            ("binaries", "etcd", 9),
+            ("bake", "newer", 4),
+            ("bake", "older", 8),
+            ("go", "build", 3),
+        ];
+        for (stage, key, hours) in results {
+            let draft = cache.draft(stage, key).unwrap();
+            let kept = cache.keep(&draft, stage, key).unwrap();
+            let then = SystemTime::UNIX_EPOCH + Duration::from_secs((100 - hours) * 3600);
+            fs::File::open(kept).unwrap().set_modified(then).unwrap();
+        }
+        let keys: Vec<_> = cache
+            .unused(Duration::ZERO)
+            .into_iter()
+            .map(|unused| unused.key)
+            .collect();
+        assert_eq!(keys, ["build", "older", "newer", "etcd"]);
     }
 
     #[test]
