@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use thirtyfour::{By, ChromiumLikeCapabilities, DesiredCapabilities, WebDriver, WebElement};
 
+use crate::installation::processes_with;
+
 /// How long anything on a page may take, under emulation on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -33,21 +35,6 @@ impl Drop for Browser {
             let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
         }
     }
-}
-
-fn processes_with(argument: &str) -> Vec<rustix::process::Pid> {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(Result::ok)
-        .filter(|entry| {
-            std::fs::read(entry.path().join("cmdline"))
-                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(argument))
-        })
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(rustix::process::Pid::from_raw)
-        .collect()
 }
 
 impl Browser {

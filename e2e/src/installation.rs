@@ -247,3 +247,20 @@ impl Drop for Installation {
 pub fn step(text: &str) {
     eprintln!("· {text}");
 }
+
+/// The processes that have this in their command line.
+#[must_use]
+pub fn processes_with(argument: &str) -> Vec<rustix::process::Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| {
+            std::fs::read(entry.path().join("cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(argument))
+        })
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(rustix::process::Pid::from_raw)
+        .collect()
+}

@@ -10,7 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use faultline_e2e::installation::{program, reading, step, text, workspace};
+use faultline_e2e::installation::{processes_with, program, reading, step, text, workspace};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// `faultline lab …` in a folder of labs of the test's own.
 struct Author(tempfile::TempDir);
@@ -119,6 +120,45 @@ fn from_nothing_to_a_proven_lab() {
             && report.contains("name=\"cache-is-cold\""),
         "{report}"
     );
+}
+
+/// Ctrl-C and `kill` end a run at any time, and no machine of it stays.
+#[test]
+fn a_run_that_is_told_to_end_takes_its_machine_along() {
+    let author = Author(tempfile::tempdir().unwrap());
+    author.done(&["new", "cache-is-cold"]);
+    for (signal, when) in [
+        (Signal::TERM, "while its machine is starting"),
+        (Signal::INT, "in the middle of its work"),
+    ] {
+        step(&format!("{signal:?} {when}"));
+        let mut child = author
+            .lab(&["run", "cache-is-cold"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = reading(child.stdout.take().unwrap());
+        let stdin = child.stdin.take().unwrap();
+        let mut run = Running(child, stdin);
+        let home = format!("/lab/{}/environments/", run.0.id());
+        if signal == Signal::TERM {
+            let began = Instant::now();
+            while processes_with(&home).is_empty() {
+                assert!(
+                    began.elapsed() < Duration::from_secs(60),
+                    "no machine starts"
+                );
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        } else {
+            until(&said, "is broken as it should be");
+        }
+        let process = Pid::from_child(&run.0);
+        kill_process(process, signal).unwrap();
+        assert!(run.0.wait().unwrap().success());
+        assert_eq!(processes_with(&home), [], "{}", said.lock().unwrap());
+    }
 }
 
 /// A lab on so many nodes and control planes: something is missing, and kubectl makes it.

@@ -22,22 +22,29 @@ use serde_json::Value;
 const LAB: &str = "claim-pending";
 const TWIN: &str = "report-bot-forbidden";
 
-/// A kubectl as it comes from upstream: the one that was built for the image.
-fn kubectl() -> PathBuf {
+/// A kubectl as it comes from upstream: the one of an image, out of its disk.
+fn kubectl(here: &Installation) -> PathBuf {
     let cache = std::env::var_os("FAULTLINE_CACHE").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/faultline"),
         PathBuf::from,
     );
     let version = std::env::var("FAULTLINE_KUBECTL").unwrap_or_else(|_| "1.36".to_owned());
-    let built = std::fs::read_dir(cache.join("binaries")).expect("an image was built");
-    built
-        .flatten()
-        .map(|e| e.path().join("kubectl"))
-        .find(|program| {
-            let said = Command::new(program).args(["version", "--client"]).output();
-            said.is_ok_and(|said| text(&said.stdout).contains(&format!("v{version}.")))
-        })
-        .expect("a kubectl of this version was built")
+    let program = here.data.path().join("kubectl");
+    let taken = format!("dump -p /usr/bin/kubectl {}", program.display());
+    let disks = std::fs::read_dir(cache.join("disk")).expect("an image was built");
+    let found = disks.flatten().any(|disk| {
+        let _ = std::fs::remove_file(&program);
+        let disk = disk.path().join("root.ext4");
+        let mut dump = Command::new("debugfs");
+        dump.args(["-R", &taken]).arg(disk);
+        dump.output().expect("debugfs comes with e2fsprogs");
+        let said = Command::new(&program)
+            .args(["version", "--client"])
+            .output();
+        said.is_ok_and(|said| text(&said.stdout).contains(&format!("v{version}.")))
+    });
+    assert!(found, "no image has a kubectl of version {version}");
+    program
 }
 
 struct Kubectl {
@@ -73,7 +80,7 @@ fn a_cluster_from_outside() {
 
     step("a stock kubectl reaches it through the gateway");
     let kubectl = Kubectl {
-        program: kubectl(),
+        program: kubectl(&here),
         config: kubeconfig(&here, &id),
     };
     let nodes = kubectl.out(&["get", "nodes"]);
@@ -183,7 +190,7 @@ fn keys_of_its_own() {
     here.up();
     let id = start(&here, LAB);
     let kubectl = Kubectl {
-        program: kubectl(),
+        program: kubectl(&here),
         config: kubeconfig(&here, &id),
     };
     assert!(kubectl.out(&["get", "nodes"]).contains(" Ready "));
@@ -278,7 +285,7 @@ fn a_worker_joins_and_leaves() {
     here.up();
     let id = start(&here, LAB);
     let kubectl = Kubectl {
-        program: kubectl(),
+        program: kubectl(&here),
         config: kubeconfig(&here, &id),
     };
     step("it joins and becomes Ready");

@@ -171,7 +171,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    finish(runtime.block_on(run(cli)))
+    let ended = runtime.block_on(run(cli));
+    // A thread that reads standard input does so until its next line; nobody has to press Enter for this to end.
+    runtime.shutdown_background();
+    finish(ended)
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {

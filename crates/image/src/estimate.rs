@@ -14,12 +14,14 @@ const PULLED: f64 = 10.0;
 /// has been measured.
 fn seconds(stage: &str, recipe: &Recipe, shape: Shape) -> f64 {
     let further = f64::from(shape.nodes() - 1);
+    let workers = f64::from(shape.workers());
+    let control_planes = f64::from(shape.control_planes());
     match stage {
         "rootfs" => 80.0,
         "binaries kubernetes" => 480.0,
         "containers" => 60.0,
         "disk" => 90.0,
-        "bake" if recipe.kubernetes.is_some() => 300.0 + 90.0 * further,
+        "bake" if recipe.kubernetes.is_some() => 300.0 * control_planes + 90.0 * workers,
         "bake" => 50.0 + 20.0 * further,
         _ => 60.0,
     }
