@@ -112,6 +112,7 @@ pub fn plan(recipe: &Recipe, image: &Image, shape: Shape, cache: &Cache) -> Resu
         .with("link", faultline_guest::wire::VERSION.to_string())
         .with("bake", format!("{:?}", recipe.bake))
         .with("warm", recipe.warm.join("\n"))
+        .with("moment", format!("{:?}", recipe.moment))
         .finish();
     Ok(Plan {
         key,
@@ -543,7 +544,10 @@ async fn settle(
         };
         place.carry_out(&[step], |_, _, _| {}).await.map_err(fail)?;
     }
-    Ok(())
+    let told = |_: usize, step: &Step, who: &str| {
+        stage.update(Some(0.88), format!("{who}{}", step.text));
+    };
+    place.carry_out(&recipe.moment, told).await.map_err(fail)
 }
 
 /// Waits until a booted node's systemd says that all is up.

@@ -78,6 +78,9 @@ pub struct Recipe {
     /// that all clones share.
     #[serde(default)]
     pub warm: Vec<String>,
+    /// What comes last: waits for the moment at which the machines are best frozen, three seconds from its end.
+    #[serde(default)]
+    pub moment: Vec<Step>,
     /// Gives a clone's cluster keys of its own, where the operator wants that: clones of a template share them.
     #[serde(default)]
     pub rekey: Vec<Step>,
@@ -370,6 +373,7 @@ impl Recipe {
         before(&mut self.join, base.join);
         before(&mut self.leave, base.leave);
         before(&mut self.warm, base.warm);
+        before(&mut self.moment, base.moment);
         before(&mut self.rekey, base.rekey);
         before(&mut self.probe, base.probe);
     }
