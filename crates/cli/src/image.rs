@@ -11,7 +11,7 @@ use faultline_domain::Shape;
 use faultline_image::{
     bake::{self, Template},
     build::Image,
-    cache::{Cache, discard},
+    cache::{Cache, Unused, discard, free},
     recipe::Recipe,
     sources::{Source, Sources, addresses},
 };
@@ -234,12 +234,8 @@ fn prune(
 ) -> anyhow::Result<()> {
     let mut unused = cache.unused(Duration::from_secs_f64(days * DAY));
     if let Some(gib) = min_free_gib {
-        let mut free = faultline_image::cache::free(cache.folder()).unwrap_or(u64::MAX);
-        unused.retain(|result| {
-            let spared = free < gib << 30;
-            free += if spared { result.bytes } else { 0 };
-            spared
-        });
+        let there = free(cache.folder()).unwrap_or(u64::MAX);
+        no_more_than(&mut unused, there, gib << 30);
     }
     if !dry_run {
         for result in &unused {
@@ -280,6 +276,15 @@ fn prune(
         }
     }
     Ok(())
+}
+
+/// Leaves of what could go, in this order, what it takes to have so many bytes free.
+fn no_more_than(unused: &mut Vec<Unused>, mut free: u64, wanted: u64) {
+    unused.retain(|result| {
+        let needed = free < wanted;
+        free += if needed { result.bytes } else { 0 };
+        needed
+    });
 }
 
 /// Reads every file of every template; what is damaged is taken out of use. Environments that were cloned from it hold its
@@ -350,6 +355,21 @@ mod tests {
     use faultline_launcher::snapshot::checksum;
 
     use super::*;
+
+    #[test]
+    fn no_more_is_removed_than_it_takes() {
+        let result = |key: &str, bytes| Unused {
+            stage: "bake",
+            key: key.to_owned(),
+            idle: Duration::ZERO,
+            bytes,
+        };
+        for (wanted, left) in [(50, 0), (51, 1), (80, 1), (81, 2), (1000, 3)] {
+            let mut unused = vec![result("a", 30), result("b", 20), result("c", 40)];
+            no_more_than(&mut unused, 50, wanted);
+            assert_eq!(unused.len(), left, "{wanted}");
+        }
+    }
 
     /// A disk or memory that fails changes neither a file's size nor its times: only reading all of it finds that.
     #[test]
