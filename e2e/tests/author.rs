@@ -6,7 +6,7 @@ use std::{
     io::Write,
     os::unix::fs::PermissionsExt,
     process::{Child, ChildStdin, Command, Stdio},
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -33,6 +33,19 @@ impl Author {
         let said = format!("{}{}", text(&done.stdout), text(&done.stderr));
         assert!(done.status.success(), "{args:?}: {said}");
         said
+    }
+
+    /// A `lab run`, and what it says until it is looked at.
+    fn run(&self, name: &str) -> (Running, Arc<Mutex<String>>) {
+        let mut child = self
+            .lab(&["run", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = reading(child.stdout.take().unwrap());
+        let stdin = child.stdin.take().unwrap();
+        (Running(child, stdin), said)
     }
 }
 
@@ -74,15 +87,7 @@ fn from_nothing_to_a_proven_lab() {
     author.done(&["lint", "cache-is-cold"]);
 
     step("it runs, is changed, is broken again and repaired");
-    let mut child = author
-        .lab(&["run", "cache-is-cold"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let said = reading(child.stdout.take().unwrap());
-    let stdin = child.stdin.take().unwrap();
-    let mut run = Running(child, stdin);
+    let (mut run, said) = author.run("cache-is-cold");
     until(&said, "is broken as it should be");
     run.say("c");
     until(&said, "not repaired");
@@ -132,15 +137,7 @@ fn a_run_that_is_told_to_end_takes_its_machine_along() {
         (Signal::INT, "in the middle of its work"),
     ] {
         step(&format!("{signal:?} {when}"));
-        let mut child = author
-            .lab(&["run", "cache-is-cold"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = reading(child.stdout.take().unwrap());
-        let stdin = child.stdin.take().unwrap();
-        let mut run = Running(child, stdin);
+        let (mut run, said) = author.run("cache-is-cold");
         let home = format!("/lab/{}/environments/", run.0.id());
         if signal == Signal::TERM {
             let began = Instant::now();

@@ -63,8 +63,8 @@ pub enum ImageCommand {
     ///   faultline image prune --unused-for 0.5 --min-free-gib 20
     ///
     /// Whatever is needed again is built again. With --min-free-gib it stops as soon as the disk has that much to
-    /// spare, and takes first what is soonest built again for its size. Environments that run are not disturbed, but one of a removed
-    /// template can't be reset, so leave more days than an environment lives.
+    /// spare, and takes first what is soonest built again for its size. Environments that run are not disturbed,
+    /// but one of a removed template can't be reset, so leave more days than an environment lives.
     #[command(verbatim_doc_comment)]
     Prune {
         /// Days without a build or a start that asked for it; fractions are possible

@@ -8,7 +8,11 @@ use std::{
 };
 
 use faultline_domain::Shape;
-use faultline_image::{cache::Cache, recipe::Recipe, sources::Sources};
+use faultline_image::{
+    cache::{Cache, free},
+    recipe::Recipe,
+    sources::Sources,
+};
 use faultline_launcher::{
     accel::{self, Verdict},
     cgroup,
@@ -172,9 +176,7 @@ impl Disk {
             .unwrap_or(Path::new("/"));
         Self {
             folder: folder.to_owned(),
-            free: rustix::fs::statvfs(existing)
-                .ok()
-                .map(|stat| stat.f_bavail * stat.f_frsize / (1 << 20)),
+            free: free(existing).ok().map(|bytes| bytes >> 20),
         }
     }
 }
