@@ -135,13 +135,17 @@ pub async fn set_up(
     progress: &Progress,
 ) -> Result<(), SetupError> {
     let folder = &*folder.of(env);
-    let stage = progress.stage("setup", "preparing the incident");
+    let stage = progress.stage("setup", "Preparing the incident");
     let steps = &folder.lab.setup;
     let mut nodes = folder.lab.needs.node_names();
     let mut further = folder.lab.setup_nodes().into_iter().peekable();
     for (done, step) in steps.iter().enumerate() {
         // The script's name would give the incident away to whoever watches the start.
-        let text = format!("step {} of {}", done + 1, steps.len());
+        let text = format!(
+            "Preparing the incident, step {} of {}",
+            done + 1,
+            steps.len()
+        );
         stage.part(done, steps.len(), text);
         if let Some(script) = &step.script {
             run_script(provider, env, folder, step, script, &nodes).await?;

@@ -273,7 +273,9 @@ fn judge(test: &FromPodTest, code: Option<i32>, said: &str) -> Finding {
         PodRequest::Tcp(place) => place,
         PodRequest::Dns(dns) => dns.name(),
     };
-    let begins = text::clean(said.as_bytes(), 300);
+    // The shell's word for a request that `timeout` ended.
+    let lines: Vec<&str> = said.lines().filter(|l| l.trim() != "Terminated").collect();
+    let begins = text::clean(lines.join("\n").as_bytes(), 300);
     let holds = match code {
         Some(ANSWERED) => test.answered && fits(&test.request, said),
         // With another status than the lab's it has answered all the same.
@@ -285,6 +287,8 @@ fn judge(test: &FromPodTest, code: Option<i32>, said: &str) -> Finding {
     };
     let seen = if code == Some(ANSWERED) || status(said).is_some() && !no_status(&test.request) {
         format!("{what} answered: {begins}")
+    } else if begins.is_empty() {
+        format!("{what} gave no answer within {ANSWER} s")
     } else {
         format!("{what} gave no answer: {begins}")
     };
@@ -429,6 +433,15 @@ mod tests {
         );
         assert!(!judge(&test(gone, false), Some(NO_ANSWER), other).holds);
         assert!(judge(&test(gone, false), Some(NO_ANSWER), "wget: bad address").holds);
+    }
+
+    #[test]
+    fn what_the_shell_says_of_a_request_that_took_too_long_is_said_in_words() {
+        let http = test(r#"{"http": {"url": "http://a/"}}"#, true);
+        let found = judge(&http, Some(NO_ANSWER), "Terminated\nTerminated\n");
+        assert_eq!(found.seen, "http://a/ gave no answer within 8 s");
+        let found = judge(&http, Some(NO_ANSWER), "wget: bad address\nTerminated\n");
+        assert_eq!(found.seen, "http://a/ gave no answer: wget: bad address");
     }
 
     #[test]
