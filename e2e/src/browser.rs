@@ -86,6 +86,13 @@ impl Browser {
         })
     }
 
+    /// Is used with a finger from here on, or with a mouse.
+    pub async fn touch(&self, on: bool) -> Result<()> {
+        self.cdp("Emulation.setTouchEmulationEnabled", json!({"enabled": on}))
+            .await
+            .map(drop)
+    }
+
     /// Goes to an address.
     pub async fn go(&self, url: &str) -> Result<()> {
         Ok(self.driver.goto(url).await?)

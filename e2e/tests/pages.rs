@@ -173,6 +173,21 @@ async fn pages_fit_are_light_and_can_be_used_by_everybody() -> Result<()> {
     browser.click(".panes a[data-pane=right]").await?;
     browser.find(".tabs .mark.on").await?;
     browser.shot("terminal-390-light").await?;
+    browser.touch(true).await?;
+    browser.reload().await?;
+    browser.click(".panes a[data-pane=right]").await?;
+    browser.find(".tabs .mark.on").await?;
+    browser.fits().await?;
+    browser.click(".terminal-box:not([hidden])").await?;
+    browser.keys("cat\n").await?;
+    browser.click(".touch-keys [aria-pressed]").await?;
+    browser.keys("c").await?;
+    browser.keys("echo over").await?;
+    browser.click(".touch-keys [aria-label$=Slash]").await?;
+    browser.keys("\n").await?;
+    student::until_output(&browser, "over/").await?;
+    browser.shot("terminal-390-touch").await?;
+    access::check(&browser, "terminal-390-touch").await?;
     browser.close().await?;
     serving.end().await
 }

@@ -342,7 +342,7 @@
         if (data === "\r") this.connect();
         return;
       }
-      this.send(new TextEncoder().encode(data));
+      this.send(new TextEncoder().encode(controlled(data)));
     }
 
     send(bytes) {
@@ -356,6 +356,52 @@
       const { rows, cols } = this.xterm;
       this.socket.send(JSON.stringify({ type: "resize", rows: Math.min(500, rows), cols: Math.min(1000, cols) }));
     }
+  }
+
+  // What keyboards on glass lack, shown where fingers point. Ctrl counts for the key that comes next.
+  let control = null;
+
+  function hold(on) {
+    control?.setAttribute("aria-pressed", String(on));
+  }
+
+  function controlled(data) {
+    if (control?.getAttribute("aria-pressed") !== "true" || data.length !== 1) return data;
+    hold(false);
+    return /[@-_a-z]/i.test(data) ? String.fromCharCode(data.charCodeAt(0) & 0x1f) : data;
+  }
+
+  function touchKeys() {
+    const bar = create("div");
+    bar.className = "touch-keys";
+    bar.setAttribute("role", "toolbar");
+    bar.setAttribute("aria-label", "Keys for the terminal");
+    const key = (text, name, press) => {
+      const button = create("button");
+      button.type = "button";
+      button.textContent = text;
+      button.setAttribute("aria-label", name);
+      // The terminal keeps the focus, and with it the keyboard stays open.
+      button.addEventListener("pointerdown", (event) => event.preventDefault());
+      button.addEventListener("click", press);
+      bar.append(button);
+      return button;
+    };
+    const type = (data) => () => terminals[current]?.type(data);
+    const arrow = (letter) => () => {
+      const tab = terminals[current];
+      tab?.type(`\x1b${tab.xterm.modes.applicationCursorKeysMode ? "O" : "["}${letter}`);
+    };
+    key("Esc", "Esc", type("\x1b"));
+    key("Tab", "Tab", type("\t"));
+    control = key("Ctrl", "Ctrl, for the next key", () => hold(control.getAttribute("aria-pressed") !== "true"));
+    hold(false);
+    for (const [sign, name] of [["|", "| Pipe"], ["/", "/ Slash"], ["-", "- Dash"]]) key(sign, name, type(sign));
+    key("←", "← Left", arrow("D"));
+    key("↓", "↓ Down", arrow("B"));
+    key("↑", "↑ Up", arrow("A"));
+    key("→", "→ Right", arrow("C"));
+    document.getElementById("terminals").after(bar);
   }
 
   function remember() {
@@ -418,6 +464,7 @@
       select(next, false);
       terminals[next].tab.focus();
     });
+    touchKeys();
     let kept = null;
     try {
       kept = JSON.parse(sessionStorage.getItem(`faultline.terminals.${id}`));

@@ -50,14 +50,17 @@ impl Problem {
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         let (what, list) = match parts.as_slice() {
             ["environments", id, "nodes", node] => (
-                format!("environment {id} with an added node {node}"),
+                format!("environment {id} of yours with an added node {node}"),
                 "faultline env list --all",
             ),
-            ["environments", id, ..] => (format!("environment {id}"), "faultline env list --all"),
+            ["environments", id, ..] => (
+                format!("environment {id} of yours"),
+                "faultline env list --all",
+            ),
             ["labs", slug, ..] => (format!("lab {slug}"), "faultline lab list"),
             _ => return,
         };
-        self.title = format!("you have no {what}");
+        self.title = format!("there is no {what}");
         self.detail = format!("`{list}` names those that there are");
     }
 }
@@ -83,7 +86,7 @@ impl Api {
         let path = data.join(files::CLI);
         let text = std::fs::read(&path).with_context(|| {
             format!(
-                "no server has run here ({} is missing); start one with `faultline up`, or `faultline login` to one that runs elsewhere",
+                "no server has run here ({} is missing); start one with `faultline up`, name its folder with `--data` or FAULTLINE_DATA, or `faultline login` to one that runs elsewhere",
                 path.display()
             )
         })?;

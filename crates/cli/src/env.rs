@@ -142,6 +142,14 @@ struct Try {
 }
 
 impl Environment {
+    /// True until it can be used for the first time.
+    pub(crate) fn is_starting(&self) -> bool {
+        matches!(
+            self.phase.as_str(),
+            "requested" | "provisioning" | "preparing"
+        )
+    }
+
     /// How long it lives, for people.
     fn left(&self) -> String {
         if matches!(
@@ -233,8 +241,17 @@ fn show(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
         e.nodes.join(" "),
         e.left()
     );
-    if let (Some(stage), Some(reason)) = (e.failed_stage, e.failed_reason) {
+    if let (Some(stage), Some(reason)) = (&e.failed_stage, &e.failed_reason) {
         println!("it failed at {stage}: {reason}");
+    }
+    if let (true, Some(at)) = (e.is_starting(), stages::current(&e.stages)) {
+        println!("it is at: {at}");
+    }
+    if matches!(e.phase.as_str(), "gone" | "expired" | "releasing") {
+        let open: Vec<Environment> = api.get("/environments")?;
+        if let Some(next) = open.into_iter().find(|o| o.lab == e.lab) {
+            println!("the lab goes on in {}", next.id);
+        }
     }
     if e.progress.is_some_and(|p| p.solved) {
         println!("the lab is solved");
@@ -247,6 +264,7 @@ fn start(api: &Api, path: &str, output: Output) -> anyhow::Result<()> {
     let mut answer = api.post(path, None)?;
     let began = Instant::now();
     let (progress, mut shown) = (stages::progress(output), Vec::new());
+    let mut waited = false;
     loop {
         let environment: Environment = serde_json::from_value(answer.clone())?;
         for event in stages::news(&environment.stages, |name| Some(name), &mut shown) {
@@ -257,16 +275,16 @@ fn start(api: &Api, path: &str, output: Output) -> anyhow::Result<()> {
                 if output == Output::Json {
                     println!("{}", serde_json::to_string_pretty(&answer)?);
                 } else {
-                    println!(
-                        "{} is ready after {:.1} s.\n\n  faultline ssh {}",
-                        environment.id,
-                        began.elapsed().as_secs_f64(),
-                        environment.id
-                    );
+                    let ready = if waited {
+                        format!("is ready after {:.1} s", began.elapsed().as_secs_f64())
+                    } else {
+                        "is running".to_owned()
+                    };
+                    println!("{0} {ready}.\n\n  faultline ssh {0}", environment.id);
                 }
                 return Ok(());
             }
-            "requested" | "provisioning" | "preparing" => {}
+            _ if environment.is_starting() => waited = true,
             "failed" => anyhow::bail!(
                 "the start of {0} failed in stage {1}: {2}\nto try again: faultline env reset {0}",
                 environment.id,

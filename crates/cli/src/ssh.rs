@@ -109,12 +109,17 @@ fn paused(id: &str) -> String {
 pub fn only_environment(api: &Api) -> anyhow::Result<EnvironmentId> {
     let all: Vec<Environment> = api.get("/environments")?;
     let (mut active, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|e| e.phase == "active");
-    let still = rest.iter().find(|e| e.phase == "suspended");
+    let paused_one = rest.iter().find(|e| e.phase == "suspended");
+    let starting = rest.iter().find(|e| e.is_starting());
     match (active.pop(), active.pop()) {
         (Some(one), None) => Ok(one.id.parse()?),
-        (None, _) => match still {
-            Some(still) => anyhow::bail!(paused(&still.id)),
-            None => anyhow::bail!(
+        (None, _) => match (paused_one, starting) {
+            (Some(e), _) => anyhow::bail!(paused(&e.id)),
+            (None, Some(e)) => anyhow::bail!(
+                "{0} is still starting; `faultline env show {0}` says how far it is",
+                e.id
+            ),
+            (None, None) => anyhow::bail!(
                 "you have no active environment; `faultline env start <lab>` starts one"
             ),
         },

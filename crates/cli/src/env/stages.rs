@@ -22,6 +22,12 @@ impl Stage {
     }
 }
 
+/// What the stage does that is being worked at.
+pub(super) fn current(stages: &[Stage]) -> Option<&str> {
+    let running = stages.iter().rev().find(|s| s.millis.is_none())?;
+    Some(&running.text)
+}
+
 /// Where stages are shown.
 pub(super) fn progress(output: Output) -> Progress {
     match output {

@@ -162,12 +162,13 @@ pub(super) fn list(place: &Place, output: Output) -> anyhow::Result<()> {
             let mut table = comfy_table::Table::new();
             table
                 .load_preset(comfy_table::presets::NOTHING)
-                .set_header(["LAB", "LEVEL", "MINUTES", "TITLE"]);
+                .set_header(["LAB", "LEVEL", "MINUTES", "NODES", "TITLE"]);
             for lab in catalogue.labs() {
                 table.add_row([
                     lab.slug.to_string(),
                     lab.lab.level.as_str().to_owned(),
                     lab.lab.minutes.to_string(),
+                    lab.lab.needs.nodes.to_string(),
                     lab.lab.title.clone(),
                 ]);
             }
