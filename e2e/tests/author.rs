@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test: a broken expectation ends it")]
 
 use std::{
-    io::Write,
+    fs::File,
+    io::{Read, Write},
     os::unix::fs::PermissionsExt,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Mutex},
@@ -11,7 +12,10 @@ use std::{
 };
 
 use faultline_e2e::installation::{processes_with, program, reading, step, text, workspace};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+};
 
 /// `faultline lab …` in a folder of labs of the test's own.
 struct Author(tempfile::TempDir);
@@ -131,6 +135,52 @@ fn from_nothing_to_a_proven_lab() {
             && report.contains("name=\"cache-is-cold\""),
         "{report}"
     );
+}
+
+/// A `lab run` on a terminal of its own, which is closed with the file.
+fn on_a_terminal(author: &Author, name: &str) -> (Child, File) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let line = ptsname(&master, Vec::new()).unwrap();
+    let options = File::options().read(true).write(true).clone();
+    let open = || Stdio::from(options.open(line.to_str().unwrap()).unwrap());
+    let run = author.lab(&["run", name]);
+    let child = Command::new("setsid")
+        .arg("--ctty")
+        .arg(run.get_program())
+        .args(run.get_args())
+        .current_dir(workspace())
+        .stdin(open())
+        .stdout(open())
+        .stderr(open())
+        .spawn();
+    (child.unwrap(), File::from(master))
+}
+
+/// Whoever closes the window has ended the run too.
+#[test]
+fn a_run_whose_terminal_is_closed_takes_its_machine_along() {
+    let author = Author(tempfile::tempdir().unwrap());
+    author.done(&["new", "cache-is-cold"]);
+    for prompt in [None, Some("cache-is-cold> ")] {
+        step(&format!("closed at {}", prompt.unwrap_or("the start")));
+        let (mut run, mut terminal) = on_a_terminal(&author, "cache-is-cold");
+        let home = format!("/lab/{}/environments/", run.id());
+        let story = || format!("{:?}", processes_with(&home));
+        within(60, story, || !processes_with(&home).is_empty());
+        let window = std::thread::spawn(move || {
+            let (mut said, mut buffer) = (String::new(), [0; 4096]);
+            while prompt.is_some_and(|prompt| !said.contains(prompt)) {
+                let n = terminal.read(&mut buffer).unwrap();
+                said += &text(&buffer[..n]);
+            }
+        });
+        within(90, story, || window.is_finished());
+        window.join().unwrap();
+        let _ = run.wait().unwrap();
+        within(10, story, || processes_with(&home).is_empty());
+    }
 }
 
 /// Ctrl-C and `kill` end a run at any time, and no machine of it stays.

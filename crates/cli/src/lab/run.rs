@@ -1,7 +1,8 @@
 //! `faultline lab run` and `faultline lab shell`.
 
 use std::{
-    io::IsTerminal,
+    io::{IsTerminal, Write},
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -11,6 +12,7 @@ use anyhow::{Context, bail};
 use faultline_domain::{EnvironmentId, NodeName};
 use faultline_lab::{LabFolder, check, prove, set_up};
 use faultline_provider::{Provider, Spec};
+use futures::FutureExt;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::{
@@ -48,14 +50,16 @@ pub(super) async fn run(place: &Place, name: &str, open_terminal: bool) -> anyho
     }
     let folder = load(&path).with_context(|| format!("{name} can't be used as it is"))?;
     let platform = Platform::open(&place.recipes, place.sources.sources()).await?;
+    let session = async {
+        let mut session = Session::start(&platform, path, folder).await?;
+        session.converse(open_terminal).await
+    };
     let ended = tokio::select! {
-        ended = async {
-            let mut session = Session::start(&platform, path, folder).await?;
-            session.converse(open_terminal).await
-        } => ended,
+        // What prints panics when its terminal is closed; the machine is to be destroyed all the same.
+        ended = AssertUnwindSafe(session).catch_unwind() => ended.unwrap_or_else(|_| bail!("it ended early")),
         () = told_to_stop() => Ok(()),
     };
-    println!("destroying the machine");
+    let _ = writeln!(std::io::stdout(), "destroying the machine");
     platform.close().await;
     ended
 }
@@ -129,7 +133,7 @@ impl<'a> Session<'a> {
         loop {
             if interactive {
                 print!("{}> ", self.folder.slug);
-                let _ = std::io::Write::flush(&mut std::io::stdout());
+                let _ = std::io::stdout().flush();
             }
             let line = loop {
                 tokio::select! {
