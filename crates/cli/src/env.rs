@@ -150,12 +150,17 @@ impl Environment {
         )
     }
 
-    /// How long it lives, for people.
-    fn left(&self) -> String {
-        if matches!(
+    /// True when nobody can use it any more.
+    fn is_over(&self) -> bool {
+        matches!(
             self.phase.as_str(),
             "failed" | "expired" | "releasing" | "gone"
-        ) {
+        )
+    }
+
+    /// How long it lives, for people.
+    fn left(&self) -> String {
+        if self.is_over() {
             return "-".to_owned();
         }
         let idle = if self.ends_idle {
@@ -247,7 +252,7 @@ fn show(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
     if let (true, Some(at)) = (e.is_starting(), stages::current(&e.stages)) {
         println!("it is at: {at}");
     }
-    if matches!(e.phase.as_str(), "gone" | "expired" | "releasing") {
+    if e.is_over() {
         let open: Vec<Environment> = api.get("/environments")?;
         if let Some(next) = open.into_iter().find(|o| o.lab == e.lab) {
             println!("the lab goes on in {}", next.id);
