@@ -17,6 +17,8 @@ use crate::{
     text,
 };
 
+/// What the student is told that happens: a script's name would give the incident away to whoever watches the start.
+const PREPARING: &str = "Preparing the incident";
 /// How long adding a node may take.
 const ADD: Duration = Duration::from_secs(1200);
 
@@ -135,17 +137,12 @@ pub async fn set_up(
     progress: &Progress,
 ) -> Result<(), SetupError> {
     let folder = &*folder.of(env);
-    let stage = progress.stage("setup", "Preparing the incident");
+    let stage = progress.stage("setup", PREPARING);
     let steps = &folder.lab.setup;
     let mut nodes = folder.lab.needs.node_names();
     let mut further = folder.lab.setup_nodes().into_iter().peekable();
     for (done, step) in steps.iter().enumerate() {
-        // The script's name would give the incident away to whoever watches the start.
-        let text = format!(
-            "Preparing the incident, step {} of {}",
-            done + 1,
-            steps.len()
-        );
+        let text = format!("{PREPARING}, step {} of {}", done + 1, steps.len());
         stage.part(done, steps.len(), text);
         if let Some(script) = &step.script {
             run_script(provider, env, folder, step, script, &nodes).await?;

@@ -274,7 +274,8 @@ fn judge(test: &FromPodTest, code: Option<i32>, said: &str) -> Finding {
         PodRequest::Dns(dns) => dns.name(),
     };
     // The shell's word for a request that `timeout` ended.
-    let lines: Vec<&str> = said.lines().filter(|l| l.trim() != "Terminated").collect();
+    let (ended, lines): (Vec<&str>, Vec<&str>) =
+        said.lines().partition(|l| l.trim() == "Terminated");
     let begins = text::clean(lines.join("\n").as_bytes(), 300);
     let holds = match code {
         Some(ANSWERED) => test.answered && fits(&test.request, said),
@@ -287,6 +288,8 @@ fn judge(test: &FromPodTest, code: Option<i32>, said: &str) -> Finding {
     };
     let seen = if code == Some(ANSWERED) || status(said).is_some() && !no_status(&test.request) {
         format!("{what} answered: {begins}")
+    } else if begins.is_empty() && ended.is_empty() {
+        format!("{what} gave no answer")
     } else if begins.is_empty() {
         format!("{what} gave no answer within {ANSWER} s")
     } else {
@@ -440,6 +443,8 @@ mod tests {
         let http = test(r#"{"http": {"url": "http://a/"}}"#, true);
         let found = judge(&http, Some(NO_ANSWER), "Terminated\nTerminated\n");
         assert_eq!(found.seen, "http://a/ gave no answer within 8 s");
+        let found = judge(&http, Some(NO_ANSWER), "");
+        assert_eq!(found.seen, "http://a/ gave no answer");
         let found = judge(&http, Some(NO_ANSWER), "wget: bad address\nTerminated\n");
         assert_eq!(found.seen, "http://a/ gave no answer: wget: bad address");
     }
