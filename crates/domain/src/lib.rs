@@ -8,6 +8,7 @@
 //! | [`lab`] | what a `lab.yaml` says: needs, hints, checks, score |
 //! | [`nodes`] | nodes added to a running environment: names, states, the pure [`nodes::plan`] |
 //! | [`limits`] | what an environment may use, and admission of one more |
+//! | [`memory`] | how much memory a host has |
 //! | [`authz`] | who is asking, and the proofs a handler needs before it may act |
 //! | [`progress`] | staged progress of long work |
 //! | [`shape`] | how many nodes, and which of them are control planes |
@@ -19,6 +20,7 @@ pub mod environment;
 pub mod id;
 pub mod lab;
 pub mod limits;
+pub mod memory;
 pub mod nodes;
 pub mod progress;
 pub mod score;

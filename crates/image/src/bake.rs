@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use faultline_domain::{EnvironmentId, NodeName, Shape, limits::Limits, progress::Progress};
+use faultline_domain::{
+    EnvironmentId, NodeName, Shape, limits::Limits, memory::Memory, progress::Progress,
+};
 use faultline_guest::{client, wire::Exec};
 use faultline_launcher::{
     accel::{Verdict, detect, machine_identity, processor_name},
@@ -362,7 +364,9 @@ fn has_room(draft: &std::path::Path, nodes: &[NodeSpec]) -> Result<()> {
         .sum();
     let free = at(STAGE, free(draft))? >> 20;
     let memory = u64::from(limits(nodes).memory_mib);
-    let spare = at(STAGE, spare_memory_mib())?;
+    let meminfo = at(STAGE, std::fs::read_to_string("/proc/meminfo"))?;
+    // A kernel that doesn't say counts as one with plenty.
+    let spare = Memory::parse(&meminfo).map_or(u64::MAX, |m| m.available_mib);
     let reason = if free < need {
         format!(
             "a template needs {need} MiB, and {} has {free} MiB free; make room there, or name another folder in FAULTLINE_CACHE",
@@ -381,16 +385,6 @@ fn has_room(draft: &std::path::Path, nodes: &[NodeSpec]) -> Result<()> {
         stage: STAGE,
         reason,
     })
-}
-
-/// Memory that can be had without swapping, in MiB. A kernel that doesn't say counts as one with plenty.
-fn spare_memory_mib() -> std::io::Result<u64> {
-    let known = std::fs::read_to_string("/proc/meminfo")?;
-    let line = known
-        .lines()
-        .find_map(|l| l.strip_prefix("MemAvailable:"))
-        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(line.map_or(u64::MAX, |kib| kib / 1024))
 }
 
 /// A machine whose disk has filled up dies without a word: says so.

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use faultline_domain::limits::{Capacity, Need};
+use faultline_domain::{
+    limits::{Capacity, Need},
+    memory::Memory,
+};
 use faultline_store::environments::Counts;
 
 use crate::Config;
@@ -19,24 +22,19 @@ pub(crate) struct Free {
 impl Free {
     /// What is free now. What can't be found out counts as plenty: the provider's own limits still hold.
     pub(crate) fn now(folder: &Path) -> Self {
-        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let memory = std::fs::read_to_string("/proc/meminfo").ok();
+        let memory = memory.as_deref().and_then(Memory::parse);
         let disk = rustix::fs::statvfs(folder).ok();
         let mib = |blocks: u64, size: u64| blocks.saturating_mul(size) / 1024 / 1024;
         Self {
-            memory_mib: field(&meminfo, "MemAvailable:").unwrap_or(u64::MAX),
-            memory_total_mib: field(&meminfo, "MemTotal:").unwrap_or(u64::MAX),
+            memory_mib: memory.map_or(u64::MAX, |m| m.available_mib),
+            memory_total_mib: memory.map_or(u64::MAX, |m| m.total_mib),
             disk_mib: disk
                 .as_ref()
                 .map_or(u64::MAX, |d| mib(d.f_bavail, d.f_frsize)),
             disk_total_mib: disk.map_or(u64::MAX, |d| mib(d.f_blocks, d.f_frsize)),
         }
     }
-}
-
-fn field(meminfo: &str, name: &str) -> Option<u64> {
-    let line = meminfo.lines().find(|l| l.starts_with(name))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib / 1024)
 }
 
 /// What so many nodes are expected to need at once.
@@ -72,18 +70,5 @@ pub(crate) fn capacity(config: &Config, free: Free, counts: &Counts) -> Capacity
         reserve_memory_mib: config.reserve_memory_mib,
         free_disk_mib: free.disk_mib.saturating_sub(disk),
         reserve_disk_mib: config.reserve_disk_mib,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn meminfo_is_read() {
-        let text = "MemTotal:  24103 kB\nMemAvailable:   204800 kB\n";
-        assert_eq!(field(text, "MemAvailable:"), Some(200));
-        assert_eq!(field("", "MemAvailable:"), None);
-        assert!(Free::now(Path::new("/")).disk_total_mib > 0);
     }
 }

@@ -1,5 +1,6 @@
 //! The form of a measurement: `docs/bench.schema.json` is generated from these types.
 
+use faultline_domain::memory::Memory;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -81,17 +82,12 @@ fn round(value: f64) -> f64 {
 impl Report {
     /// An empty report of this machine.
     pub fn new(name: &str, accelerator: &str) -> Self {
-        let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let total: u64 = info
-            .split_whitespace()
-            .nth(1)
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(0);
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Self {
             name: name.to_owned(),
             machine: Machine {
                 cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-                memory_mib: total / 1024,
+                memory_mib: Memory::parse(&meminfo).map_or(0, |m| m.total_mib),
                 accelerator: accelerator.to_owned(),
                 qemu: faultline_launcher::qemu::version().unwrap_or_else(|_| "none".to_owned()),
             },

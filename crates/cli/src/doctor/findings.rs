@@ -1,10 +1,11 @@
 //! What follows from what was seen, and what to do about it. Nothing is looked at here.
 
+use faultline_domain::memory::Memory;
 use faultline_launcher::spec::Accelerator;
 
 use super::{
     Finding, Grade,
-    readings::{ControlGroups, Disk, Held, Images, Memory, Port, Readings},
+    readings::{ControlGroups, Disk, Held, Images, Port, Readings},
 };
 
 /// Memory below which nothing is started, in MiB: an environment and the server.
@@ -183,8 +184,18 @@ fn devices(tun: bool) -> Finding {
     }
 }
 
-fn memory(Memory { total, free }: Memory) -> Finding {
-    let seen = format!("{free} MiB free of {total}");
+fn memory(memory: Option<Memory>) -> Finding {
+    let Some(memory) = memory else {
+        return Finding::bad(
+            "memory",
+            Grade::Warning,
+            "/proc/meminfo doesn't say how much there is",
+            "Environments may be started that don't fit.",
+            "mount /proc, and ask again",
+        );
+    };
+    let free = memory.available_mib;
+    let seen = format!("{free} MiB free of {}", memory.total_mib);
     if free < MIN_MEMORY_MIB {
         return Finding::bad(
             "memory",

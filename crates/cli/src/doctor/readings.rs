@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use faultline_domain::Shape;
+use faultline_domain::{Shape, memory::Memory};
 use faultline_image::{
     cache::{Cache, free},
     recipe::Recipe,
@@ -33,8 +33,8 @@ pub struct Readings {
     pub control_groups: ControlGroups,
     /// `/dev/net/tun` exists.
     pub tun: bool,
-    /// Memory.
-    pub memory: Memory,
+    /// This machine's memory, where its kernel says.
+    pub memory: Option<Memory>,
     /// The kernel merges identical pages.
     pub merging: bool,
     /// Where images are built.
@@ -56,15 +56,6 @@ pub struct ControlGroups {
     pub folder: &'static str,
     /// Groups can be made there.
     pub writable: bool,
-}
-
-/// The memory of this machine, in MiB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
-    /// All of it.
-    pub total: u64,
-    /// What programs may still have.
-    pub free: u64,
 }
 
 /// A folder's file system.
@@ -139,30 +130,15 @@ impl Readings {
             go: go(),
             control_groups: control_groups(),
             tun: Path::new("/dev/net/tun").exists(),
-            memory: Memory::parse(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
+            memory: fs::read_to_string("/proc/meminfo")
+                .ok()
+                .as_deref()
+                .and_then(Memory::parse),
             merging: fs::read_to_string("/sys/kernel/mm/ksm/run").is_ok_and(|t| t.trim() == "1"),
             cache: Disk::of(cache.folder()),
             data: Disk::of(data),
             images: images(recipes, sources, &cache),
             ports: ports.iter().map(|(who, n)| Port::ask(who, *n)).collect(),
-        }
-    }
-}
-
-impl Memory {
-    /// Reads `/proc/meminfo`.
-    pub fn parse(text: &str) -> Self {
-        let field = |name: &str| -> u64 {
-            text.lines()
-                .find_map(|l| l.strip_prefix(name))
-                .and_then(|l| l.split_whitespace().next())
-                .and_then(|n| n.parse().ok())
-                .unwrap_or(0)
-                / 1024
-        };
-        Self {
-            total: field("MemTotal:"),
-            free: field("MemAvailable:"),
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::net::TcpListener;
 
+use faultline_domain::memory::Memory;
 use faultline_launcher::{accel::Verdict, spec::Accelerator};
 
 use super::{
     findings::{MIN_DISK_MIB, MIN_ENVIRONMENT_DISK_MIB, MIN_MEMORY_MIB, judge},
-    readings::{ControlGroups, Disk, Held, Images, Memory, Port},
+    readings::{ControlGroups, Disk, Held, Images, Port},
     *,
 };
 
@@ -23,10 +24,7 @@ fn good() -> Readings {
         go: Some("go1.26".to_owned()),
         control_groups: groups(2, true),
         tun: true,
-        memory: Memory {
-            total: 4096,
-            free: MIN_MEMORY_MIB,
-        },
+        memory: Some(memory(MIN_MEMORY_MIB)),
         merging: false,
         cache: disk("/cache"),
         data: disk("/data"),
@@ -43,6 +41,13 @@ fn verdict(accelerator: Accelerator) -> Verdict {
     Verdict {
         accelerator,
         reason: "so it is".to_owned(),
+    }
+}
+
+fn memory(available_mib: u64) -> Memory {
+    Memory {
+        total_mib: 4096,
+        available_mib,
     }
 }
 
@@ -85,7 +90,7 @@ fn a_machine_that_lacks_nothing_is_told_so() {
 fn each_lack_has_its_grade_a_consequence_and_a_cure() {
     use Grade::{Fatal, Warning};
     type Lack = (Grade, &'static str, &'static str, fn(&mut Readings));
-    let lacks: [Lack; 19] = [
+    let lacks: [Lack; 20] = [
         (Fatal, "user", "sudo", |s| s.root = false),
         (
             Fatal,
@@ -116,8 +121,9 @@ fn each_lack_has_its_grade_a_consequence_and_a_cure() {
         }),
         (Fatal, "network device", "modprobe tun", |s| s.tun = false),
         (Fatal, "memory", "larger machine", |s| {
-            s.memory.free = MIN_MEMORY_MIB - 1;
+            s.memory = Some(memory(MIN_MEMORY_MIB - 1));
         }),
+        (Warning, "memory", "mount /proc", |s| s.memory = None),
         (Warning, "page merging", "ksm", |s| s.merging = true),
         (Warning, "disk", "FAULTLINE_CACHE", |s| {
             s.cache.free = Some(MIN_DISK_MIB - 1);
@@ -161,16 +167,6 @@ fn without_an_image_too_little_disk_for_one_is_fatal() {
             .iter()
             .any(|f| f.what == "disk" && f.grade == Grade::Fatal)
     );
-}
-
-#[test]
-fn meminfo_is_read() {
-    let text = "MemTotal:  4194304 kB\nMemFree: 1 kB\nMemAvailable:   2097152 kB\n";
-    let expected = Memory {
-        total: 4096,
-        free: 2048,
-    };
-    assert_eq!(Memory::parse(text), expected);
 }
 
 #[test]
