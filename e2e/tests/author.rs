@@ -163,15 +163,16 @@ fn on_a_terminal(author: &Author, name: &str) -> (Child, File) {
 fn a_run_whose_terminal_is_closed_takes_its_machine_along() {
     let author = Author(tempfile::tempdir().unwrap());
     author.done(&["new", "cache-is-cold"]);
-    for prompt in [None, Some("cache-is-cold> ")] {
-        step(&format!("closed at {}", prompt.unwrap_or("the start")));
+    // The second in the middle of a terminal of the machine's.
+    for seen in [None, Some("leave with Ctrl-]")] {
+        step(&format!("closed after {}", seen.unwrap_or("the start")));
         let (mut run, mut terminal) = on_a_terminal(&author, "cache-is-cold");
         let home = format!("/lab/{}/environments/", run.id());
         let story = || format!("{:?}", processes_with(&home));
         within(60, story, || !processes_with(&home).is_empty());
         let window = std::thread::spawn(move || {
             let (mut said, mut buffer) = (String::new(), [0; 4096]);
-            while prompt.is_some_and(|prompt| !said.contains(prompt)) {
+            while seen.is_some_and(|seen| !said.contains(seen)) {
                 let n = terminal.read(&mut buffer).unwrap();
                 said += &text(&buffer[..n]);
             }
