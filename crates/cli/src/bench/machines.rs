@@ -376,39 +376,27 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// `bench idle`: side by side, so that what is compared has had the same machine.
+/// `bench idle`. What is compared is measured one after the other: two clusters at once may ask for more than a small
+/// machine has, and the hungrier of them would be measured at what it got.
 pub async fn idle(args: &Machines) -> anyhow::Result<Report> {
     const OF_CLONE: &str = "CPU of an idle clone";
     on_bed(args, async |bed| {
         let mut report = bed.report("idle");
-        let stage = bed.progress.stage("clone", "Clones until they were probed");
-        bed.clone(0).await?;
-        let id = bed.spec(0)?.id;
         let other = match args.against {
             Some(shape) => {
                 let other = bed.with_shape(args, shape).await?;
-                other.clone(1).await?;
-                Some((other.spec(1)?.id, format!("{OF_CLONE}, {shape}")))
+                let name = format!("{OF_CLONE}, {shape}");
+                report.add(&name, "% of a core", &at_rest(&other, args).await?);
+                other.free().await?;
+                Some(name)
             }
             None => None,
         };
-        stage.done();
-        bed.rest(args).await;
-        let (mut running, mut others) = (Vec::new(), Vec::new());
-        for _ in 0..args.rounds.max(1) {
-            if let Some((other, _)) = &other {
-                let (one, another) = futures::try_join!(share(bed, &id), share(bed, other))?;
-                running.push(one);
-                others.push(another);
-            } else {
-                running.push(share(bed, &id).await?);
-            }
-        }
-        report.add(OF_CLONE, "% of a core", &running);
-        if let Some((_, name)) = &other {
-            report.add(name, "% of a core", &others);
+        report.add(OF_CLONE, "% of a core", &at_rest(bed, args).await?);
+        if let Some(name) = &other {
             report.ratio("the first of what the second takes, times", OF_CLONE, name);
         }
+        let id = bed.spec(0)?.id;
         bed.provider.pause(&id).await?;
         report.add(
             "CPU of a suspended clone",
@@ -418,6 +406,21 @@ pub async fn idle(args: &Machines) -> anyhow::Result<Report> {
         Ok(report)
     })
     .await
+}
+
+/// A clone that is left alone, and then measured.
+async fn at_rest(bed: &Bed, args: &Machines) -> anyhow::Result<Vec<f64>> {
+    let what = format!("A clone of {} until it was probed", bed.shape);
+    let stage = bed.progress.stage("clone", what);
+    bed.clone(0).await?;
+    stage.done();
+    bed.rest(args).await;
+    let id = bed.spec(0)?.id;
+    let mut shares = Vec::new();
+    for _ in 0..args.rounds.max(1) {
+        shares.push(share(bed, &id).await?);
+    }
+    Ok(shares)
 }
 
 async fn share(bed: &Bed, id: &EnvironmentId) -> anyhow::Result<f64> {

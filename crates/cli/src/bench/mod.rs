@@ -63,10 +63,10 @@ pub struct Machines {
     /// How many clones `density` makes; 8 machines or one cluster unless said
     #[arg(long)]
     clones: Option<usize>,
-    /// A second shape that `idle` looks at beside the first, such as 1+0-stock
+    /// A second shape that `idle` looks at before the first, such as 1+0-stock
     #[arg(long, value_name = "SHAPE")]
     against: Option<Shape>,
-    /// How often a single start is measured
+    /// How often a single start, or ten idle seconds, are measured
     #[arg(long, default_value_t = 5)]
     rounds: u32,
     /// The image recipes' folder
