@@ -72,3 +72,14 @@ pub(crate) fn capacity(config: &Config, free: Free, counts: &Counts) -> Capacity
         reserve_disk_mib: config.reserve_disk_mib,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_asked() {
+        let free = Free::now(Path::new("/"));
+        assert!(free.disk_total_mib > 0 && free.memory_total_mib < u64::MAX);
+    }
+}
