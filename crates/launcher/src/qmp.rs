@@ -1,5 +1,8 @@
 //! QEMU's control channel: JSON lines, one command at a time, events in between.
 //!
+//! Every command carries an id, which QEMU repeats in its answer. An answer to a command that timed out, or whose call
+//! was dropped, is discarded by the next command instead of being taken for its own.
+//!
 //! Our own client, because the stream of the public one dies on events that it doesn't know.
 
 use std::{fs::File, io::IoSlice, mem::MaybeUninit, os::fd::AsFd, time::Duration};
@@ -48,6 +51,45 @@ pub struct Qmp {
 struct Channel {
     write: tokio::net::unix::OwnedWriteHalf,
     answers: mpsc::Receiver<Value>,
+    /// The id of the latest command.
+    latest: u64,
+}
+
+impl Channel {
+    /// Gives a command the next id and renders it as a line.
+    fn command(&mut self, mut message: Value) -> String {
+        self.latest += 1;
+        if let Some(object) = message.as_object_mut() {
+            object.insert("id".to_owned(), self.latest.into());
+        }
+        format!("{message}\n")
+    }
+
+    /// Waits for the answer to the latest command.
+    async fn answer(&mut self, command: &str) -> Result<Value> {
+        let own = async {
+            loop {
+                let answer = self.answers.recv().await.ok_or(Error::Gone)?;
+                if answer.get("id").and_then(Value::as_u64) == Some(self.latest) {
+                    return Ok(answer);
+                }
+            }
+        };
+        let answer = timeout(ANSWER, own)
+            .await
+            .map_err(|_| Error::Silent(command.to_owned()))??;
+        match (answer.get("return"), answer.get("error")) {
+            (Some(value), _) => Ok(value.clone()),
+            (None, error) => Err(Error::Refused {
+                command: command.to_owned(),
+                text: error
+                    .and_then(|e| e.get("desc"))
+                    .and_then(Value::as_str)
+                    .unwrap_or("no reason given")
+                    .to_owned(),
+            }),
+        }
+    }
 }
 
 /// An event that QEMU told.
@@ -83,7 +125,11 @@ impl Qmp {
             }
         });
         let qmp = Self {
-            channel: Mutex::new(Channel { write, answers }),
+            channel: Mutex::new(Channel {
+                write,
+                answers,
+                latest: 0,
+            }),
         };
         qmp.run("qmp_capabilities", Value::Null).await?;
         Ok(qmp)
@@ -98,32 +144,13 @@ impl Qmp {
             object.insert("arguments".to_owned(), arguments);
         }
         let mut channel = self.channel.lock().await;
-        let mut line = message.to_string();
-        line.push('\n');
+        let line = channel.command(message);
         channel
             .write
             .write_all(line.as_bytes())
             .await
             .map_err(|_| Error::Gone)?;
-        Self::answer(&mut channel, command).await
-    }
-
-    async fn answer(channel: &mut Channel, command: &str) -> Result<Value> {
-        let answer = timeout(ANSWER, channel.answers.recv())
-            .await
-            .map_err(|_| Error::Silent(command.to_owned()))?
-            .ok_or(Error::Gone)?;
-        match (answer.get("return"), answer.get("error")) {
-            (Some(value), _) => Ok(value.clone()),
-            (None, error) => Err(Error::Refused {
-                command: command.to_owned(),
-                text: error
-                    .and_then(|e| e.get("desc"))
-                    .and_then(Value::as_str)
-                    .unwrap_or("no reason given")
-                    .to_owned(),
-            }),
-        }
+        channel.answer(command).await
     }
 
     /// Lets memory that is a shared file out of migration streams.
@@ -136,7 +163,7 @@ impl Qmp {
     async fn give_state(&self, file: &File) -> Result<()> {
         let mut channel = self.channel.lock().await;
         let line =
-            json!({ "execute": "getfd", "arguments": { "fdname": "state" } }).to_string() + "\n";
+            channel.command(json!({ "execute": "getfd", "arguments": { "fdname": "state" } }));
         let socket: &UnixStream = channel.write.as_ref();
         socket
             .async_io(tokio::io::Interest::WRITABLE, || {
@@ -153,7 +180,7 @@ impl Qmp {
             })
             .await
             .map_err(|_| Error::Gone)?;
-        Self::answer(&mut channel, "getfd").await.map(drop)
+        channel.answer("getfd").await.map(drop)
     }
 
     /// Loads the device state from a file and waits until the VM could continue.
@@ -209,5 +236,74 @@ impl Qmp {
         timeout(ANSWER * 4, ask)
             .await
             .map_err(|_| Error::Silent(command.to_owned()))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{Lines, ReadHalf, WriteHalf};
+
+    use super::*;
+
+    /// QEMU's end of a channel: it reads commands, and answers when the test says so.
+    struct Peer {
+        lines: Lines<BufReader<ReadHalf<UnixStream>>>,
+        write: WriteHalf<UnixStream>,
+    }
+
+    impl Peer {
+        /// The next command's name and id.
+        async fn command(&mut self) -> (String, Value) {
+            let line = self.lines.next_line().await.unwrap().unwrap();
+            let command: Value = serde_json::from_str(&line).unwrap();
+            let name = command["execute"].as_str().unwrap().to_owned();
+            (name, command["id"].clone())
+        }
+
+        async fn answer(&mut self, id: &Value, value: &str) {
+            let line = json!({ "return": { "of": value }, "id": id }).to_string() + "\n";
+            self.write.write_all(line.as_bytes()).await.unwrap();
+        }
+    }
+
+    async fn connected() -> (Qmp, Peer) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (read, write) = tokio::io::split(theirs);
+        let mut peer = Peer {
+            lines: BufReader::new(read).lines(),
+            write,
+        };
+        let greet = async {
+            let (_, id) = peer.command().await;
+            peer.answer(&id, "qmp_capabilities").await;
+        };
+        let (events, _) = mpsc::channel(1);
+        let (qmp, ()) = tokio::join!(Qmp::start(ours, events), greet);
+        (qmp.unwrap(), peer)
+    }
+
+    #[tokio::test]
+    async fn a_late_answer_is_not_the_next_commands() {
+        let (qmp, mut peer) = connected().await;
+        // More of them than answers fit into the channel.
+        for _ in 0..8 {
+            let dropped = timeout(
+                Duration::from_millis(5),
+                qmp.run("query-status", Value::Null),
+            );
+            assert!(dropped.await.is_err());
+        }
+        for _ in 0..8 {
+            let (name, id) = peer.command().await;
+            assert_eq!(name, "query-status");
+            peer.answer(&id, "query-status").await;
+        }
+        let answer = async {
+            let (name, id) = peer.command().await;
+            assert_eq!(name, "query-migrate");
+            peer.answer(&id, "query-migrate").await;
+        };
+        let (value, ()) = tokio::join!(qmp.run("query-migrate", Value::Null), answer);
+        assert_eq!(value.unwrap(), json!({ "of": "query-migrate" }));
     }
 }
