@@ -10,10 +10,12 @@ use std::{
     collections::HashMap,
     io,
     net::{
-        IpAddr, Ipv4Addr, SocketAddrV4, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket,
+        IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener as StdTcpListener,
+        UdpSocket as StdUdpSocket,
     },
     os::fd::{AsRawFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use faultline_domain::lab::Egress;
@@ -117,13 +119,19 @@ pub fn start(entries: &[Egress], host: OwnedFd) -> io::Result<()> {
                 .build();
             match runtime {
                 Ok(runtime) => {
-                    let result = runtime.block_on(async {
-                        tokio::try_join!(
-                            accept(TcpListener::from_std(relay)?, Arc::clone(&allowed)),
-                            resolve(UdpSocket::from_std(resolver)?, allowed)
-                        )
+                    let result: io::Result<()> = runtime.block_on(async {
+                        let relay = TcpListener::from_std(relay)?;
+                        let resolver = UdpSocket::from_std(resolver)?;
+                        // Neither ends before the launcher does.
+                        tokio::join!(
+                            accept(relay, Arc::clone(&allowed)),
+                            resolve(resolver, allowed)
+                        );
+                        Ok(())
                     });
-                    tracing::error!(?result, "egress ended");
+                    if let Err(e) = result {
+                        tracing::error!(error = %e, "egress: the relay could not be started");
+                    }
                 }
                 Err(e) => tracing::error!(error = %e, "egress: no runtime"),
             }
@@ -131,10 +139,34 @@ pub fn start(entries: &[Egress], host: OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-async fn accept(listener: TcpListener, allowed: Arc<Allowlist>) -> io::Result<()> {
+/// The rest after a failed accept or receive: without descriptors each attempt fails at once.
+const REST: Duration = Duration::from_millis(100);
+
+/// Tries `attempt` until it succeeds. A client that resets its connection, or a lack of descriptors or memory, ends
+/// neither the relay nor the resolver. Logs the first failure of a row.
+async fn until_ok<T, F: Future<Output = io::Result<T>>>(
+    what: &'static str,
+    mut attempt: impl FnMut() -> F,
+) -> T {
+    let mut failures = 0_u64;
+    loop {
+        match attempt().await {
+            Ok(value) => return value,
+            Err(e) => {
+                if failures == 0 {
+                    tracing::warn!(error = %e, what, "egress: failed; it is tried again");
+                }
+                failures += 1;
+                tokio::time::sleep(REST).await;
+            }
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, allowed: Arc<Allowlist>) {
     let places = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let (mut inside, _) = listener.accept().await?;
+        let (mut inside, _) = until_ok("accept", || listener.accept()).await;
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             continue;
         };
@@ -184,17 +216,23 @@ fn original_destination(stream: &TcpStream) -> io::Result<SocketAddrV4> {
     ))
 }
 
-async fn resolve(socket: UdpSocket, allowed: Arc<Allowlist>) -> io::Result<()> {
-    let mut buffer = [0; 512];
+async fn resolve(socket: UdpSocket, allowed: Arc<Allowlist>) {
     loop {
-        let (n, from) = socket.recv_from(&mut buffer).await?;
-        let Some(query) = buffer.get(..n).and_then(|b| Message::from_vec(b).ok()) else {
+        let (packet, from) = until_ok("receive", || receive(&socket)).await;
+        let Ok(query) = Message::from_vec(&packet) else {
             continue;
         };
         if let Ok(reply) = answer(&query, &allowed).await.to_vec() {
             let _ = socket.send_to(&reply, from).await;
         }
     }
+}
+
+async fn receive(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddr)> {
+    let mut packet = vec![0; 512];
+    let (n, from) = socket.recv_from(&mut packet).await?;
+    packet.truncate(n);
+    Ok((packet, from))
 }
 
 async fn answer(query: &Message, allowed: &Allowlist) -> Message {
@@ -272,6 +310,57 @@ mod tests {
         assert!(ok("192.0.2.9:443") && ok("198.51.100.7:80") && ok("203.0.113.1:81"));
         assert!(!ok("192.0.2.9:80") && !ok("192.0.3.9:443") && !ok("198.51.100.8:80"));
         assert!(!ok("169.254.169.254:81") && !ok("127.0.0.1:81") && !ok("0.0.0.0:81"));
+    }
+
+    #[tokio::test]
+    async fn errors_do_not_end_the_relay() {
+        let mut attempts = 0;
+        let taken = until_ok("accept", || {
+            attempts += 1;
+            let result = match attempts {
+                1 => Err(io::ErrorKind::ConnectionAborted.into()),
+                2 => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+                n => Ok(n),
+            };
+            async move { result }
+        });
+        assert_eq!(taken.await, 3);
+    }
+
+    #[tokio::test]
+    async fn the_resolver_survives_an_error_of_its_socket() {
+        let resolver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = resolver.local_addr().unwrap();
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        // A connected socket hears that its peer has gone: the next receive fails with ECONNREFUSED.
+        resolver
+            .connect(client.local_addr().unwrap())
+            .await
+            .unwrap();
+        let port = client.local_addr().unwrap();
+        drop(client);
+        resolver.send(b"is anybody there").await.unwrap();
+        let serving = tokio::spawn(resolve(resolver, Arc::new(list(&[]))));
+
+        let client = UdpSocket::bind(port).await.unwrap();
+        let mut query = Message::new();
+        query.set_id(77).add_query(hickory_proto::op::Query::query(
+            "evil.example.".parse().unwrap(),
+            RecordType::A,
+        ));
+        client
+            .send_to(&query.to_vec().unwrap(), address)
+            .await
+            .unwrap();
+        let mut buffer = [0; 512];
+        let received = tokio::time::timeout(Duration::from_secs(10), client.recv(&mut buffer));
+        let n = received.await.expect("it answers").unwrap();
+        let reply = Message::from_vec(&buffer[..n]).unwrap();
+        assert_eq!(
+            (reply.id(), reply.response_code()),
+            (77, ResponseCode::Refused)
+        );
+        serving.abort();
     }
 
     #[test]
