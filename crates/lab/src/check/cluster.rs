@@ -112,6 +112,14 @@ fn bound(test: &Test, limit: Duration) -> Duration {
     limit + Duration::from_secs(stays.into()) + MORE
 }
 
+/// The longest that a test may take, with what is found out after it failed.
+pub(super) fn longest(test: &Test, limit: Duration) -> Duration {
+    bound(test, limit) + ANSWERS_WITHIN + LOOK_WITHIN
+}
+
+/// How long a control plane may take to show how its API server is.
+const LOOK_WITHIN: Duration = Duration::from_secs(20);
+
 /// Says that the API server does not answer, and what each control plane shows of it.
 async fn down(provider: &dyn Provider, env: &EnvironmentId, why: &str) -> String {
     const LOOK: &[u8] = b"#!/bin/bash\n\
@@ -127,7 +135,7 @@ async fn down(provider: &dyn Provider, env: &EnvironmentId, why: &str) -> String
     };
     let how = Run {
         trusted: true,
-        timeout: Duration::from_secs(20),
+        timeout: LOOK_WITHIN,
     };
     let looks = nodes
         .iter()

@@ -21,7 +21,7 @@ use std::{
 
 use faultline_domain::{
     EnvironmentId, NodeName,
-    lab::{Check, Test},
+    lab::{Check, Lab, Test},
 };
 use faultline_guest::client;
 use faultline_provider::{Provider, Stream, Target};
@@ -106,6 +106,23 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 pub(crate) const MAX_SEEN: usize = 2000;
 /// How long a guest may take to say that it is there before its checks are given up.
 const PING: Duration = Duration::from_secs(15);
+
+/// The longest that a run of a lab's checks may take when each of them takes as long as it may. Whoever ends a run ends
+/// it no sooner.
+#[must_use]
+pub fn longest(lab: &Lab) -> Duration {
+    /// What the answers of guests, and a connection to the API server, may take besides.
+    const MARGIN: Duration = Duration::from_secs(60);
+    let limits = lab.checks.iter().map(|check| {
+        let limit = Duration::from_secs(check.timeout_seconds.into());
+        if check.test.is_of_cluster() {
+            cluster::longest(&check.test, limit)
+        } else {
+            PING + limit
+        }
+    });
+    MARGIN + limits.sum::<Duration>()
+}
 
 /// Evaluates every check of a lab, and reports each result as it comes.
 pub async fn check(

@@ -15,6 +15,18 @@ fn env() -> EnvironmentId {
     "test".parse().unwrap()
 }
 
+#[test]
+fn a_run_is_given_the_time_that_its_checks_may_take() {
+    let checks = ["a", "b", "c"].map(|name| {
+        format!("  - {{name: {name}, title: it stays, test: {{object: {{kind: Pod, namespace: default, name: web, stays_seconds: 120}}}}, fail: it did not}}\n")
+    });
+    let three = longest(&lab(&checks.concat(), &[]).lab);
+    assert!(three > Duration::from_secs(3 * 120), "{three:?}");
+    let script = "  - {name: a, title: it holds, test: {script: checks/a.sh}, timeout_seconds: 100, fail: it does not}\n";
+    let one = longest(&lab(script, &[("checks/a.sh", "true")]).lab);
+    assert!(one >= PING + Duration::from_secs(100), "{one:?}");
+}
+
 /// A lab with these checks, in YAML, and these scripts.
 fn lab(checks: &str, scripts: &[(&str, &str)]) -> LabFolder {
     let yaml = format!(

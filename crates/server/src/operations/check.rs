@@ -3,7 +3,7 @@
 //! One run at a time for an environment: asking while one runs joins that one. Results are written as they come; the
 //! last transaction says whether everything held, and then solves the attempt.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use faultline_domain::{
     EnvironmentId,
@@ -22,9 +22,6 @@ use crate::{
     app::{App, Shared, lock},
     problem::Problem,
 };
-
-/// Added to the sum of the checks' own limits.
-const MARGIN: Duration = Duration::from_secs(60);
 
 /// Begins a run, unless one is under way.
 pub(crate) async fn check(
@@ -95,17 +92,11 @@ impl Drop for Turn {
 async fn perform(turn: &Turn, lab: &Arc<LabFolder>, attempt: &Attempt, run: &str) {
     let (app, id) = (&turn.0, &turn.1);
     let (send, mut receive) = mpsc::unbounded_channel();
-    let limit: u64 = lab
-        .lab
-        .checks
-        .iter()
-        .map(|c| u64::from(c.timeout_seconds))
-        .sum();
     let checks = faultline_lab::check(&*app.provider, id, lab, move |result| {
         // The receiver lives as long as this.
         let _ = send.send(result);
     });
-    let checks = tokio::time::timeout(Duration::from_secs(limit) + MARGIN, checks);
+    let checks = tokio::time::timeout(faultline_lab::longest(&lab.lab), checks);
     let write = async {
         while let Some(result) = receive.recv().await {
             let result = CheckResult {
@@ -156,7 +147,7 @@ async fn finish(
         .await?
         .unwrap_or_else(|| attempt.clone());
     let costs: Vec<u32> = attempt.hints.iter().map(|(_, cost)| *cost).collect();
-    let points = score::points(&lab.lab.score, &costs, attempt.gave_up);
+    let points = score::points(&lab.lab.score, &costs, attempt.gave_up || attempt.practice);
     app.store
         .finish_checks(run, &attempt, outcome, points, app.now())
         .await
