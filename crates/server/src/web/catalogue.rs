@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::{
     layout::{Frame, Layout},
-    page, parts, text,
+    page, parts, search, text,
 };
 use crate::{app::Shared, auth::Signed, problem::Problem};
 
@@ -180,16 +180,7 @@ pub(super) async fn show(
 
 impl Filter {
     fn takes(&self, lab: &LabFolder, solved: bool) -> bool {
-        let words = self.q.to_lowercase();
-        let all = format!(
-            "{} {} {} {}",
-            lab.slug,
-            lab.lab.title,
-            lab.lab.summary,
-            lab.lab.topics.join(" ")
-        )
-        .to_lowercase();
-        words.split_whitespace().all(|word| all.contains(word))
+        search::finds(&self.q, &lab.slug, &lab.lab)
             && (self.level.is_empty() || self.level == lab.lab.level.as_str())
             && (self.topic.is_empty() || lab.lab.topics.contains(&self.topic))
             && match self.done.as_str() {

@@ -21,6 +21,7 @@ mod live;
 mod operator;
 mod parts;
 mod progress;
+mod search;
 mod sign_in;
 mod starting;
 mod text;

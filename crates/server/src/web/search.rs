@@ -1,0 +1,98 @@
+//! Search in the catalogue: every word of the query must occur in what a lab says of itself. People type the field's
+//! short names and the words of their error messages, so a word also stands for its synonyms.
+
+use faultline_domain::{LabSlug, lab::Lab};
+
+/// What people type, lower case, and what stands for it in the labs' texts. Any of them may occur.
+const SYNONYMS: &[(&str, &[&str])] = &[
+    ("pvc", &["claim", "volume", "storage"]),
+    ("pv", &["claim", "volume", "storage"]),
+    ("persistentvolumeclaim", &["claim"]),
+    ("svc", &["service"]),
+    ("deploy", &["deployment", "release"]),
+    ("ns", &["namespace"]),
+    ("netpol", &["networkpolicy", "network policy"]),
+    ("cni", &["bridge", "network"]),
+    ("coredns", &["dns", "resolve"]),
+    ("cert", &["certificate"]),
+    ("tls", &["certificate"]),
+    ("apiserver", &["api server", "api-server"]),
+    ("kube-apiserver", &["api server", "api-server"]),
+    ("containerd", &["runtime", "container"]),
+    ("cri", &["runtime"]),
+    ("imagepullbackoff", &["pulled", "image", "registry"]),
+    ("errimagepull", &["pulled", "image", "registry"]),
+    ("oomkilled", &["memory"]),
+    ("oom", &["memory"]),
+    ("evicted", &["disk", "memory"]),
+    ("diskpressure", &["disk"]),
+    ("notready", &["kubelet", "node"]),
+    ("unschedulable", &["schedul"]),
+    ("failedscheduling", &["schedul"]),
+    ("pending", &["pending", "schedul"]),
+    ("forbidden", &["rbac", "forbidden"]),
+    ("easy", &["beginner"]),
+];
+
+/// Whether a lab is found by a query. An empty query finds every lab.
+pub(super) fn finds(query: &str, slug: &LabSlug, lab: &Lab) -> bool {
+    let text = format!(
+        "{slug} {} {} {} {}",
+        lab.title,
+        lab.summary,
+        lab.topics.join(" "),
+        lab.level.as_str()
+    )
+    .to_lowercase();
+    query
+        .to_lowercase()
+        .split_whitespace()
+        .all(|word| occurs(word, &text))
+}
+
+/// A word of the query, or a synonym of it, occurs in the text.
+fn occurs(word: &str, text: &str) -> bool {
+    let synonyms = SYNONYMS.iter().filter(|(typed, _)| *typed == word);
+    text.contains(word)
+        || synonyms
+            .flat_map(|(_, meant)| *meant)
+            .any(|meant| text.contains(meant))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Slugs of the shipped labs that a query finds.
+    fn found(query: &str) -> Vec<String> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../labs");
+        let catalogue = faultline_lab::Catalogue::load(&folder);
+        let labs = catalogue.labs();
+        labs.iter()
+            .filter(|l| finds(query, &l.slug, &l.lab))
+            .map(|l| l.slug.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn the_words_that_people_type_find_their_lab() {
+        for (query, slug) in [
+            ("PVC", "claim-pending"),
+            ("ImagePullBackOff", "release-not-pulled"),
+            ("beginner", "disk-full"),
+            ("svc endpoints", "service-without-endpoints"),
+            ("CoreDNS", "names-do-not-resolve"),
+            ("NotReady", "kubelet-down"),
+        ] {
+            let found = found(query);
+            assert!(found.iter().any(|f| f == slug), "{query}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn every_word_must_be_there() {
+        assert!(found("").len() > 20);
+        assert!(found("pvc nosuchword").is_empty());
+        assert!(found("nosuchword").is_empty());
+    }
+}
