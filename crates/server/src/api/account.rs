@@ -25,19 +25,19 @@ use crate::{
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
-        .routes(routes!(me))
-        .routes(routes!(gateway))
-        .routes(routes!(progress))
+        .routes(routes!(get_me))
+        .routes(routes!(get_gateway))
+        .routes(routes!(list_attempts))
         .routes(routes!(list_keys, add_key))
         .routes(routes!(remove_key))
         .routes(routes!(list_tokens, add_token))
         .routes(routes!(remove_token))
-        .routes(routes!(link))
+        .routes(routes!(create_sign_in_link))
 }
 
 /// Who the caller is.
 #[utoipa::path(get, path = "/api/v1/me", tag = "account", responses((status = 200, body = MeView)))]
-async fn me(Signed(caller): Signed) -> Json<MeView> {
+async fn get_me(Signed(caller): Signed) -> Json<MeView> {
     Json(MeView {
         person: caller.signed_in.person().to_string(),
         role: match caller.signed_in.role() {
@@ -49,7 +49,7 @@ async fn me(Signed(caller): Signed) -> Json<MeView> {
 
 /// Where the caller's SSH client finds the environments, and how it knows that it is there.
 #[utoipa::path(get, path = "/api/v1/gateway", tag = "account", responses((status = 200, body = GatewayView), (status = 404, body = Problem)))]
-async fn gateway(
+async fn get_gateway(
     State(app): State<Shared>,
     Signed(_): Signed,
 ) -> Result<Json<GatewayView>, Problem> {
@@ -66,7 +66,7 @@ async fn gateway(
 
 /// The caller's tries at all labs, the newest first.
 #[utoipa::path(get, path = "/api/v1/progress", tag = "account", responses((status = 200, body = [AttemptView])))]
-async fn progress(
+async fn list_attempts(
     State(app): State<Shared>,
     Signed(caller): Signed,
 ) -> Result<Json<Vec<AttemptView>>, Problem> {
@@ -174,7 +174,7 @@ async fn remove_token(
 
 /// Makes a link that signs the caller's browser in, once.
 #[utoipa::path(post, path = "/api/v1/sign-in-links", tag = "account", responses((status = 201, body = SignInLink)))]
-async fn link(
+async fn create_sign_in_link(
     State(app): State<Shared>,
     Signed(caller): Signed,
 ) -> Result<(StatusCode, Json<SignInLink>), Problem> {

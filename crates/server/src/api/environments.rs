@@ -30,22 +30,22 @@ use crate::{
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(show, finish))
-        .routes(routes!(events))
-        .routes(routes!(again))
-        .routes(routes!(more_time))
-        .routes(routes!(pause))
-        .routes(routes!(go_on))
-        .routes(routes!(node_more))
-        .routes(routes!(node_less))
+        .routes(routes!(list_environments))
+        .routes(routes!(get_environment, end_environment))
+        .routes(routes!(watch_environment))
+        .routes(routes!(reset_environment))
+        .routes(routes!(extend_environment))
+        .routes(routes!(suspend_environment))
+        .routes(routes!(resume_environment))
+        .routes(routes!(add_node))
+        .routes(routes!(remove_node))
         .routes(routes!(terminal::from_api))
-        .routes(routes!(kubeconfig))
-        .routes(routes!(client_certificate))
+        .routes(routes!(get_cluster))
+        .routes(routes!(issue_credential))
         .routes(routes!(run_checks))
-        .routes(routes!(hint))
-        .routes(routes!(surrender))
-        .routes(routes!(solution))
+        .routes(routes!(reveal_hint))
+        .routes(routes!(give_up))
+        .routes(routes!(get_solution))
 }
 
 /// Which environments are listed.
@@ -60,7 +60,7 @@ struct Which {
 /// The caller's environments that run or are being made, the newest first.
 #[utoipa::path(get, path = "/api/v1/environments", tag = "environments", params(Which),
     responses((status = 200, body = [EnvironmentView]), (status = 400, body = Problem)))]
-async fn list(
+async fn list_environments(
     State(app): State<Shared>,
     Signed(caller): Signed,
     which: Result<Query<Which>, QueryRejection>,
@@ -80,14 +80,17 @@ async fn list(
 /// One environment, with its stages, checks and progress.
 #[utoipa::path(get, path = "/api/v1/environments/{id}", tag = "environments", params(("id" = String, Path)),
     responses((status = 200, body = EnvironmentDetail), (status = 404, body = Problem)))]
-async fn show(State(app): State<Shared>, mine: Mine) -> Result<Json<EnvironmentDetail>, Problem> {
+async fn get_environment(
+    State(app): State<Shared>,
+    mine: Mine,
+) -> Result<Json<EnvironmentDetail>, Problem> {
     Ok(Json(detail(&app, &mine.environment).await?))
 }
 
 /// Ends an environment.
 #[utoipa::path(delete, path = "/api/v1/environments/{id}", tag = "environments", params(("id" = String, Path)),
     responses((status = 202, description = "it will end"), (status = 404, body = Problem)))]
-async fn finish(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
+async fn end_environment(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
     end::end(&app, &mine.proof).await?;
     Ok(StatusCode::ACCEPTED)
 }
@@ -95,7 +98,7 @@ async fn finish(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Pro
 /// What happens to an environment, as server-sent events: one `environment` with all of it whenever it changes.
 #[utoipa::path(get, path = "/api/v1/environments/{id}/events", tag = "environments", params(("id" = String, Path)),
     responses((status = 200, content_type = "text/event-stream", body = EnvironmentDetail), (status = 404, body = Problem)))]
-async fn events(
+async fn watch_environment(
     State(app): State<Shared>,
     mine: Mine,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
@@ -127,10 +130,11 @@ async fn events(
     Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
 }
 
-/// Begins again on a fresh machine, within the same attempt. Also the retry of a failed start.
+/// Begins again on a fresh machine, within the same attempt unless that is solved or given up. Also the retry of a failed
+/// start.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/reset", tag = "environments", params(("id" = String, Path)),
     responses((status = 201, body = EnvironmentView), (status = 404, body = Problem), (status = 409, body = Problem)))]
-async fn again(
+async fn reset_environment(
     State(app): State<Shared>,
     mine: Mine,
 ) -> Result<(StatusCode, Json<EnvironmentView>), Problem> {
@@ -141,7 +145,7 @@ async fn again(
 /// Gives an environment more time.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/extend", tag = "environments", params(("id" = String, Path)),
     responses((status = 200, body = EnvironmentView), (status = 404, body = Problem), (status = 409, body = Problem)))]
-async fn more_time(
+async fn extend_environment(
     State(app): State<Shared>,
     mut mine: Mine,
 ) -> Result<Json<EnvironmentView>, Problem> {
@@ -153,7 +157,7 @@ async fn more_time(
 #[utoipa::path(post, path = "/api/v1/environments/{id}/suspend", tag = "environments", params(("id" = String, Path)),
     responses((status = 202, description = "it will be `suspended`: watch the events"),
         (status = 404, body = Problem), (status = 409, body = Problem)))]
-async fn pause(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
+async fn suspend_environment(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
     suspend::suspend(&app, &mine.proof, &mine.environment).await?;
     Ok(StatusCode::ACCEPTED)
 }
@@ -162,7 +166,7 @@ async fn pause(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Prob
 #[utoipa::path(post, path = "/api/v1/environments/{id}/resume", tag = "environments", params(("id" = String, Path)),
     responses((status = 202, description = "it will be `active`: watch the events"),
         (status = 404, body = Problem), (status = 409, body = Problem)))]
-async fn go_on(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
+async fn resume_environment(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
     resume::resume(&app, &mine.proof, &mine.environment).await?;
     Ok(StatusCode::ACCEPTED)
 }
@@ -171,7 +175,7 @@ async fn go_on(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Prob
 #[utoipa::path(post, path = "/api/v1/environments/{id}/nodes", tag = "environments", params(("id" = String, Path)),
     responses((status = 202, body = NewNode, description = "it is made: watch `changing` and `nodes` in the events"),
         (status = 404, body = Problem), (status = 409, body = Problem)))]
-async fn node_more(
+async fn add_node(
     State(app): State<Shared>,
     its: Resizable,
 ) -> Result<(StatusCode, Json<NewNode>), Problem> {
@@ -187,7 +191,7 @@ async fn node_more(
     params(("id" = String, Path), ("node" = String, Path)),
     responses((status = 202, description = "it goes: watch `changing` in the events"),
         (status = 404, body = Problem), (status = 409, body = Problem)))]
-async fn node_less(
+async fn remove_node(
     State(app): State<Shared>,
     its: Resizable,
     Node(node): Node,
@@ -238,7 +242,7 @@ impl FromRequestParts<Shared> for Number {
 #[utoipa::path(post, path = "/api/v1/environments/{id}/hints/{number}", tag = "environments",
     params(("id" = String, Path), ("number" = u32, Path)),
     responses((status = 200, body = HintView), (status = 404, body = Problem), (status = 409, body = Problem)))]
-async fn hint(
+async fn reveal_hint(
     State(app): State<Shared>,
     mine: Mine,
     Number(number): Number,
@@ -250,7 +254,7 @@ async fn hint(
 /// Gives up: the attempt is worth nothing, and the solution may be read.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/give-up", tag = "environments", params(("id" = String, Path)),
     responses((status = 204, description = "given up"), (status = 404, body = Problem)))]
-async fn surrender(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
+async fn give_up(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
     give_up::give_up(&app, &mine.proof, &mine.environment).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -259,7 +263,10 @@ async fn surrender(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, 
 #[utoipa::path(get, path = "/api/v1/environments/{id}/solution", tag = "environments", params(("id" = String, Path)),
     responses((status = 200, body = SolutionView), (status = 404, body = Problem),
         (status = 409, description = "not yet, or the lab is no longer offered", body = Problem)))]
-async fn solution(State(app): State<Shared>, mine: Mine) -> Result<Json<SolutionView>, Problem> {
+async fn get_solution(
+    State(app): State<Shared>,
+    mine: Mine,
+) -> Result<Json<SolutionView>, Problem> {
     let attempt = app.store.attempt(&mine.environment.attempt).await?;
     if !attempt.is_some_and(|a| a.shows_solution()) {
         return Err(Problem::conflict(
@@ -278,7 +285,7 @@ async fn solution(State(app): State<Shared>, mine: Mine) -> Result<Json<Solution
 /// Where the API server of an environment's cluster is reached, and what its certificate is verified with.
 #[utoipa::path(get, path = "/api/v1/environments/{id}/cluster", tag = "environments", params(("id" = String, Path)),
     responses((status = 200, body = ClusterView), (status = 404, body = Problem), (status = 409, body = Problem)))]
-async fn kubeconfig(State(app): State<Shared>, mine: Mine) -> Result<Json<ClusterView>, Problem> {
+async fn get_cluster(State(app): State<Shared>, mine: Mine) -> Result<Json<ClusterView>, Problem> {
     let (server, authority) = credential::place(&app, &mine.environment).await?;
     Ok(Json(ClusterView {
         server,
@@ -290,7 +297,7 @@ async fn kubeconfig(State(app): State<Shared>, mine: Mine) -> Result<Json<Cluste
 /// A short-lived client certificate for an environment's cluster, in the caller's name.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/credential", tag = "environments", params(("id" = String, Path)),
     responses((status = 201, body = CertificateView), (status = 404, body = Problem), (status = 409, body = Problem)))]
-async fn client_certificate(
+async fn issue_credential(
     State(app): State<Shared>,
     mine: Mine,
 ) -> Result<(StatusCode, Json<CertificateView>), Problem> {

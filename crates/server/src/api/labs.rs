@@ -13,14 +13,14 @@ use crate::{
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(show))
-        .routes(routes!(begin))
+        .routes(routes!(list_labs))
+        .routes(routes!(get_lab))
+        .routes(routes!(start_environment))
 }
 
 /// All labs, the easiest first.
 #[utoipa::path(get, path = "/api/v1/labs", tag = "labs", responses((status = 200, body = [LabView])))]
-async fn list(
+async fn list_labs(
     State(app): State<Shared>,
     Signed(caller): Signed,
 ) -> Result<Json<Vec<LabView>>, Problem> {
@@ -38,7 +38,7 @@ async fn list(
 /// caller's, or an example's as long as there is none.
 #[utoipa::path(get, path = "/api/v1/labs/{slug}", tag = "labs", params(("slug" = String, Path)),
     responses((status = 200, body = LabDetail), (status = 404, body = Problem)))]
-async fn show(
+async fn get_lab(
     State(app): State<Shared>,
     Signed(caller): Signed,
     Slug(slug): Slug,
@@ -60,7 +60,7 @@ async fn show(
 #[utoipa::path(post, path = "/api/v1/labs/{slug}/environments", tag = "labs", params(("slug" = String, Path)),
     responses((status = 201, body = EnvironmentView), (status = 404, body = Problem),
         (status = 409, description = "no room", body = Problem), (status = 503, description = "the image is not ready", body = Problem)))]
-async fn begin(
+async fn start_environment(
     State(app): State<Shared>,
     Signed(caller): Signed,
     Slug(slug): Slug,

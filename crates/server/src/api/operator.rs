@@ -13,14 +13,14 @@ use crate::{
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
-        .routes(routes!(status))
-        .routes(routes!(audit))
+        .routes(routes!(get_status))
+        .routes(routes!(list_audit))
 }
 
 /// Everybody's environments, capacity, and how the reconcilers do.
 #[utoipa::path(get, path = "/api/v1/operator/status", tag = "operator",
     responses((status = 200, body = OperatorView), (status = 404, body = Problem)))]
-async fn status(
+async fn get_status(
     State(app): State<Shared>,
     _operator: Operator,
 ) -> Result<Json<OperatorView>, Problem> {
@@ -56,7 +56,7 @@ async fn status(
 /// The latest two hundred lines of the audit.
 #[utoipa::path(get, path = "/api/v1/operator/audit", tag = "operator",
     responses((status = 200, body = [AuditView]), (status = 404, body = Problem)))]
-async fn audit(
+async fn list_audit(
     State(app): State<Shared>,
     _operator: Operator,
 ) -> Result<Json<Vec<AuditView>>, Problem> {

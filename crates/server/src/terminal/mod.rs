@@ -69,7 +69,7 @@ pub(crate) async fn from_page(
 ///
 /// Binary messages are what it shows and what is typed. Text messages are JSON: the size that it is to have,
 /// `{"type":"resize","rows":24,"cols":80}`, comes first; what happens to it goes back.
-#[utoipa::path(get, path = "/api/v1/environments/{id}/nodes/{node}/terminals/{n}", tag = "environments", operation_id = "terminal",
+#[utoipa::path(get, path = "/api/v1/environments/{id}/nodes/{node}/terminals/{n}", tag = "environments", operation_id = "open_terminal",
     params(("id" = String, Path), ("node" = String, Path), ("n" = u32, Path, description = "1 to 8")),
     responses((status = 101, description = "the terminal"), (status = 400, body = Problem),
         (status = 404, body = Problem)))]

@@ -17,6 +17,27 @@ fn openapi_is_committed_as_it_is() {
     );
 }
 
+#[test]
+fn every_operation_has_an_id_of_its_own() {
+    let document: serde_json::Value = serde_json::from_str(&crate::openapi()).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let operations = paths.iter().flat_map(|(path, methods)| {
+        let methods = methods.as_object().unwrap();
+        methods
+            .iter()
+            .map(move |(method, operation)| (format!("{method} {path}"), &operation["operationId"]))
+    });
+    let mut seen = std::collections::BTreeMap::new();
+    for (route, id) in operations {
+        let id = id.as_str().unwrap_or_else(|| panic!("{route} has none"));
+        assert!(id.contains('_'), "{route}: `{id}` is not a verb and a noun");
+        if let Some(other) = seen.insert(id, route.clone()) {
+            panic!("{other} and {route} are both `{id}`");
+        }
+    }
+    assert!(seen.len() > 20, "{}", seen.len());
+}
+
 #[tokio::test]
 async fn what_is_not_there_is_a_problem_too() {
     let bed = bed().await;
