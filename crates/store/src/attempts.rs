@@ -24,6 +24,9 @@ pub struct Attempt {
     pub finished_at: Option<Timestamp>,
     /// True when the solution was shown before it was solved.
     pub gave_up: bool,
+    /// True when the person had already given up another attempt at this lab, and so had been shown its solution. Such
+    /// an attempt is practice: it can be repaired, earns no points and does not count as solved.
+    pub practice: bool,
     /// What it was worth, once solved.
     pub points: Option<u32>,
     /// Hints opened: number and cost.
@@ -33,9 +36,15 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// True when all checks held and the solution was not shown before.
+    /// True when all checks held and the solution had not been shown before, in this attempt or another.
     #[must_use]
     pub const fn is_solved(&self) -> bool {
+        self.is_repaired() && !self.practice
+    }
+
+    /// True when all checks held and the attempt was not given up before.
+    #[must_use]
+    pub const fn is_repaired(&self) -> bool {
         self.finished_at.is_some() && !self.gave_up
     }
 
@@ -92,6 +101,7 @@ struct Row {
     started_at: i64,
     finished_at: Option<i64>,
     gave_up: bool,
+    practice: bool,
     points: Option<i64>,
     checks: i64,
 }
@@ -105,9 +115,20 @@ struct RunRow {
     failure: Option<String>,
 }
 
-const SELECT: &str = "SELECT a.id, a.person_id, a.lab, a.started_at, a.finished_at, a.gave_up, \
-     a.points, (SELECT count(*) FROM check_runs r WHERE r.attempt_id = a.id) AS checks \
-     FROM attempts a WHERE ";
+/// True for an attempt `a` whose person had given up another one at the same lab before `a` was finished.
+macro_rules! practice {
+    () => {
+        "EXISTS (SELECT 1 FROM attempts b WHERE b.person_id = a.person_id AND b.lab = a.lab AND b.id <> a.id \
+         AND b.gave_up AND b.finished_at <= coalesce(a.finished_at, 9223372036854775807))"
+    };
+}
+
+const SELECT: &str = concat!(
+    "SELECT a.id, a.person_id, a.lab, a.started_at, a.finished_at, a.gave_up, ",
+    practice!(),
+    " AS practice, a.points, (SELECT count(*) FROM check_runs r WHERE r.attempt_id = a.id) AS checks \
+     FROM attempts a WHERE "
+);
 
 fn select(condition: &'static str) -> sqlx::AssertSqlSafe<String> {
     sqlx::AssertSqlSafe(format!("{SELECT}{condition}"))
@@ -131,6 +152,7 @@ impl Store {
                 .map(|at| time("attempt time", at))
                 .transpose()?,
             gave_up: row.gave_up,
+            practice: row.practice,
             points: row.points.map(|p| count("points", p)).transpose()?,
             hints: hints
                 .into_iter()
@@ -183,10 +205,11 @@ impl Store {
 
     /// The labs that a person has solved without having seen the solution first.
     pub async fn solved_by(&self, person: &PersonId) -> Result<Vec<LabSlug>> {
-        let labs: Vec<String> = sqlx::query_scalar(
-            "SELECT DISTINCT lab FROM attempts \
-             WHERE person_id = $1 AND finished_at IS NOT NULL AND gave_up = $2",
-        )
+        let labs: Vec<String> = sqlx::query_scalar(concat!(
+            "SELECT DISTINCT a.lab FROM attempts a \
+             WHERE a.person_id = $1 AND a.finished_at IS NOT NULL AND a.gave_up = $2 AND NOT ",
+            practice!()
+        ))
         .bind(person.as_str())
         .bind(false)
         .fetch_all(&self.readers)

@@ -175,14 +175,116 @@ async fn a_reset_keeps_the_attempt() {
     let id = EnvironmentId::generate(&mut bed.rng);
     let new = bed
         .store
-        .replace_environment(id, &old, spec(), life(), &|_| Ok(()), at(9))
+        .replace_environment(
+            id,
+            AttemptId::generate(&mut bed.rng),
+            &old,
+            spec(),
+            life(),
+            &|_| Ok(()),
+            at(9),
+        )
         .await
         .unwrap();
     assert_eq!(new.attempt, old.attempt);
     let old = bed.store.environment(&old.id).await.unwrap().unwrap();
     assert_eq!(old.intent, Intent::Gone(EndReason::Reset));
-    let latest = bed.store.latest_of_attempt(&old.attempt).await.unwrap();
+    let latest = bed.store.latest_at(&old.person, &old.lab).await.unwrap();
     assert_eq!(latest.map(|e| e.id), Some(new.id));
+}
+
+#[tokio::test]
+async fn a_reset_of_a_finished_attempt_begins_another() {
+    let mut bed = bed().await;
+    let old = bed.start("full-disk").await.unwrap();
+    let (store, rng) = (&bed.store, &mut bed.rng);
+    let attempt = store.attempt(&old.attempt).await.unwrap().unwrap();
+    store
+        .begin_checks("run1", &old.attempt, &old.id, at(4))
+        .await
+        .unwrap();
+    store
+        .finish_checks("run1", &attempt, Ok(true), 90, at(5))
+        .await
+        .unwrap();
+    let mut made = Vec::new();
+    // Pressed twice, it makes one.
+    for _ in 0..2 {
+        let (id, attempt) = (EnvironmentId::generate(rng), AttemptId::generate(rng));
+        let new = store
+            .replace_environment(id, attempt, &old, spec(), life(), &|_| Ok(()), at(9))
+            .await
+            .unwrap();
+        made.push(new);
+    }
+    assert_eq!(made[0].id, made[1].id);
+    assert_ne!(made[0].attempt, old.attempt);
+    let of = |id: AttemptId| async move { store.attempt(&id).await.unwrap().unwrap() };
+    let (old, new) = (
+        of(old.attempt.clone()).await,
+        of(made[0].attempt.clone()).await,
+    );
+    assert_eq!(
+        (old.is_solved(), old.points, old.checks),
+        (true, Some(90), 1)
+    );
+    assert_eq!((new.finished_at, new.points, new.checks), (None, None, 0));
+    assert_eq!(store.attempts_of(&bed.me).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_repair_after_the_solution_was_shown_is_practice() {
+    let mut bed = bed().await;
+    let first = bed.start("full-disk").await.unwrap();
+    let (store, rng) = (&bed.store, &mut bed.rng);
+    let of = |id: AttemptId| async move { store.attempt(&id).await.unwrap().unwrap() };
+    let (id, attempt) = (EnvironmentId::generate(rng), AttemptId::generate(rng));
+    let given_up = of(first.attempt.clone()).await;
+    assert!(store.give_up(&given_up, at(4)).await.unwrap());
+    let next = store
+        .replace_environment(id, attempt, &first, spec(), life(), &|_| Ok(()), at(5))
+        .await
+        .unwrap();
+    let practice = of(next.attempt.clone()).await;
+    assert!(practice.practice && !of(first.attempt.clone()).await.practice);
+    store
+        .begin_checks("run1", &practice.id, &next.id, at(6))
+        .await
+        .unwrap();
+    store
+        .finish_checks("run1", &practice, Ok(true), 0, at(7))
+        .await
+        .unwrap();
+    let practice = of(next.attempt).await;
+    assert!(practice.is_repaired() && !practice.is_solved() && practice.shows_solution());
+    assert!(store.solved_by(&bed.me).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn giving_up_after_it_was_solved_takes_nothing_away() {
+    let mut bed = bed().await;
+    let first = bed.start("full-disk").await.unwrap();
+    let (store, rng) = (&bed.store, &mut bed.rng);
+    let solved = store.attempt(&first.attempt).await.unwrap().unwrap();
+    store
+        .begin_checks("run1", &solved.id, &first.id, at(3))
+        .await
+        .unwrap();
+    store
+        .finish_checks("run1", &solved, Ok(true), 90, at(4))
+        .await
+        .unwrap();
+    let (id, attempt) = (EnvironmentId::generate(rng), AttemptId::generate(rng));
+    let next = store
+        .replace_environment(id, attempt, &first, spec(), life(), &|_| Ok(()), at(5))
+        .await
+        .unwrap();
+    let second = store.attempt(&next.attempt).await.unwrap().unwrap();
+    assert!(store.give_up(&second, at(6)).await.unwrap());
+    assert_eq!(
+        store.solved_by(&bed.me).await.unwrap(),
+        vec!["full-disk".parse().unwrap()]
+    );
 }
 
 #[tokio::test]

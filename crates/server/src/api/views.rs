@@ -79,6 +79,8 @@ pub(crate) struct AttemptView {
     finished_at: Option<String>,
     solved: bool,
     gave_up: bool,
+    /// True when the solution had been shown in an earlier attempt: a repair earns no points and is not `solved`.
+    practice: bool,
     points: Option<u32>,
     hints_opened: usize,
     checks_run: u32,
@@ -93,6 +95,7 @@ impl From<&Attempt> for AttemptView {
             finished_at: a.finished_at.map(|at| at.to_string()),
             solved: a.is_solved(),
             gave_up: a.gave_up,
+            practice: a.practice,
             points: a.points,
             hints_opened: a.hints.len(),
             checks_run: a.checks,

@@ -1,7 +1,7 @@
-//! Begin again on a fresh machine, within the same attempt: what was opened and checked stays counted. Also the
-//! retry of a failed start.
+//! Begin again on a fresh machine, within the same attempt: what was opened and checked stays counted. An attempt that
+//! was solved or given up is over; a reset begins another. Also the retry of a failed start.
 
-use faultline_domain::{EnvironmentId, authz::MayUse};
+use faultline_domain::{AttemptId, EnvironmentId, authz::MayUse};
 use faultline_store::environments::Environment;
 
 use super::start;
@@ -17,10 +17,12 @@ pub(crate) async fn reset(
     start::ready(app, &lab.lab).await?;
     let now = app.now();
     let admit = start::admission(app, &lab.lab);
+    let (id, attempt) = app.random(|rng| (EnvironmentId::generate(rng), AttemptId::generate(rng)));
     let made = app
         .store
         .replace_environment(
-            app.random(EnvironmentId::generate),
+            id,
+            attempt,
             old,
             start::spec(app, &lab.lab),
             start::lifetime(app, &lab.lab, now),

@@ -105,7 +105,7 @@ impl Watcher {
             (
                 "attempt",
                 attempt
-                    .map_or("open", |a| match (a.is_solved(), a.gave_up) {
+                    .map_or("open", |a| match (a.is_repaired(), a.gave_up) {
                         (true, _) => "solved",
                         (_, true) => "given-up",
                         _ => "open",

@@ -139,6 +139,7 @@ pub(super) struct Hints {
     pub csrf: String,
     pub rows: Vec<HintRow>,
     pub finished: bool,
+    pub practice: bool,
     pub worth: u32,
     pub points: u32,
 }
@@ -162,7 +163,11 @@ pub(super) fn hints(e: &Environment, lab: &LabFolder, attempt: &Attempt, csrf: &
             let html = opened(number).then(|| markdown::html(&hint.text));
             HintRow {
                 number,
-                cost: if finished { 0 } else { hint.cost },
+                cost: if finished || attempt.practice {
+                    0
+                } else {
+                    hint.cost
+                },
                 next: html.is_none() && std::mem::take(&mut next),
                 html,
             }
@@ -174,6 +179,7 @@ pub(super) fn hints(e: &Environment, lab: &LabFolder, attempt: &Attempt, csrf: &
         csrf: csrf.to_owned(),
         rows,
         finished,
+        practice: attempt.practice,
         worth: faultline_domain::score::points(&lab.lab.score, &costs, attempt.gave_up),
         points: lab.lab.score.points,
     }
@@ -254,7 +260,8 @@ pub(super) struct Tried {
 
 impl Tried {
     pub(super) fn new(a: &Attempt, under_way: bool, now: jiff::Timestamp) -> Self {
-        let (outcome, class) = match (a.is_solved(), a.gave_up, under_way) {
+        let (outcome, class) = match (a.is_repaired(), a.gave_up, under_way) {
+            (true, _, _) if a.practice => ("practised", "none"),
             (true, _, _) => ("solved", "good"),
             (_, true, _) => ("solution read", "warn"),
             (_, _, true) => ("under way", "run"),

@@ -8,6 +8,7 @@ use axum::{
 };
 use faultline_domain::{
     environment::{Intent, State as Life},
+    lab::Lab,
     nodes::next_free,
 };
 use faultline_lab::LabFolder;
@@ -30,6 +31,8 @@ use crate::{
 /// What is left of an attempt once it has ended.
 struct Outcome {
     solved: bool,
+    /// The solution had been shown to the person before this attempt was finished.
+    practice: bool,
     took: String,
     hints: String,
     checks: u32,
@@ -100,7 +103,7 @@ pub(super) async fn show(
         .as_ref()
         .map_or_else(|| e.lab.to_string(), |l| l.lab.title.clone());
     let ending = parts::ending(e);
-    let latest = app.store.latest_of_attempt(&e.attempt).await?;
+    let latest = app.store.latest_at(&e.person, &e.lab).await?;
     let nonce = app.secret().derive("nonce");
     let left = parts::shown_end(&app, e)
         .duration_since(app.now())
@@ -232,15 +235,17 @@ async fn outcome(
     let mine = app.store.unfinished_of(me).await?;
     let under_way = |lab: &LabFolder| mine.iter().any(|e| e.is_open() && e.lab == lab.slug);
     let catalogue = app.catalogue();
-    // The next that is neither solved nor under way, of the same level or the next harder one.
-    let next = catalogue
-        .labs()
-        .into_iter()
-        .filter(|l| l.slug != attempt.lab && !solved.contains(&l.slug) && !under_way(l))
-        .find(|l| lab.is_none_or(|mine| l.lab.level >= mine.lab.level))
+    let labs = catalogue.labs();
+    let candidates = labs
+        .iter()
+        .filter(|l| l.slug != attempt.lab && !solved.contains(&l.slug) && !under_way(l));
+    // `min_by_key` takes the first of several, and the catalogue has the easiest first.
+    let next = candidates
+        .min_by_key(|l| lab.map(|mine| distance(&mine.lab, &l.lab)))
         .map(|l| (l.slug.to_string(), l.lab.title.clone()));
     Ok(Some(Outcome {
-        solved: attempt.is_solved(),
+        solved: attempt.is_repaired(),
+        practice: attempt.practice,
         took: text::duration(took),
         hints: text::plural(
             attempt.hints.iter().filter(|(_, cost)| *cost > 0).count(),
@@ -254,6 +259,18 @@ async fn outcome(
     }))
 }
 
+/// How far a lab is from one that was just finished, for suggesting what comes next: levels first, an easier one last;
+/// within a level the number of topics that they do not share.
+fn distance(finished: &Lab, next: &Lab) -> (bool, u8, usize) {
+    let level = |lab: &Lab| lab.level as u8;
+    let shared = next.topics.iter().filter(|t| finished.topics.contains(*t));
+    (
+        level(next) < level(finished),
+        level(next).abs_diff(level(finished)),
+        finished.topics.len().saturating_sub(shared.count()),
+    )
+}
+
 /// The left pane alone.
 pub(super) async fn side(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
     page(&make_side(&app, &mine).await?)
@@ -265,4 +282,26 @@ pub(super) async fn hints(app: &App, mine: &Mine) -> Result<Response, Problem> {
     let lab = app.lab_of(e).ok_or_else(Problem::lab_gone)?;
     let attempt = app.attempt(e).await?;
     page(&parts::hints(e, &lab, &attempt, &mine.caller.csrf))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_next_is_of_the_same_level_and_topics() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../labs");
+        let catalogue = faultline_lab::Catalogue::load(&folder);
+        let labs = catalogue.labs();
+        for slug in ["claim-pending", "names-do-not-resolve", "disk-full"] {
+            let finished = labs.iter().find(|l| l.slug.as_str() == slug).unwrap();
+            let others = labs.iter().filter(|l| l.slug != finished.slug);
+            let next = others
+                .min_by_key(|l| distance(&finished.lab, &l.lab))
+                .unwrap();
+            assert_eq!(finished.lab.level, next.lab.level, "{slug}");
+            let shared = |topic: &String| next.lab.topics.contains(topic);
+            assert!(finished.lab.topics.iter().any(shared), "{slug}");
+        }
+    }
 }

@@ -97,6 +97,42 @@ async fn insert(tx: &mut Tx, e: &Environment) -> Result<()> {
     Ok(())
 }
 
+/// A person's environments of a lab that are not to go, the newest first.
+async fn open_at(tx: &mut Tx, person: &PersonId, lab: &LabSlug) -> Result<Vec<Environment>> {
+    let sql = "SELECT * FROM environments WHERE person_id = $1 AND lab = $2 \
+               AND is_final = $3 ORDER BY created_at DESC";
+    let rows: Vec<Row> = sqlx::query_as(sql)
+        .bind(person.as_str())
+        .bind(lab.as_str())
+        .bind(false)
+        .fetch_all(&mut **tx)
+        .await?;
+    let mut open = read_all(rows)?;
+    open.retain(Environment::is_open);
+    Ok(open)
+}
+
+async fn begin_attempt(
+    tx: &mut Tx,
+    id: &AttemptId,
+    person: &PersonId,
+    lab: &LabSlug,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO attempts (id, person_id, lab, started_at, gave_up) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(id.as_str())
+    .bind(person.as_str())
+    .bind(lab.as_str())
+    .bind(micros(now))
+    .bind(false)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 async fn set_intent(tx: &mut Tx, id: &EnvironmentId, intent: Intent) -> Result<()> {
     sqlx::query("UPDATE environments SET intent = $1 WHERE id = $2")
         .bind(to_json(&intent)?)
@@ -152,29 +188,11 @@ impl Store {
         now: Timestamp,
     ) -> Result<Environment, Refused> {
         let mut tx = self.begin().await?;
-        let sql = "SELECT * FROM environments WHERE person_id = $1 AND lab = $2 \
-                   AND is_final = $3 ORDER BY created_at DESC";
-        let rows: Vec<Row> = sqlx::query_as(sql)
-            .bind(person.as_str())
-            .bind(lab.as_str())
-            .bind(false)
-            .fetch_all(&mut *tx)
-            .await?;
-        if let Some(open) = read_all(rows)?.into_iter().find(Environment::is_open) {
+        if let Some(open) = open_at(&mut tx, person, lab).await?.into_iter().next() {
             return Ok(open);
         }
         admit(counts(&mut tx, person, None).await?)?;
-        sqlx::query(
-            "INSERT INTO attempts (id, person_id, lab, started_at, gave_up) \
-             VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(attempt.as_str())
-        .bind(person.as_str())
-        .bind(lab.as_str())
-        .bind(micros(now))
-        .bind(false)
-        .execute(&mut *tx)
-        .await?;
+        begin_attempt(&mut tx, &attempt, person, lab, now).await?;
         let made = fresh(
             id,
             attempt,
@@ -190,10 +208,17 @@ impl Store {
         Ok(made)
     }
 
-    /// Asks for a fresh environment in the place of `old`, within the same attempt; `old` is to go.
+    /// Asks for a fresh environment in the place of `old`, which is to go. It belongs to the same attempt, unless that one
+    /// was solved or given up: then `attempt` begins with it. A person who has another one open for this lab gets that
+    /// one.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a column; a struct would only be taken apart again"
+    )]
     pub async fn replace_environment(
         &self,
         id: EnvironmentId,
+        attempt: AttemptId,
         old: &Environment,
         spec: EnvironmentSpec,
         lifetime: Lifetime,
@@ -201,24 +226,27 @@ impl Store {
         now: Timestamp,
     ) -> Result<Environment, Refused> {
         let mut tx = self.begin().await?;
-        let sql = "SELECT * FROM environments WHERE attempt_id = $1 AND is_final = $2 \
-                   ORDER BY created_at DESC";
-        let rows: Vec<Row> = sqlx::query_as(sql)
-            .bind(old.attempt.as_str())
-            .bind(false)
-            .fetch_all(&mut *tx)
-            .await?;
-        let newer = read_all(rows)?
-            .into_iter()
-            .find(|e| e.is_open() && e.id != old.id);
-        if let Some(newer) = newer {
+        let open = open_at(&mut tx, &old.person, &old.lab).await?;
+        if let Some(newer) = open.into_iter().find(|e| e.id != old.id) {
             return Ok(newer);
         }
         admit(counts(&mut tx, &old.person, Some(old.id.as_str())).await?)?;
         set_intent(&mut tx, &old.id, Intent::Gone(EndReason::Reset)).await?;
+        let finished: Option<i64> =
+            sqlx::query_scalar("SELECT finished_at FROM attempts WHERE id = $1")
+                .bind(old.attempt.as_str())
+                .fetch_optional(&mut *tx)
+                .await?
+                .flatten();
+        let attempt = if finished.is_some() {
+            begin_attempt(&mut tx, &attempt, &old.person, &old.lab, now).await?;
+            attempt
+        } else {
+            old.attempt.clone()
+        };
         let made = fresh(
             id,
-            old.attempt.clone(),
+            attempt,
             (old.person.clone(), old.lab.clone()),
             spec,
             lifetime,

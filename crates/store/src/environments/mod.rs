@@ -261,12 +261,13 @@ impl Store {
         )
     }
 
-    /// The latest environment of an attempt.
-    pub async fn latest_of_attempt(&self, attempt: &AttemptId) -> Result<Option<Environment>> {
-        let sql = "SELECT * FROM environments WHERE attempt_id = $1 \
+    /// A person's latest environment of a lab.
+    pub async fn latest_at(&self, person: &PersonId, lab: &LabSlug) -> Result<Option<Environment>> {
+        let sql = "SELECT * FROM environments WHERE person_id = $1 AND lab = $2 \
                    ORDER BY created_at DESC, id LIMIT 1";
         sqlx::query_as::<_, Row>(sql)
-            .bind(attempt.as_str())
+            .bind(person.as_str())
+            .bind(lab.as_str())
             .fetch_optional(&self.readers)
             .await?
             .map(Row::read)
