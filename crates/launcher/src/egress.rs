@@ -148,15 +148,15 @@ async fn until_ok<T, F: Future<Output = io::Result<T>>>(
     what: &'static str,
     mut attempt: impl FnMut() -> F,
 ) -> T {
-    let mut failures = 0_u64;
+    let mut logged = false;
     loop {
         match attempt().await {
             Ok(value) => return value,
             Err(e) => {
-                if failures == 0 {
+                if !logged {
                     tracing::warn!(error = %e, what, "egress: failed; it is tried again");
                 }
-                failures += 1;
+                logged = true;
                 tokio::time::sleep(REST).await;
             }
         }

@@ -29,8 +29,8 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("notready", &["kubelet", "node"]),
     ("unschedulable", &["schedul"]),
     ("failedscheduling", &["schedul"]),
-    ("pending", &["pending", "schedul"]),
-    ("forbidden", &["rbac", "forbidden"]),
+    ("pending", &["schedul"]),
+    ("forbidden", &["rbac"]),
     ("easy", &["beginner"]),
 ];
 
