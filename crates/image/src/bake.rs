@@ -7,7 +7,7 @@ use std::{
 };
 
 use faultline_domain::{
-    EnvironmentId, NodeName, Shape, limits::Limits, memory::Memory, progress::Progress,
+    NodeName, Shape, TenantId, limits::Limits, memory::Memory, progress::Progress,
 };
 use faultline_guest::{client, wire::Exec};
 use faultline_launcher::{
@@ -199,7 +199,7 @@ pub async fn bake(
         plan.key.get(..8).unwrap_or("x"),
         rand::random::<u32>() >> 8
     );
-    let id: EnvironmentId = id.parse().map_err(|_| Error::Stage {
+    let id: TenantId = id.parse().map_err(|_| Error::Stage {
         stage: STAGE,
         reason: "malformed key".to_owned(),
     })?;
@@ -264,7 +264,7 @@ fn sweep() {
         let id = entry
             .file_name()
             .to_str()
-            .and_then(|n| n.parse::<EnvironmentId>().ok());
+            .and_then(|n| n.parse::<TenantId>().ok());
         let age = entry
             .metadata()
             .and_then(|m| m.modified())
@@ -281,7 +281,7 @@ fn sweep() {
 
 /// A folder for the launcher that nobody else can have made before: short, since a socket's path is bounded, and
 /// where only root writes.
-fn folder(id: &EnvironmentId) -> std::io::Result<PathBuf> {
+fn folder(id: &TenantId) -> std::io::Result<PathBuf> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::create_dir_all(RUN)?;
     let dir = PathBuf::from(RUN).join(id.as_str());
@@ -316,7 +316,7 @@ pub async fn cold(
     program: &std::path::Path,
     progress: &Progress,
 ) -> Result<(u64, u64)> {
-    let id: EnvironmentId = format!("bake-cold-{:06x}", rand::random::<u32>() >> 8)
+    let id: TenantId = format!("bake-cold-{:06x}", rand::random::<u32>() >> 8)
         .parse()
         .map_err(|_| Error::Stage {
             stage: STAGE,
@@ -402,7 +402,7 @@ fn or_full(error: Error, draft: &std::path::Path) -> Error {
 }
 
 /// Removes a bake's machines and its folder; the spec first, so that a launcher that only starts finds it gone.
-fn clear(id: &EnvironmentId, dir: &std::path::Path) {
+fn clear(id: &TenantId, dir: &std::path::Path) {
     let _ = std::fs::remove_file(LaunchSpec::path(dir));
     let _ = cgroup::destroy(id);
     let _ = std::fs::remove_dir_all(dir);

@@ -14,6 +14,7 @@ use crate::{
     binaries::{self, Programs},
     cache::{Cache, Key},
     containers,
+    debian::{Debian, put},
     recipe::Recipe,
     run, sbom,
 };
@@ -201,95 +202,6 @@ fn rootfs(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<PathBuf
     let folder = at("rootfs", cache.keep(&draft, "rootfs", &key))?;
     stage.done();
     Ok(folder)
-}
-
-fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
-}
-
-/// A root file system made of Debian packages.
-pub(crate) struct Debian(Command, String);
-
-impl Debian {
-    /// A system: essential packages and these, installed, then the commands.
-    fn installed(suite: &str, packages: &[String], commands: &[String]) -> Self {
-        let mut this = Self::new("minbase", suite, packages);
-        this.0.arg(concat!(
-            "--customize-hook=dpkg-query --root=\"$1\" -W -f '${Package} ${Version}\\n' > \"$FAULTLINE_DEBS.have\" && ",
-            "APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" apt-cache dumpavail | awk 'NR == FNR {have[$0] = 1; next} ",
-            "/^Package:/ {p = $2} /^Version:/ {v = $2} /^SHA256:/ && (p \" \" v) in have {print p, v, $2}' ",
-            "\"$FAULTLINE_DEBS.have\" - > \"$FAULTLINE_DEBS\" && rm \"$FAULTLINE_DEBS.have\""
-        ));
-        for line in commands {
-            this.0.arg(format!(
-                "--customize-hook=chroot \"$1\" sh -ec {}",
-                quote(line)
-            ));
-        }
-        this
-    }
-
-    /// These packages and what they depend on, unpacked, their scripts not run: enough for a container.
-    pub(crate) fn unpacked(suite: &str, packages: &[String]) -> Self {
-        let mut this = Self::new("extract", suite, packages);
-        this.0.arg(concat!(
-            "--extract-hook=for deb in \"$1\"/var/cache/apt/archives/*.deb; do ",
-            "echo \"$(dpkg-deb -f \"$deb\" Package) $(dpkg-deb -f \"$deb\" Version) $(sha256sum < \"$deb\" | cut -d' ' -f1)\"; ",
-            "done > \"$FAULTLINE_DEBS\""
-        ));
-        this.0
-            .arg("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr");
-        this
-    }
-
-    fn new(variant: &str, suite: &str, packages: &[String]) -> Self {
-        let mut command = Command::new("mmdebstrap");
-        command
-            .arg("--quiet")
-            .arg(format!("--variant={variant}"))
-            .arg(format!("--include={}", packages.join(",")))
-            .args([
-                "--dpkgopt=path-exclude=/usr/share/doc/*",
-                // Licences stay with what they are of; the bill of materials is made from them.
-                "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-                "--dpkgopt=path-exclude=/usr/share/locale/*",
-            ])
-            .args(["--aptopt=Apt::Install-Recommends \"false\""]);
-        Self(command, suite.to_owned())
-    }
-
-    /// Makes it, as a tar; [`sbom::DEBS`] beside it says of which packages.
-    pub(crate) fn run(mut self, stage: &'static str, to: &Path, log: &Path) -> Result<()> {
-        self.0.env("FAULTLINE_DEBS", to.with_file_name(sbom::DEBS));
-        self.0.arg(&self.1).arg(to);
-        // The machine's own package sources, so that a mirror or a proxy of the place is used.
-        let sources = [
-            "/etc/apt/sources.list",
-            "/etc/apt/sources.list.d/debian.sources",
-        ];
-        for path in sources
-            .iter()
-            .filter(|p| fs::read_to_string(p).is_ok_and(|t| t.contains(self.1.as_str())))
-        {
-            self.0.arg(path);
-        }
-        run(stage, &mut self.0, log)
-    }
-}
-
-/// Puts a file into a root folder.
-pub(crate) fn put(root: &Path, path: &str, content: &[u8], mode: u32) -> std::io::Result<()> {
-    let to = root.join(path.trim_start_matches('/'));
-    if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    // A package may have left a link there; the file replaces the link, not what it leads to.
-    match fs::remove_file(&to) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    fs::write(&to, content)?;
-    fs::set_permissions(&to, fs::Permissions::from_mode(mode))
 }
 
 /// Puts the helper, the components' programs, the recipe's files and the units' links into the root folder.

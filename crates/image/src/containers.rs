@@ -16,13 +16,13 @@ use faultline_launcher::snapshot::checksum;
 use crate::{
     Error, Result, at,
     binaries::Programs,
-    build::{Debian, put},
     cache::{Cache, Key},
+    debian::{Debian, put},
     recipe::{Container, Recipe},
     run, sbom,
+    source::{ORIGINS, Origin},
     sources::{
-        ORIGINS, Origin, failed,
-        fetch::{Fetcher, Told, amount},
+        fetch::{Fetcher, Told, amount, failed},
         registry,
     },
 };
@@ -372,8 +372,9 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::source::origins;
     use crate::sources::{
-        Source, origins,
+        Source,
         server::{Answer, Image},
     };
 

@@ -1,15 +1,20 @@
 //! What an image recipe says.
 
+mod settle;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
+pub use faultline_domain::container::File;
+use faultline_domain::container::{self, ContainerImage, is_absolute};
 use serde::{Deserialize, Serialize};
 
+pub use self::settle::Release;
 use crate::{
     Error, Result,
-    sources::{Bases, Source},
+    source::{Bases, Reference, Source},
 };
 
 /// A recipe: everything that an image is made of.
@@ -106,27 +111,6 @@ pub struct Values {
     pub modules: BTreeMap<String, String>,
     /// Fetched as released.
     pub official: BTreeMap<String, String>,
-}
-
-/// A file of the image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct File {
-    /// Absolute path.
-    pub path: String,
-    /// Permission bits in octal, as text. `"0644"` unless said.
-    #[serde(default = "plain")]
-    pub mode: String,
-    /// Its content.
-    #[serde(default)]
-    pub content: String,
-    /// Or: a file beside the recipe that has its content.
-    #[serde(default)]
-    pub source: Option<String>,
-}
-
-fn plain() -> String {
-    "0644".to_owned()
 }
 
 /// Programs of one upstream project, built from its pinned Go module or fetched as it releases them.
@@ -340,7 +324,7 @@ impl Recipe {
         folder.clone_into(&mut recipe.folder);
         let containers = recipe.containers.iter_mut().flat_map(|c| &mut c.files);
         for file in recipe.files.iter_mut().chain(containers) {
-            file.fill(folder, &values).map_err(malformed)?;
+            fill(file, folder, &values).map_err(malformed)?;
         }
         if let Some(base) = recipe.extends.take() {
             if depth > 3 {
@@ -382,8 +366,8 @@ impl Recipe {
         if !self.packages.iter().any(|p| p.starts_with("linux-image")) {
             return Err("packages has no kernel; add linux-image-cloud-amd64".to_owned());
         }
-        good_packages(&self.packages)?;
-        good_files(&self.files)?;
+        container::good_packages(&self.packages)?;
+        container::good_files(&self.files)?;
         let mut programs = Vec::new();
         for component in &self.binaries {
             if !folder.join(&component.module).join("go.mod").exists() {
@@ -420,7 +404,7 @@ impl Recipe {
         for container in &self.containers {
             container.check()?;
             if container.official.is_some()
-                && let Err(e) = crate::sources::registry::Reference::parse(&container.name)
+                && let Err(e) = Reference::parse(&container.name)
             {
                 return Err(format!("container {}: {e}", container.name));
             }
@@ -485,80 +469,54 @@ impl Recipe {
     }
 }
 
-fn good_packages(packages: &[String]) -> Result<(), String> {
-    let good = |name: &&String| {
-        name.bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"+-.:".contains(&b))
-    };
-    match packages.iter().find(|name| !good(name)) {
-        Some(bad) => Err(format!("{bad:?} is not a package name")),
-        None => Ok(()),
-    }
-}
-
-fn good_files(files: &[File]) -> Result<(), String> {
-    for file in files {
-        if !is_absolute(&file.path) {
-            return Err(format!(
-                "file path {:?} must be absolute and without ..",
-                file.path
-            ));
-        }
-        if u32::from_str_radix(&file.mode, 8).is_err() {
-            return Err(format!(
-                "mode {:?} of {} is not octal",
-                file.mode, file.path
-            ));
-        }
-    }
-    Ok(())
-}
-
 impl Container {
     /// Whether its name, packages and files are such.
     pub fn check(&self) -> Result<(), String> {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"/:._-".contains(&b);
-        let tagged = self
-            .name
-            .rsplit_once(':')
-            .is_some_and(|(name, tag)| name.contains('/') && !tag.is_empty() && !tag.contains('/'));
-        if !tagged || !self.name.bytes().all(plain) {
-            return Err(format!(
-                "name {:?} must be whole, such as shop.example/web:1.4",
-                self.name
-            ));
-        }
-        good_packages(&self.packages)?;
-        good_files(&self.files)
+        container::good_name(&self.name)?;
+        container::good_packages(&self.packages)?;
+        container::good_files(&self.files)
     }
 }
 
-impl File {
-    /// Its permission bits.
-    pub(crate) fn bits(&self) -> u32 {
-        u32::from_str_radix(&self.mode, 8).unwrap_or(0o644)
-    }
-
-    /// Takes its content from the file that it names.
-    fn fill(&mut self, folder: &Path, values: &BTreeMap<String, String>) -> Result<(), String> {
-        let Some(source) = self.source.take() else {
-            return Ok(());
-        };
-        if !self.content.is_empty() {
-            return Err(format!("{} has both content and source", self.path));
+impl From<ContainerImage> for Container {
+    fn from(image: ContainerImage) -> Self {
+        let ContainerImage {
+            name,
+            packages,
+            files,
+            entrypoint,
+            cmd,
+            env,
+            user,
+        } = image;
+        Self {
+            name,
+            packages,
+            files,
+            entrypoint,
+            cmd,
+            env,
+            user,
+            ..Self::default()
         }
-        if !is_absolute(&format!("/{source}")) {
-            return Err(format!("source {source:?} leaves the recipes' folder"));
-        }
-        let text = std::fs::read_to_string(folder.join(&source))
-            .map_err(|e| format!("source {source} can't be read: {e}"))?;
-        self.content = substitute(&text, values);
-        Ok(())
     }
 }
 
-fn is_absolute(path: &str) -> bool {
-    path.starts_with('/') && path.split('/').all(|part| part != "..")
+/// Takes a file's content from the file that it names.
+fn fill(file: &mut File, folder: &Path, values: &BTreeMap<String, String>) -> Result<(), String> {
+    let Some(source) = file.source.take() else {
+        return Ok(());
+    };
+    if !file.content.is_empty() {
+        return Err(format!("{} has both content and source", file.path));
+    }
+    if !is_absolute(&format!("/{source}")) {
+        return Err(format!("source {source:?} leaves the recipes' folder"));
+    }
+    let text = std::fs::read_to_string(folder.join(&source))
+        .map_err(|e| format!("source {source} can't be read: {e}"))?;
+    file.content = substitute(&text, values);
+    Ok(())
 }
 
 /// The file of a recipe, its text, and what replaces its `{{keys}}`.

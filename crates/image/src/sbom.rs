@@ -14,7 +14,7 @@ use crate::{
     Result, at,
     binaries::{MODULES, Module, Programs},
     recipe::{Container, Recipe},
-    sources::{Origin, origins},
+    source::{Origin, origins},
 };
 
 /// The file beside the disk.
@@ -362,7 +362,7 @@ mod tests {
              containers:\n- {name: \"r.example/group/tool:v1\", official: {licence: MIT}}\n- {name: \"r.example/own:v1\", binaries: [runc]}\n",
         )
         .unwrap();
-        recipe.settle(crate::sources::Source::Official);
+        recipe.settle(crate::source::Source::Official);
         let programs = Programs {
             files: [("runc".to_owned(), dir.path().join("runc"))].into(),
             folders: [("runc".to_owned(), dir.path().to_owned())].into(),
@@ -373,11 +373,7 @@ mod tests {
             "runc": origin("https://h/runc", "a"),
             "r.example/group/tool:v1": origin("https://r.example/v2/group/tool/manifests/x", "b"),
         });
-        fs::write(
-            dir.path().join(crate::sources::ORIGINS),
-            origins.to_string(),
-        )
-        .unwrap();
+        fs::write(dir.path().join(crate::source::ORIGINS), origins.to_string()).unwrap();
         let own = dir.path().join("own/image.tar");
         fs::create_dir_all(dir.path().join("own/usr/share/doc/redis")).unwrap();
         fs::write(

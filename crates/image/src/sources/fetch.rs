@@ -13,8 +13,10 @@ use std::{
 
 use faultline_launcher::snapshot::checksum;
 
-use super::{Base, Bases};
-use crate::cache::Cache;
+use crate::{
+    cache::Cache,
+    source::{Base, Bases},
+};
 
 /// How long a base may take to answer, to count as reached.
 pub const REACH: Duration = Duration::from_secs(5);
@@ -477,9 +479,9 @@ pub(super) fn unreachable(bases: &Bases, hosts: &BTreeSet<(String, bool)>) -> Ve
             Some(Base::Folder(folder)) => {
                 return (!folder.is_dir()).then(|| format!("{} is no folder", folder.display()));
             }
-            Some(Base::Web(base)) if registry => super::registry::root(&base),
+            Some(Base::Web(base)) if registry => root(&base),
             Some(Base::Web(base)) => format!("{base}/"),
-            None if registry => super::registry::root(&super::registry::home(host)),
+            None if registry => root(&home(host)),
             None => format!("https://{host}/"),
         };
         // Any answer is one.
@@ -496,6 +498,34 @@ pub(super) fn unreachable(bases: &Bases, hosts: &BTreeSet<(String, bool)>) -> Ve
             .filter_map(|asked| asked.join().unwrap_or_default())
             .collect()
     })
+}
+
+/// The address that a registry answers on first.
+pub(super) fn root(base: &str) -> String {
+    // What follows the host is a part of every repository's name: so have caching registries their projects.
+    let (scheme, rest) = base.split_once("://").unwrap_or(("https", base));
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let path = if path.is_empty() {
+        String::new()
+    } else {
+        format!("{}/", path.trim_end_matches('/'))
+    };
+    format!("{scheme}://{host}/v2/{path}")
+}
+
+/// The server of a registry's name.
+pub(super) fn home(registry: &str) -> String {
+    match registry {
+        "docker.io" => "https://registry-1.docker.io".to_owned(),
+        other => format!("https://{other}"),
+    }
+}
+
+pub(crate) fn failed(stage: &'static str, error: &Error) -> crate::Error {
+    crate::Error::Stage {
+        stage,
+        reason: format!("{error}\n  {}", error.advice()),
+    }
 }
 
 #[cfg(test)]

@@ -17,10 +17,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{
-    Base,
-    fetch::{self, Error, Fetcher, Headers, Result, Told, file_of, io_error, mismatch},
+use super::fetch::{
+    self, Error, Fetcher, Headers, Result, Told, file_of, home, io_error, mismatch, root,
 };
+use crate::source::{Base, Reference};
 
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
                          application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -33,49 +33,6 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// A layout's index isn't nested deeper.
 const DEPTH: u32 = 3;
 
-/// An image's full name, taken apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reference {
-    /// `registry.k8s.io`
-    pub registry: String,
-    /// `coredns/coredns`
-    pub repository: String,
-    /// `v1.14.2`
-    pub tag: String,
-}
-
-impl Reference {
-    /// Takes a full name with a tag apart.
-    pub fn parse(name: &str) -> std::result::Result<Self, String> {
-        let parts = name.split_once('/').and_then(|(registry, rest)| {
-            let (repository, tag) = rest.rsplit_once(':')?;
-            let plain = |text: &str, more: &[u8]| {
-                !text.is_empty()
-                    && text
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
-                    && !text.split('/').any(|part| matches!(part, "" | "." | ".."))
-            };
-            (registry.contains(['.', ':'])
-                && plain(registry, b".-:")
-                && plain(repository, b"._-/")
-                && plain(tag, b"._-"))
-            .then(|| Self {
-                registry: registry.to_owned(),
-                repository: repository.to_owned(),
-                tag: tag.to_owned(),
-            })
-        });
-        parts.ok_or_else(|| {
-            format!("{name:?} is no full name of an image, such as registry.k8s.io/pause:3.10")
-        })
-    }
-
-    fn name(&self) -> String {
-        format!("{}/{}:{}", self.registry, self.repository, self.tag)
-    }
-}
-
 /// An image that was pulled into a layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulled {
@@ -85,27 +42,6 @@ pub struct Pulled {
     pub url: String,
     /// Its layers' files, from the lowest.
     pub layers: Vec<PathBuf>,
-}
-
-/// The address that a registry answers on first.
-pub(super) fn root(base: &str) -> String {
-    // What follows the host is a part of every repository's name: so have caching registries their projects.
-    let (scheme, rest) = base.split_once("://").unwrap_or(("https", base));
-    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let path = if path.is_empty() {
-        String::new()
-    } else {
-        format!("{}/", path.trim_end_matches('/'))
-    };
-    format!("{scheme}://{host}/v2/{path}")
-}
-
-/// The server of a registry's name.
-pub(super) fn home(registry: &str) -> String {
-    match registry {
-        "docker.io" => "https://registry-1.docker.io".to_owned(),
-        other => format!("https://{other}"),
-    }
 }
 
 /// Something that a manifest or an index points to.

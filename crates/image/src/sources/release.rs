@@ -12,14 +12,14 @@ use std::{
 use faultline_domain::progress::Stage;
 
 use super::{
-    IMAGE, ORIGINS, Origin, failed,
-    fetch::{Error, Fetcher, amount, file_of, listed},
+    fetch::{Error, Fetcher, amount, failed, file_of, listed},
     registry,
 };
 use crate::{
     Result, at,
     cache::Cache,
     recipe::{Component, Official, Recipe},
+    source::{IMAGE, ORIGINS, Origin},
 };
 
 /// Fetches all programs of a component into a folder, and what says where they came from.
@@ -168,10 +168,11 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
+    use crate::source::origins;
     use crate::{
         binaries,
         sources::{
-            Source, origins,
+            Source,
             server::{Answer, Server},
         },
     };

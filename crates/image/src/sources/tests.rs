@@ -1,8 +1,9 @@
-use std::{fs, process::Command};
+use std::{collections::BTreeMap, fs, process::Command};
 
 use faultline_domain::progress::Progress;
 
 use super::*;
+use crate::source::ALL;
 use crate::{binaries, containers, sources::server::Image};
 
 fn recipe(source: Source) -> Recipe {
