@@ -1,23 +1,25 @@
 //! An environment's intent, its states, and the pure [`plan`] that compares the two with what was observed.
 //!
 //! ```text
-//! Requested ──► Provisioning ──► Preparing ──► Active ◄──► Suspended
-//!     ▲              │               │            │            │
-//!     └── retry ─────┴───────────────┘            ▼            │
-//!                    │                         Expired ◄───────┘
-//!                    ▼                            │
-//!                 Failed ──► Releasing ◄──────────┘
-//!                               │
-//!                               ▼
-//!                             Gone
+//! Requested ──► Preparing ──► Active ◄──► Suspended
+//!   ▲  ▲            │            │            │
+//!   │  └── retry ───┤            ▼            │
+//!   │               │         Expired ◄───────┘
+//! reset             ▼            │
+//!   │            Failed          ▼
+//!   └────────────── any        Gone
 //! ```
 //!
 //! A request changes the [`Intent`] in the store; the reconciler calls [`plan`] and carries out the [`Step`];
-//! what comes of it is written back as [`State`]. `Requested`, `Provisioning`, `Preparing` and `Releasing` have
-//! a deadline; a missed one is a visible failure. (The design's `Warm` comes with the pools.)
+//! what comes of it is written back as [`State`]. What it runs on is a [tenant](crate::tenant): `Requested` waits for one
+//! to be warm, `Expired` and `Failed` until theirs is freed. `Requested` without a tenant and `Preparing` have a
+//! deadline; a missed one is a visible failure.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::tenant;
+pub use crate::tenant::Observed;
 
 /// What a person asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,21 +55,14 @@ pub enum EndReason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum State {
-    /// Asked for; nothing exists yet.
+    /// Asked for; it waits for a tenant.
     Requested {
         /// Since when.
         since: Timestamp,
         /// How many times it was tried before.
         tries: u32,
     },
-    /// The provider clones its nodes.
-    Provisioning {
-        /// Since when.
-        since: Timestamp,
-        /// How many times it was tried before.
-        tries: u32,
-    },
-    /// It runs; its identity is refreshed and the lab's setup breaks it.
+    /// It has a tenant that runs: its owner's keys come in, and the lab's setup breaks it.
     Preparing {
         /// Since when.
         since: Timestamp,
@@ -84,15 +79,8 @@ pub enum State {
         /// Since when.
         since: Timestamp,
     },
-    /// Its time is over; nobody may enter.
+    /// Its time is over; nobody may enter, and its tenant is freed.
     Expired {
-        /// Since when.
-        since: Timestamp,
-        /// Why it ended.
-        reason: EndReason,
-    },
-    /// What it held is being freed.
-    Releasing {
         /// Since when.
         since: Timestamp,
         /// Why it ended.
@@ -124,12 +112,10 @@ pub enum State {
 #[expect(missing_docs, reason = "the names of `State`")]
 pub enum Phase {
     Requested,
-    Provisioning,
     Preparing,
     Active,
     Suspended,
     Expired,
-    Releasing,
     Gone,
     Failed,
 }
@@ -140,12 +126,10 @@ impl Phase {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Requested => "requested",
-            Self::Provisioning => "provisioning",
             Self::Preparing => "preparing",
             Self::Active => "active",
             Self::Suspended => "suspended",
             Self::Expired => "expired",
-            Self::Releasing => "releasing",
             Self::Gone => "gone",
             Self::Failed => "failed",
         }
@@ -178,12 +162,10 @@ impl State {
     pub const fn phase(&self) -> Phase {
         match self {
             Self::Requested { .. } => Phase::Requested,
-            Self::Provisioning { .. } => Phase::Provisioning,
             Self::Preparing { .. } => Phase::Preparing,
             Self::Active { .. } => Phase::Active,
             Self::Suspended { .. } => Phase::Suspended,
             Self::Expired { .. } => Phase::Expired,
-            Self::Releasing { .. } => Phase::Releasing,
             Self::Gone { .. } => Phase::Gone,
             Self::Failed { .. } => Phase::Failed,
         }
@@ -208,10 +190,7 @@ impl State {
     /// True on the way to `Active`.
     #[must_use]
     pub const fn is_starting(&self) -> bool {
-        matches!(
-            self,
-            Self::Requested { .. } | Self::Provisioning { .. } | Self::Preparing { .. }
-        )
+        matches!(self, Self::Requested { .. } | Self::Preparing { .. })
     }
 
     fn refuse(&self, verb: &'static str) -> InvalidTransition {
@@ -221,18 +200,10 @@ impl State {
         }
     }
 
-    /// The provider begins to clone.
-    pub fn provision(self, now: Timestamp) -> Result<Self, InvalidTransition> {
-        match self {
-            Self::Requested { tries, .. } => Ok(Self::Provisioning { since: now, tries }),
-            other => Err(other.refuse("be provisioned")),
-        }
-    }
-
-    /// The clone runs.
+    /// It has claimed a tenant.
     pub fn prepare(self, now: Timestamp) -> Result<Self, InvalidTransition> {
         match self {
-            Self::Provisioning { tries, .. } => Ok(Self::Preparing { since: now, tries }),
+            Self::Requested { tries, .. } => Ok(Self::Preparing { since: now, tries }),
             other => Err(other.refuse("be prepared")),
         }
     }
@@ -253,12 +224,10 @@ impl State {
         }
     }
 
-    /// The start did not work; what it held was freed and it begins again.
+    /// The start did not work; it begins again with another tenant.
     pub fn retry(self, now: Timestamp) -> Result<Self, InvalidTransition> {
         match self {
-            Self::Requested { tries, .. }
-            | Self::Provisioning { tries, .. }
-            | Self::Preparing { tries, .. } => Ok(Self::Requested {
+            Self::Requested { tries, .. } | Self::Preparing { tries, .. } => Ok(Self::Requested {
                 since: now,
                 tries: tries + 1,
             }),
@@ -268,24 +237,16 @@ impl State {
 
     /// Its time is over.
     pub fn expire(self, now: Timestamp, reason: EndReason) -> Result<Self, InvalidTransition> {
-        if self.is_final() || matches!(self, Self::Releasing { .. } | Self::Expired { .. }) {
+        if self.is_final() || matches!(self, Self::Expired { .. }) {
             return Err(self.refuse("expire"));
         }
         Ok(Self::Expired { since: now, reason })
     }
 
-    /// What it held is being freed.
-    pub fn release(self, now: Timestamp) -> Result<Self, InvalidTransition> {
-        match self {
-            Self::Expired { reason, .. } => Ok(Self::Releasing { since: now, reason }),
-            other => Err(other.refuse("be released")),
-        }
-    }
-
     /// Nothing is left of it.
     pub fn gone(self, now: Timestamp) -> Result<Self, InvalidTransition> {
         match self {
-            Self::Releasing { reason, .. } => Ok(Self::Gone { at: now, reason }),
+            Self::Expired { reason, .. } => Ok(Self::Gone { at: now, reason }),
             other => Err(other.refuse("be gone")),
         }
     }
@@ -319,22 +280,6 @@ impl State {
             other => other,
         }
     }
-}
-
-/// What the provider sees of an environment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Observed {
-    /// Nothing of it exists.
-    Absent,
-    /// All its nodes run.
-    Running,
-    /// All its nodes are frozen.
-    Paused,
-    /// Something of it exists, but a node, or its launcher, is dead.
-    Broken,
-    /// It exists and could not be asked in time; nothing is decided about it.
-    Unknown,
 }
 
 /// The times that bound an environment's life.
@@ -390,12 +335,10 @@ impl Lifetime {
 pub struct Deadlines {
     /// Waiting for its turn.
     pub requested: i64,
-    /// Cloning.
+    /// Cloning its tenant.
     pub provisioning: i64,
-    /// Refreshing identity and the lab's setup.
+    /// The lab's setup.
     pub preparing: i64,
-    /// Freeing.
-    pub releasing: i64,
 }
 
 impl Default for Deadlines {
@@ -405,7 +348,6 @@ impl Default for Deadlines {
             requested: 600,
             provisioning: 180,
             preparing: 420,
-            releasing: 120,
         }
     }
 }
@@ -415,36 +357,47 @@ impl Default for Deadlines {
 pub enum Step {
     /// Nothing, until something changes.
     Wait,
-    /// Clone, refresh, set up; ends in `Active`.
-    Start,
-    /// Free what a broken start left and begin again.
-    Restart,
+    /// Ask for a tenant.
+    Ask,
+    /// Claim its tenant, and set it up; ends in `Active`.
+    Prepare,
+    /// Let go of its tenant, and begin again with another.
+    Retry,
     /// Freeze all nodes.
     Suspend,
     /// Continue all nodes.
     Resume,
     /// Its time is over.
     Expire(EndReason),
-    /// Free everything.
+    /// Let go of its tenant.
     Release,
-    /// Free what a failed environment held.
-    Free,
+    /// Nothing of it is left: it is gone, or, failed, freed.
+    Conclude,
     /// It cannot go on.
     Fail {
         /// The stage that failed.
-        stage: &'static str,
+        stage: String,
         /// Why, for people.
-        reason: &'static str,
+        reason: String,
     },
 }
 
-/// Compares what should be with what is. `busy` says that a step for this environment is under way; then only
-/// a missed deadline is acted on.
+impl Step {
+    fn fail(stage: &str, reason: &str) -> Self {
+        Self::Fail {
+            stage: stage.to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+/// Compares what should be with what is. `tenant` is its tenant's state and what the provider sees of it. `busy` says
+/// that a step for this environment is under way; then only a missed deadline is acted on.
 #[must_use]
 pub fn plan(
     intent: Intent,
     state: &State,
-    observed: Observed,
+    tenant: Option<(&tenant::State, Observed)>,
     lifetime: &Lifetime,
     deadlines: &Deadlines,
     busy: bool,
@@ -453,70 +406,50 @@ pub fn plan(
     let late = |since: &Timestamp, seconds: i64| now.duration_since(*since).as_secs() > seconds;
     if busy {
         return match state {
-            State::Provisioning { since, .. } if late(since, deadlines.provisioning) => {
-                Step::Fail {
-                    stage: "clone",
-                    reason: "the machine took too long to clone",
-                }
+            State::Preparing { since, .. } if late(since, deadlines.preparing) => {
+                Step::fail("setup", "preparing the machine took too long")
             }
-            State::Preparing { since, .. } if late(since, deadlines.preparing) => Step::Fail {
-                stage: "setup",
-                reason: "preparing the machine took too long",
-            },
-            State::Releasing { since, .. } if late(since, deadlines.releasing) => Step::Fail {
-                stage: "release",
-                reason: "freeing the machine took too long",
-            },
             _ => Step::Wait,
         };
     }
     match state {
         State::Gone { .. } | State::Failed { freed: true, .. } => Step::Wait,
-        State::Failed { freed: false, .. } => Step::Free,
-        State::Expired { .. } | State::Releasing { .. } => Step::Release,
-        State::Requested { .. }
-        | State::Provisioning { .. }
-        | State::Preparing { .. }
-        | State::Active { .. }
-        | State::Suspended { .. }
-            if matches!(intent, Intent::Gone(_)) =>
-        {
-            match intent {
-                Intent::Gone(reason) => Step::Expire(reason),
-                _ => Step::Wait,
-            }
-        }
-        State::Requested { since, .. } if late(since, deadlines.requested) => Step::Fail {
-            stage: "queue",
-            reason: "no place became free in time",
+        State::Failed { freed: false, .. } | State::Expired { .. } => match tenant {
+            None => Step::Conclude,
+            Some((t, _)) if t.is_final() => Step::Conclude,
+            Some((t, _)) if t.is_leaving() => Step::Wait,
+            Some(_) => Step::Release,
         },
-        State::Requested { .. } => Step::Start,
-        // No step is under way, so whatever worked on it died with the last server.
-        State::Provisioning { tries, .. } | State::Preparing { tries, .. } => {
-            if *tries + 1 < MAX_TRIES {
-                Step::Restart
-            } else {
-                Step::Fail {
-                    stage: "start",
-                    reason: "the start was interrupted more than once",
-                }
+        State::Requested { since, tries } => match (intent, tenant) {
+            (Intent::Gone(reason), _) => Step::Expire(reason),
+            (_, None) if late(since, deadlines.requested) => {
+                Step::fail("queue", "no place became free in time")
             }
-        }
+            (_, None) => Step::Ask,
+            (_, Some((t, _))) => start(t, *tries, |at| late(at, deadlines.requested)),
+        },
+        State::Preparing { tries, .. } => match intent {
+            Intent::Gone(reason) => Step::Expire(reason),
+            // No step is under way, so whatever worked on it died with the last server.
+            _ if *tries + 1 < MAX_TRIES => Step::Retry,
+            _ => Step::fail("start", "the start was interrupted more than once"),
+        },
         State::Active { .. } | State::Suspended { .. } => {
+            if let Intent::Gone(reason) = intent {
+                return Step::Expire(reason);
+            }
             let (end, reason) = lifetime.end();
             if now >= end {
                 return Step::Expire(reason);
             }
+            let observed = match tenant {
+                Some((t, observed)) if !t.is_leaving() => observed,
+                _ => Observed::Absent,
+            };
             match (state, observed, intent) {
-                (_, Observed::Absent, _) => Step::Fail {
-                    stage: "run",
-                    reason: "the machine has disappeared",
-                },
+                (_, Observed::Absent, _) => Step::fail("run", "the machine has disappeared"),
                 (_, Observed::Unknown, _) => Step::Wait,
-                (_, Observed::Broken, _) => Step::Fail {
-                    stage: "run",
-                    reason: "a part of the machine has died",
-                },
+                (_, Observed::Broken, _) => Step::fail("run", "a part of the machine has died"),
                 (State::Active { .. }, _, Intent::Suspended) => Step::Suspend,
                 (State::Suspended { .. }, _, Intent::Active) => Step::Resume,
                 (State::Active { .. }, Observed::Paused, Intent::Active) => Step::Resume,
@@ -524,6 +457,33 @@ pub fn plan(
                 _ => Step::Wait,
             }
         }
+    }
+}
+
+/// What follows for an environment that waits for this tenant.
+fn start(tenant: &tenant::State, tries: u32, late: impl Fn(&Timestamp) -> bool) -> Step {
+    let again = tries + 1 < MAX_TRIES;
+    match tenant {
+        tenant::State::Provisioning { .. } => Step::Wait,
+        tenant::State::Warm { .. } => Step::Prepare,
+        tenant::State::Failed {
+            may_pass: true,
+            freed: true,
+            ..
+        } if again => Step::Retry,
+        // Its place must be free before another takes it.
+        tenant::State::Failed {
+            at, may_pass: true, ..
+        } if again && !late(at) => Step::Wait,
+        tenant::State::Failed { stage, reason, .. } => Step::fail(stage, reason),
+        tenant::State::Claimed { .. }
+        | tenant::State::Releasing { .. }
+        | tenant::State::Gone { .. }
+            if again =>
+        {
+            Step::Retry
+        }
+        _ => Step::fail("start", "the machine was taken away"),
     }
 }
 
@@ -544,79 +504,103 @@ mod tests {
         }
     }
 
-    fn step(intent: Intent, state: &State, observed: Observed, now: i64) -> Step {
-        plan(
-            intent,
-            state,
-            observed,
-            &life(),
-            &Deadlines::default(),
-            false,
-            at(now),
-        )
+    fn claimed() -> tenant::State {
+        tenant::State::Claimed { since: at(0) }
+    }
+
+    fn step(
+        intent: Intent,
+        state: &State,
+        tenant: Option<(&tenant::State, Observed)>,
+        now: i64,
+    ) -> Step {
+        let usual = Deadlines::default();
+        plan(intent, state, tenant, &life(), &usual, false, at(now))
     }
 
     #[test]
     fn a_whole_life() {
         let s = State::requested(at(0));
-        assert_eq!(step(Intent::Active, &s, Observed::Absent, 1), Step::Start);
-        let s = s
-            .provision(at(1))
-            .unwrap()
-            .prepare(at(2))
-            .unwrap()
-            .activate(at(3))
-            .unwrap();
-        assert_eq!(step(Intent::Active, &s, Observed::Running, 4), Step::Wait);
+        assert_eq!(step(Intent::Active, &s, None, 1), Step::Ask);
+        let made = tenant::State::Provisioning { since: at(1) };
+        let seen = Some((&made, Observed::Broken));
+        assert_eq!(step(Intent::Active, &s, seen, 2), Step::Wait);
+        let warm = made.warm(at(2)).unwrap();
+        let seen = Some((&warm, Observed::Running));
+        assert_eq!(step(Intent::Active, &s, seen, 3), Step::Prepare);
+        let s = s.prepare(at(3)).unwrap().activate(at(4)).unwrap();
+        let mine = claimed();
+        let of = |observed| Some((&mine, observed));
+        let runs = of(Observed::Running);
+        assert_eq!(step(Intent::Active, &s, runs, 4), Step::Wait);
+        assert_eq!(step(Intent::Suspended, &s, runs, 4), Step::Suspend);
         assert_eq!(
-            step(Intent::Suspended, &s, Observed::Running, 4),
-            Step::Suspend
+            step(Intent::Active, &s, of(Observed::Broken), 4),
+            Step::fail("run", "a part of the machine has died")
         );
         assert_eq!(
-            step(Intent::Active, &s, Observed::Broken, 4),
-            Step::Fail {
-                stage: "run",
-                reason: "a part of the machine has died"
-            }
-        );
-        assert_eq!(
-            step(Intent::Active, &s, Observed::Running, 1800),
+            step(Intent::Active, &s, runs, 1800),
             Step::Expire(EndReason::Idle)
         );
         let s = s.expire(at(1800), EndReason::Idle).unwrap();
-        assert_eq!(
-            step(Intent::Active, &s, Observed::Running, 1801),
-            Step::Release
-        );
-        let s = s.release(at(1801)).unwrap().gone(at(1802)).unwrap();
-        assert_eq!(step(Intent::Active, &s, Observed::Absent, 1803), Step::Wait);
+        assert_eq!(step(Intent::Active, &s, runs, 1801), Step::Release);
+        let leaves = mine.release(at(1801)).unwrap();
+        let seen = Some((&leaves, Observed::Running));
+        assert_eq!(step(Intent::Active, &s, seen, 1802), Step::Wait);
+        let freed = leaves.freed(at(1802)).unwrap();
+        let seen = Some((&freed, Observed::Absent));
+        assert_eq!(step(Intent::Active, &s, seen, 1803), Step::Conclude);
+        let s = s.gone(at(1803)).unwrap();
+        assert_eq!(step(Intent::Active, &s, seen, 1804), Step::Wait);
         assert!(s.is_final() && !s.holds_resources());
     }
 
     #[test]
-    fn an_interrupted_start_is_tried_again_and_then_fails() {
-        let s = State::requested(at(0)).provision(at(1)).unwrap();
-        assert_eq!(step(Intent::Active, &s, Observed::Broken, 2), Step::Restart);
-        let s = s.retry(at(2)).unwrap().provision(at(3)).unwrap();
-        assert!(matches!(
-            step(Intent::Active, &s, Observed::Broken, 4),
-            Step::Fail { stage: "start", .. }
-        ));
+    fn an_interrupted_setup_is_tried_again_and_then_fails() {
+        let mine = claimed();
+        let seen = Some((&mine, Observed::Running));
+        let s = State::requested(at(0)).prepare(at(1)).unwrap();
+        assert_eq!(step(Intent::Active, &s, seen, 2), Step::Retry);
+        let s = s.retry(at(2)).unwrap().prepare(at(3)).unwrap();
+        let failed = step(Intent::Active, &s, seen, 4);
+        assert!(matches!(failed, Step::Fail { stage, .. } if stage == "start"));
+    }
+
+    #[test]
+    fn a_failed_tenant_is_replaced_once_it_is_freed_and_once_only() {
+        let s = State::requested(at(0));
+        let made = tenant::State::Provisioning { since: at(1) };
+        let failed = made.fail(at(2), "refresh", "stuck", true).unwrap();
+        let seen = Some((&failed, Observed::Broken));
+        assert_eq!(step(Intent::Active, &s, seen, 3), Step::Wait);
+        let resists = step(Intent::Active, &s, seen, 603);
+        assert_eq!(resists, Step::fail("refresh", "stuck"));
+        let freed = failed.freed(at(4)).unwrap();
+        let seen = Some((&freed, Observed::Absent));
+        assert_eq!(step(Intent::Active, &s, seen, 5), Step::Retry);
+        let s = s.retry(at(5)).unwrap();
+        let told = Step::fail("refresh", "stuck");
+        assert_eq!(step(Intent::Active, &s, seen, 6), told);
+        let hopeless = made.fail(at(2), "refresh", "stuck", false).unwrap();
+        let seen = Some((&hopeless, Observed::Broken));
+        let first = State::requested(at(0));
+        assert_eq!(step(Intent::Active, &first, seen, 3), told);
     }
 
     #[test]
     fn a_missed_deadline_is_seen_while_busy() {
-        let s = State::requested(at(0)).provision(at(1)).unwrap();
+        let s = State::requested(at(0)).prepare(at(1)).unwrap();
+        let mine = claimed();
         let step = plan(
             Intent::Active,
             &s,
-            Observed::Absent,
+            Some((&mine, Observed::Running)),
             &life(),
             &Deadlines::default(),
             true,
             at(1000),
         );
-        assert!(matches!(step, Step::Fail { stage: "clone", .. }));
+        assert!(matches!(step, Step::Fail { stage, .. } if stage == "setup"));
     }
 
     #[test]
@@ -625,7 +609,7 @@ mod tests {
             at: at(0),
             reason: EndReason::Ended,
         };
-        assert!(gone.clone().provision(at(1)).is_err());
+        assert!(gone.clone().prepare(at(1)).is_err());
         assert!(gone.clone().expire(at(1), EndReason::Idle).is_err());
         assert_eq!(gone.clone().fail(at(1), "x", "y"), gone);
     }

@@ -90,6 +90,11 @@ label_id!(
     EnvironmentId, "environment id", 32
 );
 label_id!(
+    /// What a provider makes and frees: the machines, or whatever else, that an environment runs on for a while. Ten
+    /// characters, the first a letter.
+    TenantId, "tenant id", 32
+);
+label_id!(
     /// A lab's folder name.
     LabSlug, "lab name", 48
 );
@@ -123,6 +128,13 @@ fn random(len: usize, rng: &mut impl Rng) -> String {
 
 impl EnvironmentId {
     /// A new id: 48 bits of randomness, enough that two never meet on one installation.
+    pub fn generate(rng: &mut impl Rng) -> Self {
+        Self(random(10, rng))
+    }
+}
+
+impl TenantId {
+    /// A new id: 48 bits of randomness, as an environment's.
     pub fn generate(rng: &mut impl Rng) -> Self {
         Self(random(10, rng))
     }

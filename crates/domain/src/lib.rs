@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`id`] | every identifier as a newtype, validated where it is made |
 //! | [`clock`] | the injected clock; nothing else in the workspace asks the system for the time |
+//! | [`container`] | a container image of packages and files, for labs and image recipes |
 //! | [`environment`] | intent, states and transitions of an environment; the pure [`environment::plan`] |
 //! | [`lab`] | what a `lab.yaml` says: needs, hints, checks, score |
 //! | [`nodes`] | nodes added to a running environment: names, states, the pure [`nodes::plan`] |
@@ -11,11 +12,13 @@
 //! | [`memory`] | how much memory a host has |
 //! | [`authz`] | who is asking, and the proofs a handler needs before it may act |
 //! | [`progress`] | staged progress of long work |
+//! | [`tenant`] | what a provider makes and frees: its states and the pure [`tenant::plan`] |
 //! | [`shape`] | how many nodes, and which of them are control planes |
 //! | [`score`] | what a solved lab is worth |
 
 pub mod authz;
 pub mod clock;
+pub mod container;
 pub mod environment;
 pub mod id;
 pub mod lab;
@@ -25,7 +28,8 @@ pub mod nodes;
 pub mod progress;
 pub mod score;
 pub mod shape;
+pub mod tenant;
 
 pub use clock::Clock;
-pub use id::{AttemptId, EnvironmentId, LabSlug, NodeName, PersonId};
+pub use id::{AttemptId, EnvironmentId, LabSlug, NodeName, PersonId, TenantId};
 pub use shape::Shape;

@@ -88,6 +88,15 @@ impl Catalogue {
             if name.starts_with('.') {
                 continue;
             }
+            // Linting starts a shell for each script; what is as it was need not be looked at again.
+            if let Ok(slug) = name.parse::<LabSlug>()
+                && let Some(before) = self.labs.get(&slug)
+                && !self.broken.iter().any(|b| b.path == folder)
+                && before.is_as_in(&folder)
+            {
+                next.labs.insert(slug, before.clone());
+                continue;
+            }
             let loaded = LabFolder::load(&folder);
             if let Some(lab) = loaded.folder {
                 next.labs.insert(lab.slug.clone(), Arc::new(lab));

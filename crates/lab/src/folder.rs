@@ -6,20 +6,18 @@
 use std::{
     borrow::Cow,
     collections::BTreeMap,
-    fs, io,
-    io::Read,
+    fs,
     path::{Path, PathBuf},
 };
 
 use faultline_domain::{LabSlug, lab::Lab};
-use sha2::{Digest, Sha256};
+use serde::{Deserialize, Serialize};
 
-use crate::{Diagnostic, Severity, lint, variables, yaml};
-
-/// The largest file of a lab, in bytes.
-pub const MAX_FILE: u64 = 256 * 1024;
-/// The most files that a lab may have.
-pub const MAX_FILES: usize = 200;
+use crate::{
+    Diagnostic, Severity,
+    files::{Files, hash, purpose, read_files},
+    lint, variables, yaml,
+};
 
 /// A lab that can be used.
 #[derive(Debug, Clone)]
@@ -44,6 +42,16 @@ pub struct LabFolder {
     pub hash: String,
 }
 
+/// What is kept of a lab; bytes are in hex.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    yaml: String,
+    readme: String,
+    solution: String,
+    solution_script: String,
+    scripts: BTreeMap<String, String>,
+}
+
 /// What reading a folder gave.
 #[derive(Debug)]
 pub struct Loaded {
@@ -52,15 +60,6 @@ pub struct Loaded {
     /// What was found, errors first.
     pub diagnostics: Vec<Diagnostic>,
 }
-
-/// A file of the folder.
-#[derive(Debug, Clone)]
-pub(crate) struct File {
-    pub content: Vec<u8>,
-    pub executable: bool,
-}
-
-pub(crate) type Files = BTreeMap<String, File>;
 
 impl LabFolder {
     /// Reads and lints a folder.
@@ -74,6 +73,13 @@ impl LabFolder {
             folder: folder.filter(|_| usable),
             diagnostics,
         }
+    }
+
+    /// Whether a folder holds exactly this lab.
+    pub(crate) fn is_as_in(&self, path: &Path) -> bool {
+        let mut found = Vec::new();
+        let files = read_files(path, &mut found);
+        found.is_empty() && files.is_ok_and(|files| hash(&files) == self.hash)
     }
 
     fn read(path: &Path, found: &mut Vec<Diagnostic>) -> Option<Self> {
@@ -142,6 +148,46 @@ impl LabFolder {
         })
     }
 
+    /// Its content as a text, from which [`Self::restore`] makes it again.
+    #[must_use]
+    pub fn content(&self) -> String {
+        let kept = Kept {
+            yaml: self.yaml.clone(),
+            readme: self.readme.clone(),
+            solution: self.solution.clone(),
+            solution_script: hex::encode(&self.solution_script),
+            scripts: self
+                .scripts
+                .iter()
+                .map(|(name, content)| (name.clone(), hex::encode(content)))
+                .collect(),
+        };
+        serde_json::to_string(&kept).unwrap_or_default()
+    }
+
+    /// A lab from the content that it once had. Nothing when this version does not understand it.
+    #[must_use]
+    pub fn restore(slug: &LabSlug, hash: &str, content: &str) -> Option<Self> {
+        let kept: Kept = serde_json::from_str(content).ok()?;
+        let declared = variables::declared(&kept.yaml);
+        let example = variables::values(&declared, "an example");
+        let scripts = kept
+            .scripts
+            .into_iter()
+            .map(|(name, content)| Some((name, hex::decode(content).ok()?)));
+        Some(Self {
+            path: PathBuf::new(),
+            slug: slug.clone(),
+            lab: yaml::parse(&variables::fill(&kept.yaml, &example)).ok()?,
+            solution_script: hex::decode(kept.solution_script).ok()?,
+            scripts: scripts.collect::<Option<_>>()?,
+            yaml: kept.yaml,
+            readme: kept.readme,
+            solution: kept.solution,
+            hash: hash.to_owned(),
+        })
+    }
+
     /// The content of a script that `lab.yaml` names.
     #[must_use]
     pub fn script(&self, name: &str) -> Option<&[u8]> {
@@ -169,105 +215,4 @@ fn text(files: &Files, name: &str, found: &mut Vec<Diagnostic>) -> Option<String
             None
         }
     }
-}
-
-pub(crate) fn purpose(name: &str) -> &'static str {
-    match name {
-        "lab.yaml" => {
-            "it says what the lab needs, breaks and checks; `faultline lab new` makes a first one"
-        }
-        "README.md" => "it tells the student what happened; begin with a line `# Title`",
-        "SOLUTION.md" => "it explains the repair to the student who solved it or gave up",
-        "solution.sh" => "it repairs the machine, so that `faultline lab test` can prove the lab",
-        _ => "",
-    }
-}
-
-fn hash(files: &Files) -> String {
-    let mut sha = Sha256::new();
-    for (name, file) in files {
-        for part in [name.as_bytes(), &[u8::from(file.executable)], &file.content] {
-            sha.update((part.len() as u64).to_be_bytes());
-            sha.update(part);
-        }
-    }
-    hex::encode(sha.finalize())
-}
-
-/// Reads the folder's files and those of the folders directly in it. Names that begin with a dot, and editors'
-/// backups, are not part of a lab.
-fn read_files(path: &Path, found: &mut Vec<Diagnostic>) -> io::Result<Files> {
-    let mut files = Files::new();
-    read_into(path, "", &mut files, found)?;
-    Ok(files)
-}
-
-fn read_into(
-    path: &Path,
-    prefix: &str,
-    files: &mut Files,
-    found: &mut Vec<Diagnostic>,
-) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let Ok(plain) = entry.file_name().into_string() else {
-            found.push(Diagnostic::error(prefix, "a file's name is not UTF-8").help("rename it"));
-            continue;
-        };
-        if plain.starts_with('.') || plain.ends_with('~') {
-            continue;
-        }
-        let name = format!("{prefix}{plain}");
-        if files.len() >= MAX_FILES {
-            found.push(Diagnostic::error(
-                name,
-                format!("a lab has at most {MAX_FILES} files"),
-            ));
-            return Ok(());
-        }
-        let kind = entry.file_type()?;
-        if kind.is_symlink() {
-            found.push(
-                Diagnostic::error(&name, "is a symbolic link")
-                    .help("put the file itself here: a lab is complete in its folder"),
-            );
-        } else if kind.is_dir() && prefix.is_empty() {
-            read_into(&entry.path(), &format!("{name}/"), files, found)?;
-        } else if kind.is_dir() {
-            found.push(
-                Diagnostic::error(&name, "is a folder in a folder")
-                    .help("scripts lie directly under setup/ and checks/"),
-            );
-        } else if kind.is_file() {
-            match read_file(&entry.path()) {
-                Ok(Some(file)) => {
-                    files.insert(name, file);
-                }
-                Ok(None) => found.push(Diagnostic::error(
-                    &name,
-                    format!("is larger than {} KiB", MAX_FILE / 1024),
-                )),
-                Err(e) => found.push(Diagnostic::error(&name, format!("can't be read: {e}"))),
-            }
-        } else {
-            found.push(Diagnostic::error(&name, "is neither a file nor a folder"));
-        }
-    }
-    Ok(())
-}
-
-fn read_file(path: &Path) -> io::Result<Option<File>> {
-    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-    // The link was refused by its type already; O_NOFOLLOW closes the moment between.
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path)?;
-    let executable = file.metadata()?.permissions().mode() & 0o111 != 0;
-    let mut content = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut content)?;
-    Ok((content.len() as u64 <= MAX_FILE).then_some(File {
-        content,
-        executable,
-    }))
 }

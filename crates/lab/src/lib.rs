@@ -18,7 +18,7 @@
 //! | [`scaffold`] | the files of a new lab |
 //!
 //! ```no_run
-//! # async fn example(provider: &dyn faultline_provider::Provider, env: faultline_domain::EnvironmentId) -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn example(provider: &dyn faultline_provider::Provider, env: faultline_domain::TenantId) -> Result<(), Box<dyn std::error::Error>> {
 //! use faultline_domain::progress::Progress;
 //! use faultline_lab::{Catalogue, check, set_up};
 //!
@@ -36,8 +36,9 @@
 pub mod catalogue;
 pub mod check;
 pub mod diagnostic;
+mod files;
 pub mod folder;
-pub mod images;
+mod images;
 pub mod junit;
 pub mod lint;
 pub mod manifests;
@@ -60,7 +61,7 @@ pub mod fuzzing {
     pub fn lab_yaml(text: &str) {
         let lab = crate::yaml::parse(text);
         let mut found = lab.as_ref().err().cloned().unwrap_or_default();
-        let files = crate::folder::Files::new();
+        let files = crate::files::Files::new();
         crate::lint::run(&files, text, lab.as_ref().ok(), &mut found);
         for diagnostic in found {
             assert!(!diagnostic.render("lab").is_empty());

@@ -13,7 +13,7 @@ use faultline_domain::{
 
 use crate::{
     Diagnostic,
-    folder::{File, Files, purpose},
+    files::{File, Files, purpose},
     images,
     script::Interpreter,
     yaml::{self, FILE, Places, point},

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use faultline_domain::{EnvironmentId, limits::Limits, progress::Progress};
+use faultline_domain::{TenantId, limits::Limits, progress::Progress};
 use faultline_provider::{Provider, Spec};
 use serde::{Deserialize, Serialize};
 
@@ -71,11 +71,11 @@ impl Proof {
     }
 }
 
-/// Makes an environment `id`, proves the lab in it, and destroys it whatever happens. If the future is dropped,
+/// Makes a tenant `id`, proves the lab in it, and destroys it whatever happens. If the future is dropped,
 /// the caller destroys it.
 pub async fn prove(
     provider: &dyn Provider,
-    id: &EnvironmentId,
+    id: &TenantId,
     folder: &LabFolder,
     limits: Limits,
     progress: &Progress,
@@ -88,6 +88,7 @@ pub async fn prove(
         after: Outcome::default(),
         notes: Vec::new(),
     };
+    let folder = &*folder.of(id.as_str());
     sequence(provider, id, folder, limits, progress, &mut proof).await;
     let began = Instant::now();
     let ended = provider.destroy(id).await.map_err(|e| chain(&e));
@@ -108,14 +109,13 @@ fn record(proof: &mut Proof, name: &str, began: Instant, went: Result<(), String
 
 async fn sequence(
     provider: &dyn Provider,
-    id: &EnvironmentId,
+    id: &TenantId,
     folder: &LabFolder,
     limits: Limits,
     progress: &Progress,
     proof: &mut Proof,
 ) {
     let spec = Spec {
-        id: id.clone(),
         image: folder.lab.needs.image_name(),
         shape: folder.lab.needs.shape(),
         limits,
@@ -123,7 +123,7 @@ async fn sequence(
     };
     let began = Instant::now();
     let made = provider
-        .create(&spec, progress)
+        .create(id, &spec, progress)
         .await
         .map_err(|e| chain(&e));
     if !record(proof, "start", began, made) {
@@ -257,10 +257,9 @@ fn of(folder: &LabFolder, [plain, cluster]: [Duration; 2]) -> Duration {
 /// Runs `solution.sh` on the first node, with the guest's own tools, as a student would.
 pub async fn solve(
     provider: &dyn Provider,
-    id: &EnvironmentId,
+    id: &TenantId,
     folder: &LabFolder,
 ) -> Result<(), String> {
-    let folder = &*folder.of(id);
     let nodes = folder.lab.needs.node_names();
     let node = nodes.first().ok_or("the lab has no node")?;
     let how = Run {

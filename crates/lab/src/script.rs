@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use faultline_domain::{EnvironmentId, NodeName};
+use faultline_domain::{NodeName, TenantId};
 use faultline_guest::{
     client,
     wire::{Exec, Frame},
@@ -118,7 +118,7 @@ pub enum Error {
 /// Runs a script to its end on one node, as root, in a clean environment.
 pub async fn run(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     node: &NodeName,
     script: &[u8],
     how: &Run,
@@ -134,7 +134,7 @@ pub async fn run(
 
 async fn talk(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     node: &NodeName,
     script: &[u8],
     how: &Run,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use faultline_domain::{
-    EnvironmentId, NodeName,
+    NodeName, TenantId,
     lab::{ObjectTest, SetupStep},
     progress::Progress,
 };
@@ -12,7 +12,7 @@ use faultline_provider::Provider;
 use crate::{
     LabFolder,
     check::{chain, cluster::connect, object},
-    images, manifests,
+    manifests,
     script::{self, Run},
     text,
 };
@@ -128,15 +128,14 @@ impl SetupError {
     }
 }
 
-/// Carries out the lab's setup steps in order. Not idempotent in itself: on a
+/// Carries out the setup steps, in order, of a lab whose variables have their values. Not idempotent in itself: on a
 /// failure destroy the environment. Reports one stage, `setup`, and those of each node that it adds.
 pub async fn set_up(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     folder: &LabFolder,
     progress: &Progress,
 ) -> Result<(), SetupError> {
-    let folder = &*folder.of(env);
     let stage = progress.stage("setup", PREPARING);
     let steps = &folder.lab.setup;
     let mut nodes = folder.lab.needs.node_names();
@@ -155,7 +154,7 @@ pub async fn set_up(
                 &step.nodes
             };
             let within = Duration::from_secs(step.timeout_seconds.into());
-            images::load(provider, env, folder, image, of, within)
+            load(provider, env, folder, image, of, within)
                 .await
                 .map_err(|why| SetupError::Load {
                     file: image.clone(),
@@ -172,10 +171,26 @@ pub async fn set_up(
     Ok(())
 }
 
+/// A container image of the lab's own, to the nodes that run it.
+async fn load(
+    provider: &dyn Provider,
+    env: &TenantId,
+    folder: &LabFolder,
+    file: &str,
+    nodes: &[NodeName],
+    within: Duration,
+) -> Result<(), String> {
+    let image = folder.image(file)?;
+    tokio::time::timeout(within, provider.load_image(env, nodes, &image))
+        .await
+        .map_err(|_| format!("it did not come to its nodes within {} s", within.as_secs()))?
+        .map_err(|e| chain(&e))
+}
+
 /// A script, on its nodes at the same time.
 async fn run_script(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     folder: &LabFolder,
     step: &SetupStep,
     name: &str,
@@ -231,7 +246,7 @@ fn missing(name: &str) -> SetupError {
 /// Manifests, as the cluster's administrator.
 async fn apply(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     folder: &LabFolder,
     step: &SetupStep,
     name: &str,
@@ -250,7 +265,7 @@ async fn apply(
 /// One node more.
 async fn add(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     node: &NodeName,
     progress: &Progress,
 ) -> Result<(), SetupError> {
@@ -275,7 +290,7 @@ async fn add(
 /// Until the cluster is as the step says.
 async fn wait(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     step: &SetupStep,
     test: &ObjectTest,
 ) -> Result<(), SetupError> {

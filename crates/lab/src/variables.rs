@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, sync::LazyLock};
 
-use faultline_domain::{EnvironmentId, lab::Variable};
+use faultline_domain::lab::Variable;
 use regex::Regex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -112,13 +112,14 @@ pub(crate) fn lint(yaml: &str, declared: &BTreeMap<String, Variable>, found: &mu
 }
 
 impl LabFolder {
-    /// The lab as an environment has it: with its variables' values. Without variables, the same lab.
+    /// The lab with its variables' values, as they follow from a seed: an environment's id. Without variables, the same
+    /// lab.
     #[must_use]
-    pub fn of(&self, env: &EnvironmentId) -> Cow<'_, Self> {
+    pub fn of(&self, seed: &str) -> Cow<'_, Self> {
         if self.lab.variables.is_empty() {
             return Cow::Borrowed(self);
         }
-        let values = values(&self.lab.variables, env.as_str());
+        let values = values(&self.lab.variables, seed);
         let mut filled = self.clone();
         // What one seed's values fitted into, another's fit into too: they are of the same kind and bounded alike.
         if let Ok(lab) = yaml::parse(&fill(&self.yaml, &values)) {

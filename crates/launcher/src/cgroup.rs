@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use faultline_domain::{EnvironmentId, limits::Limits};
+use faultline_domain::{TenantId, limits::Limits};
 
 const ROOT: &str = "/sys/fs/cgroup";
 const PARENT: &str = "faultline";
@@ -44,7 +44,7 @@ fn set(folders: &[PathBuf], file: &str, value: &str) -> io::Result<()> {
 }
 
 /// Makes the group with its limits. A limit that this machine's kernel can't enforce is left out.
-pub fn create(id: &EnvironmentId, limits: &Limits) -> io::Result<()> {
+pub fn create(id: &TenantId, limits: &Limits) -> io::Result<()> {
     if version() == 2 {
         let root = Path::new(ROOT);
         fs::create_dir_all(root.join(PARENT))?;
@@ -64,7 +64,7 @@ pub fn create(id: &EnvironmentId, limits: &Limits) -> io::Result<()> {
 }
 
 /// Sets the limits of a group that is there. Lower ones fail where more than that is in use.
-pub fn limit(id: &EnvironmentId, limits: &Limits) -> io::Result<()> {
+pub fn limit(id: &TenantId, limits: &Limits) -> io::Result<()> {
     let folders = folders(id.as_str());
     let memory = (u64::from(limits.memory_mib) << 20).to_string();
     let quota = u64::from(limits.cpu_millis) * 100;
@@ -82,7 +82,7 @@ pub fn limit(id: &EnvironmentId, limits: &Limits) -> io::Result<()> {
 }
 
 /// Has the group give way to others: a template can wait, people can't. Without others it is as quick as they are.
-pub fn give_way(id: &EnvironmentId) -> io::Result<()> {
+pub fn give_way(id: &TenantId) -> io::Result<()> {
     let folders = folders(id.as_str());
     // A tenth of what a group has that nothing is said of.
     set(&folders, "cpu.weight", "10")?;
@@ -91,7 +91,7 @@ pub fn give_way(id: &EnvironmentId) -> io::Result<()> {
 
 /// Puts a process into the group. Fails with `NotFound` when a part of the group is not there: a process that is only
 /// half in it would be limited in half of what it uses.
-pub fn add(id: &EnvironmentId, pid: u32) -> io::Result<()> {
+pub fn add(id: &TenantId, pid: u32) -> io::Result<()> {
     for folder in folders(id.as_str()) {
         let path = folder.join("cgroup.procs");
         fs::write(&path, pid.to_string()).map_err(|e| {
@@ -102,7 +102,7 @@ pub fn add(id: &EnvironmentId, pid: u32) -> io::Result<()> {
 }
 
 /// Takes this process out of the group and removes it, if nobody else is in it.
-pub fn leave(id: &EnvironmentId) {
+pub fn leave(id: &TenantId) {
     let pid = std::process::id().to_string();
     for folder in folders(id.as_str()) {
         // The root of the hierarchy: on version 2 a group that has groups below it takes no processes.
@@ -115,7 +115,7 @@ pub fn leave(id: &EnvironmentId) {
 
 /// Removes the group if nobody is in it; kills nobody. True when nothing is left of it.
 #[must_use]
-pub fn remove_empty(id: &EnvironmentId) -> bool {
+pub fn remove_empty(id: &TenantId) -> bool {
     folders(id.as_str())
         .iter()
         .all(|folder| match fs::remove_dir(folder) {
@@ -126,7 +126,7 @@ pub fn remove_empty(id: &EnvironmentId) -> bool {
 
 /// CPU time used by all that were ever in the group, in milliseconds.
 #[must_use]
-pub fn cpu_millis(id: &EnvironmentId) -> u64 {
+pub fn cpu_millis(id: &TenantId) -> u64 {
     for folder in folders(id.as_str()) {
         if let Ok(text) = fs::read_to_string(folder.join("cpu.stat"))
             && let Some(usec) = text.lines().find_map(|l| l.strip_prefix("usage_usec "))
@@ -148,7 +148,7 @@ pub fn cpu_millis(id: &EnvironmentId) -> u64 {
 
 /// The processes of the group.
 #[must_use]
-pub fn processes(id: &EnvironmentId) -> Vec<i32> {
+pub fn processes(id: &TenantId) -> Vec<i32> {
     let mut pids: Vec<i32> = folders(id.as_str())
         .iter()
         .filter_map(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok())
@@ -165,14 +165,14 @@ pub fn processes(id: &EnvironmentId) -> Vec<i32> {
 
 /// True while a process is in the group.
 #[must_use]
-pub fn is_populated(id: &EnvironmentId) -> bool {
+pub fn is_populated(id: &TenantId) -> bool {
     !processes(id).is_empty()
 }
 
 /// Every group that exists, made by this process or an earlier one.
 #[must_use]
-pub fn list() -> Vec<EnvironmentId> {
-    let mut ids: Vec<EnvironmentId> = folders("")
+pub fn list() -> Vec<TenantId> {
+    let mut ids: Vec<TenantId> = folders("")
         .iter()
         .filter_map(|folder| fs::read_dir(folder).ok())
         .flat_map(|entries| entries.flatten().collect::<Vec<_>>())
@@ -185,7 +185,7 @@ pub fn list() -> Vec<EnvironmentId> {
 }
 
 /// Ends every process of the group and removes it. Succeeds when there is none.
-pub fn destroy(id: &EnvironmentId) -> io::Result<()> {
+pub fn destroy(id: &TenantId) -> io::Result<()> {
     let folders = folders(id.as_str());
     let mut last = Ok(());
     for _ in 0..100 {
@@ -223,8 +223,8 @@ mod tests {
     use super::*;
 
     /// A group of our own, where this machine lets us make one.
-    fn group(name: &str) -> Option<EnvironmentId> {
-        let id: EnvironmentId = format!("{name}{}", std::process::id()).parse().unwrap();
+    fn group(name: &str) -> Option<TenantId> {
+        let id: TenantId = format!("{name}{}", std::process::id()).parse().unwrap();
         let limits = Limits {
             cpu_millis: 1000,
             memory_mib: 64,

@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use faultline_domain::{EnvironmentId, limits::Limits};
+use faultline_domain::{TenantId, limits::Limits};
 
 use crate::{cgroup, spec::LaunchSpec};
 
@@ -53,7 +53,7 @@ impl Claim {
 
     /// Puts this process into the environment's group, made with its limits. Refused when the environment was freed
     /// meanwhile; nothing is left of the group then.
-    pub fn join(&self, id: &EnvironmentId, limits: &Limits) -> io::Result<()> {
+    pub fn join(&self, id: &TenantId, limits: &Limits) -> io::Result<()> {
         let mut tries = 0;
         loop {
             tries += 1;

@@ -25,10 +25,8 @@ use hickory_proto::{
 };
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-use crate::net::GATEWAY;
+use crate::net::{GATEWAY, RELAY_PORT};
 
-/// Where connections are turned to.
-pub const RELAY_PORT: u16 = 15001;
 /// The most connections at once.
 const MAX_CONNECTIONS: usize = 128;
 

@@ -21,6 +21,8 @@ use std::{
 
 /// The launcher's address on the bridge; the nodes' gateway and, with egress, their resolver.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// Where connections are turned to.
+pub const RELAY_PORT: u16 = 15001;
 
 /// Address of the node with this index, from 1.
 #[must_use]
@@ -168,7 +170,7 @@ pub fn build(nodes: usize, mbit: u32, egress: bool) -> io::Result<Vec<Tap>> {
     let open = if egress {
         format!(
             "udp dport 53 accept\ntcp dport {{ 53, {} }} accept\n",
-            crate::egress::RELAY_PORT
+            RELAY_PORT
         )
     } else {
         String::new()
@@ -176,7 +178,7 @@ pub fn build(nodes: usize, mbit: u32, egress: bool) -> io::Result<Vec<Tap>> {
     let redirect = if egress {
         format!(
             "table ip turn {{\nchain in {{\ntype nat hook prerouting priority -100; iifname br0 ip daddr != {GATEWAY} meta l4proto tcp redirect to :{}\n}}\n}}\n",
-            crate::egress::RELAY_PORT
+            RELAY_PORT
         )
     } else {
         String::new()

@@ -19,7 +19,7 @@ use std::{
 };
 
 use faultline_domain::{
-    Clock, EnvironmentId, NodeName,
+    Clock, NodeName, TenantId,
     progress::{Event, Progress},
 };
 use faultline_guest::{
@@ -79,7 +79,7 @@ impl<T, E: std::error::Error> At<T> for Result<T, E> {
 struct Launcher {
     dir: PathBuf,
     claim: Claim,
-    id: EnvironmentId,
+    id: TenantId,
     /// As it is in `spec.json`.
     spec: Mutex<LaunchSpec>,
     clock: Clock,

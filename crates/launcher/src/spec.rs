@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use faultline_domain::{EnvironmentId, NodeName, lab::Egress, limits::Limits};
+use faultline_domain::{NodeName, TenantId, lab::Egress, limits::Limits};
 use serde::{Deserialize, Serialize};
 
 /// How guests are run.
@@ -90,7 +90,7 @@ impl AddedNode {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaunchSpec {
     /// The environment.
-    pub id: EnvironmentId,
+    pub id: TenantId,
     /// Its nodes, in order: node n has address 10.77.0.(10+n).
     pub nodes: Vec<NodeSpec>,
     /// Nodes that were added since. The launcher writes them here while it runs.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use faultline_domain::{
-    EnvironmentId, NodeName, Shape,
+    NodeName, Shape, TenantId,
     limits::Limits,
     progress::{Event, Progress},
 };
@@ -21,13 +21,28 @@ use faultline_guest::{
     wire::{Exec, Frame, Pty, Terminal},
 };
 
-use crate::{Error, Observed, Provider, Readiness, Spec, Stream, Target};
+use crate::{Error, Observed, Provider, Readiness, Result, Spec, Stream, Target};
 
-/// A small environment for tests.
+/// A tenant to be made.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// Its id.
+    pub id: TenantId,
+    /// What it is made of.
+    pub spec: Spec,
+}
+
+impl Tenant {
+    /// Has it made.
+    pub async fn create(&self, provider: &dyn Provider, progress: &Progress) -> Result<()> {
+        provider.create(&self.id, &self.spec, progress).await
+    }
+}
+
+/// A small tenant for tests.
 #[must_use]
-pub fn spec(id: &str, image: &str, nodes: u32) -> Spec {
-    Spec {
-        id: id.parse().expect("a valid id"),
+pub fn tenant(id: &str, image: &str, nodes: u32) -> Tenant {
+    let spec = Spec {
         image: image.to_owned(),
         shape: Shape::of_nodes(nodes).expect("a shape"),
         limits: Limits {
@@ -39,11 +54,15 @@ pub fn spec(id: &str, image: &str, nodes: u32) -> Spec {
             bandwidth_mbit: 100,
         },
         egress: Vec::new(),
+    };
+    Tenant {
+        id: id.parse().expect("a valid id"),
+        spec,
     }
 }
 
 /// Opens a guest stream to the first node.
-pub async fn guest(provider: &dyn Provider, id: &EnvironmentId) -> Stream {
+pub async fn guest(provider: &dyn Provider, id: &TenantId) -> Stream {
     provider
         .open(id, &node1(), Target::Guest)
         .await
@@ -61,7 +80,7 @@ fn program(argv: &[&str]) -> Exec {
     }
 }
 
-async fn observed(provider: &dyn Provider, id: &EnvironmentId) -> Option<Observed> {
+async fn observed(provider: &dyn Provider, id: &TenantId) -> Option<Observed> {
     let all = provider.list().await.expect("list");
     all.into_iter().find(|(i, _)| i == id).map(|(_, o)| o)
 }
@@ -77,22 +96,22 @@ pub async fn run(provider: &dyn Provider, image: &str) {
         Readiness::Unavailable { .. }
     ));
     strangers_are_not_found(provider).await;
-    let spec = spec("conformance", image, 1);
+    let tenant = tenant("conformance", image, 1);
     provider
-        .destroy(&spec.id)
+        .destroy(&tenant.id)
         .await
         .expect("destroying nothing succeeds");
-    starts_with_stages(provider, &spec).await;
-    runs_programs(provider, &spec.id).await;
-    moves_files(provider, &spec.id).await;
-    keeps_terminals(provider, &spec.id).await;
-    pauses_and_resumes(provider, &spec.id).await;
-    grows_and_shrinks(provider, &spec.id).await;
-    ends(provider, &spec.id).await;
+    starts_with_stages(provider, &tenant).await;
+    runs_programs(provider, &tenant.id).await;
+    moves_files(provider, &tenant.id).await;
+    keeps_terminals(provider, &tenant.id).await;
+    pauses_and_resumes(provider, &tenant.id).await;
+    grows_and_shrinks(provider, &tenant.id).await;
+    ends(provider, &tenant.id).await;
 }
 
 async fn strangers_are_not_found(provider: &dyn Provider) {
-    let id: EnvironmentId = "stranger".parse().expect("a valid id");
+    let id: TenantId = "stranger".parse().expect("a valid id");
     assert!(matches!(provider.pause(&id).await, Err(Error::NotFound)));
     assert!(matches!(provider.resume(&id).await, Err(Error::NotFound)));
     assert!(matches!(provider.usage(&id).await, Err(Error::NotFound)));
@@ -107,12 +126,12 @@ async fn strangers_are_not_found(provider: &dyn Provider) {
     ));
 }
 
-async fn starts_with_stages(provider: &dyn Provider, spec: &Spec) {
+async fn starts_with_stages(provider: &dyn Provider, tenant: &Tenant) {
     let (tell, told) = std::sync::mpsc::channel();
     let progress = Progress::new(move |event| {
         let _ = tell.send(event);
     });
-    provider.create(spec, &progress).await.expect("create");
+    tenant.create(provider, &progress).await.expect("create");
     let events: Vec<Event> = told.try_iter().collect();
     let started = events
         .iter()
@@ -126,20 +145,23 @@ async fn starts_with_stages(provider: &dyn Provider, spec: &Spec) {
         started >= 2 && started == done,
         "every stage that began ended: {events:?}"
     );
-    assert_eq!(observed(provider, &spec.id).await, Some(Observed::Running));
-    let again = provider.create(spec, &Progress::ignored()).await;
+    assert_eq!(
+        observed(provider, &tenant.id).await,
+        Some(Observed::Running)
+    );
+    let again = tenant.create(provider, &Progress::ignored()).await;
     assert!(
         matches!(again, Err(Error::WrongState(_))),
         "the same environment twice: {again:?}"
     );
     assert_eq!(
-        observed(provider, &spec.id).await,
+        observed(provider, &tenant.id).await,
         Some(Observed::Running),
         "the refused second start left the first alone"
     );
     let nowhere = provider
         .open(
-            &spec.id,
+            &tenant.id,
             &"node9".parse().expect("a valid name"),
             Target::Guest,
         )
@@ -147,7 +169,7 @@ async fn starts_with_stages(provider: &dyn Provider, spec: &Spec) {
     assert!(nowhere.is_err(), "a node that isn't there");
 }
 
-async fn runs_programs(provider: &dyn Provider, id: &EnvironmentId) {
+async fn runs_programs(provider: &dyn Provider, id: &TenantId) {
     client::ping(guest(provider, id).await).await.expect("ping");
     let done = client::run(guest(provider, id).await, program(&["echo", "hello"]), 1024)
         .await
@@ -208,7 +230,7 @@ async fn runs_programs(provider: &dyn Provider, id: &EnvironmentId) {
     assert_eq!(done.code, 124);
 }
 
-async fn moves_files(provider: &dyn Provider, id: &EnvironmentId) {
+async fn moves_files(provider: &dyn Provider, id: &TenantId) {
     let content: Vec<u8> = (0..200_000_u32).map(|i| i.to_le_bytes()[0]).collect();
     client::write_file(
         guest(provider, id).await,
@@ -274,7 +296,7 @@ pub async fn expect_output(output: &mut client::Output<Stream>, text: &str) -> S
     seen
 }
 
-async fn keeps_terminals(provider: &dyn Provider, id: &EnvironmentId) {
+async fn keeps_terminals(provider: &dyn Provider, id: &TenantId) {
     let order = || Terminal {
         id: "web-1".to_owned(),
         pty: Pty {
@@ -323,7 +345,7 @@ async fn keeps_terminals(provider: &dyn Provider, id: &EnvironmentId) {
     );
 }
 
-async fn pauses_and_resumes(provider: &dyn Provider, id: &EnvironmentId) {
+async fn pauses_and_resumes(provider: &dyn Provider, id: &TenantId) {
     provider.pause(id).await.expect("pause");
     provider.pause(id).await.expect("pausing twice");
     assert_eq!(observed(provider, id).await, Some(Observed::Paused));
@@ -340,7 +362,7 @@ async fn pauses_and_resumes(provider: &dyn Provider, id: &EnvironmentId) {
     assert_eq!(done.stdout, b"awake\n");
 }
 
-async fn grows_and_shrinks(provider: &dyn Provider, id: &EnvironmentId) {
+async fn grows_and_shrinks(provider: &dyn Provider, id: &TenantId) {
     let node: NodeName = "node2".parse().expect("a valid name");
     let (tell, told) = std::sync::mpsc::channel();
     let progress = Progress::new(move |event| {
@@ -398,7 +420,7 @@ async fn grows_and_shrinks(provider: &dyn Provider, id: &EnvironmentId) {
         .expect("the first node goes on");
 }
 
-async fn ends(provider: &dyn Provider, id: &EnvironmentId) {
+async fn ends(provider: &dyn Provider, id: &TenantId) {
     provider.destroy(id).await.expect("destroy");
     provider.destroy(id).await.expect("destroying twice");
     assert_eq!(observed(provider, id).await, None);

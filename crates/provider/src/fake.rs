@@ -6,6 +6,7 @@
 //! value is dropped; a clone of it shares the same machines, so a test can hand one to a server, drop the server,
 //! and hand the other to the next.
 
+mod files;
 mod guest;
 pub mod process;
 mod shell;
@@ -18,7 +19,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use faultline_domain::{EnvironmentId, NodeName, Shape, progress::Progress};
+use faultline_domain::{NodeName, Shape, TenantId, container::ContainerImage, progress::Progress};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::guest::Guest;
@@ -56,10 +58,12 @@ pub struct FakeProvider(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    environments: Mutex<BTreeMap<EnvironmentId, Environment>>,
+    environments: Mutex<BTreeMap<TenantId, Environment>>,
     latency: Mutex<Duration>,
     failures: Mutex<Vec<(String, String)>>,
     list_fails: Mutex<bool>,
+    stubborn: Mutex<Option<TenantId>>,
+    eased: Notify,
     unready: Mutex<Option<Readiness>>,
     clusters: Mutex<Option<ClusterKeys>>,
     tasks: TaskTracker,
@@ -119,13 +123,24 @@ impl FakeProvider {
         *lock(&self.0.list_fails) = fails;
     }
 
+    /// Freeing this tenant hangs, until [`Self::let_destroy`].
+    pub fn hold_destroy(&self, id: &TenantId) {
+        *lock(&self.0.stubborn) = Some(id.clone());
+    }
+
+    /// Freeing works again, also where it hangs.
+    pub fn let_destroy(&self) {
+        *lock(&self.0.stubborn) = None;
+        self.0.eased.notify_waiters();
+    }
+
     /// What `readiness` answers from now on.
     pub fn set_readiness(&self, readiness: Readiness) {
         *lock(&self.0.unready) = Some(readiness);
     }
 
     /// A node dies: streams break, the environment is seen as broken.
-    pub fn crash(&self, id: &EnvironmentId) {
+    pub fn crash(&self, id: &TenantId) {
         if let Some(e) = lock(&self.0.environments).get_mut(id) {
             e.observed = Observed::Broken;
             e.life.cancel();
@@ -133,14 +148,14 @@ impl FakeProvider {
     }
 
     /// Everything of an environment disappears without a word.
-    pub fn lose(&self, id: &EnvironmentId) {
+    pub fn lose(&self, id: &TenantId) {
         if let Some(e) = lock(&self.0.environments).remove(id) {
             e.life.cancel();
         }
     }
 
     /// Every stream to the environment breaks now; new ones can be opened.
-    pub fn drop_streams(&self, id: &EnvironmentId) {
+    pub fn drop_streams(&self, id: &TenantId) {
         if let Some(e) = lock(&self.0.environments).get_mut(id) {
             e.life.cancel();
             e.life = CancellationToken::new();
@@ -148,14 +163,14 @@ impl FakeProvider {
     }
 
     /// The guest's helper stops answering (or answers again); the console goes on.
-    pub fn silence(&self, id: &EnvironmentId, node: &NodeName, silent: bool) {
+    pub fn silence(&self, id: &TenantId, node: &NodeName, silent: bool) {
         if let Ok((guest, _)) = self.guest(id, node) {
             guest.set_silent(silent);
         }
     }
 
     /// Something exists that nobody asked for.
-    pub fn plant(&self, id: &EnvironmentId) {
+    pub fn plant(&self, id: &TenantId) {
         lock(&self.0.environments).insert(
             id.clone(),
             Environment {
@@ -171,20 +186,20 @@ impl FakeProvider {
 
     /// A file in a guest.
     #[must_use]
-    pub fn file(&self, id: &EnvironmentId, node: &NodeName, path: &str) -> Option<Vec<u8>> {
+    pub fn file(&self, id: &TenantId, node: &NodeName, path: &str) -> Option<Vec<u8>> {
         self.guest(id, node)
             .ok()
             .and_then(|(g, _)| g.read_file(path))
     }
 
     /// Writes a file in a guest.
-    pub fn put_file(&self, id: &EnvironmentId, node: &NodeName, path: &str, content: &[u8]) {
+    pub fn put_file(&self, id: &TenantId, node: &NodeName, path: &str, content: &[u8]) {
         if let Ok((guest, _)) = self.guest(id, node) {
             guest.write_file(path, 0o644, content.to_vec());
         }
     }
 
-    fn guest(&self, id: &EnvironmentId, node: &NodeName) -> Result<(Arc<Guest>, Access)> {
+    fn guest(&self, id: &TenantId, node: &NodeName) -> Result<(Arc<Guest>, Access)> {
         let all = lock(&self.0.environments);
         let e = all.get(id).ok_or(Error::NotFound)?;
         let guest = e.nodes.get(node).ok_or(Error::NotFound)?;
@@ -241,10 +256,10 @@ impl Provider for FakeProvider {
         lock(&self.0.unready).clone().unwrap_or(Readiness::Ready)
     }
 
-    async fn create(&self, spec: &Spec, progress: &Progress) -> Result<()> {
+    async fn create(&self, id: &TenantId, spec: &Spec, progress: &Progress) -> Result<()> {
         {
             let mut all = lock(&self.0.environments);
-            if all.contains_key(&spec.id) {
+            if all.contains_key(id) {
                 return Err(Error::WrongState("there already"));
             }
             let nodes = spec
@@ -262,12 +277,12 @@ impl Provider for FakeProvider {
                 unfinished: Vec::new(),
                 life: CancellationToken::new(),
             };
-            all.insert(spec.id.clone(), begun);
+            all.insert(id.clone(), begun);
         }
         for (name, text, percent) in STAGES {
             self.stage(name, text, percent, progress).await?;
         }
-        match lock(&self.0.environments).get_mut(&spec.id) {
+        match lock(&self.0.environments).get_mut(id) {
             Some(e) => {
                 e.observed = Observed::Running;
                 Ok(())
@@ -276,7 +291,7 @@ impl Provider for FakeProvider {
         }
     }
 
-    async fn list(&self) -> Result<Vec<(EnvironmentId, Observed)>> {
+    async fn list(&self) -> Result<Vec<(TenantId, Observed)>> {
         if *lock(&self.0.list_fails) {
             return Err(Error::failed("list", "the fake was told to fail"));
         }
@@ -284,25 +299,24 @@ impl Provider for FakeProvider {
         Ok(all.iter().map(|(id, e)| (id.clone(), e.observed)).collect())
     }
 
-    async fn pause(&self, id: &EnvironmentId) -> Result<()> {
+    async fn pause(&self, id: &TenantId) -> Result<()> {
         set(&self.0, id, Observed::Paused)
     }
 
-    async fn resume(&self, id: &EnvironmentId) -> Result<()> {
+    async fn resume(&self, id: &TenantId) -> Result<()> {
         set(&self.0, id, Observed::Running)
     }
 
-    async fn destroy(&self, id: &EnvironmentId) -> Result<()> {
+    async fn destroy(&self, id: &TenantId) -> Result<()> {
+        let eased = self.0.eased.notified();
+        if lock(&self.0.stubborn).as_ref() == Some(id) {
+            eased.await;
+        }
         self.lose(id);
         Ok(())
     }
 
-    async fn add_node(
-        &self,
-        id: &EnvironmentId,
-        node: &NodeName,
-        progress: &Progress,
-    ) -> Result<()> {
+    async fn add_node(&self, id: &TenantId, node: &NodeName, progress: &Progress) -> Result<()> {
         {
             let mut all = lock(&self.0.environments);
             let e = all.get_mut(id).ok_or(Error::NotFound)?;
@@ -336,12 +350,7 @@ impl Provider for FakeProvider {
         Ok(())
     }
 
-    async fn remove_node(
-        &self,
-        id: &EnvironmentId,
-        node: &NodeName,
-        progress: &Progress,
-    ) -> Result<()> {
+    async fn remove_node(&self, id: &TenantId, node: &NodeName, progress: &Progress) -> Result<()> {
         {
             let all = lock(&self.0.environments);
             let e = all.get(id).ok_or(Error::NotFound)?;
@@ -361,7 +370,24 @@ impl Provider for FakeProvider {
         Ok(())
     }
 
-    async fn open(&self, id: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream> {
+    /// The image is a file below `/run/images`.
+    async fn load_image(
+        &self,
+        id: &TenantId,
+        nodes: &[NodeName],
+        image: &ContainerImage,
+    ) -> Result<()> {
+        for node in nodes {
+            let (guest, access) = self.guest(id, node)?;
+            if access.observed != Observed::Running {
+                return Err(Error::WrongState("not running"));
+            }
+            guest.write_file(&format!("/run/images/{}", image.name), 0o644, Vec::new());
+        }
+        Ok(())
+    }
+
+    async fn open(&self, id: &TenantId, node: &NodeName, target: Target) -> Result<Stream> {
         let (guest, access) = self.guest(id, node)?;
         match access.observed {
             Observed::Running => {}
@@ -392,7 +418,7 @@ impl Provider for FakeProvider {
         Ok(Box::new(ours))
     }
 
-    async fn cluster(&self, id: &EnvironmentId) -> Result<ClusterKeys> {
+    async fn cluster(&self, id: &TenantId) -> Result<ClusterKeys> {
         let all = lock(&self.0.environments);
         let e = all.get(id).ok_or(Error::NotFound)?;
         let keys = lock(&self.0.clusters).clone();
@@ -404,7 +430,7 @@ impl Provider for FakeProvider {
         })
     }
 
-    async fn usage(&self, id: &EnvironmentId) -> Result<Usage> {
+    async fn usage(&self, id: &TenantId) -> Result<Usage> {
         let all = lock(&self.0.environments);
         let e = all.get(id).ok_or(Error::NotFound)?;
         let nodes = e.nodes.len() as u64;
@@ -416,7 +442,7 @@ impl Provider for FakeProvider {
     }
 }
 
-fn set(inner: &Inner, id: &EnvironmentId, to: Observed) -> Result<()> {
+fn set(inner: &Inner, id: &TenantId, to: Observed) -> Result<()> {
     let mut all = lock(&inner.environments);
     let e = all.get_mut(id).ok_or(Error::NotFound)?;
     if e.observed == Observed::Broken {

@@ -5,17 +5,13 @@
 //! | this one | the [`Provider`] trait and its words |
 //! | [`fake`] | a provider without machines, for load and fault tests: it has latency, fails on demand, loses nodes |
 //! | [`conformance`] | the suite that every provider passes, the fake included |
-//! | [`local`] | VMs of this machine |
 
 pub mod conformance;
 pub mod fake;
-pub mod local;
 
 use async_trait::async_trait;
-pub use faultline_domain::environment::Observed;
-use faultline_domain::{
-    EnvironmentId, NodeName, Shape, lab::Egress, limits::Limits, progress::Progress,
-};
+pub use faultline_domain::tenant::{Observed, Spec};
+use faultline_domain::{NodeName, Shape, TenantId, container::ContainerImage, progress::Progress};
 pub use faultline_guest::client::Duplex;
 use serde::{Deserialize, Serialize};
 
@@ -34,22 +30,7 @@ pub enum Target {
     Guest,
 }
 
-/// An environment to be made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Spec {
-    /// Its id.
-    pub id: EnvironmentId,
-    /// The image's name.
-    pub image: String,
-    /// Its nodes and their roles.
-    pub shape: Shape,
-    /// What it may use.
-    pub limits: Limits,
-    /// Where its nodes may connect to.
-    pub egress: Vec<Egress>,
-}
-
-/// Whether environments of an image can be made.
+/// Whether tenants of an image can be made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "readiness", rename_all = "snake_case")]
 pub enum Readiness {
@@ -69,7 +50,7 @@ pub enum Readiness {
     },
 }
 
-/// The keys of an environment's cluster, as the platform took them before anybody entered.
+/// The keys of a tenant's cluster, as the platform took them before anybody entered.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterKeys {
     /// The certificate of the cluster's authority, PEM.
@@ -88,7 +69,7 @@ impl std::fmt::Debug for ClusterKeys {
     }
 }
 
-/// What an environment uses now.
+/// What a tenant uses now.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Memory of its processes that is private to it, in bytes.
@@ -102,7 +83,7 @@ pub struct Usage {
 /// Why a provider did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no such environment or node.
+    /// There is no such tenant or node.
     #[error("there is no such environment or node")]
     NotFound,
     /// It can't be done in the state that the environment is in.
@@ -136,7 +117,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A kind of tenancy.
 ///
-/// The reconciler calls `create` … `remove_node`, one at a time for each environment (a lab's setup, within a start,
+/// The reconcilers call `create` … `remove_node`, one at a time for each tenant (a lab's setup, within a start,
 /// calls `add_node` too); `open` and `usage` are called by anybody at any time. Every method may be cancelled by dropping it: what it had begun is then found by
 /// `list` as [`Observed::Broken`] and freed by `destroy`.
 #[async_trait]
@@ -144,57 +125,56 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// A stable word: `local`, `fake`.
     fn name(&self) -> &'static str;
 
-    /// Can environments of this image and shape be made? Quick; does no work.
+    /// Can tenants of this image and shape be made? Quick; does no work.
     async fn readiness(&self, image: &str, shape: Shape) -> Readiness;
 
-    /// Makes an environment that runs, refreshed and not yet broken: randomness, clock, machine-id and host keys
+    /// Makes a tenant that runs, refreshed and not yet broken: randomness, clock, machine-id and host keys
     /// are its own, and its guest link answers. Reports stages. Refused with `WrongState` when it exists.
-    async fn create(&self, spec: &Spec, progress: &Progress) -> Result<()>;
+    async fn create(&self, id: &TenantId, spec: &Spec, progress: &Progress) -> Result<()>;
 
-    /// All environments of which anything exists, made by this process or an earlier one.
-    async fn list(&self) -> Result<Vec<(EnvironmentId, Observed)>>;
+    /// All tenants of which anything exists, made by this process or an earlier one.
+    async fn list(&self) -> Result<Vec<(TenantId, Observed)>>;
 
     /// Freezes all nodes. Idempotent.
-    async fn pause(&self, id: &EnvironmentId) -> Result<()>;
+    async fn pause(&self, id: &TenantId) -> Result<()>;
 
     /// Continues all nodes, their clocks stepped. Idempotent.
-    async fn resume(&self, id: &EnvironmentId) -> Result<()>;
+    async fn resume(&self, id: &TenantId) -> Result<()>;
 
-    /// Frees everything of an environment. Idempotent: succeeds when nothing exists.
-    async fn destroy(&self, id: &EnvironmentId) -> Result<()>;
+    /// Frees everything of a tenant. Idempotent: succeeds when nothing exists.
+    async fn destroy(&self, id: &TenantId) -> Result<()>;
 
-    /// Removes what is left of no environment and can't be in use: an empty control group, say. Called by the
+    /// Removes what is left of no tenant and can't be in use: an empty control group, say. Called by the
     /// reconciler that frees orphans; gives how many such remains there were.
     async fn sweep(&self) -> Result<u32> {
         Ok(0)
     }
 
-    /// Adds a worker with this name, the next free number, to an environment that runs, and gives it back once it may
+    /// Adds a worker with this name, the next free number, to a tenant that runs, and gives it back once it may
     /// be used: its identity is its own, its guest link answers, and in a cluster it is Ready. Reports stages. What
     /// was made is freed when it fails. Cancelled, a part of it may be there: call `remove_node` before it is tried
     /// again. Refused with `WrongState` when there is such a node.
-    async fn add_node(
-        &self,
-        id: &EnvironmentId,
-        node: &NodeName,
-        progress: &Progress,
-    ) -> Result<()>;
+    async fn add_node(&self, id: &TenantId, node: &NodeName, progress: &Progress) -> Result<()>;
 
     /// Removes a worker: in a cluster its pods are moved away and it is forgotten, as far as that works; then its
     /// machine ends. Idempotent: succeeds when there is no such node. Refused with `WrongState` for a control plane.
-    async fn remove_node(
+    async fn remove_node(&self, id: &TenantId, node: &NodeName, progress: &Progress) -> Result<()>;
+
+    /// Gives an image to the container runtime of these nodes, all at the same time; it is made before where it isn't
+    /// there. Idempotent.
+    async fn load_image(
         &self,
-        id: &EnvironmentId,
-        node: &NodeName,
-        progress: &Progress,
+        id: &TenantId,
+        nodes: &[NodeName],
+        image: &ContainerImage,
     ) -> Result<()>;
 
     /// Opens a stream to a node.
-    async fn open(&self, id: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream>;
+    async fn open(&self, id: &TenantId, node: &NodeName, target: Target) -> Result<Stream>;
 
-    /// The keys of its cluster. `NotFound` where there is no such environment, or no cluster in it.
-    async fn cluster(&self, id: &EnvironmentId) -> Result<ClusterKeys>;
+    /// The keys of its cluster. `NotFound` where there is no such tenant, or no cluster in it.
+    async fn cluster(&self, id: &TenantId) -> Result<ClusterKeys>;
 
     /// What it uses now.
-    async fn usage(&self, id: &EnvironmentId) -> Result<Usage>;
+    async fn usage(&self, id: &TenantId) -> Result<Usage>;
 }

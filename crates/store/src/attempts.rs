@@ -367,11 +367,13 @@ impl Store {
         Ok(done.rows_affected())
     }
 
-    /// The latest run of checks in an environment.
+    /// The latest run of checks in an environment since it was asked for, or reset last.
     pub async fn latest_checks(&self, environment: &EnvironmentId) -> Result<Option<CheckRun>> {
         let row = sqlx::query_as::<_, RunRow>(
             "SELECT id, started_at, finished_at, passed, failure FROM check_runs \
-             WHERE environment_id = $1 ORDER BY started_at DESC, id DESC LIMIT 1",
+             WHERE environment_id = $1 AND started_at >= \
+             (SELECT created_at FROM environments WHERE id = $1) \
+             ORDER BY started_at DESC, id DESC LIMIT 1",
         )
         .bind(environment.as_str())
         .fetch_optional(&self.readers)

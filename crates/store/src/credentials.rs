@@ -293,7 +293,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Removes the sessions and sign-in tokens that are over; says how many.
+    /// Removes the sessions and tokens that are over; says how many.
     pub async fn remove_old_credentials(&self, now: Timestamp) -> Result<u64> {
         let mut removed = 0;
         for sql in [
@@ -306,6 +306,18 @@ impl Store {
                 .await?
                 .rows_affected();
         }
+        // One that has run out still holds what it opened; that of an environment that ended says so to its client, and
+        // opens it again after a reset.
+        let day = 24 * 60 * 60 * 1_000_000;
+        removed += sqlx::query(
+            "DELETE FROM cluster_tokens WHERE expires_at <= $1 OR environment_id IN \
+             (SELECT id FROM environments WHERE is_final AND updated_at <= $2)",
+        )
+        .bind(micros(now) - 2 * day)
+        .bind(micros(now) - 30 * day)
+        .execute(&self.writer)
+        .await?
+        .rows_affected();
         Ok(removed)
     }
 }

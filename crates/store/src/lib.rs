@@ -11,8 +11,11 @@
 //! |---|---|
 //! | [`people`] | who there is |
 //! | [`credentials`] | sessions, one-time sign-in tokens, API tokens: only their hashes |
+//! | [`cluster_tokens`] | what opens one environment's API server to one person |
 //! | [`ssh_keys`] | public keys |
 //! | [`environments`] | intent and observation of environments, their stages |
+//! | [`tenants`] | what environments run on: asked for, claimed, let go of |
+//! | [`lab_contents`] | labs as they were when environments of them were started |
 //! | [`start_log`] | what happened during a start, line by line |
 //! | [`attempts`] | tries at labs, hints opened, check runs |
 //! | [`audit`] | who did what |
@@ -25,15 +28,18 @@
 pub mod attempts;
 pub mod audit;
 pub mod backup;
+pub mod cluster_tokens;
 pub mod credentials;
 mod db;
 pub mod environments;
 mod error;
+pub mod lab_contents;
 pub mod people;
 pub mod secret;
 pub mod ssh_keys;
 pub mod stages;
 pub mod start_log;
+pub mod tenants;
 
 pub use db::Store;
 pub use error::{Error, Result};

@@ -8,7 +8,7 @@ use sqlx::FromRow;
 
 use crate::{
     Result, Store,
-    db::{micros, time},
+    db::{Tx, micros, time},
 };
 
 /// One stage of a start.
@@ -51,6 +51,15 @@ struct Row {
 
 /// How many recent starts a typical duration is taken from.
 const RECENT: i64 = 15;
+
+/// Forgets the stages of an environment: its start begins anew. Its log stays, for it tells of both tries.
+pub(crate) async fn forget(tx: &mut Tx, id: &EnvironmentId) -> Result<()> {
+    sqlx::query("DELETE FROM stage_events WHERE environment_id = $1")
+        .bind(id.as_str())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
 
 impl Store {
     /// Writes an event of a start, and its line of the log. An event without its beginning changes no stage.
@@ -116,15 +125,6 @@ impl Store {
         }
         crate::start_log::append(&mut tx, id, event, now).await?;
         tx.commit().await?;
-        Ok(())
-    }
-
-    /// Forgets the stages of an environment: its start begins anew. Its log stays, for it tells of both tries.
-    pub async fn forget_stages(&self, id: &EnvironmentId) -> Result<()> {
-        sqlx::query("DELETE FROM stage_events WHERE environment_id = $1")
-            .bind(id.as_str())
-            .execute(&self.writer)
-            .await?;
         Ok(())
     }
 

@@ -95,6 +95,15 @@ pub(crate) async fn append(
     }
 }
 
+/// Forgets an environment's log: it begins again.
+pub(crate) async fn forget(tx: &mut Tx, id: &EnvironmentId) -> Result<()> {
+    sqlx::query("DELETE FROM start_log WHERE environment_id = $1")
+        .bind(id.as_str())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
 impl Store {
     /// Writes a line that no event of a stage makes: that it failed, and what follows from it.
     pub async fn log_start(

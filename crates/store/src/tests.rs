@@ -1,7 +1,7 @@
 //! Against real SQLite files.
 
 use faultline_domain::{
-    AttemptId, EnvironmentId, PersonId,
+    AttemptId, EnvironmentId, PersonId, TenantId,
     authz::Role,
     environment::{EndReason, Intent, Lifetime, Observed, State},
     limits::{Denial, Limits},
@@ -16,6 +16,7 @@ use crate::{
     attempts::CheckResult,
     backup::{backup, restore},
     environments::{Environment, EnvironmentSpec, Refused},
+    lab_contents::LabContent,
     ssh_keys::SshKey,
 };
 
@@ -47,6 +48,11 @@ async fn bed() -> Bed {
         me,
     }
 }
+
+const CONTENT: LabContent<'_> = LabContent {
+    hash: "abc",
+    text: "{}",
+};
 
 fn spec() -> EnvironmentSpec {
     EnvironmentSpec {
@@ -90,6 +96,7 @@ impl Bed {
                 attempt,
                 &self.me,
                 &lab,
+                CONTENT,
                 spec(),
                 life(),
                 &|counts| {
@@ -113,6 +120,11 @@ async fn starting_twice_makes_one_and_admission_counts() {
     let one = bed.start("full-disk").await.unwrap();
     let again = bed.start("full-disk").await.unwrap();
     assert_eq!(one.id, again.id);
+    let kept = bed.store.lab_content("abc").await.unwrap();
+    assert_eq!(
+        (one.lab_hash.as_deref(), kept.as_deref()),
+        (Some("abc"), Some("{}"))
+    );
     assert_eq!(
         bed.store.environment(&one.id).await.unwrap(),
         Some(one.clone())
@@ -141,18 +153,13 @@ async fn intent_and_observation_do_not_overwrite_each_other() {
             .await
             .unwrap()
     );
-    let next = read.state.clone().provision(at(3)).unwrap();
+    let next = read.state.clone().prepare(at(3)).unwrap();
     assert!(bed.store.record_state(&read, &next, at(3)).await.unwrap());
     // The same reading is old now.
     assert!(!bed.store.record_state(&read, &next, at(4)).await.unwrap());
-    bed.store
-        .record_observed(&read.id, Observed::Running)
-        .await
-        .unwrap();
     let now = bed.store.environment(&read.id).await.unwrap().unwrap();
     assert_eq!(now.intent, Intent::Gone(EndReason::Ended));
     assert_eq!(now.state, next);
-    assert_eq!(now.observed, Some(Observed::Running));
     assert!(!now.is_open());
     let gone = State::Gone {
         at: at(5),
@@ -168,29 +175,207 @@ async fn intent_and_observation_do_not_overwrite_each_other() {
     );
 }
 
+impl Bed {
+    /// The environment as it is now.
+    async fn again(&self, e: &Environment) -> Environment {
+        self.store.environment(&e.id).await.unwrap().unwrap()
+    }
+
+    /// Asks for a tenant, as its reconciler does.
+    async fn ask(&mut self, e: &Environment) -> TenantId {
+        let id = TenantId::generate(&mut self.rng);
+        let e = self.again(e).await;
+        assert!(self.store.ask_for_tenant(&e, &id, at(2)).await.unwrap());
+        id
+    }
+
+    /// Has it made.
+    async fn warm(&self, id: &TenantId) {
+        let made = self.store.tenant(id).await.unwrap().unwrap();
+        let warm = made.state.warm(at(3)).unwrap();
+        assert!(self.store.record_tenant(&made, &warm, at(3)).await.unwrap());
+    }
+}
+
+async fn reset(bed: &mut Bed, old: &Environment) -> Environment {
+    let attempt = AttemptId::generate(&mut bed.rng);
+    bed.store
+        .reset_environment(old, attempt, CONTENT, spec(), life(), &|_| Ok(()), at(9))
+        .await
+        .unwrap()
+}
+
 #[tokio::test]
-async fn a_reset_keeps_the_attempt() {
+async fn a_tenant_is_asked_for_and_claimed_once() {
     let mut bed = bed().await;
-    let old = bed.start("full-disk").await.unwrap();
-    let id = EnvironmentId::generate(&mut bed.rng);
-    let new = bed
-        .store
-        .replace_environment(
-            id,
-            AttemptId::generate(&mut bed.rng),
-            &old,
-            spec(),
-            life(),
-            &|_| Ok(()),
-            at(9),
-        )
+    let e = bed.start("full-disk").await.unwrap();
+    let id = bed.ask(&e).await;
+    // The reading of before is old, and so is that of an environment that has one.
+    let other = TenantId::generate(&mut bed.rng);
+    assert!(!bed.store.ask_for_tenant(&e, &other, at(2)).await.unwrap());
+    let e = bed.again(&e).await;
+    assert!(!bed.store.ask_for_tenant(&e, &other, at(2)).await.unwrap());
+    assert!(bed.store.tenant(&other).await.unwrap().is_none());
+    let preparing = e.state.clone().prepare(at(4)).unwrap();
+    let claim = || bed.store.claim_tenant(&e, &preparing, at(4));
+    assert!(!claim().await.unwrap(), "it is not warm");
+    bed.warm(&id).await;
+    assert!(claim().await.unwrap());
+    assert!(!claim().await.unwrap(), "it is claimed");
+    let e = bed.again(&e).await;
+    assert_eq!(e.state, preparing);
+    let tenant = e.tenant.unwrap();
+    assert_eq!((tenant.id, tenant.state.phase()), (id.clone(), "claimed"));
+    bed.store
+        .record_observed(&id, Observed::Running)
         .await
         .unwrap();
-    assert_eq!(new.attempt, old.attempt);
-    let old = bed.store.environment(&old.id).await.unwrap().unwrap();
-    assert_eq!(old.intent, Intent::Gone(EndReason::Reset));
+    let all = bed.store.unfinished_tenants().await.unwrap();
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].observed, Some(Observed::Running));
+    assert_eq!(all[0].spec, spec().tenant());
+}
+
+#[tokio::test]
+async fn a_second_try_gets_another_tenant_and_the_first_is_let_go() {
+    let mut bed = bed().await;
+    let e = bed.start("full-disk").await.unwrap();
+    let first = bed.ask(&e).await;
+    let e = bed.again(&e).await;
+    let again = e.state.clone().retry(at(3)).unwrap();
+    assert!(bed.store.retry_start(&e, &again, at(3)).await.unwrap());
+    assert!(!bed.store.retry_start(&e, &again, at(3)).await.unwrap());
+    let e = bed.again(&e).await;
+    assert!(e.tenant.is_none());
+    let second = bed.ask(&e).await;
+    assert_ne!(first, second);
+    let old = bed.store.tenant(&first).await.unwrap().unwrap();
+    assert_eq!(old.state.phase(), "releasing");
+    let of = |id| bed.store.environment_with(id);
+    assert_eq!(of(&first).await.unwrap(), None);
+    assert_eq!(of(&second).await.unwrap(), Some(e.id));
+}
+
+#[tokio::test]
+async fn a_reset_keeps_environment_and_attempt_and_lets_its_tenant_go() {
+    let mut bed = bed().await;
+    let old = bed.start("full-disk").await.unwrap();
+    let id = bed.ask(&old).await;
+    bed.warm(&id).await;
+    bed.store
+        .begin_checks("run1", &old.attempt, &old.id, at(4))
+        .await
+        .unwrap();
+    assert!(bed.store.latest_checks(&old.id).await.unwrap().is_some());
+    let old = bed.again(&old).await;
+    let new = reset(&mut bed, &old).await;
+    assert_eq!((&new.id, &new.attempt), (&old.id, &old.attempt));
+    assert_eq!(bed.again(&old).await, new);
+    assert!(new.tenant.is_none() && new.state.is_starting());
+    let tenant = bed.store.tenant(&id).await.unwrap().unwrap();
+    assert_eq!(tenant.state.phase(), "releasing");
+    // What was checked was checked on another machine.
+    assert!(bed.store.latest_checks(&old.id).await.unwrap().is_none());
+    // Whoever still works on what was before is told so.
+    let stale = old.state.clone().prepare(at(10)).unwrap();
+    assert!(!bed.store.record_state(&old, &stale, at(10)).await.unwrap());
     let latest = bed.store.latest_at(&old.person, &old.lab).await.unwrap();
-    assert_eq!(latest.map(|e| e.id), Some(new.id));
+    assert_eq!(latest, Some(new));
+}
+
+#[tokio::test]
+async fn a_reset_brings_back_what_has_ended() {
+    let mut bed = bed().await;
+    let e = bed.start("full-disk").await.unwrap();
+    let ended = State::Gone {
+        at: at(5),
+        reason: EndReason::Ended,
+    };
+    assert!(bed.store.record_state(&e, &ended, at(5)).await.unwrap());
+    let e = bed.again(&e).await;
+    let new = reset(&mut bed, &e).await;
+    assert!(new.is_open());
+    let open = bed.store.unfinished_environments().await.unwrap();
+    assert_eq!(open, [new]);
+}
+
+#[tokio::test]
+async fn environments_of_an_earlier_version_get_tenants_of_the_same_id() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("faultline.db");
+    let before = sqlx::migrate::Migrator {
+        migrations: crate::db::MIGRATIONS
+            .iter()
+            .filter(|m| m.version < 7)
+            .cloned()
+            .collect::<Vec<_>>()
+            .into(),
+        ..sqlx::migrate::Migrator::DEFAULT
+    };
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(&db)
+        .create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    before.run(&pool).await.unwrap();
+    let person = "INSERT INTO people VALUES ('local', 'Owner', 'operator', 0)";
+    sqlx::query(person).execute(&pool).await.unwrap();
+    let attempt = "INSERT INTO attempts VALUES ('try', 'local', 'full-disk', 0, NULL, FALSE, NULL)";
+    sqlx::query(attempt).execute(&pool).await.unwrap();
+    let since = at(1).to_string();
+    for (id, phase, is_final) in [
+        ("waits", "requested", false),
+        ("comes", "provisioning", false),
+        ("runs", "active", false),
+        ("leaves", "releasing", false),
+        ("ended", "gone", true),
+    ] {
+        let state = match phase {
+            "requested" | "provisioning" => {
+                format!(r#"{{"state":"{phase}","since":"{since}","tries":0}}"#)
+            }
+            "releasing" => format!(r#"{{"state":"releasing","since":"{since}","reason":"idle"}}"#),
+            "gone" => format!(r#"{{"state":"gone","at":"{since}","reason":"idle"}}"#),
+            _ => format!(r#"{{"state":"{phase}","since":"{since}"}}"#),
+        };
+        sqlx::query(
+            "INSERT INTO environments (id, attempt_id, person_id, lab, spec, created_at, intent, \
+             expires_at, hard_end, last_used, idle_seconds, state, phase, is_final, observed, \
+             generation, updated_at) VALUES ($1, 'try', 'local', 'full-disk', $2, 1, '\"active\"', \
+             1, 1, 1, 1, $3, $4, $5, '\"running\"', 3, 1)",
+        )
+        .bind(id)
+        .bind(crate::db::to_json(&spec()).unwrap())
+        .bind(state)
+        .bind(phase)
+        .bind(is_final)
+        .execute(&pool)
+        .await
+        .unwrap();
+    }
+    pool.close().await;
+    let store = Store::open(&db).await.unwrap();
+    let mut found = Vec::new();
+    for id in ["waits", "comes", "runs", "leaves", "ended"] {
+        let e = store.environment(&id.parse().unwrap()).await.unwrap();
+        let e = e.unwrap();
+        let tenant = e.tenant.map(|t| (t.id.to_string(), t.state.phase()));
+        found.push((e.state.phase().as_str(), tenant));
+    }
+    let of = |id: &str, phase| Some((id.to_owned(), phase));
+    assert_eq!(
+        found,
+        [
+            ("requested", None),
+            ("requested", of("comes", "provisioning")),
+            ("active", of("runs", "claimed")),
+            ("expired", of("leaves", "releasing")),
+            ("gone", None),
+        ]
+    );
+    let runs = store.tenant(&"runs".parse().unwrap()).await.unwrap();
+    let runs = runs.unwrap();
+    assert_eq!(runs.spec, spec().tenant());
+    assert_eq!(runs.observed, Some(Observed::Running));
 }
 
 #[tokio::test]
@@ -210,9 +395,9 @@ async fn a_reset_of_a_finished_attempt_begins_another() {
     let mut made = Vec::new();
     // Pressed twice, it makes one.
     for _ in 0..2 {
-        let (id, attempt) = (EnvironmentId::generate(rng), AttemptId::generate(rng));
+        let attempt = AttemptId::generate(rng);
         let new = store
-            .replace_environment(id, attempt, &old, spec(), life(), &|_| Ok(()), at(9))
+            .reset_environment(&old, attempt, CONTENT, spec(), life(), &|_| Ok(()), at(9))
             .await
             .unwrap();
         made.push(new);
@@ -238,11 +423,11 @@ async fn a_repair_after_the_solution_was_shown_is_practice() {
     let first = bed.start("full-disk").await.unwrap();
     let (store, rng) = (&bed.store, &mut bed.rng);
     let of = |id: AttemptId| async move { store.attempt(&id).await.unwrap().unwrap() };
-    let (id, attempt) = (EnvironmentId::generate(rng), AttemptId::generate(rng));
+    let attempt = AttemptId::generate(rng);
     let given_up = of(first.attempt.clone()).await;
     assert!(store.give_up(&given_up, at(4)).await.unwrap());
     let next = store
-        .replace_environment(id, attempt, &first, spec(), life(), &|_| Ok(()), at(5))
+        .reset_environment(&first, attempt, CONTENT, spec(), life(), &|_| Ok(()), at(5))
         .await
         .unwrap();
     let practice = of(next.attempt.clone()).await;
@@ -274,9 +459,9 @@ async fn giving_up_after_it_was_solved_takes_nothing_away() {
         .finish_checks("run1", &solved, Ok(true), 90, at(4))
         .await
         .unwrap();
-    let (id, attempt) = (EnvironmentId::generate(rng), AttemptId::generate(rng));
+    let attempt = AttemptId::generate(rng);
     let next = store
-        .replace_environment(id, attempt, &first, spec(), life(), &|_| Ok(()), at(5))
+        .reset_environment(&first, attempt, CONTENT, spec(), life(), &|_| Ok(()), at(5))
         .await
         .unwrap();
     let second = store.attempt(&next.attempt).await.unwrap().unwrap();
@@ -514,7 +699,9 @@ async fn a_starts_log_has_a_line_an_event_and_an_end() {
     }
     let id = &e.id;
     store.log_start(id, "run", "it died", at(3)).await.unwrap();
-    store.forget_stages(id).await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    crate::stages::forget(&mut tx, id).await.unwrap();
+    tx.commit().await.unwrap();
     let log = store.start_log(id).await.unwrap();
     let texts: Vec<_> = log.iter().map(|l| &*l.text).collect();
     assert_eq!(

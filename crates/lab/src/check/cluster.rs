@@ -16,7 +16,7 @@ use faultline_cluster::{
     },
 };
 use faultline_domain::{
-    Clock, EnvironmentId,
+    Clock, TenantId,
     lab::{ClusterTest, Test},
 };
 use faultline_provider::Provider;
@@ -35,10 +35,7 @@ use crate::{
 pub(crate) struct Connection(Option<Client>);
 
 /// A connection to the cluster as its administrator.
-pub(crate) async fn connect(
-    provider: &dyn Provider,
-    env: &EnvironmentId,
-) -> Result<Client, String> {
+pub(crate) async fn connect(provider: &dyn Provider, env: &TenantId) -> Result<Client, String> {
     let keys = provider.cluster(env).await.map_err(|e| chain(&e))?;
     let admin = credentials::platform(&keys, Clock::system().now()).map_err(|e| chain(&e))?;
     client::connect(provider, env, &keys, &admin)
@@ -50,7 +47,7 @@ impl Connection {
     pub(super) async fn evaluate(
         &mut self,
         provider: &dyn Provider,
-        env: &EnvironmentId,
+        env: &TenantId,
         test: &Test,
         limit: Duration,
     ) -> Result<Finding, Unknown> {
@@ -121,7 +118,7 @@ pub(super) fn longest(test: &Test, limit: Duration) -> Duration {
 const LOOK_WITHIN: Duration = Duration::from_secs(20);
 
 /// Says that the API server does not answer, and what each control plane shows of it.
-async fn down(provider: &dyn Provider, env: &EnvironmentId, why: &str) -> String {
+async fn down(provider: &dyn Provider, env: &TenantId, why: &str) -> String {
     const LOOK: &[u8] = b"#!/bin/bash\n\
         systemctl is-active kubelet containerd | paste -sd' ' | sed 's/^/kubelet and containerd: /'\n\
         timeout 10 crictl ps -a --name kube-apiserver -o json 2>/dev/null | \

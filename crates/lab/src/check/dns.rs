@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
-use faultline_domain::{EnvironmentId, NodeName, lab::DnsTest};
+use faultline_domain::{NodeName, TenantId, lab::DnsTest};
 use faultline_provider::Provider;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, RCODE, TYPE, rdata::RData};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +13,7 @@ const ID: u16 = 0x4661;
 
 pub(super) async fn evaluate(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     node: &NodeName,
     test: &DnsTest,
 ) -> Result<Finding, Unknown> {

@@ -1,6 +1,6 @@
 //! A check by a file in the guest.
 
-use faultline_domain::{EnvironmentId, NodeName, lab::FileTest};
+use faultline_domain::{NodeName, TenantId, lab::FileTest};
 use faultline_guest::client;
 use faultline_provider::{Provider, Stream, Target};
 use regex::bytes::Regex;
@@ -12,7 +12,7 @@ const MAX_CONTENT: u64 = 1024 * 1024;
 
 pub(super) async fn evaluate(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     node: &NodeName,
     test: &FileTest,
 ) -> Result<Finding, Unknown> {
@@ -66,11 +66,7 @@ pub(super) async fn evaluate(
     Ok(Finding::new(true, format!("{path} is as it must be")))
 }
 
-async fn open(
-    provider: &dyn Provider,
-    env: &EnvironmentId,
-    node: &NodeName,
-) -> Result<Stream, Unknown> {
+async fn open(provider: &dyn Provider, env: &TenantId, node: &NodeName) -> Result<Stream, Unknown> {
     provider
         .open(env, node, Target::Guest)
         .await

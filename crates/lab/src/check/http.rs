@@ -1,7 +1,7 @@
 //! A check by an HTTP request from outside the guest.
 
 use bytes::Bytes;
-use faultline_domain::{EnvironmentId, NodeName, lab::HttpTest};
+use faultline_domain::{NodeName, TenantId, lab::HttpTest};
 use faultline_provider::{Provider, Stream};
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, client::conn::http1, header};
@@ -18,7 +18,7 @@ const MAX_HEAD: usize = 32 * 1024;
 
 pub(super) async fn evaluate(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     node: &NodeName,
     test: &HttpTest,
 ) -> Result<Finding, Unknown> {

@@ -20,7 +20,7 @@ use std::{
 };
 
 use faultline_domain::{
-    EnvironmentId, NodeName,
+    NodeName, TenantId,
     lab::{Check, Lab, Test},
 };
 use faultline_guest::client;
@@ -124,14 +124,13 @@ pub fn longest(lab: &Lab) -> Duration {
     MARGIN + limits.sum::<Duration>()
 }
 
-/// Evaluates every check of a lab, and reports each result as it comes.
+/// Evaluates every check of a lab whose variables have their values, and reports each result as it comes.
 pub async fn check(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     folder: &LabFolder,
     mut on_result: impl FnMut(CheckResult) + Send,
 ) -> Outcome {
-    let folder = &*folder.of(env);
     let mut links = Links::default();
     let mut connection = cluster::Connection::default();
     let mut outcome = Outcome::default();
@@ -180,7 +179,7 @@ fn result(check: &Check, found: Result<Finding, Unknown>, took: Duration) -> Che
 
 async fn evaluate(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     folder: &LabFolder,
     check: &Check,
     limit: Duration,
@@ -216,7 +215,7 @@ impl Links {
     async fn alive(
         &mut self,
         provider: &dyn Provider,
-        env: &EnvironmentId,
+        env: &TenantId,
         node: &NodeName,
     ) -> Result<(), Unknown> {
         if let Some(known) = self.0.get(node) {
@@ -247,7 +246,7 @@ impl Links {
 /// Opens a port of the node from outside it. Nothing there is a finding, not an error; anything else is one.
 async fn port(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     node: &NodeName,
     port: u16,
 ) -> Result<Result<Stream, String>, Unknown> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use faultline_domain::{EnvironmentId, NodeName};
+use faultline_domain::{NodeName, TenantId};
 use faultline_provider::Provider;
 
 use super::{Finding, MAX_SEEN, Unknown, chain};
@@ -14,7 +14,7 @@ use crate::{
 
 pub(super) async fn evaluate(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     folder: &LabFolder,
     node: &NodeName,
     name: &str,

@@ -1,13 +1,13 @@
 //! A check by a TCP connection from outside the guest.
 
-use faultline_domain::{EnvironmentId, NodeName, lab::TcpTest};
+use faultline_domain::{NodeName, TenantId, lab::TcpTest};
 use faultline_provider::Provider;
 
 use super::{Finding, Unknown, port};
 
 pub(super) async fn evaluate(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     node: &NodeName,
     test: &TcpTest,
 ) -> Result<Finding, Unknown> {

@@ -11,7 +11,7 @@ use crate::{
     testing::{Machine, Port},
 };
 
-fn env() -> EnvironmentId {
+fn env() -> TenantId {
     "test".parse().unwrap()
 }
 

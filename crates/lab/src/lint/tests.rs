@@ -222,6 +222,26 @@ fn a_broken_lab_takes_nobody_down_and_stays_as_it_was() {
 }
 
 #[test]
+fn every_lab_is_the_same_from_its_content() {
+    let labs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../labs");
+    let catalogue = Catalogue::load(&labs);
+    assert!(catalogue.labs().len() > 20);
+    for lab in catalogue.labs() {
+        let again = LabFolder::restore(&lab.slug, &lab.hash, &lab.content()).unwrap();
+        assert_eq!(again.content(), lab.content());
+        let (again, lab) = (again.of("seed"), lab.of("seed"));
+        assert_eq!(
+            serde_json::to_value(&again.lab).unwrap(),
+            serde_json::to_value(&lab.lab).unwrap()
+        );
+        assert_eq!((&again.readme, &again.scripts), (&lab.readme, &lab.scripts));
+        assert_eq!(again.solution_script, lab.solution_script);
+    }
+    let slug = "x-lab".parse().unwrap();
+    assert!(LabFolder::restore(&slug, "abc", "{}").is_none());
+}
+
+#[test]
 fn the_hash_covers_names_modes_and_contents() {
     use std::os::unix::fs::PermissionsExt;
     let (_dir, folder) = fresh();

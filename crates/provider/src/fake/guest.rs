@@ -18,6 +18,7 @@ use faultline_guest::wire::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::{
+    files::Files,
     lock,
     shell::{self, Outcome},
     terminal::Terminal,
@@ -28,8 +29,7 @@ const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Guest {
-    pub(super) node: NodeName,
-    files: Mutex<BTreeMap<String, (u32, Vec<u8>)>>,
+    files: Files,
     terminals: Mutex<BTreeMap<String, Arc<Terminal>>>,
     console: Arc<Terminal>,
     silent: AtomicBool,
@@ -39,8 +39,7 @@ impl Guest {
     pub(super) fn new(node: NodeName) -> Self {
         Self {
             console: Arc::new(Terminal::new(&node)),
-            node,
-            files: Mutex::default(),
+            files: Files::new(node),
             terminals: Mutex::default(),
             silent: AtomicBool::new(false),
         }
@@ -51,21 +50,11 @@ impl Guest {
     }
 
     pub(super) fn read_file(&self, path: &str) -> Option<Vec<u8>> {
-        lock(&self.files)
-            .get(path)
-            .map(|(_, content)| content.clone())
+        self.files.read(path)
     }
 
     pub(super) fn write_file(&self, path: &str, mode: u32, content: Vec<u8>) {
-        lock(&self.files).insert(path.to_owned(), (mode, content));
-    }
-
-    pub(super) fn remove_file(&self, path: &str) -> bool {
-        lock(&self.files).remove(path).is_some()
-    }
-
-    pub(super) fn paths(&self) -> Vec<String> {
-        lock(&self.files).keys().cloned().collect()
+        self.files.write(path, mode, content);
     }
 
     /// The serial console: raw bytes, shared by all who hold one.
@@ -73,7 +62,7 @@ impl Guest {
         let (mut read, mut write) = tokio::io::split(stream);
         let (_, mut news) = self.console.attach();
         write
-            .write_all(format!("\r\n{} ttyS0\r\n", self.node).as_bytes())
+            .write_all(format!("\r\n{} ttyS0\r\n", self.files.node).as_bytes())
             .await?;
         write.write_all(self.console.prompt().as_bytes()).await?;
         let mut buffer = [0; 4096];
@@ -81,7 +70,7 @@ impl Guest {
             tokio::select! {
                 n = read.read(&mut buffer) => match n? {
                     0 => return Ok(()),
-                    n => self.console.type_in(buffer.get(..n).unwrap_or_default(), self).await,
+                    n => self.console.type_in(buffer.get(..n).unwrap_or_default(), &self.files).await,
                 },
                 bytes = news.recv() => match bytes {
                     Ok(Some(bytes)) => write.write_all(&bytes).await?,
@@ -134,15 +123,13 @@ impl Guest {
                 answer(&mut stream, Reply::Done).await
             }
             Request::Stat { path } => {
-                let file = lock(&self.files)
-                    .get(&path)
-                    .map(|(mode, content)| FileStat {
-                        kind: "file".to_owned(),
-                        mode: *mode,
-                        uid: 0,
-                        gid: 0,
-                        size: content.len() as u64,
-                    });
+                let file = self.files.stat(&path).map(|(mode, size)| FileStat {
+                    kind: "file".to_owned(),
+                    mode,
+                    uid: 0,
+                    gid: 0,
+                    size,
+                });
                 answer(&mut stream, Reply::Stat { file }).await
             }
             Request::ReadFile { path, max } => match self.read_file(&path) {
@@ -191,7 +178,7 @@ impl Guest {
         let known = lock(&self.terminals).get(id).cloned();
         let new = known.is_none();
         let terminal = known.unwrap_or_else(|| {
-            let made = Arc::new(Terminal::new(&self.node));
+            let made = Arc::new(Terminal::new(&self.files.node));
             lock(&self.terminals).insert(id.to_owned(), made.clone());
             made
         });
@@ -204,7 +191,7 @@ impl Guest {
         let typed = async {
             while let Some(frame) = Frame::read(&mut read).await? {
                 if let Frame::Stdin(bytes) = frame {
-                    terminal.type_in(&bytes, self).await;
+                    terminal.type_in(&bytes, &self.files).await;
                 }
             }
             io::Result::Ok(())
@@ -236,7 +223,7 @@ impl Guest {
         let (mut read, mut write) = tokio::io::split(stream);
         let run = async {
             if !shell::wants_input(&exec.argv) {
-                return io::Result::Ok(shell::exec(self, &exec.argv, &[]).await);
+                return io::Result::Ok(shell::exec(&self.files, &exec.argv, &[]).await);
             }
             let mut input = Vec::new();
             while let Some(frame) = Frame::read(&mut read).await? {
@@ -246,7 +233,7 @@ impl Guest {
                     _ => {}
                 }
             }
-            Ok(shell::exec(self, &exec.argv, &input).await)
+            Ok(shell::exec(&self.files, &exec.argv, &input).await)
         };
         let outcome = match tokio::time::timeout(limit, run).await {
             Ok(outcome) => outcome?,

@@ -4,7 +4,7 @@
 use std::{io, process::Stdio, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use faultline_domain::{EnvironmentId, NodeName, progress::Progress};
+use faultline_domain::{NodeName, TenantId, container::ContainerImage, progress::Progress};
 use faultline_guest::wire::{Exec, Frame, Reply, Response, write_header};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
@@ -50,35 +50,38 @@ impl<T: Streams> Provider for OnlyStreams<T> {
     async fn readiness(&self, _: &str, _: faultline_domain::Shape) -> Readiness {
         Readiness::Ready
     }
-    async fn create(&self, _: &Spec, _: &Progress) -> Result<()> {
+    async fn create(&self, _: &TenantId, _: &Spec, _: &Progress) -> Result<()> {
         Ok(())
     }
-    async fn list(&self) -> Result<Vec<(EnvironmentId, Observed)>> {
+    async fn list(&self) -> Result<Vec<(TenantId, Observed)>> {
         Ok(Vec::new())
     }
-    async fn pause(&self, _: &EnvironmentId) -> Result<()> {
+    async fn pause(&self, _: &TenantId) -> Result<()> {
         Ok(())
     }
-    async fn resume(&self, _: &EnvironmentId) -> Result<()> {
+    async fn resume(&self, _: &TenantId) -> Result<()> {
         Ok(())
     }
-    async fn destroy(&self, _: &EnvironmentId) -> Result<()> {
+    async fn destroy(&self, _: &TenantId) -> Result<()> {
         self.0.destroyed();
         Ok(())
     }
-    async fn add_node(&self, _: &EnvironmentId, _: &NodeName, _: &Progress) -> Result<()> {
+    async fn add_node(&self, _: &TenantId, _: &NodeName, _: &Progress) -> Result<()> {
         Ok(())
     }
-    async fn remove_node(&self, _: &EnvironmentId, _: &NodeName, _: &Progress) -> Result<()> {
+    async fn remove_node(&self, _: &TenantId, _: &NodeName, _: &Progress) -> Result<()> {
         Ok(())
     }
-    async fn open(&self, _: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream> {
+    async fn load_image(&self, _: &TenantId, _: &[NodeName], _: &ContainerImage) -> Result<()> {
+        Ok(())
+    }
+    async fn open(&self, _: &TenantId, node: &NodeName, target: Target) -> Result<Stream> {
         self.0.clone().open(node, target).await
     }
-    async fn cluster(&self, _: &EnvironmentId) -> Result<ClusterKeys> {
+    async fn cluster(&self, _: &TenantId) -> Result<ClusterKeys> {
         Err(Error::NotFound)
     }
-    async fn usage(&self, _: &EnvironmentId) -> Result<Usage> {
+    async fn usage(&self, _: &TenantId) -> Result<Usage> {
         Ok(Usage::default())
     }
 }

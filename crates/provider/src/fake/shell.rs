@@ -6,7 +6,7 @@
 
 use std::{fmt::Write, time::Duration};
 
-use super::guest::Guest;
+use super::files::Files;
 
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
@@ -57,25 +57,25 @@ pub(super) fn wants_input(argv: &[String]) -> bool {
         || argv.iter().map(|a| base(a)).eq(["cat"])
 }
 
-pub(super) async fn exec(guest: &Guest, argv: &[String], input: &[u8]) -> Outcome {
+pub(super) async fn exec(files: &Files, argv: &[String], input: &[u8]) -> Outcome {
     let input = String::from_utf8_lossy(input);
     if argv.iter().map(|a| base(a)).eq(["cat"]) {
         return Outcome::text(input.into_owned());
     }
     match script_of(argv) {
-        Some(text) if text.starts_with("mapfile") => script(guest, &input).await,
-        Some(text) => script(guest, text).await,
-        None => run(guest, argv.to_vec()).await,
+        Some(text) if text.starts_with("mapfile") => script(files, &input).await,
+        Some(text) => script(files, text).await,
+        None => run(files, argv.to_vec()).await,
     }
 }
 
-async fn script(guest: &Guest, text: &str) -> Outcome {
+async fn script(files: &Files, text: &str) -> Outcome {
     let mut all = Outcome::default();
     for text in text.lines().map(str::trim) {
         if text.is_empty() || text.starts_with('#') || text.starts_with("set ") {
             continue;
         }
-        let one = line(guest, text).await;
+        let one = line(files, text).await;
         all.stdout.push_str(&one.stdout);
         all.stderr.push_str(&one.stderr);
         all.code = one.code;
@@ -86,23 +86,23 @@ async fn script(guest: &Guest, text: &str) -> Outcome {
     all
 }
 
-pub(super) async fn line(guest: &Guest, text: &str) -> Outcome {
+pub(super) async fn line(files: &Files, text: &str) -> Outcome {
     let mut words = split(text);
     let at = words.iter().position(|w| w == ">" || w == ">>");
     let Some(at) = at else {
-        return run(guest, words).await;
+        return run(files, words).await;
     };
     let redirect = words.split_off(at);
     let (Some(kind), Some(path)) = (redirect.first(), redirect.get(1)) else {
         return Outcome::error(2, "bash: syntax error near `newline'".to_owned());
     };
-    let mut outcome = run(guest, words).await;
+    let mut outcome = run(files, words).await;
     let mut content = Vec::new();
     if kind == ">>" {
-        content = guest.read_file(path).unwrap_or_default();
+        content = files.read(path).unwrap_or_default();
     }
     content.extend_from_slice(std::mem::take(&mut outcome.stdout).as_bytes());
-    guest.write_file(path, 0o644, content);
+    files.write(path, 0o644, content);
     outcome
 }
 
@@ -145,7 +145,7 @@ fn split(text: &str) -> Vec<String> {
     words
 }
 
-async fn run(guest: &Guest, words: Vec<String>) -> Outcome {
+async fn run(files: &Files, words: Vec<String>) -> Outcome {
     let Some((program, args)) = words.split_first() else {
         return Outcome::code(0);
     };
@@ -153,11 +153,11 @@ async fn run(guest: &Guest, words: Vec<String>) -> Outcome {
         ("true", _) => Outcome::code(0),
         ("false", _) => Outcome::code(1),
         ("echo", args) => Outcome::text(args.join(" ") + "\n"),
-        ("hostname", _) => Outcome::text(format!("{}\n", guest.node)),
+        ("hostname", _) => Outcome::text(format!("{}\n", files.node)),
         ("cat", paths) => {
             let mut all = Outcome::default();
             for path in paths {
-                match guest.read_file(path) {
+                match files.read(path) {
                     Some(content) => all.stdout.push_str(&String::from_utf8_lossy(&content)),
                     None => {
                         let _ = writeln!(all.stderr, "cat: {path}: No such file or directory");
@@ -169,15 +169,15 @@ async fn run(guest: &Guest, words: Vec<String>) -> Outcome {
         }
         ("touch", paths) => {
             for path in paths {
-                let content = guest.read_file(path).unwrap_or_default();
-                guest.write_file(path, 0o644, content);
+                let content = files.read(path).unwrap_or_default();
+                files.write(path, 0o644, content);
             }
             Outcome::code(0)
         }
         ("rm", args) => {
             let mut all = Outcome::default();
             for path in args.iter().filter(|a| !a.starts_with('-')) {
-                if !guest.remove_file(path) && !args.iter().any(|a| a == "-f") {
+                if !files.remove(path) && !args.iter().any(|a| a == "-f") {
                     let _ = writeln!(all.stderr, "rm: cannot remove '{path}'");
                     all.code = 1;
                 }
@@ -186,7 +186,7 @@ async fn run(guest: &Guest, words: Vec<String>) -> Outcome {
         }
         ("ls", args) => {
             let folder = args.first().map_or("/", String::as_str);
-            let found = guest
+            let found = files
                 .paths()
                 .into_iter()
                 .filter(|p| p.starts_with(folder))
@@ -194,7 +194,7 @@ async fn run(guest: &Guest, words: Vec<String>) -> Outcome {
             Outcome::text(found)
         }
         ("test", [flag, path]) if flag == "-e" || flag == "-f" => {
-            Outcome::code(i32::from(guest.read_file(path).is_none()))
+            Outcome::code(i32::from(files.read(path).is_none()))
         }
         ("sleep", [seconds]) => {
             let seconds: f64 = seconds.parse().unwrap_or_default();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use faultline_domain::NodeName;
 use tokio::sync::broadcast;
 
-use super::{guest::Guest, lock, shell};
+use super::{files::Files, lock, shell};
 
 /// How much of what was shown is kept for the next viewer, in bytes.
 const KEPT: usize = 64 * 1024;
@@ -56,7 +56,7 @@ impl Terminal {
         let _ = lock(&self.state).news.send(None);
     }
 
-    pub(super) async fn type_in(&self, bytes: &[u8], guest: &Guest) {
+    pub(super) async fn type_in(&self, bytes: &[u8], files: &Files) {
         for c in String::from_utf8_lossy(bytes).chars() {
             let line = {
                 let mut state = lock(&self.state);
@@ -85,7 +85,7 @@ impl Terminal {
                     }
                 }
             };
-            let outcome = shell::line(guest, &line).await;
+            let outcome = shell::line(files, &line).await;
             let text = format!("{}{}", outcome.stdout, outcome.stderr).replace('\n', "\r\n");
             self.show(text.as_bytes());
             if outcome.end {

@@ -8,9 +8,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
+fn id() -> TenantId {
+    "abc".parse().unwrap()
+}
+
 fn spec() -> Spec {
     Spec {
-        id: "abc".parse().unwrap(),
         image: "debian-12".to_owned(),
         shape: "1+1".parse().unwrap(),
         limits: Limits {
@@ -25,13 +28,13 @@ fn spec() -> Spec {
     }
 }
 
-async fn made() -> (FakeProvider, EnvironmentId, NodeName) {
+async fn made() -> (FakeProvider, TenantId, NodeName) {
     let provider = FakeProvider::new();
     provider
-        .create(&spec(), &Progress::ignored())
+        .create(&id(), &spec(), &Progress::ignored())
         .await
         .unwrap();
-    (provider, spec().id, "node1".parse().unwrap())
+    (provider, id(), "node1".parse().unwrap())
 }
 
 async fn until(output: &mut client::Output<Stream>, wanted: &str) -> String {
@@ -110,7 +113,7 @@ async fn programs_files_and_keys() {
 async fn failures_crashes_and_silence() {
     let (p, id, node) = made().await;
     assert!(matches!(
-        p.create(&spec(), &Progress::ignored()).await,
+        p.create(&id, &spec(), &Progress::ignored()).await,
         Err(Error::WrongState(_))
     ));
     p.silence(&id, &node, true);
@@ -134,7 +137,10 @@ async fn failures_crashes_and_silence() {
     p.destroy(&id).await.unwrap();
     assert!(p.list().await.unwrap().is_empty());
     p.fail_next("refresh", "no clock");
-    let failed = p.create(&spec(), &Progress::ignored()).await.unwrap_err();
+    let failed = p
+        .create(&id, &spec(), &Progress::ignored())
+        .await
+        .unwrap_err();
     assert_eq!(failed.to_string(), "refresh: no clock");
     assert_eq!(p.list().await.unwrap(), [(id, Observed::Broken)]);
 }

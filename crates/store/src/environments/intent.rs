@@ -7,10 +7,11 @@ use faultline_domain::{
 };
 use jiff::Timestamp;
 
-use super::{Environment, EnvironmentSpec, Row, read_all};
+use super::{Environment, EnvironmentSpec, Row, read, read_all, select};
 use crate::{
     Result, Store,
     db::{Tx, count, from_json, micros, to_json},
+    lab_contents::{self, LabContent},
 };
 
 /// How many environments there are, as admission wants to know.
@@ -53,13 +54,11 @@ async fn counts(tx: &mut Tx, person: &PersonId, without: Option<&str>) -> Result
         .bind(without.unwrap_or_default())
         .fetch_one(&mut **tx)
         .await?;
-    let sql =
-        "SELECT spec FROM environments WHERE is_final = $1 AND id <> $2 AND phase IN ($3, $4)";
+    let sql = "SELECT spec FROM environments WHERE is_final = $1 AND id <> $2 AND phase = $3";
     let starting: Vec<String> = sqlx::query_scalar(sql)
         .bind(false)
         .bind(without.unwrap_or_default())
         .bind(Phase::Requested.as_str())
-        .bind(Phase::Provisioning.as_str())
         .fetch_all(&mut **tx)
         .await?;
     let starting = starting.iter().map(|spec| from_json("spec", spec));
@@ -70,37 +69,47 @@ async fn counts(tx: &mut Tx, person: &PersonId, without: Option<&str>) -> Result
     })
 }
 
-async fn insert(tx: &mut Tx, e: &Environment) -> Result<()> {
-    sqlx::query(
-        "INSERT INTO environments (id, attempt_id, person_id, lab, spec, created_at, intent, \
-         expires_at, hard_end, last_used, idle_seconds, state, phase, is_final, generation, \
-         updated_at, wanted_nodes) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, $6, $15)",
-    )
-    .bind(e.id.as_str())
-    .bind(e.attempt.as_str())
-    .bind(e.person.as_str())
-    .bind(e.lab.as_str())
-    .bind(to_json(&e.spec)?)
-    .bind(micros(e.created_at))
-    .bind(to_json(&e.intent)?)
-    .bind(micros(e.lifetime.expires_at))
-    .bind(micros(e.lifetime.hard_end))
-    .bind(micros(e.lifetime.last_used))
-    .bind(e.lifetime.idle_seconds)
-    .bind(to_json(&e.state)?)
-    .bind(e.state.phase().as_str())
-    .bind(e.state.is_final())
-    .bind(to_json(&e.wanted)?)
-    .execute(&mut **tx)
-    .await?;
+const INSERT: &str = "INSERT INTO environments (id, attempt_id, person_id, lab, spec, created_at, \
+     intent, expires_at, hard_end, last_used, idle_seconds, state, phase, is_final, generation, \
+     updated_at, wanted_nodes, lab_hash) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, $6, $15, $16)";
+/// As if it were inserted now. Its generation grows past every reading of before.
+const BEGIN_AGAIN: &str = "UPDATE environments SET attempt_id = $2, person_id = $3, lab = $4, spec = $5, \
+     created_at = $6, intent = $7, expires_at = $8, hard_end = $9, last_used = $10, \
+     idle_seconds = $11, state = $12, phase = $13, is_final = $14, generation = generation + 1, \
+     updated_at = $6, wanted_nodes = $15, lab_hash = $16, added_nodes = '[]', warned = NULL, \
+     activated = NULL, tenant_id = NULL WHERE id = $1";
+
+/// Writes an environment that begins, by [`INSERT`] or [`BEGIN_AGAIN`].
+async fn write(tx: &mut Tx, sql: &'static str, e: &Environment) -> Result<()> {
+    sqlx::query(sql)
+        .bind(e.id.as_str())
+        .bind(e.attempt.as_str())
+        .bind(e.person.as_str())
+        .bind(e.lab.as_str())
+        .bind(to_json(&e.spec)?)
+        .bind(micros(e.created_at))
+        .bind(to_json(&e.intent)?)
+        .bind(micros(e.lifetime.expires_at))
+        .bind(micros(e.lifetime.hard_end))
+        .bind(micros(e.lifetime.last_used))
+        .bind(e.lifetime.idle_seconds)
+        .bind(to_json(&e.state)?)
+        .bind(e.state.phase().as_str())
+        .bind(e.state.is_final())
+        .bind(to_json(&e.wanted)?)
+        .bind(&e.lab_hash)
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
 /// A person's environments of a lab that are not to go, the newest first.
 async fn open_at(tx: &mut Tx, person: &PersonId, lab: &LabSlug) -> Result<Vec<Environment>> {
-    let sql = "SELECT * FROM environments WHERE person_id = $1 AND lab = $2 \
-               AND is_final = $3 ORDER BY created_at DESC";
+    let sql = select!(
+        "WHERE person_id = $1 AND lab = $2 AND environments.is_final = $3 \
+         ORDER BY environments.created_at DESC"
+    );
     let rows: Vec<Row> = sqlx::query_as(sql)
         .bind(person.as_str())
         .bind(lab.as_str())
@@ -133,19 +142,11 @@ async fn begin_attempt(
     Ok(())
 }
 
-async fn set_intent(tx: &mut Tx, id: &EnvironmentId, intent: Intent) -> Result<()> {
-    sqlx::query("UPDATE environments SET intent = $1 WHERE id = $2")
-        .bind(to_json(&intent)?)
-        .bind(id.as_str())
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
-}
-
 fn fresh(
     id: EnvironmentId,
     attempt: AttemptId,
     (person, lab): (PersonId, LabSlug),
+    content: LabContent<'_>,
     spec: EnvironmentSpec,
     lifetime: Lifetime,
     now: Timestamp,
@@ -155,6 +156,7 @@ fn fresh(
         attempt,
         person,
         lab,
+        lab_hash: Some(content.hash.to_owned()),
         wanted: spec.setup_nodes.clone(),
         added: Vec::new(),
         spec,
@@ -162,7 +164,7 @@ fn fresh(
         intent: Intent::Active,
         lifetime,
         state: State::requested(now),
-        observed: None,
+        tenant: None,
         warned: None,
         generation: 0,
         updated_at: now,
@@ -182,6 +184,7 @@ impl Store {
         attempt: AttemptId,
         person: &PersonId,
         lab: &LabSlug,
+        content: LabContent<'_>,
         spec: EnvironmentSpec,
         lifetime: Lifetime,
         admit: Admit<'_>,
@@ -197,41 +200,48 @@ impl Store {
             id,
             attempt,
             (person.clone(), lab.clone()),
+            content,
             spec,
             lifetime,
             now,
         );
-        insert(&mut tx, &made).await?;
+        lab_contents::keep(&mut tx, content).await?;
+        write(&mut tx, INSERT, &made).await?;
         let who = Some(person.as_str());
         crate::audit::insert(&mut tx, now, who, "start", made.id.as_str(), lab.as_str()).await?;
         tx.commit().await?;
         Ok(made)
     }
 
-    /// Asks for a fresh environment in the place of `old`, which is to go. It belongs to the same attempt, unless that one
-    /// was solved or given up: then `attempt` begins with it. A person who has another one open for this lab gets that
-    /// one.
+    /// Lets an environment begin again, on another tenant, whatever it is at: the one that it has is freed. It goes on
+    /// with its attempt, unless that one was solved or given up: then `attempt` begins with it. A person who has another
+    /// one open for this lab gets that one.
     #[expect(
         clippy::too_many_arguments,
         reason = "each is a column; a struct would only be taken apart again"
     )]
-    pub async fn replace_environment(
+    pub async fn reset_environment(
         &self,
-        id: EnvironmentId,
-        attempt: AttemptId,
         old: &Environment,
+        attempt: AttemptId,
+        content: LabContent<'_>,
         spec: EnvironmentSpec,
         lifetime: Lifetime,
         admit: Admit<'_>,
         now: Timestamp,
     ) -> Result<Environment, Refused> {
         let mut tx = self.begin().await?;
+        let now_is = read(&mut tx, &old.id).await?;
+        // Pressed twice, it is reset once.
+        if let Some(done) = now_is.as_ref().filter(|e| e.created_at > old.created_at) {
+            return Ok(done.clone());
+        }
+        let old = now_is.as_ref().unwrap_or(old);
         let open = open_at(&mut tx, &old.person, &old.lab).await?;
         if let Some(newer) = open.into_iter().find(|e| e.id != old.id) {
             return Ok(newer);
         }
         admit(counts(&mut tx, &old.person, Some(old.id.as_str())).await?)?;
-        set_intent(&mut tx, &old.id, Intent::Gone(EndReason::Reset)).await?;
         let finished: Option<i64> =
             sqlx::query_scalar("SELECT finished_at FROM attempts WHERE id = $1")
                 .bind(old.attempt.as_str())
@@ -244,17 +254,27 @@ impl Store {
         } else {
             old.attempt.clone()
         };
-        let made = fresh(
-            id,
-            attempt,
-            (old.person.clone(), old.lab.clone()),
-            spec,
-            lifetime,
-            now,
-        );
-        insert(&mut tx, &made).await?;
-        let (who, new) = (Some(old.person.as_str()), made.id.as_str());
-        crate::audit::insert(&mut tx, now, who, "reset", old.id.as_str(), new).await?;
+        let made = Environment {
+            generation: old.generation + 1,
+            ..fresh(
+                old.id.clone(),
+                attempt,
+                (old.person.clone(), old.lab.clone()),
+                content,
+                spec,
+                lifetime,
+                now,
+            )
+        };
+        lab_contents::keep(&mut tx, content).await?;
+        write(&mut tx, BEGIN_AGAIN, &made).await?;
+        if let Some(id) = old.tenant_id() {
+            crate::tenants::release(&mut tx, id, now).await?;
+        }
+        crate::stages::forget(&mut tx, &old.id).await?;
+        crate::start_log::forget(&mut tx, &old.id).await?;
+        let (who, id) = (Some(old.person.as_str()), old.id.as_str());
+        crate::audit::insert(&mut tx, now, who, "reset", id, old.lab.as_str()).await?;
         tx.commit().await?;
         Ok(made)
     }

@@ -5,22 +5,26 @@ mod intent;
 mod nodes;
 mod observation;
 
+use std::collections::HashMap;
+
 use faultline_domain::{
-    AttemptId, EnvironmentId, LabSlug, NodeName, PersonId, Shape,
-    environment::{Intent, Lifetime, Observed, State},
+    AttemptId, EnvironmentId, LabSlug, NodeName, PersonId, Shape, TenantId,
+    environment::{Intent, Lifetime, State},
     lab::Egress,
     limits::Limits,
     nodes::{AddedNode, NodeState},
+    tenant::{self, Observed},
 };
 pub use intent::{Admit, Counts, Refused};
 use jiff::Timestamp;
 pub use nodes::NoNode;
+pub(crate) use observation::write_state;
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
 use crate::{
     Result, Store,
-    db::{from_json, micros, parse, time},
+    db::{Tx, from_json, micros, parse, time},
 };
 
 /// What an environment is made of.
@@ -70,6 +74,28 @@ impl EnvironmentSpec {
         .unwrap_or(Shape::SINGLE)
         .with_stock(self.stock)
     }
+
+    /// What its tenants are made of.
+    #[must_use]
+    pub fn tenant(&self) -> tenant::Spec {
+        tenant::Spec {
+            image: self.image.clone(),
+            shape: self.shape(),
+            limits: self.limits,
+            egress: self.egress.clone(),
+        }
+    }
+}
+
+/// What an environment runs on now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CurrentTenant {
+    /// Its id.
+    pub id: TenantId,
+    /// Where in its life it is.
+    pub state: tenant::State,
+    /// What the provider saw last.
+    pub observed: Option<Observed>,
 }
 
 /// An environment.
@@ -83,13 +109,15 @@ pub struct Environment {
     pub person: PersonId,
     /// The lab.
     pub lab: LabSlug,
+    /// The lab's content when it was started; none in environments of earlier versions.
+    pub lab_hash: Option<String>,
     /// What it is made of.
     pub spec: EnvironmentSpec,
     /// The nodes that should be, beyond those of its template.
     pub wanted: Vec<NodeName>,
     /// How these are.
     pub added: Vec<AddedNode>,
-    /// When it was asked for.
+    /// When it was asked for, or reset last.
     pub created_at: Timestamp,
     /// What should be.
     pub intent: Intent,
@@ -97,8 +125,8 @@ pub struct Environment {
     pub lifetime: Lifetime,
     /// Where in its life it is.
     pub state: State,
-    /// What the provider saw last.
-    pub observed: Option<Observed>,
+    /// What it runs on, or did last; none while it waits for one.
+    pub tenant: Option<CurrentTenant>,
     /// The smallest number of seconds before its end that its owner was warned at.
     pub warned: Option<i64>,
     /// Grows with each observation.
@@ -108,6 +136,12 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// What it runs on, or did last.
+    #[must_use]
+    pub fn tenant_id(&self) -> Option<&TenantId> {
+        self.tenant.as_ref().map(|tenant| &tenant.id)
+    }
+
     /// The nodes that may be entered, in order.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeName> {
@@ -139,12 +173,22 @@ impl Environment {
     pub fn is_open(&self) -> bool {
         !matches!(self.intent, Intent::Gone(_))
             && !self.state.is_final()
-            && !matches!(
-                self.state,
-                State::Failed { .. } | State::Expired { .. } | State::Releasing { .. }
-            )
+            && !matches!(self.state, State::Failed { .. } | State::Expired { .. })
     }
 }
+
+/// Selects rows of [`Environment`].
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT environments.*, tenants.state AS tenant_state, \
+             tenants.observed AS tenant_observed FROM environments \
+             LEFT JOIN tenants ON tenants.id = environments.tenant_id ",
+            $rest
+        )
+    };
+}
+pub(crate) use select;
 
 #[derive(FromRow)]
 struct Row {
@@ -152,6 +196,7 @@ struct Row {
     attempt_id: String,
     person_id: String,
     lab: String,
+    lab_hash: Option<String>,
     spec: String,
     wanted_nodes: String,
     added_nodes: String,
@@ -162,7 +207,9 @@ struct Row {
     last_used: i64,
     idle_seconds: i64,
     state: String,
-    observed: Option<String>,
+    tenant_id: Option<String>,
+    tenant_state: Option<String>,
+    tenant_observed: Option<String>,
     warned: Option<i64>,
     generation: i64,
     updated_at: i64,
@@ -175,6 +222,7 @@ impl Row {
             attempt: parse("attempt id", &self.attempt_id)?,
             person: parse("person id", &self.person_id)?,
             lab: parse("lab", &self.lab)?,
+            lab_hash: self.lab_hash,
             spec: from_json("spec", &self.spec)?,
             wanted: from_json("wanted nodes", &self.wanted_nodes)?,
             added: from_json("added nodes", &self.added_nodes)?,
@@ -187,15 +235,32 @@ impl Row {
                 idle_seconds: self.idle_seconds,
             },
             state: from_json("state", &self.state)?,
-            observed: self
-                .observed
-                .map(|text| from_json("observation", &text))
-                .transpose()?,
+            tenant: match (&self.tenant_id, &self.tenant_state) {
+                (Some(id), Some(state)) => Some(CurrentTenant {
+                    id: parse("tenant id", id)?,
+                    state: from_json("tenant's state", state)?,
+                    observed: self
+                        .tenant_observed
+                        .map(|text| from_json("observation", &text))
+                        .transpose()?,
+                }),
+                _ => None,
+            },
             warned: self.warned,
             generation: self.generation,
             updated_at: time("environment time", self.updated_at)?,
         })
     }
+}
+
+/// One environment, within a transaction.
+async fn read(tx: &mut Tx, id: &EnvironmentId) -> Result<Option<Environment>> {
+    sqlx::query_as::<_, Row>(select!("WHERE environments.id = $1"))
+        .bind(id.as_str())
+        .fetch_optional(&mut **tx)
+        .await?
+        .map(Row::read)
+        .transpose()
 }
 
 fn read_all(rows: Vec<Row>) -> Result<Vec<Environment>> {
@@ -205,7 +270,7 @@ fn read_all(rows: Vec<Row>) -> Result<Vec<Environment>> {
 impl Store {
     /// One environment.
     pub async fn environment(&self, id: &EnvironmentId) -> Result<Option<Environment>> {
-        sqlx::query_as::<_, Row>("SELECT * FROM environments WHERE id = $1")
+        sqlx::query_as::<_, Row>(select!("WHERE environments.id = $1"))
             .bind(id.as_str())
             .fetch_optional(&self.readers)
             .await?
@@ -215,7 +280,9 @@ impl Store {
 
     /// All environments for which there may be something to do, the oldest first.
     pub async fn unfinished_environments(&self) -> Result<Vec<Environment>> {
-        let sql = "SELECT * FROM environments WHERE is_final = $1 ORDER BY created_at, id";
+        let sql = select!(
+            "WHERE environments.is_final = $1 ORDER BY environments.created_at, environments.id"
+        );
         read_all(
             sqlx::query_as(sql)
                 .bind(false)
@@ -226,7 +293,7 @@ impl Store {
 
     /// The latest environments of everybody, the newest first.
     pub async fn latest_environments(&self, limit: u32) -> Result<Vec<Environment>> {
-        let sql = "SELECT * FROM environments ORDER BY created_at DESC, id LIMIT $1";
+        let sql = select!("ORDER BY environments.created_at DESC, environments.id LIMIT $1");
         read_all(
             sqlx::query_as(sql)
                 .bind(i64::from(limit))
@@ -237,8 +304,10 @@ impl Store {
 
     /// A person's environments that hold something or are being made, the newest first.
     pub async fn unfinished_of(&self, person: &PersonId) -> Result<Vec<Environment>> {
-        let sql = "SELECT * FROM environments WHERE person_id = $1 AND is_final = $2 \
-                   ORDER BY created_at DESC, id";
+        let sql = select!(
+            "WHERE person_id = $1 AND environments.is_final = $2 \
+             ORDER BY environments.created_at DESC, environments.id"
+        );
         read_all(
             sqlx::query_as(sql)
                 .bind(person.as_str())
@@ -250,8 +319,10 @@ impl Store {
 
     /// A person's latest environments, those that have ended too, the newest first.
     pub async fn latest_of(&self, person: &PersonId, limit: u32) -> Result<Vec<Environment>> {
-        let sql = "SELECT * FROM environments WHERE person_id = $1 \
-                   ORDER BY created_at DESC, id LIMIT $2";
+        let sql = select!(
+            "WHERE person_id = $1 \
+             ORDER BY environments.created_at DESC, environments.id LIMIT $2"
+        );
         read_all(
             sqlx::query_as(sql)
                 .bind(person.as_str())
@@ -261,10 +332,27 @@ impl Store {
         )
     }
 
+    /// Which environment leads back to each of a person's attempts: of an attempt before a reset, none.
+    pub async fn environments_by_attempt(
+        &self,
+        person: &PersonId,
+    ) -> Result<HashMap<AttemptId, EnvironmentId>> {
+        let rows: Vec<(String, String)> =
+            sqlx::query_as("SELECT attempt_id, id FROM environments WHERE person_id = $1")
+                .bind(person.as_str())
+                .fetch_all(&self.readers)
+                .await?;
+        rows.iter()
+            .map(|(attempt, id)| Ok((parse("attempt id", attempt)?, parse("environment id", id)?)))
+            .collect()
+    }
+
     /// A person's latest environment of a lab.
     pub async fn latest_at(&self, person: &PersonId, lab: &LabSlug) -> Result<Option<Environment>> {
-        let sql = "SELECT * FROM environments WHERE person_id = $1 AND lab = $2 \
-                   ORDER BY created_at DESC, id LIMIT 1";
+        let sql = select!(
+            "WHERE person_id = $1 AND lab = $2 \
+             ORDER BY environments.created_at DESC, environments.id LIMIT 1"
+        );
         sqlx::query_as::<_, Row>(sql)
             .bind(person.as_str())
             .bind(lab.as_str())

@@ -8,7 +8,7 @@ use faultline_domain::{
 };
 use jiff::Timestamp;
 
-use super::{Environment, Row};
+use super::{Environment, read};
 use crate::{
     Result, Store,
     db::{Tx, micros, to_json},
@@ -38,15 +38,6 @@ impl From<sqlx::Error> for NoNode {
     fn from(e: sqlx::Error) -> Self {
         Self::Store(e.into())
     }
-}
-
-async fn read(tx: &mut Tx, id: &EnvironmentId) -> Result<Option<Environment>> {
-    sqlx::query_as::<_, Row>("SELECT * FROM environments WHERE id = $1")
-        .bind(id.as_str())
-        .fetch_optional(&mut **tx)
-        .await?
-        .map(Row::read)
-        .transpose()
 }
 
 async fn want(tx: &mut Tx, id: &EnvironmentId, wanted: &[NodeName]) -> Result<()> {
@@ -158,7 +149,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes which nodes the lab's setup has added, in a start; none, when one begins.
+    /// Writes which nodes the lab's setup has added, in a start.
     pub async fn record_setup_nodes(&self, id: &EnvironmentId, added: &[AddedNode]) -> Result<()> {
         let mut tx = self.begin().await?;
         write(&mut tx, id, added).await?;

@@ -1,16 +1,48 @@
-//! What reconcilers change: the state, what the provider saw, and which warnings were given.
+//! What reconcilers change: the state, and which warnings were given.
 
-use faultline_domain::{
-    EnvironmentId,
-    environment::{Observed, State},
-};
+use faultline_domain::{EnvironmentId, environment::State};
 use jiff::Timestamp;
 
 use super::Environment;
 use crate::{
     Result, Store,
-    db::{micros, to_json},
+    db::{Tx, micros, to_json},
 };
+
+/// Writes an environment's state, and what changed into the audit, unless somebody else has written since it was read.
+pub(crate) async fn write_state(
+    tx: &mut Tx,
+    read: &Environment,
+    state: &State,
+    now: Timestamp,
+) -> Result<bool> {
+    let done = sqlx::query(
+        "UPDATE environments SET state = $1, phase = $2, is_final = $3, \
+         generation = generation + 1, updated_at = $4, \
+         activated = CASE WHEN $2 = 'active' THEN coalesce(activated, $4) ELSE activated END \
+         WHERE id = $5 AND generation = $6",
+    )
+    .bind(to_json(state)?)
+    .bind(state.phase().as_str())
+    .bind(state.is_final())
+    .bind(micros(now))
+    .bind(read.id.as_str())
+    .bind(read.generation)
+    .execute(&mut **tx)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let detail = match state {
+        State::Failed { stage, reason, .. } => format!("{stage}: {reason}"),
+        _ => String::new(),
+    };
+    if state.phase() != read.state.phase() {
+        let (what, id) = (state.phase().as_str(), read.id.as_str());
+        crate::audit::insert(tx, now, None, what, id, &detail).await?;
+    }
+    Ok(true)
+}
 
 impl Store {
     /// Writes the state that a step led to. False, and nothing is written, when somebody else wrote since the
@@ -22,43 +54,11 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool> {
         let mut tx = self.begin().await?;
-        let done = sqlx::query(
-            "UPDATE environments SET state = $1, phase = $2, is_final = $3, \
-             generation = generation + 1, updated_at = $4, \
-             activated = CASE WHEN $2 = 'active' THEN coalesce(activated, $4) ELSE activated END \
-             WHERE id = $5 AND generation = $6",
-        )
-        .bind(to_json(state)?)
-        .bind(state.phase().as_str())
-        .bind(state.is_final())
-        .bind(micros(now))
-        .bind(read.id.as_str())
-        .bind(read.generation)
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() == 0 {
+        if !write_state(&mut tx, read, state, now).await? {
             return Ok(false);
-        }
-        let detail = match state {
-            State::Failed { stage, reason, .. } => format!("{stage}: {reason}"),
-            _ => String::new(),
-        };
-        if state.phase() != read.state.phase() {
-            let (what, id) = (state.phase().as_str(), read.id.as_str());
-            crate::audit::insert(&mut tx, now, None, what, id, &detail).await?;
         }
         tx.commit().await?;
         Ok(true)
-    }
-
-    /// Writes what the provider sees.
-    pub async fn record_observed(&self, id: &EnvironmentId, observed: Observed) -> Result<()> {
-        sqlx::query("UPDATE environments SET observed = $1 WHERE id = $2")
-            .bind(to_json(&observed)?)
-            .bind(id.as_str())
-            .execute(&self.writer)
-            .await?;
-        Ok(())
     }
 
     /// Notes that its owner was warned so many seconds before the end, or, with nothing, that no warning counts.

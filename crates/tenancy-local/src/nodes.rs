@@ -1,7 +1,7 @@
 //! A node more, a node less: the machine by the launcher, its place in the cluster by the recipe's steps.
 
 use faultline_domain::{
-    EnvironmentId, NodeName, Shape,
+    NodeName, Shape, TenantId,
     limits::Limits,
     progress::{Progress, Stage},
 };
@@ -17,8 +17,8 @@ use faultline_launcher::{
     spec::{AddedNode, LaunchSpec, Machine, NodeSpec},
 };
 
-use super::{Local, MADE_OF, MadeOf};
-use crate::{Error, Result};
+use crate::{Local, MADE_OF, MadeOf};
+use faultline_provider::{Error, Result};
 
 /// The log of what an addition and a removal did, in an environment's folder.
 const LOG: &str = "nodes.log";
@@ -26,7 +26,7 @@ const LOG: &str = "nodes.log";
 impl Local {
     pub(super) async fn grow(
         &self,
-        id: &EnvironmentId,
+        id: &TenantId,
         node: &NodeName,
         progress: &Progress,
     ) -> Result<()> {
@@ -68,7 +68,7 @@ impl Local {
 
     pub(super) async fn shrink(
         &self,
-        id: &EnvironmentId,
+        id: &TenantId,
         node: &NodeName,
         progress: &Progress,
     ) -> Result<()> {
@@ -92,7 +92,7 @@ impl Local {
     }
 
     /// Takes a node out of its cluster, where there is one.
-    async fn leave(&self, id: &EnvironmentId, node: &NodeName, progress: &Progress) -> Result<()> {
+    async fn leave(&self, id: &TenantId, node: &NodeName, progress: &Progress) -> Result<()> {
         let (_, made_of) = self.made_of(id)?;
         if made_of.leave.is_empty() {
             return Ok(());
@@ -106,7 +106,7 @@ impl Local {
     }
 
     /// What an environment runs, and what it was made of.
-    fn made_of(&self, id: &EnvironmentId) -> Result<(LaunchSpec, MadeOf)> {
+    fn made_of(&self, id: &TenantId) -> Result<(LaunchSpec, MadeOf)> {
         let dir = self.folder(id);
         let spec = LaunchSpec::load(&dir).map_err(|_| Error::NotFound)?;
         let made_of = std::fs::read(dir.join(MADE_OF)).ok();
@@ -149,7 +149,7 @@ impl Local {
 
     async fn carry_out(
         &self,
-        id: &EnvironmentId,
+        id: &TenantId,
         shape: Shape,
         node: &NodeName,
         steps: &[Step],
@@ -175,7 +175,7 @@ impl Local {
 
     /// Lets the other nodes know the name of one that came, or forget it. They can do without: a student may have
     /// taken that file for other things.
-    async fn tell_names(&self, id: &EnvironmentId, spec: &LaunchSpec, node: &NodeName, came: bool) {
+    async fn tell_names(&self, id: &TenantId, spec: &LaunchSpec, node: &NodeName, came: bool) {
         let Some(number) = node.number() else { return };
         let forget = format!(
             r"sed -i '/^10\.77\.0\.{}[[:space:]]/d' /etc/hosts",

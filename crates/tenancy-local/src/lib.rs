@@ -1,12 +1,13 @@
-//! VMs of this machine: one launcher process per environment, cloned from a baked snapshot.
+//! VMs of this machine: one launcher process per tenant, cloned from a baked snapshot.
 //!
 //! ```text
-//! <data>/environments/<id>/spec.json, made-of.json, launcher.sock, launcher.log, <node>.qcow2
+//! <data>/tenants/<id>/spec.json, made-of.json, launcher.sock, launcher.log, <node>.qcow2
 //! ```
 //!
 //! The provider holds nothing in memory that it could not find again: what exists is what has a folder or a
 //! control group, and how it is, its launcher says.
 
+mod images;
 mod nodes;
 mod templates;
 
@@ -21,7 +22,8 @@ use std::{
 
 use async_trait::async_trait;
 use faultline_domain::{
-    EnvironmentId, NodeName, Shape, environment::Observed, limits::Limits, progress::Progress,
+    NodeName, Shape, TenantId, container::ContainerImage, environment::Observed, limits::Limits,
+    progress::Progress,
 };
 use faultline_image::{
     bake::{self, Template},
@@ -38,17 +40,19 @@ use faultline_launcher::{
 use serde::{Deserialize, Serialize};
 
 use self::templates::Templates;
-use crate::{ClusterKeys, Error, Provider, Readiness, Result, Spec, Stream, Target, Usage};
+use faultline_provider::{
+    ClusterKeys, Error, Provider, Readiness, Result, Spec, Stream, Target, Usage,
+};
 
-/// The file with what an environment was made of.
+/// The file with what a tenant was made of.
 const MADE_OF: &str = "made-of.json";
-/// The file with the cluster's keys in an environment's folder.
+/// The file with the cluster's keys in a tenant's folder.
 const KEYS: &str = "cluster.json";
-/// How long a launcher may take to say how it is; beyond it nothing is decided about its environment.
+/// How long a launcher may take to say how it is; beyond it nothing is decided about its tenant.
 const STATUS: Duration = Duration::from_secs(5);
 
-/// What an environment keeps of its recipe, for the nodes that come and go: the recipe may be another by now, and the
-/// environment is what it was.
+/// What a tenant keeps of its recipe, for the nodes that come and go: the recipe may be another by now, and the
+/// tenant is what it was.
 #[derive(Debug, Serialize, Deserialize)]
 struct MadeOf {
     shape: Shape,
@@ -57,14 +61,14 @@ struct MadeOf {
     leave: Vec<Step>,
 }
 
-/// Finds out how the image of an environment stands; the server plugs in its builder's progress here.
+/// Finds out how the image of a tenant stands; the server plugs in its builder's progress here.
 pub type Prepare = Arc<dyn Fn(&str, Shape) -> Option<Readiness> + Send + Sync>;
 
 /// The provider of this machine.
 #[derive(Clone)]
 pub struct Local {
-    /// Where environments have their folders.
-    environments: PathBuf,
+    /// Where tenants have their folders.
+    tenants: PathBuf,
     /// Where recipes are.
     recipes: PathBuf,
     /// Where programs and images come from.
@@ -79,22 +83,23 @@ pub struct Local {
 impl std::fmt::Debug for Local {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Local")
-            .field("environments", &self.environments)
+            .field("tenants", &self.tenants)
             .finish_non_exhaustive()
     }
 }
 
 impl Local {
-    /// A provider with its environments under `data`, recipes in `recipes`; `program` is the faultline program,
-    /// which is run as each environment's launcher.
+    /// A provider with its tenants under `data`, recipes in `recipes`; `program` is the faultline program,
+    /// which is run as each tenant's launcher.
     pub fn new(data: &Path, recipes: &Path, cache: Cache, program: &Path) -> io::Result<Self> {
         use std::os::unix::fs::PermissionsExt;
-        let environments = data.join("environments");
-        fs::create_dir_all(&environments)?;
+        let tenants = data.join("tenants");
+        take_over(&data.join("environments"), &tenants)?;
+        fs::create_dir_all(&tenants)?;
         // QEMUs run as strangers and inherit what they need by descriptor; nobody else has business here.
-        fs::set_permissions(&environments, fs::Permissions::from_mode(0o700))?;
+        fs::set_permissions(&tenants, fs::Permissions::from_mode(0o700))?;
         Ok(Self {
-            environments: fs::canonicalize(environments)?,
+            tenants: fs::canonicalize(tenants)?,
             recipes: recipes.to_owned(),
             sources: Sources::default(),
             cache,
@@ -126,10 +131,10 @@ impl Local {
         self
     }
 
-    /// The folder of an environment.
+    /// The folder of a tenant.
     #[must_use]
-    pub fn folder(&self, id: &EnvironmentId) -> PathBuf {
-        self.environments.join(id.as_str())
+    pub fn folder(&self, id: &TenantId) -> PathBuf {
+        self.tenants.join(id.as_str())
     }
 
     /// The template for an image and a shape, if it was baked.
@@ -246,7 +251,7 @@ impl Local {
     }
 
     /// Whether a launcher of this installation runs the group, be it that its folder was taken away.
-    fn has_launched(&self, id: &EnvironmentId) -> bool {
+    fn has_launched(&self, id: &TenantId) -> bool {
         let folder = self.folder(id);
         cgroup::processes(id).into_iter().any(|pid| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -258,7 +263,7 @@ impl Local {
 
     async fn ask<T>(
         &self,
-        id: &EnvironmentId,
+        id: &TenantId,
         asked: impl Future<Output = client::Result<T>>,
     ) -> Result<T> {
         if !LaunchSpec::path(&self.folder(id)).exists() {
@@ -270,6 +275,16 @@ impl Local {
             client::Error::Failed { stage, reason } => Error::Failed { stage, reason },
         })
     }
+}
+
+/// Gives the folder of an earlier version its new name. Launchers that were started before find their files by the old
+/// one, which leads there.
+fn take_over(old: &Path, new: &Path) -> io::Result<()> {
+    if new.exists() || fs::symlink_metadata(old).is_err() {
+        return Ok(());
+    }
+    fs::rename(old, new)?;
+    std::os::unix::fs::symlink("tenants", old)
 }
 
 #[async_trait]
@@ -292,9 +307,9 @@ impl Provider for Local {
         }
     }
 
-    async fn create(&self, spec: &Spec, progress: &Progress) -> Result<()> {
-        let dir = self.folder(&spec.id);
-        if dir.exists() || cgroup::is_populated(&spec.id) {
+    async fn create(&self, id: &TenantId, spec: &Spec, progress: &Progress) -> Result<()> {
+        let dir = self.folder(id);
+        if dir.exists() || cgroup::is_populated(id) {
             return Err(Error::WrongState("there already"));
         }
         let recipe = {
@@ -313,7 +328,7 @@ impl Provider for Local {
             tracing::warn!(error = %e, "a template was not noted; its files stay when its recipe changes");
         }
         let launch = LaunchSpec {
-            id: spec.id.clone(),
+            id: id.clone(),
             nodes: template.manifest.nodes.clone(),
             added: Vec::new(),
             control_planes: template.manifest.control_planes,
@@ -350,12 +365,12 @@ impl Provider for Local {
         Ok(())
     }
 
-    async fn list(&self) -> Result<Vec<(EnvironmentId, Observed)>> {
-        let mut ids: BTreeSet<EnvironmentId> = cgroup::list()
+    async fn list(&self) -> Result<Vec<(TenantId, Observed)>> {
+        let mut ids: BTreeSet<TenantId> = cgroup::list()
             .into_iter()
             .filter(|id| self.folder(id).exists() || self.has_launched(id))
             .collect();
-        let entries = fs::read_dir(&self.environments).map_err(|e| Error::failed("list", e))?;
+        let entries = fs::read_dir(&self.tenants).map_err(|e| Error::failed("list", e))?;
         ids.extend(
             entries
                 .flatten()
@@ -386,15 +401,15 @@ impl Provider for Local {
         Ok(futures::future::join_all(seen).await)
     }
 
-    async fn pause(&self, id: &EnvironmentId) -> Result<()> {
+    async fn pause(&self, id: &TenantId) -> Result<()> {
         self.ask(id, client::pause(&self.folder(id))).await
     }
 
-    async fn resume(&self, id: &EnvironmentId) -> Result<()> {
+    async fn resume(&self, id: &TenantId) -> Result<()> {
         self.ask(id, client::resume(&self.folder(id))).await
     }
 
-    async fn destroy(&self, id: &EnvironmentId) -> Result<()> {
+    async fn destroy(&self, id: &TenantId) -> Result<()> {
         let dir = self.folder(id);
         // Before anything is killed: a launcher that is only starting finds its spec gone, see `launcher::claim`.
         let spec = LaunchSpec::path(&dir);
@@ -439,41 +454,40 @@ impl Provider for Local {
             if !this.templates.has_superseded() {
                 return Ok(swept);
             }
-            let mut environments = Vec::new();
-            for entry in fs::read_dir(&this.environments)?.flatten() {
+            let mut tenants = Vec::new();
+            for entry in fs::read_dir(&this.tenants)?.flatten() {
                 match LaunchSpec::load(&entry.path()) {
-                    Ok(spec) => environments.push(spec),
+                    Ok(spec) => tenants.push(spec),
                     // Made or freed at this moment.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                     // What can't be read may be a clone of anything: nothing is collected until it was freed.
                     Err(_) => return Ok(swept),
                 }
             }
-            Ok(swept.saturating_add(this.templates.collect(&environments)?))
+            Ok(swept.saturating_add(this.templates.collect(&tenants)?))
         });
         let swept: io::Result<u32> = swept.await.map_err(|e| Error::failed("sweep", e))?;
         swept.map_err(|e| Error::failed("sweep", e))
     }
 
-    async fn add_node(
-        &self,
-        id: &EnvironmentId,
-        node: &NodeName,
-        progress: &Progress,
-    ) -> Result<()> {
+    async fn add_node(&self, id: &TenantId, node: &NodeName, progress: &Progress) -> Result<()> {
         self.grow(id, node, progress).await
     }
 
-    async fn remove_node(
-        &self,
-        id: &EnvironmentId,
-        node: &NodeName,
-        progress: &Progress,
-    ) -> Result<()> {
+    async fn remove_node(&self, id: &TenantId, node: &NodeName, progress: &Progress) -> Result<()> {
         self.shrink(id, node, progress).await
     }
 
-    async fn open(&self, id: &EnvironmentId, node: &NodeName, target: Target) -> Result<Stream> {
+    async fn load_image(
+        &self,
+        id: &TenantId,
+        nodes: &[NodeName],
+        image: &ContainerImage,
+    ) -> Result<()> {
+        images::load(self, id, nodes, image).await
+    }
+
+    async fn open(&self, id: &TenantId, node: &NodeName, target: Target) -> Result<Stream> {
         let channel = match target {
             Target::Port(port) => Channel::Port(port),
             Target::Console => Channel::Console,
@@ -485,12 +499,12 @@ impl Provider for Local {
         ))
     }
 
-    async fn cluster(&self, id: &EnvironmentId) -> Result<ClusterKeys> {
+    async fn cluster(&self, id: &TenantId) -> Result<ClusterKeys> {
         let text = fs::read(self.folder(id).join(KEYS)).map_err(|_| Error::NotFound)?;
         serde_json::from_slice(&text).map_err(|e| Error::failed("cluster", e))
     }
 
-    async fn usage(&self, id: &EnvironmentId) -> Result<Usage> {
+    async fn usage(&self, id: &TenantId) -> Result<Usage> {
         let status = self.ask(id, client::status(&self.folder(id))).await?;
         Ok(Usage {
             private_bytes: status

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use faultline_domain::{EnvironmentId, NodeName, progress::Progress};
+use faultline_domain::{NodeName, TenantId, progress::Progress};
 use faultline_guest::{
     client,
     wire::{Exec, HostKey, Pty, Refresh},
@@ -24,9 +24,9 @@ use faultline_image::{bake, cache::Cache, recipe::Recipe};
 use faultline_launcher::{cgroup, client as launcher, spec::LaunchSpec};
 use faultline_provider::{
     Observed, Provider, Target,
-    conformance::{self, expect_output, guest, spec},
-    local::Local,
+    conformance::{self, expect_output, guest, tenant},
 };
+use faultline_tenancy_local::Local;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const IMAGE: &str = "debian-12";
@@ -50,13 +50,13 @@ fn program() -> PathBuf {
     program
 }
 
-async fn shell(provider: &dyn Provider, id: &EnvironmentId, script: &str) -> client::Finished {
+async fn shell(provider: &dyn Provider, id: &TenantId, script: &str) -> client::Finished {
     run(provider, id, script, false).await
 }
 
 async fn run(
     provider: &dyn Provider,
-    id: &EnvironmentId,
+    id: &TenantId,
     script: &str,
     trusted: bool,
 ) -> client::Finished {
@@ -71,7 +71,7 @@ async fn run(
         .unwrap()
 }
 
-async fn out(provider: &dyn Provider, id: &EnvironmentId, script: &str) -> String {
+async fn out(provider: &dyn Provider, id: &TenantId, script: &str) -> String {
     let done = shell(provider, id, script).await;
     assert_eq!(
         done.code,
@@ -101,9 +101,9 @@ async fn local_provider() {
     step("conformance");
     conformance::run(&provider, IMAGE).await;
 
-    let (a, b) = (spec("twin-a", IMAGE, 1), spec("twin-b", IMAGE, 1));
-    provider.create(&a, &Progress::ignored()).await.unwrap();
-    provider.create(&b, &Progress::ignored()).await.unwrap();
+    let (a, b) = (tenant("twin-a", IMAGE, 1), tenant("twin-b", IMAGE, 1));
+    a.create(&provider, &Progress::ignored()).await.unwrap();
+    b.create(&provider, &Progress::ignored()).await.unwrap();
     step("twins differ where they must");
     twins_differ(&provider, &a.id, &b.id).await;
     step("nothing is reachable from inside");
@@ -134,14 +134,14 @@ async fn local_provider() {
     step("a dead QEMU and a dead launcher are seen, and freed");
     deaths_are_seen(&provider, &a.id, &b.id, data.path()).await;
     step("machines whose folder was taken away are seen, and freed");
-    let lost = spec("twin-a", IMAGE, 1);
-    provider.create(&lost, &Progress::ignored()).await.unwrap();
-    std::fs::remove_dir_all(data.path().join("environments/twin-a")).unwrap();
+    let lost = tenant("twin-a", IMAGE, 1);
+    lost.create(&provider, &Progress::ignored()).await.unwrap();
+    std::fs::remove_dir_all(data.path().join("tenants/twin-a")).unwrap();
     until_broken(&provider, &lost.id).await;
     provider.destroy(&lost.id).await.unwrap();
     assert_eq!(provider.list().await.unwrap(), []);
     assert!(
-        std::fs::read_dir(data.path().join("environments"))
+        std::fs::read_dir(data.path().join("tenants"))
             .unwrap()
             .next()
             .is_none()
@@ -157,7 +157,7 @@ fn step(text: &str) {
     eprintln!("· {text}");
 }
 
-async fn twins_differ(provider: &Local, a: &EnvironmentId, b: &EnvironmentId) {
+async fn twins_differ(provider: &Local, a: &TenantId, b: &TenantId) {
     for script in [
         "cat /etc/machine-id",
         "head -c 32 /dev/urandom | base64",
@@ -193,7 +193,7 @@ async fn twins_differ(provider: &Local, a: &EnvironmentId, b: &EnvironmentId) {
     );
 }
 
-async fn is_isolated(provider: &Local, a: &EnvironmentId, b: &EnvironmentId) {
+async fn is_isolated(provider: &Local, a: &TenantId, b: &TenantId) {
     // The same address in both: each sees only itself.
     out(provider, a, "echo a > /tmp/who; cd /tmp && (python3 -m http.server 8000 > /dev/null 2>&1 &) ; for i in $(seq 50); do curl -fs -m 2 10.77.0.11:8000/who && break; sleep 0.2; done").await;
     let other = shell(provider, b, "curl -s -m 3 http://10.77.0.11:8000/who").await;
@@ -223,8 +223,8 @@ async fn is_isolated(provider: &Local, a: &EnvironmentId, b: &EnvironmentId) {
     assert_eq!(reached, "", "reached from inside");
 }
 
-async fn limits_hold(provider: &Local, id: &EnvironmentId, data: &Path) {
-    let dir = data.join("environments").join(id.as_str());
+async fn limits_hold(provider: &Local, id: &TenantId, data: &Path) {
+    let dir = data.join("tenants").join(id.as_str());
     let status = launcher::status(&dir).await.unwrap();
     let qemu = status.nodes.first().unwrap();
     let proc = format!("/proc/{}", qemu.pid);
@@ -326,8 +326,8 @@ async fn limits_hold(provider: &Local, id: &EnvironmentId, data: &Path) {
     }
 }
 
-async fn freed_memory_comes_back(provider: &Local, id: &EnvironmentId, data: &Path) {
-    let dir = data.join("environments").join(id.as_str());
+async fn freed_memory_comes_back(provider: &Local, id: &TenantId, data: &Path) {
+    let dir = data.join("tenants").join(id.as_str());
     let mib = async || {
         let status = launcher::status(&dir).await.unwrap();
         status.nodes.first().unwrap().guest_private_bytes >> 20
@@ -354,7 +354,7 @@ async fn freed_memory_comes_back(provider: &Local, id: &EnvironmentId, data: &Pa
     }
 }
 
-async fn trusted_tools(provider: &Local, id: &EnvironmentId) {
+async fn trusted_tools(provider: &Local, id: &TenantId) {
     out(provider, id, "for t in ls cat systemctl bash; do mkdir -p /opt/real; cp -f /usr/bin/$t /opt/real/; done; \
         printf '#!/bin/sh\\necho fooled\\n' > /opt/fake; chmod +x /opt/fake; \
         cp /opt/fake /usr/local/bin/systemctl; mount --bind /opt/fake /usr/bin/systemctl; mount --bind /opt/fake /usr/bin/ls").await;
@@ -432,7 +432,7 @@ async fn trusted_tools(provider: &Local, id: &EnvironmentId) {
 }
 
 /// What a template's services do before their clone is refreshed is nothing; the helper answers all the while.
-async fn services_are_held(provider: &Local, id: &EnvironmentId) {
+async fn services_are_held(provider: &Local, id: &TenantId) {
     out(
         provider,
         id,
@@ -476,18 +476,18 @@ async fn failing_probe(recipes: &Path) {
     )
     .unwrap();
     let provider = Local::new(data.path(), own.path(), Cache::of_user(), &program()).unwrap();
-    let spec = spec("open", IMAGE, 1);
-    let error = provider
-        .create(&spec, &Progress::ignored())
+    let closed = tenant("open", IMAGE, 1);
+    let error = closed
+        .create(&provider, &Progress::ignored())
         .await
         .unwrap_err();
     let said = error.to_string();
     assert!(matches!(error, faultline_provider::Error::Failed { stage, .. } if stage == "probe"));
     assert!(said.contains("the answer is no"), "{said}");
-    provider.destroy(&spec.id).await.unwrap();
+    provider.destroy(&closed.id).await.unwrap();
 }
 
-async fn announcement_reaches_a_passing_terminal(provider: &Local, id: &EnvironmentId) {
+async fn announcement_reaches_a_passing_terminal(provider: &Local, id: &TenantId) {
     let shell = Exec {
         pty: Some(Pty {
             term: "xterm".to_owned(),
@@ -510,7 +510,7 @@ async fn announcement_reaches_a_passing_terminal(provider: &Local, id: &Environm
 }
 
 /// Waits until the guest's helper answers, and still does a moment later.
-async fn answers_again(provider: &Local, id: &EnvironmentId) {
+async fn answers_again(provider: &Local, id: &TenantId) {
     let node = "node1".parse().unwrap();
     let began = Instant::now();
     let mut in_a_row = 0;
@@ -528,7 +528,7 @@ async fn answers_again(provider: &Local, id: &EnvironmentId) {
     }
 }
 
-async fn link_recovers(provider: &Local, id: &EnvironmentId) {
+async fn link_recovers(provider: &Local, id: &TenantId) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let node = "node1".parse().unwrap();
     let _ = client::run(
@@ -583,7 +583,7 @@ async fn link_recovers(provider: &Local, id: &EnvironmentId) {
     answers_again(provider, id).await;
 }
 
-async fn port_from_outside(provider: &Local, id: &EnvironmentId) {
+async fn port_from_outside(provider: &Local, id: &TenantId) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let node = "node1".parse().unwrap();
     let mut port = provider.open(id, &node, Target::Port(8000)).await.unwrap();
@@ -609,12 +609,9 @@ async fn port_from_outside(provider: &Local, id: &EnvironmentId) {
 /// megabyte. Only a lower bound is judged, so a loaded machine can't fail it.
 async fn bandwidth_is_bounded(provider: &Local) {
     const BYTES: usize = 6_000_000;
-    let mut narrow = spec("open", IMAGE, 1);
-    narrow.limits.bandwidth_mbit = 8;
-    provider
-        .create(&narrow, &Progress::ignored())
-        .await
-        .unwrap();
+    let mut narrow = tenant("open", IMAGE, 1);
+    narrow.spec.limits.bandwidth_mbit = 8;
+    narrow.create(provider, &Progress::ignored()).await.unwrap();
     out(
         provider,
         &narrow.id,
@@ -749,8 +746,8 @@ impl Drop for Decoy {
 async fn egress_is_an_allowlist(provider: &Local) {
     use faultline_domain::lab::Egress;
     let _decoy = Decoy::start().await;
-    let mut open = spec("open", IMAGE, 1);
-    open.egress = vec![
+    let mut open = tenant("open", IMAGE, 1);
+    open.spec.egress = vec![
         Egress {
             to: format!("{}/32", Decoy::ADDRESS),
             port: 8000,
@@ -764,7 +761,7 @@ async fn egress_is_an_allowlist(provider: &Local) {
             port: 80,
         },
     ];
-    provider.create(&open, &Progress::ignored()).await.unwrap();
+    open.create(provider, &Progress::ignored()).await.unwrap();
     let get = |to: String| async move {
         shell(
             provider,
@@ -813,9 +810,9 @@ async fn local_provider_with_three_nodes() {
         &program(),
     )
     .unwrap();
-    let trio = spec("trio", IMAGE, 3);
+    let trio = tenant("trio", IMAGE, 3);
     provider.destroy(&trio.id).await.unwrap();
-    provider.create(&trio, &Progress::ignored()).await.unwrap();
+    trio.create(&provider, &Progress::ignored()).await.unwrap();
     let say = async |node: &NodeName, script: &str| {
         let stream = provider.open(&trio.id, node, Target::Guest).await.unwrap();
         let exec = Exec {
@@ -825,7 +822,7 @@ async fn local_provider_with_three_nodes() {
         let done = client::run(stream, exec, 1024).await.unwrap();
         String::from_utf8_lossy(&done.stdout).trim().to_owned()
     };
-    let names = trio.shape.node_names();
+    let names = trio.spec.shape.node_names();
     for node in &names {
         let all =
             "hostname; for n in 1 2 3; do ping -c 1 -W 5 node$n > /dev/null && echo reached; done";
@@ -851,7 +848,7 @@ async fn local_provider_with_three_nodes() {
         assert!(apart.abs() < 5, "{node} is {apart} s apart");
     }
     step("one of three QEMUs dies");
-    let dir = data.path().join("environments/trio");
+    let dir = data.path().join("tenants/trio");
     let nodes = launcher::status(&dir).await.unwrap().nodes;
     kill(nodes[2].pid);
     until_broken(&provider, &trio.id).await;
@@ -878,7 +875,7 @@ fn kill(pid: u32) {
 }
 
 /// Until the provider sees that an environment is broken.
-async fn until_broken(provider: &Local, id: &EnvironmentId) {
+async fn until_broken(provider: &Local, id: &TenantId) {
     let began = Instant::now();
     loop {
         let seen = provider.list().await.unwrap();
@@ -982,9 +979,9 @@ async fn local_provider_bakes() {
     file.seek(SeekFrom::Start(middle)).unwrap();
     file.write_all(&[byte[0] ^ 1]).unwrap();
     drop(file);
-    let fresh = spec("sound", IMAGE, 1);
+    let fresh = tenant("sound", IMAGE, 1);
     provider.destroy(&fresh.id).await.unwrap();
-    provider.create(&fresh, &ignored).await.unwrap();
+    fresh.create(&provider, &ignored).await.unwrap();
     assert_eq!(out(&provider, &fresh.id, "echo sound").await, "sound");
     let again = bake::bake(&recipe, single, &cache, &program, &ignored)
         .await
@@ -1045,11 +1042,11 @@ async fn local_provider_bakes() {
     build().await.unwrap();
 
     step("an environment is what it was when its recipe is another, and its template goes with it");
-    let (older, newer) = (spec("older", IMAGE, 1), spec("newer", IMAGE, 1));
+    let (older, newer) = (tenant("older", IMAGE, 1), tenant("newer", IMAGE, 1));
     for id in [&older.id, &newer.id] {
         provider.destroy(id).await.unwrap();
     }
-    provider.create(&older, &ignored).await.unwrap();
+    older.create(&provider, &ignored).await.unwrap();
     let changed = tempfile::tempdir().unwrap();
     let file = format!("{IMAGE}.yaml");
     let text = std::fs::read_to_string(recipes.join(&file)).unwrap();
@@ -1057,7 +1054,7 @@ async fn local_provider_bakes() {
     let join = "join:\n  - {text: Joining, on: workers, run: 'echo nobody joins here; exit 7'}\n";
     std::fs::write(changed.path().join(&file), text + join).unwrap();
     let restarted = Local::new(data.path(), changed.path(), cache.clone(), &program).unwrap();
-    restarted.create(&newer, &ignored).await.unwrap();
+    newer.create(&restarted, &ignored).await.unwrap();
     assert_eq!(cache.list("bake").len(), 2);
     let two = "node2".parse().unwrap();
     let joined = restarted.add_node(&newer.id, &two, &ignored).await;
@@ -1081,17 +1078,17 @@ async fn local_provider_adds_and_removes_a_node() {
         Local::new(data.path(), &recipes, Cache::of_user(), &program()).unwrap()
     };
     let provider = new();
-    let grown = spec("grown", IMAGE, 1);
+    let grown = tenant("grown", IMAGE, 1);
     let (id, quiet) = (&grown.id, Progress::ignored());
     provider.destroy(id).await.unwrap();
-    provider.create(&grown, &quiet).await.unwrap();
-    let dir = data.path().join("environments").join(id.as_str());
+    grown.create(&provider, &quiet).await.unwrap();
+    let dir = data.path().join("tenants").join(id.as_str());
     let files = || {
         let all = std::fs::read_dir(&dir).unwrap().flatten();
         let of_node = all.filter(|e| e.file_name().to_string_lossy().starts_with("node2"));
         of_node.count()
     };
-    let memory = |id: &EnvironmentId, what: [&str; 2]| {
+    let memory = |id: &TenantId, what: [&str; 2]| {
         let group = Path::new("/sys/fs/cgroup");
         let name = format!("faultline/{id}");
         let now = group.join(&name).join(what[0]);
@@ -1211,8 +1208,8 @@ async fn local_provider_adds_and_removes_a_node() {
     assert!(!dir.exists() && !cgroup::is_populated(id));
 }
 
-async fn deaths_are_seen(provider: &Local, a: &EnvironmentId, b: &EnvironmentId, data: &Path) {
-    let dir = |id: &EnvironmentId| data.join("environments").join(id.as_str());
+async fn deaths_are_seen(provider: &Local, a: &TenantId, b: &TenantId, data: &Path) {
+    let dir = |id: &TenantId| data.join("tenants").join(id.as_str());
     let qemu_a = launcher::status(&dir(a))
         .await
         .unwrap()

@@ -1,0 +1,242 @@
+//! Tenants: what a provider makes and frees, each for an environment.
+
+use faultline_domain::{
+    EnvironmentId, TenantId,
+    environment::State as EnvironmentState,
+    tenant::{Observed, State, Tenant},
+};
+use jiff::Timestamp;
+use sqlx::FromRow;
+
+use crate::{
+    Result, Store,
+    db::{Tx, from_json, micros, parse, time, to_json},
+    environments::{Environment, write_state},
+};
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    environment_id: String,
+    spec: String,
+    created_at: i64,
+    state: String,
+    observed: Option<String>,
+    generation: i64,
+}
+
+impl Row {
+    fn read(self) -> Result<Tenant> {
+        Ok(Tenant {
+            id: parse("tenant id", &self.id)?,
+            environment: parse("environment id", &self.environment_id)?,
+            spec: from_json("tenant's spec", &self.spec)?,
+            created_at: time("tenant time", self.created_at)?,
+            state: from_json("tenant's state", &self.state)?,
+            observed: self
+                .observed
+                .map(|text| from_json("observation", &text))
+                .transpose()?,
+            generation: self.generation,
+        })
+    }
+}
+
+/// Writes a tenant's state, unless somebody else has written since it was read.
+async fn write(tx: &mut Tx, read: &Tenant, state: &State, now: Timestamp) -> Result<bool> {
+    let done = sqlx::query(
+        "UPDATE tenants SET state = $1, phase = $2, is_final = $3, generation = generation + 1, \
+         updated_at = $4 WHERE id = $5 AND generation = $6",
+    )
+    .bind(to_json(state)?)
+    .bind(state.phase())
+    .bind(state.is_final())
+    .bind(micros(now))
+    .bind(read.id.as_str())
+    .bind(read.generation)
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+async fn read(tx: &mut Tx, id: &TenantId) -> Result<Option<Tenant>> {
+    sqlx::query_as::<_, Row>("SELECT * FROM tenants WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_optional(&mut **tx)
+        .await?
+        .map(Row::read)
+        .transpose()
+}
+
+/// Lets go of a tenant, whatever it is at; one that leaves already goes on leaving.
+pub(crate) async fn release(tx: &mut Tx, id: &TenantId, now: Timestamp) -> Result<()> {
+    if let Some(tenant) = read(tx, id).await?
+        && let Some(next) = tenant.state.release(now)
+    {
+        write(tx, &tenant, &next, now).await?;
+    }
+    Ok(())
+}
+
+impl Store {
+    /// One tenant.
+    pub async fn tenant(&self, id: &TenantId) -> Result<Option<Tenant>> {
+        sqlx::query_as::<_, Row>("SELECT * FROM tenants WHERE id = $1")
+            .bind(id.as_str())
+            .fetch_optional(&self.readers)
+            .await?
+            .map(Row::read)
+            .transpose()
+    }
+
+    /// All tenants of which something is left, or will be made, the oldest first.
+    pub async fn unfinished_tenants(&self) -> Result<Vec<Tenant>> {
+        let sql = "SELECT * FROM tenants WHERE is_final = $1 ORDER BY created_at, id";
+        let rows: Vec<Row> = sqlx::query_as(sql)
+            .bind(false)
+            .fetch_all(&self.readers)
+            .await?;
+        rows.into_iter().map(Row::read).collect()
+    }
+
+    /// Asks for a tenant for an environment; its start's stages begin anew. False, and nothing is written, when somebody
+    /// else wrote since the environment was read, or it has one.
+    pub async fn ask_for_tenant(
+        &self,
+        of: &Environment,
+        id: &TenantId,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let state = State::Provisioning { since: now };
+        sqlx::query(
+            "INSERT INTO tenants (id, environment_id, spec, created_at, state, phase, is_final, \
+             generation, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $4)",
+        )
+        .bind(id.as_str())
+        .bind(of.id.as_str())
+        .bind(to_json(&of.spec.tenant())?)
+        .bind(micros(now))
+        .bind(to_json(&state)?)
+        .bind(state.phase())
+        .bind(false)
+        .execute(&mut *tx)
+        .await?;
+        let done = sqlx::query(
+            "UPDATE environments SET tenant_id = $1, added_nodes = '[]', \
+             generation = generation + 1, updated_at = $2 \
+             WHERE id = $3 AND generation = $4 AND tenant_id IS NULL",
+        )
+        .bind(id.as_str())
+        .bind(micros(now))
+        .bind(of.id.as_str())
+        .bind(of.generation)
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        crate::stages::forget(&mut tx, &of.id).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Gives an environment the warm tenant that was made for it. False, and nothing is written, when somebody else
+    /// wrote since the environment was read, or the tenant is not warm any more.
+    pub async fn claim_tenant(
+        &self,
+        by: &Environment,
+        preparing: &EnvironmentState,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let Some(id) = by.tenant_id() else {
+            return Ok(false);
+        };
+        let mut tx = self.begin().await?;
+        let Some(tenant) = read(&mut tx, id).await? else {
+            return Ok(false);
+        };
+        let Some(claimed) = tenant.state.claim(now) else {
+            return Ok(false);
+        };
+        if !write(&mut tx, &tenant, &claimed, now).await?
+            || !write_state(&mut tx, by, preparing, now).await?
+        {
+            return Ok(false);
+        }
+        // What was seen while it was made says nothing of it as it is.
+        sqlx::query("UPDATE tenants SET observed = NULL WHERE id = $1")
+            .bind(id.as_str())
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Lets go of an environment's tenant, which stays its own until it is freed.
+    pub async fn release_tenant(&self, id: &TenantId, now: Timestamp) -> Result<()> {
+        let mut tx = self.begin().await?;
+        release(&mut tx, id, now).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Takes an environment's tenant from it, to be freed: its start begins again with another. False, and nothing is
+    /// written, when somebody else wrote since the environment was read.
+    pub async fn retry_start(
+        &self,
+        of: &Environment,
+        requested: &EnvironmentState,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        if !write_state(&mut tx, of, requested, now).await? {
+            return Ok(false);
+        }
+        sqlx::query("UPDATE environments SET tenant_id = NULL WHERE id = $1")
+            .bind(of.id.as_str())
+            .execute(&mut *tx)
+            .await?;
+        if let Some(id) = of.tenant_id() {
+            release(&mut tx, id, now).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Writes the state that a step led to. False, and nothing is written, when somebody else wrote since the tenant was
+    /// read: its generation tells.
+    pub async fn record_tenant(
+        &self,
+        read: &Tenant,
+        state: &State,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        if !write(&mut tx, read, state, now).await? {
+            return Ok(false);
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Writes what the provider sees.
+    pub async fn record_observed(&self, id: &TenantId, observed: Observed) -> Result<()> {
+        sqlx::query("UPDATE tenants SET observed = $1 WHERE id = $2")
+            .bind(to_json(&observed)?)
+            .bind(id.as_str())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// The environment that has this tenant now: none after a reset gave it another.
+    pub async fn environment_with(&self, id: &TenantId) -> Result<Option<EnvironmentId>> {
+        let found: Option<String> =
+            sqlx::query_scalar("SELECT id FROM environments WHERE tenant_id = $1")
+                .bind(id.as_str())
+                .fetch_optional(&self.readers)
+                .await?;
+        found.map(|id| parse("environment id", &id)).transpose()
+    }
+}
