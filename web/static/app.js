@@ -13,13 +13,20 @@ document.addEventListener("htmx:confirm", (event) => {
   const question = event.detail.question;
   if (!question) return;
   event.preventDefault();
-  ask(question).then((yes) => yes && event.detail.issueRequest(true));
+  ask(question, verb(event.detail.elt)).then((yes) => yes && event.detail.issueRequest(true));
 });
 
-async function ask(question) {
+// What the button that was pressed is called: the dialog's says the same.
+function verb(element) {
+  const button = element?.matches?.("button") ? element : element?.querySelector?.("button");
+  return button?.firstChild?.textContent.trim() || "Go on";
+}
+
+async function ask(question, yes) {
   const dialog = document.getElementById("confirm-dialog");
   if (!dialog) return window.confirm(question);
   dialog.querySelector("#confirm-text").textContent = question;
+  dialog.querySelector("#confirm-yes").textContent = yes;
   dialog.returnValue = "";
   dialog.showModal();
   await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
@@ -31,7 +38,7 @@ document.addEventListener("submit", async (event) => {
   if (form.dataset.confirm && !form.dataset.confirmed) {
     event.preventDefault();
     const submitter = event.submitter;
-    if (await ask(form.dataset.confirm)) {
+    if (await ask(form.dataset.confirm, verb(submitter ?? form))) {
       form.dataset.confirmed = "yes";
       form.requestSubmit(submitter);
       delete form.dataset.confirmed;

@@ -58,6 +58,10 @@
   events.addEventListener("phase", (event) => {
     if (event.data !== workspace.dataset.phase) location.reload();
   });
+  // A reset that was over before this page heard of it.
+  events.addEventListener("tenant", (event) => {
+    if (workspace.dataset.phase === "active" && event.data !== workspace.dataset.tenant) location.reload();
+  });
   // A node that came or went has a tab, or none: the page is made anew, terminals replay what they showed.
   events.addEventListener("nodes", (event) => {
     if (event.data !== workspace.dataset.nodes) location.reload();

@@ -3,8 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use faultline_domain::EnvironmentId;
+use faultline_domain::{NodeName, TenantId};
 use faultline_provider::{ClusterKeys, Provider, Stream, Target};
+use futures::{StreamExt, stream::FuturesUnordered};
 use hyper::{Uri, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kube::client::Body;
@@ -12,7 +13,7 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower::ServiceExt;
 
 use crate::credentials::ClientCertificate;
@@ -23,6 +24,8 @@ pub const PORT: u16 = 6443;
 const SERVER: &str = "kubernetes";
 /// How long a control plane may take to shake hands, under emulation and load.
 const HANDSHAKE: Duration = Duration::from_secs(20);
+/// How long one may have before the next is asked beside it.
+const NEXT: Duration = Duration::from_secs(2);
 
 /// Why there is no connection to the API server.
 #[derive(Debug, thiserror::Error)]
@@ -44,33 +47,85 @@ pub enum Error {
     Credentials(String),
 }
 
+/// Application protocols, as TLS names them.
+pub const HTTP1: &[u8] = b"http/1.1";
+/// See [`HTTP1`].
+pub const HTTP2: &[u8] = b"h2";
+
 /// Connects to the first control plane that answers.
 pub async fn connect(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    tenant: &TenantId,
     keys: &ClusterKeys,
     identity: &ClientCertificate,
 ) -> Result<kube::Client, Error> {
-    let tls = tls(keys, identity)?;
-    let mut last = Error::Unreachable("it has no control plane".to_owned());
-    for node in &keys.control_planes {
-        let stream = match provider.open(env, node, Target::Port(PORT)).await {
-            Ok(stream) => stream,
-            Err(e) => {
-                last = Error::Unreachable(e.to_string());
-                continue;
-            }
-        };
-        match tokio::time::timeout(HANDSHAKE, begin(stream, &tls)).await {
-            Ok(Ok(client)) => return Ok(client),
-            Ok(Err(e)) => last = e,
-            Err(_) => last = Error::Silent(HANDSHAKE),
-        }
-    }
-    Err(last)
+    let stream = dial(provider, tenant, keys, identity, HTTP2).await?;
+    tokio::time::timeout(HANDSHAKE, begin(stream))
+        .await
+        .map_err(|_| Error::Silent(HANDSHAKE))?
 }
 
-fn tls(keys: &ClusterKeys, identity: &ClientCertificate) -> Result<TlsConnector, Error> {
+/// An encrypted connection to the first control plane that answers: one that takes the connection and says nothing, as
+/// a stopped process does, holds nobody up for long.
+pub async fn dial(
+    provider: &dyn Provider,
+    tenant: &TenantId,
+    keys: &ClusterKeys,
+    identity: &ClientCertificate,
+    protocol: &[u8],
+) -> Result<TlsStream<Stream>, Error> {
+    let tls = tls(keys, identity, protocol)?;
+    let mut last = Error::Unreachable("it has no control plane".to_owned());
+    let mut planes = keys.control_planes.iter();
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        if let Some(node) = planes.next() {
+            under_way.push(shake_hands(provider, tenant, node, &tls));
+        }
+        let more = planes.len() > 0;
+        loop {
+            tokio::select! {
+                done = under_way.next() => match done {
+                    Some(Ok(stream)) => return Ok(stream),
+                    Some(Err(e)) => {
+                        last = e;
+                        if more || under_way.is_empty() {
+                            break;
+                        }
+                    }
+                    None => break,
+                },
+                () = tokio::time::sleep(NEXT), if more => break,
+            }
+        }
+        if !more && under_way.is_empty() {
+            return Err(last);
+        }
+    }
+}
+
+async fn shake_hands(
+    provider: &dyn Provider,
+    tenant: &TenantId,
+    node: &NodeName,
+    tls: &TlsConnector,
+) -> Result<TlsStream<Stream>, Error> {
+    let name = ServerName::try_from(SERVER).map_err(|e| Error::Credentials(e.to_string()))?;
+    let shaken = async {
+        let stream = provider.open(tenant, node, Target::Port(PORT)).await;
+        let stream = stream.map_err(|e| Error::Unreachable(format!("{node}: {e}")))?;
+        tls.connect(name, stream).await.map_err(Error::Tls)
+    };
+    tokio::time::timeout(HANDSHAKE, shaken)
+        .await
+        .map_err(|_| Error::Silent(HANDSHAKE))?
+}
+
+fn tls(
+    keys: &ClusterKeys,
+    identity: &ClientCertificate,
+    protocol: &[u8],
+) -> Result<TlsConnector, Error> {
     let unusable = |e: &dyn std::fmt::Display| Error::Credentials(e.to_string());
     let mut roots = RootCertStore::empty();
     for found in CertificateDer::pem_slice_iter(keys.authority.as_bytes()) {
@@ -88,13 +143,11 @@ fn tls(keys: &ClusterKeys, identity: &ClientCertificate) -> Result<TlsConnector,
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)
         .map_err(|e| unusable(&e))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-async fn begin(stream: Stream, tls: &TlsConnector) -> Result<kube::Client, Error> {
-    let name = ServerName::try_from(SERVER).map_err(|e| Error::Credentials(e.to_string()))?;
-    let stream = tls.connect(name, stream).await.map_err(Error::Tls)?;
+async fn begin(stream: TlsStream<Stream>) -> Result<kube::Client, Error> {
     let (sender, connection) =
         http2::handshake::<_, _, Body>(TokioExecutor::new(), TokioIo::new(stream))
             .await

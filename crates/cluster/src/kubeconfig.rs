@@ -2,16 +2,6 @@
 
 use serde_json::json;
 
-/// The last part of the names that API servers are asked for: a name of this form stands in every API server's
-/// certificate, so that the gateway can route by it without opening the connection.
-pub const DOMAIN: &str = "k8s.faultline.internal";
-
-/// The server name of an environment's API server.
-#[must_use]
-pub fn server_name(environment: &str) -> String {
-    format!("{environment}.{DOMAIN}")
-}
-
 /// How the credential in a kubeconfig is got.
 #[derive(Debug, Clone)]
 pub enum User<'a> {
@@ -22,14 +12,20 @@ pub enum User<'a> {
         /// Its arguments.
         args: Vec<String>,
     },
-    /// A certificate, for as long as it lasts.
-    Certificate(&'a crate::credentials::ClientCertificate),
+    /// A token, for as long as it lasts.
+    Token(&'a str),
 }
 
-/// A kubeconfig for one environment, as YAML (JSON is YAML). `server` is where the gateway listens, such as
-/// `https://127.0.0.1:7443`.
+/// A kubeconfig for one environment, as YAML (JSON is YAML). `server` is where the door leads to it, such as
+/// `https://127.0.0.1:7443/environments/k7f3q9xw2m`; `authority` is the one by which the door is known, PEM, and nothing
+/// where the client's own know it.
 #[must_use]
-pub fn kubeconfig(environment: &str, server: &str, authority: &str, user: &User<'_>) -> String {
+pub fn kubeconfig(
+    environment: &str,
+    server: &str,
+    authority: Option<&str>,
+    user: &User<'_>,
+) -> String {
     let user = match user {
         User::Program { command, args } => json!({"exec": {
             "apiVersion": "client.authentication.k8s.io/v1",
@@ -37,22 +33,22 @@ pub fn kubeconfig(environment: &str, server: &str, authority: &str, user: &User<
             "args": args,
             "interactiveMode": "Never",
             "provideClusterInfo": false,
-            "installHint": "this kubeconfig asks the faultline program for a short-lived certificate; put it into PATH",
+            "installHint": "this kubeconfig asks the faultline program for a short-lived token; put it into PATH",
         }}),
-        User::Certificate(certificate) => json!({
-            "client-certificate-data": base64(&certificate.certificate),
-            "client-key-data": base64(&certificate.key),
-        }),
+        User::Token(token) => json!({ "token": token }),
     };
     let name = format!("faultline-{environment}");
+    let cluster = match authority {
+        Some(authority) => json!({
+            "server": server,
+            "certificate-authority-data": base64(authority),
+        }),
+        None => json!({ "server": server }),
+    };
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": name, "cluster": {
-            "server": server,
-            "tls-server-name": server_name(environment),
-            "certificate-authority-data": base64(authority),
-        }}],
+        "clusters": [{"name": name, "cluster": cluster}],
         "users": [{"name": name, "user": user}],
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
         "current-context": name,

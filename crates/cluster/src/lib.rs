@@ -10,7 +10,7 @@
 //! not change what the platform sees.
 //!
 //! ```no_run
-//! # async fn example(provider: &dyn faultline_provider::Provider, env: faultline_domain::EnvironmentId) -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn example(provider: &dyn faultline_provider::Provider, env: faultline_domain::TenantId) -> Result<(), Box<dyn std::error::Error>> {
 //! let keys = provider.cluster(&env).await?;
 //! let now = faultline_domain::Clock::system().now();
 //! let admin = faultline_cluster::credentials::platform(&keys, now)?;

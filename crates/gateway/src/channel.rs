@@ -37,7 +37,7 @@ pub(crate) struct Guest {
 impl Guest {
     async fn open(&self, target: Target) -> Result<Stream, String> {
         self.provider
-            .open(&self.access.environment, &self.access.node, target)
+            .open(&self.access.tenant, &self.access.node, target)
             .await
             .map_err(|e| e.to_string())
     }

@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, Directory,
+    Admission, Config, Directory,
     channel::{self, Guest, Input},
     gate::Gate,
     ssh::{Admitted, Event, Id, Running, Sender},
@@ -20,6 +20,8 @@ use crate::{
 
 /// At most so often the directory hears that an environment is used.
 const USED_EVERY: Duration = Duration::from_secs(30);
+/// How long one may stay who can't enter.
+const READ: Duration = Duration::from_secs(10);
 
 /// A connection's state.
 pub(crate) struct Connection {
@@ -31,6 +33,7 @@ pub(crate) struct Connection {
     channels: HashMap<Id, Stage>,
     tasks: JoinSet<()>,
     told: Option<Instant>,
+    since: Instant,
 }
 
 /// What a channel is doing.
@@ -61,6 +64,7 @@ impl Connection {
             channels: HashMap::new(),
             tasks: JoinSet::new(),
             told: None,
+            since: Instant::now(),
         }
     }
 
@@ -87,8 +91,8 @@ impl Connection {
                     break;
                 }
                 _ = recheck.tick(), if self.admitted.is_some() => {
-                    if !self.still_may().await {
-                        running.disconnect("this key does not open this environment any more").await;
+                    if let Err(why) = self.still_may().await {
+                        running.disconnect(&why).await;
                         break;
                     }
                 }
@@ -107,8 +111,7 @@ impl Connection {
     fn on(&mut self, event: Event) {
         match event {
             Event::Authenticated(admitted) => {
-                let access = &admitted.access;
-                tracing::info!(environment = %access.environment, node = %access.node, "ssh login");
+                tracing::info!(environment = %admitted.login.environment, "ssh login");
                 self.admitted = Some(admitted);
             }
             Event::Opened { id, sender } => self.opened(id, sender),
@@ -173,21 +176,47 @@ impl Connection {
         }
     }
 
-    /// Whether the client could log in now as it did.
-    async fn still_may(&self) -> bool {
-        match &self.admitted {
-            Some(Admitted { login, key, .. }) => {
-                self.directory.authorize(login, key).await.is_some()
+    /// Whether the client could log in now as it did. A reset has given the environment another tenant: what the client
+    /// opens from here on is opened there.
+    async fn still_may(&mut self) -> Result<(), String> {
+        let Some(Admitted {
+            login,
+            key,
+            admission,
+        }) = &mut self.admitted
+        else {
+            return Ok(());
+        };
+        match self.directory.authorize(login, key).await {
+            Some(enter @ Admission::Enter(_)) => *admission = enter,
+            // Who came to a closed door has a moment to read why.
+            Some(Admission::Closed(why))
+                if matches!(admission, Admission::Enter(_)) || self.since.elapsed() >= READ =>
+            {
+                return Err(why);
             }
-            None => true,
+            Some(Admission::Closed(_)) => {}
+            None => return Err("this key does not open this environment any more".to_owned()),
+        }
+        Ok(())
+    }
+
+    /// Why nothing can be entered, if that is so.
+    fn closed(&self) -> Option<String> {
+        match &self.admitted.as_ref()?.admission {
+            Admission::Closed(why) => Some(why.clone()),
+            Admission::Enter(_) => None,
         }
     }
 
     fn guest(&self) -> Option<Guest> {
-        Some(Guest {
-            provider: self.provider.clone(),
-            access: self.admitted.as_ref()?.access.clone(),
-        })
+        match &self.admitted.as_ref()?.admission {
+            Admission::Enter(access) => Some(Guest {
+                provider: self.provider.clone(),
+                access: access.clone(),
+            }),
+            Admission::Closed(_) => None,
+        }
     }
 
     fn has_room(&mut self) -> bool {
@@ -195,7 +224,12 @@ impl Connection {
     }
 
     fn opened(&mut self, id: Id, sender: Sender) {
-        if self.has_room() {
+        if let Some(why) = self.closed() {
+            self.tasks.spawn(async move {
+                sender.say(&format!("faultline: {why}")).await;
+                sender.exit(255).await;
+            });
+        } else if self.has_room() {
             self.channels.insert(
                 id,
                 Stage::Waiting {
@@ -261,7 +295,11 @@ impl Connection {
     }
 
     fn used(&mut self) {
-        let Some(Admitted { access, .. }) = &self.admitted else {
+        let Some(Admitted {
+            admission: Admission::Enter(access),
+            ..
+        }) = &self.admitted
+        else {
             return;
         };
         if self.told.is_some_and(|at| at.elapsed() < USED_EVERY) {

@@ -1,61 +1,155 @@
-//! `kubectl` from outside: one port for all environments, routed by the server name in the first message of TLS to
-//! the environment's API server, which alone ends the encryption and knows its clients by their certificates.
+//! The door to API servers: one port for the clusters of all environments, for `kubectl` and every other client.
 //!
-//! An unknown, an ended and a suspended environment look alike: the connection closes without a word.
+//! ```text
+//! kubectl ── TLS: the platform's certificate ──► proxy.rs ── lease.rs: whose token, may they? ──► ApiServers::admit
+//!   /environments/<id>/api/v1/pods                  │                                                 every few s
+//!   Authorization: Bearer <token>                   └── TLS: the person's certificate ──► the tenant's API server
+//!                                                       /api/v1/pods                      ApiServers::connect
+//! ```
+//!
+//! | module | does |
+//! |---|---|
+//! | [`certificate`] | the platform's authority, and the door's certificate by it |
+//! | `lease` | what one token opens: asked for again and again, and ended when it is withdrawn |
+//! | `proxy` | carries one request, whatever it is upgraded to |
+//! | [`request`] | what a request is about, in the words of the audit |
+//! | [`status`] | refusals, as the objects that Kubernetes clients show |
+//!
+//! Nothing is buffered: bodies go on frame by frame, and a client that reads slowly holds its API server back.
+
+pub mod certificate;
+mod lease;
+mod proxy;
+pub mod request;
+pub mod status;
 
 use std::{
-    io::{self, Cursor},
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use faultline_domain::{EnvironmentId, NodeName};
-use faultline_provider::{Provider, Stream, Target};
-use rustls::server::Acceptor;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+use async_trait::async_trait;
+use faultline_domain::{EnvironmentId, PersonId, TenantId};
+use faultline_provider::Stream;
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
 };
+use rustls::ServerConfig;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Directory, limit};
+use self::{lease::Leases, proxy::Proxy};
+pub use self::{request::Change, status::Refusal};
+use crate::limit;
 
-/// The API server's port on every control plane.
-const PORT: u16 = 6443;
-/// How long a client may take to say which environment it wants.
-const HELLO: Duration = Duration::from_secs(10);
-/// The most that it may say for it, in bytes.
-const MAX_HELLO: usize = 16 * 1024;
-/// How often an open connection counts as use.
-const USE: Duration = Duration::from_secs(30);
+/// How long a client may take for the handshake, and to say what it wants.
+const HELLO: Duration = Duration::from_secs(15);
+/// How often a client that says nothing is asked whether it is there, and how long it may take to answer.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(20);
 /// How long connections have to end after `stop`.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Serves API servers on a listener until `stop`. `domain` is what follows the environment in the server's name.
+/// That a person may use an environment's API server now: made only by [`ApiServers`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The environment.
+    pub environment: EnvironmentId,
+    /// What it runs on now.
+    pub tenant: TenantId,
+    /// Who uses it.
+    pub person: PersonId,
+}
+
+/// The protocol of a connection to an API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// For requests that are upgraded, each on a connection of its own.
+    Http1,
+    /// For all others.
+    Http2,
+}
+
+/// Who may use which environment's API server, and the way to it.
+#[async_trait]
+pub trait ApiServers: Send + Sync {
+    /// May the holder of this token use this environment's API server? Asked again, with `open`, while what it opened is
+    /// open, which ends once the answer is another; that its time has run out ends nothing that is open.
+    async fn admit(
+        &self,
+        environment: &EnvironmentId,
+        token: &str,
+        open: bool,
+    ) -> Result<Grant, Refusal>;
+
+    /// A connection to the API server that knows its client as this person.
+    async fn connect(&self, grant: &Grant, protocol: Protocol) -> Result<Stream, Refusal>;
+
+    /// The person does something: called at most every half minute.
+    async fn used(&self, grant: &Grant);
+
+    /// The person asks for a change.
+    async fn changes(&self, grant: &Grant, change: &Change);
+}
+
+/// How the door behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// Limits of connections.
+    pub limits: limit::Limits,
+    /// How often it is asked again whether who is connected still may be.
+    pub recheck: Duration,
+    /// The most requests of a person to an environment within a second, on average.
+    pub per_second: u32,
+    /// The most of them at once, watches and sessions included.
+    pub at_once: usize,
+}
+
+impl Default for Config {
+    /// Several times what `kubectl`, `helm` and `k9s` allow themselves.
+    fn default() -> Self {
+        Self {
+            limits: limit::Limits::default(),
+            recheck: Duration::from_secs(10),
+            per_second: 100,
+            at_once: 500,
+        }
+    }
+}
+
+/// Serves API servers on a listener until `stop`.
 pub async fn serve(
     listener: TcpListener,
-    domain: &'static str,
-    limits: limit::Limits,
-    directory: Arc<dyn Directory>,
-    provider: Arc<dyn Provider>,
+    tls: Arc<ServerConfig>,
+    config: Config,
+    servers: Arc<dyn ApiServers>,
     stop: CancellationToken,
 ) {
-    let shared = Arc::new(Shared {
-        domain,
-        directory,
-        provider,
-        ledger: Mutex::new(limit::Ledger::new(limits)),
-    });
     let tasks = TaskTracker::new();
+    let door = Arc::new(Door {
+        tls: TlsAcceptor::from(tls),
+        proxy: Proxy {
+            leases: Leases::new(servers, config, tasks.clone(), stop.clone()),
+            tasks: tasks.clone(),
+        },
+        ledger: Mutex::new(limit::Ledger::new(config.limits)),
+    });
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             taken = listener.accept() => match taken {
                 Ok((socket, peer)) => {
-                    let (shared, stop) = (shared.clone(), stop.clone());
+                    let (door, stop) = (door.clone(), stop.clone());
                     tasks.spawn(async move {
-                        stop.run_until_cancelled(shared.connection(socket, peer)).await;
+                        stop.run_until_cancelled(door.connection(socket, peer)).await;
                     });
                 }
                 Err(e) => {
@@ -69,182 +163,90 @@ pub async fn serve(
     let _ = tokio::time::timeout(GOODBYE, tasks.wait()).await;
 }
 
-struct Shared {
-    domain: &'static str,
-    directory: Arc<dyn Directory>,
-    provider: Arc<dyn Provider>,
+struct Door {
+    tls: TlsAcceptor,
+    proxy: Proxy,
     ledger: Mutex<limit::Ledger>,
 }
 
-impl Shared {
-    fn ledger(&self) -> std::sync::MutexGuard<'_, limit::Ledger> {
+impl Door {
+    fn ledger(&self) -> MutexGuard<'_, limit::Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn connection(&self, socket: TcpStream, peer: SocketAddr) {
+    async fn connection(self: Arc<Self>, socket: TcpStream, peer: SocketAddr) {
         if let Err(refusal) = self.ledger().admit(peer.ip(), Instant::now()) {
             tracing::debug!(%peer, %refusal, "a connection to an API server is refused");
             return;
         }
         // Given back also when the server stops in the middle.
-        let _place = Place(self, peer);
-        if let Err(e) = self.carry(socket).await {
+        let _place = Place(self.clone(), peer);
+        if let Err(e) = self.carry(socket, peer).await {
             tracing::debug!(%peer, error = %e, "a connection to an API server ended");
         }
     }
 
-    async fn carry(&self, mut socket: TcpStream) -> io::Result<()> {
-        let (name, said) = tokio::time::timeout(HELLO, hello(&mut socket))
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        let Some(id) = environment(&name, self.domain) else {
-            return Ok(());
-        };
-        let Some(planes) = self.directory.api_server(&id).await else {
-            return Ok(());
-        };
-        let Some(mut stream) = self.open(&id, &planes).await else {
-            return Ok(());
-        };
-        let _ = socket.set_nodelay(true);
-        stream.write_all(&said).await?;
-        let used = async {
-            loop {
-                self.directory.used(&id).await;
-                tokio::time::sleep(USE).await;
-                if self.directory.api_server(&id).await.is_none() {
-                    // The environment has ended: so does what led to it.
-                    return;
+    async fn carry(
+        self: Arc<Self>,
+        socket: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        socket.set_nodelay(true)?;
+        // A client that vanished without a word is found out also where nothing is sent to it.
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(ANSWER);
+        SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+        let stream = tokio::time::timeout(HELLO, self.tls.accept(socket)).await??;
+        // Whoever guesses too often is put out, and so is who has not been let through in time.
+        let (out, known) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
+        let (put_out, is_known) = (out.clone(), known.clone());
+        let service = service_fn(move |request| {
+            let (door, out, known) = (self.clone(), put_out.clone(), is_known.clone());
+            async move {
+                let answer = door.proxy.answer(request).await;
+                if answer.extensions().get::<status::Guessed>().is_none() {
+                    known.store(true, Ordering::Release);
+                } else if !door.ledger().failed(peer.ip(), Instant::now()) {
+                    out.cancel();
                 }
+                Ok::<_, std::convert::Infallible>(answer)
+            }
+        });
+        let mut server = auto::Builder::new(TokioExecutor::new());
+        server
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HELLO);
+        server
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(ANSWER)
+            .max_concurrent_streams(512);
+        let serving = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        tokio::pin!(serving);
+        let stranger = async {
+            tokio::time::sleep(HELLO).await;
+            if known.load(Ordering::Acquire) {
+                std::future::pending::<()>().await;
             }
         };
         tokio::select! {
-            done = tokio::io::copy_bidirectional(&mut socket, &mut stream) => done.map(drop),
-            () = used => Ok(()),
+            done = &mut serving => done,
+            () = stranger => Ok(()),
+            () = out.cancelled() => Ok(()),
         }
-    }
-
-    /// A stream to the first control plane that takes one.
-    async fn open(&self, id: &EnvironmentId, planes: &[NodeName]) -> Option<Stream> {
-        for node in planes {
-            match self.provider.open(id, node, Target::Port(PORT)).await {
-                Ok(stream) => return Some(stream),
-                Err(e) => tracing::debug!(environment = %id, %node, error = %e, "no API server"),
-            }
-        }
-        None
     }
 }
 
-struct Place<'a>(&'a Shared, SocketAddr);
+struct Place(Arc<Door>, SocketAddr);
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.ledger().ended(self.1.ip());
     }
 }
 
-/// Reads a client's first message: the name it asks for, and every byte that it sent.
-async fn hello(socket: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
-    let malformed = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
-    let mut said = Vec::with_capacity(1024);
-    let mut buffer = [0; 2048];
-    loop {
-        let n = socket.read(&mut buffer).await?;
-        let Some(bytes) = buffer.get(..n).filter(|b| !b.is_empty()) else {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        };
-        said.extend_from_slice(bytes);
-        if said.len() > MAX_HELLO {
-            return Err(malformed("the client's first message has no end"));
-        }
-        if let Some(name) = server_name(&said)? {
-            return Ok((name, said));
-        }
-    }
-}
-
-/// The server name in the bytes that a client has sent so far; nothing until its first message is whole.
-fn server_name(said: &[u8]) -> io::Result<Option<String>> {
-    let mut acceptor = Acceptor::default();
-    let mut from = Cursor::new(said);
-    while acceptor.read_tls(&mut from)? > 0 {}
-    match acceptor.accept() {
-        Ok(Some(accepted)) => match accepted.client_hello().server_name() {
-            Some(name) => Ok(Some(name.to_owned())),
-            None => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the client names no server",
-            )),
-        },
-        Ok(None) => Ok(None),
-        Err((e, _)) => Err(io::Error::new(io::ErrorKind::InvalidData, e)),
-    }
-}
-
-/// The environment that a server's name is of.
-fn environment(name: &str, domain: &str) -> Option<EnvironmentId> {
-    name.to_ascii_lowercase()
-        .strip_suffix(domain)?
-        .strip_suffix('.')?
-        .parse()
-        .ok()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hello_of(name: &str) -> Vec<u8> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
-        let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-        let mut said = Vec::new();
-        client.write_tls(&mut said).unwrap();
-        said
-    }
-
-    #[test]
-    fn the_name_is_read_once_the_message_is_whole() {
-        let said = hello_of("k7f3q9xw2m.k8s.faultline.internal");
-        assert_eq!(server_name(&said[..20]).unwrap(), None);
-        assert_eq!(
-            server_name(&said).unwrap().as_deref(),
-            Some("k7f3q9xw2m.k8s.faultline.internal")
-        );
-    }
-
-    #[test]
-    fn what_is_not_tls_or_names_nothing_is_an_error() {
-        assert!(server_name(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").is_err());
-        assert!(server_name(&hello_of("127.0.0.1")).is_err());
-        let mut broken = hello_of("a.k8s.faultline.internal");
-        broken[5] = 0xff;
-        assert!(server_name(&broken).is_err());
-    }
-
-    #[test]
-    fn only_names_of_environments_lead_anywhere() {
-        const DOMAIN: &str = "k8s.faultline.internal";
-        assert_eq!(
-            environment("K7f3.k8s.faultline.internal", DOMAIN)
-                .unwrap()
-                .as_str(),
-            "k7f3"
-        );
-        for name in [
-            "k8s.faultline.internal",
-            ".k8s.faultline.internal",
-            "a.b.k8s.faultline.internal",
-            "a.example.org",
-            "ak8s.faultline.internal",
-        ] {
-            assert_eq!(environment(name, DOMAIN), None, "{name}");
-        }
-    }
-}
+mod tests;

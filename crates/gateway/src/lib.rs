@@ -15,15 +15,16 @@
 //! | `connection` | the loop that consumes a connection's events and owns its channels |
 //! | `channel` | what happens on one channel |
 //! | `gate` | holds a client back that sends faster than the guest takes |
-//! | [`kube`] | the way to API servers: by server name, without ending the encryption |
+//! | [`kube`] | the door to API servers: an authenticating reverse proxy |
 //! | [`limit`] | how many connections and failures an address may have |
 //!
 //! Nobody needs sshd in a guest for this: shells, commands, files and forwards go over the guest link, so they
 //! work while a lab has the guest's network in pieces. When the link itself is lost a shell falls back to the
 //! serial console.
 //!
-//! What a client learns about an environment it may not use is nothing: an unknown one, an ended one, somebody
-//! else's and a wrong key are refused alike, after the same time.
+//! What a client learns about an environment it may not use is nothing: an unknown one, somebody else's and a wrong key
+//! are refused alike, after the same time. Its owner, with a key of theirs, is let in far enough to be told why it can't be
+//! entered.
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -49,7 +50,7 @@ mod ssh;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use faultline_domain::{EnvironmentId, NodeName};
+use faultline_domain::{EnvironmentId, NodeName, TenantId};
 
 pub use key::{HostKey, PublicKey};
 pub use login::Login;
@@ -60,22 +61,29 @@ pub use server::serve;
 pub struct Access {
     /// The environment.
     pub environment: EnvironmentId,
+    /// What it runs on now.
+    pub tenant: TenantId,
     /// The node that shells and forwards go to.
     pub node: NodeName,
+}
+
+/// What the holder of a key meets at an environment of theirs: made only by a [`Directory`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// The way in.
+    Enter(Access),
+    /// A closed door, with why and what to do: it is paused, say, or has ended, or has no such node.
+    Closed(String),
 }
 
 /// Who may use what.
 #[async_trait]
 pub trait Directory: Send + Sync {
     /// May the holder of this key log in so? Called for each key that a client offers, and again when it has
-    /// proven to hold it. Nothing for an unknown or ended environment, an unknown node, somebody else's
-    /// environment, and an unknown key. Asked again while a connection lasts, which ends once the answer is nothing.
+    /// proven to hold it. Nothing for an unknown environment, somebody else's, and an unknown key. Asked again while a
+    /// connection lasts, which ends once the answer is not to enter.
     /// Should take less than [`Config::rejection`], which hides how long it took.
-    async fn authorize(&self, login: &Login, key: &PublicKey) -> Option<Access>;
-
-    /// The nodes whose port 6443 is the API server of this environment's cluster. Nothing for an unknown, ended or
-    /// suspended environment, and for one without a cluster.
-    async fn api_server(&self, environment: &EnvironmentId) -> Option<Vec<NodeName>>;
+    async fn authorize(&self, login: &Login, key: &PublicKey) -> Option<Admission>;
 
     /// Somebody does something in this environment: called when a channel opens and then at most every half
     /// minute while keys are typed or data is sent.

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    Access, Config, Directory, HostKey, Login, PublicKey,
+    Admission, Config, Directory, HostKey, Login, PublicKey,
     gate::{Gate, Gated, Held},
     limit::Ledger,
 };
@@ -32,7 +32,7 @@ pub(crate) type Id = u32;
 
 /// What a client may use, and with what it logged in, so that the directory can be asked again.
 pub(crate) struct Admitted {
-    pub access: Access,
+    pub admission: Admission,
     pub login: Login,
     pub key: PublicKey,
 }
@@ -226,18 +226,18 @@ impl Translator {
     async fn ask(
         &self,
         credential: Option<&(Login, PublicKey)>,
-    ) -> Result<Option<Access>, russh::Error> {
-        let access = match credential {
+    ) -> Result<Option<Admission>, russh::Error> {
+        let admission = match credential {
             Some((login, key)) => self.directory.authorize(login, key).await,
             None => None,
         };
-        if access.is_none() {
+        if admission.is_none() {
             let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
             if !ledger.failed(self.peer, Instant::now()) {
                 return Err(russh::Error::Disconnect);
             }
         }
-        Ok(access)
+        Ok(admission)
     }
 }
 
@@ -308,8 +308,12 @@ impl Handler for Translator {
     ) -> Result<Auth, Self::Error> {
         let credential = credential(user, key.public_key);
         Ok(match (self.ask(credential.as_ref()).await?, credential) {
-            (Some(access), Some((login, key))) => {
-                let admitted = Admitted { access, login, key };
+            (Some(admission), Some((login, key))) => {
+                let admitted = Admitted {
+                    admission,
+                    login,
+                    key,
+                };
                 self.tell(Event::Authenticated(admitted)).await?;
                 Auth::Accept
             }

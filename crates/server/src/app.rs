@@ -3,10 +3,10 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use faultline_domain::{Clock, EnvironmentId, LabSlug, PersonId, Shape, lab::Needs};
+use faultline_domain::{Clock, EnvironmentId, LabSlug, PersonId, Shape, TenantId, lab::Needs};
 use faultline_lab::{Catalogue, LabFolder};
 use faultline_provider::{Provider, Readiness};
 use faultline_store::{
@@ -18,20 +18,20 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Config, hub::Hub, metrics::Metrics, problem::Problem, rates::Rates, reconcile::Status,
+    Config, hub::Hub, lock::lock, metrics::Metrics, problem::Problem, rates::Rates, status::Status,
 };
 
 /// A lab with an environment's values for its variables.
 fn filled(lab: Arc<LabFolder>, id: &EnvironmentId) -> Arc<LabFolder> {
-    match lab.of(id) {
+    match lab.of(id.as_str()) {
         Cow::Borrowed(_) => lab,
         Cow::Owned(filled) => Arc::new(filled),
     }
 }
 
-/// Locks even after a panic elsewhere: what is behind these locks is never half-changed.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// What an environment runs on.
+pub(crate) fn tenant(e: &Environment) -> Result<&TenantId, faultline_provider::Error> {
+    e.tenant_id().ok_or(faultline_provider::Error::NotFound)
 }
 
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub(crate) struct App {
     pub started_at: Timestamp,
     /// When images were found ready.
     ready: Mutex<HashMap<(String, Shape), Timestamp>>,
+    /// Labs as they once were, by their hash: read once.
+    kept: Mutex<HashMap<String, Arc<LabFolder>>>,
     catalogue: RwLock<Arc<Catalogue>>,
     rng: Mutex<StdRng>,
 }
@@ -81,6 +83,7 @@ impl App {
             stopping: CancellationToken::new(),
             checking: Mutex::default(),
             ready: Mutex::default(),
+            kept: Mutex::default(),
             catalogue: RwLock::new(Arc::new(parts.catalogue)),
             rng: Mutex::new(parts.rng),
         })
@@ -108,9 +111,42 @@ impl App {
         self.catalogue().get(slug).cloned()
     }
 
-    /// The lab as an environment has it, with the values of its variables.
-    pub(crate) fn lab_of(&self, environment: &Environment) -> Option<Arc<LabFolder>> {
-        Some(filled(self.lab(&environment.lab)?, &environment.id))
+    /// The lab as an environment has it: as it was at its start, with the values of its variables. What has changed in its
+    /// folder since then is for environments to come.
+    pub(crate) async fn lab_of(&self, environment: &Environment) -> Option<Arc<LabFolder>> {
+        Some(filled(self.lab_begun(environment).await?, &environment.id))
+    }
+
+    /// The lab as it was at an environment's start, without the values of its variables.
+    pub(crate) async fn lab_begun(&self, environment: &Environment) -> Option<Arc<LabFolder>> {
+        let today = self.lab(&environment.lab);
+        match &environment.lab_hash {
+            Some(hash) if today.as_ref().is_none_or(|lab| lab.hash != *hash) => {
+                self.kept(&environment.lab, hash).await.or(today)
+            }
+            _ => today,
+        }
+    }
+
+    /// A lab as it once was.
+    async fn kept(&self, slug: &LabSlug, hash: &str) -> Option<Arc<LabFolder>> {
+        if let Some(lab) = lock(&self.kept).get(hash) {
+            return Some(lab.clone());
+        }
+        let content = match self.store.lab_content(hash).await {
+            Ok(content) => content?,
+            Err(e) => {
+                tracing::error!(error = &e as &dyn std::error::Error, "the store failed");
+                return None;
+            }
+        };
+        let Some(lab) = LabFolder::restore(slug, hash, &content) else {
+            tracing::warn!(lab = %slug, hash, "a lab of before is not understood any more; as it is now, it takes its place");
+            return None;
+        };
+        let lab = Arc::new(lab);
+        lock(&self.kept).insert(hash.to_owned(), lab.clone());
+        Some(lab)
     }
 
     /// The lab as somebody sees it, and the environment of it that they have open: with its values, or with an example's
@@ -125,9 +161,10 @@ impl App {
         let open = mine.into_iter().find(|e| e.lab == *slug && e.is_open());
         // Always the same example: a page that is loaded again says the same.
         let values = open.as_ref().map(|e| e.id.clone());
-        let lab = match values.or_else(|| "example".parse().ok()) {
-            Some(id) => filled(lab, &id),
-            None => lab,
+        let lab = match (&open, values.or_else(|| "example".parse().ok())) {
+            (Some(e), _) => self.lab_of(e).await.unwrap_or(lab),
+            (None, Some(id)) => filled(lab, &id),
+            (None, None) => lab,
         };
         Ok((lab, open))
     }
@@ -194,11 +231,8 @@ impl App {
     }
 
     /// Its owner does something in it. A failure to write that is logged and otherwise ignored.
-    pub(crate) async fn touch(&self, environment: &Environment) {
-        let touched = self
-            .store
-            .touch_environment(&environment.id, self.now())
-            .await;
+    pub(crate) async fn touch(&self, environment: &EnvironmentId) {
+        let touched = self.store.touch_environment(environment, self.now()).await;
         if let Err(e) = touched {
             tracing::warn!(error = &e as &dyn std::error::Error, "use was not noted");
         }

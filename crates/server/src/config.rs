@@ -21,9 +21,12 @@ pub struct Config {
     pub ssh_host_key: Option<PublicKey>,
     /// The port on which API servers are reached; nothing when there is none.
     pub kube_port: Option<u16>,
-    /// The domain under which each environment's API server has a name, `<environment>.<domain>`: all of them have to
-    /// lead here. The public address's host in all kubeconfigs unless set.
-    pub kube_domain: Option<String>,
+    /// The host name at which API servers are reached, as kubeconfigs say it. The public address's host unless set.
+    pub kube_host: Option<String>,
+    /// The authority by which clients know the door to API servers, PEM; nothing where their own know it. What serves the
+    /// door says it.
+    #[serde(skip)]
+    pub kube_authority: Option<String>,
     /// The folder whose file system holds the environments' disks.
     pub data_dir: PathBuf,
     /// The most environments at once.
@@ -145,7 +148,8 @@ impl Default for Config {
             ssh_port: Some(2222),
             ssh_host_key: None,
             kube_port: Some(7443),
-            kube_domain: None,
+            kube_host: None,
+            kube_authority: None,
             data_dir: PathBuf::from("."),
             max_environments: 40,
             max_of_person: 5,
@@ -221,12 +225,17 @@ impl Config {
     #[must_use]
     pub fn kube_server(&self, environment: &EnvironmentId) -> Option<String> {
         let port = self.kube_port?;
-        let host = match (&self.kube_domain, self.ssh_host()) {
-            (Some(domain), _) => format!("{environment}.{domain}"),
-            (None, v6) if v6.contains(':') => format!("[{v6}]"),
-            (None, host) => host.to_owned(),
+        let host = match self.kube_host() {
+            v6 if v6.contains(':') => format!("[{v6}]"),
+            host => host.to_owned(),
         };
-        Some(format!("https://{host}:{port}"))
+        Some(format!("https://{host}:{port}/environments/{environment}"))
+    }
+
+    /// The host name at which API servers are reached.
+    #[must_use]
+    pub fn kube_host(&self) -> &str {
+        self.kube_host.as_deref().unwrap_or_else(|| self.ssh_host())
     }
 
     pub(crate) fn deadlines() -> Deadlines {
@@ -255,26 +264,18 @@ mod tests {
     }
 
     #[test]
-    fn api_servers_are_reached_at_the_public_host_or_by_a_name_each() {
+    fn api_servers_are_reached_at_the_public_host_unless_another_is_said() {
         let id = EnvironmentId::generate(&mut rand::rng());
         let mut config = Config {
             public_url: "http://[::1]:80".to_owned(),
             ..Config::default()
         };
-        assert_eq!(
-            config.kube_server(&id).as_deref(),
-            Some("https://[::1]:7443")
-        );
+        let at = |host: &str| Some(format!("https://{host}:7443/environments/{id}"));
+        assert_eq!(config.kube_server(&id), at("[::1]"));
         config.public_url = "https://labs.example.org".to_owned();
-        assert_eq!(
-            config.kube_server(&id).as_deref(),
-            Some("https://labs.example.org:7443")
-        );
-        config.kube_domain = Some("k8s.example.org".to_owned());
-        assert_eq!(
-            config.kube_server(&id),
-            Some(format!("https://{id}.k8s.example.org:7443"))
-        );
+        assert_eq!(config.kube_server(&id), at("labs.example.org"));
+        config.kube_host = Some("k8s.example.org".to_owned());
+        assert_eq!(config.kube_server(&id), at("k8s.example.org"));
         config.kube_port = None;
         assert_eq!(config.kube_server(&id), None);
     }

@@ -1,10 +1,13 @@
 //! Who may use what over SSH: the gateway's questions, answered from the store.
 
 use async_trait::async_trait;
-use faultline_domain::{EnvironmentId, NodeName, environment::State};
-use faultline_gateway::{Access, Directory, Login, PublicKey};
+use faultline_domain::{EnvironmentId, NodeName};
+use faultline_gateway::{Access, Admission, Directory, Login, PublicKey};
 
-use crate::app::Shared;
+use crate::{
+    app::Shared,
+    entrance::{Shut, shut},
+};
 
 /// Answers the gateway from the store.
 #[derive(Debug)]
@@ -18,7 +21,7 @@ impl StoreDirectory {
 
 #[async_trait]
 impl Directory for StoreDirectory {
-    async fn authorize(&self, login: &Login, key: &PublicKey) -> Option<Access> {
+    async fn authorize(&self, login: &Login, key: &PublicKey) -> Option<Admission> {
         let store = &self.0.store;
         let found = async {
             let holder = store
@@ -34,42 +37,33 @@ impl Directory for StoreDirectory {
             }
         };
         let (holder, environment) = (holder?, environment?);
-        let open = environment.person == holder
-            && environment.is_open()
-            && matches!(environment.state, State::Active { .. });
+        if environment.person != holder {
+            return None;
+        }
+        if let Some(Shut::Over(why) | Shut::NotNow(why)) = shut(&self.0, &environment) {
+            return Some(Admission::Closed(why));
+        }
         let nodes = environment.nodes();
         let node = match &login.node {
             Some(node) => nodes.iter().find(|n| *n == node),
             None => nodes.first(),
         };
-        Some(Access {
-            node: node.filter(|_| open)?.clone(),
-            environment: environment.id,
-        })
-    }
-
-    async fn api_server(&self, id: &EnvironmentId) -> Option<Vec<NodeName>> {
-        let environment = match self.0.store.environment(id).await {
-            Ok(found) => found?,
-            Err(e) => {
-                tracing::error!(error = &e as &dyn std::error::Error, "the store failed");
-                return None;
-            }
+        let Some(node) = node else {
+            let there: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
+            return Some(Admission::Closed(format!(
+                "environment {} has no node of that name; it has {}",
+                environment.id,
+                there.join(", ")
+            )));
         };
-        if !environment.is_open() || !matches!(environment.state, State::Active { .. }) {
-            return None;
-        }
-        Some(self.0.provider.cluster(id).await.ok()?.control_planes)
+        Some(Admission::Enter(Access {
+            node: node.clone(),
+            tenant: environment.tenant_id()?.clone(),
+            environment: environment.id,
+        }))
     }
 
     async fn used(&self, environment: &EnvironmentId) {
-        let touched = self
-            .0
-            .store
-            .touch_environment(environment, self.0.now())
-            .await;
-        if let Err(e) = touched {
-            tracing::warn!(error = &e as &dyn std::error::Error, "use was not noted");
-        }
+        self.0.touch(environment).await;
     }
 }

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Mutex};
 use faultline_domain::EnvironmentId;
 use tokio::sync::watch;
 
-use crate::app::lock;
+use crate::lock::lock;
 
 #[derive(Debug, Default)]
 pub(crate) struct Hub(Mutex<HashMap<EnvironmentId, watch::Sender<u64>>>);

@@ -38,15 +38,18 @@
 //! | `web`, `api` | pages and API: parse, call an operation, show |
 
 mod api;
+mod api_servers;
 mod app;
 mod assets;
 mod auth;
 mod capacity;
 pub mod config;
 mod directory;
+mod entrance;
 mod headers;
 mod hub;
 mod listener;
+mod lock;
 mod markdown;
 mod metrics;
 mod operations;
@@ -55,6 +58,7 @@ mod rates;
 mod reconcile;
 mod router;
 mod server;
+mod status;
 mod terminal;
 mod web;
 

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use crate::app::lock;
+use crate::lock::lock;
 
 /// Connections at once. A page with its terminals has about six.
 const ALL: usize = 4096;

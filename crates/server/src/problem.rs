@@ -29,6 +29,9 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
+    /// The code of [`Denial`]s.
+    pub(crate) const NO_ROOM: &str = "no-room";
+
     pub(crate) fn new(
         status: StatusCode,
         code: &'static str,
@@ -178,7 +181,7 @@ impl From<Denial> for Problem {
         if let Some(first) = detail.get_mut(..1) {
             first.make_ascii_uppercase();
         }
-        Self::conflict("no-room", "There is no room for this now", detail + ".")
+        Self::conflict(Self::NO_ROOM, "There is no room for this now", detail + ".")
     }
 }
 

@@ -27,7 +27,7 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-use crate::{Config, app::lock, listener::Peer, problem::Problem};
+use crate::{Config, listener::Peer, lock::lock, problem::Problem};
 
 /// The most addresses, and the most sessions and tokens, that are told apart at once.
 const MOST: usize = 20_000;

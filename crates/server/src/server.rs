@@ -7,16 +7,17 @@ use faultline_domain::{Clock, PersonId, authz::Role};
 use faultline_lab::Catalogue;
 use faultline_provider::Provider;
 use faultline_store::{Secret, Store};
-use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config,
+    api_servers::StoreApiServers,
     app::{App, Shared},
     directory::StoreDirectory,
     listener::{Bounded, Peer},
+    operations::sign_in_link,
     reconcile, router,
 };
 
@@ -84,7 +85,9 @@ impl Server {
 
     /// A link that signs the local owner in, once.
     pub async fn sign_in_link(&self) -> Result<String, Error> {
-        Ok(sign_in_link(&self.0, &PersonId::local()).await?.0)
+        Ok(sign_in_link::sign_in_link(&self.0, &PersonId::local())
+            .await?
+            .0)
     }
 
     /// A new API token of the local owner, in the place of one of the same name.
@@ -102,6 +105,12 @@ impl Server {
     #[must_use]
     pub fn directory(&self) -> Arc<StoreDirectory> {
         Arc::new(StoreDirectory::new(self.0.clone()))
+    }
+
+    /// Who may use which API server.
+    #[must_use]
+    pub fn api_servers(&self) -> Arc<StoreApiServers> {
+        Arc::new(StoreApiServers::new(self.0.clone()))
     }
 
     /// The routes alone, for tests and for serving by other means. No reconciler runs.
@@ -150,21 +159,4 @@ impl Server {
         app.store.close().await;
         Ok(served?)
     }
-}
-
-/// A link that signs this person in, once, and until when.
-pub(crate) async fn sign_in_link(
-    app: &App,
-    person: &PersonId,
-) -> Result<(String, Timestamp), faultline_store::Error> {
-    let (secret, now) = (app.secret(), app.now());
-    let minutes = i64::from(app.config.sign_in_minutes);
-    let ends = now
-        .saturating_add(SignedDuration::from_mins(minutes))
-        .unwrap_or(now);
-    app.store
-        .add_sign_in_token(&secret, person, now, ends)
-        .await?;
-    let base = app.config.public_url.trim_end_matches('/');
-    Ok((format!("{base}/sign-in?token={}", secret.expose()), ends))
 }

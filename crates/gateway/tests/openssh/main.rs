@@ -19,7 +19,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use faultline_gateway::{Access, Config, Directory, HostKey, Login, PublicKey, limit, serve};
+use faultline_gateway::{
+    Access, Admission, Config, Directory, HostKey, Login, PublicKey, limit, serve,
+};
 use faultline_provider::fake::process::OnlyStreams;
 use guest::ThisMachine;
 use rand::Rng;
@@ -41,14 +43,7 @@ struct TwoPeople {
 
 #[async_trait]
 impl Directory for TwoPeople {
-    async fn api_server(
-        &self,
-        _: &faultline_domain::EnvironmentId,
-    ) -> Option<Vec<faultline_domain::NodeName>> {
-        None
-    }
-
-    async fn authorize(&self, login: &Login, key: &PublicKey) -> Option<Access> {
+    async fn authorize(&self, login: &Login, key: &PublicKey) -> Option<Admission> {
         let (owner, open) = match login.environment.as_str() {
             "mine" => (&self.key, true),
             "ended" => (&self.key, false),
@@ -66,10 +61,17 @@ impl Directory for TwoPeople {
             Some(_) => return None,
         };
         let held = key == owner && !self.removed.load(Ordering::SeqCst);
-        (open && held).then(|| Access {
+        if !held {
+            return None;
+        }
+        if !open {
+            return Some(Admission::Closed("it has ended; begin again".to_owned()));
+        }
+        Some(Admission::Enter(Access {
             environment: login.environment.clone(),
+            tenant: "machine".parse().unwrap(),
             node,
-        })
+        }))
     }
     async fn used(&self, _: &faultline_domain::EnvironmentId) {
         *self.used.lock().unwrap() += 1;
@@ -242,6 +244,23 @@ async fn a_command_has_its_exit_code_and_its_streams_apart() {
     let said = gateway.ssh(&["node2.mine@127.0.0.1", "kill -9 $$"]).await;
     assert_eq!(said.code, Some(137));
     assert!(*gateway.directory.used.lock().unwrap() >= 1);
+}
+
+#[tokio::test]
+async fn a_closed_door_says_why_to_whom_it_belongs() {
+    let gateway = Gateway::start().await;
+    for command in [
+        &["ended@127.0.0.1", "true"][..],
+        &["-tt", "ended@127.0.0.1"],
+    ] {
+        let said = gateway.ssh(command).await;
+        assert_eq!(said.code, Some(255), "{said:?}");
+        assert!(said.err.contains("it has ended; begin again"), "{said:?}");
+        assert!(!said.err.contains("Permission denied"), "{said:?}");
+    }
+    let forward = ["-W", "127.0.0.1:80", "ended@127.0.0.1"];
+    assert!(gateway.ssh(&forward).await.code != Some(0));
+    assert_eq!(*gateway.directory.used.lock().unwrap(), 0);
 }
 
 #[tokio::test]
@@ -498,7 +517,7 @@ async fn all_refusals_look_alike() {
         .program("ssh", "hers", &["hers@127.0.0.1", "true"], b"")
         .await;
     assert_eq!(said.code, Some(0), "her key opens hers: {said:?}");
-    let mut quickest = [Duration::MAX; 8];
+    let mut quickest = [Duration::MAX; 7];
     // Less than it takes to find out that `slow` is somebody else's.
     let alike = |quickest: &[Duration]| {
         let (least, most) = (quickest.iter().min(), quickest.iter().max());
@@ -510,7 +529,6 @@ async fn all_refusals_look_alike() {
             ("unknown", "mine"),
             ("hers", "mine"),
             ("key", "hers"),
-            ("key", "ended"),
             ("key", "nobody"),
             ("key", "slow"),
             ("key", "node9.mine"),

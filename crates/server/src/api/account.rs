@@ -18,9 +18,8 @@ use super::{
 use crate::{
     app::Shared,
     auth::{Signed, param},
-    operations::{keys, tokens},
+    operations::{keys, sign_in_link, tokens},
     problem::Problem,
-    server,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -178,7 +177,7 @@ async fn create_sign_in_link(
     State(app): State<Shared>,
     Signed(caller): Signed,
 ) -> Result<(StatusCode, Json<SignInLink>), Problem> {
-    let (url, ends) = server::sign_in_link(&app, caller.signed_in.person()).await?;
+    let (url, ends) = sign_in_link::sign_in_link(&app, caller.signed_in.person()).await?;
     let link = SignInLink {
         url,
         expires_at: ends.to_string(),

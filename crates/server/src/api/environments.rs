@@ -14,7 +14,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::views::{
-    CertificateView, CheckRunView, ClusterView, EnvironmentDetail, EnvironmentView, HintView,
+    CheckRunView, ClusterTokenView, ClusterView, EnvironmentDetail, EnvironmentView, HintView,
     NewNode, SolutionView, detail,
 };
 use crate::{
@@ -275,7 +275,7 @@ async fn get_solution(
             "It opens when the checks hold, or when you give up.",
         ));
     }
-    let lab = app.lab_of(&mine.environment);
+    let lab = app.lab_of(&mine.environment).await;
     let lab = lab.ok_or_else(Problem::lab_gone)?;
     Ok(Json(SolutionView {
         text: lab.solution.clone(),
@@ -286,26 +286,26 @@ async fn get_solution(
 #[utoipa::path(get, path = "/api/v1/environments/{id}/cluster", tag = "environments", params(("id" = String, Path)),
     responses((status = 200, body = ClusterView), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn get_cluster(State(app): State<Shared>, mine: Mine) -> Result<Json<ClusterView>, Problem> {
-    let (server, authority) = credential::place(&app, &mine.environment).await?;
-    Ok(Json(ClusterView {
-        server,
-        server_name: faultline_cluster::kubeconfig::server_name(mine.environment.id.as_str()),
-        authority,
-    }))
+    let (server, authority) = credential::place(&app, &mine.environment)?;
+    Ok(Json(ClusterView { server, authority }))
 }
 
-/// A short-lived client certificate for an environment's cluster, in the caller's name.
+/// A short-lived token for an environment's cluster, in the caller's name.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/credential", tag = "environments", params(("id" = String, Path)),
-    responses((status = 201, body = CertificateView), (status = 404, body = Problem), (status = 409, body = Problem)))]
+    responses((status = 201, body = ClusterTokenView), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn issue_credential(
     State(app): State<Shared>,
     mine: Mine,
-) -> Result<(StatusCode, Json<CertificateView>), Problem> {
-    let made = credential::credential(&app, &mine.proof, &mine.environment).await?;
-    let view = CertificateView {
-        certificate: made.certificate,
-        key: made.key,
-        expires_at: made.not_after.to_string(),
+) -> Result<(StatusCode, Json<ClusterTokenView>), Problem> {
+    let Mine {
+        caller,
+        proof,
+        environment,
+    } = &mine;
+    let (token, ends) = credential::credential(&app, caller, proof, environment).await?;
+    let view = ClusterTokenView {
+        token: token.expose().to_owned(),
+        expires_at: ends.to_string(),
     };
     Ok((StatusCode::CREATED, Json(view)))
 }

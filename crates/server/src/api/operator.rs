@@ -4,12 +4,7 @@ use axum::{Json, extract::State};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::views::{AuditView, EnvironmentView, OperatorView, ReconcilerView};
-use crate::{
-    app::{Shared, lock},
-    auth::Operator,
-    capacity::Free,
-    problem::Problem,
-};
+use crate::{app::Shared, auth::Operator, capacity::Free, lock::lock, problem::Problem};
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()

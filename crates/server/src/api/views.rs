@@ -191,7 +191,9 @@ pub(crate) struct EnvironmentView {
     id: String,
     lab: String,
     attempt: String,
-    /// `requested`, `provisioning`, `preparing`, `active`, `suspended`, `expired`, `releasing`, `gone`, `failed`.
+    /// What it runs on, or did last: another after a reset.
+    tenant: Option<String>,
+    /// `requested`, `preparing`, `active`, `suspended`, `expired`, `gone`, `failed`.
     phase: &'static str,
     /// False once its end was asked for.
     wanted: bool,
@@ -210,6 +212,12 @@ pub(crate) struct EnvironmentView {
     seconds_left: i64,
     /// True when it would end then for want of use: working in it puts that off.
     ends_idle: bool,
+    /// When it ends however much it is used, unless it is extended.
+    expires_at: String,
+    /// Seconds until then.
+    expires_seconds_left: i64,
+    /// It ends after so many seconds without use.
+    idle_seconds: i64,
     /// The user name for the SSH gateway; `<node>.<this>` reaches a node.
     ssh_user: String,
 }
@@ -224,6 +232,7 @@ impl EnvironmentView {
             id: e.id.to_string(),
             lab: e.lab.to_string(),
             attempt: e.attempt.to_string(),
+            tenant: e.tenant_id().map(ToString::to_string),
             phase: e.state.phase().as_str(),
             wanted: !matches!(e.intent, Intent::Gone(_)),
             failed_stage,
@@ -234,6 +243,14 @@ impl EnvironmentView {
             ends_at: e.lifetime.end().0.to_string(),
             seconds_left: e.lifetime.remaining(app.now()).max(0),
             ends_idle: e.lifetime.end().1 == EndReason::Idle,
+            expires_at: e.lifetime.expires_at.to_string(),
+            expires_seconds_left: e
+                .lifetime
+                .expires_at
+                .duration_since(app.now())
+                .as_secs()
+                .max(0),
+            idle_seconds: e.lifetime.idle_seconds,
             ssh_user: e.id.to_string(),
         }
     }
@@ -447,21 +464,17 @@ pub(crate) struct AuditView {
 /// Where the API server of a cluster is reached.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ClusterView {
-    /// The gateway's address.
+    /// The address of its API server, path and all.
     pub server: String,
-    /// The name to ask for in TLS: the gateway finds the environment by it.
-    pub server_name: String,
-    /// The certificate of the cluster's authority, PEM.
-    pub authority: String,
+    /// The authority that its certificate is verified with, PEM; nothing where it is one that everybody knows.
+    pub authority: Option<String>,
 }
 
-/// A client certificate.
+/// What opens a cluster.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct CertificateView {
-    /// The certificate, PEM.
-    pub certificate: String,
-    /// Its key, PEM.
-    pub key: String,
+pub(crate) struct ClusterTokenView {
+    /// The token: `Authorization: Bearer` at the API server's address.
+    pub token: String,
     /// When it ends, RFC 3339.
     pub expires_at: String,
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use faultline_domain::{
-    EnvironmentId,
+    EnvironmentId, TenantId,
     authz::MayUse,
     environment::{Intent, State},
     score,
@@ -19,7 +19,8 @@ use faultline_store::{
 use tokio::sync::mpsc;
 
 use crate::{
-    app::{App, Shared, lock},
+    app::{App, Shared, tenant},
+    lock::lock,
     problem::Problem,
 };
 
@@ -45,7 +46,11 @@ pub(crate) async fn check(
             "Start the lab, or wait until it has started, then check again.",
         ));
     }
-    let lab = app.lab(&environment.lab).ok_or_else(Problem::lab_gone)?;
+    let lab = app
+        .lab_of(environment)
+        .await
+        .ok_or_else(Problem::lab_gone)?;
+    let machine = tenant(environment)?.clone();
     let attempt = app.attempt(environment).await?;
     let Some(turn) = Turn::take(app, proof.environment()) else {
         return Ok(());
@@ -54,13 +59,13 @@ pub(crate) async fn check(
     app.store
         .begin_checks(&run, &attempt.id, proof.environment(), app.now())
         .await?;
-    app.touch(environment).await;
+    app.touch(&environment.id).await;
     app.changed(proof.environment());
     let app = app.clone();
     let stop = app.stopping.clone();
     app.tasks.clone().spawn(async move {
         // A run that a stop interrupts is ended by the next server.
-        stop.run_until_cancelled(perform(&turn, &lab, &attempt, &run))
+        stop.run_until_cancelled(perform(&turn, &machine, &lab, &attempt, &run))
             .await;
     });
     Ok(())
@@ -89,10 +94,16 @@ impl Drop for Turn {
     }
 }
 
-async fn perform(turn: &Turn, lab: &Arc<LabFolder>, attempt: &Attempt, run: &str) {
+async fn perform(
+    turn: &Turn,
+    machine: &TenantId,
+    lab: &Arc<LabFolder>,
+    attempt: &Attempt,
+    run: &str,
+) {
     let (app, id) = (&turn.0, &turn.1);
     let (send, mut receive) = mpsc::unbounded_channel();
-    let checks = faultline_lab::check(&*app.provider, id, lab, move |result| {
+    let checks = faultline_lab::check(&*app.provider, machine, lab, move |result| {
         // The receiver lives as long as this.
         let _ = send.send(result);
     });

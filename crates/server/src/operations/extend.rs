@@ -6,6 +6,17 @@ use jiff::SignedDuration;
 
 use crate::{app::App, problem::Problem};
 
+fn step(app: &App) -> SignedDuration {
+    SignedDuration::from_mins(app.config.extend_minutes.into())
+}
+
+/// By how much an environment can be extended now.
+pub(crate) fn possible(app: &App, environment: &Environment) -> SignedDuration {
+    let life = &environment.lifetime;
+    let extended = life.extended(step(app)).expires_at;
+    extended.duration_since(life.expires_at)
+}
+
 pub(crate) async fn extend(
     app: &App,
     proof: &MayUse,
@@ -19,18 +30,17 @@ pub(crate) async fn extend(
         ));
     }
     let now = app.now();
-    let by = SignedDuration::from_mins(app.config.extend_minutes.into());
-    let lifetime = Lifetime {
-        last_used: now,
-        ..environment.lifetime.extended(by)
-    };
-    if lifetime.expires_at == environment.lifetime.expires_at {
+    if possible(app, environment).is_zero() {
         return Err(Problem::conflict(
             "hard-end",
-            "It can't be extended further",
-            "It is at the longest life that a machine may have here. Reset gives a fresh one.",
+            "It is at the longest life that a machine may have here",
+            "Reset gives a fresh one.",
         ));
     }
+    let lifetime = Lifetime {
+        last_used: now,
+        ..environment.lifetime.extended(step(app))
+    };
     app.store
         .extend_environment(proof.environment(), &lifetime, proof.person(), now)
         .await?;

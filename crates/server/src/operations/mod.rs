@@ -12,6 +12,7 @@ pub(crate) mod remove_node;
 pub(crate) mod reset;
 pub(crate) mod resume;
 pub(crate) mod reveal_hint;
+pub(crate) mod sign_in_link;
 pub(crate) mod start;
 pub(crate) mod suspend;
 pub(crate) mod tokens;

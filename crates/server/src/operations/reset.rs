@@ -1,8 +1,9 @@
-//! Begin again on a fresh machine, within the same attempt: what was opened and checked stays counted. An attempt that
-//! was solved or given up is over; a reset begins another. Also the retry of a failed start.
+//! Begin again on another tenant: the environment, its page, address and SSH name stay, and so does the attempt, with what
+//! was opened and checked. An attempt that was solved or given up is over; a reset begins another. Also the retry of a
+//! failed start.
 
-use faultline_domain::{AttemptId, EnvironmentId, authz::MayUse};
-use faultline_store::environments::Environment;
+use faultline_domain::{AttemptId, authz::MayUse};
+use faultline_store::{environments::Environment, lab_contents::LabContent};
 
 use super::start;
 use crate::{app::App, problem::Problem};
@@ -17,20 +18,22 @@ pub(crate) async fn reset(
     start::ready(app, &lab.lab).await?;
     let now = app.now();
     let admit = start::admission(app, &lab.lab);
-    let (id, attempt) = app.random(|rng| (EnvironmentId::generate(rng), AttemptId::generate(rng)));
+    let attempt = app.random(AttemptId::generate);
     let made = app
         .store
-        .replace_environment(
-            id,
-            attempt,
+        .reset_environment(
             old,
+            attempt,
+            LabContent {
+                hash: &lab.hash,
+                text: &lab.content(),
+            },
             start::spec(app, &lab.lab),
             start::lifetime(app, &lab.lab, now),
             &admit,
             now,
         )
         .await?;
-    app.changed(&old.id);
     app.changed(&made.id);
     Ok(made)
 }

@@ -12,7 +12,10 @@ pub(crate) async fn reveal_hint(
     environment: &Environment,
     number: u32,
 ) -> Result<String, Problem> {
-    let lab = app.lab_of(environment).ok_or_else(Problem::lab_gone)?;
+    let lab = app
+        .lab_of(environment)
+        .await
+        .ok_or_else(Problem::lab_gone)?;
     let attempt = app.attempt(environment).await?;
     let hint = (number as usize)
         .checked_sub(1)
@@ -30,7 +33,7 @@ pub(crate) async fn reveal_hint(
     app.store
         .reveal_hint(&attempt.id, number, hint.cost, app.now())
         .await?;
-    app.touch(environment).await;
+    app.touch(&environment.id).await;
     app.changed(proof.environment());
     Ok(hint.text.clone())
 }

@@ -12,7 +12,10 @@ use faultline_domain::{
     limits::{Denial, admit},
 };
 use faultline_provider::Readiness;
-use faultline_store::environments::{Counts, Environment, EnvironmentSpec};
+use faultline_store::{
+    environments::{Counts, Environment, EnvironmentSpec},
+    lab_contents::LabContent,
+};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -38,6 +41,10 @@ pub(crate) async fn start(
             attempt,
             who.person(),
             slug,
+            LabContent {
+                hash: &lab.hash,
+                text: &lab.content(),
+            },
             spec(app, &lab.lab),
             lifetime(app, &lab.lab, now),
             &admit,

@@ -8,7 +8,7 @@ use faultline_guest::client;
 use faultline_provider::{Error, Target};
 use faultline_store::environments::Environment;
 
-use crate::app::Shared;
+use crate::app::{Shared, tenant};
 
 /// How long one guest may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -26,7 +26,7 @@ pub(super) async fn nodes(app: &Shared, e: &Environment, nodes: &[NodeName]) -> 
     };
     for node in nodes {
         let place = async {
-            let stream = app.provider.open(&e.id, node, Target::Guest).await?;
+            let stream = app.provider.open(tenant(e)?, node, Target::Guest).await?;
             client::authorize(stream, keys.clone())
                 .await
                 .map_err(|e| Error::failed("keys", format!("{node}: {}", super::describe(&e))))

@@ -1,46 +1,49 @@
 //! One step for each environment that has one to make.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use faultline_domain::environment::{Deadlines, Intent, Observed, State, Step, plan};
+use faultline_domain::{
+    EnvironmentId, TenantId,
+    environment::{Deadlines, Intent, State, Step, plan},
+    tenant::{self, Observed},
+};
 use faultline_store::environments::Environment;
 
 use super::{
-    Done, Error, authorize, describe, nodes, start,
+    Done, Error,
+    advance::advance,
+    authorize, describe, nodes, prepare,
     steps::{Failed, Kind, Steps},
 };
-use crate::{Config, app::Shared};
+use crate::{Config, app, app::Shared};
 
-/// How long the provider may take to say what exists.
-pub(super) const LIST: Duration = Duration::from_secs(20);
-/// How long freeing, pausing and resuming may take.
+/// How long pausing and resuming may take.
 const QUICK: Duration = Duration::from_secs(110);
 /// How often pausing and resuming is tried before the machine counts as failed.
 const TRIES: u32 = 3;
 
-pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
-    // In this order: a step that ends between these lines leaves its environment busy for this pass, and one that
-    // begins does so below. So what is read never lags behind what is thought to be under way.
+/// Comes after the tenants' pass, which writes what the provider sees.
+pub(super) async fn pass(app: &Shared, steps: &Steps<EnvironmentId>) -> Done {
+    // In this order, for the reason that the tenants' pass gives.
     let busy = steps.busy();
     let rows = app.store.unfinished_environments().await?;
     if rows.is_empty() {
         return Ok("nothing to look after".to_owned());
     }
-    let listed = tokio::time::timeout(LIST, app.provider.list())
-        .await
-        .map_err(|_| Error::Silent(LIST))??;
-    let listed: HashMap<_, _> = listed.into_iter().collect();
     let (mut active, mut acted) = (0, 0);
     for row in &rows {
-        let observed = listed.get(&row.id).copied().unwrap_or(Observed::Absent);
-        if row.observed != Some(observed) {
-            app.store.record_observed(&row.id, observed).await?;
-        }
+        let seen = row.tenant.as_ref().map(|tenant| {
+            let observed = tenant.observed.unwrap_or(Observed::Unknown);
+            (&tenant.state, observed)
+        });
+        let observed = seen.map_or(Observed::Absent, |(_, observed)| observed);
         active += u32::from(matches!(row.state, State::Active { .. }));
         let is_busy = busy.contains(&row.id) || steps.kind(&row.id).is_some();
         let resizing = steps.kind(&row.id) == Some(Kind::Nodes);
         let ends = matches!(row.intent, Intent::Gone(_));
-        if is_busy && ends && (row.state.is_starting() || resizing) {
+        // Also when a reset has taken from it what it is under way for.
+        let overtaken = matches!(row.state, State::Requested { .. });
+        if is_busy && (overtaken || (ends && (row.state.is_starting() || resizing))) {
             // Nobody waits for it any more. What it had begun is freed by the next steps.
             steps.cancel(&row.id);
             continue;
@@ -52,12 +55,17 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
         if !is_busy && steps.is_resting(&row.id) {
             continue;
         }
+        // Of its setup alone the lab has to be asked.
+        let deadlines = match row.state {
+            State::Preparing { .. } => deadlines(app, row).await,
+            _ => Config::deadlines(),
+        };
         let step = plan(
             row.intent,
             &row.state,
-            observed,
+            seen,
             &row.lifetime,
-            &deadlines(app, row),
+            &deadlines,
             is_busy,
             app.now(),
         );
@@ -74,109 +82,85 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
     ))
 }
 
-/// How much longer a cluster may take until it is handed out: keys of its own, and probing. Each step of both has a
-/// limit in the recipe; this one is for a provider that hangs.
-const CLUSTER: i64 = 40 * 60;
-
 /// What a setup may take beyond its steps' own limits.
 const MARGIN: i64 = 60;
 
-/// A cluster takes its time, and so does a node that the setup adds. No setup is ended before its steps' own limits.
-fn deadlines(app: &Shared, row: &Environment) -> Deadlines {
+/// A node that the setup adds takes its time. No setup is ended before its steps' own limits.
+async fn deadlines(app: &Shared, row: &Environment) -> Deadlines {
     let usual = Config::deadlines();
-    let lab = app.lab(&row.lab);
+    let lab = app.lab_begun(row).await;
     let steps = lab.iter().flat_map(|lab| &lab.lab.setup);
     let steps: i64 = steps.map(|step| i64::from(step.timeout_seconds)).sum();
     let added = i64::try_from(row.spec.setup_nodes.len()).unwrap_or_default();
     Deadlines {
-        provisioning: usual.provisioning + if row.spec.is_cluster() { CLUSTER } else { 0 },
         preparing: usual.preparing.max(steps + MARGIN) + added * nodes::ADD.as_secs().cast_signed(),
         ..usual
     }
 }
 
-/// Writes the state that a step leads to, and says whether it is ours to act on.
-pub(super) async fn advance(
+async fn apply(
     app: &Shared,
-    e: &mut Environment,
-    to: State,
-) -> Result<bool, faultline_store::Error> {
-    let now = app.now();
-    let written = app.store.record_state(e, &to, now).await?;
-    if written {
-        if e.state.is_starting()
-            && let State::Failed { stage, reason, .. } = &to
-        {
-            // Whichever way it failed, the log's last line says so.
-            let line = format!("failed: {reason}");
-            app.store.log_start(&e.id, stage, &line, now).await?;
-        }
-        e.state = to;
-        e.generation += 1;
-        e.updated_at = now;
-        app.changed(&e.id);
-    }
-    Ok(written)
-}
-
-async fn apply(app: &Shared, steps: &Steps, row: &Environment, step: Step) -> Result<(), Error> {
+    steps: &Steps<EnvironmentId>,
+    row: &Environment,
+    step: Step,
+) -> Result<(), Error> {
     let mut e = row.clone();
     let now = app.now();
     match given_up(steps, row, step) {
         Step::Wait => {}
-        Step::Start => {
-            let Ok(next) = e.state.clone().provision(now) else {
-                return Ok(());
-            };
-            if advance(app, &mut e, next).await? {
-                app.store.forget_stages(&e.id).await?;
-                app.store.record_setup_nodes(&e.id, &[]).await?;
-                let id = e.id.clone();
-                let work = start::start(app.clone(), e);
-                steps.begin(app, &id, Kind::Start, work);
+        Step::Ask => {
+            let id = app.random(TenantId::generate);
+            if app.store.ask_for_tenant(&e, &id, now).await? {
+                app.changed(&e.id);
             }
         }
-        Step::Restart => begin(app, steps, e, Kind::Restart, |app, mut e| async move {
-            app.provider.destroy(&e.id).await?;
-            if let Ok(next) = e.state.clone().retry(app.now()) {
-                advance(&app, &mut e, next).await?;
+        Step::Prepare => {
+            let Ok(next) = e.state.clone().prepare(now) else {
+                return Ok(());
+            };
+            if app.store.claim_tenant(&e, &next, now).await? {
+                e.state = next;
+                e.generation += 1;
+                app.changed(&e.id);
+                let id = e.id.clone();
+                let work = prepare::prepare(app.clone(), e);
+                steps.begin(app, &id, Kind::Prepare, work);
             }
-            Ok(())
-        }),
+        }
+        Step::Retry => {
+            let (stage, reason) = match e.tenant.as_ref().map(|tenant| &tenant.state) {
+                Some(tenant::State::Failed { stage, reason, .. }) => (&**stage, &**reason),
+                _ => ("start", "the start was interrupted"),
+            };
+            prepare::retry(app, &e, stage, reason, reason).await?;
+        }
         Step::Expire(reason) => {
             if let Ok(next) = e.state.clone().expire(now, reason) {
                 advance(app, &mut e, next).await?;
             }
         }
         Step::Release => {
-            if let Ok(next) = e.state.clone().release(now)
-                && !advance(app, &mut e, next).await?
-            {
-                return Ok(());
+            if let Some(tenant) = e.tenant_id() {
+                app.store.release_tenant(tenant, now).await?;
+                app.changed(&e.id);
             }
-            begin(app, steps, e, Kind::Release, |app, mut e| async move {
-                app.provider.destroy(&e.id).await?;
-                if let Ok(next) = e.state.clone().gone(app.now()) {
-                    advance(&app, &mut e, next).await?;
-                }
-                Ok(())
-            });
         }
-        Step::Free => begin(app, steps, e, Kind::Free, |app, mut e| async move {
-            app.provider.destroy(&e.id).await?;
-            let next = e.state.clone().freed();
-            advance(&app, &mut e, next).await?;
-            Ok(())
-        }),
+        Step::Conclude => {
+            let next = match e.state.clone().gone(now) {
+                Ok(gone) => gone,
+                Err(_) => e.state.clone().freed(),
+            };
+            advance(app, &mut e, next).await?;
+        }
         Step::Suspend => begin(app, steps, e, Kind::Suspend, |app, mut e| async move {
-            app.provider.pause(&e.id).await?;
+            app.provider.pause(app::tenant(&e)?).await?;
             if let Ok(next) = e.state.clone().suspend(app.now()) {
                 advance(&app, &mut e, next).await?;
             }
             Ok(())
         }),
         Step::Resume => begin(app, steps, e, Kind::Resume, |app, mut e| async move {
-            app.provider.resume(&e.id).await?;
+            app.provider.resume(app::tenant(&e)?).await?;
             if let Ok(next) = e.state.clone().activate(app.now()) {
                 advance(&app, &mut e, next).await?;
             }
@@ -196,16 +180,16 @@ async fn apply(app: &Shared, steps: &Steps, row: &Environment, step: Step) -> Re
 }
 
 /// The step, unless it is one that failed too often: freeing is tried for ever, but somebody waits for these.
-fn given_up(steps: &Steps, row: &Environment, step: Step) -> Step {
+fn given_up(steps: &Steps<EnvironmentId>, row: &Environment, step: Step) -> Step {
     let too_often = |kind| steps.failures(&row.id, kind) >= TRIES;
     match step {
         Step::Suspend if too_often(Kind::Suspend) => Step::Fail {
-            stage: "suspend",
-            reason: "the machine could not be paused",
+            stage: "suspend".to_owned(),
+            reason: "the machine could not be paused".to_owned(),
         },
         Step::Resume if too_often(Kind::Resume) => Step::Fail {
-            stage: "resume",
-            reason: "the machine could not be resumed",
+            stage: "resume".to_owned(),
+            reason: "the machine could not be resumed".to_owned(),
         },
         step => step,
     }
@@ -214,7 +198,7 @@ fn given_up(steps: &Steps, row: &Environment, step: Step) -> Step {
 /// Begins a quick step. A failure is logged and the step planned anew after a rest.
 fn begin<F>(
     app: &Shared,
-    steps: &Steps,
+    steps: &Steps<EnvironmentId>,
     e: Environment,
     kind: Kind,
     work: impl FnOnce(Shared, Environment) -> F,

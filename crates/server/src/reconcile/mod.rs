@@ -3,10 +3,11 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | [`environments`] | one step for each environment: observe → `plan` → apply → record |
-//! | [`start`] | the longest step: clone, keys, setup |
+//! | [`tenants`] | one step for each tenant: observe → `plan` → apply → record; made and freed |
+//! | [`environments`] | likewise for each environment, on what the tenants' pass has seen |
+//! | [`prepare`] | the step that makes an environment of a tenant: keys, setup |
 //! | [`nodes`] | a node more, a node less |
-//! | [`steps`] | which steps are under way, at most one an environment |
+//! | [`steps`] | which steps are under way, at most one an environment and a tenant |
 //! | [`recorder`] | writes the stages of a start as they happen |
 //! | [`authorize`] | lets people's keys into their machines |
 //! | [`warnings`] | says before an end that it comes |
@@ -19,34 +20,25 @@
 //!                                                 └──────────────── every second ◄───────────────┘
 //! ```
 
+mod advance;
 pub(crate) mod authorize;
 mod cleaning;
 mod environments;
 mod nodes;
 mod orphans;
+mod prepare;
 mod recorder;
-mod start;
 mod steps;
+mod tenants;
 pub(crate) mod warnings;
 
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use faultline_domain::{EnvironmentId, TenantId};
 
-use crate::{app::Shared, app::lock, metrics::ReconcilerLabel};
+use crate::{app::Shared, lock::lock, metrics::ReconcilerLabel, status::Status};
 
 pub(crate) use self::steps::Steps;
-
-/// How the last run of a reconciler went.
-#[derive(Debug, Clone)]
-pub(crate) struct Status {
-    pub last: Timestamp,
-    pub took: Duration,
-    pub runs: u64,
-    /// What it did, or why it could not.
-    pub text: String,
-    pub failed: bool,
-}
 
 /// Why a reconciler's run failed; it runs again.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +63,8 @@ const LABS: Duration = Duration::from_secs(5);
 /// All reconcilers of one server, and when each ran last.
 pub(crate) struct Reconcilers {
     app: Shared,
-    steps: Steps,
+    steps: Steps<EnvironmentId>,
+    tenants: Steps<TenantId>,
     orphans: Option<Instant>,
     cleaning: Option<Instant>,
     labs: Option<Instant>,
@@ -82,6 +75,7 @@ impl Reconcilers {
         Self {
             app,
             steps: Steps::default(),
+            tenants: Steps::default(),
             orphans: None,
             cleaning: None,
             labs: None,
@@ -91,10 +85,11 @@ impl Reconcilers {
     /// Runs each that is due.
     pub(crate) async fn pass(&mut self) {
         let app = self.app.clone();
+        record(&app, "tenants", tenants::pass(&app, &self.tenants)).await;
         record(&app, "environments", environments::pass(&app, &self.steps)).await;
         record(&app, "warnings", warnings::pass(&app)).await;
         if due(&mut self.orphans, ORPHANS) {
-            record(&app, "orphans", orphans::pass(&app, &self.steps)).await;
+            record(&app, "orphans", orphans::pass(&app, &self.tenants)).await;
         }
         if due(&mut self.labs, LABS) {
             record(&app, "labs", cleaning::labs(&app)).await;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use faultline_domain::{
-    NodeName,
-    environment::{Intent, Observed, State},
+    EnvironmentId, NodeName,
+    environment::{Intent, State},
     nodes::{NodeState, Step, plan},
     progress::Progress,
+    tenant::Observed,
 };
 use faultline_provider::Error as ProviderError;
 use faultline_store::environments::Environment;
@@ -16,7 +17,7 @@ use super::{
     recorder::Recorder,
     steps::{Failed, Kind, Steps},
 };
-use crate::app::Shared;
+use crate::app::{Shared, tenant};
 
 /// How long adding a node may take: a machine boots and joins, under emulation.
 pub(super) const ADD: Duration = Duration::from_secs(1800);
@@ -24,7 +25,7 @@ pub(super) const ADD: Duration = Duration::from_secs(1800);
 const REMOVE: Duration = Duration::from_secs(600);
 
 /// Begins what is to be done about an environment's nodes. False when nothing is.
-pub(super) fn begin(app: &Shared, steps: &Steps, e: &Environment) -> bool {
+pub(super) fn begin(app: &Shared, steps: &Steps<EnvironmentId>, e: &Environment) -> bool {
     if !matches!(e.state, State::Active { .. }) || e.intent != Intent::Active {
         return false;
     }
@@ -39,7 +40,12 @@ pub(super) fn begin(app: &Shared, steps: &Steps, e: &Environment) -> bool {
 
 /// Cancels what nobody waits for any more: the environment has ended, or the node that comes is not wanted. What was
 /// begun is freed by the next steps.
-pub(super) fn look_after(app: &Shared, steps: &Steps, e: &Environment, observed: Observed) {
+pub(super) fn look_after(
+    app: &Shared,
+    steps: &Steps<EnvironmentId>,
+    e: &Environment,
+    observed: Observed,
+) {
     let over = app.now() >= e.lifetime.end().0
         || matches!(observed, Observed::Absent | Observed::Broken)
         || !matches!(e.state, State::Active { .. });
@@ -53,7 +59,7 @@ pub(super) fn look_after(app: &Shared, steps: &Steps, e: &Environment, observed:
 }
 
 async fn work(app: Shared, e: Environment, step: Step) -> Result<(), Failed> {
-    let recorder = Recorder::new(&app, &e.id);
+    let recorder = Recorder::new(&app, &e);
     let done = match step {
         Step::Wait => Ok(()),
         Step::Add(node, tries) => add(&app, &e, &node, tries, &recorder).await,
@@ -105,9 +111,9 @@ async fn add(
     let made = async {
         if tries > 0 {
             let quiet = Progress::ignored();
-            app.provider.remove_node(&e.id, node, &quiet).await?;
+            app.provider.remove_node(tenant(e)?, node, &quiet).await?;
         }
-        app.provider.add_node(&e.id, node, &progress).await?;
+        app.provider.add_node(tenant(e)?, node, &progress).await?;
         authorize::nodes(app, e, std::slice::from_ref(node)).await
     };
     let slow = || {
@@ -142,7 +148,7 @@ async fn give_up(
     let at = app.now();
     record(app, e, node, Some(&NodeState::Failed { at, reason })).await?;
     let quiet = Progress::ignored();
-    let freed = app.provider.remove_node(&e.id, node, &quiet);
+    let freed = app.provider.remove_node(tenant(e)?, node, &quiet);
     let freed = tokio::time::timeout(REMOVE, freed)
         .await
         .unwrap_or(Err(ProviderError::WrongState("silent")));
@@ -164,7 +170,7 @@ async fn remove(
     app.store.forget_node_stages(&e.id, node).await?;
     record(app, e, node, Some(&NodeState::Removing { since })).await?;
     let progress = of_node(node, recorder.progress());
-    let gone = app.provider.remove_node(&e.id, node, &progress);
+    let gone = app.provider.remove_node(tenant(e)?, node, &progress);
     tokio::time::timeout(REMOVE, gone)
         .await
         .map_err(|_| Error::Silent(REMOVE))??;

@@ -1,12 +1,17 @@
-//! Frees what the provider holds and no environment claims: left by a crash between making and writing, or by a
+//! Frees what the provider holds and no tenant's row stands for: left by a crash between making and writing, or by a
 //! store that was restored from an older backup.
 
+use faultline_domain::TenantId;
 use faultline_provider::Observed;
 
-use super::{Done, Error, environments::LIST, steps::Steps};
+use super::{
+    Done, Error, describe,
+    steps::{Failed, Kind, Steps},
+    tenants::{LIST, destroy},
+};
 use crate::app::Shared;
 
-pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
+pub(super) async fn pass(app: &Shared, steps: &Steps<TenantId>) -> Done {
     let listed = tokio::time::timeout(LIST, app.provider.list())
         .await
         .map_err(|_| Error::Silent(LIST))??;
@@ -15,15 +20,15 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
         .map_err(|_| Error::Silent(LIST))??;
     let mut freed = 0;
     for (id, observed) in listed {
-        if steps.kind(&id).is_some() {
+        if steps.kind(&id).is_some() || steps.is_resting(&id) {
             continue;
         }
         // Read after the list: what was made meanwhile is in the store by now, because it was written first.
-        let row = app.store.environment(&id).await?;
-        if observed == Observed::Unknown || row.as_ref().is_some_and(|e| !e.state.is_final()) {
+        let row = app.store.tenant(&id).await?;
+        if observed == Observed::Unknown || row.as_ref().is_some_and(|t| !t.state.is_final()) {
             continue;
         }
-        tracing::warn!(environment = %id, ?observed, "freeing what nobody owns");
+        tracing::warn!(tenant = %id, ?observed, "freeing what nobody owns");
         let why = if row.is_some() {
             "it had ended"
         } else {
@@ -32,23 +37,21 @@ pub(super) async fn pass(app: &Shared, steps: &Steps) -> Done {
         app.store
             .note(app.now(), None, "orphan", id.as_str(), why)
             .await?;
-        // One that resists must not keep the others; the next pass tries it again.
-        match tokio::time::timeout(LIST, app.provider.destroy(&id)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => {
-                tracing::error!(environment = %id, error = %e, "an orphan was not freed");
-                continue;
-            }
-            Err(_) => {
-                tracing::error!(environment = %id, "an orphan was not freed in time");
-                continue;
-            }
-        }
-        app.metrics.orphans.inc();
+        // A step of its own: one that resists keeps nobody waiting.
+        let (freeing, orphan) = (app.clone(), id.clone());
+        steps.begin(app, &id, Kind::Free, async move {
+            let gone = destroy(&freeing, &orphan).await;
+            gone.map_err(|e| {
+                tracing::error!(tenant = %orphan, error = describe(&e), "an orphan was not freed");
+                Failed
+            })?;
+            freeing.metrics.orphans.inc();
+            Ok(())
+        });
         freed += 1;
     }
     Ok(match swept {
-        0 => format!("{freed} freed"),
-        _ => format!("{freed} freed, {swept} remains removed"),
+        0 => format!("{freed} to be freed"),
+        _ => format!("{freed} to be freed, {swept} remains removed"),
     })
 }

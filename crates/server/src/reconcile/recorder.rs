@@ -6,12 +6,14 @@ use std::{
 };
 
 use faultline_domain::{
-    EnvironmentId,
+    EnvironmentId, TenantId,
     progress::{Event, Progress},
+    tenant::Tenant,
 };
+use faultline_store::environments::Environment;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::app::{Shared, lock};
+use crate::{app::Shared, lock::lock};
 
 /// Updates within a stage are written at most this often.
 const THROTTLE: Duration = Duration::from_millis(150);
@@ -24,14 +26,29 @@ enum Message {
 pub(super) struct Recorder(mpsc::UnboundedSender<Message>);
 
 impl Recorder {
-    pub(super) fn new(app: &Shared, id: &EnvironmentId) -> Self {
+    /// Of what happens to an environment, as long as it has this tenant.
+    pub(super) fn new(app: &Shared, e: &Environment) -> Self {
+        Self::open(app, e.id.clone(), e.tenant_id().cloned())
+    }
+
+    /// Of a tenant's making, as long as its environment waits for this one.
+    pub(super) fn of_tenant(app: &Shared, tenant: &Tenant) -> Self {
+        Self::open(app, tenant.environment.clone(), Some(tenant.id.clone()))
+    }
+
+    fn open(app: &Shared, id: EnvironmentId, only: Option<TenantId>) -> Self {
         let (send, mut receive) = mpsc::unbounded_channel();
-        let (app, id) = (app.clone(), id.clone());
+        let app = app.clone();
         app.tasks.clone().spawn(async move {
             // Ends when the recorder and every progress made from it are gone.
             while let Some(message) = receive.recv().await {
                 match message {
                     Message::Event(event) => {
+                        if let Some(tenant) = &only
+                            && !matches!(app.store.environment_with(tenant).await, Ok(Some(_)))
+                        {
+                            continue;
+                        }
                         if let Err(e) = app.store.record_stage(&id, &event, app.now()).await {
                             tracing::warn!(
                                 error = &e as &dyn std::error::Error,

@@ -1,39 +1,72 @@
-//! Which steps are under way. At most one for each environment; a step that failed is not begun again at once.
+//! Which steps are under way. At most one for each environment, and one for each tenant; a step that failed is not begun
+//! again at once.
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::Hash,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use faultline_domain::EnvironmentId;
+use faultline_domain::{EnvironmentId, TenantId};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{Shared, lock};
+use crate::{
+    app::{App, Shared},
+    lock::lock,
+};
 
-/// How long an environment rests after a step of it failed.
+/// How long one rests after a step of it failed.
 const REST: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// May be cancelled when its environment is no longer wanted.
-    Start,
+    /// Of a tenant: it is made. May be cancelled when nobody waits for it any more.
+    Provision,
+    /// Of a tenant: it is freed.
+    Free,
+    /// Keys and setup. May be cancelled when its environment is no longer wanted.
+    Prepare,
     /// A node comes or goes. May be cancelled for the same reason.
     Nodes,
-    Restart,
     Suspend,
     Resume,
-    Release,
-    Free,
 }
 
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Steps(Arc<Mutex<Inner>>);
+/// What steps are made for.
+pub(crate) trait Subject: Clone + Eq + Hash + Send + 'static {
+    /// A step of it has ended.
+    fn changed(&self, app: &App);
+}
 
-#[derive(Debug, Default)]
-struct Inner {
-    under_way: HashMap<EnvironmentId, (Kind, CancellationToken)>,
-    failures: HashMap<EnvironmentId, Failures>,
+impl Subject for EnvironmentId {
+    fn changed(&self, app: &App) {
+        app.changed(self);
+    }
+}
+
+impl Subject for TenantId {
+    fn changed(&self, app: &App) {
+        app.wake.notify_one();
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Steps<S>(Arc<Mutex<Inner<S>>>);
+
+#[derive(Debug)]
+struct Inner<S> {
+    under_way: HashMap<S, (Kind, CancellationToken)>,
+    failures: HashMap<S, Failures>,
+}
+
+impl<S> Default for Steps<S> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Inner {
+            under_way: HashMap::new(),
+            failures: HashMap::new(),
+        })))
+    }
 }
 
 /// Steps of one kind that failed one after the other.
@@ -44,33 +77,33 @@ struct Failures {
     last: Instant,
 }
 
-/// A step of this environment failed; why was logged where it happened.
+/// A step failed; why was logged where it happened.
 pub(crate) struct Failed;
 
-impl Steps {
-    pub(crate) fn busy(&self) -> HashSet<EnvironmentId> {
+impl<S: Subject> Steps<S> {
+    pub(crate) fn busy(&self) -> HashSet<S> {
         lock(&self.0).under_way.keys().cloned().collect()
     }
 
-    pub(crate) fn kind(&self, id: &EnvironmentId) -> Option<Kind> {
+    pub(crate) fn kind(&self, id: &S) -> Option<Kind> {
         lock(&self.0).under_way.get(id).map(|(kind, _)| *kind)
     }
 
-    pub(crate) fn is_resting(&self, id: &EnvironmentId) -> bool {
+    pub(crate) fn is_resting(&self, id: &S) -> bool {
         let inner = lock(&self.0);
         let failures = inner.failures.get(id);
         failures.is_some_and(|failures| failures.last.elapsed() < REST)
     }
 
     /// How often such a step failed since the last that worked.
-    pub(crate) fn failures(&self, id: &EnvironmentId, kind: Kind) -> u32 {
+    pub(crate) fn failures(&self, id: &S, kind: Kind) -> u32 {
         let inner = lock(&self.0);
         let failures = inner.failures.get(id).filter(|f| f.kind == kind);
         failures.map_or(0, |failures| failures.times)
     }
 
     /// Drops the step under way, if any. It counts as under way until it has really ended.
-    pub(crate) fn cancel(&self, id: &EnvironmentId) {
+    pub(crate) fn cancel(&self, id: &S) {
         if let Some((_, cancel)) = lock(&self.0).under_way.get(id) {
             cancel.cancel();
         }
@@ -80,7 +113,7 @@ impl Steps {
     pub(crate) fn begin(
         &self,
         app: &Shared,
-        id: &EnvironmentId,
+        id: &S,
         kind: Kind,
         work: impl Future<Output = Result<(), Failed>> + Send + 'static,
     ) {
@@ -92,7 +125,7 @@ impl Steps {
             }
             inner.under_way.insert(id.clone(), (kind, cancel.clone()));
         }
-        // Owned by the step, so that a panic in it frees the environment too.
+        // Owned by the step, so that a panic in it ends it too.
         let end = End {
             steps: self.clone(),
             app: app.clone(),
@@ -107,7 +140,7 @@ impl Steps {
         });
     }
 
-    fn note(&self, id: &EnvironmentId, kind: Kind, done: Result<(), Failed>) {
+    fn note(&self, id: &S, kind: Kind, done: Result<(), Failed>) {
         let failures = &mut lock(&self.0).failures;
         let before = failures.remove(id).filter(|f| f.kind == kind);
         if let Err(Failed) = done {
@@ -121,15 +154,15 @@ impl Steps {
     }
 }
 
-struct End {
-    steps: Steps,
+struct End<S: Subject> {
+    steps: Steps<S>,
     app: Shared,
-    id: EnvironmentId,
+    id: S,
 }
 
-impl Drop for End {
+impl<S: Subject> Drop for End<S> {
     fn drop(&mut self) {
         lock(&self.steps.0).under_way.remove(&self.id);
-        self.app.changed(&self.id);
+        self.id.changed(&self.app);
     }
 }

@@ -56,11 +56,16 @@ fn announce(app: &Shared, e: &Environment, left: i64) {
         ..=1 => format!("This machine ends in a minute {why}."),
         n => format!("This machine ends in {n} minutes {why}."),
     };
+    let Some(tenant) = e.tenant_id() else { return };
     for node in e.spec.nodes.clone() {
-        let (app, id, text) = (app.clone(), e.id.clone(), text.clone());
+        let (app, tenant, text) = (app.clone(), tenant.clone(), text.clone());
         app.tasks.clone().spawn(async move {
             let say = async {
-                let stream = app.provider.open(&id, &node, Target::Guest).await.ok()?;
+                let stream = app
+                    .provider
+                    .open(&tenant, &node, Target::Guest)
+                    .await
+                    .ok()?;
                 client::announce(stream, &text).await.ok()
             };
             // A guest that doesn't answer has no terminal to show it in; the page says it too.

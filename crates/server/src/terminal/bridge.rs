@@ -63,7 +63,7 @@ pub(super) async fn run(app: &Shared, mine: &Mine, which: &Which, socket: WebSoc
 /// Whether there is something to connect to; if not, why.
 async fn runs(app: &App, environment: &Environment) -> Result<(), End> {
     match app.store.environment(&environment.id).await {
-        Ok(Some(e)) if e.is_open() => match e.state {
+        Ok(Some(e)) if e.is_open() && e.tenant_id() == environment.tenant_id() => match e.state {
             State::Active { .. } => Ok(()),
             State::Suspended { .. } => Err(End::Paused),
             _ => Err(End::Gone),
@@ -103,7 +103,7 @@ async fn talk(
     let Some((reader, writer, notice)) = open(app, environment, which, rows, cols).await else {
         return End::Dropped;
     };
-    app.touch(environment).await;
+    app.touch(&environment.id).await;
     if sink.send(notice.message()).await.is_err() {
         return End::Left;
     }
@@ -132,6 +132,7 @@ async fn open(
     rows: u16,
     cols: u16,
 ) -> Option<(Reader, Writer, Notice)> {
+    let tenant = environment.tenant_id()?;
     let terminal = Terminal {
         id: format!("web-{}", which.number),
         pty: Pty {
@@ -143,7 +144,7 @@ async fn open(
     let link = async {
         let stream = app
             .provider
-            .open(&environment.id, &which.node, Target::Guest)
+            .open(tenant, &which.node, Target::Guest)
             .await
             .ok()?;
         client::terminal(stream, terminal).await.ok()
@@ -155,9 +156,7 @@ async fn open(
             Notice::Attached { new },
         ));
     }
-    let console = app
-        .provider
-        .open(&environment.id, &which.node, Target::Console);
+    let console = app.provider.open(tenant, &which.node, Target::Console);
     let stream = tokio::time::timeout(ANSWER, console).await.ok()?.ok()?;
     let (output, input) = tokio::io::split(stream);
     Some((
@@ -181,10 +180,10 @@ async fn from_browser(
             Some(Err(_)) => return End::Malformed("message too large or malformed"),
             None => return End::Left,
         };
-        *crate::app::lock(alive) = Instant::now();
+        *crate::lock::lock(alive) = Instant::now();
         let written = match read(message) {
             Ok(Incoming::Keys(bytes)) => {
-                app.touch(environment).await;
+                app.touch(&environment.id).await;
                 writer.keys(bytes).await
             }
             Ok(Incoming::Resize { rows, cols }) => writer.resize(rows, cols).await,
@@ -294,7 +293,7 @@ async fn carry(
                     None => return End::Dropped,
                 },
                 _ = beat.tick() => {
-                    if crate::app::lock(&alive).elapsed() > HEARTBEAT * 2 {
+                    if crate::lock::lock(&alive).elapsed() > HEARTBEAT * 2 {
                         return End::Left;
                     }
                     Message::Ping(Bytes::new())

@@ -1,10 +1,12 @@
-//! Who gets a credential for a cluster, and what it says.
+//! Who gets what opens a cluster, and what the door says to it.
 
+use faultline_gateway::kube::{ApiServers, Change, Grant, Protocol, Refusal};
 use faultline_provider::ClusterKeys;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use x509_parser::prelude::*;
 
 use super::*;
+use crate::api_servers::StoreApiServers;
 
 /// The keys of a cluster that nobody runs.
 fn keys() -> ClusterKeys {
@@ -47,18 +49,36 @@ async fn cluster(needs: &str) -> (Bed, EnvironmentId) {
     (bed, id)
 }
 
-/// The groups and the name in a certificate, and for how many seconds from now it holds.
-fn read(bed: &Bed, pem: &str) -> (Vec<String>, i64) {
-    let (_, pem) = parse_x509_pem(pem.as_bytes()).unwrap();
-    let certificate = pem.parse_x509().unwrap();
-    let said = certificate.subject().iter_attributes();
-    let said = said.map(|a| a.as_str().unwrap().to_owned()).collect();
-    let ends = certificate.validity().not_after.timestamp();
-    (said, ends - bed.app.now().as_second())
-}
-
 fn status(answer: &Answer) -> (u16, serde_json::Value) {
     (answer.status.as_u16(), answer.json()["code"].clone())
+}
+
+/// What the door says to this token.
+async fn admit(bed: &Bed, id: &EnvironmentId, token: &str) -> Result<Grant, Refusal> {
+    let door = StoreApiServers::new(bed.app.clone());
+    door.admit(id, token, false).await
+}
+
+async fn token(bed: &Bed, id: &EnvironmentId) -> String {
+    let path = format!("/environments/{id}/credential");
+    let made = bed.api(Method::POST, &path, None).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.body);
+    made.json()["token"].as_str().unwrap().to_owned()
+}
+
+/// The token in the file that the page offers.
+async fn file(bed: &Bed, id: &EnvironmentId) -> String {
+    let file = bed.get(&format!("/environments/{id}/kubeconfig")).await;
+    assert_eq!(file.status, StatusCode::OK, "{}", file.body);
+    assert_eq!(file.headers[header::CACHE_CONTROL], "no-store");
+    let config = file.json();
+    let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap();
+    assert!(
+        server.ends_with(&format!(":6443/environments/{id}")),
+        "{server}"
+    );
+    let token = config["users"][0]["user"]["token"].as_str().unwrap();
+    token.to_owned()
 }
 
 #[tokio::test]
@@ -71,61 +91,140 @@ async fn a_person_is_in_the_groups_that_the_lab_grants() {
         ),
     ] {
         let (bed, id) = cluster(needs).await;
-        let path = format!("/environments/{id}/credential");
-        let made = bed.api(Method::POST, &path, None).await;
-        assert_eq!(made.status, StatusCode::CREATED, "{}", made.body);
-        let pem = made.json()["certificate"].as_str().unwrap().to_owned();
-        assert_eq!(
-            read(&bed, &pem),
-            (groups.iter().map(|g| (*g).to_owned()).collect(), 1800)
-        );
+        let e = bed.app.store.environment(&id).await.unwrap().unwrap();
+        let made = crate::api_servers::identity(&e, &keys(), bed.app.now()).unwrap();
+        let (_, pem) = parse_x509_pem(made.certificate.as_bytes()).unwrap();
+        let certificate = pem.parse_x509().unwrap();
+        let said = certificate.subject().iter_attributes();
+        let said: Vec<&str> = said.map(|a| a.as_str().unwrap()).collect();
+        assert_eq!(said, groups);
+        // It holds with the last request of the longest life.
+        let ends = certificate.validity().not_after.timestamp();
+        assert!(ends > e.lifetime.hard_end.as_second());
     }
 }
 
 #[tokio::test]
-async fn a_file_holds_as_long_as_its_environment_may_live() {
+async fn a_token_opens_its_environment_to_its_person_for_half_an_hour() {
     let (bed, id) = cluster("nodes: 1").await;
-    let environment = bed.app.store.environment(&id).await.unwrap().unwrap();
-    let file = bed.get(&format!("/environments/{id}/kubeconfig")).await;
-    assert_eq!(file.status, StatusCode::OK, "{}", file.body);
-    assert_eq!(file.headers[header::CACHE_CONTROL], "no-store");
-    let config = file.json();
-    let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap();
-    assert!(server.ends_with(":6443"), "{server}");
-    let encoded = config["users"][0]["user"]["client-certificate-data"]
-        .as_str()
-        .unwrap();
-    let pem = {
-        use base64::Engine;
-        base64::engine::general_purpose::STANDARD
-            .decode(encoded)
-            .unwrap()
-    };
-    let (_, lasts) = read(&bed, &String::from_utf8(pem).unwrap());
-    let may_live = environment.lifetime.hard_end.duration_since(bed.app.now());
-    assert_eq!(lasts, may_live.as_secs());
+    let token = token(&bed, &id).await;
+    let grant = admit(&bed, &id, &token).await.unwrap();
+    assert_eq!(grant.tenant, bed.tenant(&id).await);
+    assert_eq!(grant.person.as_str(), "local");
+    let other = "k7f3q9xw2m".parse().unwrap();
+    assert_eq!(admit(&bed, &other, &token).await, Err(Refusal::not_found()));
+    for none in ["", "flt_wrong", &bed.token] {
+        let said = admit(&bed, &id, none).await;
+        assert_eq!(said, Err(Refusal::unauthorized()), "{none}");
+    }
+    bed.clock.advance(jiff::SignedDuration::from_mins(30));
+    let said = admit(&bed, &id, &token).await;
+    assert_eq!(said, Err(Refusal::expired()));
+    let door = StoreApiServers::new(bed.app.clone());
+    assert!(
+        door.admit(&id, &token, true).await.is_ok(),
+        "what is open stays"
+    );
 }
 
 #[tokio::test]
-async fn a_cluster_that_does_not_run_gives_none() {
+async fn a_token_ends_with_the_one_that_it_was_asked_with() {
+    let (bed, id) = cluster("nodes: 1").await;
+    let (token, kept) = (token(&bed, &id).await, file(&bed, &id).await);
+    for mine in bed
+        .api(Method::GET, "/tokens", None)
+        .await
+        .json()
+        .as_array()
+        .unwrap()
+    {
+        let at = format!("/tokens/{}", mine["id"].as_str().unwrap());
+        assert!(bed.api(Method::DELETE, &at, None).await.status.is_success());
+    }
+    let said = admit(&bed, &id, &token).await;
+    assert_eq!(said, Err(Refusal::unauthorized()));
+    assert!(admit(&bed, &id, &kept).await.is_ok(), "a file is a file");
+}
+
+#[tokio::test]
+async fn a_file_holds_as_long_as_its_environment_and_over_a_reset() {
     let (mut bed, id) = cluster("nodes: 1").await;
-    let path = format!("/environments/{id}/credential");
+    let token = file(&bed, &id).await;
+    let before = admit(&bed, &id, &token).await.unwrap();
+    bed.clock.advance(jiff::SignedDuration::from_mins(50));
+    assert!(admit(&bed, &id, &token).await.is_ok());
     let at = format!("/environments/{id}");
-    let paused = bed.api(Method::POST, &format!("{at}/suspend"), None).await;
-    assert!(paused.status.is_success(), "{}", paused.body);
+    bed.post(&format!("{at}/reset"), "").await;
+    let starting = admit(&bed, &id, &token).await.unwrap_err();
+    assert_eq!(starting.code, 503);
+    assert!(starting.message.contains("is starting"), "{starting}");
+    bed.until(&id, is_active).await;
+    let after = admit(&bed, &id, &token).await.unwrap();
+    assert_ne!(after.tenant, before.tenant);
+    bed.post(&format!("{at}/suspend"), "").await;
+    let paused = admit(&bed, &id, &token).await.unwrap_err();
+    assert_eq!(paused.code, 503);
+    assert!(paused.message.contains("env resume"), "{paused}");
+    bed.post(&format!("{at}/end"), "").await;
+    let ended = admit(&bed, &id, &token).await.unwrap_err();
+    assert_eq!(ended.code, 410);
+    assert!(ended.message.contains("/labs/stale-flag"), "{ended}");
+    bed.until(&id, is_final).await;
+    let clean = async |bed: &Bed| {
+        let now = bed.app.now();
+        bed.app.store.remove_old_credentials(now).await.unwrap();
+        admit(bed, &id, &token).await
+    };
+    assert_eq!(clean(&bed).await, Err(ended), "and says so for a while");
+    bed.clock.advance(jiff::SignedDuration::from_hours(31 * 24));
+    let said = clean(&bed).await;
+    assert_eq!(said, Err(Refusal::unauthorized()), "it is forgotten");
+}
+
+#[tokio::test]
+async fn a_paused_cluster_has_a_kubeconfig_and_an_ended_one_has_none() {
+    let (mut bed, id) = cluster("nodes: 1").await;
+    let at = format!("/environments/{id}");
+    bed.api(Method::POST, &format!("{at}/suspend"), None).await;
     bed.until(&id, |e| matches!(e.state, State::Suspended { .. }))
         .await;
+    // What is paused is said by the door, to whoever asks it.
+    token(&bed, &id).await;
+    bed.api(Method::DELETE, &at, None).await;
+    let path = format!("{at}/credential");
     let refused = bed.api(Method::POST, &path, None).await;
     assert_eq!(status(&refused), (409, "not-running".into()));
     let refused = bed.api(Method::GET, &format!("{at}/cluster"), None).await;
     assert_eq!(status(&refused), (409, "not-running".into()));
     let page = bed.get(&format!("{at}/kubeconfig")).await;
     assert_eq!(page.status, StatusCode::CONFLICT);
-    assert!(
-        page.body.contains("There is no running cluster"),
-        "{}",
-        page.body
+    assert!(page.body.contains("There is no running cluster"));
+}
+
+#[tokio::test]
+async fn what_does_not_answer_is_said_and_changes_are_in_the_audit() {
+    let (bed, id) = cluster("nodes: 1").await;
+    let token = token(&bed, &id).await;
+    let door = StoreApiServers::new(bed.app.clone());
+    let grant = door.admit(&id, &token, false).await.unwrap();
+    // No API server answers in the fake's clusters.
+    let Err(silent) = door.connect(&grant, Protocol::Http2).await else {
+        panic!("something answers");
+    };
+    assert_eq!(silent.code, 503);
+    assert!(silent.message.contains("node1"), "{silent}");
+    let change = Change {
+        verb: "delete",
+        resource: "pods shop/web".to_owned(),
+    };
+    door.changes(&grant, &change).await;
+    let audit = bed.app.store.audit(5).await.unwrap();
+    let line = audit.iter().find(|l| l.action == "kubectl-delete").unwrap();
+    assert_eq!(
+        (&*line.subject, &*line.detail),
+        (id.as_str(), "pods shop/web")
     );
+    assert_eq!(line.person.as_deref(), Some("local"));
 }
 
 #[tokio::test]

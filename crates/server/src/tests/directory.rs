@@ -1,6 +1,6 @@
 //! Who may enter over SSH, as the gateway asks it.
 
-use faultline_gateway::{Access, Directory, HostKey, Login, PublicKey};
+use faultline_gateway::{Access, Admission, Directory, HostKey, Login, PublicKey};
 
 use super::*;
 use crate::directory::StoreDirectory;
@@ -14,10 +14,25 @@ async fn key(bed: &Bed, seed: u64) -> PublicKey {
     key
 }
 
-async fn ask(bed: &Bed, id: &EnvironmentId, key: &PublicKey) -> Option<Access> {
-    let login = Login::parse(id.as_str()).unwrap();
+async fn admitted(bed: &Bed, login: &str, key: &PublicKey) -> Option<Admission> {
+    let login = Login::parse(login).unwrap();
     let directory = StoreDirectory::new(bed.app.clone());
     directory.authorize(&login, key).await
+}
+
+async fn ask(bed: &Bed, id: &EnvironmentId, key: &PublicKey) -> Option<Access> {
+    match admitted(bed, id.as_str(), key).await? {
+        Admission::Enter(access) => Some(access),
+        Admission::Closed(_) => None,
+    }
+}
+
+/// Why the owner can't enter.
+async fn why(bed: &Bed, login: &str, key: &PublicKey) -> String {
+    match admitted(bed, login, key).await {
+        Some(Admission::Closed(why)) => why,
+        other => panic!("{login}: {other:?}"),
+    }
 }
 
 #[tokio::test]
@@ -46,13 +61,16 @@ async fn a_key_opens_nothing_that_starts_is_paused_or_has_ended() {
     let key = key(&bed, 1).await;
     let id = bed.start("stale-flag").await;
     let at = format!("/environments/{id}");
-    assert!(ask(&bed, &id, &key).await.is_none(), "it only starts");
+    assert!(why(&bed, id.as_str(), &key).await.contains("is starting"));
     bed.until(&id, is_active).await;
     assert!(ask(&bed, &id, &key).await.is_some());
+    let no_node = why(&bed, &format!("node7.{id}"), &key).await;
+    assert!(no_node.contains("it has node1"), "{no_node}");
     bed.post(&format!("{at}/suspend"), "").await;
     bed.until(&id, |e| matches!(e.state, State::Suspended { .. }))
         .await;
-    assert!(ask(&bed, &id, &key).await.is_none(), "it is paused");
+    let paused = why(&bed, id.as_str(), &key).await;
+    assert!(paused.contains("env resume"), "{paused}");
     bed.post(&format!("{at}/resume"), "").await;
     bed.until(&id, is_active).await;
     bed.post(&format!("{at}/end"), "").await;
@@ -60,5 +78,6 @@ async fn a_key_opens_nothing_that_starts_is_paused_or_has_ended() {
     assert!(is_active(&e), "nothing is freed yet");
     assert!(ask(&bed, &id, &key).await.is_none(), "it is to end");
     bed.until(&id, is_final).await;
-    assert!(ask(&bed, &id, &key).await.is_none(), "it has ended");
+    let ended = why(&bed, id.as_str(), &key).await;
+    assert!(ended.contains("/labs/stale-flag"), "{ended}");
 }

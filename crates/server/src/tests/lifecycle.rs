@@ -29,14 +29,8 @@ async fn a_failed_start_is_tried_again_and_then_says_why() {
         matches!(&e.state, State::Failed { stage, reason, freed: true, .. }
         if stage == "clone" && reason == "no memory left")
     );
-    assert!(
-        !bed.provider
-            .list()
-            .await
-            .unwrap()
-            .iter()
-            .any(|(i, _)| *i == id)
-    );
+    let left = bed.provider.list().await.unwrap();
+    assert_eq!(left.len(), 1, "that of the other: {left:?}");
     let page = bed.get(&format!("/environments/{id}")).await.body;
     assert!(page.contains("no memory left") && page.contains("Try again"));
     // The log tells of both tries, and is there without scripts.
@@ -48,28 +42,22 @@ async fn a_failed_start_is_tried_again_and_then_says_why() {
     assert_eq!(last["stage"], "clone");
     assert_eq!(last["text"], "failed: no memory left");
     // The retry is a fresh machine within the same attempt.
-    let again = bed.post(&format!("/environments/{id}/reset"), "").await;
-    let new: EnvironmentId = again
-        .location()
-        .rsplit('/')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
-    let new = bed.until(&new, is_active).await;
+    bed.post(&format!("/environments/{id}/reset"), "").await;
+    let new = bed.until(&id, is_active).await;
     assert_eq!(new.attempt, e.attempt);
+    assert_ne!(new.tenant_id(), e.tenant_id());
 }
 
 #[tokio::test]
 async fn a_running_machine_is_readopted_and_an_interrupted_start_begins_anew() {
     let mut bed = bed().await;
     let running = bed.active("stale-flag").await;
+    let machine = bed.tenant(&running).await;
     bed.provider
-        .put_file(&running, &node(), "/root/work", b"mine");
+        .put_file(&machine, &node(), "/root/work", b"mine");
     bed.provider.set_latency(Duration::from_secs(30));
     let starting = bed.start("two-nodes").await;
-    bed.until(&starting, |e| matches!(e.state, State::Provisioning { .. }))
-        .await;
+    bed.begun(&starting).await;
     let mut bed = bed.restart().await;
     bed.provider.set_latency(Duration::ZERO);
     let e = bed.until(&starting, is_active).await;
@@ -77,9 +65,137 @@ async fn a_running_machine_is_readopted_and_an_interrupted_start_begins_anew() {
     let e = bed.app.store.environment(&running).await.unwrap().unwrap();
     assert!(is_active(&e));
     assert_eq!(
-        bed.provider.file(&running, &node(), "/root/work").unwrap(),
+        bed.provider.file(&machine, &node(), "/root/work").unwrap(),
         b"mine"
     );
+}
+
+#[tokio::test]
+async fn a_reset_gives_the_same_environment_another_machine() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let (at, old) = (format!("/environments/{id}"), bed.tenant(&id).await);
+    bed.post(&format!("{at}/check"), "").await;
+    checked(&bed.app, &id).await;
+    assert!(bed.get(&at).await.body.contains("0 of 2 hold"));
+    let login = faultline_gateway::Login::parse(id.as_str()).unwrap();
+    let key = bed.key().await;
+    let ask = async |bed: &Bed| {
+        let directory = crate::directory::StoreDirectory::new(bed.app.clone());
+        match faultline_gateway::Directory::authorize(&directory, &login, &key).await {
+            Some(faultline_gateway::Admission::Enter(access)) => Some(access),
+            _ => None,
+        }
+    };
+    assert_eq!(ask(&bed).await.unwrap().tenant, old);
+
+    bed.clock.advance(SignedDuration::from_secs(5));
+    let answer = bed.post(&format!("{at}/reset"), "").await;
+    assert_eq!(answer.location(), at);
+    assert!(ask(&bed).await.is_none(), "there is nothing to enter yet");
+    let page = bed.get(&at).await.body;
+    assert!(page.contains("data-phase=\"starting\""), "{page}");
+    bed.until(&id, is_active).await;
+    let new = bed.tenant(&id).await;
+    assert_ne!(new, old);
+    assert_eq!(ask(&bed).await.unwrap().tenant, new);
+    let page = bed.get(&at).await.body;
+    assert!(!page.contains("0 of 2 hold"), "that was another machine");
+    for _ in 0..100 {
+        bed.reconcilers.pass().await;
+        if bed.provider.list().await.unwrap() == [(new.clone(), Observed::Running)] {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the old machine stays");
+}
+
+#[tokio::test]
+async fn an_open_environment_keeps_its_lab_as_it_was() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let at = format!("/environments/{id}");
+    let edited = tempfile::tempdir().unwrap();
+    let lab = edited.path().join("stale-flag");
+    copy(&super::labs().join("stale-flag"), &lab);
+    for (file, from, to) in [
+        ("README.md", "# ", "# Another story: "),
+        (
+            "lab.yaml",
+            "still in maintenance",
+            "not as the new text wants it",
+        ),
+    ] {
+        let text = std::fs::read_to_string(lab.join(file)).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(lab.join(file), text.replacen(from, to, 1)).unwrap();
+    }
+    let catalogue = Catalogue::load(edited.path());
+    assert!(catalogue.broken().is_empty(), "{:?}", catalogue.broken());
+    bed.app.set_catalogue(catalogue);
+    let mut bed = bed.restart_with(edited.path()).await;
+    for changed in [false, true] {
+        bed.post(&format!("{at}/check"), "").await;
+        checked(&bed.app, &id).await;
+        let page = bed.get(&at).await.body;
+        assert_eq!(page.contains("still in maintenance"), !changed);
+        assert_eq!(page.contains("as the new text wants it"), changed);
+        let e = bed.app.store.environment(&id).await.unwrap().unwrap();
+        let story = &bed.app.lab_of(&e).await.unwrap().readme;
+        assert_eq!(story.contains("Another story"), changed);
+        // A reset begins with the lab of today.
+        bed.clock.advance(SignedDuration::from_secs(5));
+        bed.post(&format!("{at}/reset"), "").await;
+        bed.until(&id, is_active).await;
+    }
+    bed.app
+        .set_catalogue(Catalogue::load(&edited.path().join("none")));
+    let e = bed.app.store.environment(&id).await.unwrap().unwrap();
+    assert!(bed.app.lab_of(&e).await.is_some(), "it goes on without it");
+}
+
+#[tokio::test]
+async fn a_reset_in_the_middle_of_a_start_frees_what_was_begun() {
+    let mut bed = bed().await;
+    bed.provider.set_latency(Duration::from_secs(60));
+    let id = bed.start("stale-flag").await;
+    let old = bed.begun(&id).await;
+    bed.provider.set_latency(Duration::ZERO);
+    bed.clock.advance(SignedDuration::from_secs(5));
+    bed.post(&format!("/environments/{id}/reset"), "").await;
+    bed.until(&id, is_active).await;
+    assert_ne!(bed.tenant(&id).await, old);
+    bed.reconcilers.pass().await;
+    let left = bed.provider.list().await.unwrap();
+    assert!(left.iter().all(|(tenant, _)| *tenant != old), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_making_that_hangs_fails_and_is_freed() {
+    let mut bed = bed().await;
+    bed.provider.set_latency(Duration::from_secs(3600));
+    let id = bed.start("stale-flag").await;
+    bed.begun(&id).await;
+    let limit = Config::deadlines().provisioning;
+    bed.clock.advance(SignedDuration::from_secs(limit + 1));
+    let e = bed.until(&id, is_final).await;
+    assert!(matches!(&e.state, State::Failed { stage, reason, .. }
+        if stage == "clone" && reason.contains("too long")));
+    assert!(bed.provider.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_resists_being_freed_delays_nobody() {
+    let mut bed = bed().await;
+    let stubborn = bed.active("stale-flag").await;
+    bed.provider.hold_destroy(&bed.tenant(&stubborn).await);
+    bed.post(&format!("/environments/{stubborn}/end"), "").await;
+    bed.active("two-nodes").await;
+    let e = bed.app.store.environment(&stubborn).await.unwrap().unwrap();
+    assert!(matches!(e.state, State::Expired { .. }), "{:?}", e.state);
+    bed.provider.let_destroy();
+    bed.until(&stubborn, is_final).await;
 }
 
 #[tokio::test]
@@ -87,8 +203,8 @@ async fn a_dead_node_and_a_lost_machine_fail_with_a_reason() {
     let mut bed = bed().await;
     let dead = bed.active("stale-flag").await;
     let lost = bed.active("two-nodes").await;
-    bed.provider.crash(&dead);
-    bed.provider.lose(&lost);
+    bed.provider.crash(&bed.tenant(&dead).await);
+    bed.provider.lose(&bed.tenant(&lost).await);
     for (id, why) in [(dead, "died"), (lost, "disappeared")] {
         let e = bed.until(&id, is_final).await;
         assert!(matches!(&e.state, State::Failed { reason, .. } if reason.contains(why)));
@@ -118,7 +234,11 @@ async fn its_owner_is_warned_twice_in_the_page_and_the_terminal_and_then_it_ends
     let id = bed.active("stale-flag").await;
     let stream = bed
         .provider
-        .open(&id, &node(), faultline_provider::Target::Guest)
+        .open(
+            &bed.tenant(&id).await,
+            &node(),
+            faultline_provider::Target::Guest,
+        )
         .await
         .unwrap();
     let terminal = faultline_guest::wire::Terminal {
@@ -146,7 +266,7 @@ async fn its_owner_is_warned_twice_in_the_page_and_the_terminal_and_then_it_ends
     assert!(bed.get(&at).await.body.contains("Unused for long"));
     // Use counts as use, and takes the warning back.
     let e = bed.app.store.environment(&id).await.unwrap().unwrap();
-    bed.app.touch(&e).await;
+    bed.app.touch(&e.id).await;
     bed.until(&id, |e| e.warned.is_none()).await;
     bed.clock.advance(SignedDuration::from_mins(37));
     bed.until(&id, |e| e.warned == Some(120)).await;
@@ -174,8 +294,7 @@ async fn ending_a_start_cancels_it() {
     let mut bed = bed().await;
     bed.provider.set_latency(Duration::from_secs(60));
     let id = bed.start("stale-flag").await;
-    bed.until(&id, |e| matches!(e.state, State::Provisioning { .. }))
-        .await;
+    bed.begun(&id).await;
     bed.post(&format!("/environments/{id}/end"), "").await;
     let e = bed.until(&id, is_final).await;
     assert!(matches!(
@@ -194,10 +313,16 @@ async fn what_nobody_owns_is_freed() {
     let mine = bed.active("stale-flag").await;
     bed.provider.plant(&"stranger".parse().unwrap());
     let mut bed = bed.restart().await;
-    bed.reconcilers.pass().await;
+    for _ in 0..200 {
+        bed.reconcilers.pass().await;
+        if bed.provider.list().await.unwrap().len() == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert_eq!(
         bed.provider.list().await.unwrap(),
-        [(mine, Observed::Running)]
+        [(bed.tenant(&mine).await, Observed::Running)]
     );
     let audit = bed.app.store.audit(10).await.unwrap();
     assert!(

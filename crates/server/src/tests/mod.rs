@@ -22,7 +22,7 @@ use axum::{
     body::Body,
     http::{Method, Request, StatusCode, header},
 };
-use faultline_domain::{Clock, EnvironmentId, environment::State};
+use faultline_domain::{Clock, EnvironmentId, TenantId, environment::State, tenant::Observed};
 use faultline_lab::Catalogue;
 use faultline_provider::fake::FakeProvider;
 use faultline_store::{Store, environments::Environment};
@@ -168,6 +168,13 @@ impl Bed {
         open(folder, clock, provider, Config::default(), 2).await
     }
 
+    /// The same, with the labs of this folder.
+    pub async fn restart_with(self, labs: &Path) -> Self {
+        let bed = self.restart().await;
+        bed.app.set_catalogue(Catalogue::load(labs));
+        bed
+    }
+
     /// Signs another student in; what is asked from here on is asked by them.
     pub async fn become_another(&mut self, name: &str) {
         let (person, now) = (name.parse().unwrap(), self.app.now());
@@ -245,6 +252,31 @@ impl Bed {
         }
         let e = self.app.store.environment(id).await.unwrap();
         panic!("it did not come to that: {e:?}");
+    }
+
+    /// What an environment runs on.
+    pub async fn tenant(&self, id: &EnvironmentId) -> TenantId {
+        let e = self.app.store.environment(id).await.unwrap().unwrap();
+        e.tenant_id().expect("it has a tenant").clone()
+    }
+
+    /// Reconciles until the provider has begun to make its tenant.
+    pub async fn begun(&mut self, id: &EnvironmentId) -> TenantId {
+        let seen = |e: &Environment| {
+            let observed = e.tenant.as_ref().and_then(|t| t.observed);
+            observed.is_some_and(|o| o != Observed::Absent)
+        };
+        let e = self.until(id, seen).await;
+        e.tenant_id().unwrap().clone()
+    }
+
+    /// A key of whoever asks, as the gateway knows it.
+    pub async fn key(&self) -> faultline_gateway::PublicKey {
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ ann@laptop";
+        let form = format!("public_key={}", key.replace(' ', "+").replace('@', "%40"));
+        let added = self.post("/keys", &form).await;
+        assert_eq!(added.status, StatusCode::SEE_OTHER, "{}", added.body);
+        faultline_gateway::PublicKey::parse(key).unwrap()
     }
 
     /// Starts a lab by its page; gives the environment.

@@ -20,7 +20,10 @@ fn is_adding(e: &Environment) -> bool {
 }
 
 async fn answers(bed: &Bed, id: &EnvironmentId, node: &NodeName) -> bool {
-    let opened = bed.provider.open(id, node, Target::Guest).await;
+    let opened = bed
+        .provider
+        .open(&bed.tenant(id).await, node, Target::Guest)
+        .await;
     opened.is_ok()
 }
 
@@ -60,7 +63,9 @@ async fn environments_id_nodes_comes_is_used_and_goes() {
     assert!(!names.iter().any(|n| n.contains("node2")), "{names:?}");
     let page = bed.get(&at).await.body;
     assert!(page.contains("data-nodes=\"node1,node2\""));
-    let keys = bed.provider.file(&id, &two(), "/root/.ssh/authorized_keys");
+    let keys = bed
+        .provider
+        .file(&bed.tenant(&id).await, &two(), "/root/.ssh/authorized_keys");
     assert!(String::from_utf8(keys.unwrap()).unwrap().contains("AAAA"));
     // A new server finds it as it was.
     let mut bed = bed.restart().await;
@@ -300,9 +305,11 @@ async fn a_labs_setup_may_add_a_node() {
     let id = bed.active("stale-flag").await;
     let e = bed.app.store.environment(&id).await.unwrap().unwrap();
     assert!(has(&two())(&e) && !e.is_resizing());
-    let flag = bed
-        .provider
-        .file(&id, &two(), "/var/lib/orders/maintenance");
+    let flag = bed.provider.file(
+        &bed.tenant(&id).await,
+        &two(),
+        "/var/lib/orders/maintenance",
+    );
     assert!(flag.is_some(), "later scripts run on it too");
     let at = format!("/environments/{id}/nodes");
     let own = bed.api(Method::DELETE, &format!("{at}/node2"), None).await;

@@ -54,8 +54,7 @@ async fn environments_id_events_tell_the_log_as_it_grows() {
         .unwrap();
     let mut body = bed.router().oneshot(request).await.unwrap().into_body();
     let mut seen = String::new();
-    bed.until(&id, |e| matches!(e.state, State::Provisioning { .. }))
-        .await;
+    bed.begun(&id).await;
     while !seen.contains("log-stage\">clone") {
         let next = tokio::time::timeout(Duration::from_secs(10), body.frame()).await;
         let bytes = next.unwrap().unwrap().unwrap().into_data().unwrap();
@@ -64,6 +63,23 @@ async fn environments_id_events_tell_the_log_as_it_grows() {
     assert!(seen.contains("event: log\n"));
     let page = bed.get(&format!("/environments/{id}")).await.body;
     assert!(page.contains("log-stage\">clone"), "a reload shows it too");
+}
+
+#[tokio::test]
+async fn who_has_as_many_as_one_may_have_is_shown_them() {
+    let mut bed = bed_with(Config {
+        max_of_person: 1,
+        ..Config::default()
+    })
+    .await;
+    let id = bed.active("stale-flag").await;
+    let refused = bed.post("/labs/two-nodes/start", "").await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    let end = format!("action=\"/environments/{id}/end\"");
+    assert!(refused.body.contains(&end), "{}", refused.body);
+    bed.post(&format!("/environments/{id}/end"), "").await;
+    bed.until(&id, is_final).await;
+    bed.start("two-nodes").await;
 }
 
 #[tokio::test]
@@ -162,12 +178,13 @@ async fn environments_id_from_start_to_solved() {
     assert!(page.contains("orders-api is still in maintenance") && page.contains("0 of 2 hold"));
     assert!(!page.contains("died between its two writes"));
 
+    let machine = bed.tenant(&id).await;
     bed.provider
-        .put_file(&id, &node(), "/var/lib/orders/released", b"");
+        .put_file(&machine, &node(), "/var/lib/orders/released", b"");
     let node = node();
     let files = faultline_provider::Provider::open(
         &bed.provider,
-        &id,
+        &machine,
         &node,
         faultline_provider::Target::Guest,
     );
@@ -217,6 +234,8 @@ async fn environments_id_extend_and_reset() {
     let id = bed.active("stale-flag").await;
     let at = format!("/environments/{id}");
     let before = bed.app.store.environment(&id).await.unwrap().unwrap();
+    let page = bed.get(&at).await.body;
+    assert!(page.contains("Extend by 30 min") && page.contains("or 60 min unused"));
     bed.post(&format!("{at}/extend"), "").await;
     let after = bed.app.store.environment(&id).await.unwrap().unwrap();
     let more = after
@@ -224,20 +243,23 @@ async fn environments_id_extend_and_reset() {
         .expires_at
         .duration_since(before.lifetime.expires_at);
     assert_eq!(more.as_mins(), 30);
+    // As often as it goes; then the button says why not.
+    while bed.post(&format!("{at}/extend"), "").await.status == StatusCode::SEE_OTHER {}
+    let page = bed.get(&at).await.body;
+    assert!(page.contains("the longest life") && !page.contains("Extend by"));
     bed.clock.advance(jiff::SignedDuration::from_secs(60));
     let reset = bed.post(&format!("{at}/reset"), "").await;
-    let new: EnvironmentId = reset
-        .location()
-        .rsplit('/')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
-    assert_ne!(new, id);
-    bed.until(&new, is_active).await;
+    assert_eq!(reset.location(), at, "its page stays where it is");
+    bed.until(&id, is_active).await;
+    // What was read stays, and attempts lead there.
+    bed.post(&format!("{at}/give-up"), "").await;
+    bed.post(&format!("{at}/end"), "").await;
     bed.until(&id, is_final).await;
-    let old = bed.get(&at).await.body;
-    assert!(old.contains("replaced this machine") && old.contains(new.as_str()));
+    let leads = format!("href=\"{at}#solution\"");
+    for page in ["/labs/stale-flag", "/progress"] {
+        assert!(bed.get(page).await.body.contains(&leads), "{page}");
+    }
+    assert!(bed.get(&at).await.body.contains("id=\"solution\""));
     let refused = bed.post(&format!("{at}/extend"), "").await;
     assert_eq!(refused.status, StatusCode::CONFLICT);
 }
@@ -264,22 +286,33 @@ async fn keys_are_added_checked_and_removed() {
     assert!(bad.contains("private key") && !bad.contains("BEGIN OPENSSH"));
     // It is let into the machine that runs, and the gateway knows it.
     let placed = "/root/.ssh/authorized_keys";
+    let machine = bed.tenant(&id).await;
     for _ in 0..100 {
-        let file = bed.provider.file(&id, &node(), placed).unwrap_or_default();
+        let file = bed
+            .provider
+            .file(&machine, &node(), placed)
+            .unwrap_or_default();
         if !file.is_empty() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let file = bed.provider.file(&id, &node(), placed).unwrap();
+    let file = bed.provider.file(&machine, &node(), placed).unwrap();
     assert!(String::from_utf8_lossy(&file).starts_with("ssh-ed25519 AAAA"));
     let directory = crate::directory::StoreDirectory::new(bed.app.clone());
     let key = faultline_gateway::PublicKey::parse(key).unwrap();
     let login = faultline_gateway::Login::parse(&format!("node1.{id}")).unwrap();
     let ask = |login| faultline_gateway::Directory::authorize(&directory, login, &key);
-    assert_eq!(ask(&login).await.unwrap().node, node());
+    let Some(faultline_gateway::Admission::Enter(access)) = ask(&login).await else {
+        panic!("the key opens nothing");
+    };
+    assert_eq!(access.node, node());
     let wrong = faultline_gateway::Login::parse(&format!("node9.{id}")).unwrap();
-    assert!(ask(&wrong).await.is_none());
+    let wrong = ask(&wrong).await;
+    assert!(matches!(
+        wrong,
+        Some(faultline_gateway::Admission::Closed(_))
+    ));
     let row = bed
         .app
         .store
@@ -295,9 +328,12 @@ async fn keys_are_added_checked_and_removed() {
 #[tokio::test]
 async fn sign_in_works_once_and_only_by_its_form() {
     let bed = bed().await;
-    let (url, _) = crate::server::sign_in_link(&bed.app, &faultline_domain::PersonId::local())
-        .await
-        .unwrap();
+    let (url, _) = crate::operations::sign_in_link::sign_in_link(
+        &bed.app,
+        &faultline_domain::PersonId::local(),
+    )
+    .await
+    .unwrap();
     let path = url.split_once("7890").unwrap().1;
     let token = path.split_once("token=").unwrap().1;
     let anonymous = async |request: Request<Body>| bed.send(request).await;

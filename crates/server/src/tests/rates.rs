@@ -100,9 +100,12 @@ async fn guessing_tokens_and_sign_in_links_ends_soon_and_locks_out_nobody_known(
         let answer = bed.send(from("203.0.113.1", request)).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
     }
-    let (link, _) = crate::server::sign_in_link(&bed.app, &faultline_domain::PersonId::local())
-        .await
-        .unwrap();
+    let (link, _) = crate::operations::sign_in_link::sign_in_link(
+        &bed.app,
+        &faultline_domain::PersonId::local(),
+    )
+    .await
+    .unwrap();
     let right = link.split_once("token=").unwrap().1;
     for request in [with_token(&guess(9)), sign_in(&guess(9)), sign_in(right)] {
         let answer = bed.send(from("203.0.113.1", request)).await;

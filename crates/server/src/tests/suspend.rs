@@ -23,7 +23,7 @@ async fn environments_id_suspend_and_resume() {
     assert!(bed.get(&at).await.body.contains("pausing"));
     bed.until(&id, is_paused).await;
     let seen = bed.provider.list().await.unwrap();
-    assert_eq!(seen, [(id.clone(), Observed::Paused)]);
+    assert_eq!(seen, [(bed.tenant(&id).await, Observed::Paused)]);
     let page = bed.get(&at).await.body;
     assert!(page.contains("The machine is paused") && page.contains("data-phase=\"suspended\""));
     assert!(page.contains("It ends in 1 h 0 min"), "idle time goes on");

@@ -97,7 +97,7 @@ async fn the_session_goes_on_when_the_browser_goes_and_comes_back() {
     let again = until(&mut two, "\r\nnode1\r\n").await;
     assert!(again.contains(r#"{"type":"attached","new":false}"#));
     // The link drops: the page is told to connect again.
-    bed.provider.drop_streams(&id);
+    bed.provider.drop_streams(&bed.tenant(&id).await);
     assert_eq!(close_code(&mut two).await, 4005);
     let mut three = open(&bed, &s, &id).await;
     until(&mut three, "\r\nnode1\r\n").await;
@@ -106,7 +106,7 @@ async fn the_session_goes_on_when_the_browser_goes_and_comes_back() {
     assert_eq!(close_code(&mut three).await, 4000);
     let mut four = open(&bed, &s, &id).await;
     until(&mut four, r#"{"type":"attached","new":true}"#).await;
-    bed.provider.crash(&id);
+    bed.provider.crash(&bed.tenant(&id).await);
     bed.until(&id, is_final).await;
     let mut five = open(&bed, &s, &id).await;
     assert_eq!(close_code(&mut five).await, 4004);
@@ -130,6 +130,26 @@ async fn a_paused_machine_says_so_and_its_session_goes_on_afterwards() {
     bed.until(&id, is_active).await;
     let mut three = open(&bed, &s, &id).await;
     until(&mut three, r#"{"type":"attached","new":false}"#).await;
+}
+
+#[tokio::test]
+async fn a_reset_ends_a_session_and_the_next_is_on_the_fresh_machine() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let s = serving(&bed).await;
+    let mut one = open(&bed, &s, &id).await;
+    until(&mut one, "~# ").await;
+    one.send(Message::binary("touch /root/old\r"))
+        .await
+        .unwrap();
+    let first = bed.tenant(&id).await;
+    bed.clock.advance(jiff::SignedDuration::from_secs(5));
+    bed.post(&format!("/environments/{id}/reset"), "").await;
+    bed.until(&id, is_active).await;
+    assert_ne!(bed.tenant(&id).await, first);
+    assert_eq!(close_code(&mut one).await, 4004);
+    let mut two = open(&bed, &s, &id).await;
+    until(&mut two, r#"{"type":"attached","new":true}"#).await;
 }
 
 #[tokio::test]
@@ -163,7 +183,7 @@ async fn what_is_open_ends_when_who_opened_it_signs_out() {
 async fn a_silent_helper_gives_the_serial_console() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
-    bed.provider.silence(&id, &node(), true);
+    bed.provider.silence(&bed.tenant(&id).await, &node(), true);
     let s = serving(&bed).await;
     let mut socket = open(&bed, &s, &id).await;
     until(&mut socket, r#"{"type":"console"}"#).await;

@@ -118,7 +118,12 @@ pub(super) async fn give_up(State(app): State<Shared>, mine: Mine) -> Result<Res
 
 /// The kubeconfig of an environment's cluster, to be saved. Not kept by any cache: it holds a key.
 pub(super) async fn kubeconfig(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
-    let text = operations::credential::file(&app, &mine.proof, &mine.environment).await?;
+    let Mine {
+        caller,
+        proof,
+        environment,
+    } = &mine;
+    let text = operations::credential::file(&app, caller, proof, environment).await?;
     let name = format!(
         "attachment; filename=\"faultline-{}.kubeconfig\"",
         mine.environment.id

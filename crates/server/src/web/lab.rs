@@ -69,9 +69,13 @@ pub(super) async fn show(
         Readiness::Unavailable { reason } => Some(reason),
     };
     let now = app.now();
+    let places = app.store.environments_by_attempt(me).await?;
     let tries = attempts
         .iter()
-        .map(|a| Tried::new(a, open.as_ref().is_some_and(|e| e.attempt == a.id), now))
+        .map(|a| {
+            let under_way = open.as_ref().is_some_and(|e| e.attempt == a.id);
+            Tried::new(a, places.get(&a.id), under_way, now)
+        })
         .collect();
     page(&Lab {
         layout: frame.layout(&lab.title, &caller),

@@ -79,11 +79,15 @@ impl Watcher {
             .environment(&self.id)
             .await?
             .ok_or_else(Problem::not_found)?;
-        let lab = app.lab_of(&e);
+        let lab = app.lab_of(&e).await;
         let attempt = app.store.attempt(&e.attempt).await?;
         let phase = phase_key(e.state.phase().as_str(), parts::ending(&e).is_some());
         let mut all = vec![
             ("phase", phase.to_owned()),
+            (
+                "tenant",
+                e.tenant_id().map(ToString::to_string).unwrap_or_default(),
+            ),
             (
                 "ends",
                 parts::shown_end(app, &e).as_millisecond().to_string(),

@@ -37,6 +37,8 @@ use axum::{
     routing::{get, post},
 };
 
+use faultline_domain::PersonId;
+
 use self::layout::{Layout, Theme};
 use crate::{app::Shared, problem::Problem};
 
@@ -83,6 +85,20 @@ struct ProblemPage<'a> {
     problem: &'a Problem,
     signed_out: bool,
     retry: bool,
+    /// Where there is no room: what the person could end, an environment and its lab's title.
+    open: Vec<(String, String)>,
+}
+
+/// The environments that a person has open.
+async fn could_end(app: &Shared, person: &PersonId) -> Vec<(String, String)> {
+    let all = app.store.unfinished_of(person).await.unwrap_or_default();
+    let mut open = Vec::new();
+    for e in all.iter().filter(|e| e.is_open()) {
+        let lab = app.lab_of(e).await;
+        let title = lab.map_or_else(|| e.lab.to_string(), |lab| lab.lab.title.clone());
+        open.push((e.id.to_string(), title));
+    }
+    open
 }
 
 /// Turns problems into pages, for people.
@@ -100,15 +116,21 @@ pub(crate) async fn problems(State(app): State<Shared>, request: Request, next: 
     let Some(problem) = response.extensions().get::<Problem>().cloned() else {
         return response;
     };
+    let mut open = Vec::new();
     let layout = match caller {
         Some(secret) => match app.store.session(&secret, app.now()).await {
-            Ok(Some(principal)) => Layout::signed_in(
-                &problem.title,
-                &path,
-                theme,
-                &crate::auth::csrf::token(&secret),
-                principal.role,
-            ),
+            Ok(Some(principal)) => {
+                if problem.code == Problem::NO_ROOM {
+                    open = could_end(&app, &principal.person).await;
+                }
+                Layout::signed_in(
+                    &problem.title,
+                    &path,
+                    theme,
+                    &crate::auth::csrf::token(&secret),
+                    principal.role,
+                )
+            }
             _ => Layout::signed_out(&problem.title, theme),
         },
         None => Layout::signed_out(&problem.title, theme),
@@ -118,6 +140,7 @@ pub(crate) async fn problems(State(app): State<Shared>, request: Request, next: 
         problem: &problem,
         signed_out: problem.status == 401,
         retry: retry && (problem.status >= 500 || problem.retry_after.is_some()),
+        open,
     }
     .render();
     match html {

@@ -8,12 +8,7 @@ use super::{
     layout::{Frame, Layout},
     page, text,
 };
-use crate::{
-    app::{Shared, lock},
-    auth::Operator,
-    capacity::Free,
-    problem::Problem,
-};
+use crate::{app::Shared, auth::Operator, capacity::Free, lock::lock, problem::Problem};
 
 struct Machine {
     id: String,
@@ -77,10 +72,9 @@ pub(super) async fn show(
     let mut machines = Vec::with_capacity(all.len());
     for e in &all {
         let active = matches!(e.state, Life::Active { .. } | Life::Suspended { .. });
-        let usage = if active {
-            app.provider.usage(&e.id).await.ok()
-        } else {
-            None
+        let usage = match e.tenant_id() {
+            Some(tenant) if active => app.provider.usage(tenant).await.ok(),
+            _ => None,
         };
         let millis = now.duration_since(e.created_at).as_millis();
         machines.push(Machine {

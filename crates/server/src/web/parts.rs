@@ -2,7 +2,10 @@
 //! `live` sends those that changed.
 
 use askama::Template;
-use faultline_domain::environment::{EndReason, Intent, State};
+use faultline_domain::{
+    EnvironmentId,
+    environment::{EndReason, Intent, State},
+};
 use faultline_lab::LabFolder;
 use faultline_store::{
     attempts::{Attempt, CheckRun},
@@ -231,9 +234,7 @@ pub(super) fn notice(app: &App, e: &Environment) -> Notice {
 /// Why an environment is over, for people.
 pub(super) fn ending(e: &Environment) -> Option<&'static str> {
     let reason = match (&e.state, e.intent) {
-        (State::Gone { reason, .. }, _)
-        | (State::Expired { reason, .. }, _)
-        | (State::Releasing { reason, .. }, _) => *reason,
+        (State::Gone { reason, .. }, _) | (State::Expired { reason, .. }, _) => *reason,
         (_, Intent::Gone(reason)) => reason,
         _ => return None,
     };
@@ -256,10 +257,17 @@ pub(super) struct Tried {
     pub hints: usize,
     pub checks: u32,
     pub points: String,
+    /// Where it is read again, and what is there.
+    pub leads: Option<(String, &'static str)>,
 }
 
 impl Tried {
-    pub(super) fn new(a: &Attempt, under_way: bool, now: jiff::Timestamp) -> Self {
+    pub(super) fn new(
+        a: &Attempt,
+        environment: Option<&EnvironmentId>,
+        under_way: bool,
+        now: jiff::Timestamp,
+    ) -> Self {
         let (outcome, class) = match (a.is_repaired(), a.gave_up, under_way) {
             (true, _, _) if a.practice => ("practised", "none"),
             (true, _, _) => ("solved", "good"),
@@ -275,6 +283,13 @@ impl Tried {
             hints: a.hints.len(),
             checks: a.checks,
             points: a.points.map_or_else(String::new, |p| p.to_string()),
+            leads: environment.map(|id| {
+                if a.shows_solution() {
+                    (format!("/environments/{id}#solution"), "solution")
+                } else {
+                    (format!("/environments/{id}"), "machine")
+                }
+            }),
         }
     }
 }

@@ -84,6 +84,10 @@ pub(super) async fn show(
         }
     }
     let now = app.now();
+    let places = app
+        .store
+        .environments_by_attempt(caller.signed_in.person())
+        .await?;
     let line = |a: &Attempt| {
         let lab = app.lab(&a.lab);
         Line {
@@ -92,7 +96,7 @@ pub(super) async fn show(
                 .as_ref()
                 .map_or_else(|| a.lab.to_string(), |l| l.lab.title.clone()),
             known: lab.is_some(),
-            tried: Tried::new(a, false, now),
+            tried: Tried::new(a, places.get(&a.id), false, now),
         }
     };
     let time: u64 = attempts

@@ -82,9 +82,7 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
         waiting: matches!(e.state, State::Requested { .. }) && done.is_empty(),
         again: matches!(
             e.state,
-            State::Requested { tries: 1.., .. }
-                | State::Provisioning { tries: 1.., .. }
-                | State::Preparing { tries: 1.., .. }
+            State::Requested { tries: 1.., .. } | State::Preparing { tries: 1.., .. }
         ),
         rows,
         total: if total > 0 {

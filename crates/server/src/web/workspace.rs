@@ -25,6 +25,7 @@ use crate::{
     app::{App, Shared},
     auth::{Caller, Mine},
     headers, markdown,
+    operations::extend,
     problem::Problem,
 };
 
@@ -70,12 +71,18 @@ struct Workspace {
     slug: String,
     title: String,
     phase: &'static str,
+    tenant: String,
     phase_text: &'static str,
     starting: bool,
     active: bool,
     paused: bool,
     left: String,
     ends_in: i64,
+    /// After so long without use it ends, too.
+    idle: String,
+    /// By how much it can be extended; empty when not at all.
+    extend_by: String,
+    extend_title: String,
     nodes: Vec<String>,
     /// One more may be asked for.
     may_grow: bool,
@@ -98,7 +105,7 @@ pub(super) async fn show(
     frame: Frame,
 ) -> Result<Response, Problem> {
     let e = &mine.environment;
-    let lab = app.lab_of(e);
+    let lab = app.lab_of(e).await;
     let title = lab
         .as_ref()
         .map_or_else(|| e.lab.to_string(), |l| l.lab.title.clone());
@@ -108,6 +115,8 @@ pub(super) async fn show(
     let left = parts::shown_end(&app, e)
         .duration_since(app.now())
         .as_secs();
+    let latest_end = e.lifetime.hard_end.duration_since(app.now()).as_secs();
+    let more = extend::possible(&app, e).as_secs();
     let html = page(&Workspace {
         layout: frame.layout(&title, &mine.caller),
         nonce: nonce.clone(),
@@ -115,6 +124,7 @@ pub(super) async fn show(
         slug: e.lab.to_string(),
         title,
         phase: phase_key(e.state.phase().as_str(), ending.is_some()),
+        tenant: e.tenant_id().map(ToString::to_string).unwrap_or_default(),
         phase_text: match (&e.state, ending) {
             (Life::Gone { .. }, _) => "ended",
             (Life::Failed { .. }, _) => "failed",
@@ -130,6 +140,17 @@ pub(super) async fn show(
         paused: matches!(e.state, Life::Suspended { .. }) && ending.is_none(),
         left: text::left(left),
         ends_in: left,
+        idle: format!("{} min", e.lifetime.idle_seconds / 60),
+        extend_by: if more > 0 {
+            text::left(more)
+        } else {
+            String::new()
+        },
+        extend_title: if more > 0 {
+            format!("At most {} from now on", text::left(latest_end))
+        } else {
+            "It is at the longest life that a machine may have here".to_owned()
+        },
         nodes: e.nodes().iter().map(ToString::to_string).collect(),
         may_grow: next_free(&e.taken()).is_some(),
         removable: e
@@ -164,14 +185,14 @@ pub(super) fn phase_key(phase: &'static str, ending: bool) -> &'static str {
     match (phase, ending) {
         ("gone" | "failed", _) => phase,
         (_, true) => "ending",
-        ("requested" | "provisioning" | "preparing", _) => "starting",
+        ("requested" | "preparing", _) => "starting",
         _ => phase,
     }
 }
 
 async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
     let e = &mine.environment;
-    let lab = app.lab_of(e);
+    let lab = app.lab_of(e).await;
     let attempt = app.attempt(e).await?;
     let csrf = mine.caller.csrf.clone();
     let active = matches!(e.state, Life::Active { .. }) && e.is_open();
@@ -188,7 +209,10 @@ async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
         active,
         cluster: active
             && app.config.kube_port.is_some()
-            && app.provider.cluster(&e.id).await.is_ok(),
+            && match e.tenant_id() {
+                Some(tenant) => app.provider.cluster(tenant).await.is_ok(),
+                None => false,
+            },
         ssh: ssh_lines(app, mine),
         changes: parts::changes(app, e).await?,
         has_keys: !app.store.ssh_keys(&e.person).await?.is_empty(),
@@ -279,7 +303,7 @@ pub(super) async fn side(State(app): State<Shared>, mine: Mine) -> Result<Respon
 /// The hints alone.
 pub(super) async fn hints(app: &App, mine: &Mine) -> Result<Response, Problem> {
     let e = &mine.environment;
-    let lab = app.lab_of(e).ok_or_else(Problem::lab_gone)?;
+    let lab = app.lab_of(e).await.ok_or_else(Problem::lab_gone)?;
     let attempt = app.attempt(e).await?;
     page(&parts::hints(e, &lab, &attempt, &mine.caller.csrf))
 }

@@ -1,6 +1,5 @@
 //! Single steps and single passes, with what is under way given.
 
-use faultline_domain::{EnvironmentId, environment::EndReason};
 use jiff::SignedDuration;
 
 use super::*;
@@ -11,7 +10,7 @@ async fn row(bed: &Bed, id: &EnvironmentId) -> Environment {
 }
 
 /// Applies a step and waits for its end.
-async fn apply_whole(bed: &Bed, steps: &Steps, id: &EnvironmentId, step: Step) {
+async fn apply_whole(bed: &Bed, steps: &Steps<EnvironmentId>, id: &EnvironmentId, step: Step) {
     let row = row(bed, id).await;
     apply(&bed.app, steps, &row, step).await.unwrap();
     tokio::time::timeout(Duration::from_secs(10), async {
@@ -50,7 +49,7 @@ async fn what_can_be_neither_paused_nor_resumed_fails_with_a_reason() {
         }
         let before = row(&bed, &id).await.state;
         // The provider knows no such machine, so each try fails.
-        bed.provider.lose(&id);
+        bed.provider.lose(&bed.tenant(&id).await);
         for times in 1..=TRIES {
             apply_whole(&bed, &steps, &id, step.clone()).await;
             assert_eq!(steps.failures(&id, kind), times);
@@ -68,12 +67,12 @@ async fn a_try_that_works_lets_the_failures_before_it_be_forgotten() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let steps = Steps::default();
-    bed.provider.lose(&id);
+    bed.provider.lose(&bed.tenant(&id).await);
     for _ in 1..TRIES {
         apply_whole(&bed, &steps, &id, Step::Suspend).await;
     }
     assert_eq!(steps.failures(&id, Kind::Resume), 0, "each has its own");
-    bed.provider.plant(&id);
+    bed.provider.plant(&bed.tenant(&id).await);
     apply_whole(&bed, &steps, &id, Step::Suspend).await;
     let e = row(&bed, &id).await;
     assert!(matches!(e.state, State::Suspended { .. }), "{:?}", e.state);
@@ -84,28 +83,21 @@ async fn a_try_that_works_lets_the_failures_before_it_be_forgotten() {
 /// An environment in a state on the way, and for how many seconds it may be so.
 async fn on_the_way(bed: &mut Bed, phase: &str) -> (EnvironmentId, i64) {
     let limits = Config::deadlines();
-    if phase == "releasing" {
-        let id = bed.active("stale-flag").await;
-        let mut e = row(bed, &id).await;
-        let now = bed.app.now();
-        let expired = e.state.clone().expire(now, EndReason::Ended).unwrap();
-        advance(&bed.app, &mut e, expired).await.unwrap();
-        let releasing = e.state.clone().release(now).unwrap();
-        advance(&bed.app, &mut e, releasing).await.unwrap();
-        return (id, limits.releasing);
-    }
     let id = bed.start("stale-flag").await;
     if phase == "requested" {
         return (id, limits.requested);
     }
-    let mut e = row(bed, &id).await;
-    let provisioning = e.state.clone().provision(bed.app.now()).unwrap();
-    advance(&bed.app, &mut e, provisioning).await.unwrap();
-    if phase == "provisioning" {
-        return (id, limits.provisioning);
-    }
-    let preparing = e.state.clone().prepare(bed.app.now()).unwrap();
-    advance(&bed.app, &mut e, preparing).await.unwrap();
+    let machine = bed.app.random(TenantId::generate);
+    let e = row(bed, &id).await;
+    let (store, now) = (&bed.app.store, bed.app.now());
+    assert!(store.ask_for_tenant(&e, &machine, now).await.unwrap());
+    let made = store.tenant(&machine).await.unwrap().unwrap();
+    bed.provider.plant(&machine);
+    let warm = made.state.warm(now).unwrap();
+    assert!(store.record_tenant(&made, &warm, now).await.unwrap());
+    let e = row(bed, &id).await;
+    let preparing = e.state.clone().prepare(now).unwrap();
+    assert!(store.claim_tenant(&e, &preparing, now).await.unwrap());
     (id, limits.preparing)
 }
 
@@ -113,8 +105,8 @@ async fn on_the_way(bed: &mut Bed, phase: &str) -> (EnvironmentId, i64) {
 async fn a_setup_may_take_as_long_as_its_steps() {
     let bed = bed().await;
     let [short, long] = [bed.start("stale-flag").await, bed.start("two-nodes").await];
-    let short = deadlines(&bed.app, &row(&bed, &short).await);
-    let long = deadlines(&bed.app, &row(&bed, &long).await);
+    let short = deadlines(&bed.app, &row(&bed, &short).await).await;
+    let long = deadlines(&bed.app, &row(&bed, &long).await).await;
     assert_eq!(short, Config::deadlines());
     assert_eq!(long.preparing, 600 + MARGIN);
 }
@@ -123,9 +115,7 @@ async fn a_setup_may_take_as_long_as_its_steps() {
 async fn a_state_on_the_way_that_lasts_too_long_is_a_failure_that_is_seen_and_freed() {
     for (phase, kind, stage, reason) in [
         ("requested", None, "queue", "no place became free"),
-        ("provisioning", Some(Kind::Start), "clone", "too long"),
-        ("preparing", Some(Kind::Start), "setup", "too long"),
-        ("releasing", Some(Kind::Release), "release", "too long"),
+        ("preparing", Some(Kind::Prepare), "setup", "too long"),
     ] {
         let mut bed = bed().await;
         let (id, seconds) = on_the_way(&mut bed, phase).await;

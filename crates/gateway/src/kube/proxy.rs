@@ -1,0 +1,277 @@
+//! Carries one request to the API server and its answer back, whatever it is upgraded to.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use faultline_domain::EnvironmentId;
+use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::{
+    HeaderMap, Request, Response, StatusCode, Uri, Version, body::Incoming, header,
+    header::HeaderName, http::uri::PathAndQuery,
+};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::{sync::WaitForCancellationFutureOwned, task::TaskTracker};
+
+use super::{
+    Refusal,
+    lease::{Lease, Leases, OnConnection, Turn},
+    request,
+};
+
+/// An error of either side of a body.
+type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// The body of an answer.
+pub(super) type Answer = Response<BoxBody<Bytes, BodyError>>;
+
+/// Of one connection and of no use on the next, or said by the platform alone.
+const HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+pub(super) struct Proxy {
+    pub leases: Leases,
+    pub tasks: TaskTracker,
+}
+
+impl Proxy {
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let path = request::split(request.uri().path());
+        let discovery = path.is_some_and(|(_, path)| request::is_discovery(path));
+        self.carry(request).await.unwrap_or_else(|refusal| {
+            let whole = |bytes| Full::new(bytes).map_err(|never| match never {}).boxed();
+            refusal.response(discovery).map(whole)
+        })
+    }
+
+    async fn carry(&self, mut request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let (environment, path) = place(request.uri())?;
+        let token = bearer(request.headers()).ok_or_else(Refusal::unauthorized)?;
+        let token = token.to_owned();
+        let lease = self.leases.get(&environment, &token).await?;
+        let turn = lease.turn()?;
+        if !is_watch(request.uri()) {
+            lease.used();
+        }
+        if let Some(change) = request::change(request.method(), path.path()) {
+            lease.changes(&change).await;
+        }
+        let upgrade = is_upgrade(&request).then(|| hyper::upgrade::on(&mut request));
+        let (mut parts, body) = request.into_parts();
+        clean(&mut parts.headers, upgrade.is_some());
+        parts.headers.remove(header::AUTHORIZATION);
+        parts.headers.remove(header::HOST);
+        parts.uri = uri(path, upgrade.is_some())?;
+        let sent = if upgrade.is_some() {
+            let host = header::HeaderValue::from_static("kubernetes");
+            parts.headers.insert(header::HOST, host);
+            parts.version = Version::HTTP_11;
+            let request = Request::from_parts(parts, body.boxed());
+            let answer = lease.send_alone(request).await;
+            answer.map(|answer| (answer, None))
+        } else {
+            parts.version = Version::HTTP_2;
+            let request = Request::from_parts(parts, body.boxed());
+            let answer = lease.send(request).await;
+            answer.map(|(answer, place)| (answer, Some(place)))
+        };
+        let (mut answer, place) = match sent {
+            Ok(sent) => sent,
+            Err(seen) => return Err(self.leases.why(&lease, &token, seen).await),
+        };
+        // Without this, an upgrade was refused or not heard of: its answer is like any other.
+        if let (Some(client), StatusCode::SWITCHING_PROTOCOLS) = (upgrade, answer.status()) {
+            let server = hyper::upgrade::on(&mut answer);
+            self.tasks.spawn(upgraded(client, server, lease, turn));
+            let (mut parts, body) = answer.into_parts();
+            clean(&mut parts.headers, true);
+            let body = body.map_err(Into::into).boxed();
+            return Ok(Response::from_parts(parts, body));
+        }
+        let (mut parts, body) = answer.into_parts();
+        clean(&mut parts.headers, false);
+        parts.version = Version::default();
+        let body = Guarded {
+            body,
+            ended: Box::pin(lease.ended.clone().cancelled_owned()),
+            _held: (lease, turn, place),
+        };
+        Ok(Response::from_parts(parts, body.boxed()))
+    }
+}
+
+/// Which environment, and which path at its API server, with the query.
+fn place(uri: &Uri) -> Result<(EnvironmentId, PathAndQuery), Refusal> {
+    let (id, path) = request::split(uri.path()).ok_or_else(|| {
+        Refusal::bad_request("the address of an API server here is /environments/<id>; `faultline kubeconfig` writes it")
+    })?;
+    let id = id.parse().map_err(|_| Refusal::not_found())?;
+    let path = match uri.query() {
+        Some(query) => format!("{path}?{query}").parse(),
+        None => path.parse(),
+    };
+    let path = path.map_err(|_| Refusal::bad_request("this path can't be read"))?;
+    Ok((id, path))
+}
+
+fn uri(path: PathAndQuery, alone: bool) -> Result<Uri, Refusal> {
+    let mut parts = hyper::http::uri::Parts::default();
+    parts.path_and_query = Some(path);
+    if !alone {
+        parts.scheme = Some(hyper::http::uri::Scheme::HTTPS);
+        parts.authority = Some(hyper::http::uri::Authority::from_static("kubernetes"));
+    }
+    Uri::from_parts(parts).map_err(|_| Refusal::bad_request("this path can't be read"))
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let said = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (kind, token) = said.split_once(' ')?;
+    kind.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Whether it waits for news that may never come: that alone is no use of a cluster.
+fn is_watch(uri: &Uri) -> bool {
+    let asked = uri.query().unwrap_or_default().split('&');
+    asked
+        .into_iter()
+        .any(|part| matches!(part, "watch=true" | "watch=1" | "follow=true"))
+}
+
+/// The words of `Connection`.
+fn connection(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let said = headers.get_all(header::CONNECTION).iter();
+    said.filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .map(str::trim)
+}
+
+fn is_upgrade(request: &Request<Incoming>) -> bool {
+    request.headers().contains_key(header::UPGRADE)
+        && request.version() == Version::HTTP_11
+        && connection(request.headers()).any(|word| word.eq_ignore_ascii_case("upgrade"))
+}
+
+/// Removes what is of one connection, and what only a front proxy of the API server may say.
+fn clean(headers: &mut HeaderMap, upgrades: bool) {
+    let named: Vec<HeaderName> = connection(headers)
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP) {
+        let stays = upgrades && (*name == header::UPGRADE || *name == header::CONNECTION);
+        if !stays {
+            headers.remove(name);
+        }
+    }
+    let front: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-remote-"))
+        .cloned()
+        .collect();
+    for name in front {
+        headers.remove(name);
+    }
+}
+
+/// An answer's body, for as long as its lease lasts.
+struct Guarded {
+    body: Incoming,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    _held: (Arc<Lease>, Turn, Option<OnConnection>),
+}
+
+impl http_body::Body for Guarded {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.ended.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err("this token opens that no more".into())));
+        }
+        Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Carries bytes both ways until either side ends, or the lease does.
+async fn upgraded(
+    client: hyper::upgrade::OnUpgrade,
+    server: hyper::upgrade::OnUpgrade,
+    lease: Arc<Lease>,
+    _turn: Turn,
+) {
+    let carried = async {
+        let (client, server) = tokio::try_join!(client, server)?;
+        let mut client = Noted {
+            stream: TokioIo::new(client),
+            lease: lease.clone(),
+        };
+        tokio::io::copy_bidirectional(&mut client, &mut TokioIo::new(server)).await?;
+        Ok::<_, BodyError>(())
+    };
+    if let Some(Err(e)) = lease.ended.run_until_cancelled(carried).await {
+        tracing::debug!(error = %e, "a session at an API server ended");
+    }
+}
+
+/// A client's side of a session: what it sends is use.
+struct Noted {
+    stream: TokioIo<hyper::upgrade::Upgraded>,
+    lease: Arc<Lease>,
+}
+
+impl AsyncRead for Noted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.lease.used();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Noted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,162 @@
+//! Who may use which environment's API server: the door's questions, answered from the store and the provider.
+
+use async_trait::async_trait;
+use faultline_cluster::{
+    client,
+    credentials::{self, ClientCertificate},
+};
+use faultline_domain::EnvironmentId;
+use faultline_gateway::kube::{ApiServers, Change, Grant, Protocol, Refusal};
+use faultline_provider::{ClusterKeys, Error as ProviderError, Stream};
+use faultline_store::{Secret, cluster_tokens::ClusterToken, environments::Environment};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    app::Shared,
+    entrance::{Shut, shut},
+    reconcile::describe,
+};
+
+/// Where the lab grants no other groups, a person is an administrator, as on a cluster of one's own.
+const ADMINISTRATORS: &str = "kubeadm:cluster-admins";
+/// How much longer than its environment may live a certificate holds: the API server looks at it with every request,
+/// and connections stay open.
+const BEYOND: SignedDuration = SignedDuration::from_hours(1);
+
+/// Answers the door from the store.
+#[derive(Debug)]
+pub struct StoreApiServers(Shared);
+
+impl StoreApiServers {
+    pub(crate) const fn new(app: Shared) -> Self {
+        Self(app)
+    }
+
+    async fn environment(&self, id: &EnvironmentId) -> Result<Environment, Refusal> {
+        let found = self.0.store.environment(id).await.map_err(undecided)?;
+        found.ok_or_else(Refusal::not_found)
+    }
+
+    /// Why there is nothing to reach now, if that is so.
+    fn closed(&self, e: &Environment) -> Option<Refusal> {
+        if !e.spec.is_cluster() {
+            let id = &e.id;
+            return Some(Refusal::no_cluster(format!(
+                "environment {id} has no cluster: its machines are plain ones; `faultline ssh {id}` enters them"
+            )));
+        }
+        Some(match shut(&self.0, e)? {
+            Shut::Over(why) => Refusal::gone(why),
+            Shut::NotNow(why) => Refusal::unavailable(why),
+        })
+    }
+}
+
+/// Who its owner is to the cluster: in their own name, and in the groups that the lab grants.
+pub(crate) fn identity(
+    e: &Environment,
+    keys: &ClusterKeys,
+    now: Timestamp,
+) -> Result<ClientCertificate, credentials::Error> {
+    let administrators = [ADMINISTRATORS.to_owned()];
+    let groups = match &*e.spec.groups {
+        [] => &administrators,
+        granted => granted,
+    };
+    let user = format!("person:{}", e.person);
+    let lasts = e.lifetime.hard_end.duration_since(now);
+    let lasts = lasts.checked_add(BEYOND).unwrap_or(lasts);
+    credentials::mint(keys, &user, groups, now, lasts)
+}
+
+fn undecided(e: faultline_store::Error) -> Refusal {
+    tracing::error!(error = &e as &dyn std::error::Error, "the store failed");
+    Refusal::undecided()
+}
+
+#[async_trait]
+impl ApiServers for StoreApiServers {
+    async fn admit(
+        &self,
+        environment: &EnvironmentId,
+        token: &str,
+        open: bool,
+    ) -> Result<Grant, Refusal> {
+        let secret = Secret::presented(token).ok_or_else(Refusal::unauthorized)?;
+        let found = self.0.store.cluster_token(&secret).await;
+        let found = found.map_err(undecided)?;
+        let ClusterToken {
+            person,
+            environment: opens,
+            expires_at,
+        } = found.ok_or_else(Refusal::unauthorized)?;
+        if !open && expires_at.is_some_and(|at| at <= self.0.now()) {
+            return Err(Refusal::expired());
+        }
+        if opens != *environment {
+            return Err(Refusal::not_found());
+        }
+        let e = self.environment(environment).await?;
+        if e.person != person {
+            return Err(Refusal::not_found());
+        }
+        if let Some(refusal) = self.closed(&e) {
+            return Err(refusal);
+        }
+        let tenant = e.tenant_id().ok_or_else(Refusal::undecided)?.clone();
+        Ok(Grant {
+            environment: e.id,
+            tenant,
+            person,
+        })
+    }
+
+    async fn connect(&self, grant: &Grant, protocol: Protocol) -> Result<Stream, Refusal> {
+        let app = &self.0;
+        let e = self.environment(&grant.environment).await?;
+        let silent = |why: String| {
+            Refusal::unavailable(format!(
+                "the API server of environment {} does not answer: {why}",
+                grant.environment
+            ))
+        };
+        let keys = app.provider.cluster(&grant.tenant).await;
+        let keys = keys.map_err(|e| match e {
+            ProviderError::NotFound => {
+                Refusal::no_cluster("there is no cluster in this environment")
+            }
+            e => silent(describe(&e)),
+        })?;
+        let identity = identity(&e, &keys, app.now()).map_err(|e| {
+            tracing::error!(environment = %grant.environment, error = describe(&e), "no certificate");
+            Refusal::unavailable("the cluster's authority is not one that can sign; a reset gives a fresh cluster")
+        })?;
+        let alpn = match protocol {
+            Protocol::Http1 => client::HTTP1,
+            Protocol::Http2 => client::HTTP2,
+        };
+        let dialled = client::dial(&*app.provider, &grant.tenant, &keys, &identity, alpn).await;
+        let stream = dialled.map_err(|e| silent(describe(&e)))?;
+        Ok(Box::new(stream))
+    }
+
+    async fn used(&self, grant: &Grant) {
+        self.0.touch(&grant.environment).await;
+    }
+
+    async fn changes(&self, grant: &Grant, change: &Change) {
+        let (person, id) = (grant.person.as_str(), grant.environment.as_str());
+        let action = format!("kubectl-{}", change.verb);
+        let noted = self
+            .0
+            .store
+            .note(self.0.now(), Some(person), &action, id, &change.resource)
+            .await;
+        if let Err(e) = noted {
+            tracing::error!(
+                error = &e as &dyn std::error::Error,
+                "a change was not noted"
+            );
+        }
+    }
+}

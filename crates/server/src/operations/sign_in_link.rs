@@ -1,0 +1,23 @@
+//! Make a link that signs somebody in, once.
+
+use faultline_domain::PersonId;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::app::App;
+
+/// A link that signs this person in, once, and until when.
+pub(crate) async fn sign_in_link(
+    app: &App,
+    person: &PersonId,
+) -> Result<(String, Timestamp), faultline_store::Error> {
+    let (secret, now) = (app.secret(), app.now());
+    let minutes = i64::from(app.config.sign_in_minutes);
+    let ends = now
+        .saturating_add(SignedDuration::from_mins(minutes))
+        .unwrap_or(now);
+    app.store
+        .add_sign_in_token(&secret, person, now, ends)
+        .await?;
+    let base = app.config.public_url.trim_end_matches('/');
+    Ok((format!("{base}/sign-in?token={}", secret.expose()), ends))
+}

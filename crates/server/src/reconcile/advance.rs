@@ -1,0 +1,31 @@
+//! Writing the state that a step led to.
+
+use faultline_domain::environment::State;
+use faultline_store::environments::Environment;
+
+use crate::app::Shared;
+
+/// Writes the state that a step leads to, and says whether it is ours to act on.
+pub(super) async fn advance(
+    app: &Shared,
+    e: &mut Environment,
+    to: State,
+) -> Result<bool, faultline_store::Error> {
+    let now = app.now();
+    let written = app.store.record_state(e, &to, now).await?;
+    if written {
+        if e.state.is_starting()
+            && let State::Failed { stage, reason, .. } = &to
+        {
+            // Whichever way it failed, the log's last line says so.
+            let line = format!("failed: {reason}");
+            app.store.log_start(&e.id, stage, &line, now).await?;
+            app.metrics.started("failed");
+        }
+        e.state = to;
+        e.generation += 1;
+        e.updated_at = now;
+        app.changed(&e.id);
+    }
+    Ok(written)
+}

@@ -1,0 +1,167 @@
+//! The step that makes an environment of a tenant: let its owner's keys in, break it as the lab says.
+
+use faultline_domain::{
+    NodeName,
+    environment::{InvalidTransition, MAX_TRIES, State},
+    nodes::{AddedNode, NodeState},
+};
+use faultline_lab::SetupError;
+use faultline_provider::Error as ProviderError;
+use faultline_store::environments::Environment;
+
+use super::{advance::advance, authorize, describe, recorder::Recorder, steps::Failed, tenants};
+use crate::app::{Shared, tenant};
+
+/// Why a tenant could not be prepared.
+#[derive(Debug, thiserror::Error)]
+enum PrepareError {
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    #[error("the lab is no longer offered")]
+    LabGone,
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error("the store failed")]
+    Store(#[from] faultline_store::Error),
+    /// Somebody else changed the environment: this start is not wanted any more.
+    #[error("the start was overtaken")]
+    Overtaken,
+}
+
+impl PrepareError {
+    /// The stage that failed, and why, for the student.
+    fn describe(&self) -> (String, String) {
+        match self {
+            Self::Provider(ProviderError::Failed { stage, reason }) => {
+                (stage.clone(), reason.clone())
+            }
+            Self::Provider(e) => ("keys".to_owned(), describe(e)),
+            Self::LabGone => ("setup".to_owned(), describe(self)),
+            Self::Setup(e) => (
+                "setup".to_owned(),
+                format!("{}; the operator's audit says more", e.discreet()),
+            ),
+            Self::Store(_) | Self::Overtaken => ("start".to_owned(), describe(self)),
+        }
+    }
+
+    /// Another try may go better: the machine's fault rather than the lab's.
+    const fn may_pass(&self) -> bool {
+        match self {
+            Self::Provider(e) => tenants::may_pass(e),
+            Self::Setup(e) => matches!(
+                e,
+                SetupError::Run { .. } | SetupError::Cluster(_) | SetupError::Node { .. }
+            ),
+            Self::LabGone | Self::Store(_) | Self::Overtaken => false,
+        }
+    }
+}
+
+/// Brings an environment that is `Preparing` to `Active`, or to what follows from a failure.
+pub(super) async fn prepare(app: Shared, mut e: Environment) -> Result<(), Failed> {
+    let recorder = Recorder::new(&app, &e);
+    let done = bring_up(&app, &mut e, &recorder).await;
+    // Nothing that was reported comes after what follows from it.
+    recorder.flush().await;
+    match done {
+        Ok(()) => {
+            let took = app.now().duration_since(e.created_at);
+            app.metrics.started("active");
+            app.metrics.start_seconds.observe(took.as_secs_f64());
+            tracing::info!(environment = %e.id, lab = %e.lab, millis = took.as_millis(), "active");
+            Ok(())
+        }
+        Err(PrepareError::Overtaken) => Ok(()),
+        Err(error) => give_up(&app, &mut e, &error).await.map_err(|error| {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(environment = %e.id, error, "the store failed");
+            Failed
+        }),
+    }
+}
+
+async fn give_up(
+    app: &Shared,
+    e: &mut Environment,
+    error: &PrepareError,
+) -> Result<(), faultline_store::Error> {
+    let (stage, reason) = error.describe();
+    let why = describe(error);
+    tracing::warn!(environment = %e.id, stage, reason = why, "a start failed");
+    app.metrics.start_failed(&stage);
+    let tries = match e.state {
+        State::Preparing { tries, .. } => tries,
+        _ => MAX_TRIES,
+    };
+    if error.may_pass() && tries + 1 < MAX_TRIES {
+        return retry(app, e, &stage, &reason, &why).await;
+    }
+    if matches!(error, PrepareError::Setup(_)) {
+        // What the student is not told.
+        let (now, id) = (app.now(), e.id.as_str());
+        app.store.note(now, None, "setup", id, &why).await?;
+    }
+    let next = e.state.clone().fail(app.now(), stage, reason);
+    advance(app, e, next).await.map(drop)
+}
+
+/// Lets its tenant go, and begins again with another. `why` is what the operator reads.
+pub(super) async fn retry(
+    app: &Shared,
+    e: &Environment,
+    stage: &str,
+    reason: &str,
+    why: &str,
+) -> Result<(), faultline_store::Error> {
+    let now = app.now();
+    let Ok(next) = e.state.clone().retry(now) else {
+        return Ok(());
+    };
+    if !app.store.retry_start(e, &next, now).await? {
+        return Ok(());
+    }
+    app.metrics.started("retried");
+    let detail = format!("{stage}: {why}");
+    app.store
+        .note(now, None, "retry", e.id.as_str(), &detail)
+        .await?;
+    let line = format!("failed: {reason}; trying once more");
+    app.store.log_start(&e.id, stage, &line, now).await?;
+    app.changed(&e.id);
+    Ok(())
+}
+
+async fn bring_up(
+    app: &Shared,
+    e: &mut Environment,
+    recorder: &Recorder,
+) -> Result<(), PrepareError> {
+    let progress = recorder.progress();
+    let stage = progress.stage("keys", "Letting your keys in");
+    authorize::environment(app, e).await?;
+    stage.done();
+
+    let lab = app.lab_of(e).await.ok_or(PrepareError::LabGone)?;
+    faultline_lab::set_up(&*app.provider, tenant(e)?, &lab, &progress).await?;
+    let (added, since) = (lab.lab.setup_nodes(), app.now());
+    if !added.is_empty() {
+        authorize::nodes(app, e, &added).await?;
+        let ready = |name: NodeName| AddedNode {
+            name,
+            state: NodeState::Ready { since },
+        };
+        e.added = added.into_iter().map(ready).collect();
+        app.store.record_setup_nodes(&e.id, &e.added).await?;
+    }
+
+    // All stages are written before anybody is told that it runs.
+    recorder.flush().await;
+    let next = e.state.clone().activate(app.now());
+    let next = next.map_err(|_: InvalidTransition| PrepareError::Overtaken)?;
+    if advance(app, e, next).await? {
+        Ok(())
+    } else {
+        Err(PrepareError::Overtaken)
+    }
+}

@@ -1,0 +1,171 @@
+//! One step for each tenant that has one to make: it is made, and it is freed. What becomes of a claimed one is its
+//! environment's to say.
+
+use std::{collections::HashMap, time::Duration};
+
+use faultline_domain::{
+    TenantId,
+    tenant::{Observed, State, Step, Tenant, plan},
+};
+use faultline_provider::Error as ProviderError;
+
+use super::{
+    Done, Error, describe,
+    recorder::Recorder,
+    steps::{Failed, Kind, Steps},
+};
+use crate::{Config, app::Shared};
+
+/// How long the provider may take to say what exists.
+pub(super) const LIST: Duration = Duration::from_secs(20);
+/// How long freeing may take; then it is tried again.
+const FREE: Duration = Duration::from_secs(110);
+/// How much longer a cluster may take until it is handed out: keys of its own, and probing. Each step of both has a
+/// limit in the recipe; this one is for a provider that hangs.
+const CLUSTER: i64 = 40 * 60;
+
+pub(super) async fn pass(app: &Shared, steps: &Steps<TenantId>) -> Done {
+    // In this order: a step that ends between these lines leaves its tenant busy for this pass, and one that begins does
+    // so below. So what is read never lags behind what is thought to be under way.
+    let busy = steps.busy();
+    let rows = app.store.unfinished_tenants().await?;
+    if rows.is_empty() {
+        return Ok("nothing to look after".to_owned());
+    }
+    let listed = tokio::time::timeout(LIST, app.provider.list())
+        .await
+        .map_err(|_| Error::Silent(LIST))??;
+    let listed: HashMap<_, _> = listed.into_iter().collect();
+    let mut acted = 0;
+    for row in &rows {
+        let observed = listed.get(&row.id).copied().unwrap_or(Observed::Absent);
+        if row.observed != Some(observed) {
+            app.store.record_observed(&row.id, observed).await?;
+        }
+        let is_busy = busy.contains(&row.id) || steps.kind(&row.id).is_some();
+        if !is_busy && steps.is_resting(&row.id) {
+            continue;
+        }
+        let step = plan(&row.state, observed, seconds(row), is_busy, app.now());
+        acted += u32::from(step != Step::Wait);
+        apply(app, steps, row, step).await?;
+    }
+    Ok(format!("{} to look after, {acted} steps", rows.len()))
+}
+
+/// How many seconds the provider may take to make it.
+fn seconds(tenant: &Tenant) -> i64 {
+    let more = if tenant.spec.is_cluster() { CLUSTER } else { 0 };
+    Config::deadlines().provisioning + more
+}
+
+async fn apply(
+    app: &Shared,
+    steps: &Steps<TenantId>,
+    row: &Tenant,
+    step: Step,
+) -> Result<(), Error> {
+    match step {
+        Step::Wait => {}
+        Step::Provision => {
+            let work = provision(app.clone(), row.clone());
+            steps.begin(app, &row.id, Kind::Provision, work);
+        }
+        Step::Cancel => {
+            if steps.kind(&row.id) == Some(Kind::Provision) {
+                steps.cancel(&row.id);
+            }
+        }
+        Step::Free => {
+            let work = free(app.clone(), row.clone());
+            steps.begin(app, &row.id, Kind::Free, work);
+        }
+        Step::Fail {
+            stage,
+            reason,
+            may_pass,
+        } => {
+            let next = row.state.fail(app.now(), stage, reason, may_pass);
+            advance(app, row, next).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the state that a step leads to, if there is one and nobody else has written meanwhile.
+async fn advance(
+    app: &Shared,
+    tenant: &Tenant,
+    to: Option<State>,
+) -> Result<(), faultline_store::Error> {
+    if let Some(to) = to
+        && app.store.record_tenant(tenant, &to, app.now()).await?
+    {
+        if let State::Failed {
+            stage,
+            freed: false,
+            ..
+        } = &to
+        {
+            app.metrics.start_failed(stage);
+        }
+        app.changed(&tenant.environment);
+    }
+    Ok(())
+}
+
+async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
+    let recorder = Recorder::of_tenant(&app, &tenant);
+    let progress = recorder.progress();
+    let made = app
+        .provider
+        .create(&tenant.id, &tenant.spec, &progress)
+        .await;
+    // Nothing that was reported comes after what follows from it.
+    recorder.flush().await;
+    let now = app.now();
+    let next = match made {
+        Ok(()) => tenant.state.warm(now),
+        Err(error) => {
+            let why = describe(&error);
+            tracing::warn!(environment = %tenant.environment, tenant = %tenant.id, reason = why, "a tenant was not made");
+            let (stage, reason) = match &error {
+                ProviderError::Failed { stage, reason } => (stage.clone(), reason.clone()),
+                _ => ("clone".to_owned(), why),
+            };
+            tenant.state.fail(now, stage, reason, may_pass(&error))
+        }
+    };
+    advance(&app, &tenant, next).await.map_err(|e| {
+        tracing::error!(error = &e as &dyn std::error::Error, "the store failed");
+        Failed
+    })
+}
+
+/// Whether another try may go better: the machine's fault rather than the request's.
+pub(super) const fn may_pass(error: &ProviderError) -> bool {
+    matches!(
+        error,
+        ProviderError::Failed { .. } | ProviderError::Unreachable(_)
+    )
+}
+
+/// Has everything of it freed, within its time.
+pub(super) async fn destroy(app: &Shared, id: &TenantId) -> Result<(), Error> {
+    tokio::time::timeout(FREE, app.provider.destroy(id))
+        .await
+        .map_err(|_| Error::Silent(FREE))??;
+    Ok(())
+}
+
+async fn free(app: Shared, tenant: Tenant) -> Result<(), Failed> {
+    let freed = async {
+        destroy(&app, &tenant.id).await?;
+        advance(&app, &tenant, tenant.state.freed(app.now())).await?;
+        Ok::<_, Error>(())
+    };
+    freed.await.map_err(|e| {
+        tracing::error!(tenant = %tenant.id, error = describe(&e), "a tenant was not freed; it is tried again");
+        Failed
+    })
+}
