@@ -172,6 +172,19 @@ impl Installation {
         server.wait().unwrap();
     }
 
+    /// The folder of what an environment runs on.
+    #[must_use]
+    pub fn tenant(&self, id: &str) -> Option<PathBuf> {
+        let out = self.run(&["--output", "json", "env", "show", id]);
+        let seen: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
+        Some(
+            self.data
+                .path()
+                .join("tenants")
+                .join(seen["tenant"].as_str()?),
+        )
+    }
+
     /// Waits until an environment is in a phase.
     pub fn until(&self, id: &str, phase: &str) -> Value {
         let began = Instant::now();
@@ -234,7 +247,7 @@ impl Drop for Installation {
             let _ = server.kill();
             let _ = server.wait();
         }
-        if self.data.path().join("environments").exists() {
+        if self.data.path().join("tenants").exists() {
             let _ = self
                 .command()
                 .args(["down", "--purge", "--keep-images", "--yes"])

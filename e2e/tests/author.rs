@@ -167,7 +167,7 @@ fn a_run_whose_terminal_is_closed_takes_its_machine_along() {
     for seen in [None, Some("leave with Ctrl-]")] {
         step(&format!("closed after {}", seen.unwrap_or("the start")));
         let (mut run, mut terminal) = on_a_terminal(&author, "cache-is-cold");
-        let home = format!("/lab/{}/environments/", run.id());
+        let home = format!("/lab/{}/tenants/", run.id());
         let story = || format!("{:?}", processes_with(&home));
         within(60, story, || !processes_with(&home).is_empty());
         let window = std::thread::spawn(move || {
@@ -195,7 +195,7 @@ fn a_run_that_is_told_to_end_takes_its_machine_along() {
     ] {
         step(&format!("{signal:?} {when}"));
         let (mut run, said) = author.run("cache-is-cold");
-        let home = format!("/lab/{}/environments/", run.0.id());
+        let home = format!("/lab/{}/tenants/", run.0.id());
         let story = || format!("{:?}, {}", processes_with(&home), said.lock().unwrap());
         if signal == Signal::TERM {
             within(60, story, || !processes_with(&home).is_empty());

@@ -92,8 +92,8 @@ fn a_full_disk_is_said_and_survived() {
     let _ = here.run(&["down", "--purge", "--keep-images", "--yes"]);
     here.server.take().unwrap().wait().unwrap();
     assert!(
-        !here.data.path().join("environments").exists(),
-        "environments are left"
+        !here.data.path().join("tenants").exists(),
+        "tenants are left"
     );
 }
 
@@ -113,8 +113,8 @@ fn goes_on_after_a_full_disk(here: &mut Installation, disk: &SmallDisk, id: &str
     assert!(filled.is_err(), "the disk is not full");
     std::thread::sleep(Duration::from_secs(10));
     // It stands still: its disk has no room for what it is writing.
-    let overlay = format!("environments/{id}/node1.qcow2");
-    let written = here.data.path().join(overlay).metadata().unwrap().len();
+    let overlay = here.tenant(id).unwrap().join("node1.qcow2");
+    let written = overlay.metadata().unwrap().len();
     assert!(written < 48 << 20, "it wrote all: {written} bytes");
     here.kill_server();
     std::fs::remove_file(ballast).unwrap();

@@ -41,8 +41,11 @@ async fn terminals_come_back_after_a_drop_and_say_when_they_are_the_console() ->
     let serving = Serving::begin(Duration::ZERO).await?;
     let browser = Browser::open().await?;
     let base = student::sign_in(&browser, &serving.link).await?;
-    let place = student::start(&browser, &base, "two-nodes").await?;
-    let id = place.rsplit('/').next().unwrap_or_default().parse()?;
+    student::start(&browser, &base, "two-nodes").await?;
+    let tenant = browser
+        .js("return document.getElementById('workspace').dataset.tenant")
+        .await?;
+    let id = tenant.as_str().unwrap_or_default().parse()?;
     browser.click(".xterm-screen").await?;
     browser.keys("echo before-the-drop\n").await?;
     student::until_output(&browser, "before-the-drop").await?;

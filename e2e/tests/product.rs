@@ -10,7 +10,7 @@
 
 use std::{
     collections::BTreeSet,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -83,6 +83,17 @@ async fn product() {
     step("what only looks says one JSON document to programs");
     documents(&here, &id);
 
+    step("a reset gives the same address a fresh machine");
+    let login = |command: &str| here.run(&["ssh", &id, "--", command]).status.success();
+    assert!(login("touch /root/of-before") && login("test -e /root/of-before"));
+    let old = here.tenant(&id);
+    let reset = here.run(&["env", "reset", &id]);
+    assert!(reset.status.success(), "{}", text(&reset.stderr));
+    assert_ne!(here.tenant(&id), old);
+    assert!(login("test ! -e /root/of-before"));
+    freed(&here);
+    assert_eq!(progress(&here, tried), so_far);
+
     step("a backup while the server runs");
     let copy = here.data.path().join("copy.db");
     let backed = here.run(&["backup", copy.to_str().unwrap()]);
@@ -128,13 +139,13 @@ async fn product() {
             .is_some_and(|r| r.len() > 10),
         "{failed}"
     );
-    freed(&here, &other);
+    freed(&here);
     here.until(&id, "active");
     assert_eq!(progress(&here, tried), so_far);
 
     for (phase, what) in [
-        ("provisioning", "launcher"),
-        ("provisioning", "QEMU"),
+        ("requested", "launcher"),
+        ("requested", "QEMU"),
         ("preparing", "launcher"),
         ("preparing", "QEMU"),
     ] {
@@ -165,9 +176,12 @@ async fn product() {
     assert!(!unknown.status.success(), "{}", text(&unknown.stdout));
 
     step("down keeps environments, purge leaves nothing behind");
+    let tenant = here.tenant(&id).unwrap();
     here.down();
-    let status = faultline_of(&here, &id);
-    assert!(status.exists(), "the environment outlives the server");
+    assert!(
+        tenant.join("launcher.sock").exists(),
+        "the environment outlives the server"
+    );
     // What an author's `lab run` leaves that was killed.
     let cache = tempfile::tempdir().unwrap();
     let images = cache.path().join("images-that-are-kept");
@@ -203,7 +217,7 @@ async fn product() {
         let group = Path::new("/sys/fs/cgroup")
             .join(hierarchy)
             .join("faultline")
-            .join(&id);
+            .join(tenant.file_name().unwrap());
         assert!(!group.exists(), "{} is left", group.display());
     }
     let left = Command::new("pgrep")
@@ -285,14 +299,6 @@ fn elsewhere(here: &Installation, id: &str) {
         !over_the_server.status.success() && text(&over_the_server.stderr).contains("--data"),
         "the server's own token is not replaced"
     );
-}
-
-fn faultline_of(here: &Installation, id: &str) -> PathBuf {
-    here.data
-        .path()
-        .join("environments")
-        .join(id)
-        .join("launcher.sock")
 }
 
 fn bad_starts(here: &Installation) {
@@ -588,19 +594,31 @@ fn killed_while(here: &Installation, phase: &str, qemu: bool) {
     } else {
         assert!(here.run(&["env", "end", &id]).status.success());
     }
-    freed(here, &id);
+    freed(here);
 }
 
-/// Waits until nothing is left of an environment.
-fn freed(here: &Installation, id: &str) {
-    let folder = here.data.path().join("environments").join(id);
+/// Waits until there are tenants of the environments that go on, and of no other.
+fn freed(here: &Installation) {
+    let tenants = || -> BTreeSet<String> {
+        let entries = std::fs::read_dir(here.data.path().join("tenants")).unwrap();
+        let name = |e: std::io::Result<std::fs::DirEntry>| e.unwrap().file_name().into_string();
+        entries.map(|e| name(e).unwrap()).collect()
+    };
+    let owned = || -> BTreeSet<String> {
+        let out = here.run(&["--output", "json", "env", "list"]);
+        let all: Vec<Value> = serde_json::from_slice(&out.stdout).unwrap_or_default();
+        let tenant = |e: &Value| e["tenant"].as_str().map(str::to_owned);
+        all.iter().filter_map(tenant).collect()
+    };
     let began = Instant::now();
-    while folder.exists() {
+    while tenants() != owned() {
         assert!(
-            began.elapsed() < Duration::from_secs(20),
-            "what it held is freed"
+            began.elapsed() < Duration::from_secs(30),
+            "what it held is freed: {:?}, not {:?}",
+            tenants(),
+            owned()
         );
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(300));
     }
 }
 
@@ -611,7 +629,7 @@ fn pgrep(how: &[&str]) -> Option<String> {
 }
 
 fn launcher_of(here: &Installation, id: &str) -> Option<String> {
-    let folder = here.data.path().join("environments").join(id);
+    let folder = here.tenant(id)?;
     pgrep(&["-f", &format!("launch {}", folder.display())])
 }
 
@@ -622,7 +640,7 @@ fn kill(pid: &str) {
 
 /// A folder as a launcher leaves it that nobody's row claims.
 async fn swept(here: &Installation) {
-    let folder = here.data.path().join("environments/nobodys");
+    let folder = here.data.path().join("tenants/nobodys");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("spec.json"), "{}").unwrap();
     let began = Instant::now();

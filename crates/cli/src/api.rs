@@ -67,11 +67,19 @@ impl Problem {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.title, self.detail)
+        // Two sentences, or one that goes on.
+        let sentence = self.detail.starts_with(|c: char| c.is_uppercase());
+        let between = if sentence { "." } else { ":" };
+        write!(f, "{}{between} {}", self.title, self.detail)
     }
 }
 
 impl std::error::Error for Problem {}
+
+/// Whether the server knows no such thing.
+pub fn is_missing(e: &anyhow::Error) -> bool {
+    e.downcast_ref().is_some_and(|p: &Problem| p.status == 404)
+}
 
 /// A registered public key.
 #[derive(Debug, Deserialize)]
@@ -166,7 +174,7 @@ impl Api {
     /// `GET` of what may not be there.
     pub fn get_if_there<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Option<T>> {
         match self.get(path) {
-            Err(e) if e.downcast_ref().is_some_and(|p: &Problem| p.status == 404) => Ok(None),
+            Err(e) if is_missing(&e) => Ok(None),
             answered => answered.map(Some),
         }
     }

@@ -26,6 +26,10 @@ pub struct Config {
     pub ssh_listen: SocketAddr,
     /// Where the API servers of environments are served.
     pub kube_listen: SocketAddr,
+    /// The certificate of the door to API servers, PEM, with its chain; one by the platform's own authority unless set.
+    pub kube_certificate: Option<PathBuf>,
+    /// Its key, PEM.
+    pub kube_key: Option<PathBuf>,
     /// The folder of the labs.
     pub labs: PathBuf,
     /// The folder of the image recipes.
@@ -45,6 +49,8 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)),
             ssh_listen: SocketAddr::from(([127, 0, 0, 1], SSH_PORT)),
             kube_listen: SocketAddr::from(([127, 0, 0, 1], KUBE_PORT)),
+            kube_certificate: None,
+            kube_key: None,
             labs: PathBuf::from("labs"),
             images: PathBuf::from("images"),
             rekey: false,
@@ -85,6 +91,11 @@ impl Config {
                 *place = folder.join(&*place);
             }
         }
+        for place in [&mut config.kube_certificate, &mut config.kube_key] {
+            if let Some(path) = place.take() {
+                *place = Some(folder.join(path));
+            }
+        }
         Ok(config)
     }
 
@@ -119,7 +130,7 @@ pub fn data_dir() -> PathBuf {
 /// The files of a data folder. What is not named here is not Faultline's to remove.
 pub mod files {
     /// Everything that may be in the folder.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 19] = [
         DATABASE,
         "faultline.db-wal",
         "faultline.db-shm",
@@ -131,9 +142,13 @@ pub mod files {
         PID,
         CLI,
         HOST_KEY,
+        AUTHORITY,
+        AUTHORITY_KEY,
         SSH_KEY,
         SSH_PUBLIC_KEY,
         KNOWN_HOSTS,
+        "tenants",
+        // Of earlier versions; now a link.
         "environments",
         "templates",
     ];
@@ -143,6 +158,10 @@ pub mod files {
     pub const PID: &str = "server.pid";
     /// Address and token for the CLI.
     pub const CLI: &str = "cli.json";
+    /// The platform's authority, by which clients know the door to API servers.
+    pub const AUTHORITY: &str = "authority.pem";
+    /// Its key.
+    pub const AUTHORITY_KEY: &str = "authority.key";
     /// The key of `faultline ssh`.
     pub const SSH_KEY: &str = "ssh_key";
     /// Its public half.

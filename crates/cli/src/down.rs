@@ -10,7 +10,8 @@ use anyhow::Context;
 use clap::Args;
 use faultline_image::cache::Cache;
 use faultline_launcher::cgroup;
-use faultline_provider::{Provider, local::Local};
+use faultline_provider::Provider;
+use faultline_tenancy_local::Local;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
@@ -145,7 +146,7 @@ async fn purge(data: &Path, keep_images: bool) -> anyhow::Result<usize> {
     let program = std::env::current_exe()?;
     // What authors and benches left when they were killed; without the images' cache, what they have now can't stay either.
     let mut ended = platform::sweep(&cache, &program, !keep_images).await?;
-    if data.join("environments").exists() {
+    if data.join("tenants").exists() || data.join("environments").exists() {
         let provider = Local::new(data, Path::new("images"), cache.clone(), &program)?;
         for (id, _) in provider.list().await? {
             provider.destroy(&id).await?;

@@ -10,12 +10,12 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use faultline_domain::{EnvironmentId, LabSlug, NodeName};
+use faultline_domain::{EnvironmentId, LabSlug};
 use serde::Deserialize;
 use serde_json::Value;
 
 use self::stages::Stage;
-use crate::{Output, api::Api, config::data_dir};
+use crate::{Output, api::Api, config::data_dir, suggest};
 
 /// Where the server's data folder is.
 #[derive(Debug, Args)]
@@ -28,6 +28,41 @@ pub struct Where {
 impl Where {
     pub(crate) fn data(&self) -> PathBuf {
         self.data.clone().unwrap_or_else(data_dir)
+    }
+}
+
+/// Which environment is meant.
+#[derive(Debug, Args)]
+pub struct Of {
+    /// The environment; your only one unless said
+    id: Option<EnvironmentId>,
+}
+
+impl Of {
+    fn get(&self, api: &Api) -> anyhow::Result<EnvironmentId> {
+        only(api, self.id.as_ref())
+    }
+}
+
+/// The environment that is named, or the only one that its owner has.
+fn only(api: &Api, named: Option<&EnvironmentId>) -> anyhow::Result<EnvironmentId> {
+    if let Some(id) = named {
+        return Ok(id.clone());
+    }
+    let mut open: Vec<Environment> = api.get("/environments")?;
+    match (open.pop(), open.is_empty()) {
+        (Some(one), true) => Ok(one.id.parse()?),
+        (None, _) => anyhow::bail!(
+            "you have no environment open; `faultline env start <lab>` starts one, `faultline env list --all` shows those that ended"
+        ),
+        (Some(last), false) => {
+            open.push(last);
+            let names = open.iter().map(|e| format!("{} ({})", e.id, e.lab));
+            anyhow::bail!(
+                "you have more than one environment, name one: {}",
+                names.collect::<Vec<_>>().join(", ")
+            )
+        }
     }
 }
 
@@ -52,61 +87,60 @@ pub enum EnvCommand {
     /// What was done in the old environment is lost, progress is kept.
     #[command(verbatim_doc_comment)]
     Reset {
-        /// The environment
-        id: EnvironmentId,
+        #[command(flatten)]
+        of: Of,
     },
     /// Say how one environment is, an ended one too
     Show {
-        /// The environment
-        id: EnvironmentId,
+        #[command(flatten)]
+        of: Of,
     },
     /// Run a lab's checks in an environment; exits with 1 when something does not hold
     Check {
-        /// The environment
-        id: EnvironmentId,
+        #[command(flatten)]
+        of: Of,
     },
     /// Give it more time
     Extend {
-        /// The environment
-        id: EnvironmentId,
+        #[command(flatten)]
+        of: Of,
     },
     /// Pause it: everything stays as it is, nothing runs; its time goes on
     Suspend {
-        /// The environment
-        id: EnvironmentId,
+        #[command(flatten)]
+        of: Of,
     },
     /// Let a paused one go on where it stood
     Resume {
-        /// The environment
-        id: EnvironmentId,
+        #[command(flatten)]
+        of: Of,
     },
     /// Give it a node more, a worker, and wait until it can be used
     ///
     /// It takes the next free number, at most five nodes in all. In a cluster it joins and becomes Ready, which takes
     /// minutes. Operators may do it to anybody's environment.
     ///
-    ///   faultline env add-node wmx9d4k2ta
+    ///   faultline env add-node
     #[command(verbatim_doc_comment)]
     AddNode {
-        /// The environment
-        id: EnvironmentId,
+        #[command(flatten)]
+        of: Of,
     },
     /// Remove a node that was added, and wait until it is gone
     ///
     /// In a cluster its pods are moved away first. The nodes that the lab has stay.
     ///
-    ///   faultline env remove-node wmx9d4k2ta node2
+    ///   faultline env remove-node node2
     #[command(verbatim_doc_comment)]
     RemoveNode {
-        /// The environment
-        id: EnvironmentId,
-        /// The node, such as `node2`
-        node: NodeName,
+        /// The environment, which may be left out where you have one, and the node, such as `node2`
+        #[arg(required = true, num_args = 1..=2, value_names = ["ENVIRONMENT", "NODE"])]
+        words: Vec<String>,
     },
     /// End it
     End {
-        /// The environment
-        id: EnvironmentId,
+        #[command(flatten)]
+        of: Of,
     },
 }
 
@@ -128,6 +162,7 @@ pub(crate) struct Environment {
     nodes: Vec<String>,
     seconds_left: i64,
     ends_idle: bool,
+    expires_seconds_left: i64,
     failed_stage: Option<String>,
     failed_reason: Option<String>,
     #[serde(default)]
@@ -144,31 +179,26 @@ struct Try {
 impl Environment {
     /// True until it can be used for the first time.
     pub(crate) fn is_starting(&self) -> bool {
-        matches!(
-            self.phase.as_str(),
-            "requested" | "provisioning" | "preparing"
-        )
+        matches!(self.phase.as_str(), "requested" | "preparing")
     }
 
     /// True when nobody can use it any more.
     fn is_over(&self) -> bool {
-        matches!(
-            self.phase.as_str(),
-            "failed" | "expired" | "releasing" | "gone"
-        )
+        matches!(self.phase.as_str(), "failed" | "expired" | "gone")
     }
 
-    /// How long it lives, for people.
+    /// How long it lives, for people: however much it is used, and without use.
     fn left(&self) -> String {
         if self.is_over() {
             return "-".to_owned();
         }
-        let idle = if self.ends_idle {
-            ", or longer while it is used"
+        let minutes = |seconds: i64| format!("{} min", seconds / 60);
+        let most = minutes(self.expires_seconds_left);
+        if self.ends_idle {
+            format!("{most}, or {} unused", minutes(self.seconds_left))
         } else {
-            ""
-        };
-        format!("{} min{idle}", self.seconds_left / 60)
+            most
+        }
     }
 }
 
@@ -177,26 +207,61 @@ pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
     let api = Api::load(&args.place.data())?;
     match &args.command {
         EnvCommand::List { all } => list(&api, *all, output),
-        EnvCommand::Start { lab } => start(&api, &format!("/labs/{lab}/environments"), output),
-        EnvCommand::Reset { id } => start(&api, &format!("/environments/{id}/reset"), output),
-        EnvCommand::Show { id } => show(&api, id, output),
-        EnvCommand::Check { id } => check(&api, id, output),
-        EnvCommand::Extend { id } => {
+        EnvCommand::Start { lab } => begin(&api, lab, output),
+        EnvCommand::Reset { of } => {
+            let id = of.get(&api)?;
+            start(&api, &format!("/environments/{id}/reset"), output)
+        }
+        EnvCommand::Show { of } => show(&api, &of.get(&api)?, output),
+        EnvCommand::Check { of } => check(&api, &of.get(&api)?, output),
+        EnvCommand::Extend { of } => {
+            let id = of.get(&api)?;
             let answer = api.post(&format!("/environments/{id}/extend"), None)?;
             let e: Environment = serde_json::from_value(answer.clone())?;
-            let text = format!("It has more time: {}.", e.left());
+            let text = format!("{id} has more time: {}.", e.left());
             say(&answer, output, &text)
         }
-        EnvCommand::Suspend { id } => turn(&api, id, "suspend", "suspended", output),
-        EnvCommand::Resume { id } => turn(&api, id, "resume", "active", output),
-        EnvCommand::AddNode { id } => nodes::add(&api, id, output),
-        EnvCommand::RemoveNode { id, node } => nodes::remove(&api, id, node, output),
-        EnvCommand::End { id } => say(
-            &api.delete(&format!("/environments/{id}"))?,
-            output,
-            "It ends; your progress is kept.",
-        ),
+        EnvCommand::Suspend { of } => turn(&api, &of.get(&api)?, "suspend", "suspended", output),
+        EnvCommand::Resume { of } => turn(&api, &of.get(&api)?, "resume", "active", output),
+        EnvCommand::AddNode { of } => nodes::add(&api, &of.get(&api)?, output),
+        EnvCommand::RemoveNode { words } => {
+            let (id, node) = match words.as_slice() {
+                [id, node] => (Some(id.parse()?), node),
+                [node] => (None, node),
+                _ => anyhow::bail!("name the node, such as node2"),
+            };
+            let node = node.parse()?;
+            nodes::remove(&api, &only(&api, id.as_ref())?, &node, output)
+        }
+        EnvCommand::End { of } => {
+            let id = of.get(&api)?;
+            let answer = api.delete(&format!("/environments/{id}"))?;
+            say(
+                &answer,
+                output,
+                &format!("{id} ends; your progress is kept."),
+            )
+        }
     }
+}
+
+/// Starts a lab, or says which one may have been meant.
+fn begin(api: &Api, lab: &LabSlug, output: Output) -> anyhow::Result<()> {
+    #[derive(Deserialize)]
+    struct Named {
+        slug: String,
+    }
+    let started = start(api, &format!("/labs/{lab}/environments"), output);
+    started.map_err(|e| {
+        if !crate::api::is_missing(&e) {
+            return e;
+        }
+        let labs: Vec<Named> = api.get("/labs").unwrap_or_default();
+        let meant = suggest::question(lab.as_str(), labs.iter().map(|l| l.slug.as_str()));
+        anyhow::anyhow!(
+            "there is no lab {lab}{meant}\n`faultline lab list` names those that there are"
+        )
+    })
 }
 
 fn say(answer: &Value, output: Output, text: &str) -> anyhow::Result<()> {
@@ -327,7 +392,7 @@ fn turn(
                 "suspended" => format!(
                     "It is paused and ends in {left} min unless you resume it:\n\n  faultline env resume {id}"
                 ),
-                _ => format!("It runs again, with {left} min left."),
+                _ => format!("It runs again; time left: {}.", e.left()),
             };
             return say(&answer, output, &text);
         }

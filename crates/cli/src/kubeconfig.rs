@@ -34,13 +34,12 @@ pub struct CredentialArgs {
 #[derive(Debug, Deserialize)]
 struct Cluster {
     server: String,
-    authority: String,
+    authority: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Certificate {
-    certificate: String,
-    key: String,
+struct Token {
+    token: String,
     expires_at: String,
 }
 
@@ -64,7 +63,7 @@ pub fn run(args: &KubeconfigArgs) -> anyhow::Result<()> {
             id.clone(),
         ],
     };
-    let text = kubeconfig(&id, &cluster.server, &cluster.authority, &user);
+    let text = kubeconfig(&id, &cluster.server, cluster.authority.as_deref(), &user);
     match &args.file {
         Some(file) => {
             write_private(file, text.as_bytes())?;
@@ -82,13 +81,12 @@ pub fn credential(args: &CredentialArgs) -> anyhow::Result<()> {
         &format!("/environments/{}/credential", args.environment),
         None,
     )?;
-    let made: Certificate = serde_json::from_value(answer).context("the server's answer")?;
+    let made: Token = serde_json::from_value(answer).context("the server's answer")?;
     let credential = serde_json::json!({
         "apiVersion": "client.authentication.k8s.io/v1",
         "kind": "ExecCredential",
         "status": {
-            "clientCertificateData": made.certificate,
-            "clientKeyData": made.key,
+            "token": made.token,
             "expirationTimestamp": made.expires_at,
         },
     });

@@ -16,6 +16,7 @@ mod progress;
 mod signals;
 mod sources;
 mod ssh;
+mod suggest;
 mod up;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -10,9 +10,10 @@ use std::{
 
 use anyhow::Context;
 use faultline_domain::{Shape, progress::Event};
-use faultline_image::{bake, cache::Cache, estimate::Estimate};
-use faultline_lab::{Catalogue, images};
-use faultline_provider::{Readiness, local::Prepare};
+use faultline_image::{bake, cache::Cache, containers, estimate::Estimate};
+use faultline_lab::{Catalogue, LabFolder};
+use faultline_provider::Readiness;
+use faultline_tenancy_local::Prepare;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::sync::CancellationToken;
@@ -111,6 +112,18 @@ pub async fn machines(
     Ok(())
 }
 
+/// Makes the container images that a lab loads, so that its first start need not.
+async fn container_images(lab: &LabFolder, cache: &Cache) -> Result<(), String> {
+    for (file, image) in lab.images() {
+        let (image, cache) = (image?, cache.clone());
+        tokio::task::spawn_blocking(move || containers::single(&image.into(), &cache))
+            .await
+            .map_err(|e| e.to_string())?
+            .map_err(|e| format!("{file}: {e}"))?;
+    }
+    Ok(())
+}
+
 /// Makes the container images that labs bring, and builds the clusters that labs need, one after the other, until `stop`: each in a process of its own, at low
 /// priority, so that the labs which can be served already are.
 pub async fn clusters(
@@ -136,7 +149,10 @@ pub async fn clusters(
     // Where values differ from environment to environment, so may the images: those are made at the start.
     let labs = catalogue.labs().into_iter();
     for lab in labs.filter(|l| l.lab.variables.is_empty()) {
-        match stop.run_until_cancelled(images::prepare(lab)).await {
+        match stop
+            .run_until_cancelled(container_images(lab, &cache))
+            .await
+        {
             None => return,
             Some(Ok(())) => {}
             // Its start tries again, and says this to whoever waits for it.

@@ -13,12 +13,15 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use faultline_domain::Clock;
-use faultline_gateway::HostKey;
+use faultline_gateway::{
+    HostKey,
+    kube::certificate::{self, Pair},
+};
 use faultline_image::cache::Cache;
 use faultline_lab::Catalogue;
-use faultline_provider::local::Local;
 use faultline_server::{Parts, Server, Shutdown};
 use faultline_store::Store;
+use faultline_tenancy_local::Local;
 use rand::SeedableRng;
 use tokio::net::TcpListener;
 
@@ -156,9 +159,11 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
         shutdown.soft.clone(),
     ));
     let host_key = host_key(data)?;
+    let (tls, authority) = certificate(&config)?;
     let server = Server::new(Parts {
         config: faultline_server::Config {
             ssh_host_key: Some(host_key.public()),
+            kube_authority: authority,
             ..config.server.clone()
         },
         store,
@@ -189,12 +194,15 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     write_private(&data.join(files::CLI), &serde_json::to_vec_pretty(&api)?)?;
 
     let (directory, stop) = (server.directory(), shutdown.soft.clone());
+    let door = faultline_gateway::kube::Config::default();
     let api_servers = tokio::spawn(faultline_gateway::kube::serve(
         kube,
-        faultline_cluster::kubeconfig::DOMAIN,
-        faultline_gateway::limit::Limits::default(),
-        directory.clone(),
-        provider.clone(),
+        tls,
+        faultline_gateway::kube::Config {
+            recheck: config.server.recheck().min(door.recheck),
+            ..door
+        },
+        server.api_servers(),
         stop.clone(),
     ));
     let gateway_config = faultline_gateway::Config {
@@ -271,6 +279,65 @@ fn host_key(data: &Path) -> anyhow::Result<HostKey> {
     let key = HostKey::generate(&mut rand::rng());
     write_private(&path, key.to_openssh().as_bytes())?;
     Ok(key)
+}
+
+/// What the door to API servers serves with, and the platform's authority where its certificate is by that: the operator's
+/// own certificate, or one made now by an authority that was made at the first start.
+fn certificate(
+    config: &Config,
+) -> anyhow::Result<(Arc<certificate::ServerConfig>, Option<String>)> {
+    let read = |path: &Path| {
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    match (&config.kube_certificate, &config.kube_key) {
+        (Some(chain), Some(key)) => {
+            let pair = Pair {
+                certificate: read(chain)?,
+                key: read(key)?,
+            };
+            let used = certificate::tls(&pair);
+            let tls = used.with_context(|| format!("{} and {}", chain.display(), key.display()))?;
+            return Ok((tls, None));
+        }
+        (None, None) => {}
+        _ => anyhow::bail!("kube_certificate and kube_key go together: set both, or neither"),
+    }
+    let data = &config.server.data_dir;
+    let (path, key) = (data.join(files::AUTHORITY), data.join(files::AUTHORITY_KEY));
+    let authority = match (path.exists(), key.exists()) {
+        (true, true) => Pair {
+            certificate: read(&path)?,
+            key: read(&key)?,
+        },
+        (false, false) => {
+            let made = certificate::authority()?;
+            write_private(&key, made.key.as_bytes())?;
+            write_private(&path, made.certificate.as_bytes())?;
+            made
+        }
+        _ => anyhow::bail!(
+            "of {} and {} one is missing; bring it back, or remove the other to have a new authority: kubeconfigs written before are void then",
+            path.display(),
+            key.display()
+        ),
+    };
+    let mut names = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+        config.server.kube_host().to_owned(),
+    ];
+    if !config.kube_listen.ip().is_unspecified() {
+        names.push(config.kube_listen.ip().to_string());
+    }
+    names.dedup();
+    let pair = certificate::issue(&authority, names).with_context(|| {
+        format!(
+            "{} is damaged; remove it and its key to have a new one",
+            path.display()
+        )
+    })?;
+    Ok((certificate::tls(&pair)?, Some(authority.certificate)))
 }
 
 /// Writes a file that only its owner reads, whole or not at all.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use faultline_domain::{
-    EnvironmentId, NodeName, Shape,
+    NodeName, Shape, TenantId,
     progress::{Event, Progress},
 };
 use faultline_guest::{client, wire::Exec};
@@ -16,7 +16,8 @@ use faultline_image::{
     recipe::Recipe,
 };
 use faultline_launcher::client as launcher;
-use faultline_provider::{Provider, Spec, Target, local::Local};
+use faultline_provider::{Provider, Spec, Target};
+use faultline_tenancy_local::Local;
 
 use super::{Machines, Report, merging::Pages};
 use crate::{lab::platform::Platform, progress, signals::told_to_stop, sources::Recipes};
@@ -62,20 +63,23 @@ impl Bed {
         Report::new(name, self.template.manifest.accelerator().as_str())
     }
 
-    fn spec(&self, n: usize) -> anyhow::Result<Spec> {
-        Ok(Spec {
-            id: format!("bench-{}-{n}", std::process::id()).parse()?,
+    fn id(n: usize) -> anyhow::Result<TenantId> {
+        Ok(format!("bench-{}-{n}", std::process::id()).parse()?)
+    }
+
+    fn spec(&self) -> Spec {
+        Spec {
             image: self.recipe.name.clone(),
             shape: self.shape,
             limits: bake::limits(&self.template.manifest.nodes),
             egress: Vec::new(),
-        })
+        }
     }
 
     /// From nothing to what a student waits for, and on to a cluster that was probed. It is used as soon as it is
     /// refreshed, while the provider still probes it.
     async fn clone(&self, n: usize) -> anyhow::Result<Cloned> {
-        let spec = self.spec(n)?;
+        let (id, spec) = (Self::id(n)?, self.spec());
         let began = Instant::now();
         let (tell, told) = std::sync::mpsc::channel();
         let (refreshed, mut is_refreshed) = tokio::sync::watch::channel(false);
@@ -86,12 +90,12 @@ impl Bed {
             let _ = tell.send(event);
         });
         let made = async {
-            self.provider.create(&spec, &progress).await?;
+            self.provider.create(&id, &spec, &progress).await?;
             Ok::<_, anyhow::Error>(millis(began))
         };
         let used = async {
             is_refreshed.wait_for(|yes| *yes).await?;
-            self.used(&spec.id, began).await
+            self.used(&id, began).await
         };
         let (made, mut cloned) = futures::try_join!(made, used)?;
         cloned.probed = cloned.ready.map(|_| made);
@@ -107,7 +111,7 @@ impl Bed {
     }
 
     /// A shell on every node; on a cluster, `kubectl get nodes` that shows all of them Ready.
-    async fn used(&self, id: &EnvironmentId, began: Instant) -> anyhow::Result<Cloned> {
+    async fn used(&self, id: &TenantId, began: Instant) -> anyhow::Result<Cloned> {
         let shell = async |node: &NodeName, line: &str| {
             let stream = self.provider.open(id, node, Target::Guest).await?;
             let exec = Exec {
@@ -335,7 +339,7 @@ pub async fn density(args: &Machines) -> anyhow::Result<Report> {
             let stage = bed.progress.stage("clone", what);
             bed.clone(n).await?;
             stage.done();
-            ids.push(bed.spec(n)?.id);
+            ids.push(Bed::id(n)?);
         }
         bed.rest(args).await;
         let (mut guest, mut own) = (Vec::new(), Vec::new());
@@ -396,7 +400,7 @@ pub async fn idle(args: &Machines) -> anyhow::Result<Report> {
         if let Some(name) = &other {
             report.ratio("the first of what the second takes, times", OF_CLONE, name);
         }
-        let id = bed.spec(0)?.id;
+        let id = Bed::id(0)?;
         bed.provider.pause(&id).await?;
         report.add(
             "CPU of a suspended clone",
@@ -415,7 +419,7 @@ async fn at_rest(bed: &Bed, args: &Machines) -> anyhow::Result<Vec<f64>> {
     bed.clone(0).await?;
     stage.done();
     bed.rest(args).await;
-    let id = bed.spec(0)?.id;
+    let id = Bed::id(0)?;
     let mut shares = Vec::new();
     for _ in 0..args.rounds.max(1) {
         shares.push(share(bed, &id).await?);
@@ -423,7 +427,7 @@ async fn at_rest(bed: &Bed, args: &Machines) -> anyhow::Result<Vec<f64>> {
     Ok(shares)
 }
 
-async fn share(bed: &Bed, id: &EnvironmentId) -> anyhow::Result<f64> {
+async fn share(bed: &Bed, id: &TenantId) -> anyhow::Result<f64> {
     let (before, began) = (bed.provider.usage(id).await?.cpu_millis, Instant::now());
     tokio::time::sleep(Duration::from_secs(10)).await;
     let used = bed

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use faultline_domain::{Clock, Shape};
 use faultline_image::sources::Sources;
 use faultline_lab::Catalogue;
-use faultline_provider::{Provider, local::Local};
+use faultline_provider::Provider;
 use faultline_server::{Config, Parts, Server, Shutdown};
 use faultline_store::Store;
+use faultline_tenancy_local::Local;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, header};
 use hyper_util::{

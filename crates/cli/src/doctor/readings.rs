@@ -255,6 +255,10 @@ fn holder(port: u16) -> Option<String> {
         .output()
         .ok()?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    // A child that has just been forked holds it too, under its thread's name.
+    if text.contains("(\"faultline\",") {
+        return Some("faultline".to_owned());
+    }
     let name = text.split("users:((\"").nth(1)?.split('"').next()?;
     Some(name.to_owned())
 }

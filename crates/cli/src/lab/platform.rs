@@ -7,13 +7,14 @@ use std::{
 };
 
 use anyhow::Context;
-use faultline_domain::{EnvironmentId, lab::Needs, limits::Limits, progress::Progress};
+use faultline_domain::{TenantId, lab::Needs, limits::Limits, progress::Progress};
 use faultline_image::{
     bake::{self, Template},
     cache::Cache,
     sources::Sources,
 };
-use faultline_provider::{Provider, local::Local};
+use faultline_provider::Provider;
+use faultline_tenancy_local::Local;
 
 use crate::sources::Recipes;
 
@@ -84,7 +85,7 @@ impl Platform {
     }
 
     /// Notes what `lab run` has started, so that `lab shell` finds it.
-    pub fn note(&self, lab: &str, id: &EnvironmentId) -> anyhow::Result<()> {
+    pub fn note(&self, lab: &str, id: &TenantId) -> anyhow::Result<()> {
         fs::write(self.home.join("running"), format!("{lab} {id}\n"))?;
         Ok(())
     }
@@ -140,7 +141,7 @@ fn others(cache: &Cache) -> Vec<PathBuf> {
 }
 
 /// The machine that a `lab run` elsewhere has started for a lab.
-pub fn running(lab: &str) -> anyhow::Result<Option<(Arc<dyn Provider>, EnvironmentId)>> {
+pub fn running(lab: &str) -> anyhow::Result<Option<(Arc<dyn Provider>, TenantId)>> {
     let cache = Cache::of_user();
     for home in others(&cache) {
         let noted = fs::read_to_string(home.join("running")).unwrap_or_default();

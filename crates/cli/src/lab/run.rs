@@ -1,6 +1,7 @@
 //! `faultline lab run` and `faultline lab shell`.
 
 use std::{
+    borrow::Cow,
     io::{IsTerminal, Write},
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use faultline_domain::{EnvironmentId, NodeName};
+use faultline_domain::{NodeName, TenantId};
 use faultline_lab::{LabFolder, check, prove, set_up};
 use faultline_provider::{Provider, Spec};
 use futures::FutureExt;
@@ -78,7 +79,7 @@ struct Session<'a> {
     provider: Arc<dyn Provider>,
     path: PathBuf,
     folder: LabFolder,
-    id: EnvironmentId,
+    id: TenantId,
     stamp: String,
 }
 
@@ -94,11 +95,16 @@ impl<'a> Session<'a> {
             platform,
             path,
             folder,
-            id: EnvironmentId::generate(&mut rand::rng()),
+            id: TenantId::generate(&mut rand::rng()),
             stamp,
         };
         session.machine().await?;
         Ok(session)
+    }
+
+    /// The lab with its variables' values.
+    fn filled(&self) -> Cow<'_, LabFolder> {
+        self.folder.of(self.id.as_str())
     }
 
     /// A new machine, set up.
@@ -107,15 +113,14 @@ impl<'a> Session<'a> {
         let needs = &self.folder.lab.needs;
         let template = self.platform.template(needs, &shown).await?;
         let spec = Spec {
-            id: self.id.clone(),
             image: needs.image_name(),
             shape: needs.shape(),
             limits: Platform::limits(&template),
             egress: needs.egress.clone(),
         };
-        self.provider.create(&spec, &shown).await?;
+        self.provider.create(&self.id, &spec, &shown).await?;
         self.platform.note(self.folder.slug.as_str(), &self.id)?;
-        set_up(&*self.provider, &self.id, &self.folder, &shown).await?;
+        set_up(&*self.provider, &self.id, &self.filled(), &shown).await?;
         println!(
             "\n{} is broken as it should be, on environment {}\n{HELP}\n",
             self.folder.slug, self.id
@@ -202,7 +207,13 @@ impl<'a> Session<'a> {
             }
             "c" | "check" => self.check().await,
             "s" | "setup" => {
-                set_up(&*self.provider, &self.id, &self.folder, &progress::shown()).await?;
+                set_up(
+                    &*self.provider,
+                    &self.id,
+                    &self.filled(),
+                    &progress::shown(),
+                )
+                .await?;
             }
             "n" | "new" => {
                 self.provider.destroy(&self.id).await?;
@@ -220,7 +231,7 @@ impl<'a> Session<'a> {
     }
 
     async fn check(&self) {
-        let outcome = check(&*self.provider, &self.id, &self.folder, |r| {
+        let outcome = check(&*self.provider, &self.id, &self.filled(), |r| {
             let mark = if r.passed { "✓" } else { "✗" };
             println!(
                 "{mark} {} ({}.{} s)",

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use faultline_domain::{EnvironmentId, NodeName};
+use faultline_domain::{NodeName, TenantId};
 use faultline_guest::{
     client,
     wire::{Frame, Pty, Terminal},
@@ -53,7 +53,7 @@ fn size() -> (u16, u16) {
 /// Attaches until the terminal ends or the person leaves with `Ctrl-]`.
 pub(super) async fn attach(
     provider: &dyn Provider,
-    env: &EnvironmentId,
+    env: &TenantId,
     node: &NodeName,
     name: &str,
 ) -> anyhow::Result<()> {

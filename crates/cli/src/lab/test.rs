@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use faultline_domain::{
-    EnvironmentId, LabSlug,
+    LabSlug, TenantId,
     progress::{Event, Progress},
 };
 use faultline_image::bake::Template;
@@ -21,7 +21,7 @@ use futures::StreamExt;
 use serde::Serialize;
 
 use super::{Place, platform::Platform, proofs};
-use crate::{Output, progress, signals::told_to_stop};
+use crate::{Output, progress, signals::told_to_stop, suggest};
 
 /// What was asked for.
 pub(super) struct Wanted {
@@ -146,7 +146,14 @@ fn select(
             Some(lab) => labs.push(lab.clone()),
             None => match catalogue.broken().iter().find(|b| b.path.ends_with(name)) {
                 Some(broken) => rows.push(unusable(name, broken.render())),
-                None => bail!("there is no lab {name} in {}", catalogue.path().display()),
+                None => {
+                    let all = catalogue.labs();
+                    let meant = suggest::question(name, all.iter().map(|l| l.slug.as_str()));
+                    bail!(
+                        "there is no lab {name} in {}{meant}",
+                        catalogue.path().display()
+                    )
+                }
             },
         }
     }
@@ -231,7 +238,7 @@ async fn one(
 ) -> anyhow::Result<Row> {
     let provider = platform.provider()?;
     let progress = named(lab.slug.as_str(), shown);
-    let id = EnvironmentId::generate(&mut rand::rng());
+    let id = TenantId::generate(&mut rand::rng());
     let proof = prove(&*provider, &id, lab, Platform::limits(&template), &progress).await;
     if proof.proven() {
         let key = proofs::key(lab, &template.manifest.key);
