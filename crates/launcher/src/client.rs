@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, time::Duration};
 
-use faultline_domain::{NodeName, progress::Progress};
+use faultline_domain::{NodeName, lab::Egress, limits::Limits, progress::Progress};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::UnixStream,
@@ -10,7 +10,9 @@ use tokio::{
 };
 
 use crate::{
-    protocol::{Answer, Ask, Channel, MAX_LINE, Question, SOCKET, Status, Told, VERSION},
+    protocol::{
+        Answer, Ask, Channel, MAX_LINE, Question, Refusal, SOCKET, Status, Told, Usage, VERSION,
+    },
     spec::AddedNode,
 };
 
@@ -21,8 +23,8 @@ pub enum Error {
     #[error("the environment's launcher does not answer")]
     Gone(#[source] io::Error),
     /// The launcher refused.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{}", .0.reason)]
+    Refused(Refusal),
     /// The nodes could not be brought to life.
     #[error("{stage}: {reason}")]
     Failed {
@@ -54,7 +56,7 @@ async fn ask(dir: &Path, ask: Ask) -> Result<(Answer, BufReader<UnixStream>)> {
         Ok((serde_json::from_str(&answer)?, stream))
     };
     match timeout(ANSWER, exchange).await {
-        Ok(Ok((Answer::Refused { reason }, _))) => Err(Error::Refused(reason)),
+        Ok(Ok((Answer::Refused(refusal), _))) => Err(Error::Refused(refusal)),
         Ok(Ok(answered)) => Ok(answered),
         Ok(Err(e)) => Err(Error::Gone(e)),
         Err(_) => Err(Error::Gone(io::ErrorKind::TimedOut.into())),
@@ -64,32 +66,62 @@ async fn ask(dir: &Path, ask: Ask) -> Result<(Answer, BufReader<UnixStream>)> {
 async fn ask_done(dir: &Path, what: Ask) -> Result<()> {
     match ask(dir, what).await? {
         (Answer::Done, _) => Ok(()),
-        _ => Err(Error::Refused(
-            "the launcher answered out of turn".to_owned(),
-        )),
+        _ => Err(out_of_turn()),
     }
+}
+
+fn out_of_turn() -> Error {
+    Error::Refused("the launcher answered out of turn".to_owned().into())
 }
 
 /// How is the launcher?
 pub async fn status(dir: &Path) -> Result<Status> {
     match ask(dir, Ask::Status).await? {
         (Answer::Status(status), _) => Ok(status),
-        _ => Err(Error::Refused(
-            "the launcher answered out of turn".to_owned(),
-        )),
+        _ => Err(out_of_turn()),
+    }
+}
+
+/// Tells how the launcher is, and again after each change. Gives why it ended: an `UnexpectedEof` when the launcher did.
+pub async fn follow(dir: &Path, mut told: impl FnMut(Status)) -> Error {
+    let mut lines = match ask(dir, Ask::Follow).await {
+        Ok((Answer::Status(first), stream)) => {
+            told(first);
+            stream.lines()
+        }
+        Ok(_) => return out_of_turn(),
+        Err(e) => return e,
+    };
+    loop {
+        match lines.next_line().await {
+            Ok(Some(line)) => match serde_json::from_str(&line) {
+                Ok(Answer::Status(status)) => told(status),
+                _ => return out_of_turn(),
+            },
+            Ok(None) => return Error::Gone(io::ErrorKind::UnexpectedEof.into()),
+            Err(e) => return Error::Gone(e),
+        }
+    }
+}
+
+/// What does the environment use? Walks the memory of all its nodes: not for every second.
+pub async fn usage(dir: &Path) -> Result<Usage> {
+    match ask(dir, Ask::Usage).await? {
+        (Answer::Usage(usage), _) => Ok(usage),
+        _ => Err(out_of_turn()),
     }
 }
 
 /// Reports what happens until the environment is ready.
 pub async fn watch(dir: &Path, progress: &Progress) -> Result<()> {
     let (_, stream) = ask(dir, Ask::Watch).await?;
-    follow(stream, progress).await
+    report(stream, progress).await
 }
 
 /// Powers on a further node; reports what happens until its helper answers. Dropping it frees what was made.
 pub async fn add_node(dir: &Path, added: AddedNode, progress: &Progress) -> Result<()> {
     let (_, stream) = ask(dir, Ask::AddNode { added }).await?;
-    follow(stream, progress).await
+    report(stream, progress).await
 }
 
 /// Powers off a worker and frees what it held.
@@ -97,7 +129,7 @@ pub async fn remove_node(dir: &Path, node: &NodeName) -> Result<()> {
     ask_done(dir, Ask::RemoveNode { node: node.clone() }).await
 }
 
-async fn follow(stream: BufReader<UnixStream>, progress: &Progress) -> Result<()> {
+async fn report(stream: BufReader<UnixStream>, progress: &Progress) -> Result<()> {
     let mut lines = stream.lines();
     loop {
         let line = lines.next_line().await.map_err(Error::Gone)?;
@@ -110,6 +142,11 @@ async fn follow(stream: BufReader<UnixStream>, progress: &Progress) -> Result<()
             Told::Failed { stage, reason } => return Err(Error::Failed { stage, reason }),
         }
     }
+}
+
+/// Bounds what the environment uses from now on, and opens its ways out.
+pub async fn configure(dir: &Path, limits: Limits, egress: Vec<Egress>) -> Result<()> {
+    ask_done(dir, Ask::Configure { limits, egress }).await
 }
 
 /// Freezes all nodes.
@@ -144,8 +181,6 @@ pub async fn open(dir: &Path, node: &NodeName, to: Channel) -> Result<BufReader<
     .await?
     {
         (Answer::Done, stream) => Ok(stream),
-        _ => Err(Error::Refused(
-            "the launcher answered out of turn".to_owned(),
-        )),
+        _ => Err(out_of_turn()),
     }
 }

@@ -18,6 +18,7 @@
 //! | [`cgroup`] | limits, usage and the end of everything in an environment |
 //! | [`accel`] | KVM or emulation, found out by booting |
 //! | [`snapshot`] | a frozen template on disk |
+//! | [`user`] | the number that an environment's QEMUs run as |
 
 pub mod accel;
 pub mod cgroup;
@@ -32,3 +33,4 @@ pub mod qmp;
 pub mod run;
 pub mod snapshot;
 pub mod spec;
+pub mod user;

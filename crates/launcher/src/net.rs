@@ -88,10 +88,15 @@ fn queue(index: usize, mbit: u32) -> String {
 }
 
 fn meter(index: usize, mbit: u32) -> String {
-    let bytes = u64::from(mbit) * 125_000;
     format!(
-        "chain tap{index} {{ type filter hook ingress device tap{index} priority 0; limit rate over {bytes} bytes/second burst 512 kbytes drop; }}\n"
+        "chain tap{index} {{ type filter hook ingress device tap{index} priority 0; {}; }}\n",
+        rate(mbit)
     )
+}
+
+fn rate(mbit: u32) -> String {
+    let bytes = u64::from(mbit) * 125_000;
+    format!("limit rate over {bytes} bytes/second burst 512 kbytes drop")
 }
 
 /// Lays the cable of a further node in a namespace that was built.
@@ -144,9 +149,8 @@ fn feed(program: &str, args: &[&str], input: &str) -> io::Result<()> {
     )))
 }
 
-/// Builds the namespace's inside; the calling process must already be in it. `mbit` bounds each node's traffic,
-/// each way; `egress` opens the launcher's resolver and relay to the nodes.
-pub fn build(nodes: usize, mbit: u32, egress: bool) -> io::Result<Vec<Tap>> {
+/// Builds the namespace's inside; the calling process must already be in it. `mbit` bounds each node's traffic, each way.
+pub fn build(nodes: usize, mbit: u32) -> io::Result<Vec<Tap>> {
     // No IPv6 inside: nothing announces it, and link-local chatter would only wake idle guests.
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
@@ -167,29 +171,34 @@ pub fn build(nodes: usize, mbit: u32, egress: bool) -> io::Result<Vec<Tap>> {
     }
     feed("ip", &["-batch", "-"], &links)?;
     feed("tc", &["-batch", "-"], &queues)?;
-    let open = if egress {
-        format!(
-            "udp dport 53 accept\ntcp dport {{ 53, {} }} accept\n",
-            RELAY_PORT
-        )
-    } else {
-        String::new()
-    };
-    let redirect = if egress {
-        format!(
-            "table ip turn {{\nchain in {{\ntype nat hook prerouting priority -100; iifname br0 ip daddr != {GATEWAY} meta l4proto tcp redirect to :{}\n}}\n}}\n",
-            RELAY_PORT
-        )
-    } else {
-        String::new()
-    };
     let rules = format!(
         "table netdev inflow {{\n{meters}}}\n\
          table inet walls {{\n\
-         chain in {{ type filter hook input priority 0; policy drop; iifname lo accept; ct state established,related accept; ip protocol icmp icmp type echo-request limit rate 20/second accept\n{open}}}\n\
+         chain in {{ type filter hook input priority 0; policy drop; iifname lo accept; ct state established,related accept; ip protocol icmp icmp type echo-request limit rate 20/second accept\n}}\n\
          chain forward {{ type filter hook forward priority 0; policy drop; iifname br0 oifname br0 accept; }}\n\
-         }}\n{redirect}"
+         }}\n"
     );
     feed("nft", &["-f", "-"], &rules)?;
     Ok(taps)
+}
+
+/// Opens the launcher's resolver and relay to the nodes, and turns to the relay what wants to leave.
+pub fn open_to_relay() -> io::Result<()> {
+    let rules = format!(
+        "add rule inet walls in udp dport 53 accept\n\
+         add rule inet walls in tcp dport {{ 53, {RELAY_PORT} }} accept\n\
+         table ip turn {{\nchain in {{\ntype nat hook prerouting priority -100; iifname br0 ip daddr != {GATEWAY} meta l4proto tcp redirect to :{RELAY_PORT}\n}}\n}}\n"
+    );
+    feed("nft", &["-f", "-"], &rules)
+}
+
+/// Bounds the traffic of a node that is there.
+pub fn bound(index: usize, mbit: u32) -> io::Result<()> {
+    let queue = queue(index, mbit).replace("qdisc add", "qdisc replace");
+    feed("tc", &["-batch", "-"], &queue)?;
+    let rules = format!(
+        "flush chain netdev inflow tap{index}\nadd rule netdev inflow tap{index} {}\n",
+        rate(mbit)
+    );
+    feed("nft", &["-f", "-"], &rules)
 }

@@ -7,18 +7,19 @@ use std::{
     collections::VecDeque,
     io,
     os::unix::net::UnixStream as StdUnixStream,
+    process::ExitStatus,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use faultline_domain::NodeName;
+use faultline_domain::{NodeName, limits::Limits};
 use faultline_guest::{client, link::Link};
 use futures::FutureExt;
 use rand::Rng;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixStream, unix::OwnedWriteHalf},
@@ -66,7 +67,8 @@ pub struct Node {
     pub console: Arc<Console>,
     link: watch::Receiver<Option<Link>>,
     hold: Arc<Hold>,
-    alive: Arc<AtomicBool>,
+    /// How its QEMU ended, once it has.
+    end: Arc<OnceLock<io::Result<ExitStatus>>>,
 }
 
 /// What the link's supervisor is told.
@@ -82,12 +84,12 @@ struct Hold {
 }
 
 impl Node {
-    /// Takes over a started QEMU. `died` is notified when it ends.
+    /// Takes over a started QEMU. `changes` hears of its end.
     pub async fn adopt(
         name: NodeName,
         index: usize,
         started: Started,
-        died: Arc<Notify>,
+        changes: watch::Sender<()>,
     ) -> qmp::Result<Self> {
         let Started {
             log,
@@ -102,14 +104,13 @@ impl Node {
         if let Some(said) = child.stderr.take() {
             tokio::spawn(keep_log(said, log));
         }
-        let alive = Arc::new(AtomicBool::new(true));
-        let (alive_too, name_too) = (Arc::clone(&alive), name.clone());
+        let end = Arc::new(OnceLock::new());
+        let (end_too, name_too) = (Arc::clone(&end), name.clone());
         tokio::spawn(async move {
             let status = child.wait().await;
-            alive_too.store(false, Ordering::SeqCst);
             tracing::info!(node = %name_too, ?status, "QEMU ended");
-            died.notify_waiters();
-            died.notify_one();
+            let _ = end_too.set(status);
+            changes.send_replace(());
         });
         let gone = |_: io::Error| qmp::Error::Gone;
         let (events, mut told) = mpsc::channel(64);
@@ -165,7 +166,7 @@ impl Node {
             console,
             link: published,
             hold,
-            alive,
+            end,
         })
     }
 
@@ -182,7 +183,22 @@ impl Node {
     /// False when its QEMU has died.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.alive.load(Ordering::SeqCst)
+        self.end.get().is_none()
+    }
+
+    /// How its QEMU ended, for people; nothing while it lives.
+    #[must_use]
+    pub fn end(&self) -> Option<String> {
+        Some(match self.end.get()? {
+            Ok(status) => format!("the machine of {} ended: {status}", self.name),
+            Err(e) => format!("the machine of {} can't be watched: {e}", self.name),
+        })
+    }
+
+    /// True from the moment that it is to stand still, until it goes on.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.hold.paused.load(Ordering::SeqCst)
     }
 
     /// Freezes the VM.
@@ -198,6 +214,16 @@ impl Node {
         Ok(())
     }
 
+    /// Bounds what the VM reads and writes from now on.
+    pub async fn bound_disks(&self, limits: &Limits) -> qmp::Result<()> {
+        let value = json!({
+            "bps-total": u64::from(limits.disk_mib_s) << 20,
+            "iops-total": limits.disk_iops,
+        });
+        let set = json!({ "path": "/objects/disks", "property": "limits", "value": value });
+        self.qmp.run("qom-set", set).await.map(drop)
+    }
+
     /// Closes the guest link's port for good, so that it is frozen closed.
     pub fn release_link(&self) {
         self.hold.released.store(true, Ordering::SeqCst);
@@ -208,14 +234,11 @@ impl Node {
     /// How the node is.
     #[must_use]
     pub fn status(&self) -> NodeStatus {
-        let (guest_private_bytes, qemu_private_bytes) = private_memory(self.pid);
         NodeStatus {
             name: self.name.clone(),
             pid: self.pid,
             alive: self.is_alive(),
             linked: self.link.borrow().as_ref().is_some_and(|l| !l.is_lost()),
-            guest_private_bytes,
-            qemu_private_bytes,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! [`Ask::AddNode`] it carries [`Told`] lines until `Ready` or `Failed`. A launcher of another version is refused with a clear word, never
 //! misunderstood.
 
-use faultline_domain::{NodeName, progress::Event};
+use faultline_domain::{NodeName, lab::Egress, limits::Limits, progress::Event};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::AddedNode;
@@ -31,12 +31,23 @@ pub struct Question {
 pub enum Ask {
     /// How are you?
     Status,
+    /// The same, and again after each change until the asker hangs up.
+    Follow,
+    /// What do you use? It may take a while.
+    Usage,
     /// What happens until the environment is ready or has failed, from the beginning.
     Watch,
     /// Freeze all nodes; nothing happens when they are.
     Pause,
     /// Continue all nodes and step their clocks.
     Resume,
+    /// Use no more than this from now on, and let the nodes connect to these places. Ways out are opened once.
+    Configure {
+        /// What it may use.
+        limits: Limits,
+        /// Where its nodes may connect to.
+        egress: Vec<Egress>,
+    },
     /// Freeze all nodes at one instant into the snapshot's folder, and end.
     Freeze,
     /// End: all nodes and the launcher.
@@ -80,42 +91,105 @@ pub enum Answer {
     Done,
     /// How the launcher is.
     Status(Status),
+    /// What it uses.
+    Usage(Usage),
     /// Not done.
-    Refused {
-        /// Why, for people.
-        reason: String,
-    },
+    Refused(Refusal),
 }
 
-/// Where a launcher is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// In a word.
+    #[serde(default)]
+    pub why: Why,
+    /// For people.
+    pub reason: String,
+}
+
+/// Why something was not done, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum LauncherPhase {
+pub enum Why {
+    /// It was tried and failed, or it is none of the others.
+    #[default]
+    Other,
+    /// The nodes are coming to life.
+    Starting,
+    /// The nodes stand still.
+    Paused,
+    /// It could not start, or a node has died.
+    Broken,
+    /// There is no such node.
+    NoNode,
+    /// There is such a node already.
+    NodeExists,
+    /// No worker can have this name here.
+    NotAWorker,
+}
+
+impl Refusal {
+    /// Because of this.
+    pub fn new(why: Why, reason: impl Into<String>) -> Self {
+        Self {
+            why,
+            reason: reason.into(),
+        }
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self::new(Why::Other, reason)
+    }
+}
+
+/// Where a launcher is in its life. Derived from how its start went and how its nodes are, and held nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum Phase {
     /// Nodes come to life.
     Starting,
     /// All nodes run.
     Running,
-    /// All nodes are frozen.
+    /// Nodes are frozen: all of them, unless a pause or a resume stopped half-way, and has to be asked for again.
     Paused,
-    /// A node has died.
-    Broken,
+    /// It could not start, or a node has died.
+    Broken {
+        /// The node.
+        #[serde(default)]
+        node: Option<NodeName>,
+        /// Why, for people.
+        #[serde(default)]
+        reason: String,
+    },
 }
 
-/// How a launcher is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+impl Phase {
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Broken { .. } => "broken",
+        }
+    }
+}
+
+/// How a launcher is. Cheap to ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Where it is.
-    pub phase: LauncherPhase,
+    #[serde(flatten)]
+    pub phase: Phase,
     /// Its nodes.
     pub nodes: Vec<NodeStatus>,
-    /// CPU time that the environment has used, in milliseconds.
-    pub cpu_millis: u64,
-    /// Disk that its overlays take, in bytes.
-    pub disk_bytes: u64,
 }
 
 /// How a node is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// The node.
     pub name: NodeName,
@@ -125,9 +199,27 @@ pub struct NodeStatus {
     pub alive: bool,
     /// False while its guest link is lost.
     pub linked: bool,
-    /// Memory of its process that is private to it, in bytes: guest memory that differs from the template's.
+}
+
+/// What an environment uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Memory of its nodes.
+    pub nodes: Vec<NodeMemory>,
+    /// CPU time that it has used, in milliseconds.
+    pub cpu_millis: u64,
+    /// Disk that its overlays take, in bytes.
+    pub disk_bytes: u64,
+}
+
+/// Memory of a node that is private to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeMemory {
+    /// The node.
+    pub name: NodeName,
+    /// Guest memory that differs from the template's, in bytes.
     pub guest_private_bytes: u64,
-    /// The same for QEMU's own memory.
+    /// QEMU's own, in bytes.
     pub qemu_private_bytes: u64,
 }
 

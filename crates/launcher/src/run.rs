@@ -5,14 +5,17 @@
 //!     │           │           │
 //!     └───────────┴───► Broken (a node died; the server sees it and frees the rest)
 //! ```
+//!
+//! No phase is stored: [`Launcher::phase`] derives it from how the start went and how the nodes are, so that a node's
+//! death is never overwritten by what was under way meanwhile.
 
+mod configure;
 mod grow;
 mod hold;
 
 use std::{
     fs::File,
     io,
-    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -38,10 +41,11 @@ use tokio::{
 use crate::{
     cgroup,
     claim::Claim,
-    egress, net,
-    node::Node,
+    net,
+    node::{Node, private_memory},
     protocol::{
-        Answer, Ask, Channel, LauncherPhase, MAX_LINE, Question, SOCKET, Status, Told, VERSION,
+        Answer, Ask, Channel, MAX_LINE, NodeMemory, Phase, Question, Refusal, SOCKET, Status, Told,
+        Usage, VERSION, Why,
     },
     qemu,
     spec::{LaunchSpec, NodeSpec, Start},
@@ -52,6 +56,7 @@ const LINK_AFTER_CLONE: Duration = Duration::from_secs(60);
 const LINK_AFTER_BOOT: Duration = Duration::from_secs(600);
 
 /// A stage that failed.
+#[derive(Debug, Clone)]
 struct Failure {
     stage: &'static str,
     reason: String,
@@ -78,15 +83,19 @@ impl<T, E: std::error::Error> At<T> for Result<T, E> {
 
 struct Launcher {
     dir: PathBuf,
+    /// The host's network namespace, from which ways out lead.
+    host: File,
     claim: Claim,
     id: TenantId,
     /// As it is in `spec.json`.
     spec: Mutex<LaunchSpec>,
     clock: Clock,
     nodes: Mutex<Vec<Arc<Node>>>,
-    phase: Mutex<LauncherPhase>,
+    /// How its start went; nothing while it is under way.
+    started: Mutex<Option<Result<(), Failure>>>,
     told: watch::Sender<Vec<Told>>,
-    died: Arc<Notify>,
+    /// Sends when its phase may be another: a node has died, stands still or goes on, came or went.
+    changes: watch::Sender<()>,
     stop: Notify,
     /// Pause, resume, freeze, a node more or less: one at a time.
     turn: tokio::sync::Mutex<()>,
@@ -108,32 +117,51 @@ pub fn main(dir: &Path) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(Launcher::new(dir, claim, spec).live(host))
+    runtime.block_on(Launcher::new(dir, host, claim, spec).live())
 }
 
 impl Launcher {
-    fn new(dir: &Path, claim: Claim, spec: LaunchSpec) -> Arc<Self> {
+    fn new(dir: &Path, host: File, claim: Claim, spec: LaunchSpec) -> Arc<Self> {
         Arc::new(Self {
             dir: dir.to_owned(),
+            host,
             claim,
             id: spec.id.clone(),
             spec: Mutex::new(spec),
             clock: Clock::system(),
             nodes: Mutex::default(),
-            phase: Mutex::new(LauncherPhase::Starting),
+            started: Mutex::default(),
             told: watch::channel(Vec::new()).0,
-            died: Arc::new(Notify::new()),
+            changes: watch::channel(()).0,
             stop: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
         })
     }
 
-    fn set(&self, phase: LauncherPhase) {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    /// Notes how its start went.
+    fn begun(&self, how: Result<(), Failure>) {
+        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some(how);
+        self.changes.send_replace(());
     }
 
-    fn phase(&self) -> LauncherPhase {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    fn phase(&self) -> Phase {
+        let nodes = self.nodes();
+        if let Some((node, reason)) = nodes.iter().find_map(|n| Some((n, n.end()?))) {
+            return Phase::Broken {
+                node: Some(node.name.clone()),
+                reason,
+            };
+        }
+        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*started {
+            None => Phase::Starting,
+            Some(Err(Failure { stage, reason })) => Phase::Broken {
+                node: None,
+                reason: format!("{stage}: {reason}"),
+            },
+            Some(Ok(())) if nodes.iter().any(|node| node.is_paused()) => Phase::Paused,
+            Some(Ok(())) => Phase::Running,
+        }
     }
 
     fn tell(&self, told: Told) {
@@ -156,7 +184,7 @@ impl Launcher {
             .clone()
     }
 
-    async fn live(self: Arc<Self>, host: File) -> io::Result<()> {
+    async fn live(self: Arc<Self>) -> io::Result<()> {
         let socket = self.dir.join(SOCKET);
         // Whoever sees the socket asks at once. A socket has its name before anybody listens behind it, so it gets the one
         // that others look for afterwards.
@@ -166,21 +194,21 @@ impl Launcher {
         std::fs::set_permissions(&draft, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         std::fs::rename(&draft, &socket)?;
         let server = tokio::spawn(Arc::clone(&self).accept(listener));
-        let watcher = tokio::spawn(Arc::clone(&self).watch_nodes());
         let progress = {
             let this = Arc::clone(&self);
             Progress::new(move |event: Event| this.tell(Told::Event { event }))
         };
         tokio::select! {
-            started = self.bring_up(&host, &progress) => match started {
+            started = self.bring_up(&progress) => match started {
                 Ok(()) => {
-                    self.set(LauncherPhase::Running);
+                    self.begun(Ok(()));
                     self.tell(Told::Ready);
                     self.stop.notified().await;
                 }
-                Err(Failure { stage, reason }) => {
+                Err(failure) => {
+                    self.begun(Err(failure.clone()));
+                    let Failure { stage, reason } = failure;
                     tracing::error!(stage, reason, "could not start");
-                    self.set(LauncherPhase::Broken);
                     self.tell(Told::Failed { stage: stage.to_owned(), reason });
                     // The server reads the reason, then ends this launcher. One that is not wanted has nobody to tell.
                     if self.claim.stands() {
@@ -194,21 +222,11 @@ impl Launcher {
             let _ = node.qmp.run("quit", serde_json::Value::Null).await;
         }
         server.abort();
-        watcher.abort();
         let _ = std::fs::remove_file(socket);
         Ok(())
     }
 
-    async fn watch_nodes(self: Arc<Self>) {
-        loop {
-            self.died.notified().await;
-            if self.nodes().iter().any(|n| !n.is_alive()) {
-                self.set(LauncherPhase::Broken);
-            }
-        }
-    }
-
-    async fn bring_up(&self, host: &File, progress: &Progress) -> Result<(), Failure> {
+    async fn bring_up(&self, progress: &Progress) -> Result<(), Failure> {
         let spec = &self.spec();
         let stage = progress.stage("network", "Laying the cables of its private network");
         self.claim.join(&spec.id, &spec.limits).at("network")?;
@@ -221,19 +239,8 @@ impl Launcher {
         ) {
             cgroup::give_way(&spec.id).at("network")?;
         }
-        let taps = net::build(
-            spec.nodes.len(),
-            spec.limits.bandwidth_mbit,
-            !spec.egress.is_empty(),
-        )
-        .at("network")?;
-        if !spec.egress.is_empty() {
-            egress::start(
-                &spec.egress,
-                host.as_fd().try_clone_to_owned().at("network")?,
-            )
-            .at("network")?;
-        }
+        let taps = net::build(spec.nodes.len(), spec.limits.bandwidth_mbit).at("network")?;
+        self.open_ways_out(&spec.egress).at("network")?;
         stage.done();
 
         let clone = matches!(spec.start, Start::Clone { .. });
@@ -250,7 +257,7 @@ impl Launcher {
             self.make_disk(spec, node).at("clone")?;
             let started = qemu::start(spec, &self.dir, node, index, tap).at("clone")?;
             let adopted =
-                Node::adopt(node.name.clone(), index, started, Arc::clone(&self.died)).await;
+                Node::adopt(node.name.clone(), index, started, self.changes.clone()).await;
             nodes.push(Arc::new(adopted.map_err(|e| Failure {
                 stage: "clone",
                 reason: format!("{e}; {}", self.qemu_log(&node.name)),
@@ -409,17 +416,25 @@ impl Launcher {
         let mut stream = stream.into_inner();
         let question: Question = match serde_json::from_str(&line) {
             Ok(question) => question,
-            Err(e) => return refuse(&mut stream, format!("not a question: {e}")).await,
+            Err(e) => return refuse(&mut stream, format!("not a question: {e}").into()).await,
         };
         if question.version != VERSION {
             let reason = format!(
                 "this launcher speaks version {VERSION}, the question version {}",
                 question.version
             );
-            return refuse(&mut stream, reason).await;
+            return refuse(&mut stream, reason.into()).await;
         }
         match question.ask {
             Ask::Status => answer(&mut stream, &Answer::Status(self.status())).await,
+            Ask::Follow => self.follow(stream).await,
+            Ask::Usage => match self.usage().await {
+                Ok(usage) => answer(&mut stream, &Answer::Usage(usage)).await,
+                Err(e) => refuse(&mut stream, e.to_string().into()).await,
+            },
+            Ask::Configure { limits, egress } => {
+                finish(&mut stream, self.configure(limits, egress).await).await
+            }
             Ask::Watch => self.tell_all(stream).await,
             Ask::Pause => finish(&mut stream, self.pause().await).await,
             Ask::Resume => finish(&mut stream, self.resume().await).await,
@@ -444,17 +459,64 @@ impl Launcher {
     }
 
     fn status(&self) -> Status {
-        let spec = self.spec();
-        let disk_bytes = spec.all_nodes().map(|node| {
-            let path = self.dir.join(format!("{}.qcow2", node.name));
-            std::fs::metadata(path).map_or(0, |m| std::os::unix::fs::MetadataExt::blocks(&m) * 512)
-        });
         Status {
             phase: self.phase(),
             nodes: self.nodes().iter().map(|node| node.status()).collect(),
-            cpu_millis: cgroup::cpu_millis(&self.id),
-            disk_bytes: disk_bytes.sum(),
         }
+    }
+
+    /// Says how it is, and again after each change, until the asker hangs up.
+    async fn follow(&self, stream: UnixStream) -> io::Result<()> {
+        let mut changes = self.changes.subscribe();
+        let (mut from, mut to) = stream.into_split();
+        let tell = async {
+            loop {
+                changes.borrow_and_update();
+                write_line(&mut to, &Answer::Status(self.status())).await?;
+                if changes.changed().await.is_err() {
+                    return Ok(());
+                }
+            }
+        };
+        let mut byte = [0];
+        tokio::select! {
+            told = tell => told,
+            _ = from.read(&mut byte) => Ok(()),
+        }
+    }
+
+    /// What it uses. Reading the maps of its nodes' memory takes milliseconds for each GiB, so others are served meanwhile.
+    async fn usage(&self) -> Result<Usage, tokio::task::JoinError> {
+        let spec = self.spec();
+        let disks: Vec<PathBuf> = spec
+            .all_nodes()
+            .map(|node| self.dir.join(format!("{}.qcow2", node.name)))
+            .collect();
+        let nodes: Vec<(NodeName, u32)> = self
+            .nodes()
+            .iter()
+            .map(|node| (node.name.clone(), node.pid))
+            .collect();
+        let cpu_millis = cgroup::cpu_millis(&self.id);
+        tokio::task::spawn_blocking(move || {
+            let blocks = |path: &PathBuf| {
+                std::fs::metadata(path).map_or(0, |m| std::os::unix::fs::MetadataExt::blocks(&m))
+            };
+            let memory = |(name, pid): (NodeName, u32)| {
+                let (guest_private_bytes, qemu_private_bytes) = private_memory(pid);
+                NodeMemory {
+                    name,
+                    guest_private_bytes,
+                    qemu_private_bytes,
+                }
+            };
+            Usage {
+                disk_bytes: disks.iter().map(|path| blocks(path) * 512).sum(),
+                nodes: nodes.into_iter().map(memory).collect(),
+                cpu_millis,
+            }
+        })
+        .await
     }
 
     async fn tell_all(&self, mut stream: UnixStream) -> io::Result<()> {
@@ -482,13 +544,15 @@ impl Launcher {
 
     async fn open(&self, mut stream: UnixStream, node: &NodeName, to: Channel) -> io::Result<()> {
         let Some(node) = self.nodes().into_iter().find(|n| n.name == *node) else {
-            return refuse(&mut stream, format!("there is no node {node}")).await;
+            let reason = format!("there is no node {node}");
+            return refuse(&mut stream, Refusal::new(Why::NoNode, reason)).await;
         };
-        if !node.is_alive() {
-            return refuse(&mut stream, format!("{} has died", node.name)).await;
+        if let Some(end) = node.end() {
+            return refuse(&mut stream, Refusal::new(Why::Broken, end)).await;
         }
-        if self.phase() == LauncherPhase::Paused {
-            return refuse(&mut stream, "the environment is suspended".to_owned()).await;
+        if node.is_paused() {
+            let reason = "the environment is paused";
+            return refuse(&mut stream, Refusal::new(Why::Paused, reason)).await;
         }
         match to {
             Channel::Console => {
@@ -505,14 +569,12 @@ impl Launcher {
                             .map(drop)
                     }
                     Ok(Err(e)) => {
-                        refuse(&mut stream, format!("port {port} of {}: {e}", node.name)).await
+                        let reason = format!("port {port} of {}: {e}", node.name);
+                        refuse(&mut stream, reason.into()).await
                     }
                     Err(_) => {
-                        refuse(
-                            &mut stream,
-                            format!("port {port} of {}: no answer", node.name),
-                        )
-                        .await
+                        let reason = format!("port {port} of {}: no answer", node.name);
+                        refuse(&mut stream, reason.into()).await
                     }
                 }
             }
@@ -534,7 +596,7 @@ impl Launcher {
                             "the guest link of {} is lost; its serial console still works",
                             node.name
                         );
-                        refuse(&mut stream, reason).await
+                        refuse(&mut stream, reason.into()).await
                     }
                 }
             }
@@ -553,13 +615,13 @@ async fn write_line(to: &mut (impl AsyncWrite + Unpin), what: &impl Serialize) -
     to.write_all(&line).await
 }
 
-async fn refuse(stream: &mut UnixStream, reason: String) -> io::Result<()> {
-    answer(stream, &Answer::Refused { reason }).await
+async fn refuse(stream: &mut UnixStream, refusal: Refusal) -> io::Result<()> {
+    answer(stream, &Answer::Refused(refusal)).await
 }
 
-async fn finish(stream: &mut UnixStream, result: Result<(), String>) -> io::Result<()> {
+async fn finish(stream: &mut UnixStream, result: Result<(), Refusal>) -> io::Result<()> {
     match result {
         Ok(()) => answer(stream, &Answer::Done).await,
-        Err(reason) => refuse(stream, reason).await,
+        Err(refusal) => refuse(stream, refusal).await,
     }
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use faultline_domain::{NodeName, TenantId, lab::Egress, limits::Limits};
 use serde::{Deserialize, Serialize};
 
+use crate::user;
+
 /// How guests are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -91,6 +93,9 @@ impl AddedNode {
 pub struct LaunchSpec {
     /// The environment.
     pub id: TenantId,
+    /// The number that its QEMUs run as, see [`user::allocate`]; none in specs of earlier versions.
+    #[serde(default)]
+    pub user: Option<u32>,
     /// Its nodes, in order: node n has address 10.77.0.(10+n).
     pub nodes: Vec<NodeSpec>,
     /// Nodes that were added since. The launcher writes them here while it runs.
@@ -143,14 +148,10 @@ impl LaunchSpec {
         })
     }
 
-    /// The unprivileged user and group that this environment's QEMUs run as: a number derived from the id, so
-    /// that environments hold nothing of each other's, outside the ranges that systems give to people.
+    /// The unprivileged user and group that this environment's QEMUs run as.
     #[must_use]
     pub fn uid(&self) -> u32 {
-        let hash = self.id.as_str().bytes().fold(0x811c_9dc5_u32, |h, b| {
-            (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
-        });
-        0x7000_0000 | (hash & 0x00ff_ffff)
+        self.user.unwrap_or_else(|| user::derived(self.id.as_str()))
     }
 }
 
@@ -179,6 +180,7 @@ mod tests {
         };
         let mut spec = LaunchSpec {
             id: "abc".parse().unwrap(),
+            user: None,
             nodes: Vec::new(),
             added: Vec::new(),
             control_planes: 1,
@@ -191,6 +193,7 @@ mod tests {
         };
         let mut json = serde_json::to_value(&spec).unwrap();
         json.as_object_mut().unwrap().remove("added");
+        json.as_object_mut().unwrap().remove("user");
         assert_eq!(serde_json::from_value::<LaunchSpec>(json).unwrap(), spec);
         let share = Limits {
             memory_mib: 300,

@@ -28,7 +28,7 @@ use super::{At, Failure, LINK_AFTER_BOOT, Launcher, answer, refuse, write_line};
 use crate::{
     cgroup, net,
     node::Node,
-    protocol::{Answer, LauncherPhase, Told},
+    protocol::{Answer, Refusal, Told, Why},
     qemu,
     spec::{AddedNode, LaunchSpec, Start},
 };
@@ -91,7 +91,7 @@ impl Launcher {
         let _turn = self.turn.lock().await;
         let index = match self.may_add(&added) {
             Ok(index) => index,
-            Err(reason) => return refuse(&mut stream, reason).await,
+            Err(refusal) => return refuse(&mut stream, refusal).await,
         };
         answer(&mut stream, &Answer::Done).await?;
         let (mut from, mut to) = stream.into_split();
@@ -145,26 +145,32 @@ impl Launcher {
     }
 
     /// Its index, if it may be added now.
-    fn may_add(&self, added: &AddedNode) -> Result<usize, String> {
+    fn may_add(&self, added: &AddedNode) -> Result<usize, Refusal> {
         let (spec, name) = (self.spec(), &added.node.name);
         let planes = usize::try_from(spec.control_planes).unwrap_or(usize::MAX);
         let index = added
             .index()
             .filter(|index| *index > planes)
-            .ok_or_else(|| format!("{name} is no name of a worker here"))?;
-        if self.phase() != LauncherPhase::Running {
-            return Err("nodes are added to a running environment only".to_owned());
-        }
+            .ok_or_else(|| {
+                Refusal::new(
+                    Why::NotAWorker,
+                    format!("{name} is no name of a worker here"),
+                )
+            })?;
+        self.must_run()?;
         if spec.all_nodes().any(|node| node.name == *name) {
-            return Err(format!("there is a {name} already"));
+            let reason = format!("there is a {name} already");
+            return Err(Refusal::new(Why::NodeExists, reason));
         }
         if spec.all_nodes().count() >= usize::try_from(MAX_NODES).unwrap_or(5) {
-            return Err(format!("an environment has at most {MAX_NODES} nodes"));
+            return Err(format!("an environment has at most {MAX_NODES} nodes").into());
         }
         match spec.start {
             Start::Boot {
                 freeze_to: Some(_), ..
-            } => Err("a template that is being made has the nodes of its shape".to_owned()),
+            } => Err("a template that is being made has the nodes of its shape"
+                .to_owned()
+                .into()),
             _ => Ok(index),
         }
     }
@@ -187,7 +193,7 @@ impl Launcher {
         let tap = net::plug(index, spec.limits.bandwidth_mbit).at(POWER_ON)?;
         let started = qemu::start(&machine, &self.dir, &added.node, index, tap).at(POWER_ON)?;
         begun.qemu(started.child.id());
-        let node = Node::adopt(name.clone(), index, started, Arc::clone(&self.died))
+        let node = Node::adopt(name.clone(), index, started, self.changes.clone())
             .await
             .map_err(|e| Failure {
                 stage: POWER_ON,
@@ -243,18 +249,17 @@ impl Launcher {
     }
 
     /// Removes a worker. One that is not there was removed before.
-    pub(super) async fn remove_node(&self, name: &NodeName) -> Result<(), String> {
+    pub(super) async fn remove_node(&self, name: &NodeName) -> Result<(), Refusal> {
         let _turn = self.turn.lock().await;
         let spec = self.spec();
         if !spec.all_nodes().any(|node| node.name == *name) {
             return Ok(());
         }
         let Some(number) = name.number().filter(|n| *n > spec.control_planes) else {
-            return Err(format!("{name} is a control plane; it can't be removed"));
+            let reason = format!("{name} is a control plane; it can't be removed");
+            return Err(Refusal::new(Why::NotAWorker, reason));
         };
-        if !matches!(self.phase(), LauncherPhase::Running | LauncherPhase::Paused) {
-            return Err("nodes are removed from a running environment only".to_owned());
-        }
+        self.must_be_whole()?;
         // Before it ends, so that its end is no death.
         let gone: Vec<Arc<Node>> = {
             let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -293,7 +298,7 @@ impl Launcher {
     }
 
     /// Changes what the environment is made of, on disk and here. What is being freed stays as it is.
-    fn keep(&self, spec: LaunchSpec) -> io::Result<()> {
+    pub(super) fn keep(&self, spec: LaunchSpec) -> io::Result<()> {
         if !self.claim.stands() {
             return Err(io::Error::other("the environment is being freed"));
         }
@@ -362,6 +367,7 @@ mod tests {
     fn launcher(dir: &std::path::Path, nodes: &[&str], planes: u32) -> Arc<Launcher> {
         let spec = LaunchSpec {
             id: "grow-test".parse().unwrap(),
+            user: None,
             nodes: nodes.iter().map(|name| node(name)).collect(),
             added: Vec::new(),
             control_planes: planes,
@@ -373,31 +379,31 @@ mod tests {
             egress: Vec::new(),
         };
         spec.save(dir).unwrap();
-        Launcher::new(dir, Claim::open(dir).unwrap(), spec)
+        let host = std::fs::File::open("/proc/self/ns/net").unwrap();
+        Launcher::new(dir, host, Claim::open(dir).unwrap(), spec)
     }
 
     #[test]
     fn only_a_further_worker_is_added_and_only_to_what_runs() {
         let dir = tempfile::tempdir().unwrap();
         let it = launcher(dir.path(), &["node1", "node2"], 1);
-        assert!(it.may_add(&added("node3")).unwrap_err().contains("running"));
-        it.set(LauncherPhase::Running);
+        assert_eq!(it.may_add(&added("node3")).unwrap_err().why, Why::Starting);
+        it.begun(Ok(()));
         assert_eq!(it.may_add(&added("node3")), Ok(3));
-        for (name, word) in [
-            ("node1", "no name of a worker"),
-            ("node2", "already"),
-            ("node6", "no name of a worker"),
-            ("other", "no name of a worker"),
+        for (name, why) in [
+            ("node1", Why::NotAWorker),
+            ("node2", Why::NodeExists),
+            ("node6", Why::NotAWorker),
+            ("other", Why::NotAWorker),
         ] {
-            let refused = it.may_add(&added(name)).unwrap_err();
-            assert!(refused.contains(word), "{name}: {refused}");
+            assert_eq!(it.may_add(&added(name)).unwrap_err().why, why, "{name}");
         }
         let full = launcher(
             dir.path(),
             &["node1", "node2", "node3", "node4", "node5"],
             3,
         );
-        full.set(LauncherPhase::Running);
+        full.begun(Ok(()));
         assert!(full.may_add(&added("node2")).is_err());
     }
 
@@ -422,7 +428,7 @@ mod tests {
     async fn a_removed_node_leaves_no_file_and_no_name() {
         let dir = tempfile::tempdir().unwrap();
         let it = launcher(dir.path(), &["node1"], 1);
-        it.set(LauncherPhase::Running);
+        it.begun(Ok(()));
         let mut spec = it.spec();
         spec.added.push(added("node2"));
         it.keep(spec).unwrap();

@@ -5,39 +5,37 @@ use std::{io, time::Duration};
 use faultline_guest::client as guest;
 
 use super::Launcher;
-use crate::{protocol::LauncherPhase, qemu, snapshot, spec::Start};
+use crate::{
+    protocol::{Phase, Refusal, Why},
+    qemu, snapshot,
+    spec::Start,
+};
 
 /// How long a helper may take to answer before nodes are frozen.
 const LINK: Duration = Duration::from_secs(30);
 
 impl Launcher {
-    pub(super) async fn pause(&self) -> Result<(), String> {
+    pub(super) async fn pause(&self) -> Result<(), Refusal> {
         let _turn = self.turn.lock().await;
-        match self.phase() {
-            LauncherPhase::Paused => return Ok(()),
-            LauncherPhase::Running => {}
-            other => return Err(format!("the environment is {other:?}").to_lowercase()),
-        }
-        for node in self.nodes() {
-            node.pause().await.map_err(|e| e.to_string())?;
-        }
-        self.set(LauncherPhase::Paused);
-        Ok(())
+        self.must_be_whole()?;
+        let nodes = self.nodes();
+        let paused = nodes.iter().map(|node| node.pause());
+        let paused = futures::future::try_join_all(paused).await;
+        self.changes.send_replace(());
+        paused.map(drop).map_err(|e| e.to_string().into())
     }
 
-    pub(super) async fn resume(&self) -> Result<(), String> {
+    pub(super) async fn resume(&self) -> Result<(), Refusal> {
         let _turn = self.turn.lock().await;
-        match self.phase() {
-            LauncherPhase::Running => return Ok(()),
-            LauncherPhase::Paused => {}
-            other => return Err(format!("the environment is {other:?}").to_lowercase()),
-        }
-        for node in self.nodes() {
-            node.resume().await.map_err(|e| e.to_string())?;
-        }
-        self.set(LauncherPhase::Running);
+        self.must_be_whole()?;
+        let nodes = self.nodes();
+        let stood: Vec<_> = nodes.iter().filter(|node| node.is_paused()).collect();
+        let resumed = stood.iter().map(|node| node.resume());
+        let resumed = futures::future::try_join_all(resumed).await;
+        self.changes.send_replace(());
+        resumed.map_err(|e| e.to_string())?;
         // The clock stood still. A guest whose helper is gone keeps its own; everything else goes on.
-        for node in self.nodes() {
+        for node in stood {
             if let Some(link) = node.link(Duration::from_secs(2)).await
                 && let Ok(stream) = link.open().await
             {
@@ -50,8 +48,29 @@ impl Launcher {
         Ok(())
     }
 
+    /// Refuses when its nodes are not all there yet, or not any more.
+    pub(super) fn must_be_whole(&self) -> Result<(), Refusal> {
+        match self.phase() {
+            Phase::Running | Phase::Paused => Ok(()),
+            Phase::Starting => Err(Refusal::new(Why::Starting, "the environment is starting")),
+            Phase::Broken { reason, .. } => {
+                let reason = format!("the environment is broken: {reason}");
+                Err(Refusal::new(Why::Broken, reason))
+            }
+        }
+    }
+
+    /// Refuses when not all its nodes run.
+    pub(super) fn must_run(&self) -> Result<(), Refusal> {
+        self.must_be_whole()?;
+        match self.phase() {
+            Phase::Paused => Err(Refusal::new(Why::Paused, "the environment is paused")),
+            _ => Ok(()),
+        }
+    }
+
     /// Freezes all nodes at one instant: holds their services, closes the ports, stops all, then saves each.
-    pub(super) async fn freeze(&self) -> Result<(), String> {
+    pub(super) async fn freeze(&self) -> Result<(), Refusal> {
         let _turn = self.turn.lock().await;
         let spec = self.spec();
         let Start::Boot {
@@ -60,11 +79,11 @@ impl Launcher {
             initrd,
         } = &spec.start
         else {
-            return Err("only a machine that was booted for it can be frozen".to_owned());
+            return Err("only a machine that was booted for it can be frozen"
+                .to_owned()
+                .into());
         };
-        if self.phase() != LauncherPhase::Running {
-            return Err("only a running environment can be frozen".to_owned());
-        }
+        self.must_run()?;
         // Services stand still from here until their clone is refreshed.
         for node in self.nodes() {
             let failed = |e: String| format!("{}: its services were not stopped: {e}", node.name);
@@ -112,6 +131,6 @@ impl Launcher {
             qemu::make_overlay(&folder.join("overlay.qcow2"), size)?;
             Ok(())
         };
-        rest().map_err(|e| e.to_string())
+        rest().map_err(|e| e.to_string().into())
     }
 }
