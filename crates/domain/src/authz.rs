@@ -3,7 +3,7 @@
 //! A proof has private fields and is made only here, so a handler that takes one cannot be called without the
 //! question having been asked. What a person may not see answers like what doesn't exist.
 
-use crate::{EnvironmentId, PersonId};
+use crate::{PersonId, environment::Environment};
 
 /// Who is asking, once a session or a token was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,17 +33,18 @@ pub struct NotFound;
 #[derive(Debug, Clone)]
 pub struct SignedIn(Principal);
 
-/// Proof: this person may see and use this environment.
+/// Proof: this person may see and use this environment. It holds the environment, so that what is acted on is what was
+/// asked about.
 #[derive(Debug, Clone)]
 pub struct MayUse {
-    environment: EnvironmentId,
+    environment: Environment,
     person: PersonId,
 }
 
 /// Proof: this person may add nodes to this environment and remove them: its owner, or an operator.
 #[derive(Debug, Clone)]
 pub struct MayResize {
-    environment: EnvironmentId,
+    environment: Environment,
     person: PersonId,
 }
 
@@ -70,31 +71,23 @@ impl SignedIn {
         self.0.role
     }
 
-    /// May this person use the environment that `owner` has?
-    pub fn may_use(
-        &self,
-        environment: &EnvironmentId,
-        owner: &PersonId,
-    ) -> Result<MayUse, NotFound> {
-        if *owner == self.0.person {
+    /// May this person use this environment?
+    pub fn may_use(&self, environment: Environment) -> Result<MayUse, NotFound> {
+        if environment.person == self.0.person {
             Ok(MayUse {
-                environment: environment.clone(),
-                person: owner.clone(),
+                environment,
+                person: self.0.person.clone(),
             })
         } else {
             Err(NotFound)
         }
     }
 
-    /// May this person change which nodes the environment has that `owner` has?
-    pub fn may_resize(
-        &self,
-        environment: &EnvironmentId,
-        owner: &PersonId,
-    ) -> Result<MayResize, NotFound> {
-        if *owner == self.0.person || self.0.role == Role::Operator {
+    /// May this person change which nodes this environment has?
+    pub fn may_resize(&self, environment: Environment) -> Result<MayResize, NotFound> {
+        if environment.person == self.0.person || self.0.role == Role::Operator {
             Ok(MayResize {
-                environment: environment.clone(),
+                environment,
                 person: self.0.person.clone(),
             })
         } else {
@@ -114,7 +107,7 @@ impl SignedIn {
 impl MayUse {
     /// The environment that may be used.
     #[must_use]
-    pub const fn environment(&self) -> &EnvironmentId {
+    pub const fn environment(&self) -> &Environment {
         &self.environment
     }
 
@@ -128,7 +121,7 @@ impl MayUse {
 impl MayResize {
     /// The environment whose nodes may be changed.
     #[must_use]
-    pub const fn environment(&self) -> &EnvironmentId {
+    pub const fn environment(&self) -> &Environment {
         &self.environment
     }
 
@@ -157,20 +150,18 @@ mod tests {
             person: "ann".parse().unwrap(),
             role: Role::Student,
         });
-        let env: EnvironmentId = "abc".parse().unwrap();
-        assert!(me.may_use(&env, &"ann".parse().unwrap()).is_ok());
-        assert_eq!(
-            me.may_use(&env, &"bob".parse().unwrap()).unwrap_err(),
-            NotFound
-        );
+        let of = |person: &str| Environment::example(person.parse().unwrap());
+        assert!(me.may_use(of("ann")).is_ok());
+        assert_eq!(me.may_use(of("bob")).unwrap_err(), NotFound);
         assert!(me.may_operate().is_err());
-        assert!(me.may_resize(&env, &"ann".parse().unwrap()).is_ok());
-        assert!(me.may_resize(&env, &"bob".parse().unwrap()).is_err());
+        assert!(me.may_resize(of("ann")).is_ok());
+        assert!(me.may_resize(of("bob")).is_err());
         let operator = SignedIn::verified(Principal {
             person: "olga".parse().unwrap(),
             role: Role::Operator,
         });
-        let proof = operator.may_resize(&env, &"bob".parse().unwrap()).unwrap();
+        let proof = operator.may_resize(of("bob")).unwrap();
+        assert_eq!(proof.environment().person.as_str(), "bob");
         assert_eq!(proof.person().as_str(), "olga");
     }
 }

@@ -15,9 +15,14 @@
 //! to be warm, `Expired` and `Failed` until theirs is freed. `Requested` without a tenant and `Preparing` have a
 //! deadline; a missed one is a visible failure.
 
+mod entity;
+
+use std::str::FromStr;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use self::entity::{CurrentTenant, Environment, Spec};
 use crate::tenant;
 pub use crate::tenant::Observed;
 
@@ -121,6 +126,17 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All there are.
+    pub const ALL: [Self; 7] = [
+        Self::Requested,
+        Self::Preparing,
+        Self::Active,
+        Self::Suspended,
+        Self::Expired,
+        Self::Gone,
+        Self::Failed,
+    ];
+
     /// The stable word used in the store, the API and the metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -133,6 +149,19 @@ impl Phase {
             Self::Gone => "gone",
             Self::Failed => "failed",
         }
+    }
+}
+
+/// A text that is no phase's word.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no phase of an environment")]
+pub struct InvalidPhase(String);
+
+impl FromStr for Phase {
+    type Err = InvalidPhase;
+    fn from_str(text: &str) -> Result<Self, InvalidPhase> {
+        let found = Self::ALL.into_iter().find(|phase| phase.as_str() == text);
+        found.ok_or_else(|| InvalidPhase(text.chars().take(40).collect()))
     }
 }
 

@@ -14,7 +14,7 @@ pub use cluster::{
     PodHttp, PodRequest,
 };
 
-use crate::{NodeName, Shape, shape::MAX_NODES};
+use crate::{NodeName, Shape, TemplateRef, shape::MAX_NODES, template::Profile};
 
 /// A lab: an incident to be repaired.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
@@ -210,8 +210,7 @@ impl Default for Needs {
 
 impl Needs {
     /// The name of the image that it runs on.
-    #[must_use]
-    pub fn image_name(&self) -> String {
+    fn image_name(&self) -> String {
         match (&self.kubernetes, &self.image) {
             (Some(version), _) => format!("kubernetes-{version}"),
             (None, Some(image)) => image.clone(),
@@ -227,7 +226,20 @@ impl Needs {
             self.nodes.saturating_sub(self.control_planes),
         )
         .unwrap_or(Shape::SINGLE)
-        .with_stock(self.stock)
+    }
+
+    /// What it runs on.
+    #[must_use]
+    pub fn template(&self) -> TemplateRef {
+        TemplateRef {
+            image: self.image_name(),
+            shape: self.shape(),
+            profile: match (&self.kubernetes, self.stock) {
+                (None, _) => Profile::Plain,
+                (Some(_), false) => Profile::Tuned,
+                (Some(_), true) => Profile::Stock,
+            },
+        }
     }
 
     /// The nodes' names.
@@ -563,7 +575,7 @@ mod tests {
         let needs = Needs::default();
         assert_eq!(
             (
-                needs.image_name().as_str(),
+                needs.template().image.as_str(),
                 needs.nodes,
                 needs.lifetime_minutes
             ),
@@ -583,8 +595,9 @@ mod tests {
             ..Needs::default()
         };
         assert!(needs.validate().is_ok());
-        assert_eq!(needs.image_name(), "kubernetes-1.36");
-        assert_eq!(needs.shape().to_string(), "1+2");
+        let template = needs.template();
+        assert_eq!(template.to_string(), "kubernetes-1.36 with shape 1+2");
+        assert_eq!(template.profile, Profile::Tuned);
         for wrong in [
             Needs {
                 image: Some("debian-12".to_owned()),

@@ -8,18 +8,14 @@ use crate::NodeName;
 
 /// The most nodes of an environment.
 pub const MAX_NODES: u32 = 5;
-/// What ends the name of a shape whose cluster is stock.
-const STOCK: &str = "-stock";
 
 /// The nodes that are frozen and cloned together, written `1+2`: control planes + workers. On an image without a
-/// cluster every node is alike, and the first counts as the control plane. With `-stock` at its end: a cluster as
-/// kubeadm makes it, without what is tuned for clusters that stand idle.
+/// cluster every node is alike, and the first counts as the control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Shape {
     control_planes: u32,
     workers: u32,
-    stock: bool,
 }
 
 /// Why a text or a pair of numbers is no shape.
@@ -34,7 +30,6 @@ impl Shape {
     pub const SINGLE: Self = Self {
         control_planes: 1,
         workers: 0,
-        stock: false,
     };
 
     /// A shape. An even number of control planes is refused: etcd gains nothing from the even one.
@@ -44,7 +39,6 @@ impl Shape {
             Ok(Self {
                 control_planes,
                 workers,
-                stock: false,
             })
         } else {
             Err(InvalidShape(format!("{control_planes}+{workers}")))
@@ -56,26 +50,12 @@ impl Shape {
         let pairs = [1, 3]
             .into_iter()
             .flat_map(|c| (0..MAX_NODES).map(move |w| (c, w)));
-        pairs
-            .filter_map(|(control_planes, workers)| Self::new(control_planes, workers).ok())
-            .flat_map(|shape| [shape, shape.with_stock(true)])
+        pairs.filter_map(|(control_planes, workers)| Self::new(control_planes, workers).ok())
     }
 
     /// So many nodes, the first of them the control plane.
     pub fn of_nodes(nodes: u32) -> Result<Self, InvalidShape> {
         Self::new(1, nodes.saturating_sub(1))
-    }
-
-    /// The same nodes, their cluster as kubeadm makes it or tuned.
-    #[must_use]
-    pub const fn with_stock(self, stock: bool) -> Self {
-        Self { stock, ..self }
-    }
-
-    /// Whether its cluster is as kubeadm makes it.
-    #[must_use]
-    pub const fn is_stock(self) -> bool {
-        self.stock
     }
 
     /// How many nodes there are.
@@ -113,8 +93,7 @@ impl Shape {
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stock = if self.stock { STOCK } else { "" };
-        write!(f, "{}+{}{stock}", self.control_planes, self.workers)
+        write!(f, "{}+{}", self.control_planes, self.workers)
     }
 }
 
@@ -122,13 +101,9 @@ impl FromStr for Shape {
     type Err = InvalidShape;
     fn from_str(text: &str) -> Result<Self, InvalidShape> {
         let invalid = || InvalidShape(text.chars().take(20).collect());
-        let (nodes, stock) = match text.strip_suffix(STOCK) {
-            Some(nodes) => (nodes, true),
-            None => (text, false),
-        };
-        let (planes, workers) = nodes.split_once('+').ok_or_else(invalid)?;
+        let (planes, workers) = text.split_once('+').ok_or_else(invalid)?;
         match (planes.parse(), workers.parse()) {
-            (Ok(planes), Ok(workers)) => Ok(Self::new(planes, workers)?.with_stock(stock)),
+            (Ok(planes), Ok(workers)) => Self::new(planes, workers),
             _ => Err(invalid()),
         }
     }
@@ -153,17 +128,10 @@ mod tests {
 
     #[test]
     fn a_shape_reads_as_it_is_written() {
-        for (text, nodes, planes) in [
-            ("1+0", 1, 1),
-            ("1+2", 3, 1),
-            ("3+0", 3, 3),
-            ("3+2", 5, 3),
-            ("1+2-stock", 3, 1),
-        ] {
+        for (text, nodes, planes) in [("1+0", 1, 1), ("1+2", 3, 1), ("3+0", 3, 3), ("3+2", 5, 3)] {
             let shape: Shape = text.parse().unwrap();
             assert_eq!((shape.nodes(), shape.control_planes()), (nodes, planes));
             assert_eq!(shape.to_string(), text);
-            assert_eq!(shape.is_stock(), text.ends_with(STOCK));
             let json = serde_json::to_string(&shape).unwrap();
             assert_eq!(serde_json::from_str::<Shape>(&json).unwrap(), shape);
         }
@@ -184,7 +152,7 @@ mod tests {
             "1+x",
             "-1+2",
             "1+2-",
-            "1+2-fast",
+            "1+2-stock",
             "1+4294967295",
         ] {
             assert!(text.parse::<Shape>().is_err(), "{text}");

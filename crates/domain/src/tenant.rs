@@ -13,27 +13,24 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{EnvironmentId, Shape, TenantId, lab::Egress, limits::Limits};
+use crate::{EnvironmentId, TemplateRef, TenantId, lab::Egress, limits::Limits};
 
-/// What a tenant is made of, from the lab to the provider.
+/// What a tenant is, from the lab to the provider.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
-    /// The image's name.
-    pub image: String,
-    /// Its nodes and their roles.
-    pub shape: Shape,
+    /// What it is cloned from.
+    pub template: TemplateRef,
+    /// What its lab allows it, from the claim on.
+    pub allowance: Allowance,
+}
+
+/// What a lab allows a tenant. It differs from lab to lab on one template, and is given when a tenant is claimed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Allowance {
     /// What it may use.
     pub limits: Limits,
     /// Where its nodes may connect to.
     pub egress: Vec<Egress>,
-}
-
-impl Spec {
-    /// Whether a cluster runs in it: see `Needs::image_name`.
-    #[must_use]
-    pub fn is_cluster(&self) -> bool {
-        self.image.starts_with("kubernetes-")
-    }
 }
 
 /// A tenant.
@@ -99,6 +96,33 @@ pub enum State {
     },
 }
 
+/// The state's name alone, as stored in a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names of `State`")]
+pub enum Phase {
+    Provisioning,
+    Warm,
+    Claimed,
+    Releasing,
+    Gone,
+    Failed,
+}
+
+impl Phase {
+    /// The stable word used in the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Provisioning => "provisioning",
+            Self::Warm => "warm",
+            Self::Claimed => "claimed",
+            Self::Releasing => "releasing",
+            Self::Gone => "gone",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What the provider sees of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -116,16 +140,16 @@ pub enum Observed {
 }
 
 impl State {
-    /// The stable word used in the store.
+    /// The state's name.
     #[must_use]
-    pub const fn phase(&self) -> &'static str {
+    pub const fn phase(&self) -> Phase {
         match self {
-            Self::Provisioning { .. } => "provisioning",
-            Self::Warm { .. } => "warm",
-            Self::Claimed { .. } => "claimed",
-            Self::Releasing { .. } => "releasing",
-            Self::Gone { .. } => "gone",
-            Self::Failed { .. } => "failed",
+            Self::Provisioning { .. } => Phase::Provisioning,
+            Self::Warm { .. } => Phase::Warm,
+            Self::Claimed { .. } => Phase::Claimed,
+            Self::Releasing { .. } => Phase::Releasing,
+            Self::Gone { .. } => Phase::Gone,
+            Self::Failed { .. } => Phase::Failed,
         }
     }
 

@@ -1,6 +1,10 @@
 //! Tries at labs: hints opened, checks run, how they ended. They outlive their environments.
 
-use faultline_domain::{AttemptId, EnvironmentId, LabSlug, PersonId};
+use faultline_domain::{
+    AttemptId, EnvironmentId, LabSlug, PersonId,
+    attempt::Attempt,
+    check::{CheckResult, CheckRun},
+};
 use jiff::Timestamp;
 use sqlx::FromRow;
 
@@ -8,90 +12,6 @@ use crate::{
     Result, Store,
     db::{count, micros, parse, time},
 };
-
-/// One person's try at one lab.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
-    /// Its id.
-    pub id: AttemptId,
-    /// Whose.
-    pub person: PersonId,
-    /// At which lab.
-    pub lab: LabSlug,
-    /// When it began.
-    pub started_at: Timestamp,
-    /// When it was solved or given up.
-    pub finished_at: Option<Timestamp>,
-    /// True when the solution was shown before it was solved.
-    pub gave_up: bool,
-    /// True when the person had already given up another attempt at this lab, and so had been shown its solution. Such
-    /// an attempt is practice: it can be repaired, earns no points and does not count as solved.
-    pub practice: bool,
-    /// What it was worth, once solved.
-    pub points: Option<u32>,
-    /// Hints opened: number and cost.
-    pub hints: Vec<(u32, u32)>,
-    /// How often it was checked.
-    pub checks: u32,
-}
-
-impl Attempt {
-    /// True when all checks held and the solution had not been shown before, in this attempt or another.
-    #[must_use]
-    pub const fn is_solved(&self) -> bool {
-        self.is_repaired() && !self.practice
-    }
-
-    /// True when all checks held and the attempt was not given up before.
-    #[must_use]
-    pub const fn is_repaired(&self) -> bool {
-        self.finished_at.is_some() && !self.gave_up
-    }
-
-    /// True when the solution may be read.
-    #[must_use]
-    pub const fn shows_solution(&self) -> bool {
-        self.finished_at.is_some()
-    }
-}
-
-/// One run of a lab's checks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckRun {
-    /// Its id.
-    pub id: String,
-    /// When it began.
-    pub started_at: Timestamp,
-    /// When it ended.
-    pub finished_at: Option<Timestamp>,
-    /// Whether everything held.
-    pub passed: Option<bool>,
-    /// Why it could not be run to its end.
-    pub failure: Option<String>,
-    /// What was found so far.
-    pub results: Vec<CheckResult>,
-}
-
-/// What one check found.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct CheckResult {
-    /// The check's name.
-    pub name: String,
-    /// What must hold.
-    pub title: String,
-    /// Whether it does.
-    pub passed: bool,
-    /// What is wrong, when it does not hold.
-    pub message: String,
-    /// What was seen.
-    pub seen: String,
-    /// False when it could not be found out whether it holds.
-    pub evaluated: bool,
-    /// The hint to point to.
-    pub hint: Option<i64>,
-    /// How long it took.
-    pub millis: i64,
-}
 
 #[derive(FromRow)]
 struct Row {
@@ -104,6 +24,33 @@ struct Row {
     practice: bool,
     points: Option<i64>,
     checks: i64,
+}
+
+#[derive(FromRow)]
+struct ResultRow {
+    name: String,
+    title: String,
+    passed: bool,
+    message: String,
+    seen: String,
+    evaluated: bool,
+    hint: Option<i64>,
+    millis: i64,
+}
+
+impl ResultRow {
+    fn read(self) -> Result<CheckResult> {
+        Ok(CheckResult {
+            name: self.name,
+            title: self.title,
+            passed: self.passed,
+            message: self.message,
+            seen: self.seen,
+            evaluated: self.evaluated,
+            hint: self.hint.map(|n| count("hint", n)).transpose()?,
+            millis: u64::try_from(self.millis).unwrap_or_default(),
+        })
+    }
 }
 
 #[derive(FromRow)]
@@ -298,8 +245,8 @@ impl Store {
         .bind(&result.message)
         .bind(&result.seen)
         .bind(result.evaluated)
-        .bind(result.hint)
-        .bind(result.millis)
+        .bind(result.hint.map(i64::from))
+        .bind(i64::try_from(result.millis).unwrap_or(i64::MAX))
         .execute(&self.writer)
         .await?;
         Ok(())
@@ -379,7 +326,7 @@ impl Store {
         .fetch_optional(&self.readers)
         .await?;
         let Some(row) = row else { return Ok(None) };
-        let results = sqlx::query_as::<_, CheckResult>(
+        let results = sqlx::query_as::<_, ResultRow>(
             "SELECT name, title, passed, message, seen, evaluated, hint, millis \
              FROM check_results WHERE run_id = $1 ORDER BY position",
         )
@@ -395,7 +342,10 @@ impl Store {
                 .transpose()?,
             passed: row.passed,
             failure: row.failure,
-            results,
+            results: results
+                .into_iter()
+                .map(ResultRow::read)
+                .collect::<Result<_>>()?,
         }))
     }
 }

@@ -2,7 +2,7 @@
 
 use faultline_domain::{
     EnvironmentId, TenantId,
-    environment::State as EnvironmentState,
+    environment::{Environment, State as EnvironmentState},
     tenant::{Observed, State, Tenant},
 };
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use sqlx::FromRow;
 use crate::{
     Result, Store,
     db::{Tx, from_json, micros, parse, time, to_json},
-    environments::{Environment, write_state},
+    environments::write_state,
 };
 
 #[derive(FromRow)]
@@ -49,7 +49,7 @@ async fn write(tx: &mut Tx, read: &Tenant, state: &State, now: Timestamp) -> Res
          updated_at = $4 WHERE id = $5 AND generation = $6",
     )
     .bind(to_json(state)?)
-    .bind(state.phase())
+    .bind(state.phase().as_str())
     .bind(state.is_final())
     .bind(micros(now))
     .bind(read.id.as_str())
@@ -115,10 +115,10 @@ impl Store {
         )
         .bind(id.as_str())
         .bind(of.id.as_str())
-        .bind(to_json(&of.spec.tenant())?)
+        .bind(to_json(&of.spec.tenant)?)
         .bind(micros(now))
         .bind(to_json(&state)?)
-        .bind(state.phase())
+        .bind(state.phase().as_str())
         .bind(false)
         .execute(&mut *tx)
         .await?;
@@ -218,6 +218,25 @@ impl Store {
         }
         tx.commit().await?;
         Ok(true)
+    }
+
+    /// Writes what the provider sees, unless what was read before has been written over meanwhile.
+    pub async fn correct_observed(
+        &self,
+        id: &TenantId,
+        before: Option<Observed>,
+        observed: Observed,
+    ) -> Result<bool> {
+        let before = before.as_ref().map(to_json).transpose()?;
+        let done = sqlx::query(
+            "UPDATE tenants SET observed = $1 WHERE id = $2 AND observed IS NOT DISTINCT FROM $3",
+        )
+        .bind(to_json(&observed)?)
+        .bind(id.as_str())
+        .bind(before)
+        .execute(&self.writer)
+        .await?;
+        Ok(done.rows_affected() > 0)
     }
 
     /// Writes what the provider sees.

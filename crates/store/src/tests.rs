@@ -1,11 +1,15 @@
 //! Against real SQLite files.
 
 use faultline_domain::{
-    AttemptId, EnvironmentId, PersonId, TenantId,
+    AttemptId, EnvironmentId, PersonId, Shape, TemplateRef, TenantId,
     authz::Role,
-    environment::{EndReason, Intent, Lifetime, Observed, State},
+    check::CheckResult,
+    environment::{EndReason, Environment, Intent, Lifetime, Observed, Spec, State},
+    lab::Egress,
     limits::{Denial, Limits},
     progress::Event,
+    template::Profile,
+    tenant::{self, Allowance, Phase},
 };
 use jiff::Timestamp;
 use rand::{SeedableRng, rngs::StdRng};
@@ -13,9 +17,8 @@ use tempfile::TempDir;
 
 use crate::{
     Error, Secret, Store,
-    attempts::CheckResult,
     backup::{backup, restore},
-    environments::{Environment, EnvironmentSpec, Refused},
+    environments::Refused,
     lab_contents::LabContent,
     ssh_keys::SshKey,
 };
@@ -54,23 +57,24 @@ const CONTENT: LabContent<'_> = LabContent {
     text: "{}",
 };
 
-fn spec() -> EnvironmentSpec {
-    EnvironmentSpec {
-        image: "debian-12".to_owned(),
-        nodes: vec!["node1".parse().unwrap()],
-        setup_nodes: vec![],
-        control_planes: 1,
-        stock: false,
-        groups: Vec::new(),
-        limits: Limits {
-            cpu_millis: 1000,
-            memory_mib: 512,
-            pids: 100,
-            disk_mib_s: 200,
-            disk_iops: 4000,
-            bandwidth_mbit: 10,
+fn spec() -> Spec {
+    Spec {
+        tenant: tenant::Spec {
+            template: TemplateRef::plain("debian-12", Shape::SINGLE),
+            allowance: Allowance {
+                limits: Limits {
+                    cpu_millis: 1000,
+                    memory_mib: 512,
+                    pids: 100,
+                    disk_mib_s: 200,
+                    disk_iops: 4000,
+                    bandwidth_mbit: 10,
+                },
+                egress: vec![],
+            },
         },
-        egress: vec![],
+        setup_nodes: vec![],
+        groups: Vec::new(),
     }
 }
 
@@ -225,7 +229,7 @@ async fn a_tenant_is_asked_for_and_claimed_once() {
     let e = bed.again(&e).await;
     assert_eq!(e.state, preparing);
     let tenant = e.tenant.unwrap();
-    assert_eq!((tenant.id, tenant.state.phase()), (id.clone(), "claimed"));
+    assert_eq!((tenant.id, tenant.state.phase()), (id.clone(), Phase::Claimed));
     bed.store
         .record_observed(&id, Observed::Running)
         .await
@@ -233,7 +237,7 @@ async fn a_tenant_is_asked_for_and_claimed_once() {
     let all = bed.store.unfinished_tenants().await.unwrap();
     assert_eq!(all.len(), 1);
     assert_eq!(all[0].observed, Some(Observed::Running));
-    assert_eq!(all[0].spec, spec().tenant());
+    assert_eq!(all[0].spec, spec().tenant);
 }
 
 #[tokio::test]
@@ -250,7 +254,7 @@ async fn a_second_try_gets_another_tenant_and_the_first_is_let_go() {
     let second = bed.ask(&e).await;
     assert_ne!(first, second);
     let old = bed.store.tenant(&first).await.unwrap().unwrap();
-    assert_eq!(old.state.phase(), "releasing");
+    assert_eq!(old.state.phase(), Phase::Releasing);
     let of = |id| bed.store.environment_with(id);
     assert_eq!(of(&first).await.unwrap(), None);
     assert_eq!(of(&second).await.unwrap(), Some(e.id));
@@ -273,7 +277,7 @@ async fn a_reset_keeps_environment_and_attempt_and_lets_its_tenant_go() {
     assert_eq!(bed.again(&old).await, new);
     assert!(new.tenant.is_none() && new.state.is_starting());
     let tenant = bed.store.tenant(&id).await.unwrap().unwrap();
-    assert_eq!(tenant.state.phase(), "releasing");
+    assert_eq!(tenant.state.phase(), Phase::Releasing);
     // What was checked was checked on another machine.
     assert!(bed.store.latest_checks(&old.id).await.unwrap().is_none());
     // Whoever still works on what was before is told so.
@@ -301,6 +305,10 @@ async fn a_reset_brings_back_what_has_ended() {
 
 #[tokio::test]
 async fn environments_of_an_earlier_version_get_tenants_of_the_same_id() {
+    const OLD_SPEC: &str = r#"{"image":"kubernetes-1.36","nodes":["node1","node2","node3"],
+        "setup_nodes":["node4"],"control_planes":1,"stock":true,"groups":["shop"],
+        "limits":{"cpu_millis":1000,"memory_mib":512,"pids":100,"disk_mib_s":200,"disk_iops":4000,"bandwidth_mbit":10},
+        "egress":[{"to":"example.org","port":443}]}"#;
     let folder = tempfile::tempdir().unwrap();
     let db = folder.path().join("faultline.db");
     let before = sqlx::migrate::Migrator {
@@ -344,7 +352,7 @@ async fn environments_of_an_earlier_version_get_tenants_of_the_same_id() {
              1, 1, 1, 1, $3, $4, $5, '\"running\"', 3, 1)",
         )
         .bind(id)
-        .bind(crate::db::to_json(&spec()).unwrap())
+        .bind(OLD_SPEC)
         .bind(state)
         .bind(phase)
         .bind(is_final)
@@ -366,16 +374,30 @@ async fn environments_of_an_earlier_version_get_tenants_of_the_same_id() {
         found,
         [
             ("requested", None),
-            ("requested", of("comes", "provisioning")),
-            ("active", of("runs", "claimed")),
-            ("expired", of("leaves", "releasing")),
+            ("requested", of("comes", Phase::Provisioning)),
+            ("active", of("runs", Phase::Claimed)),
+            ("expired", of("leaves", Phase::Releasing)),
             ("gone", None),
         ]
     );
     let runs = store.tenant(&"runs".parse().unwrap()).await.unwrap();
     let runs = runs.unwrap();
-    assert_eq!(runs.spec, spec().tenant());
     assert_eq!(runs.observed, Some(Observed::Running));
+    let mut now = spec();
+    now.setup_nodes = vec!["node4".parse().unwrap()];
+    now.groups = vec!["shop".to_owned()];
+    now.tenant.template = TemplateRef {
+        image: "kubernetes-1.36".to_owned(),
+        shape: "1+2".parse().unwrap(),
+        profile: Profile::Stock,
+    };
+    now.tenant.allowance.egress = vec![Egress {
+        to: "example.org".to_owned(),
+        port: 443,
+    }];
+    assert_eq!(runs.spec, now.tenant);
+    let e = store.environment(&"runs".parse().unwrap()).await.unwrap();
+    assert_eq!(e.unwrap().spec, now);
 }
 
 #[tokio::test]

@@ -2,12 +2,12 @@
 
 use faultline_domain::{
     AttemptId, EnvironmentId, LabSlug, PersonId,
-    environment::{EndReason, Intent, Lifetime, Phase, State},
+    environment::{EndReason, Environment, Intent, Lifetime, Phase, Spec, State},
     limits::Denial,
 };
 use jiff::Timestamp;
 
-use super::{Environment, EnvironmentSpec, Row, read, read_all, select};
+use super::{Row, read, read_all, select};
 use crate::{
     Result, Store,
     db::{Tx, count, from_json, micros, to_json},
@@ -22,7 +22,7 @@ pub struct Counts {
     /// Of these, the person's.
     pub of_person: u32,
     /// Of these, what those are made of that are asked for or being cloned: what they will need is not taken yet.
-    pub starting: Vec<EnvironmentSpec>,
+    pub starting: Vec<Spec>,
 }
 
 /// Decides about one more, inside the transaction that counted.
@@ -147,7 +147,7 @@ fn fresh(
     attempt: AttemptId,
     (person, lab): (PersonId, LabSlug),
     content: LabContent<'_>,
-    spec: EnvironmentSpec,
+    spec: Spec,
     lifetime: Lifetime,
     now: Timestamp,
 ) -> Environment {
@@ -185,7 +185,7 @@ impl Store {
         person: &PersonId,
         lab: &LabSlug,
         content: LabContent<'_>,
-        spec: EnvironmentSpec,
+        spec: Spec,
         lifetime: Lifetime,
         admit: Admit<'_>,
         now: Timestamp,
@@ -225,7 +225,7 @@ impl Store {
         old: &Environment,
         attempt: AttemptId,
         content: LabContent<'_>,
-        spec: EnvironmentSpec,
+        spec: Spec,
         lifetime: Lifetime,
         admit: Admit<'_>,
         now: Timestamp,

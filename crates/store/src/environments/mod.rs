@@ -8,174 +8,19 @@ mod observation;
 use std::collections::HashMap;
 
 use faultline_domain::{
-    AttemptId, EnvironmentId, LabSlug, NodeName, PersonId, Shape, TenantId,
-    environment::{Intent, Lifetime, State},
-    lab::Egress,
-    limits::Limits,
-    nodes::{AddedNode, NodeState},
-    tenant::{self, Observed},
+    AttemptId, EnvironmentId, LabSlug, PersonId,
+    environment::{CurrentTenant, Environment, Lifetime, Phase},
 };
 pub use intent::{Admit, Counts, Refused};
 use jiff::Timestamp;
 pub use nodes::NoNode;
 pub(crate) use observation::write_state;
-use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
 use crate::{
     Result, Store,
     db::{Tx, from_json, micros, parse, time},
 };
-
-/// What an environment is made of.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EnvironmentSpec {
-    /// The image's name.
-    pub image: String,
-    /// The nodes of its template.
-    pub nodes: Vec<NodeName>,
-    /// Those that the lab's setup adds.
-    #[serde(default)]
-    pub setup_nodes: Vec<NodeName>,
-    /// How many of them, the first, are control planes.
-    #[serde(default = "one")]
-    pub control_planes: u32,
-    /// Whether its cluster is as kubeadm makes it.
-    #[serde(default)]
-    pub stock: bool,
-    /// The groups in which its owner acts in its cluster; none: an administrator's.
-    #[serde(default)]
-    pub groups: Vec<String>,
-    /// What it may use.
-    pub limits: Limits,
-    /// Where its nodes may connect to.
-    pub egress: Vec<Egress>,
-}
-
-const fn one() -> u32 {
-    1
-}
-
-impl EnvironmentSpec {
-    /// Whether a cluster runs in it: see `Needs::image_name`.
-    #[must_use]
-    pub fn is_cluster(&self) -> bool {
-        self.image.starts_with("kubernetes-")
-    }
-
-    /// Its nodes' roles.
-    #[must_use]
-    pub fn shape(&self) -> Shape {
-        let nodes = u32::try_from(self.nodes.len()).unwrap_or(1);
-        Shape::new(
-            self.control_planes,
-            nodes.saturating_sub(self.control_planes),
-        )
-        .unwrap_or(Shape::SINGLE)
-        .with_stock(self.stock)
-    }
-
-    /// What its tenants are made of.
-    #[must_use]
-    pub fn tenant(&self) -> tenant::Spec {
-        tenant::Spec {
-            image: self.image.clone(),
-            shape: self.shape(),
-            limits: self.limits,
-            egress: self.egress.clone(),
-        }
-    }
-}
-
-/// What an environment runs on now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CurrentTenant {
-    /// Its id.
-    pub id: TenantId,
-    /// Where in its life it is.
-    pub state: tenant::State,
-    /// What the provider saw last.
-    pub observed: Option<Observed>,
-}
-
-/// An environment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Environment {
-    /// Its id.
-    pub id: EnvironmentId,
-    /// The try that it belongs to.
-    pub attempt: AttemptId,
-    /// Its owner.
-    pub person: PersonId,
-    /// The lab.
-    pub lab: LabSlug,
-    /// The lab's content when it was started; none in environments of earlier versions.
-    pub lab_hash: Option<String>,
-    /// What it is made of.
-    pub spec: EnvironmentSpec,
-    /// The nodes that should be, beyond those of its template.
-    pub wanted: Vec<NodeName>,
-    /// How these are.
-    pub added: Vec<AddedNode>,
-    /// When it was asked for, or reset last.
-    pub created_at: Timestamp,
-    /// What should be.
-    pub intent: Intent,
-    /// How long.
-    pub lifetime: Lifetime,
-    /// Where in its life it is.
-    pub state: State,
-    /// What it runs on, or did last; none while it waits for one.
-    pub tenant: Option<CurrentTenant>,
-    /// The smallest number of seconds before its end that its owner was warned at.
-    pub warned: Option<i64>,
-    /// Grows with each observation.
-    pub generation: i64,
-    /// When the observation changed last.
-    pub updated_at: Timestamp,
-}
-
-impl Environment {
-    /// What it runs on, or did last.
-    #[must_use]
-    pub fn tenant_id(&self) -> Option<&TenantId> {
-        self.tenant.as_ref().map(|tenant| &tenant.id)
-    }
-
-    /// The nodes that may be entered, in order.
-    #[must_use]
-    pub fn nodes(&self) -> Vec<NodeName> {
-        let ready = |n: &&AddedNode| matches!(n.state, NodeState::Ready { .. });
-        let added = self.added.iter().filter(ready).map(|n| n.name.clone());
-        let mut nodes: Vec<NodeName> = self.spec.nodes.iter().cloned().chain(added).collect();
-        nodes.sort();
-        nodes
-    }
-
-    /// The names that are taken: by nodes that are, will be, or are on their way out.
-    #[must_use]
-    pub fn taken(&self) -> Vec<NodeName> {
-        let holds = |n: &&AddedNode| !matches!(n.state, NodeState::Failed { .. });
-        let added = self.added.iter().filter(holds).map(|n| &n.name);
-        let all = self.spec.nodes.iter().chain(&self.wanted).chain(added);
-        all.cloned().collect()
-    }
-
-    /// True while a node is to be added or removed.
-    #[must_use]
-    pub fn is_resizing(&self) -> bool {
-        faultline_domain::nodes::plan(&self.wanted, &self.added)
-            != faultline_domain::nodes::Step::Wait
-    }
-
-    /// True while its owner has it: nobody asked for its end, and it neither ended nor failed.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        !matches!(self.intent, Intent::Gone(_))
-            && !self.state.is_final()
-            && !matches!(self.state, State::Failed { .. } | State::Expired { .. })
-    }
-}
 
 /// Selects rows of [`Environment`].
 macro_rules! select {
@@ -363,13 +208,16 @@ impl Store {
     }
 
     /// How many environments are in each phase, those that ended long ago aside.
-    pub async fn count_by_phase(&self, since: Timestamp) -> Result<Vec<(String, i64)>> {
+    pub async fn count_by_phase(&self, since: Timestamp) -> Result<Vec<(Phase, i64)>> {
         let sql = "SELECT phase, count(*) FROM environments \
                    WHERE is_final = $1 OR updated_at > $2 GROUP BY phase ORDER BY phase";
-        Ok(sqlx::query_as(sql)
+        let rows: Vec<(String, i64)> = sqlx::query_as(sql)
             .bind(false)
             .bind(micros(since))
             .fetch_all(&self.readers)
-            .await?)
+            .await?;
+        rows.into_iter()
+            .map(|(phase, count)| Ok((parse("phase", &phase)?, count)))
+            .collect()
     }
 }

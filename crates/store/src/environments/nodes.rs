@@ -2,13 +2,13 @@
 
 use faultline_domain::{
     EnvironmentId, NodeName, PersonId,
-    environment::{Intent, State},
+    environment::{Environment, Intent, State},
     limits::Denial,
     nodes::{AddedNode, NodeState, next_free},
 };
 use jiff::Timestamp;
 
-use super::{Environment, read};
+use super::read;
 use crate::{
     Result, Store,
     db::{Tx, micros, to_json},

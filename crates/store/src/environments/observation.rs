@@ -1,9 +1,11 @@
 //! What reconcilers change: the state, and which warnings were given.
 
-use faultline_domain::{EnvironmentId, environment::State};
+use faultline_domain::{
+    EnvironmentId,
+    environment::{Environment, State},
+};
 use jiff::Timestamp;
 
-use super::Environment;
 use crate::{
     Result, Store,
     db::{Tx, micros, to_json},
