@@ -3,11 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use faultline_domain::{NodeName, TenantId};
-use faultline_provider::{ClusterKeys, Provider, Stream, Target};
+use faultline_provider::{
+    ApiAccess, Identity, Stream,
+    api::{ApiServer, ClientCertificate},
+};
 use futures::{StreamExt, stream::FuturesUnordered};
 use hyper::{Uri, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -16,12 +19,8 @@ use rustls::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower::ServiceExt;
 
-use crate::credentials::ClientCertificate;
-
-/// The API server's port on every control plane.
-pub const PORT: u16 = 6443;
-/// A name that kubeadm puts into every API server's certificate.
-const SERVER: &str = "kubernetes";
+/// How long the platform's own credential lasts; it gets a new one for each piece of work.
+const PLATFORM: SignedDuration = SignedDuration::from_hours(2);
 /// How long a control plane may take to shake hands, under emulation and load.
 const HANDSHAKE: Duration = Duration::from_secs(20);
 /// How long one may have before the next is asked beside it.
@@ -52,14 +51,20 @@ pub const HTTP1: &[u8] = b"http/1.1";
 /// See [`HTTP1`].
 pub const HTTP2: &[u8] = b"h2";
 
+/// Who the platform is to a cluster: its administrator.
+#[must_use]
+pub fn platform(now: Timestamp) -> Identity {
+    Identity {
+        user: "faultline:platform".to_owned(),
+        groups: vec!["system:masters".to_owned()],
+        from: now,
+        until: now.saturating_add(PLATFORM).unwrap_or(Timestamp::MAX),
+    }
+}
+
 /// Connects to the first control plane that answers.
-pub async fn connect(
-    provider: &dyn Provider,
-    tenant: &TenantId,
-    keys: &ClusterKeys,
-    identity: &ClientCertificate,
-) -> Result<kube::Client, Error> {
-    let stream = dial(provider, tenant, keys, identity, HTTP2).await?;
+pub async fn connect(access: &ApiAccess) -> Result<kube::Client, Error> {
+    let stream = dial(access, HTTP2).await?;
     tokio::time::timeout(HANDSHAKE, begin(stream))
         .await
         .map_err(|_| Error::Silent(HANDSHAKE))?
@@ -67,22 +72,18 @@ pub async fn connect(
 
 /// An encrypted connection to the first control plane that answers: one that takes the connection and says nothing, as
 /// a stopped process does, holds nobody up for long.
-pub async fn dial(
-    provider: &dyn Provider,
-    tenant: &TenantId,
-    keys: &ClusterKeys,
-    identity: &ClientCertificate,
-    protocol: &[u8],
-) -> Result<TlsStream<Stream>, Error> {
-    let tls = tls(keys, identity, protocol)?;
+pub async fn dial(access: &ApiAccess, protocol: &[u8]) -> Result<TlsStream<Stream>, Error> {
+    let tls = tls(&access.authority, &access.credential, protocol)?;
+    let name = ServerName::try_from(access.server_name.clone());
+    let name = name.map_err(|e| Error::Credentials(e.to_string()))?;
     let mut last = Error::Unreachable("it has no control plane".to_owned());
-    let mut planes = keys.control_planes.iter();
+    let mut servers = access.servers.iter();
     let mut under_way = FuturesUnordered::new();
     loop {
-        if let Some(node) = planes.next() {
-            under_way.push(shake_hands(provider, tenant, node, &tls));
+        if let Some(server) = servers.next() {
+            under_way.push(shake_hands(server.as_ref(), name.clone(), &tls));
         }
-        let more = planes.len() > 0;
+        let more = servers.len() > 0;
         loop {
             tokio::select! {
                 done = under_way.next() => match done {
@@ -105,15 +106,13 @@ pub async fn dial(
 }
 
 async fn shake_hands(
-    provider: &dyn Provider,
-    tenant: &TenantId,
-    node: &NodeName,
+    server: &dyn ApiServer,
+    name: ServerName<'static>,
     tls: &TlsConnector,
 ) -> Result<TlsStream<Stream>, Error> {
-    let name = ServerName::try_from(SERVER).map_err(|e| Error::Credentials(e.to_string()))?;
     let shaken = async {
-        let stream = provider.open(tenant, node, Target::Port(PORT)).await;
-        let stream = stream.map_err(|e| Error::Unreachable(format!("{node}: {e}")))?;
+        let stream = server.connect().await;
+        let stream = stream.map_err(|e| Error::Unreachable(format!("{}: {e}", server.name())))?;
         tls.connect(name, stream).await.map_err(Error::Tls)
     };
     tokio::time::timeout(HANDSHAKE, shaken)
@@ -122,20 +121,20 @@ async fn shake_hands(
 }
 
 fn tls(
-    keys: &ClusterKeys,
-    identity: &ClientCertificate,
+    authority: &str,
+    credential: &ClientCertificate,
     protocol: &[u8],
 ) -> Result<TlsConnector, Error> {
     let unusable = |e: &dyn std::fmt::Display| Error::Credentials(e.to_string());
     let mut roots = RootCertStore::empty();
-    for found in CertificateDer::pem_slice_iter(keys.authority.as_bytes()) {
+    for found in CertificateDer::pem_slice_iter(authority.as_bytes()) {
         let authority = found.map_err(|e| unusable(&e))?;
         roots.add(authority).map_err(|e| unusable(&e))?;
     }
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(identity.certificate.as_bytes())
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(credential.certificate.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|e| unusable(&e))?;
-    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(|e| unusable(&e))?;
+    let key = PrivateKeyDer::from_pem_slice(credential.key.as_bytes()).map_err(|e| unusable(&e))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

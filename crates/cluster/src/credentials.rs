@@ -1,6 +1,6 @@
 //! Client certificates, signed with the cluster's own authority.
 
-use faultline_provider::ClusterKeys;
+use faultline_provider::api::{ClientCertificate, Identity};
 use jiff::{SignedDuration, Timestamp};
 use pkcs8::{
     AlgorithmIdentifierRef, EncodePrivateKey, LineEnding, ObjectIdentifier, PrivateKeyInfoRef,
@@ -8,6 +8,7 @@ use pkcs8::{
 };
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData, SigningKey};
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
+use serde::{Deserialize, Serialize};
 use signature::Keypair;
 use x509_cert::{
     Certificate, TbsCertificate,
@@ -35,20 +36,22 @@ use x509_cert::{
     time::{Time, Validity},
 };
 
-/// How long the platform's own certificate lasts; it makes a new one for each piece of work.
-const PLATFORM: SignedDuration = SignedDuration::from_hours(2);
 /// A guest's clock may lag: certificates begin this much in the past.
 const BEFORE: SignedDuration = SignedDuration::from_hours(1);
 
-/// A client certificate and its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// The certificate, PEM.
-    pub certificate: String,
+/// A cluster's authority: whoever has its key is the cluster's administrator.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityKeys {
+    /// Its certificate, PEM.
+    pub authority: String,
     /// Its key, PEM.
-    pub key: String,
-    /// When it ends.
-    pub not_after: Timestamp,
+    pub authority_key: String,
+}
+
+impl std::fmt::Debug for AuthorityKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthorityKeys").finish_non_exhaustive()
+    }
 }
 
 /// Why a certificate could not be made.
@@ -77,36 +80,19 @@ impl From<spki::Error> for Error {
     }
 }
 
-/// The platform's own certificate for a cluster, as its administrator.
-pub fn platform(keys: &ClusterKeys, now: Timestamp) -> Result<ClientCertificate, Error> {
-    mint(
-        keys,
-        "faultline:platform",
-        &["system:masters"],
-        now,
-        PLATFORM,
-    )
-}
-
-/// A certificate for `user` in these groups, from a little before `now` for `lifetime`.
-pub fn mint(
-    keys: &ClusterKeys,
-    user: &str,
-    groups: &[impl AsRef<str>],
-    now: Timestamp,
-    lifetime: SignedDuration,
-) -> Result<ClientCertificate, Error> {
+/// A certificate for somebody, from a little before it is to hold.
+pub fn mint(keys: &AuthorityKeys, identity: &Identity) -> Result<ClientCertificate, Error> {
     let key = KeyPair::generate()?;
-    let not_after = now.saturating_add(lifetime).unwrap_or(Timestamp::MAX);
-    let not_before = now.saturating_sub(BEFORE).unwrap_or(now);
+    let not_before = identity.from.saturating_sub(BEFORE);
+    let not_before = not_before.unwrap_or(identity.from);
     let public = SubjectPublicKeyInfo::try_from(key.subject_public_key_info().as_slice())?;
     let authority = Authority::read(keys)?;
     let parties = Parties {
         issuer: authority.name.clone(),
-        subject: subject(user, groups)?,
+        subject: subject(&identity.user, &identity.groups)?,
     };
     let serial = SerialNumber::new(&rand::random::<[u8; 16]>())?;
-    let validity = Validity::new(time(not_before)?, time(not_after)?);
+    let validity = Validity::new(time(not_before)?, time(identity.until)?);
     let mut certificate = CertificateBuilder::new(parties, serial, validity, public)?;
     certificate.add_extension(&KeyUsage(KeyUsages::DigitalSignature.into()))?;
     certificate.add_extension(&ExtendedKeyUsage(vec![ID_KP_CLIENT_AUTH]))?;
@@ -115,17 +101,16 @@ pub fn mint(
     Ok(ClientCertificate {
         certificate: certificate.to_pem(LineEnding::LF)?,
         key: key.serialize_pem(),
-        not_after,
     })
 }
 
 /// Who somebody is to an API server: its user is the common name, each organisation a group. They are written here, for
 /// `rcgen` knows of one organisation only.
-fn subject(user: &str, groups: &[impl AsRef<str>]) -> Result<Name, Error> {
+fn subject(user: &str, groups: &[String]) -> Result<Name, Error> {
     let mut names = RdnSequence::default();
     let groups = groups
         .iter()
-        .map(|group| (ORGANIZATION_NAME, group.as_ref()));
+        .map(|group| (ORGANIZATION_NAME, group.as_str()));
     for (oid, value) in groups.chain([(COMMON_NAME, user)]) {
         let value = Any::from(Utf8StringRef::new(value)?);
         names.push(vec![AttributeTypeAndValue { oid, value }].try_into()?);
@@ -171,7 +156,7 @@ struct Authority {
 }
 
 impl Authority {
-    fn read(keys: &ClusterKeys) -> Result<Self, Error> {
+    fn read(keys: &AuthorityKeys) -> Result<Self, Error> {
         let certificate = Certificate::from_pem(&keys.authority)?;
         Ok(Self {
             name: certificate.tbs_certificate().subject().clone(),
@@ -242,17 +227,16 @@ mod tests {
 
     use super::*;
 
-    fn keys(key: String) -> ClusterKeys {
+    fn keys(key: String) -> AuthorityKeys {
         let pair = KeyPair::from_pem(&pkcs8_pem(&key).unwrap()).unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params
             .distinguished_name
             .push(DnType::CommonName, "kubernetes");
-        ClusterKeys {
+        AuthorityKeys {
             authority: params.self_signed(&pair).unwrap().pem(),
             authority_key: key,
-            control_planes: vec!["node1".parse().unwrap()],
         }
     }
 
@@ -272,14 +256,15 @@ mod tests {
     fn a_certificate_says_who_and_how_long() {
         let keys = keys(sec1());
         let now: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
-        let made = mint(
-            &keys,
-            "ada",
-            &["faultline:students", "shop, \"night\""],
-            now,
-            SignedDuration::from_mins(30),
-        )
-        .unwrap();
+        let identity = Identity {
+            user: "ada".to_owned(),
+            groups: ["faultline:students", "shop, \"night\""]
+                .map(str::to_owned)
+                .to_vec(),
+            from: now,
+            until: now + SignedDuration::from_mins(30),
+        };
+        let made = mint(&keys, &identity).unwrap();
         let (_, pem) = parse_x509_pem(made.certificate.as_bytes()).unwrap();
         let certificate = pem.parse_x509().unwrap();
         let said = |of: &X509Name<'_>| -> Vec<String> {
@@ -308,7 +293,13 @@ mod tests {
         let mut keys = keys(sec1());
         keys.authority_key =
             "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n".to_owned();
-        let error = platform(&keys, Timestamp::UNIX_EPOCH).unwrap_err();
+        let nobody = Identity {
+            user: "nobody".to_owned(),
+            groups: Vec::new(),
+            from: Timestamp::UNIX_EPOCH,
+            until: Timestamp::UNIX_EPOCH,
+        };
+        let error = mint(&keys, &nobody).unwrap_err();
         assert!(
             matches!(error, Error::Authority(_) | Error::Sign(_)),
             "{error}"

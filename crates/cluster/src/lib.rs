@@ -2,8 +2,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`credentials`] | client certificates, made from the keys that the platform took when the clone was made |
-//! | [`client`] | a Kubernetes client over the provider's streams |
+//! | [`credentials`] | client certificates, signed with the authority of a cluster of one's own |
+//! | [`client`] | a Kubernetes client over the way that the provider gives |
 //! | [`kubeconfig`] | what a person's `kubectl` is given |
 //!
 //! Nothing here asks the guest: what a student does on a node, short of replacing the API server or its keys, does
@@ -11,10 +11,9 @@
 //!
 //! ```no_run
 //! # async fn example(provider: &dyn faultline_provider::Provider, env: faultline_domain::TenantId) -> Result<(), Box<dyn std::error::Error>> {
-//! let keys = provider.cluster(&env).await?;
 //! let now = faultline_domain::Clock::system().now();
-//! let admin = faultline_cluster::credentials::platform(&keys, now)?;
-//! let client = faultline_cluster::client::connect(provider, &env, &keys, &admin).await?;
+//! let access = provider.api(&env, &faultline_cluster::client::platform(now)).await?;
+//! let client = faultline_cluster::client::connect(&access).await?;
 //! println!("{}", client.apiserver_version().await?.git_version);
 //! # Ok(()) }
 //! ```

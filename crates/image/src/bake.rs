@@ -1,13 +1,14 @@
 //! Stage `bake`: an image booted once, settled, and frozen with its memory.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     process::Stdio,
     time::{Duration, Instant},
 };
 
 use faultline_domain::{
-    NodeName, Shape, TenantId, limits::Limits, memory::Memory, progress::Progress,
+    NodeName, TemplateRef, TenantId, limits::Limits, memory::Memory, progress::Progress,
 };
 use faultline_guest::{client, wire::Exec};
 use faultline_launcher::{
@@ -17,6 +18,7 @@ use faultline_launcher::{
     qemu,
     snapshot::{Manifest, checksum},
     spec::{Accelerator, LaunchSpec, Machine, NodeSpec, Start},
+    user,
 };
 
 use crate::{
@@ -71,17 +73,17 @@ pub struct Plan {
     pub verdict: Verdict,
 }
 
-/// Finds the key of a built image's snapshot with this shape on this machine.
-pub fn plan(recipe: &Recipe, image: &Image, shape: Shape, cache: &Cache) -> Result<Plan> {
+/// Finds the key of a built image's snapshot as this template on this machine.
+pub fn plan(recipe: &Recipe, image: &Image, of: &TemplateRef, cache: &Cache) -> Result<Plan> {
     let verdict = at(
         STAGE,
         detect(&image.kernel(), &cache.folder().join("accelerator")),
     )?;
     let nodes: Vec<NodeSpec> = (1..)
-        .zip(shape.node_names())
+        .zip(of.shape.node_names())
         .map(|(index, name)| {
             let machine = match recipe.worker {
-                Some(worker) if !shape.is_control_plane(index) => worker,
+                Some(worker) if !of.shape.is_control_plane(index) => worker,
                 _ => recipe.machine,
             };
             NodeSpec {
@@ -108,7 +110,7 @@ pub fn plan(recipe: &Recipe, image: &Image, shape: Shape, cache: &Cache) -> Resu
     };
     let key = Key::default()
         .with("image", &image.key)
-        .with("nodes", format!("{shape} {nodes:?}"))
+        .with("nodes", format!("{} {nodes:?}", of.form()))
         .with("processor", processor)
         .with("arguments", qemu::GENERATION)
         .with("link", faultline_guest::wire::VERSION.to_string())
@@ -123,14 +125,14 @@ pub fn plan(recipe: &Recipe, image: &Image, shape: Shape, cache: &Cache) -> Resu
     })
 }
 
-/// The template of a recipe with this shape, if it was baked already. Quick.
-pub fn find(recipe: &Recipe, shape: Shape, cache: &Cache) -> Result<Option<Template>> {
+/// The template of a recipe, if it was baked already. Quick.
+pub fn find(recipe: &Recipe, of: &TemplateRef, cache: &Cache) -> Result<Option<Template>> {
     let key = crate::build::image_key(recipe)?;
     let Some(folder) = cache.get("disk", &key) else {
         return Ok(None);
     };
     let image = Image { key, folder };
-    let plan = plan(recipe, &image, shape, cache)?;
+    let plan = plan(recipe, &image, of, cache)?;
     Ok(cache.get(STAGE, &plan.key).and_then(|snapshot| {
         let manifest = Manifest::load(&snapshot).ok()?;
         Some(Template {
@@ -144,7 +146,7 @@ pub fn find(recipe: &Recipe, shape: Shape, cache: &Cache) -> Result<Option<Templ
 /// Builds and bakes, or finds it done. `program` is the faultline program, run as the launcher.
 pub async fn bake(
     recipe: &Recipe,
-    shape: Shape,
+    of: &TemplateRef,
     cache: &Cache,
     program: &std::path::Path,
     progress: &Progress,
@@ -158,7 +160,7 @@ pub async fn bake(
                 reason: e.to_string(),
             })??
     };
-    let plan = plan(recipe, &image, shape, cache)?;
+    let plan = plan(recipe, &image, of, cache)?;
     let doing = match cache.get(STAGE, &plan.key) {
         Some(_) => "the template".to_owned(),
         None => format!(
@@ -169,7 +171,7 @@ pub async fn bake(
     };
     let stage = progress.stage(
         STAGE,
-        format!("Image {}, shape {shape}: {doing}", recipe.name),
+        format!("Image {}, shape {}: {doing}", recipe.name, of.form()),
     );
     let found = |snapshot: PathBuf| -> Result<Template> {
         let manifest = at(STAGE, Manifest::load(&snapshot))?;
@@ -206,9 +208,10 @@ pub async fn bake(
     let dir = at(STAGE, folder(&id))?;
     let spec = LaunchSpec {
         id: id.clone(),
+        user: Some(at(STAGE, user::allocate(&BTreeSet::new()))?),
         nodes: plan.nodes.clone(),
         added: Vec::new(),
-        control_planes: shape.control_planes(),
+        control_planes: of.shape.control_planes(),
         start: Start::Boot {
             kernel: image.kernel(),
             initrd: image.initrd(),
@@ -222,7 +225,7 @@ pub async fn bake(
     let log = draft.join("bake.log");
     let place = Place {
         dir: &dir,
-        shape,
+        template: of,
         node: None,
         log: Some(&log),
     };
@@ -242,7 +245,7 @@ pub async fn bake(
     let manifest = Manifest {
         key: plan.key.clone(),
         nodes: plan.nodes,
-        control_planes: shape.control_planes(),
+        control_planes: of.shape.control_planes(),
         qemu: at(STAGE, qemu::version())?,
         cold_boot_millis,
         cold_shell_millis,
@@ -312,7 +315,7 @@ impl WithParentDeath for tokio::process::Command {
 pub async fn cold(
     recipe: &Recipe,
     template: &Template,
-    shape: Shape,
+    of: &TemplateRef,
     program: &std::path::Path,
     progress: &Progress,
 ) -> Result<(u64, u64)> {
@@ -326,10 +329,11 @@ pub async fn cold(
     let nodes = template.manifest.nodes.clone();
     let spec = LaunchSpec {
         id: id.clone(),
+        user: Some(at(STAGE, user::allocate(&BTreeSet::new()))?),
         limits: limits(&nodes),
         nodes,
         added: Vec::new(),
-        control_planes: shape.control_planes(),
+        control_planes: of.shape.control_planes(),
         start: Start::Boot {
             kernel: template.image.kernel(),
             initrd: template.image.initrd(),
@@ -341,11 +345,11 @@ pub async fn cold(
     at(STAGE, spec.save(&dir))?;
     let place = Place {
         dir: &dir,
-        shape,
+        template: of,
         node: None,
         log: None,
     };
-    let what = format!("Image {}, shape {shape}: a cold start", recipe.name);
+    let what = format!("Image {}, shape {}: a cold start", recipe.name, of.form());
     let stage = progress.stage("cold start", what);
     let result = power_on(&spec, place, program, recipe, &stage, false).await;
     clear(&id, &dir);

@@ -22,7 +22,7 @@ pub(crate) mod server;
 
 use std::{collections::BTreeSet, path::Path};
 
-use faultline_domain::Shape;
+use faultline_domain::TemplateRef;
 use serde::{Deserialize, Serialize};
 
 pub use crate::source::{Base, Bases, Choice, Named, Source};
@@ -63,14 +63,13 @@ impl Sources {
     fn baked(
         &self,
         folder: &Path,
-        name: &str,
-        shape: Shape,
+        of: &TemplateRef,
         cache: &Cache,
     ) -> Result<Option<(Recipe, Template)>> {
         for source in self.candidates() {
-            let recipe = self.load(folder, name, *source)?;
+            let recipe = self.load(folder, &of.image, *source)?;
             // Without Go there is no key for what is built with it, and nothing that was.
-            let found = match bake::find(&recipe, shape, cache) {
+            let found = match bake::find(&recipe, of, cache) {
                 Err(_) if self.candidates().len() > 1 => None,
                 found => found?,
             };
@@ -81,41 +80,38 @@ impl Sources {
         Ok(None)
     }
 
-    /// The template of an image with this shape, from any source that is wanted, if it was baked already. Quick: asks
+    /// A template, from any source that is wanted, if it was baked already. Quick: asks
     /// nobody.
     pub fn template(
         &self,
         folder: &Path,
-        name: &str,
-        shape: Shape,
+        of: &TemplateRef,
         cache: &Cache,
     ) -> Result<Option<Template>> {
-        Ok(self
-            .baked(folder, name, shape, cache)?
-            .map(|(_, template)| template))
+        Ok(self.baked(folder, of, cache)?.map(|(_, template)| template))
     }
 
     /// The recipe as it is to be built. With `auto` what was baked already decides, so that an image isn't made anew
     /// when a mirror is down; otherwise what can be reached. Blocking; asks the network with `auto` alone, for no
     /// longer than [`fetch::REACH`].
-    pub fn recipe(&self, folder: &Path, name: &str, shape: Shape, cache: &Cache) -> Result<Recipe> {
+    pub fn recipe(&self, folder: &Path, of: &TemplateRef, cache: &Cache) -> Result<Recipe> {
         if let [only] = self.candidates() {
-            return self.load(folder, name, *only);
+            return self.load(folder, &of.image, *only);
         }
-        if let Some((recipe, _)) = self.baked(folder, name, shape, cache)? {
+        if let Some((recipe, _)) = self.baked(folder, of, cache)? {
             return Ok(recipe);
         }
-        let official = self.load(folder, name, Source::Official)?;
+        let official = self.load(folder, &of.image, Source::Official)?;
         let missing = fetch::unreachable(&self.bases, &hosts(&addresses(&official)));
         if missing.is_empty() {
             return Ok(official);
         }
         tracing::warn!(
-            image = name,
+            image = of.image,
             "built from Go modules, since official releases can't be reached: {}",
             missing.join("; ")
         );
-        self.load(folder, name, Source::Modules)
+        self.load(folder, &of.image, Source::Modules)
     }
 }
 

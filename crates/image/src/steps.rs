@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, io::Write, path::Path, time::Instant};
 
-use faultline_domain::{NodeName, Shape};
+use faultline_domain::{NodeName, TemplateRef};
 use faultline_guest::{client, wire::Exec};
 use faultline_launcher::{client as launcher, protocol::Channel};
 
@@ -31,8 +31,8 @@ impl fmt::Display for Failed {
 pub struct Place<'a> {
     /// The environment's folder: its launcher's socket is there.
     pub dir: &'a Path,
-    /// Its nodes.
-    pub shape: Shape,
+    /// What it is, or is to become.
+    pub template: &'a TemplateRef,
     /// The one node that comes or goes: then `all` and `workers` are this one.
     pub node: Option<&'a NodeName>,
     /// Where what the steps print is appended, if anywhere.
@@ -49,22 +49,22 @@ impl Place<'_> {
         let mut kept = BTreeMap::from([
             (
                 "FAULTLINE_CONTROL_PLANES".to_owned(),
-                self.shape.control_planes().to_string(),
+                self.template.shape.control_planes().to_string(),
             ),
             (
                 "FAULTLINE_WORKERS".to_owned(),
-                self.shape.workers().to_string(),
+                self.template.shape.workers().to_string(),
             ),
             (
                 "FAULTLINE_STOCK".to_owned(),
-                if self.shape.is_stock() { "yes" } else { "" }.to_owned(),
+                if self.template.is_stock() { "yes" } else { "" }.to_owned(),
             ),
         ]);
         if let Some(node) = self.node {
             kept.insert("FAULTLINE_NODE".to_owned(), node.to_string());
         }
-        let names = self.shape.node_names();
-        let planes = usize::try_from(self.shape.control_planes()).unwrap_or(1);
+        let names = self.template.shape.node_names();
+        let planes = usize::try_from(self.template.shape.control_planes()).unwrap_or(1);
         let (all, workers) = match self.node {
             Some(node) => (std::slice::from_ref(node), std::slice::from_ref(node)),
             None => (names.as_slice(), names.get(planes..).unwrap_or_default()),

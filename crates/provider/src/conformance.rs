@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use faultline_domain::{
-    NodeName, Shape, TenantId,
+    NodeName, Shape, TemplateRef, TenantId,
     limits::Limits,
     progress::{Event, Progress},
 };
@@ -21,7 +21,13 @@ use faultline_guest::{
     wire::{Exec, Frame, Pty, Terminal},
 };
 
-use crate::{Error, Observed, Provider, Readiness, Result, Spec, Stream, Target};
+use crate::{
+    Allowance, Capability, Change, Error, Observed, Provider, Readiness, Result, Spec, Stream,
+    Target,
+};
+
+/// How soon a change is told.
+const TOLD_WITHIN: Duration = Duration::from_secs(20);
 
 /// A tenant to be made.
 #[derive(Debug, Clone)]
@@ -33,9 +39,9 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// Has it made.
+    /// Has it made, and gives it what it is allowed.
     pub async fn create(&self, provider: &dyn Provider, progress: &Progress) -> Result<()> {
-        provider.create(&self.id, &self.spec, progress).await
+        crate::make(provider, &self.id, &self.spec, progress).await
     }
 }
 
@@ -43,17 +49,18 @@ impl Tenant {
 #[must_use]
 pub fn tenant(id: &str, image: &str, nodes: u32) -> Tenant {
     let spec = Spec {
-        image: image.to_owned(),
-        shape: Shape::of_nodes(nodes).expect("a shape"),
-        limits: Limits {
-            cpu_millis: 1000 * nodes,
-            memory_mib: 1024 * nodes,
-            pids: 256,
-            disk_mib_s: 100,
-            disk_iops: 4000,
-            bandwidth_mbit: 100,
+        template: TemplateRef::plain(image, Shape::of_nodes(nodes).expect("a shape")),
+        allowance: Allowance {
+            limits: Limits {
+                cpu_millis: 1000 * nodes,
+                memory_mib: 1024 * nodes,
+                pids: 256,
+                disk_mib_s: 100,
+                disk_iops: 4000,
+                bandwidth_mbit: 100,
+            },
+            egress: Vec::new(),
         },
-        egress: Vec::new(),
     };
     Tenant {
         id: id.parse().expect("a valid id"),
@@ -85,14 +92,14 @@ async fn observed(provider: &dyn Provider, id: &TenantId) -> Option<Observed> {
     all.into_iter().find(|(i, _)| i == id).map(|(_, o)| o)
 }
 
-/// The whole suite against one image. Leaves nothing behind.
+/// The whole suite against one image of plain machines. What a tenancy can't do is expected to be refused. Leaves nothing
+/// behind.
 pub async fn run(provider: &dyn Provider, image: &str) {
-    assert_eq!(
-        provider.readiness(image, Shape::SINGLE).await,
-        Readiness::Ready
-    );
+    let ready = TemplateRef::plain(image, Shape::SINGLE);
+    assert_eq!(provider.readiness(&ready).await, Readiness::Ready);
+    let unknown = TemplateRef::plain("no-such-image", Shape::SINGLE);
     assert!(matches!(
-        provider.readiness("no-such-image", Shape::SINGLE).await,
+        provider.readiness(&unknown).await,
         Readiness::Unavailable { .. }
     ));
     strangers_are_not_found(provider).await;
@@ -101,25 +108,72 @@ pub async fn run(provider: &dyn Provider, image: &str) {
         .destroy(&tenant.id)
         .await
         .expect("destroying nothing succeeds");
+    let mut told = Told(provider.changes(), tenant.id.clone());
     starts_with_stages(provider, &tenant).await;
-    runs_programs(provider, &tenant.id).await;
-    moves_files(provider, &tenant.id).await;
-    keeps_terminals(provider, &tenant.id).await;
-    pauses_and_resumes(provider, &tenant.id).await;
-    grows_and_shrinks(provider, &tenant.id).await;
+    told.expect(Observed::Running).await;
+    is_configured(provider, &tenant).await;
+    if can(provider, Capability::GuestLink) {
+        runs_programs(provider, &tenant.id).await;
+        moves_files(provider, &tenant.id).await;
+        keeps_terminals(provider, &tenant.id).await;
+    }
+    if can(provider, Capability::Pause) {
+        pauses_and_resumes(provider, &tenant.id, &mut told).await;
+        bears_dropped_pauses(provider, &tenant.id).await;
+    }
+    if can(provider, Capability::AddNodes) {
+        grows_and_shrinks(provider, &tenant.id).await;
+    }
+    refuses_what_it_cannot(provider, &tenant.id).await;
     ends(provider, &tenant.id).await;
+    told.expect(Observed::Absent).await;
+    bears_dropped_calls(provider, &tenant).await;
+}
+
+fn can(provider: &dyn Provider, capability: Capability) -> bool {
+    provider.capabilities().contains(&capability)
+}
+
+/// What is told of one tenant.
+struct Told(tokio::sync::broadcast::Receiver<Change>, TenantId);
+
+impl Told {
+    /// Waits until this was told.
+    async fn expect(&mut self, wanted: Observed) {
+        let mut heard = Vec::new();
+        let read = async {
+            loop {
+                let (id, observed) = self.0.recv().await.expect("changes are told");
+                if id == self.1 {
+                    heard.push(observed);
+                    if observed == wanted {
+                        return;
+                    }
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(TOLD_WITHIN, read).await.is_ok();
+        assert!(in_time, "{wanted:?} was not told, but {heard:?}");
+    }
 }
 
 async fn strangers_are_not_found(provider: &dyn Provider) {
     let id: TenantId = "stranger".parse().expect("a valid id");
-    assert!(matches!(provider.pause(&id).await, Err(Error::NotFound)));
-    assert!(matches!(provider.resume(&id).await, Err(Error::NotFound)));
+    if can(provider, Capability::Pause) {
+        assert!(matches!(provider.pause(&id).await, Err(Error::NotFound)));
+        assert!(matches!(provider.resume(&id).await, Err(Error::NotFound)));
+    }
     assert!(matches!(provider.usage(&id).await, Err(Error::NotFound)));
-    let (node, quiet) = (node1(), Progress::ignored());
-    let added = provider.add_node(&id, &node, &quiet).await;
-    assert!(matches!(added, Err(Error::NotFound)), "{added:?}");
-    let removed = provider.remove_node(&id, &node, &quiet).await;
-    assert!(matches!(removed, Err(Error::NotFound)), "{removed:?}");
+    let allowance = tenant("stranger", "any", 1).spec.allowance;
+    let configured = provider.configure(&id, &allowance).await;
+    assert!(matches!(configured, Err(Error::NotFound)), "{configured:?}");
+    if can(provider, Capability::AddNodes) {
+        let (node, quiet) = (node1(), Progress::ignored());
+        let added = provider.add_node(&id, &node, &quiet).await;
+        assert!(matches!(added, Err(Error::NotFound)), "{added:?}");
+        let removed = provider.remove_node(&id, &node, &quiet).await;
+        assert!(matches!(removed, Err(Error::NotFound)), "{removed:?}");
+    }
     assert!(matches!(
         provider.open(&id, &node1(), Target::Guest).await.map(drop),
         Err(Error::NotFound)
@@ -131,7 +185,9 @@ async fn starts_with_stages(provider: &dyn Provider, tenant: &Tenant) {
     let progress = Progress::new(move |event| {
         let _ = tell.send(event);
     });
-    tenant.create(provider, &progress).await.expect("create");
+    let (id, template) = (&tenant.id, &tenant.spec.template);
+    let made = provider.create(id, template, &progress).await;
+    made.expect("create");
     let events: Vec<Event> = told.try_iter().collect();
     let started = events
         .iter()
@@ -149,9 +205,9 @@ async fn starts_with_stages(provider: &dyn Provider, tenant: &Tenant) {
         observed(provider, &tenant.id).await,
         Some(Observed::Running)
     );
-    let again = tenant.create(provider, &Progress::ignored()).await;
+    let again = provider.create(id, template, &Progress::ignored()).await;
     assert!(
-        matches!(again, Err(Error::WrongState(_))),
+        matches!(again, Err(Error::Exists)),
         "the same environment twice: {again:?}"
     );
     assert_eq!(
@@ -167,6 +223,49 @@ async fn starts_with_stages(provider: &dyn Provider, tenant: &Tenant) {
         )
         .await;
     assert!(nowhere.is_err(), "a node that isn't there");
+}
+
+async fn is_configured(provider: &dyn Provider, tenant: &Tenant) {
+    for _ in 0..2 {
+        provider
+            .configure(&tenant.id, &tenant.spec.allowance)
+            .await
+            .expect("it is configured, once or twice");
+    }
+    assert_eq!(
+        observed(provider, &tenant.id).await,
+        Some(Observed::Running)
+    );
+}
+
+/// What a tenancy can't do is said to be so, and harms nothing.
+async fn refuses_what_it_cannot(provider: &dyn Provider, id: &TenantId) {
+    let quiet = Progress::ignored();
+    for capability in Capability::ALL {
+        if can(provider, capability) {
+            continue;
+        }
+        let refused = match capability {
+            Capability::Pause => provider.pause(id).await,
+            Capability::AddNodes => {
+                let node = "node2".parse().expect("a valid name");
+                provider.add_node(id, &node, &quiet).await
+            }
+            Capability::GuestLink => provider.open(id, &node1(), Target::Guest).await.map(drop),
+            Capability::Console => provider.open(id, &node1(), Target::Console).await.map(drop),
+            // Nothing asks a provider for these yet, or they are promises about what is inside.
+            Capability::RootOnNodes
+            | Capability::Save
+            | Capability::LoadImages
+            | Capability::ClusterAdmin
+            | Capability::OwnNamespaces => continue,
+        };
+        assert!(
+            matches!(&refused, Err(Error::Unsupported(said)) if *said == capability),
+            "{capability:?}: {refused:?}"
+        );
+    }
+    assert_eq!(observed(provider, id).await, Some(Observed::Running));
 }
 
 async fn runs_programs(provider: &dyn Provider, id: &TenantId) {
@@ -345,8 +444,9 @@ async fn keeps_terminals(provider: &dyn Provider, id: &TenantId) {
     );
 }
 
-async fn pauses_and_resumes(provider: &dyn Provider, id: &TenantId) {
+async fn pauses_and_resumes(provider: &dyn Provider, id: &TenantId, told: &mut Told) {
     provider.pause(id).await.expect("pause");
+    told.expect(Observed::Paused).await;
     provider.pause(id).await.expect("pausing twice");
     assert_eq!(observed(provider, id).await, Some(Observed::Paused));
     assert!(
@@ -354,6 +454,7 @@ async fn pauses_and_resumes(provider: &dyn Provider, id: &TenantId) {
         "nobody enters what is paused"
     );
     provider.resume(id).await.expect("resume");
+    told.expect(Observed::Running).await;
     provider.resume(id).await.expect("resuming twice");
     assert_eq!(observed(provider, id).await, Some(Observed::Running));
     let done = client::run(guest(provider, id).await, program(&["echo", "awake"]), 1024)
@@ -377,7 +478,7 @@ async fn grows_and_shrinks(provider: &dyn Provider, id: &TenantId) {
         let wrong = wrong.parse().expect("a valid name");
         let refused = provider.add_node(id, &wrong, &quiet).await;
         assert!(
-            matches!(refused, Err(Error::WrongState(_))),
+            matches!(refused, Err(Error::NotAWorker(_))),
             "{wrong}: {refused:?}"
         );
     }
@@ -393,7 +494,7 @@ async fn grows_and_shrinks(provider: &dyn Provider, id: &TenantId) {
     }
     assert!(started >= 2 && started == done, "{events:?}");
     let twice = provider.add_node(id, &node, &quiet).await;
-    assert!(matches!(twice, Err(Error::WrongState(_))), "{twice:?}");
+    assert!(matches!(twice, Err(Error::NodeExists(_))), "{twice:?}");
     assert_eq!(observed(provider, id).await, Some(Observed::Running));
     let open = || provider.open(id, &node, Target::Guest);
     let stream = open().await.expect("it is reached");
@@ -406,7 +507,7 @@ async fn grows_and_shrinks(provider: &dyn Provider, id: &TenantId) {
     provider.resume(id).await.expect("resume both");
     open().await.map(drop).expect("it goes on with the others");
     let planes = provider.remove_node(id, &node1(), &quiet).await;
-    assert!(matches!(planes, Err(Error::WrongState(_))), "{planes:?}");
+    assert!(matches!(planes, Err(Error::NotAWorker(_))), "{planes:?}");
     for _ in 0..2 {
         provider
             .remove_node(id, &node, &quiet)
@@ -418,6 +519,126 @@ async fn grows_and_shrinks(provider: &dyn Provider, id: &TenantId) {
     client::ping(guest(provider, id).await)
         .await
         .expect("the first node goes on");
+}
+
+/// The moments at which a call without stages is dropped.
+const MOMENTS: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_micros(300),
+    Duration::from_millis(3),
+    Duration::from_millis(30),
+];
+
+/// A pause or a resume that was dropped, half done or not begun, is done by the next.
+async fn bears_dropped_pauses(provider: &dyn Provider, id: &TenantId) {
+    for moment in MOMENTS {
+        // Dropped while it runs, or done before that: both are fine.
+        let _ = tokio::time::timeout(moment, provider.pause(id)).await;
+        provider.pause(id).await.expect("pause after a dropped one");
+        assert_eq!(observed(provider, id).await, Some(Observed::Paused));
+        let _ = tokio::time::timeout(moment, provider.resume(id)).await;
+        provider
+            .resume(id)
+            .await
+            .expect("resume after a dropped one");
+        assert_eq!(observed(provider, id).await, Some(Observed::Running));
+        if can(provider, Capability::GuestLink) {
+            client::ping(guest(provider, id).await)
+                .await
+                .expect("it goes on");
+        }
+    }
+}
+
+/// Progress that says when the stage with this number begins, from 0; and how to wait for it.
+fn until_stage(number: usize) -> (Progress, impl Future<Output = ()>) {
+    let (begin, begun) = tokio::sync::watch::channel(0);
+    let progress = Progress::new(move |event| {
+        if matches!(event, Event::Started { .. }) {
+            begin.send_modify(|n| *n += 1);
+        }
+    });
+    let mut begun = begun;
+    (progress, async move {
+        // Without an end where it never comes to that: then the call itself does.
+        if begun.wait_for(|n| *n > number).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
+}
+
+/// A creation, an addition of a node and an end, each dropped at each of its stages: what is left is seen as broken, and
+/// freed.
+async fn bears_dropped_calls(provider: &dyn Provider, tenant: &Tenant) {
+    let (id, template) = (&tenant.id, &tenant.spec.template);
+    for number in 0.. {
+        let (progress, stage) = until_stage(number);
+        let finished = tokio::select! {
+            made = provider.create(id, template, &progress) => {
+                made.expect("create");
+                true
+            }
+            () = stage => false,
+        };
+        if finished {
+            break;
+        }
+        let left = observed(provider, id).await;
+        assert!(
+            matches!(left, None | Some(Observed::Broken)),
+            "dropped in stage {number}, it is {left:?}"
+        );
+        if left.is_some() {
+            let again = provider.create(id, template, &Progress::ignored()).await;
+            assert!(
+                matches!(again, Err(Error::Exists)),
+                "stage {number}: {again:?}"
+            );
+        }
+        for moment in MOMENTS {
+            let _ = tokio::time::timeout(moment, provider.destroy(id)).await;
+        }
+        provider
+            .destroy(id)
+            .await
+            .expect("destroy after dropped ones");
+        assert_eq!(observed(provider, id).await, None, "stage {number}");
+    }
+    if can(provider, Capability::AddNodes) {
+        bears_dropped_additions(provider, id).await;
+    }
+    provider.destroy(id).await.expect("destroy");
+    assert_eq!(observed(provider, id).await, None);
+}
+
+async fn bears_dropped_additions(provider: &dyn Provider, id: &TenantId) {
+    let node: NodeName = "node2".parse().expect("a valid name");
+    let quiet = Progress::ignored();
+    for number in 0.. {
+        let (progress, stage) = until_stage(number);
+        let finished = tokio::select! {
+            added = provider.add_node(id, &node, &progress) => {
+                added.expect("add a node");
+                true
+            }
+            () = stage => false,
+        };
+        for moment in MOMENTS {
+            let _ = tokio::time::timeout(moment, provider.remove_node(id, &node, &quiet)).await;
+        }
+        provider
+            .remove_node(id, &node, &quiet)
+            .await
+            .expect("remove after dropped ones");
+        assert_eq!(
+            observed(provider, id).await,
+            Some(Observed::Running),
+            "stage {number}"
+        );
+        if finished {
+            return;
+        }
+    }
 }
 
 async fn ends(provider: &dyn Provider, id: &TenantId) {

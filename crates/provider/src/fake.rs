@@ -19,13 +19,18 @@ use std::{
 };
 
 use async_trait::async_trait;
-use faultline_domain::{NodeName, Shape, TenantId, container::ContainerImage, progress::Progress};
-use tokio::sync::Notify;
+use faultline_domain::{
+    NodeName, TemplateRef, TenantId, container::ContainerImage, progress::Progress,
+    shape::MAX_NODES,
+};
+use tokio::sync::{Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::guest::Guest;
 use crate::{
-    ClusterKeys, Error, Observed, Provider, Readiness, Result, Spec, Stream, Target, Usage,
+    Allowance, ApiAccess, Capability, Change, Error, Identity, Observed, Provider, Readiness,
+    Result, Stream, Target, Usage,
+    api::{ClientCertificate, OnNode},
 };
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -49,12 +54,33 @@ const ADDITION: [(&str, &str, u32); 2] = [
     ("boot", "booting until its services are up", 80),
 ];
 
-/// The one image that the fake knows, beside those of clusters where it was given their keys.
+/// Where an API server would listen.
+const API_PORT: u16 = 6443;
+/// How many changes a receiver may lag behind.
+const CHANGES: usize = 256;
+
+/// The one image that the fake knows, beside those of clusters where it was told of their authority.
 pub const IMAGE: &str = "debian-12";
 
 /// A provider without machines. Cloning shares the machines.
 #[derive(Debug, Clone, Default)]
 pub struct FakeProvider(Arc<Inner>);
+
+/// How a cluster's API server is known, and what everybody shows there.
+#[derive(Debug, Clone)]
+struct FakeApi {
+    authority: String,
+    credential: ClientCertificate,
+}
+
+#[derive(Debug)]
+struct Changes(broadcast::Sender<Change>);
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self(broadcast::channel(CHANGES).0)
+    }
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -65,7 +91,8 @@ struct Inner {
     stubborn: Mutex<Option<TenantId>>,
     eased: Notify,
     unready: Mutex<Option<Readiness>>,
-    clusters: Mutex<Option<ClusterKeys>>,
+    clusters: Mutex<Option<FakeApi>>,
+    changes: Changes,
     tasks: TaskTracker,
 }
 
@@ -76,6 +103,7 @@ struct Environment {
     /// How many of them, the first, stay as long as it does.
     control_planes: u32,
     is_cluster: bool,
+    allowance: Option<Allowance>,
     /// Nodes that were begun and not finished.
     unfinished: Vec<NodeName>,
     /// Ends every stream to it.
@@ -101,15 +129,21 @@ impl FakeProvider {
         *lock(&self.0.latency) = latency;
     }
 
-    /// It has the images of clusters too, `kubernetes-…`, and each cluster these keys; no API server answers in them.
+    /// It has the images of clusters too. Their API servers are known by this authority, and everybody shows this
+    /// certificate there; none of them answers.
     #[must_use]
-    pub fn with_clusters(self, keys: ClusterKeys) -> Self {
-        *lock(&self.0.clusters) = Some(keys);
+    pub fn with_clusters(self, authority: String, credential: ClientCertificate) -> Self {
+        *lock(&self.0.clusters) = Some(FakeApi {
+            authority,
+            credential,
+        });
         self
     }
 
-    fn is_cluster(&self, image: &str) -> bool {
-        image.starts_with("kubernetes-") && lock(&self.0.clusters).is_some()
+    /// What a tenant was allowed, once it was configured.
+    #[must_use]
+    pub fn allowance(&self, id: &TenantId) -> Option<Allowance> {
+        lock(&self.0.environments).get(id)?.allowance.clone()
     }
 
     /// The next creation that comes to `stage` (`clone`, `network`, `refresh`), or addition (`power-on`, `boot`), or
@@ -144,6 +178,7 @@ impl FakeProvider {
         if let Some(e) = lock(&self.0.environments).get_mut(id) {
             e.observed = Observed::Broken;
             e.life.cancel();
+            self.0.tell(id, Observed::Broken);
         }
     }
 
@@ -151,6 +186,7 @@ impl FakeProvider {
     pub fn lose(&self, id: &TenantId) {
         if let Some(e) = lock(&self.0.environments).remove(id) {
             e.life.cancel();
+            self.0.tell(id, Observed::Absent);
         }
     }
 
@@ -178,6 +214,7 @@ impl FakeProvider {
                 nodes: BTreeMap::new(),
                 control_planes: 1,
                 is_cluster: false,
+                allowance: None,
                 unfinished: Vec::new(),
                 life: CancellationToken::new(),
             },
@@ -247,8 +284,22 @@ impl Provider for FakeProvider {
         "fake"
     }
 
-    async fn readiness(&self, image: &str, _: Shape) -> Readiness {
-        if image != IMAGE && !self.is_cluster(image) {
+    fn capabilities(&self) -> &'static [Capability] {
+        &[
+            Capability::GuestLink,
+            Capability::Console,
+            Capability::AddNodes,
+            Capability::Pause,
+            Capability::LoadImages,
+            Capability::ClusterAdmin,
+            Capability::OwnNamespaces,
+        ]
+    }
+
+    async fn readiness(&self, template: &TemplateRef) -> Readiness {
+        let has_clusters = lock(&self.0.clusters).is_some();
+        if template.image != IMAGE && !(template.is_cluster() && has_clusters) {
+            let image = &template.image;
             return Readiness::Unavailable {
                 reason: format!("the fake knows no image {image}; it knows {IMAGE}"),
             };
@@ -256,13 +307,18 @@ impl Provider for FakeProvider {
         lock(&self.0.unready).clone().unwrap_or(Readiness::Ready)
     }
 
-    async fn create(&self, id: &TenantId, spec: &Spec, progress: &Progress) -> Result<()> {
+    async fn create(
+        &self,
+        id: &TenantId,
+        template: &TemplateRef,
+        progress: &Progress,
+    ) -> Result<()> {
         {
             let mut all = lock(&self.0.environments);
             if all.contains_key(id) {
-                return Err(Error::WrongState("there already"));
+                return Err(Error::Exists);
             }
-            let nodes = spec
+            let nodes = template
                 .shape
                 .node_names()
                 .into_iter()
@@ -272,8 +328,9 @@ impl Provider for FakeProvider {
             let begun = Environment {
                 observed: Observed::Broken,
                 nodes,
-                control_planes: spec.shape.control_planes(),
-                is_cluster: self.is_cluster(&spec.image),
+                control_planes: template.shape.control_planes(),
+                is_cluster: template.is_cluster(),
+                allowance: None,
                 unfinished: Vec::new(),
                 life: CancellationToken::new(),
             };
@@ -285,13 +342,28 @@ impl Provider for FakeProvider {
         match lock(&self.0.environments).get_mut(id) {
             Some(e) => {
                 e.observed = Observed::Running;
+                self.0.tell(id, Observed::Running);
                 Ok(())
             }
             None => Err(Error::failed("clone", "it was destroyed meanwhile")),
         }
     }
 
-    async fn list(&self) -> Result<Vec<(TenantId, Observed)>> {
+    async fn configure(&self, id: &TenantId, allowance: &Allowance) -> Result<()> {
+        let mut all = lock(&self.0.environments);
+        let e = all.get_mut(id).ok_or(Error::NotFound)?;
+        if e.observed == Observed::Broken {
+            return Err(Error::WrongState(Observed::Broken));
+        }
+        e.allowance = Some(allowance.clone());
+        Ok(())
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Change> {
+        self.0.changes.0.subscribe()
+    }
+
+    async fn list(&self) -> Result<Vec<Change>> {
         if *lock(&self.0.list_fails) {
             return Err(Error::failed("list", "the fake was told to fail"));
         }
@@ -321,13 +393,16 @@ impl Provider for FakeProvider {
             let mut all = lock(&self.0.environments);
             let e = all.get_mut(id).ok_or(Error::NotFound)?;
             if e.observed != Observed::Running {
-                return Err(Error::WrongState("not running"));
+                return Err(Error::WrongState(e.observed));
             }
-            if node.number().is_none_or(|n| n <= e.control_planes) {
-                return Err(Error::WrongState("without a place for such a node"));
+            if node
+                .number()
+                .is_none_or(|n| n <= e.control_planes || n > MAX_NODES)
+            {
+                return Err(Error::NotAWorker(node.clone()));
             }
             if e.nodes.contains_key(node) || e.unfinished.contains(node) {
-                return Err(Error::WrongState("one that has this node already"));
+                return Err(Error::NodeExists(node.clone()));
             }
             e.unfinished.push(node.clone());
         }
@@ -355,7 +430,7 @@ impl Provider for FakeProvider {
             let all = lock(&self.0.environments);
             let e = all.get(id).ok_or(Error::NotFound)?;
             if node.number().is_some_and(|n| n <= e.control_planes) {
-                return Err(Error::WrongState("in need of its control plane"));
+                return Err(Error::NotAWorker(node.clone()));
             }
             if !e.nodes.contains_key(node) && !e.unfinished.contains(node) {
                 return Ok(());
@@ -380,7 +455,7 @@ impl Provider for FakeProvider {
         for node in nodes {
             let (guest, access) = self.guest(id, node)?;
             if access.observed != Observed::Running {
-                return Err(Error::WrongState("not running"));
+                return Err(Error::WrongState(access.observed));
             }
             guest.write_file(&format!("/run/images/{}", image.name), 0o644, Vec::new());
         }
@@ -391,7 +466,7 @@ impl Provider for FakeProvider {
         let (guest, access) = self.guest(id, node)?;
         match access.observed {
             Observed::Running => {}
-            Observed::Paused => return Err(Error::WrongState("paused")),
+            Observed::Paused => return Err(Error::WrongState(Observed::Paused)),
             Observed::Absent | Observed::Broken | Observed::Unknown => {
                 return Err(Error::Unreachable("the node is dead".to_owned()));
             }
@@ -418,15 +493,25 @@ impl Provider for FakeProvider {
         Ok(Box::new(ours))
     }
 
-    async fn cluster(&self, id: &TenantId) -> Result<ClusterKeys> {
+    async fn api(&self, id: &TenantId, _: &Identity) -> Result<ApiAccess> {
         let all = lock(&self.0.environments);
         let e = all.get(id).ok_or(Error::NotFound)?;
-        let keys = lock(&self.0.clusters).clone();
-        let keys = keys.filter(|_| e.is_cluster).ok_or(Error::NotFound)?;
+        let api = lock(&self.0.clusters).clone();
+        let api = api.filter(|_| e.is_cluster).ok_or(Error::NotFound)?;
         let own = e.nodes.keys().take(e.control_planes as usize);
-        Ok(ClusterKeys {
-            control_planes: own.cloned().collect(),
-            ..keys
+        let server = |node: &NodeName| -> Arc<dyn crate::api::ApiServer> {
+            Arc::new(OnNode {
+                provider: self.clone(),
+                tenant: id.clone(),
+                node: node.clone(),
+                port: API_PORT,
+            })
+        };
+        Ok(ApiAccess {
+            servers: own.map(server).collect(),
+            server_name: "kubernetes".to_owned(),
+            authority: api.authority,
+            credential: api.credential,
         })
     }
 
@@ -442,13 +527,23 @@ impl Provider for FakeProvider {
     }
 }
 
+impl Inner {
+    /// Says what changed to whoever listens.
+    fn tell(&self, id: &TenantId, observed: Observed) {
+        let _ = self.changes.0.send((id.clone(), observed));
+    }
+}
+
 fn set(inner: &Inner, id: &TenantId, to: Observed) -> Result<()> {
     let mut all = lock(&inner.environments);
     let e = all.get_mut(id).ok_or(Error::NotFound)?;
     if e.observed == Observed::Broken {
-        return Err(Error::WrongState("broken"));
+        return Err(Error::WrongState(Observed::Broken));
     }
-    e.observed = to;
+    if e.observed != to {
+        e.observed = to;
+        inner.tell(id, to);
+    }
     Ok(())
 }
 

@@ -3,20 +3,38 @@
 //! | module | holds |
 //! |---|---|
 //! | this one | the [`Provider`] trait and its words |
+//! | [`capability`] | what some tenancies can do and others can't |
+//! | [`api`] | the way to a tenant's API server, for one identity |
+//! | [`error`] | why something was not done |
 //! | [`fake`] | a provider without machines, for load and fault tests: it has latency, fails on demand, loses nodes |
 //! | [`conformance`] | the suite that every provider passes, the fake included |
 
+pub mod api;
+pub mod capability;
 pub mod conformance;
+pub mod error;
 pub mod fake;
 
 use async_trait::async_trait;
-pub use faultline_domain::tenant::{Observed, Spec};
-use faultline_domain::{NodeName, Shape, TenantId, container::ContainerImage, progress::Progress};
+pub use faultline_domain::tenant::{Allowance, Observed, Spec};
+use faultline_domain::{
+    NodeName, TemplateRef, TenantId, container::ContainerImage, progress::Progress,
+};
 pub use faultline_guest::client::Duplex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+
+pub use self::{
+    api::{ApiAccess, Identity},
+    capability::Capability,
+    error::{Error, Result},
+};
 
 /// A byte stream to or from a tenant.
 pub type Stream = Box<dyn Duplex>;
+
+/// What was seen of a tenant, when it changed.
+pub type Change = (TenantId, Observed);
 
 /// Where a stream leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,25 +68,6 @@ pub enum Readiness {
     },
 }
 
-/// The keys of a tenant's cluster, as the platform took them before anybody entered.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClusterKeys {
-    /// The certificate of the cluster's authority, PEM.
-    pub authority: String,
-    /// Its key, PEM: whoever has it is the cluster's administrator.
-    pub authority_key: String,
-    /// The nodes whose port 6443 is the API server's.
-    pub control_planes: Vec<NodeName>,
-}
-
-impl std::fmt::Debug for ClusterKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClusterKeys")
-            .field("control_planes", &self.control_planes)
-            .finish_non_exhaustive()
-    }
-}
-
 /// What a tenant uses now.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Usage {
@@ -80,60 +79,54 @@ pub struct Usage {
     pub disk_bytes: u64,
 }
 
-/// Why a provider did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There is no such tenant or node.
-    #[error("there is no such environment or node")]
-    NotFound,
-    /// It can't be done in the state that the environment is in.
-    #[error("the environment is {0}")]
-    WrongState(&'static str),
-    /// A stage of the work failed.
-    #[error("{stage}: {reason}")]
-    Failed {
-        /// The stage, a stable word.
-        stage: String,
-        /// Why and what to do, for people.
-        reason: String,
-    },
-    /// Nothing answers at the other end of the stream.
-    #[error("{0}")]
-    Unreachable(String),
+/// Makes a tenant that has what its lab allows.
+pub async fn make(
+    provider: &dyn Provider,
+    id: &TenantId,
+    spec: &Spec,
+    progress: &Progress,
+) -> Result<()> {
+    provider.create(id, &spec.template, progress).await?;
+    provider.configure(id, &spec.allowance).await
 }
-
-impl Error {
-    /// A failure in a stage.
-    pub fn failed(stage: impl Into<String>, reason: impl std::fmt::Display) -> Self {
-        Self::Failed {
-            stage: stage.into(),
-            reason: reason.to_string(),
-        }
-    }
-}
-
-/// Result of a provider's work.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A kind of tenancy.
 ///
 /// The reconcilers call `create` … `remove_node`, one at a time for each tenant (a lab's setup, within a start,
-/// calls `add_node` too); `open` and `usage` are called by anybody at any time. Every method may be cancelled by dropping it: what it had begun is then found by
-/// `list` as [`Observed::Broken`] and freed by `destroy`.
+/// calls `add_node` too); `open`, `api` and `usage` are called by anybody at any time. Every method may be cancelled by
+/// dropping it: what a cancelled `create` leaves is listed as [`Observed::Broken`] and freed by `destroy`; after any other
+/// the same call works again, or `destroy` does. What a tenancy can't do is refused with [`Error::Unsupported`].
 #[async_trait]
 pub trait Provider: Send + Sync + std::fmt::Debug {
     /// A stable word: `local`, `fake`.
     fn name(&self) -> &'static str;
 
-    /// Can tenants of this image and shape be made? Quick; does no work.
-    async fn readiness(&self, image: &str, shape: Shape) -> Readiness;
+    /// What its tenants can do.
+    fn capabilities(&self) -> &'static [Capability];
+
+    /// Can tenants of this template be made? Quick; does no work.
+    async fn readiness(&self, template: &TemplateRef) -> Readiness;
 
     /// Makes a tenant that runs, refreshed and not yet broken: randomness, clock, machine-id and host keys
-    /// are its own, and its guest link answers. Reports stages. Refused with `WrongState` when it exists.
-    async fn create(&self, id: &TenantId, spec: &Spec, progress: &Progress) -> Result<()>;
+    /// are its own, and its guest link answers. It has what its template was promised and no way out, until it is
+    /// configured. Reports stages. Refused with [`Error::Exists`] when there is one.
+    async fn create(
+        &self,
+        id: &TenantId,
+        template: &TemplateRef,
+        progress: &Progress,
+    ) -> Result<()>;
+
+    /// Gives a tenant what its lab allows, before somebody has it: what it may use, and where it may connect to. Ways out
+    /// are opened here and closed with the tenant; of them it is called once. Idempotent with the same words.
+    async fn configure(&self, id: &TenantId, allowance: &Allowance) -> Result<()>;
 
     /// All tenants of which anything exists, made by this process or an earlier one.
-    async fn list(&self) -> Result<Vec<(TenantId, Observed)>>;
+    async fn list(&self) -> Result<Vec<Change>>;
+
+    /// What changes from now on, soon after it does. A receiver that lags behind has missed some, and one that was made
+    /// before an earlier process's tenants were listed hears nothing of those: `list` is the truth.
+    fn changes(&self) -> broadcast::Receiver<Change>;
 
     /// Freezes all nodes. Idempotent.
     async fn pause(&self, id: &TenantId) -> Result<()>;
@@ -153,11 +146,12 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// Adds a worker with this name, the next free number, to a tenant that runs, and gives it back once it may
     /// be used: its identity is its own, its guest link answers, and in a cluster it is Ready. Reports stages. What
     /// was made is freed when it fails. Cancelled, a part of it may be there: call `remove_node` before it is tried
-    /// again. Refused with `WrongState` when there is such a node.
+    /// again. Refused with [`Error::NodeExists`] when there is such a node.
     async fn add_node(&self, id: &TenantId, node: &NodeName, progress: &Progress) -> Result<()>;
 
     /// Removes a worker: in a cluster its pods are moved away and it is forgotten, as far as that works; then its
-    /// machine ends. Idempotent: succeeds when there is no such node. Refused with `WrongState` for a control plane.
+    /// machine ends. Idempotent: succeeds when there is no such node. Refused with [`Error::NotAWorker`] for a control
+    /// plane.
     async fn remove_node(&self, id: &TenantId, node: &NodeName, progress: &Progress) -> Result<()>;
 
     /// Gives an image to the container runtime of these nodes, all at the same time; it is made before where it isn't
@@ -172,9 +166,10 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// Opens a stream to a node.
     async fn open(&self, id: &TenantId, node: &NodeName, target: Target) -> Result<Stream>;
 
-    /// The keys of its cluster. `NotFound` where there is no such tenant, or no cluster in it.
-    async fn cluster(&self, id: &TenantId) -> Result<ClusterKeys>;
+    /// The way to its API server for somebody. Makes a credential; connects to nothing. `NotFound` where there is no such
+    /// tenant, or no cluster in it.
+    async fn api(&self, id: &TenantId, identity: &Identity) -> Result<ApiAccess>;
 
-    /// What it uses now.
+    /// What it uses now. May take a while.
     async fn usage(&self, id: &TenantId) -> Result<Usage>;
 }

@@ -1,12 +1,24 @@
 //! VMs of this machine: one launcher process per tenant, cloned from a baked snapshot.
 //!
 //! ```text
-//! <data>/tenants/<id>/spec.json, made-of.json, launcher.sock, launcher.log, <node>.qcow2
+//! <data>/tenants/<id>/spec.json, made-of.json, cluster.json, launcher.sock, launcher.log, <node>.qcow2
+//! <data>/tenants/<id>/unfinished      while it is made; what is left with it is broken
 //! ```
 //!
 //! The provider holds nothing in memory that it could not find again: what exists is what has a folder or a
 //! control group, and how it is, its launcher says.
+//!
+//! | module | holds |
+//! |---|---|
+//! | this one | the provider: made, listed, freed |
+//! | [`api`] | the way to a tenant's API server, with credentials that its cluster's authority signs |
+//! | [`changes`] | what launchers say of their nodes, passed on as it happens |
+//! | [`nodes`] | a node more, a node less |
+//! | [`images`] | container images for the nodes' runtimes |
+//! | [`templates`] | which templates are cloned from, and which nobody needs any more |
 
+mod api;
+mod changes;
 mod images;
 mod nodes;
 mod templates;
@@ -16,14 +28,13 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use faultline_domain::{
-    NodeName, Shape, TenantId, container::ContainerImage, environment::Observed, limits::Limits,
-    progress::Progress,
+    NodeName, TemplateRef, TenantId, container::ContainerImage, limits::Limits, progress::Progress,
 };
 use faultline_image::{
     bake::{self, Template},
@@ -34,20 +45,23 @@ use faultline_image::{
 };
 use faultline_launcher::{
     cgroup, client,
-    protocol::{Channel, LauncherPhase, SOCKET},
+    protocol::{Channel, Refusal, SOCKET, Why},
     spec::{LaunchSpec, Start},
+    user,
+};
+use faultline_provider::{
+    Allowance, ApiAccess, Capability, Change, Error, Identity, Observed, Provider, Readiness,
+    Result, Stream, Target, Usage,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
 
-use self::templates::Templates;
-use faultline_provider::{
-    ClusterKeys, Error, Provider, Readiness, Result, Spec, Stream, Target, Usage,
-};
+use self::{changes::Changes, templates::Templates};
 
 /// The file with what a tenant was made of.
 const MADE_OF: &str = "made-of.json";
-/// The file with the cluster's keys in a tenant's folder.
-const KEYS: &str = "cluster.json";
+/// The file that is there until a tenant was handed out.
+const UNFINISHED: &str = "unfinished";
 /// How long a launcher may take to say how it is; beyond it nothing is decided about its tenant.
 const STATUS: Duration = Duration::from_secs(5);
 
@@ -55,14 +69,14 @@ const STATUS: Duration = Duration::from_secs(5);
 /// tenant is what it was.
 #[derive(Debug, Serialize, Deserialize)]
 struct MadeOf {
-    shape: Shape,
+    template: TemplateRef,
     worker: MachineShape,
     join: Vec<Step>,
     leave: Vec<Step>,
 }
 
 /// Finds out how the image of a tenant stands; the server plugs in its builder's progress here.
-pub type Prepare = Arc<dyn Fn(&str, Shape) -> Option<Readiness> + Send + Sync>;
+pub type Prepare = Arc<dyn Fn(&TemplateRef) -> Option<Readiness> + Send + Sync>;
 
 /// The provider of this machine.
 #[derive(Clone)]
@@ -78,6 +92,9 @@ pub struct Local {
     program: PathBuf,
     preparing: Option<Prepare>,
     rekey: bool,
+    changes: Changes,
+    /// Held while a user's number is chosen and written down.
+    users: Arc<Mutex<()>>,
 }
 
 impl std::fmt::Debug for Local {
@@ -107,6 +124,8 @@ impl Local {
             program: program.to_owned(),
             preparing: None,
             rekey: false,
+            changes: Changes::default(),
+            users: Arc::default(),
         })
     }
 
@@ -137,10 +156,10 @@ impl Local {
         self.tenants.join(id.as_str())
     }
 
-    /// The template for an image and a shape, if it was baked.
-    pub fn template(&self, image: &str, shape: Shape) -> Result<Option<Template>> {
+    /// A template, if it was baked.
+    pub fn template(&self, of: &TemplateRef) -> Result<Option<Template>> {
         self.sources
-            .template(&self.recipes, image, shape, &self.cache)
+            .template(&self.recipes, of, &self.cache)
             .map_err(|e| Error::failed("image", e))
     }
 
@@ -149,13 +168,13 @@ impl Local {
     async fn sound_template(
         &self,
         recipe: &Recipe,
-        shape: Shape,
+        of: &TemplateRef,
         progress: &Progress,
     ) -> Result<Template> {
         for _ in 0..2 {
             let template = bake::bake(
                 recipe,
-                shape,
+                of,
                 &self.cache,
                 &self.program,
                 &quiet_when_cached(progress),
@@ -270,10 +289,28 @@ impl Local {
             return Err(Error::NotFound);
         }
         asked.await.map_err(|e| match e {
-            client::Error::Refused(reason) => Error::Unreachable(reason),
-            client::Error::Gone(_) => Error::WrongState("without its launcher"),
+            client::Error::Refused(Refusal { why, reason }) => match why {
+                Why::Other => Error::Unreachable(reason),
+                Why::Starting | Why::Broken => Error::WrongState(Observed::Broken),
+                Why::Paused => Error::WrongState(Observed::Paused),
+                Why::NoNode => Error::NotFound,
+                Why::NodeExists | Why::NotAWorker => Error::failed("power-on", reason),
+            },
+            client::Error::Gone(_) => Error::WrongState(Observed::Broken),
             client::Error::Failed { stage, reason } => Error::Failed { stage, reason },
         })
+    }
+
+    /// Writes what a tenant's launcher is to run, with a user of its own.
+    fn write_spec(&self, dir: &Path, mut spec: LaunchSpec) -> io::Result<()> {
+        let _held = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = fs::read_dir(&self.tenants)?.flatten();
+        let taken = others
+            .filter_map(|entry| LaunchSpec::load(&entry.path()).ok())
+            .map(|other| other.uid())
+            .collect();
+        spec.user = Some(user::allocate(&taken)?);
+        spec.save(dir)
     }
 }
 
@@ -293,42 +330,65 @@ impl Provider for Local {
         "local"
     }
 
-    async fn readiness(&self, image: &str, shape: Shape) -> Readiness {
-        let this = self.clone();
-        let name = image.to_owned();
-        let found = tokio::task::spawn_blocking(move || this.template(&name, shape)).await;
+    fn capabilities(&self) -> &'static [Capability] {
+        &[
+            Capability::RootOnNodes,
+            Capability::GuestLink,
+            Capability::Console,
+            Capability::AddNodes,
+            Capability::Pause,
+            Capability::LoadImages,
+            Capability::ClusterAdmin,
+            Capability::OwnNamespaces,
+        ]
+    }
+
+    async fn readiness(&self, template: &TemplateRef) -> Readiness {
+        let (this, of) = (self.clone(), template.clone());
+        let found = tokio::task::spawn_blocking(move || this.template(&of)).await;
+        let missing = || {
+            let (image, form) = (&template.image, template.form());
+            Readiness::Unavailable {
+                reason: format!(
+                    "image {template} has not been built; the operator runs `faultline image build {image} --shape {form}`"
+                ),
+            }
+        };
         match found {
             Ok(Ok(Some(_))) => Readiness::Ready,
-            Ok(Ok(None)) => self.preparing.as_ref().and_then(|ask| ask(image, shape)).unwrap_or_else(|| Readiness::Unavailable {
-                reason: format!("image {image} has not been built with shape {shape}; the operator runs `faultline image build {image} --shape {shape}`"),
-            }),
-            Ok(Err(e)) => Readiness::Unavailable { reason: e.to_string() },
-            Err(e) => Readiness::Unavailable { reason: e.to_string() },
+            Ok(Ok(None)) => {
+                let asked = self.preparing.as_ref().and_then(|ask| ask(template));
+                asked.unwrap_or_else(missing)
+            }
+            Ok(Err(e)) => Readiness::Unavailable {
+                reason: e.to_string(),
+            },
+            Err(e) => Readiness::Unavailable {
+                reason: e.to_string(),
+            },
         }
     }
 
-    async fn create(&self, id: &TenantId, spec: &Spec, progress: &Progress) -> Result<()> {
+    async fn create(&self, id: &TenantId, of: &TemplateRef, progress: &Progress) -> Result<()> {
         let dir = self.folder(id);
         if dir.exists() || cgroup::is_populated(id) {
-            return Err(Error::WrongState("there already"));
+            return Err(Error::Exists);
         }
         let recipe = {
-            let (this, image, shape) = (self.clone(), spec.image.clone(), spec.shape);
-            let chosen = move || {
-                this.sources
-                    .recipe(&this.recipes, &image, shape, &this.cache)
-            };
+            let (this, of) = (self.clone(), of.clone());
+            let chosen = move || this.sources.recipe(&this.recipes, &of, &this.cache);
             tokio::task::spawn_blocking(chosen)
                 .await
                 .map_err(|e| Error::failed("image", e))?
                 .map_err(|e| Error::failed("image", e))?
         };
-        let template = self.sound_template(&recipe, spec.shape, progress).await?;
-        if let Err(e) = self.templates.note(&spec.image, spec.shape, &template) {
+        let template = self.sound_template(&recipe, of, progress).await?;
+        if let Err(e) = self.templates.note(of, &template) {
             tracing::warn!(error = %e, "a template was not noted; its files stay when its recipe changes");
         }
         let launch = LaunchSpec {
             id: id.clone(),
+            user: None,
             nodes: template.manifest.nodes.clone(),
             added: Vec::new(),
             control_planes: template.manifest.control_planes,
@@ -336,36 +396,50 @@ impl Provider for Local {
                 snapshot: template.snapshot.clone(),
             },
             base_disk: template.image.disk(),
-            limits: at_least(spec.limits, &bake::limits(&template.manifest.nodes)),
-            egress: spec.egress.clone(),
+            limits: bake::limits(&template.manifest.nodes),
+            egress: Vec::new(),
         };
         let made_of = MadeOf {
-            shape: spec.shape,
+            template: of.clone(),
             worker: recipe.worker.unwrap_or(recipe.machine),
             join: recipe.join.clone(),
             leave: recipe.leave.clone(),
         };
         let made_of = serde_json::to_vec(&made_of).map_err(|e| Error::failed("clone", e))?;
         fs::create_dir(&dir)
+            .and_then(|()| fs::write(dir.join(UNFINISHED), []))
             .and_then(|()| fs::write(dir.join(MADE_OF), made_of))
-            .and_then(|()| launch.save(&dir))
+            .and_then(|()| self.write_spec(&dir, launch))
             .map_err(|e| Error::failed("clone", format!("cannot write {}: {e}", dir.display())))?;
         self.launch(&dir, progress).await?;
         if self.rekey {
             let what = ("rekey", "Giving its cluster keys of its own");
-            carry_out(&recipe.rekey, what, &dir, spec.shape, progress).await?;
+            carry_out(&recipe.rekey, what, &dir, of, progress).await?;
         }
         let what = ("probe", "Making sure that it works");
-        carry_out(&recipe.probe, what, &dir, spec.shape, progress).await?;
-        if recipe.kubernetes.is_some() {
-            keep_keys(&dir, spec.shape)
+        carry_out(&recipe.probe, what, &dir, of, progress).await?;
+        if of.is_cluster() {
+            api::keep_keys(&dir, of.shape)
                 .await
                 .map_err(|e| Error::failed("probe", format!("the cluster's keys: {e}")))?;
         }
+        fs::remove_file(dir.join(UNFINISHED)).map_err(|e| Error::failed("clone", e))?;
+        self.changes.follow(id, &dir);
         Ok(())
     }
 
-    async fn list(&self) -> Result<Vec<(TenantId, Observed)>> {
+    async fn configure(&self, id: &TenantId, allowance: &Allowance) -> Result<()> {
+        let dir = self.folder(id);
+        let spec = LaunchSpec::load(&dir).map_err(|_| Error::NotFound)?;
+        let limits = at_least(allowance.limits, &bake::limits(&spec.nodes));
+        self.ask(
+            id,
+            client::configure(&dir, limits, allowance.egress.clone()),
+        )
+        .await
+    }
+
+    async fn list(&self) -> Result<Vec<Change>> {
         let mut ids: BTreeSet<TenantId> = cgroup::list()
             .into_iter()
             .filter(|id| self.folder(id).exists() || self.has_launched(id))
@@ -377,28 +451,24 @@ impl Provider for Local {
                 .filter_map(|e| e.file_name().to_str().and_then(|n| n.parse().ok())),
         );
         let seen = ids.into_iter().map(|id| async move {
-            let asked = tokio::time::timeout(STATUS, client::status(&self.folder(&id))).await;
+            let dir = self.folder(&id);
+            if dir.join(UNFINISHED).exists() {
+                return (id, Observed::Broken);
+            }
+            let asked = tokio::time::timeout(STATUS, client::status(&dir)).await;
             let observed = match asked {
-                Ok(Ok(status)) => match status.phase {
-                    LauncherPhase::Running => Observed::Running,
-                    LauncherPhase::Paused => Observed::Paused,
-                    LauncherPhase::Starting | LauncherPhase::Broken => Observed::Broken,
-                },
-                // Nobody listens there: the launcher has died.
-                Ok(Err(client::Error::Gone(e)))
-                    if matches!(
-                        e.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-                    ) =>
-                {
-                    Observed::Broken
-                }
-                // Overloaded, of another version, or this process lacks descriptors: no reason to free a machine.
-                Ok(Err(_)) | Err(_) => Observed::Unknown,
+                Ok(Ok(status)) => changes::observed(&status.phase),
+                Ok(Err(e)) => changes::without_answer(&e),
+                Err(_) => Observed::Unknown,
             };
+            self.changes.follow(&id, &dir);
             (id, observed)
         });
         Ok(futures::future::join_all(seen).await)
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.receiver()
     }
 
     async fn pause(&self, id: &TenantId) -> Result<()> {
@@ -439,7 +509,9 @@ impl Provider for Local {
         })
         .await
         .map_err(|e| Error::failed("release", e))?
-        .map_err(|e| Error::failed("release", e))
+        .map_err(|e| Error::failed("release", e))?;
+        self.changes.tell(id, Observed::Absent);
+        Ok(())
     }
 
     /// A group without a folder may be another installation's; an empty one is nobody's. A template that a changed recipe
@@ -499,21 +571,19 @@ impl Provider for Local {
         ))
     }
 
-    async fn cluster(&self, id: &TenantId) -> Result<ClusterKeys> {
-        let text = fs::read(self.folder(id).join(KEYS)).map_err(|_| Error::NotFound)?;
-        serde_json::from_slice(&text).map_err(|e| Error::failed("cluster", e))
+    async fn api(&self, id: &TenantId, identity: &Identity) -> Result<ApiAccess> {
+        api::access(self, id, identity)
     }
 
     async fn usage(&self, id: &TenantId) -> Result<Usage> {
-        let status = self.ask(id, client::status(&self.folder(id))).await?;
+        let usage = self.ask(id, client::usage(&self.folder(id))).await?;
+        let private = |n: &faultline_launcher::protocol::NodeMemory| {
+            n.guest_private_bytes + n.qemu_private_bytes
+        };
         Ok(Usage {
-            private_bytes: status
-                .nodes
-                .iter()
-                .map(|n| n.guest_private_bytes + n.qemu_private_bytes)
-                .sum(),
-            cpu_millis: status.cpu_millis,
-            disk_bytes: status.disk_bytes,
+            private_bytes: usage.nodes.iter().map(private).sum(),
+            cpu_millis: usage.cpu_millis,
+            disk_bytes: usage.disk_bytes,
         })
     }
 }
@@ -527,42 +597,12 @@ fn at_least(asked: Limits, promised: &Limits) -> Limits {
     }
 }
 
-/// Takes the cluster's keys out of the first node, while nobody but the platform has been in it.
-async fn keep_keys(dir: &Path, shape: Shape) -> io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let names = shape.node_names();
-    let planes = usize::try_from(shape.control_planes()).unwrap_or(1);
-    let first = names.first().ok_or(io::ErrorKind::NotFound)?;
-    let read = |path: &'static str| async move {
-        let stream = client::open(dir, first, Channel::Guest)
-            .await
-            .map_err(io::Error::other)?;
-        let content = faultline_guest::client::read_file(stream, path, 64 * 1024)
-            .await
-            .map_err(io::Error::other)?;
-        String::from_utf8(content).map_err(io::Error::other)
-    };
-    let keys = ClusterKeys {
-        authority: read("/etc/kubernetes/pki/ca.crt").await?,
-        authority_key: read("/etc/kubernetes/pki/ca.key").await?,
-        control_planes: names.get(..planes).unwrap_or_default().to_vec(),
-    };
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(dir.join(KEYS))?;
-    file.write_all(&serde_json::to_vec(&keys)?)
-}
-
 /// Carries out a recipe's steps in a clone before anybody may enter, as a stage with this name and text.
 async fn carry_out(
     steps: &[Step],
     (name, text): (&'static str, &'static str),
     dir: &Path,
-    shape: Shape,
+    template: &TemplateRef,
     progress: &Progress,
 ) -> Result<()> {
     if steps.is_empty() {
@@ -572,7 +612,7 @@ async fn carry_out(
     let log = dir.join(format!("{name}.log"));
     let place = Place {
         dir,
-        shape,
+        template,
         node: None,
         log: Some(&log),
     };

@@ -1,9 +1,10 @@
 //! A node more, a node less: the machine by the launcher, its place in the cluster by the recipe's steps.
 
 use faultline_domain::{
-    NodeName, Shape, TenantId,
+    NodeName, TemplateRef, TenantId,
     limits::Limits,
     progress::{Progress, Stage},
+    shape::MAX_NODES,
 };
 use faultline_guest::wire::Exec;
 use faultline_image::{
@@ -32,11 +33,14 @@ impl Local {
     ) -> Result<()> {
         let (spec, made_of) = self.made_of(id)?;
         let planes = spec.control_planes;
-        if node.number().is_none_or(|number| number <= planes) {
-            return Err(Error::WrongState("without a place for such a node"));
+        if node
+            .number()
+            .is_none_or(|number| number <= planes || number > MAX_NODES)
+        {
+            return Err(Error::NotAWorker(node.clone()));
         }
         if spec.all_nodes().any(|n| n.name == *node) {
-            return Err(Error::WrongState("one that has this node already"));
+            return Err(Error::NodeExists(node.clone()));
         }
         let added = self.worker(&spec, made_of.worker, node)?;
         let dir = self.folder(id);
@@ -52,7 +56,7 @@ impl Local {
         }
         let stage = progress.stage("join", format!("Joining {node} to the cluster"));
         let joined = self
-            .carry_out(id, made_of.shape, node, &made_of.join, &stage)
+            .carry_out(id, &made_of.template, node, &made_of.join, &stage)
             .await;
         if let Err(failed) = joined {
             // What it has left in the cluster is told to leave; its machine ends in any case.
@@ -77,7 +81,7 @@ impl Local {
             return Ok(());
         }
         if node.number().is_none_or(|n| n <= spec.control_planes) {
-            return Err(Error::WrongState("in need of its control plane"));
+            return Err(Error::NotAWorker(node.clone()));
         }
         if let Err(e) = self.leave(id, node, progress).await {
             // A broken cluster holds no machine.
@@ -99,7 +103,7 @@ impl Local {
         }
         let stage = progress.stage("leave", format!("Taking {node} out of the cluster"));
         let left = self
-            .carry_out(id, made_of.shape, node, &made_of.leave, &stage)
+            .carry_out(id, &made_of.template, node, &made_of.leave, &stage)
             .await;
         stage.done();
         left.map_err(|e| Error::failed("leave", e))
@@ -150,7 +154,7 @@ impl Local {
     async fn carry_out(
         &self,
         id: &TenantId,
-        shape: Shape,
+        template: &TemplateRef,
         node: &NodeName,
         steps: &[Step],
         stage: &Stage,
@@ -159,7 +163,7 @@ impl Local {
         let log = dir.join(LOG);
         let place = Place {
             dir: &dir,
-            shape,
+            template,
             node: Some(node),
             log: Some(&log),
         };

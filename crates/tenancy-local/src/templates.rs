@@ -2,7 +2,7 @@
 //! environments live on, and with the last of them their files are removed from the cache.
 //!
 //! ```text
-//! <data>/templates/<image>@<shape>.json      what is cloned now
+//! <data>/templates/<image>@<form>.json      what is cloned now
 //! <data>/templates/<key>.superseded.json     what was, until a recipe changed
 //! ```
 
@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use faultline_domain::Shape;
+use faultline_domain::TemplateRef;
 use faultline_image::{bake::Template, cache};
 use faultline_launcher::spec::{LaunchSpec, Start};
 use serde::{Deserialize, Serialize};
@@ -44,12 +44,12 @@ impl Templates {
     }
 
     /// Notes what an image's environments are cloned from now.
-    pub(super) fn note(&self, image: &str, shape: Shape, template: &Template) -> io::Result<()> {
+    pub(super) fn note(&self, of: &TemplateRef, template: &Template) -> io::Result<()> {
         let now = Record {
             snapshot: template.snapshot.clone(),
             disk: template.image.folder.clone(),
         };
-        let place = self.0.join(format!("{image}@{shape}.json"));
+        let place = self.0.join(format!("{}@{}.json", of.image, of.form()));
         let before = read(&place);
         if before.as_ref() == Some(&now) {
             return Ok(());
@@ -124,6 +124,7 @@ fn remove(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use faultline_domain::Shape;
     use faultline_image::build::Image;
     use faultline_launcher::snapshot::Manifest;
 
@@ -156,6 +157,7 @@ mod tests {
     fn environment(of: &Template) -> LaunchSpec {
         LaunchSpec {
             id: "k7f3q9xw2m".parse().unwrap(),
+            user: None,
             nodes: Vec::new(),
             added: Vec::new(),
             control_planes: 1,
@@ -172,15 +174,15 @@ mod tests {
     fn a_replaced_template_goes_with_its_last_environment() {
         let (data, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let templates = Templates::of(data.path());
-        let single = Shape::SINGLE;
+        let plain = TemplateRef::plain("debian-12", Shape::SINGLE);
         let old = template(cache.path(), "old", "old-disk");
-        templates.note("debian-12", single, &old).unwrap();
+        templates.note(&plain, &old).unwrap();
         assert!(!templates.has_superseded());
         assert_eq!(templates.collect(&[]).unwrap(), 0);
         assert!(old.snapshot.exists(), "it is the one in use");
 
         let new = template(cache.path(), "new", "new-disk");
-        templates.note("debian-12", single, &new).unwrap();
+        templates.note(&plain, &new).unwrap();
         assert!(templates.has_superseded());
         let lives_on = environment(&old);
         assert_eq!(templates.collect(&[lives_on]).unwrap(), 0);
@@ -200,7 +202,9 @@ mod tests {
         let a = template(cache.path(), "a", "disk");
         let b = template(cache.path(), "b", "disk");
         for now in [&a, &b, &a] {
-            templates.note("debian-12", Shape::SINGLE, now).unwrap();
+            templates
+                .note(&TemplateRef::plain("debian-12", Shape::SINGLE), now)
+                .unwrap();
         }
         assert_eq!(templates.collect(&[]).unwrap(), 1);
         assert!(a.snapshot.exists() && !b.snapshot.exists());

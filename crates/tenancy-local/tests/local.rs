@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use faultline_domain::{NodeName, TenantId, progress::Progress};
+use faultline_domain::{NodeName, Shape, TemplateRef, TenantId, progress::Progress};
 use faultline_guest::{
     client,
     wire::{Exec, HostKey, Pty, Refresh},
@@ -88,8 +88,8 @@ async fn local_provider() {
     let recipes = workspace().join("images");
     let cache = Cache::of_user();
     let recipe = Recipe::load(&recipes, IMAGE).unwrap();
-    let single = faultline_domain::Shape::SINGLE;
-    bake::bake(&recipe, single, &cache, &program(), &Progress::ignored())
+    let single = TemplateRef::plain("debian-12", Shape::SINGLE);
+    bake::bake(&recipe, &single, &cache, &program(), &Progress::ignored())
         .await
         .unwrap();
     let provider = Local::new(data.path(), &recipes, cache, &program()).unwrap();
@@ -329,8 +329,8 @@ async fn limits_hold(provider: &Local, id: &TenantId, data: &Path) {
 async fn freed_memory_comes_back(provider: &Local, id: &TenantId, data: &Path) {
     let dir = data.join("tenants").join(id.as_str());
     let mib = async || {
-        let status = launcher::status(&dir).await.unwrap();
-        status.nodes.first().unwrap().guest_private_bytes >> 20
+        let usage = launcher::usage(&dir).await.unwrap();
+        usage.nodes.first().unwrap().guest_private_bytes >> 20
     };
     let before = mib().await;
     let used = out(
@@ -610,7 +610,7 @@ async fn port_from_outside(provider: &Local, id: &TenantId) {
 async fn bandwidth_is_bounded(provider: &Local) {
     const BYTES: usize = 6_000_000;
     let mut narrow = tenant("open", IMAGE, 1);
-    narrow.spec.limits.bandwidth_mbit = 8;
+    narrow.spec.allowance.limits.bandwidth_mbit = 8;
     narrow.create(provider, &Progress::ignored()).await.unwrap();
     out(
         provider,
@@ -747,7 +747,7 @@ async fn egress_is_an_allowlist(provider: &Local) {
     use faultline_domain::lab::Egress;
     let _decoy = Decoy::start().await;
     let mut open = tenant("open", IMAGE, 1);
-    open.spec.egress = vec![
+    open.spec.allowance.egress = vec![
         Egress {
             to: format!("{}/32", Decoy::ADDRESS),
             port: 8000,
@@ -822,7 +822,7 @@ async fn local_provider_with_three_nodes() {
         let done = client::run(stream, exec, 1024).await.unwrap();
         String::from_utf8_lossy(&done.stdout).trim().to_owned()
     };
-    let names = trio.spec.shape.node_names();
+    let names = trio.spec.template.shape.node_names();
     for node in &names {
         let all =
             "hostname; for n in 1 2 3; do ping -c 1 -W 5 node$n > /dev/null && echo reached; done";
@@ -929,12 +929,12 @@ impl Drop for SmallCache {
 #[tokio::test(flavor = "multi_thread")]
 async fn local_provider_bakes() {
     let recipe = Recipe::load(&workspace().join("images"), IMAGE).unwrap();
-    let single = faultline_domain::Shape::SINGLE;
+    let single = TemplateRef::plain("debian-12", Shape::SINGLE);
     let (program, ignored) = (program(), Progress::ignored());
 
     step("no room for a template");
     let small = SmallCache::new("64m");
-    let error = bake::bake(&recipe, single, &small.cache(), &program, &ignored)
+    let error = bake::bake(&recipe, &single, &small.cache(), &program, &ignored)
         .await
         .unwrap_err()
         .to_string();
@@ -945,7 +945,7 @@ async fn local_provider_bakes() {
     step("two builds at once");
     let roomy = SmallCache::new("3g");
     let cache = roomy.cache();
-    let build = || bake::bake(&recipe, single, &cache, &program, &ignored);
+    let build = || bake::bake(&recipe, &single, &cache, &program, &ignored);
     let (one, other) = tokio::join!(build(), build());
     let (one, other) = (one.unwrap(), other.unwrap());
     assert_eq!(one.snapshot, other.snapshot);
@@ -983,7 +983,7 @@ async fn local_provider_bakes() {
     provider.destroy(&fresh.id).await.unwrap();
     fresh.create(&provider, &ignored).await.unwrap();
     assert_eq!(out(&provider, &fresh.id, "echo sound").await, "sound");
-    let again = bake::bake(&recipe, single, &cache, &program, &ignored)
+    let again = bake::bake(&recipe, &single, &cache, &program, &ignored)
         .await
         .unwrap();
     assert!(again.verify(true).is_ok());
@@ -1116,7 +1116,7 @@ async fn local_provider_adds_and_removes_a_node() {
     );
     assert!(matches!(
         second.add_node(id, &two, &quiet).await,
-        Err(faultline_provider::Error::WrongState(_))
+        Err(faultline_provider::Error::NodeExists(_))
     ));
     let on = async |node: &faultline_domain::NodeName, script: &str| {
         let stream = second.open(id, node, Target::Guest).await.unwrap();
@@ -1162,8 +1162,8 @@ async fn local_provider_adds_and_removes_a_node() {
     on(&two, "head -c 150M /dev/zero > /dev/shm/filled").await;
     let filled = held() - idle;
     assert!((130..230).contains(&filled), "{filled} MiB for 150");
-    let status = launcher::status(&dir).await.unwrap();
-    let second_node = status.nodes.iter().find(|n| n.name == two).unwrap();
+    let usage = launcher::usage(&dir).await.unwrap();
+    let second_node = usage.nodes.iter().find(|n| n.name == two).unwrap();
     assert!(
         second_node.guest_private_bytes > 150 << 20,
         "{second_node:?}"

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fs, process::Command};
 
-use faultline_domain::progress::Progress;
+use faultline_domain::{progress::Progress, template::Form};
 
 use super::*;
 use crate::source::ALL;
@@ -153,7 +153,7 @@ fn auto_takes_what_can_be_reached() {
         bases: Bases([(ALL.to_owned(), Base::Folder(mirror.clone()))].into()),
     };
     let chosen = |sources: &Sources| {
-        let recipe = sources.recipe(&recipes, "k", Shape::SINGLE, &cache);
+        let recipe = sources.recipe(&recipes, &Form::default().of("k", true).unwrap(), &cache);
         let recipe = recipe.unwrap();
         assert_eq!(
             recipe.binaries[0].official.is_empty(),
@@ -276,7 +276,11 @@ fn a_folder_has_all_of_a_cluster() {
         from: Choice::Official,
         bases: Bases([(ALL.to_owned(), Base::Folder(mirror.clone()))].into()),
     };
-    let recipe = sources.recipe(recipes, "kubernetes-1.36", Shape::SINGLE, &cache);
+    let recipe = sources.recipe(
+        recipes,
+        &Form::default().of("kubernetes-1.36", true).unwrap(),
+        &cache,
+    );
     let mut recipe = recipe.unwrap();
     recipe.binaries.retain(|c| c.name != OWN);
     lay_out(&recipe, &mirror);

@@ -4,16 +4,20 @@
 use std::{io, process::Stdio, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use faultline_domain::{NodeName, TenantId, container::ContainerImage, progress::Progress};
+use faultline_domain::{
+    NodeName, TemplateRef, TenantId, container::ContainerImage, progress::Progress,
+};
 use faultline_guest::wire::{Exec, Frame, Reply, Response, write_header};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     process::Command,
+    sync::broadcast,
 };
 
 use crate::{
-    ClusterKeys, Error, Observed, Provider, Readiness, Result, Spec, Stream, Target, Usage,
+    Allowance, ApiAccess, Capability, Change, Error, Identity, Provider, Readiness, Result, Stream,
+    Target, Usage,
 };
 
 /// What a test's guests do.
@@ -47,14 +51,23 @@ impl<T: Streams> Provider for OnlyStreams<T> {
     fn name(&self) -> &'static str {
         "streams"
     }
-    async fn readiness(&self, _: &str, _: faultline_domain::Shape) -> Readiness {
+    fn capabilities(&self) -> &'static [Capability] {
+        &Capability::ALL
+    }
+    async fn readiness(&self, _: &TemplateRef) -> Readiness {
         Readiness::Ready
     }
-    async fn create(&self, _: &TenantId, _: &Spec, _: &Progress) -> Result<()> {
+    async fn create(&self, _: &TenantId, _: &TemplateRef, _: &Progress) -> Result<()> {
         Ok(())
     }
-    async fn list(&self) -> Result<Vec<(TenantId, Observed)>> {
+    async fn configure(&self, _: &TenantId, _: &Allowance) -> Result<()> {
+        Ok(())
+    }
+    async fn list(&self) -> Result<Vec<Change>> {
         Ok(Vec::new())
+    }
+    fn changes(&self) -> broadcast::Receiver<Change> {
+        broadcast::channel(1).1
     }
     async fn pause(&self, _: &TenantId) -> Result<()> {
         Ok(())
@@ -78,7 +91,7 @@ impl<T: Streams> Provider for OnlyStreams<T> {
     async fn open(&self, _: &TenantId, node: &NodeName, target: Target) -> Result<Stream> {
         self.0.clone().open(node, target).await
     }
-    async fn cluster(&self, _: &TenantId) -> Result<ClusterKeys> {
+    async fn api(&self, _: &TenantId, _: &Identity) -> Result<ApiAccess> {
         Err(Error::NotFound)
     }
     async fn usage(&self, _: &TenantId) -> Result<Usage> {

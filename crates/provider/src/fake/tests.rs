@@ -1,5 +1,4 @@
 use bytes::Bytes;
-use faultline_domain::limits::Limits;
 use faultline_guest::{
     client,
     wire::{Exec, Frame, Pty, Terminal},
@@ -12,26 +11,14 @@ fn id() -> TenantId {
     "abc".parse().unwrap()
 }
 
-fn spec() -> Spec {
-    Spec {
-        image: "debian-12".to_owned(),
-        shape: "1+1".parse().unwrap(),
-        limits: Limits {
-            cpu_millis: 1000,
-            memory_mib: 512,
-            pids: 100,
-            disk_mib_s: 200,
-            disk_iops: 4000,
-            bandwidth_mbit: 10,
-        },
-        egress: vec![],
-    }
+fn template() -> TemplateRef {
+    TemplateRef::plain(IMAGE, "1+1".parse().unwrap())
 }
 
 async fn made() -> (FakeProvider, TenantId, NodeName) {
     let provider = FakeProvider::new();
     provider
-        .create(&id(), &spec(), &Progress::ignored())
+        .create(&id(), &template(), &Progress::ignored())
         .await
         .unwrap();
     (provider, id(), "node1".parse().unwrap())
@@ -113,7 +100,7 @@ async fn programs_files_and_keys() {
 async fn failures_crashes_and_silence() {
     let (p, id, node) = made().await;
     assert!(matches!(
-        p.create(&id, &spec(), &Progress::ignored()).await,
+        p.create(&id, &template(), &Progress::ignored()).await,
         Err(Error::WrongState(_))
     ));
     p.silence(&id, &node, true);
@@ -138,7 +125,7 @@ async fn failures_crashes_and_silence() {
     assert!(p.list().await.unwrap().is_empty());
     p.fail_next("refresh", "no clock");
     let failed = p
-        .create(&id, &spec(), &Progress::ignored())
+        .create(&id, &template(), &Progress::ignored())
         .await
         .unwrap_err();
     assert_eq!(failed.to_string(), "refresh: no clock");
@@ -151,7 +138,7 @@ async fn paused_machines_have_no_open_door() {
     p.pause(&id).await.unwrap();
     assert!(matches!(
         p.open(&id, &node, Target::Guest).await,
-        Err(Error::WrongState("paused"))
+        Err(Error::WrongState(Observed::Paused))
     ));
     p.resume(&id).await.unwrap();
     p.put_file(&id, &node, "/run/listen/80", b"");
