@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Subcommand;
-use faultline_domain::Shape;
+use faultline_domain::template::Form;
 use faultline_image::{
     bake::{self, Template},
     build::Image,
@@ -17,7 +17,10 @@ use faultline_image::{
 };
 use faultline_launcher::snapshot::Manifest;
 
-use crate::{Output, progress, sources::SourceArgs};
+use crate::{
+    Output, progress,
+    sources::{SourceArgs, template},
+};
 
 /// In seconds.
 const DAY: f64 = 86_400.0;
@@ -34,9 +37,10 @@ pub enum ImageCommand {
     Build {
         /// The recipe's name: a file in the recipes' folder, without .yaml
         name: String,
-        /// The nodes that are frozen together: control planes + workers
-        #[arg(long, default_value_t = Shape::SINGLE)]
-        shape: Shape,
+        /// The nodes that are frozen together: control planes + workers; with -stock at its end a cluster as kubeadm
+        /// makes it
+        #[arg(long, default_value_t = Form::default())]
+        shape: Form,
         /// The recipes' folder
         #[arg(long = "images", env = "FAULTLINE_IMAGES", default_value = "images")]
         recipes: PathBuf,
@@ -98,11 +102,12 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
             sources,
             events,
         } => {
-            let recipe = sources.sources().recipe(&recipes, &name, shape, &cache)?;
+            let of = template(&recipes, &name, shape)?;
+            let recipe = sources.sources().recipe(&recipes, &of, &cache)?;
             let program = std::env::current_exe().context("where is this program?")?;
             let template = bake::bake(
                 &recipe,
-                shape,
+                &of,
                 &cache,
                 &program,
                 &if events {
@@ -168,7 +173,7 @@ fn list(recipes: &Path, sources: &Sources, cache: &Cache, output: Output) -> any
             rows.push((name.clone(), shape, key, summary.clone()));
         }
     }
-    let state = |shape: &Option<Shape>| {
+    let state = |shape: &Option<Form>| {
         if shape.is_some() {
             "ready"
         } else {
@@ -180,7 +185,7 @@ fn list(recipes: &Path, sources: &Sources, cache: &Cache, output: Output) -> any
             let rows: Vec<_> = rows
                 .iter()
                 .map(|(name, shape, key, summary)| {
-                    serde_json::json!({"name": name, "state": state(shape), "shape": shape, "template": key, "summary": summary})
+                    serde_json::json!({"name": name, "state": state(shape), "shape": shape.map(|s| s.to_string()), "template": key, "summary": summary})
                 })
                 .collect();
             println!("{}", serde_json::to_string_pretty(&rows)?);
@@ -206,12 +211,13 @@ fn there(
     name: &str,
     sources: &Sources,
     cache: &Cache,
-) -> faultline_image::Result<(String, Vec<(Shape, String)>)> {
+) -> faultline_image::Result<(String, Vec<(Form, String)>)> {
     let recipe = Recipe::load(recipes, name)?;
     let mut found = Vec::new();
-    for shape in Shape::all().filter(|s| recipe.kubernetes.is_some() || !s.is_stock()) {
-        if let Some(template) = sources.template(recipes, name, shape, cache)? {
-            found.push((shape, template.manifest.key));
+    let forms = Form::all();
+    for of in forms.filter_map(|form| form.of(name, recipe.kubernetes.is_some())) {
+        if let Some(template) = sources.template(recipes, &of, cache)? {
+            found.push((of.form(), template.manifest.key));
         }
     }
     Ok((recipe.summary, found))

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use faultline_domain::{Shape, progress::Event};
+use faultline_domain::{TemplateRef, progress::Event};
 use faultline_image::{bake, cache::Cache, containers, estimate::Estimate};
 use faultline_lab::{Catalogue, LabFolder};
 use faultline_provider::Readiness;
@@ -20,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{progress, sources::Recipes};
 
-/// What must be there: image and shape, plain machines first.
-type Wanted = BTreeSet<(String, Shape)>;
+/// What must be there.
+type Wanted = BTreeSet<TemplateRef>;
 
 /// How builds in the background stand.
 #[derive(Debug, Clone, Default)]
-pub struct Builds(Arc<Mutex<BTreeMap<(String, Shape), State>>>);
+pub struct Builds(Arc<Mutex<BTreeMap<TemplateRef, State>>>);
 
 #[derive(Debug, Clone)]
 enum State {
@@ -35,7 +35,7 @@ enum State {
 }
 
 impl Builds {
-    fn set(&self, what: &(String, Shape), state: Option<State>) {
+    fn set(&self, what: &TemplateRef, state: Option<State>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state {
             Some(state) => all.insert(what.clone(), state),
@@ -46,9 +46,9 @@ impl Builds {
     /// Answers the provider when a template is not there.
     pub fn ask(&self) -> Prepare {
         let this = self.clone();
-        Arc::new(move |image, shape| {
+        Arc::new(move |template| {
             let all = this.0.lock().unwrap_or_else(PoisonError::into_inner);
-            Some(match all.get(&(image.to_owned(), shape))? {
+            Some(match all.get(template)? {
                 State::Waiting => Readiness::Preparing {
                     fraction: 0.0,
                     text: all
@@ -68,7 +68,9 @@ impl Builds {
                 },
                 State::Failed(why) => Readiness::Unavailable {
                     reason: format!(
-                        "image {image} could not be built with shape {shape}: {why}; the operator runs `faultline image build {image} --shape {shape}`, which resumes it"
+                        "image {template} could not be built: {why}; the operator runs `faultline image build {} --shape {}`, which resumes it",
+                        template.image,
+                        template.form()
                     ),
                 },
             })
@@ -93,7 +95,7 @@ fn wanted(catalogue: &Catalogue, clusters: bool) -> Wanted {
         .labs()
         .into_iter()
         .filter(|l| l.lab.needs.kubernetes.is_some() == clusters)
-        .map(|l| (l.lab.needs.image_name(), l.lab.needs.shape()))
+        .map(|l| l.lab.needs.template())
         .collect()
 }
 
@@ -105,9 +107,9 @@ pub async fn machines(
     program: &Path,
 ) -> anyhow::Result<()> {
     let shown = progress::shown();
-    for (image, shape) in wanted(catalogue, false) {
-        let recipe = images.recipe(&image, shape, cache).await?;
-        bake::bake(&recipe, shape, cache, program, &shown).await?;
+    for template in wanted(catalogue, false) {
+        let recipe = images.recipe(&template, cache).await?;
+        bake::bake(&recipe, &template, cache, program, &shown).await?;
     }
     Ok(())
 }
@@ -136,10 +138,8 @@ pub async fn clusters(
 ) {
     let missing: Vec<_> = wanted(&catalogue, true)
         .into_iter()
-        .filter(|(image, shape)| {
-            let found = recipes
-                .sources
-                .template(&recipes.folder, image, *shape, &cache);
+        .filter(|template| {
+            let found = recipes.sources.template(&recipes.folder, template, &cache);
             !matches!(found, Ok(Some(_)))
         })
         .collect();
@@ -169,7 +169,7 @@ pub async fn clusters(
             None => return,
             Some(Ok(())) => builds.set(what, None),
             Some(Err(e)) => {
-                tracing::error!(image = what.0, shape = %what.1, error = format!("{e:#}"), "not built");
+                tracing::error!(template = %what, error = format!("{e:#}"), "not built");
                 builds.set(what, Some(State::Failed(format!("{e:#}"))));
             }
         }
@@ -178,20 +178,19 @@ pub async fn clusters(
 
 async fn build(
     images: &Recipes,
-    what: &(String, Shape),
+    what: &TemplateRef,
     cache: &Cache,
     program: &Path,
     builds: &Builds,
 ) -> anyhow::Result<()> {
-    let (image, shape) = what;
     // Chosen here, so that what is estimated is what is built.
-    let recipe = images.recipe(image, *shape, cache).await?;
-    let mut estimate = Estimate::new(&recipe, *shape);
+    let recipe = images.recipe(what, cache).await?;
+    let mut estimate = Estimate::new(&recipe, what.shape);
     let began = Instant::now();
     let mut command = tokio::process::Command::new(program);
     command
-        .args(["image", "build", image, "--events", "--shape"])
-        .arg(shape.to_string())
+        .args(["image", "build", &what.image, "--events", "--shape"])
+        .arg(what.form().to_string())
         .arg("--images")
         .arg(&images.folder)
         .args(["--source", recipe.source.as_str()])
@@ -243,6 +242,7 @@ async fn build(
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use faultline_domain::template::Form;
     use faultline_image::sources::Sources;
 
     use super::*;
@@ -296,10 +296,14 @@ mod tests {
 
         let builds = Builds::default();
         let ask = builds.ask();
-        let shape = Shape::SINGLE;
-        let said = || text(ask("kubernetes-1.36", shape));
+        let cluster = |form: &str| {
+            let form: Form = form.parse().unwrap();
+            form.of("kubernetes-1.36", true).unwrap()
+        };
+        let single = cluster("1+0");
+        let said = || text(ask(&single));
         assert_eq!(said(), "nothing is known");
-        builds.set(&("kubernetes-1.36".to_owned(), shape), Some(State::Waiting));
+        builds.set(&single, Some(State::Waiting));
         assert_eq!(said(), "0.00 waiting for another image");
 
         let recipes = Recipes {
@@ -323,9 +327,9 @@ mod tests {
         };
         until("installing packages").await;
         assert!(said().contains("min left"), "{}", said());
-        let next = ("kubernetes-1.36".to_owned(), Shape::new(1, 2).unwrap());
+        let next = cluster("1+2");
         builds.set(&next, Some(State::Waiting));
-        let waits = text(ask(&next.0, next.1));
+        let waits = text(ask(&next));
         assert!(waits.contains("another image, about"), "{waits}");
         std::fs::write(&go_on, "").unwrap();
         until("the mirror is silent").await;

@@ -1,9 +1,10 @@
 //! Recipes as an operator wants them made: the options that say where programs and images come from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::Args;
-use faultline_domain::Shape;
+use faultline_domain::{TemplateRef, template::Form};
 use faultline_image::{
     cache::Cache,
     recipe::Recipe,
@@ -47,6 +48,18 @@ impl SourceArgs {
     }
 }
 
+/// The template of an image in a form, if its recipe can have it.
+pub fn template(recipes: &Path, image: &str, form: Form) -> anyhow::Result<TemplateRef> {
+    let recipe = Recipe::load(recipes, image)?;
+    form.of(image, recipe.kubernetes.is_some())
+        .with_context(|| {
+            format!(
+                "{image} has no cluster that could be stock; leave it out: --shape {}",
+                form.shape
+            )
+        })
+}
+
 /// Where recipes are, and where what they name comes from.
 #[derive(Debug, Clone)]
 pub struct Recipes {
@@ -58,9 +71,9 @@ pub struct Recipes {
 
 impl Recipes {
     /// A recipe as it is to be built.
-    pub async fn recipe(&self, name: &str, shape: Shape, cache: &Cache) -> anyhow::Result<Recipe> {
-        let (this, name, cache) = (self.clone(), name.to_owned(), cache.clone());
-        let chosen = move || this.sources.recipe(&this.folder, &name, shape, &cache);
+    pub async fn recipe(&self, of: &TemplateRef, cache: &Cache) -> anyhow::Result<Recipe> {
+        let (this, of, cache) = (self.clone(), of.clone(), cache.clone());
+        let chosen = move || this.sources.recipe(&this.folder, &of, &cache);
         Ok(tokio::task::spawn_blocking(chosen).await??)
     }
 }

@@ -70,7 +70,7 @@ pub mod fuzzing {
 }
 
 pub use catalogue::{Broken, Catalogue};
-pub use check::{CheckResult, Outcome, check, longest};
+pub use check::{check, longest};
 pub use diagnostic::{Diagnostic, Severity};
 pub use folder::LabFolder;
 pub use setup::{SetupError, set_up};

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use faultline_domain::{TenantId, limits::Limits, progress::Progress};
-use faultline_provider::{Provider, Spec};
+use faultline_domain::{TenantId, check::Outcome, limits::Limits, progress::Progress};
+use faultline_provider::{Allowance, Provider, Spec, make};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LabFolder, Outcome,
+    LabFolder,
     check::{chain, check},
     script::{self, Run},
     set_up, text,
@@ -116,14 +116,14 @@ async fn sequence(
     proof: &mut Proof,
 ) {
     let spec = Spec {
-        image: folder.lab.needs.image_name(),
-        shape: folder.lab.needs.shape(),
-        limits,
-        egress: folder.lab.needs.egress.clone(),
+        template: folder.lab.needs.template(),
+        allowance: Allowance {
+            limits,
+            egress: folder.lab.needs.egress.clone(),
+        },
     };
     let began = Instant::now();
-    let made = provider
-        .create(id, &spec, progress)
+    let made = make(provider, id, &spec, progress)
         .await
         .map_err(|e| chain(&e));
     if !record(proof, "start", began, made) {
@@ -189,7 +189,8 @@ fn judge_before(proof: &mut Proof) -> Result<(), String> {
         .before
         .results
         .iter()
-        .filter_map(|r| Some(format!("{}: {}", r.name, r.error.as_deref()?)))
+        .filter(|r| !r.evaluated)
+        .map(|r| format!("{}: {}", r.name, r.message))
         .collect();
     if !errors.is_empty() {
         return Err(format!(
@@ -225,17 +226,13 @@ fn judge_after(proof: &Proof) -> Result<(), String> {
         .results
         .iter()
         .filter(|r| !r.passed)
-        .map(|r| match &r.error {
-            Some(e) => format!("{} could not be evaluated: {e}", r.name),
-            None => format!(
-                "{} fails: {}",
-                r.name,
-                if r.seen.is_empty() {
-                    &r.message
-                } else {
-                    &r.seen
-                }
-            ),
+        .map(|r| {
+            let how = if r.seen.is_empty() {
+                &r.message
+            } else {
+                &r.seen
+            };
+            format!("{} fails: {how}", r.name)
         })
         .collect();
     if wrong.is_empty() {

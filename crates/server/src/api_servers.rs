@@ -1,14 +1,11 @@
 //! Who may use which environment's API server: the door's questions, answered from the store and the provider.
 
 use async_trait::async_trait;
-use faultline_cluster::{
-    client,
-    credentials::{self, ClientCertificate},
-};
-use faultline_domain::EnvironmentId;
+use faultline_cluster::client;
+use faultline_domain::{EnvironmentId, environment::Environment};
 use faultline_gateway::kube::{ApiServers, Change, Grant, Protocol, Refusal};
-use faultline_provider::{ClusterKeys, Error as ProviderError, Stream};
-use faultline_store::{Secret, cluster_tokens::ClusterToken, environments::Environment};
+use faultline_provider::{Error as ProviderError, Identity, Stream};
+use faultline_store::{Secret, cluster_tokens::ClusterToken};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -53,20 +50,18 @@ impl StoreApiServers {
 }
 
 /// Who its owner is to the cluster: in their own name, and in the groups that the lab grants.
-pub(crate) fn identity(
-    e: &Environment,
-    keys: &ClusterKeys,
-    now: Timestamp,
-) -> Result<ClientCertificate, credentials::Error> {
-    let administrators = [ADMINISTRATORS.to_owned()];
+pub(crate) fn identity(e: &Environment, now: Timestamp) -> Identity {
     let groups = match &*e.spec.groups {
-        [] => &administrators,
-        granted => granted,
+        [] => vec![ADMINISTRATORS.to_owned()],
+        granted => granted.to_vec(),
     };
-    let user = format!("person:{}", e.person);
-    let lasts = e.lifetime.hard_end.duration_since(now);
-    let lasts = lasts.checked_add(BEYOND).unwrap_or(lasts);
-    credentials::mint(keys, &user, groups, now, lasts)
+    let end = e.lifetime.hard_end;
+    Identity {
+        user: format!("person:{}", e.person),
+        groups,
+        from: now,
+        until: end.saturating_add(BEYOND).unwrap_or(end),
+    }
 }
 
 fn undecided(e: faultline_store::Error) -> Refusal {
@@ -120,22 +115,25 @@ impl ApiServers for StoreApiServers {
                 grant.environment
             ))
         };
-        let keys = app.provider.cluster(&grant.tenant).await;
-        let keys = keys.map_err(|e| match e {
+        let access = app
+            .provider
+            .api(&grant.tenant, &identity(&e, app.now()))
+            .await;
+        let access = access.map_err(|e| match e {
             ProviderError::NotFound => {
                 Refusal::no_cluster("there is no cluster in this environment")
             }
+            ProviderError::Failed { reason, .. } => {
+                tracing::error!(environment = %grant.environment, error = reason, "no credential");
+                Refusal::unavailable("the cluster's authority is not one that can sign; a reset gives a fresh cluster")
+            }
             e => silent(describe(&e)),
-        })?;
-        let identity = identity(&e, &keys, app.now()).map_err(|e| {
-            tracing::error!(environment = %grant.environment, error = describe(&e), "no certificate");
-            Refusal::unavailable("the cluster's authority is not one that can sign; a reset gives a fresh cluster")
         })?;
         let alpn = match protocol {
             Protocol::Http1 => client::HTTP1,
             Protocol::Http2 => client::HTTP2,
         };
-        let dialled = client::dial(&*app.provider, &grant.tenant, &keys, &identity, alpn).await;
+        let dialled = client::dial(&access, alpn).await;
         let stream = dialled.map_err(|e| silent(describe(&e)))?;
         Ok(Box::new(stream))
     }

@@ -6,19 +6,20 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use faultline_domain::{Clock, EnvironmentId, LabSlug, PersonId, Shape, TenantId, lab::Needs};
+use faultline_domain::{
+    Clock, EnvironmentId, LabSlug, PersonId, TemplateRef, TenantId, attempt::Attempt,
+    environment::Environment,
+};
 use faultline_lab::{Catalogue, LabFolder};
 use faultline_provider::{Provider, Readiness};
-use faultline_store::{
-    Secret, Store, attempts::Attempt, environments::Environment, stages::Typical,
-};
+use faultline_store::{Secret, Store, stages::Typical};
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
-use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Config, hub::Hub, lock::lock, metrics::Metrics, problem::Problem, rates::Rates, status::Status,
+    Config, hub::Hub, lock::lock, metrics::Metrics, problem::Problem, rates::Rates,
+    reconcile::Wake, status::Status,
 };
 
 /// A lab with an environment's values for its variables.
@@ -43,7 +44,7 @@ pub(crate) struct App {
     /// Pokes whoever watches an environment.
     pub hub: Hub,
     /// Wakes the reconcilers.
-    pub wake: Notify,
+    pub wake: Wake,
     pub metrics: Metrics,
     /// How many requests one may make.
     pub rates: Rates,
@@ -57,7 +58,7 @@ pub(crate) struct App {
     pub checking: Mutex<HashSet<EnvironmentId>>,
     pub started_at: Timestamp,
     /// When images were found ready.
-    ready: Mutex<HashMap<(String, Shape), Timestamp>>,
+    ready: Mutex<HashMap<TemplateRef, Timestamp>>,
     /// Labs as they once were, by their hash: read once.
     kept: Mutex<HashMap<String, Arc<LabFolder>>>,
     catalogue: RwLock<Arc<Catalogue>>,
@@ -76,7 +77,7 @@ impl App {
             provider: parts.provider,
             clock: parts.clock,
             hub: Hub::default(),
-            wake: Notify::new(),
+            wake: Wake::default(),
             metrics: Metrics::default(),
             statuses: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -171,16 +172,16 @@ impl App {
 
     /// Whether the image that a lab needs can be cloned, for pages. To look means to read and to hash a recipe, so an
     /// image that was found ready is taken to be so for a while; a start looks for itself.
-    pub(crate) async fn readiness(&self, needs: &Needs) -> Readiness {
+    pub(crate) async fn readiness(&self, template: TemplateRef) -> Readiness {
         const FOR: SignedDuration = SignedDuration::from_secs(10);
-        let (image, now) = ((needs.image_name(), needs.shape()), self.now());
+        let now = self.now();
         let fresh = |at: &Timestamp| now.duration_since(*at) < FOR;
-        if lock(&self.ready).get(&image).is_some_and(fresh) {
+        if lock(&self.ready).get(&template).is_some_and(fresh) {
             return Readiness::Ready;
         }
-        let found = self.provider.readiness(&image.0, image.1).await;
+        let found = self.provider.readiness(&template).await;
         if found == Readiness::Ready {
-            lock(&self.ready).insert(image, now);
+            lock(&self.ready).insert(template, now);
         }
         found
     }
@@ -192,11 +193,11 @@ impl App {
         slug: &LabSlug,
     ) -> Result<Vec<Typical>, faultline_store::Error> {
         let catalogue = self.catalogue();
-        let machine = |lab: &LabFolder| (lab.lab.needs.image_name(), lab.lab.needs.shape());
-        let mine = catalogue.get(slug).map(|lab| machine(lab));
+        let template = |lab: &LabFolder| lab.lab.needs.template();
+        let mine = catalogue.get(slug).map(|lab| template(lab));
         let labs = catalogue.labs().into_iter();
         let alike: Vec<_> = labs
-            .filter(|lab| mine.as_ref() == Some(&machine(lab)))
+            .filter(|lab| mine.as_ref() == Some(&template(lab)))
             .map(|lab| lab.slug.clone())
             .collect();
         self.store.typical_stages(slug, &alike).await
@@ -227,7 +228,7 @@ impl App {
     /// Something about the environment changed: its watchers look again, and so do the reconcilers.
     pub(crate) fn changed(&self, id: &EnvironmentId) {
         self.hub.poke(id);
-        self.wake.notify_one();
+        self.wake.all();
     }
 
     /// Its owner does something in it. A failure to write that is logged and otherwise ignored.

@@ -54,7 +54,7 @@ pub(crate) const fn need(config: &Config, is_cluster: bool, nodes: u64) -> Need 
 /// to start.
 pub(crate) fn capacity(config: &Config, free: Free, counts: &Counts) -> Capacity {
     let begun = counts.starting.iter();
-    let begun = begun.map(|spec| need(config, spec.is_cluster(), spec.nodes.len() as u64));
+    let begun = begun.map(|spec| need(config, spec.is_cluster(), spec.nodes().len() as u64));
     let (memory, disk) = begun.fold((0_u64, 0_u64), |(memory, disk), need| {
         (
             memory.saturating_add(need.memory_mib),

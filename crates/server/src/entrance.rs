@@ -1,7 +1,6 @@
 //! Why nobody can enter an environment now, in the words that SSH and API servers' clients show its owner.
 
-use faultline_domain::environment::{Intent, State};
-use faultline_store::environments::Environment;
+use faultline_domain::environment::{Environment, Intent, State};
 
 use crate::app::App;
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use faultline_domain::environment::Phase;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -155,11 +156,11 @@ impl Metrics {
         self.checks.get_or_create(&Outcome { outcome }).inc();
     }
 
-    pub(crate) fn phases(&self, counts: &[(String, i64)]) {
+    pub(crate) fn phases(&self, counts: &[(Phase, i64)]) {
         self.environments.clear();
         for (phase, n) in counts {
             let label = PhaseLabel {
-                phase: phase.clone(),
+                phase: phase.as_str().to_owned(),
             };
             self.environments.get_or_create(&label).set(*n);
         }

@@ -122,7 +122,7 @@ impl Server {
     /// server re-adopts them.
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
         let app = self.0;
-        let reconciling = app.tasks.spawn(reconcile::run(app.clone()));
+        reconcile::begin(&app);
         let stop = app.stopping.clone();
         let soft = shutdown.soft.clone();
         let router = router::router(app.clone());
@@ -155,7 +155,6 @@ impl Server {
             }
             () = shutdown.hard.cancelled() => {}
         }
-        drop(reconciling);
         app.store.close().await;
         Ok(served?)
     }

@@ -6,8 +6,9 @@ use std::{
 };
 
 use faultline_domain::{
-    NodeName, Shape, TenantId,
+    NodeName, TemplateRef, TenantId,
     progress::{Event, Progress},
+    template::Form,
 };
 use faultline_guest::{client, wire::Exec};
 use faultline_image::{
@@ -16,11 +17,16 @@ use faultline_image::{
     recipe::Recipe,
 };
 use faultline_launcher::client as launcher;
-use faultline_provider::{Provider, Spec, Target};
+use faultline_provider::{Allowance, Provider, Spec, Target, make};
 use faultline_tenancy_local::Local;
 
 use super::{Machines, Report, merging::Pages};
-use crate::{lab::platform::Platform, progress, signals::told_to_stop, sources::Recipes};
+use crate::{
+    lab::platform::Platform,
+    progress,
+    signals::told_to_stop,
+    sources::{self, Recipes},
+};
 
 /// What the bench's environments are made of.
 #[derive(Clone)]
@@ -29,7 +35,7 @@ struct Bed {
     provider: Local,
     recipe: Recipe,
     template: Template,
-    shape: Shape,
+    of: TemplateRef,
     progress: Progress,
 }
 
@@ -37,24 +43,24 @@ impl Bed {
     async fn make(args: &Machines, provider: Local) -> anyhow::Result<Self> {
         let program = std::env::current_exe()?;
         let progress = progress::shown();
-        let (recipe, template) = baked(args, args.shape, &program, &progress).await?;
+        let (of, recipe, template) = baked(args, args.shape, &program, &progress).await?;
         Ok(Self {
             progress,
             program,
             provider,
             recipe,
             template,
-            shape: args.shape,
+            of,
         })
     }
 
     /// The same bed for another shape.
-    async fn with_shape(&self, args: &Machines, shape: Shape) -> anyhow::Result<Self> {
-        let (recipe, template) = baked(args, shape, &self.program, &self.progress).await?;
+    async fn with_shape(&self, args: &Machines, shape: Form) -> anyhow::Result<Self> {
+        let (of, recipe, template) = baked(args, shape, &self.program, &self.progress).await?;
         Ok(Self {
             recipe,
             template,
-            shape,
+            of,
             ..Clone::clone(self)
         })
     }
@@ -69,10 +75,11 @@ impl Bed {
 
     fn spec(&self) -> Spec {
         Spec {
-            image: self.recipe.name.clone(),
-            shape: self.shape,
-            limits: bake::limits(&self.template.manifest.nodes),
-            egress: Vec::new(),
+            template: self.of.clone(),
+            allowance: Allowance {
+                limits: bake::limits(&self.template.manifest.nodes),
+                egress: Vec::new(),
+            },
         }
     }
 
@@ -90,7 +97,7 @@ impl Bed {
             let _ = tell.send(event);
         });
         let made = async {
-            self.provider.create(&id, &spec, &progress).await?;
+            make(&self.provider, &id, &spec, &progress).await?;
             Ok::<_, anyhow::Error>(millis(began))
         };
         let used = async {
@@ -120,7 +127,7 @@ impl Bed {
             };
             anyhow::Ok(client::run(stream, exec, 16 * 1024).await?)
         };
-        let nodes = self.shape.node_names();
+        let nodes = self.of.shape.node_names();
         for node in &nodes {
             let done = shell(node, "echo here").await?;
             anyhow::ensure!(done.stdout.ends_with(b"here\n"), "the shell did not answer");
@@ -176,18 +183,19 @@ impl Bed {
 /// The image in a shape, baked if it isn't.
 async fn baked(
     args: &Machines,
-    shape: Shape,
+    shape: Form,
     program: &Path,
     progress: &Progress,
-) -> anyhow::Result<(Recipe, Template)> {
+) -> anyhow::Result<(TemplateRef, Recipe, Template)> {
     let cache = &Cache::of_user();
     let recipes = Recipes {
         folder: args.images.clone(),
         sources: args.sources.sources(),
     };
-    let recipe = recipes.recipe(&args.image, shape, cache).await?;
-    let template = bake::bake(&recipe, shape, cache, program, progress).await?;
-    Ok((recipe, template))
+    let of = sources::template(&recipes.folder, &args.image, shape)?;
+    let recipe = recipes.recipe(&of, cache).await?;
+    let template = bake::bake(&recipe, &of, cache, program, progress).await?;
+    Ok((of, recipe, template))
 }
 
 /// When what happened, in milliseconds since a clone was asked for.
@@ -244,7 +252,7 @@ pub async fn clone(args: &Machines) -> anyhow::Result<Report> {
             let (shell, all) = bake::cold(
                 &bed.recipe,
                 &bed.template,
-                bed.shape,
+                &bed.of,
                 &bed.program,
                 &bed.progress,
             )
@@ -345,16 +353,13 @@ pub async fn density(args: &Machines) -> anyhow::Result<Report> {
         let (mut guest, mut own) = (Vec::new(), Vec::new());
         let mut pages = Pages::default();
         for id in &ids {
-            let status = launcher::status(&bed.provider.folder(id)).await?;
-            for node in &status.nodes {
+            let folder = bed.provider.folder(id);
+            for node in &launcher::status(&folder).await?.nodes {
                 pages.add(node.pid)?;
             }
-            guest.push(mib(status
-                .nodes
-                .iter()
-                .map(|n| n.guest_private_bytes)
-                .sum()));
-            own.push(mib(status.nodes.iter().map(|n| n.qemu_private_bytes).sum()));
+            let nodes = launcher::usage(&folder).await?.nodes;
+            guest.push(mib(nodes.iter().map(|n| n.guest_private_bytes).sum()));
+            own.push(mib(nodes.iter().map(|n| n.qemu_private_bytes).sum()));
         }
         let memory = f64::from(bed.template.manifest.memory_mib());
         report.add("template memory", "MiB", &[memory]);
@@ -414,7 +419,7 @@ pub async fn idle(args: &Machines) -> anyhow::Result<Report> {
 
 /// A clone that is left alone, and then measured.
 async fn at_rest(bed: &Bed, args: &Machines) -> anyhow::Result<Vec<f64>> {
-    let what = format!("A clone of {} until it was probed", bed.shape);
+    let what = format!("A clone of {} until it was probed", bed.of);
     let stage = bed.progress.stage("clone", what);
     bed.clone(0).await?;
     stage.done();

@@ -8,7 +8,7 @@ mod report;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use faultline_domain::Shape;
+use faultline_domain::template::Form;
 
 use crate::{Output, sources::SourceArgs};
 
@@ -55,8 +55,8 @@ pub struct Machines {
     #[arg(long, default_value = "debian-12")]
     image: String,
     /// The nodes: control planes + workers
-    #[arg(long, default_value_t = Shape::SINGLE)]
-    shape: Shape,
+    #[arg(long, default_value_t = Form::default())]
+    shape: Form,
     /// Seconds of rest before memory and CPU are looked at; 30, and 120 for a cluster, unless said
     #[arg(long)]
     rest: Option<u64>,
@@ -65,7 +65,7 @@ pub struct Machines {
     clones: Option<usize>,
     /// A second shape that `idle` looks at before the first, such as 1+0-stock
     #[arg(long, value_name = "SHAPE")]
-    against: Option<Shape>,
+    against: Option<Form>,
     /// How often a single start, or ten idle seconds, are measured
     #[arg(long, default_value_t = 5)]
     rounds: u32,

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use bytes::Bytes;
-use faultline_domain::{Clock, Shape};
+use faultline_domain::{Clock, Shape, TemplateRef};
 use faultline_image::sources::Sources;
 use faultline_lab::Catalogue;
 use faultline_provider::Provider;
@@ -94,7 +94,7 @@ async fn serve_and_measure(
     let http: Http = Client::builder(TokioExecutor::new()).build_http();
     let cookie = sign_in(&http, &base, &link).await?;
     let accelerator = provider
-        .template("debian-12", Shape::SINGLE)?
+        .template(&TemplateRef::plain("debian-12", Shape::SINGLE))?
         .map_or("none", |t| t.manifest.accelerator().as_str());
     let mut report = Report::new("pages", accelerator);
     for (name, path) in [

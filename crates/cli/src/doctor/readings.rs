@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use faultline_domain::{Shape, memory::Memory};
+use faultline_domain::{memory::Memory, template::Form};
 use faultline_image::{
     cache::{Cache, free},
     recipe::Recipe,
@@ -241,9 +241,8 @@ fn images(recipes: &Path, sources: &Sources, cache: &Cache) -> Images {
         ready: names
             .into_iter()
             .filter(|name| {
-                sources
-                    .template(recipes, name, Shape::SINGLE, cache)
-                    .is_ok_and(|t| t.is_some())
+                crate::sources::template(recipes, name, Form::default())
+                    .is_ok_and(|of| matches!(sources.template(recipes, &of, cache), Ok(Some(_))))
             })
             .collect(),
     }

@@ -84,7 +84,7 @@ pub(super) fn lint(place: &Place, names: &[String], output: Output) -> anyhow::R
 /// The finding when a lab's image has no recipe. Where there are no recipes at all nothing can be said.
 fn no_image(path: &Path, lab: &LabFolder, images: &[String]) -> Option<Diagnostic> {
     let needs = &lab.lab.needs;
-    let name = needs.image_name();
+    let name = needs.template().image;
     if images.is_empty() || images.contains(&name) {
         return None;
     }
@@ -151,7 +151,7 @@ pub(super) fn list(place: &Place, output: Output) -> anyhow::Result<()> {
                     serde_json::json!({
                         "name": l.slug, "title": l.lab.title, "summary": l.lab.summary, "level": l.lab.level,
                         "topics": l.lab.topics, "minutes": l.lab.minutes, "nodes": l.lab.needs.nodes,
-                        "image": l.lab.needs.image_name(), "hash": l.hash,
+                        "image": l.lab.needs.template().image, "hash": l.hash,
                     })
                 })
                 .collect();

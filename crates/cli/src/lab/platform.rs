@@ -59,15 +59,15 @@ impl Platform {
 
     /// The template that a lab needs, if it was built.
     pub fn find(&self, needs: &Needs) -> anyhow::Result<Option<Template>> {
-        let (name, shape) = (needs.image_name(), needs.shape());
+        let template = needs.template();
         Ok(self
             .sources
-            .template(&self.recipes, &name, shape, &self.cache)?)
+            .template(&self.recipes, &template, &self.cache)?)
     }
 
     /// The template that a lab needs: found, or built now.
     pub async fn template(&self, needs: &Needs, progress: &Progress) -> anyhow::Result<Template> {
-        let (name, shape) = (needs.image_name(), needs.shape());
+        let of = needs.template();
         if let Some(found) = self.find(needs)? {
             return Ok(found);
         }
@@ -75,8 +75,8 @@ impl Platform {
             folder: self.recipes.clone(),
             sources: self.sources.clone(),
         };
-        let recipe = recipes.recipe(&name, shape, &self.cache).await?;
-        Ok(bake::bake(&recipe, shape, &self.cache, &self.program, progress).await?)
+        let recipe = recipes.recipe(&of, &self.cache).await?;
+        Ok(bake::bake(&recipe, &of, &self.cache, &self.program, progress).await?)
     }
 
     /// The limits of a lab's environment.

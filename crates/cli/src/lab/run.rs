@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, bail};
 use faultline_domain::{NodeName, TenantId};
 use faultline_lab::{LabFolder, check, prove, set_up};
-use faultline_provider::{Provider, Spec};
+use faultline_provider::{Allowance, Provider, Spec, make};
 use futures::FutureExt;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -113,12 +113,13 @@ impl<'a> Session<'a> {
         let needs = &self.folder.lab.needs;
         let template = self.platform.template(needs, &shown).await?;
         let spec = Spec {
-            image: needs.image_name(),
-            shape: needs.shape(),
-            limits: Platform::limits(&template),
-            egress: needs.egress.clone(),
+            template: needs.template(),
+            allowance: Allowance {
+                limits: Platform::limits(&template),
+                egress: needs.egress.clone(),
+            },
         };
-        self.provider.create(&self.id, &spec, &shown).await?;
+        make(&*self.provider, &self.id, &spec, &shown).await?;
         self.platform.note(self.folder.slug.as_str(), &self.id)?;
         set_up(&*self.provider, &self.id, &self.filled(), &shown).await?;
         println!(

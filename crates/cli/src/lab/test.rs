@@ -383,8 +383,8 @@ mod tests {
                 millis: 1,
                 failure: None,
             }],
-            before: faultline_lab::Outcome::default(),
-            after: faultline_lab::Outcome::default(),
+            before: faultline_domain::check::Outcome::default(),
+            after: faultline_domain::check::Outcome::default(),
             notes: Vec::new(),
         };
         let key = proofs::key(&lab, "template");

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use faultline_cluster::{
-    client, credentials,
+    client,
     k8s_openapi::api::{
         coordination::v1::Lease,
         core::v1::{Node, Pod},
@@ -16,7 +16,7 @@ use faultline_cluster::{
     },
 };
 use faultline_domain::{
-    Clock, TenantId,
+    Clock, NodeName, TenantId,
     lab::{ClusterTest, Test},
 };
 use faultline_provider::Provider;
@@ -36,11 +36,9 @@ pub(crate) struct Connection(Option<Client>);
 
 /// A connection to the cluster as its administrator.
 pub(crate) async fn connect(provider: &dyn Provider, env: &TenantId) -> Result<Client, String> {
-    let keys = provider.cluster(env).await.map_err(|e| chain(&e))?;
-    let admin = credentials::platform(&keys, Clock::system().now()).map_err(|e| chain(&e))?;
-    client::connect(provider, env, &keys, &admin)
-        .await
-        .map_err(|e| chain(&e))
+    let platform = client::platform(Clock::system().now());
+    let access = provider.api(env, &platform).await.map_err(|e| chain(&e))?;
+    client::connect(&access).await.map_err(|e| chain(&e))
 }
 
 impl Connection {
@@ -125,8 +123,12 @@ async fn down(provider: &dyn Provider, env: &TenantId, why: &str) -> String {
         python3 -c 'import json,sys; c=json.load(sys.stdin)[\"containers\"]; print(\"kube-apiserver:\", c[0][\"state\"] if c else \"no container\")' 2>/dev/null\n\
         true\n";
     let mut said = format!("the cluster's API server does not answer ({why})");
-    let nodes = match provider.cluster(env).await {
-        Ok(keys) => keys.control_planes,
+    let platform = client::platform(Clock::system().now());
+    let nodes: Vec<NodeName> = match provider.api(env, &platform).await {
+        Ok(access) => {
+            let names = access.servers.iter().map(|server| server.name().parse());
+            names.filter_map(Result::ok).collect()
+        }
         // Its keys are of no matter here: the first node is always one.
         Err(_) => "node1".parse().into_iter().collect(),
     };

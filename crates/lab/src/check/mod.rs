@@ -21,56 +21,13 @@ use std::{
 
 use faultline_domain::{
     NodeName, TenantId,
+    check::{CheckResult, Outcome},
     lab::{Check, Lab, Test},
 };
 use faultline_guest::client;
 use faultline_provider::{Provider, Stream, Target};
-use serde::{Deserialize, Serialize};
 
 use crate::{LabFolder, text};
-
-/// How one check went.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckResult {
-    /// The check's name in `lab.yaml`.
-    pub name: String,
-    /// What must hold, for the student.
-    pub title: String,
-    /// Whether it holds. False when it could not be evaluated.
-    pub passed: bool,
-    /// For the student: the lab's text when it does not hold, why when it could not be evaluated, empty when it
-    /// holds.
-    pub message: String,
-    /// What was seen, in the check's own words: a status, an answer, what the script printed. May be empty.
-    pub seen: String,
-    /// The number of the hint that this check points to, from 1, when it does not hold.
-    pub hint: Option<u32>,
-    /// How long it took, in milliseconds.
-    pub millis: u64,
-    /// Set when the check could not be evaluated: neither passed nor failed.
-    pub error: Option<String>,
-}
-
-/// How all checks of a lab went.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Outcome {
-    /// One for each check, in the lab's order.
-    pub results: Vec<CheckResult>,
-}
-
-impl Outcome {
-    /// True when every check holds.
-    #[must_use]
-    pub fn passed(&self) -> bool {
-        !self.results.is_empty() && self.results.iter().all(|r| r.passed)
-    }
-
-    /// True when every check could be evaluated.
-    #[must_use]
-    pub fn evaluated(&self) -> bool {
-        self.results.iter().all(|r| r.error.is_none())
-    }
-}
 
 /// What a check found.
 pub(crate) struct Finding {
@@ -155,14 +112,14 @@ pub async fn check(
 }
 
 fn result(check: &Check, found: Result<Finding, Unknown>, took: Duration) -> CheckResult {
-    let (passed, message, seen, error) = match found {
-        Ok(Finding { holds: true, seen }) => (true, String::new(), seen, None),
-        Ok(Finding { holds: false, seen }) => (false, check.fail.clone(), seen, None),
+    let evaluated = found.is_ok();
+    let (passed, message, seen) = match found {
+        Ok(Finding { holds: true, seen }) => (true, String::new(), seen),
+        Ok(Finding { holds: false, seen }) => (false, check.fail.clone(), seen),
         Err(Unknown(why)) => (
             false,
             format!("This check could not be carried out: {why}"),
             String::new(),
-            Some(why),
         ),
     };
     CheckResult {
@@ -173,7 +130,7 @@ fn result(check: &Check, found: Result<Finding, Unknown>, took: Duration) -> Che
         seen: text::clean(seen.as_bytes(), MAX_SEEN),
         hint: check.hint.filter(|_| !passed),
         millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        error,
+        evaluated,
     }
 }
 

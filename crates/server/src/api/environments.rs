@@ -8,6 +8,7 @@ use axum::{
     http::{StatusCode, request::Parts},
     response::sse::{Event, KeepAlive, Sse},
 };
+use faultline_domain::environment::Environment;
 use futures::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -84,7 +85,7 @@ async fn get_environment(
     State(app): State<Shared>,
     mine: Mine,
 ) -> Result<Json<EnvironmentDetail>, Problem> {
-    Ok(Json(detail(&app, &mine.environment).await?))
+    Ok(Json(detail(&app, mine.environment()).await?))
 }
 
 /// Ends an environment.
@@ -102,8 +103,8 @@ async fn watch_environment(
     State(app): State<Shared>,
     mine: Mine,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let watch = app.hub.watch(&mine.environment.id);
-    let id = mine.environment.id;
+    let watch = app.hub.watch(&mine.environment().id);
+    let id = mine.environment().id.clone();
     let withdrawn = mine.caller.withdrawn(app.clone());
     let first = (app.clone(), watch, true);
     let events = stream::unfold(first, move |(app, mut watch, first)| {
@@ -138,7 +139,7 @@ async fn reset_environment(
     State(app): State<Shared>,
     mine: Mine,
 ) -> Result<(StatusCode, Json<EnvironmentView>), Problem> {
-    let made = reset::reset(&app, &mine.proof, &mine.environment).await?;
+    let made = reset::reset(&app, &mine.proof).await?;
     Ok((StatusCode::CREATED, Json(EnvironmentView::new(&app, &made))))
 }
 
@@ -147,10 +148,13 @@ async fn reset_environment(
     responses((status = 200, body = EnvironmentView), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn extend_environment(
     State(app): State<Shared>,
-    mut mine: Mine,
+    mine: Mine,
 ) -> Result<Json<EnvironmentView>, Problem> {
-    mine.environment.lifetime = extend::extend(&app, &mine.proof, &mine.environment).await?;
-    Ok(Json(EnvironmentView::new(&app, &mine.environment)))
+    let extended = Environment {
+        lifetime: extend::extend(&app, &mine.proof).await?,
+        ..mine.environment().clone()
+    };
+    Ok(Json(EnvironmentView::new(&app, &extended)))
 }
 
 /// Pauses an environment: it keeps its memory, uses no CPU and can't be entered. Its time goes on.
@@ -158,7 +162,7 @@ async fn extend_environment(
     responses((status = 202, description = "it will be `suspended`: watch the events"),
         (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn suspend_environment(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
-    suspend::suspend(&app, &mine.proof, &mine.environment).await?;
+    suspend::suspend(&app, &mine.proof).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -167,7 +171,7 @@ async fn suspend_environment(State(app): State<Shared>, mine: Mine) -> Result<St
     responses((status = 202, description = "it will be `active`: watch the events"),
         (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn resume_environment(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
-    resume::resume(&app, &mine.proof, &mine.environment).await?;
+    resume::resume(&app, &mine.proof).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -179,7 +183,7 @@ async fn add_node(
     State(app): State<Shared>,
     its: Resizable,
 ) -> Result<(StatusCode, Json<NewNode>), Problem> {
-    let node = add_node::add_node(&app, &its.proof, &its.environment).await?;
+    let node = add_node::add_node(&app, &its.proof).await?;
     let made = NewNode {
         name: node.to_string(),
     };
@@ -196,7 +200,7 @@ async fn remove_node(
     its: Resizable,
     Node(node): Node,
 ) -> Result<StatusCode, Problem> {
-    remove_node::remove_node(&app, &its.proof, &its.environment, &node).await?;
+    remove_node::remove_node(&app, &its.proof, &node).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -208,9 +212,9 @@ async fn run_checks(
     State(app): State<Shared>,
     mine: Mine,
 ) -> Result<(StatusCode, Json<Option<CheckRunView>>), Problem> {
-    let id = mine.environment.id.clone();
+    let id = mine.environment().id.clone();
     let mut watch = app.hub.watch(&id);
-    check::check(&app, &mine.proof, &mine.environment).await?;
+    check::check(&app, &mine.proof).await?;
     // Below the limit for any answer.
     let wait = async {
         while check::is_running(&app, &id) {
@@ -247,7 +251,7 @@ async fn reveal_hint(
     mine: Mine,
     Number(number): Number,
 ) -> Result<Json<HintView>, Problem> {
-    let text = reveal_hint::reveal_hint(&app, &mine.proof, &mine.environment, number).await?;
+    let text = reveal_hint::reveal_hint(&app, &mine.proof, number).await?;
     Ok(Json(HintView { number, text }))
 }
 
@@ -255,7 +259,7 @@ async fn reveal_hint(
 #[utoipa::path(post, path = "/api/v1/environments/{id}/give-up", tag = "environments", params(("id" = String, Path)),
     responses((status = 204, description = "given up"), (status = 404, body = Problem)))]
 async fn give_up(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
-    give_up::give_up(&app, &mine.proof, &mine.environment).await?;
+    give_up::give_up(&app, &mine.proof).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -267,7 +271,7 @@ async fn get_solution(
     State(app): State<Shared>,
     mine: Mine,
 ) -> Result<Json<SolutionView>, Problem> {
-    let attempt = app.store.attempt(&mine.environment.attempt).await?;
+    let attempt = app.store.attempt(&mine.environment().attempt).await?;
     if !attempt.is_some_and(|a| a.shows_solution()) {
         return Err(Problem::conflict(
             "not-solved",
@@ -275,7 +279,7 @@ async fn get_solution(
             "It opens when the checks hold, or when you give up.",
         ));
     }
-    let lab = app.lab_of(&mine.environment).await;
+    let lab = app.lab_of(mine.environment()).await;
     let lab = lab.ok_or_else(Problem::lab_gone)?;
     Ok(Json(SolutionView {
         text: lab.solution.clone(),
@@ -286,7 +290,7 @@ async fn get_solution(
 #[utoipa::path(get, path = "/api/v1/environments/{id}/cluster", tag = "environments", params(("id" = String, Path)),
     responses((status = 200, body = ClusterView), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn get_cluster(State(app): State<Shared>, mine: Mine) -> Result<Json<ClusterView>, Problem> {
-    let (server, authority) = credential::place(&app, &mine.environment)?;
+    let (server, authority) = credential::place(&app, mine.environment())?;
     Ok(Json(ClusterView { server, authority }))
 }
 
@@ -297,12 +301,7 @@ async fn issue_credential(
     State(app): State<Shared>,
     mine: Mine,
 ) -> Result<(StatusCode, Json<ClusterTokenView>), Problem> {
-    let Mine {
-        caller,
-        proof,
-        environment,
-    } = &mine;
-    let (token, ends) = credential::credential(&app, caller, proof, environment).await?;
+    let (token, ends) = credential::credential(&app, &mine.caller, &mine.proof).await?;
     let view = ClusterTokenView {
         token: token.expose().to_owned(),
         expires_at: ends.to_string(),

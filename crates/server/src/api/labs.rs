@@ -48,7 +48,7 @@ async fn get_lab(
     let attempts = app.store.attempts_at(me, &slug).await?;
     let solved = attempts
         .iter()
-        .any(faultline_store::attempts::Attempt::is_solved);
+        .any(faultline_domain::attempt::Attempt::is_solved);
     Ok(Json(LabDetail {
         lab: LabView::new(&lab, solved),
         readme: lab.readme.clone(),

@@ -28,8 +28,8 @@ async fn get_status(
             last: s.last.to_string(),
             millis: u64::try_from(s.took.as_millis()).unwrap_or(u64::MAX),
             runs: s.runs,
-            text: s.text.clone(),
-            failed: s.failed,
+            counts: s.done.clone().unwrap_or_default(),
+            error: s.done.as_ref().err().cloned(),
         })
         .collect();
     Ok(Json(OperatorView {

@@ -1,17 +1,16 @@
 //! What the API shows.
 
+use std::collections::BTreeMap;
+
 use faultline_domain::{
     NodeName,
-    environment::{EndReason, Intent, State},
+    attempt::Attempt,
+    check::CheckRun,
+    environment::{EndReason, Environment, Intent, State},
     nodes::NodeState,
 };
 use faultline_lab::LabFolder;
-use faultline_store::{
-    attempts::{Attempt, CheckRun},
-    environments::Environment,
-    stages::Stage,
-    start_log::Line,
-};
+use faultline_store::{stages::Stage, start_log::Line};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -49,7 +48,7 @@ impl LabView {
             topics: lab.topics.clone(),
             minutes: lab.minutes,
             nodes: lab.needs.nodes,
-            image: lab.needs.image_name(),
+            image: lab.needs.template().image,
             points: lab.score.points,
             hints: lab.hints.len(),
             checks: lab.checks.len(),
@@ -142,8 +141,8 @@ pub(crate) struct CheckView {
     /// False when it could not be found out.
     evaluated: bool,
     /// The hint that it points to.
-    hint: Option<i64>,
-    millis: i64,
+    hint: Option<u32>,
+    millis: u64,
 }
 
 /// A run of a lab's checks.
@@ -446,8 +445,10 @@ pub(crate) struct ReconcilerView {
     pub last: String,
     pub millis: u64,
     pub runs: u64,
-    pub text: String,
-    pub failed: bool,
+    /// What it looked at and what it began, by name. Empty when it failed.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
 }
 
 /// A line of the audit.

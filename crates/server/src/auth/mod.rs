@@ -19,8 +19,9 @@ use axum::{
 use faultline_domain::{
     EnvironmentId,
     authz::{MayOperate, MayResize, MayUse, Principal, SignedIn},
+    environment::Environment,
 };
-use faultline_store::{Secret, environments::Environment};
+use faultline_store::Secret;
 
 use crate::{
     app::{App, Shared},
@@ -177,20 +178,20 @@ impl FromRequestParts<Shared> for Signed {
 pub(crate) struct Mine {
     pub caller: Caller,
     pub proof: MayUse,
-    pub environment: Environment,
+}
+
+impl Mine {
+    pub(crate) const fn environment(&self) -> &Environment {
+        self.proof.environment()
+    }
 }
 
 impl FromRequestParts<Shared> for Mine {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
         let caller = caller(parts)?;
-        let (id, environment) = named(parts, app).await?;
-        let proof = caller.signed_in.may_use(&id, &environment.person)?;
-        Ok(Self {
-            caller,
-            proof,
-            environment,
-        })
+        let proof = caller.signed_in.may_use(named(parts, app).await?)?;
+        Ok(Self { caller, proof })
     }
 }
 
@@ -198,24 +199,22 @@ impl FromRequestParts<Shared> for Mine {
 #[derive(Debug)]
 pub(crate) struct Resizable {
     pub proof: MayResize,
-    pub environment: Environment,
 }
 
 impl FromRequestParts<Shared> for Resizable {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
         let caller = caller(parts)?;
-        let (id, environment) = named(parts, app).await?;
-        let proof = caller.signed_in.may_resize(&id, &environment.person)?;
-        Ok(Self { proof, environment })
+        let proof = caller.signed_in.may_resize(named(parts, app).await?)?;
+        Ok(Self { proof })
     }
 }
 
 /// The environment that `{id}` in the path names.
-async fn named(parts: &mut Parts, app: &Shared) -> Result<(EnvironmentId, Environment), Problem> {
+async fn named(parts: &mut Parts, app: &Shared) -> Result<Environment, Problem> {
     let id: EnvironmentId = param(parts, "id").await?;
     let environment = app.store.environment(&id).await?;
-    Ok((id, environment.ok_or_else(Problem::not_found)?))
+    environment.ok_or_else(Problem::not_found)
 }
 
 /// Somebody is signed in and operates the installation.

@@ -7,7 +7,7 @@ use faultline_domain::{
     limits::{Capacity, fits},
     shape::MAX_NODES,
 };
-use faultline_store::environments::{Counts, Environment, NoNode};
+use faultline_store::environments::{Counts, NoNode};
 
 use crate::{
     app::App,
@@ -15,16 +15,13 @@ use crate::{
     problem::Problem,
 };
 
-pub(crate) async fn add_node(
-    app: &App,
-    proof: &MayResize,
-    environment: &Environment,
-) -> Result<NodeName, Problem> {
+pub(crate) async fn add_node(app: &App, proof: &MayResize) -> Result<NodeName, Problem> {
+    let environment = proof.environment();
     let free = Free::now(&app.config.data_dir);
     // It takes no further place, so nothing is counted.
     let room: Capacity = capacity(&app.config, free, &Counts::default());
     let need = need(&app.config, environment.spec.is_cluster(), 1);
-    let (id, by) = (proof.environment(), proof.person());
+    let (id, by) = (&environment.id, proof.person());
     let node = app
         .store
         .want_node(id, &|| fits(&room, need), by, app.now())

@@ -7,15 +7,12 @@ use std::sync::Arc;
 
 use faultline_domain::{
     EnvironmentId, TenantId,
+    attempt::Attempt,
     authz::MayUse,
     environment::{Intent, State},
     score,
 };
 use faultline_lab::LabFolder;
-use faultline_store::{
-    attempts::{Attempt, CheckResult},
-    environments::Environment,
-};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -25,11 +22,8 @@ use crate::{
 };
 
 /// Begins a run, unless one is under way.
-pub(crate) async fn check(
-    app: &Shared,
-    proof: &MayUse,
-    environment: &Environment,
-) -> Result<(), Problem> {
+pub(crate) async fn check(app: &Shared, proof: &MayUse) -> Result<(), Problem> {
+    let environment = proof.environment();
     if matches!(environment.state, State::Suspended { .. })
         || environment.intent == Intent::Suspended
     {
@@ -52,15 +46,15 @@ pub(crate) async fn check(
         .ok_or_else(Problem::lab_gone)?;
     let machine = tenant(environment)?.clone();
     let attempt = app.attempt(environment).await?;
-    let Some(turn) = Turn::take(app, proof.environment()) else {
+    let Some(turn) = Turn::take(app, &environment.id) else {
         return Ok(());
     };
     let run = app.row_id();
     app.store
-        .begin_checks(&run, &attempt.id, proof.environment(), app.now())
+        .begin_checks(&run, &attempt.id, &environment.id, app.now())
         .await?;
     app.touch(&environment.id).await;
-    app.changed(proof.environment());
+    app.changed(&environment.id);
     let app = app.clone();
     let stop = app.stopping.clone();
     app.tasks.clone().spawn(async move {
@@ -110,16 +104,6 @@ async fn perform(
     let checks = tokio::time::timeout(faultline_lab::longest(&lab.lab), checks);
     let write = async {
         while let Some(result) = receive.recv().await {
-            let result = CheckResult {
-                name: result.name,
-                title: result.title,
-                passed: result.passed,
-                message: result.message,
-                seen: result.seen,
-                evaluated: result.error.is_none(),
-                hint: result.hint.map(i64::from),
-                millis: i64::try_from(result.millis).unwrap_or(i64::MAX),
-            };
             if let Err(e) = app.store.record_check(run, &result).await {
                 tracing::error!(error = &e as &dyn std::error::Error, "a result was lost");
             }

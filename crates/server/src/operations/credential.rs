@@ -2,8 +2,8 @@
 //! alone. The door knows the cluster's own credentials; nobody else is given any.
 
 use faultline_cluster::kubeconfig;
-use faultline_domain::authz::MayUse;
-use faultline_store::{Secret, environments::Environment};
+use faultline_domain::{authz::MayUse, environment::Environment};
+use faultline_store::Secret;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{app::App, auth::Caller, problem::Problem};
@@ -16,20 +16,16 @@ pub(crate) async fn credential(
     app: &App,
     caller: &Caller,
     proof: &MayUse,
-    environment: &Environment,
 ) -> Result<(Secret, Timestamp), Problem> {
+    let environment = proof.environment();
     has_cluster(environment)?;
     let ends = app.now().saturating_add(RENEWED).unwrap_or(Timestamp::MAX);
     Ok((issue(app, caller, proof, Some(ends)).await?, ends))
 }
 
 /// A kubeconfig with a token that lasts as long as the environment.
-pub(crate) async fn file(
-    app: &App,
-    caller: &Caller,
-    proof: &MayUse,
-    environment: &Environment,
-) -> Result<String, Problem> {
+pub(crate) async fn file(app: &App, caller: &Caller, proof: &MayUse) -> Result<String, Problem> {
+    let environment = proof.environment();
     let (server, authority) = place(app, environment)?;
     let token = issue(app, caller, proof, None).await?;
     let user = kubeconfig::User::Token(token.expose());
@@ -78,7 +74,7 @@ async fn issue(
     ends: Option<Timestamp>,
 ) -> Result<Secret, Problem> {
     let (secret, now) = (app.secret(), app.now());
-    let (id, person) = (proof.environment(), proof.person());
+    let (id, person) = (&proof.environment().id, proof.person());
     app.store
         .add_cluster_token(&secret, id, person, &caller.secret, ends, now)
         .await?;

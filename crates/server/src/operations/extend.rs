@@ -1,7 +1,9 @@
 //! Give an environment more time, up to its hard end. It counts as use.
 
-use faultline_domain::{authz::MayUse, environment::Lifetime};
-use faultline_store::environments::Environment;
+use faultline_domain::{
+    authz::MayUse,
+    environment::{Environment, Lifetime},
+};
 use jiff::SignedDuration;
 
 use crate::{app::App, problem::Problem};
@@ -17,11 +19,8 @@ pub(crate) fn possible(app: &App, environment: &Environment) -> SignedDuration {
     extended.duration_since(life.expires_at)
 }
 
-pub(crate) async fn extend(
-    app: &App,
-    proof: &MayUse,
-    environment: &Environment,
-) -> Result<Lifetime, Problem> {
+pub(crate) async fn extend(app: &App, proof: &MayUse) -> Result<Lifetime, Problem> {
+    let environment = proof.environment();
     if !environment.is_open() {
         return Err(Problem::conflict(
             "ended",
@@ -42,8 +41,8 @@ pub(crate) async fn extend(
         ..environment.lifetime.extended(step(app))
     };
     app.store
-        .extend_environment(proof.environment(), &lifetime, proof.person(), now)
+        .extend_environment(&environment.id, &lifetime, proof.person(), now)
         .await?;
-    app.changed(proof.environment());
+    app.changed(&environment.id);
     Ok(lifetime)
 }

@@ -2,18 +2,17 @@
 //! at them. Asking twice is asking once. It counts as use.
 
 use faultline_domain::{NodeName, authz::MayResize};
-use faultline_store::environments::Environment;
 
 use crate::{app::App, problem::Problem};
 
 pub(crate) async fn remove_node(
     app: &App,
     proof: &MayResize,
-    environment: &Environment,
     node: &NodeName,
 ) -> Result<(), Problem> {
+    let environment = proof.environment();
     let spec = &environment.spec;
-    if spec.nodes.contains(node) || spec.setup_nodes.contains(node) {
+    if spec.nodes().contains(node) || spec.setup_nodes.contains(node) {
         return Err(Problem::conflict(
             "node-of-lab",
             "This node belongs to the lab",
@@ -31,7 +30,7 @@ pub(crate) async fn remove_node(
     if !known && !environment.wanted.contains(node) {
         return Err(Problem::not_found());
     }
-    let (id, by) = (proof.environment(), proof.person());
+    let (id, by) = (&environment.id, proof.person());
     app.store.unwant_node(id, node, by, app.now()).await?;
     app.changed(id);
     Ok(())

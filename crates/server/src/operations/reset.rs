@@ -2,18 +2,14 @@
 //! was opened and checked. An attempt that was solved or given up is over; a reset begins another. Also the retry of a
 //! failed start.
 
-use faultline_domain::{AttemptId, authz::MayUse};
-use faultline_store::{environments::Environment, lab_contents::LabContent};
+use faultline_domain::{AttemptId, authz::MayUse, environment::Environment};
+use faultline_store::lab_contents::LabContent;
 
 use super::start;
 use crate::{app::App, problem::Problem};
 
-pub(crate) async fn reset(
-    app: &App,
-    proof: &MayUse,
-    old: &Environment,
-) -> Result<Environment, Problem> {
-    debug_assert_eq!(proof.environment(), &old.id);
+pub(crate) async fn reset(app: &App, proof: &MayUse) -> Result<Environment, Problem> {
+    let old = proof.environment();
     let lab = app.lab(&old.lab).ok_or_else(Problem::lab_gone)?;
     start::ready(app, &lab.lab).await?;
     let now = app.now();

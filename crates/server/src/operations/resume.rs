@@ -4,15 +4,11 @@ use faultline_domain::{
     authz::MayUse,
     environment::{Intent, State},
 };
-use faultline_store::environments::Environment;
 
 use crate::{app::App, problem::Problem};
 
-pub(crate) async fn resume(
-    app: &App,
-    proof: &MayUse,
-    environment: &Environment,
-) -> Result<(), Problem> {
+pub(crate) async fn resume(app: &App, proof: &MayUse) -> Result<(), Problem> {
+    let environment = proof.environment();
     // One that is still being paused is `Active`: it may be wanted back at once.
     let stands = matches!(
         environment.state,
@@ -21,7 +17,7 @@ pub(crate) async fn resume(
     if !stands || !environment.is_open() {
         return Err(not_paused());
     }
-    let (id, by) = (proof.environment(), proof.person());
+    let (id, by) = (&environment.id, proof.person());
     if !app.store.want(id, Intent::Active, by, app.now()).await? {
         return Err(not_paused());
     }

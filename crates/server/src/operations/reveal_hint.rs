@@ -1,17 +1,12 @@
 //! Open the next hint. Hints open in order; opening one twice costs once; after the end they are free.
 
 use faultline_domain::authz::MayUse;
-use faultline_store::environments::Environment;
 
 use crate::{app::App, problem::Problem};
 
 /// Opens hint `number`, counted from 1, and gives its text as Markdown.
-pub(crate) async fn reveal_hint(
-    app: &App,
-    proof: &MayUse,
-    environment: &Environment,
-    number: u32,
-) -> Result<String, Problem> {
+pub(crate) async fn reveal_hint(app: &App, proof: &MayUse, number: u32) -> Result<String, Problem> {
+    let environment = proof.environment();
     let lab = app
         .lab_of(environment)
         .await
@@ -34,6 +29,6 @@ pub(crate) async fn reveal_hint(
         .reveal_hint(&attempt.id, number, hint.cost, app.now())
         .await?;
     app.touch(&environment.id).await;
-    app.changed(proof.environment());
+    app.changed(&environment.id);
     Ok(hint.text.clone())
 }

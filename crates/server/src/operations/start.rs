@@ -7,15 +7,13 @@ use axum::http::StatusCode;
 use faultline_domain::{
     AttemptId, EnvironmentId, LabSlug,
     authz::SignedIn,
-    environment::Lifetime,
+    environment::{Environment, Lifetime, Spec},
     lab::Lab,
     limits::{Denial, admit},
+    tenant::{self, Allowance},
 };
 use faultline_provider::Readiness;
-use faultline_store::{
-    environments::{Counts, Environment, EnvironmentSpec},
-    lab_contents::LabContent,
-};
+use faultline_store::{environments::Counts, lab_contents::LabContent};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -57,11 +55,7 @@ pub(crate) async fn start(
 
 /// Whether the image can be cloned now.
 pub(super) async fn ready(app: &App, lab: &Lab) -> Result<(), Problem> {
-    let (title, detail) = match app
-        .provider
-        .readiness(&lab.needs.image_name(), lab.needs.shape())
-        .await
-    {
+    let (title, detail) = match app.provider.readiness(&lab.needs.template()).await {
         Readiness::Ready => return Ok(()),
         Readiness::Preparing { fraction, text } => (
             "The machine's image is still being made",
@@ -88,16 +82,17 @@ pub(super) fn admission(app: &App, lab: &Lab) -> impl Fn(Counts) -> Result<(), D
     move |counts| admit(&capacity(&config, free, &counts), need)
 }
 
-pub(super) fn spec(app: &App, lab: &Lab) -> EnvironmentSpec {
-    EnvironmentSpec {
-        image: lab.needs.image_name(),
-        nodes: lab.needs.node_names(),
+pub(super) fn spec(app: &App, lab: &Lab) -> Spec {
+    Spec {
+        tenant: tenant::Spec {
+            template: lab.needs.template(),
+            allowance: Allowance {
+                limits: app.config.limits(&lab.needs),
+                egress: lab.needs.egress.clone(),
+            },
+        },
         setup_nodes: lab.setup_nodes(),
-        control_planes: lab.needs.control_planes,
-        stock: lab.needs.stock,
         groups: lab.needs.groups.clone(),
-        limits: app.config.limits(&lab.needs),
-        egress: lab.needs.egress.clone(),
     }
 }
 

@@ -5,16 +5,12 @@ use faultline_domain::{
     authz::MayUse,
     environment::{Intent, State},
 };
-use faultline_store::environments::Environment;
 
 use super::check;
 use crate::{app::App, problem::Problem};
 
-pub(crate) async fn suspend(
-    app: &App,
-    proof: &MayUse,
-    environment: &Environment,
-) -> Result<(), Problem> {
+pub(crate) async fn suspend(app: &App, proof: &MayUse) -> Result<(), Problem> {
+    let environment = proof.environment();
     let runs = matches!(
         environment.state,
         State::Active { .. } | State::Suspended { .. }
@@ -22,7 +18,7 @@ pub(crate) async fn suspend(
     if !runs || !environment.is_open() {
         return Err(not_running());
     }
-    if check::is_running(app, proof.environment()) {
+    if check::is_running(app, &environment.id) {
         return Err(Problem::conflict(
             "checking",
             "The checks still run",
@@ -36,7 +32,7 @@ pub(crate) async fn suspend(
             "A paused machine can't do that. Pause it once that is done.",
         ));
     }
-    let (id, by) = (proof.environment(), proof.person());
+    let (id, by) = (&environment.id, proof.person());
     if !app.store.want(id, Intent::Suspended, by, app.now()).await? {
         return Err(not_running());
     }

@@ -1,7 +1,6 @@
 //! Writing the state that a step led to.
 
-use faultline_domain::environment::State;
-use faultline_store::environments::Environment;
+use faultline_domain::environment::{Environment, State};
 
 use crate::app::Shared;
 

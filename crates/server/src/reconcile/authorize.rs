@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use faultline_domain::{NodeName, PersonId, environment::State};
+use faultline_domain::{
+    NodeName, PersonId,
+    environment::{Environment, State},
+};
 use faultline_guest::client;
 use faultline_provider::{Error, Target};
-use faultline_store::environments::Environment;
 
 use crate::app::{Shared, tenant};
 

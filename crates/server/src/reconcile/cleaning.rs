@@ -3,9 +3,9 @@
 use jiff::SignedDuration;
 
 use super::Done;
-use crate::app::Shared;
+use crate::{app::Shared, status::Counts};
 
-pub(super) async fn pass(app: &Shared) -> Done {
+pub(super) async fn pass(app: Shared) -> Done {
     app.rates.tidy();
     let removed = app.store.remove_old_credentials(app.now()).await?;
     let days = i64::from(app.config.audit_days);
@@ -14,13 +14,14 @@ pub(super) async fn pass(app: &Shared) -> Done {
         .saturating_sub(SignedDuration::from_hours(24 * days))
         .unwrap_or(jiff::Timestamp::MIN);
     let lines = app.store.trim_audit(oldest, app.config.audit_lines).await?;
-    Ok(format!(
-        "{removed} sessions and links forgotten, {lines} lines of the audit"
-    ))
+    Ok(Counts::from([
+        ("sessions and links forgotten", removed),
+        ("lines of the audit forgotten", lines),
+    ]))
 }
 
 /// Reads the labs again, so that an author sees at once what was written; and counts for the metrics.
-pub(super) async fn labs(app: &Shared) -> Done {
+pub(super) async fn labs(app: Shared) -> Done {
     let since = app
         .now()
         .saturating_sub(SignedDuration::from_hours(24))
@@ -28,21 +29,24 @@ pub(super) async fn labs(app: &Shared) -> Done {
     app.metrics.phases(&app.store.count_by_phase(since).await?);
     let before = app.catalogue();
     if before.path().as_os_str().is_empty() {
-        return Ok("no folder".to_owned());
+        return Ok(Counts::new());
     }
     let reading = before.clone();
     let Ok(next) = tokio::task::spawn_blocking(move || reading.reload()).await else {
-        return Ok("reading them was interrupted".to_owned());
+        return Ok(Counts::new());
     };
     let hashes = |c: &faultline_lab::Catalogue| -> Vec<String> {
         c.labs().iter().map(|l| l.hash.clone()).collect()
     };
-    let text = format!("{} labs, {} broken", next.labs().len(), next.broken().len());
+    let counts = Counts::from([
+        ("labs", next.labs().len() as u64),
+        ("broken", next.broken().len() as u64),
+    ]);
     if hashes(&before) != hashes(&next) || before.broken() != next.broken() {
         for broken in next.broken() {
             tracing::warn!("{}", broken.render());
         }
         app.set_catalogue(next);
     }
-    Ok(text)
+    Ok(counts)
 }

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use faultline_domain::{
     EnvironmentId, TenantId,
-    environment::{Deadlines, Intent, State, Step, plan},
+    environment::{Deadlines, Environment, Intent, State, Step, plan},
     tenant::{self, Observed},
 };
-use faultline_store::environments::Environment;
 
 use super::{
     Done, Error,
@@ -15,29 +14,26 @@ use super::{
     authorize, describe, nodes, prepare,
     steps::{Failed, Kind, Steps},
 };
-use crate::{Config, app, app::Shared};
+use crate::{Config, app, app::Shared, status::Counts};
 
 /// How long pausing and resuming may take.
 const QUICK: Duration = Duration::from_secs(110);
 /// How often pausing and resuming is tried before the machine counts as failed.
 const TRIES: u32 = 3;
 
-/// Comes after the tenants' pass, which writes what the provider sees.
-pub(super) async fn pass(app: &Shared, steps: &Steps<EnvironmentId>) -> Done {
+pub(super) async fn pass(app: Shared, steps: Steps<EnvironmentId>) -> Done {
+    let (app, steps) = (&app, &steps);
     // In this order, for the reason that the tenants' pass gives.
     let busy = steps.busy();
     let rows = app.store.unfinished_environments().await?;
-    if rows.is_empty() {
-        return Ok("nothing to look after".to_owned());
-    }
-    let (mut active, mut acted) = (0, 0);
+    let (mut active, mut begun) = (0, 0);
     for row in &rows {
         let seen = row.tenant.as_ref().map(|tenant| {
             let observed = tenant.observed.unwrap_or(Observed::Unknown);
             (&tenant.state, observed)
         });
         let observed = seen.map_or(Observed::Absent, |(_, observed)| observed);
-        active += u32::from(matches!(row.state, State::Active { .. }));
+        active += u64::from(matches!(row.state, State::Active { .. }));
         let is_busy = busy.contains(&row.id) || steps.kind(&row.id).is_some();
         let resizing = steps.kind(&row.id) == Some(Kind::Nodes);
         let ends = matches!(row.intent, Intent::Gone(_));
@@ -70,16 +66,17 @@ pub(super) async fn pass(app: &Shared, steps: &Steps<EnvironmentId>) -> Done {
             app.now(),
         );
         if step == Step::Wait && !is_busy && observed == Observed::Running {
-            acted += u32::from(nodes::begin(app, steps, row));
+            begun += u64::from(nodes::begin(app, steps, row));
             continue;
         }
-        acted += u32::from(step != Step::Wait);
+        begun += u64::from(step != Step::Wait);
         apply(app, steps, row, step).await?;
     }
-    Ok(format!(
-        "{} to look after, {active} active, {acted} steps",
-        rows.len()
-    ))
+    Ok(Counts::from([
+        ("looked after", rows.len() as u64),
+        ("active", active),
+        ("steps", begun),
+    ]))
 }
 
 /// What a setup may take beyond its steps' own limits.
@@ -153,14 +150,18 @@ async fn apply(
             advance(app, &mut e, next).await?;
         }
         Step::Suspend => begin(app, steps, e, Kind::Suspend, |app, mut e| async move {
-            app.provider.pause(app::tenant(&e)?).await?;
+            let tenant = app::tenant(&e)?;
+            app.provider.pause(tenant).await?;
+            app.store.record_observed(tenant, Observed::Paused).await?;
             if let Ok(next) = e.state.clone().suspend(app.now()) {
                 advance(&app, &mut e, next).await?;
             }
             Ok(())
         }),
         Step::Resume => begin(app, steps, e, Kind::Resume, |app, mut e| async move {
-            app.provider.resume(app::tenant(&e)?).await?;
+            let tenant = app::tenant(&e)?;
+            app.provider.resume(tenant).await?;
+            app.store.record_observed(tenant, Observed::Running).await?;
             if let Ok(next) = e.state.clone().activate(app.now()) {
                 advance(&app, &mut e, next).await?;
             }

@@ -1,11 +1,12 @@
-//! Reconcilers: they compare what should be with what is, and act. No input, idempotent, no retries inside; woken by
-//! a signal and by a period; each run leaves a [`Status`] for the operator.
+//! Reconcilers: they compare what should be with what is, and act. Each is a task of its own, without input, idempotent,
+//! without retries inside; woken by a signal and by a period; each run leaves a [`Status`] for the operator.
 //!
 //! | module | does |
 //! |---|---|
+//! | [`observe`] | writes what the provider tells of tenants, as it tells it |
 //! | [`tenants`] | one step for each tenant: observe → `plan` → apply → record; made and freed |
-//! | [`environments`] | likewise for each environment, on what the tenants' pass has seen |
-//! | [`prepare`] | the step that makes an environment of a tenant: keys, setup |
+//! | [`environments`] | likewise for each environment, on what was observed of its tenant |
+//! | [`prepare`] | the step that makes an environment of a tenant: what its lab allows, keys, setup |
 //! | [`nodes`] | a node more, a node less |
 //! | [`steps`] | which steps are under way, at most one an environment and a tenant |
 //! | [`recorder`] | writes the stages of a start as they happen |
@@ -15,9 +16,8 @@
 //! | [`cleaning`] | forgets old sessions and lines of the audit, reads the labs again, counts |
 //!
 //! ```text
-//! request ──► intent in the store ──► wake ──► observe (store, provider) ──► plan ──► step ──► state in the store
-//!                                                 ▲                                              │ poke
-//!                                                 └──────────────── every second ◄───────────────┘
+//! request ──► intent in the store ──────┐
+//! provider ──► observation in the store ┴─► wake ─► plan ─► step ─► state in the store ─► wake, poke
 //! ```
 
 mod advance;
@@ -25,6 +25,7 @@ pub(crate) mod authorize;
 mod cleaning;
 mod environments;
 mod nodes;
+mod observe;
 mod orphans;
 mod prepare;
 mod recorder;
@@ -34,11 +35,16 @@ pub(crate) mod warnings;
 
 use std::time::{Duration, Instant};
 
-use faultline_domain::{EnvironmentId, TenantId};
+use faultline_domain::EnvironmentId;
+use tokio::sync::Notify;
 
-use crate::{app::Shared, lock::lock, metrics::ReconcilerLabel, status::Status};
-
-pub(crate) use self::steps::Steps;
+use self::{steps::Steps, tenants::Tenants};
+use crate::{
+    app::Shared,
+    lock::lock,
+    metrics::ReconcilerLabel,
+    status::{Counts, Status},
+};
 
 /// Why a reconciler's run failed; it runs again.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +57,8 @@ pub(crate) enum Error {
     Silent(Duration),
 }
 
-/// What a run did, in a few words.
-pub(crate) type Done = Result<String, Error>;
+/// What a run did.
+pub(crate) type Done = Result<Counts, Error>;
 
 /// How often each runs at least.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -60,52 +66,110 @@ const ORPHANS: Duration = Duration::from_secs(10);
 const CLEANING: Duration = Duration::from_secs(300);
 const LABS: Duration = Duration::from_secs(5);
 
-/// All reconcilers of one server, and when each ran last.
-pub(crate) struct Reconcilers {
+/// Wakes those that act on environments and tenants.
+#[derive(Debug, Default)]
+pub(crate) struct Wake {
+    tenants: Notify,
+    environments: Notify,
+}
+
+impl Wake {
+    /// An environment, its tenant, or what is seen of it, is another than before.
+    pub(crate) fn all(&self) {
+        self.tenants.notify_one();
+        self.environments.notify_one();
+    }
+}
+
+/// What the reconcilers remember between their runs: all of it may be lost.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Memory {
+    tenants: Tenants,
+    environments: Steps<EnvironmentId>,
+}
+
+/// Begins each reconciler, in a task of its own, until the server stops.
+pub(crate) fn begin(app: &Shared) {
+    let Memory {
+        tenants,
+        environments,
+    } = Memory::default();
+    let (it, tasks) = (|| app.clone(), &app.tasks);
+    tasks.spawn(observe::run(it(), tenants.clone()));
+    let (app, steps) = (it(), tenants.steps.clone());
+    let orphans = move || orphans::pass(app.clone(), steps.clone());
+    tasks.spawn(every(it(), "orphans", ORPHANS, None, orphans));
+    let app = it();
+    let tenants = move || tenants::pass(app.clone(), tenants.clone());
+    tasks.spawn(every(
+        it(),
+        "tenants",
+        PERIOD,
+        Some(|w| &w.tenants),
+        tenants,
+    ));
+    let app = it();
+    let environments = move || environments::pass(app.clone(), environments.clone());
+    let woken: fn(&Wake) -> &Notify = |w| &w.environments;
+    tasks.spawn(every(
+        it(),
+        "environments",
+        PERIOD,
+        Some(woken),
+        environments,
+    ));
+    let app = it();
+    let warnings = move || warnings::pass(app.clone());
+    tasks.spawn(every(it(), "warnings", PERIOD, None, warnings));
+    let app = it();
+    let labs = move || cleaning::labs(app.clone());
+    tasks.spawn(every(it(), "labs", LABS, None, labs));
+    let app = it();
+    let cleaning = move || cleaning::pass(app.clone());
+    tasks.spawn(every(it(), "cleaning", CLEANING, None, cleaning));
+}
+
+/// Runs a reconciler whenever it is woken, and at least once a period, until the server stops.
+async fn every<F: Future<Output = Done> + Send>(
     app: Shared,
-    steps: Steps<EnvironmentId>,
-    tenants: Steps<TenantId>,
-    orphans: Option<Instant>,
-    cleaning: Option<Instant>,
-    labs: Option<Instant>,
-}
-
-impl Reconcilers {
-    pub(crate) fn new(app: Shared) -> Self {
-        Self {
-            app,
-            steps: Steps::default(),
-            tenants: Steps::default(),
-            orphans: None,
-            cleaning: None,
-            labs: None,
-        }
-    }
-
-    /// Runs each that is due.
-    pub(crate) async fn pass(&mut self) {
-        let app = self.app.clone();
-        record(&app, "tenants", tenants::pass(&app, &self.tenants)).await;
-        record(&app, "environments", environments::pass(&app, &self.steps)).await;
-        record(&app, "warnings", warnings::pass(&app)).await;
-        if due(&mut self.orphans, ORPHANS) {
-            record(&app, "orphans", orphans::pass(&app, &self.tenants)).await;
-        }
-        if due(&mut self.labs, LABS) {
-            record(&app, "labs", cleaning::labs(&app)).await;
-        }
-        if due(&mut self.cleaning, CLEANING) {
-            record(&app, "cleaning", cleaning::pass(&app)).await;
+    name: &'static str,
+    period: Duration,
+    woken: Option<fn(&Wake) -> &Notify>,
+    pass: impl Fn() -> F + Send + 'static,
+) {
+    while !app.stopping.is_cancelled() {
+        record(&app, name, pass()).await;
+        let woken = async {
+            match woken {
+                Some(notify) => notify(&app.wake).notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = woken => {}
+            () = tokio::time::sleep(period) => {}
+            () = app.stopping.cancelled() => {}
         }
     }
 }
 
-fn due(last: &mut Option<Instant>, period: Duration) -> bool {
-    let due = last.is_none_or(|at| at.elapsed() >= period);
-    if due {
-        *last = Some(Instant::now());
-    }
-    due
+/// Runs each once, one after the other, and looks at what there is before: for tests, which know then what was done.
+#[cfg(test)]
+pub(crate) async fn each(app: &Shared, memory: &Memory) {
+    memory.tenants.look_again();
+    let (
+        it,
+        Memory {
+            tenants,
+            environments,
+        },
+    ) = (|| app.clone(), memory.clone());
+    record(app, "tenants", tenants::pass(it(), tenants.clone())).await;
+    record(app, "environments", environments::pass(it(), environments)).await;
+    record(app, "warnings", warnings::pass(it())).await;
+    record(app, "orphans", orphans::pass(it(), tenants.steps)).await;
+    record(app, "labs", cleaning::labs(it())).await;
+    record(app, "cleaning", cleaning::pass(it())).await;
 }
 
 async fn record(app: &Shared, name: &'static str, pass: impl Future<Output = Done>) {
@@ -115,8 +179,7 @@ async fn record(app: &Shared, name: &'static str, pass: impl Future<Output = Don
     let label = ReconcilerLabel { reconciler: name };
     let seconds = app.metrics.reconcile_seconds.get_or_create(&label);
     seconds.set(took.as_secs_f64());
-    let failed = done.is_err();
-    let text = done.unwrap_or_else(|e| {
+    let done = done.map_err(|e| {
         app.metrics.reconcile_errors.get_or_create(&label).inc();
         tracing::error!(
             reconciler = name,
@@ -133,8 +196,7 @@ async fn record(app: &Shared, name: &'static str, pass: impl Future<Output = Don
             last: app.now(),
             took,
             runs,
-            text,
-            failed,
+            done,
         },
     );
 }
@@ -148,17 +210,4 @@ pub(crate) fn describe(e: &dyn std::error::Error) -> String {
         cause = next.source();
     }
     text
-}
-
-/// Runs until the server stops.
-pub(crate) async fn run(app: Shared) {
-    let mut all = Reconcilers::new(app.clone());
-    while !app.stopping.is_cancelled() {
-        all.pass().await;
-        tokio::select! {
-            () = app.wake.notified() => {}
-            () = tokio::time::sleep(PERIOD) => {}
-            () = app.stopping.cancelled() => {}
-        }
-    }
 }

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use faultline_domain::{
     EnvironmentId, NodeName,
-    environment::{Intent, State},
+    environment::{Environment, Intent, State},
     nodes::{NodeState, Step, plan},
     progress::Progress,
     tenant::Observed,
 };
 use faultline_provider::Error as ProviderError;
-use faultline_store::environments::Environment;
 
 use super::{
     Error, authorize, describe,
@@ -149,13 +148,14 @@ async fn give_up(
     record(app, e, node, Some(&NodeState::Failed { at, reason })).await?;
     let quiet = Progress::ignored();
     let freed = app.provider.remove_node(tenant(e)?, node, &quiet);
-    let freed = tokio::time::timeout(REMOVE, freed)
-        .await
-        .unwrap_or(Err(ProviderError::WrongState("silent")));
+    let freed = match tokio::time::timeout(REMOVE, freed).await {
+        Ok(freed) => freed.map_err(Error::from),
+        Err(_) => Err(Error::Silent(REMOVE)),
+    };
     if let Err(error) = freed {
         // To be tried again, which matters more than why it was to go.
         record(app, e, node, Some(&NodeState::Removing { since: at })).await?;
-        return Err(error.into());
+        return Err(error);
     }
     Ok(())
 }

@@ -9,16 +9,16 @@ use super::{
     steps::{Failed, Kind, Steps},
     tenants::{LIST, destroy},
 };
-use crate::app::Shared;
+use crate::{app::Shared, status::Counts};
 
-pub(super) async fn pass(app: &Shared, steps: &Steps<TenantId>) -> Done {
+pub(super) async fn pass(app: Shared, steps: Steps<TenantId>) -> Done {
     let listed = tokio::time::timeout(LIST, app.provider.list())
         .await
         .map_err(|_| Error::Silent(LIST))??;
     let swept = tokio::time::timeout(LIST, app.provider.sweep())
         .await
         .map_err(|_| Error::Silent(LIST))??;
-    let mut freed = 0;
+    let mut begun = 0;
     for (id, observed) in listed {
         if steps.kind(&id).is_some() || steps.is_resting(&id) {
             continue;
@@ -39,7 +39,7 @@ pub(super) async fn pass(app: &Shared, steps: &Steps<TenantId>) -> Done {
             .await?;
         // A step of its own: one that resists keeps nobody waiting.
         let (freeing, orphan) = (app.clone(), id.clone());
-        steps.begin(app, &id, Kind::Free, async move {
+        steps.begin(&app, &id, Kind::Free, async move {
             let gone = destroy(&freeing, &orphan).await;
             gone.map_err(|e| {
                 tracing::error!(tenant = %orphan, error = describe(&e), "an orphan was not freed");
@@ -48,10 +48,10 @@ pub(super) async fn pass(app: &Shared, steps: &Steps<TenantId>) -> Done {
             freeing.metrics.orphans.inc();
             Ok(())
         });
-        freed += 1;
+        begun += 1;
     }
-    Ok(match swept {
-        0 => format!("{freed} to be freed"),
-        _ => format!("{freed} to be freed, {swept} remains removed"),
-    })
+    Ok(Counts::from([
+        ("to be freed", begun),
+        ("remains removed", swept.into()),
+    ]))
 }

@@ -2,12 +2,11 @@
 
 use faultline_domain::{
     NodeName,
-    environment::{InvalidTransition, MAX_TRIES, State},
+    environment::{Environment, InvalidTransition, MAX_TRIES, State},
     nodes::{AddedNode, NodeState},
 };
 use faultline_lab::SetupError;
 use faultline_provider::Error as ProviderError;
-use faultline_store::environments::Environment;
 
 use super::{advance::advance, authorize, describe, recorder::Recorder, steps::Failed, tenants};
 use crate::app::{Shared, tenant};
@@ -138,6 +137,8 @@ async fn bring_up(
     recorder: &Recorder,
 ) -> Result<(), PrepareError> {
     let progress = recorder.progress();
+    let allowance = &e.spec.tenant.allowance;
+    app.provider.configure(tenant(e)?, allowance).await?;
     let stage = progress.stage("keys", "Letting your keys in");
     authorize::environment(app, e).await?;
     stage.done();

@@ -7,10 +7,10 @@ use std::{
 
 use faultline_domain::{
     EnvironmentId, TenantId,
+    environment::Environment,
     progress::{Event, Progress},
     tenant::Tenant,
 };
-use faultline_store::environments::Environment;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{app::Shared, lock::lock};

@@ -47,7 +47,7 @@ impl Subject for EnvironmentId {
 
 impl Subject for TenantId {
     fn changed(&self, app: &App) {
-        app.wake.notify_one();
+        app.wake.all();
     }
 }
 

@@ -1,7 +1,11 @@
 //! One step for each tenant that has one to make: it is made, and it is freed. What becomes of a claimed one is its
 //! environment's to say.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use faultline_domain::{
     TenantId,
@@ -14,8 +18,10 @@ use super::{
     recorder::Recorder,
     steps::{Failed, Kind, Steps},
 };
-use crate::{Config, app::Shared};
+use crate::{Config, app::Shared, lock::lock, status::Counts};
 
+/// How often the provider is asked what exists, where it tells of changes by itself.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long the provider may take to say what exists.
 pub(super) const LIST: Duration = Duration::from_secs(20);
 /// How long freeing may take; then it is tried again.
@@ -24,38 +30,88 @@ const FREE: Duration = Duration::from_secs(110);
 /// limit in the recipe; this one is for a provider that hangs.
 const CLUSTER: i64 = 40 * 60;
 
-pub(super) async fn pass(app: &Shared, steps: &Steps<TenantId>) -> Done {
+/// What is remembered between passes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tenants {
+    pub(super) steps: Steps<TenantId>,
+    /// When the provider was asked last what exists.
+    looked: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Tenants {
+    /// Has the next pass ask the provider what exists.
+    pub(super) fn look_again(&self) {
+        *lock(&self.looked) = None;
+    }
+
+    fn is_due(&self) -> bool {
+        lock(&self.looked).is_none_or(|at| at.elapsed() >= LOOK_EVERY)
+    }
+}
+
+pub(super) async fn pass(app: Shared, memory: Tenants) -> Done {
+    let steps = &memory.steps;
     // In this order: a step that ends between these lines leaves its tenant busy for this pass, and one that begins does
     // so below. So what is read never lags behind what is thought to be under way.
     let busy = steps.busy();
-    let rows = app.store.unfinished_tenants().await?;
-    if rows.is_empty() {
-        return Ok("nothing to look after".to_owned());
+    let mut rows = app.store.unfinished_tenants().await?;
+    // Whether one is to be made is decided on nothing that was seen before now.
+    let unseen = |row: &Tenant| {
+        row.observed.is_none()
+            || (matches!(row.state, State::Provisioning { .. }) && !busy.contains(&row.id))
+    };
+    if !rows.is_empty() && (memory.is_due() || rows.iter().any(unseen)) {
+        look(&app, &mut rows).await?;
+        *lock(&memory.looked) = Some(Instant::now());
     }
-    let listed = tokio::time::timeout(LIST, app.provider.list())
-        .await
-        .map_err(|_| Error::Silent(LIST))??;
-    let listed: HashMap<_, _> = listed.into_iter().collect();
-    let mut acted = 0;
+    let mut begun = 0;
     for row in &rows {
-        let observed = listed.get(&row.id).copied().unwrap_or(Observed::Absent);
-        if row.observed != Some(observed) {
-            app.store.record_observed(&row.id, observed).await?;
-        }
         let is_busy = busy.contains(&row.id) || steps.kind(&row.id).is_some();
         if !is_busy && steps.is_resting(&row.id) {
             continue;
         }
+        let observed = row.observed.unwrap_or(Observed::Unknown);
         let step = plan(&row.state, observed, seconds(row), is_busy, app.now());
-        acted += u32::from(step != Step::Wait);
-        apply(app, steps, row, step).await?;
+        begun += u64::from(step != Step::Wait);
+        apply(&app, steps, row, step).await?;
     }
-    Ok(format!("{} to look after, {acted} steps", rows.len()))
+    Ok(Counts::from([
+        ("looked after", rows.len() as u64),
+        ("steps", begun),
+    ]))
+}
+
+/// Asks the provider what exists, and writes what is another than before.
+async fn look(app: &Shared, rows: &mut [Tenant]) -> Result<(), Error> {
+    let listed = tokio::time::timeout(LIST, app.provider.list())
+        .await
+        .map_err(|_| Error::Silent(LIST))??;
+    let listed: HashMap<_, _> = listed.into_iter().collect();
+    for row in rows {
+        let observed = listed.get(&row.id).copied().unwrap_or(Observed::Absent);
+        if row.observed == Some(observed) {
+            continue;
+        }
+        // What was told while the list was made is newer.
+        let before = row.observed.replace(observed);
+        if app
+            .store
+            .correct_observed(&row.id, before, observed)
+            .await?
+        {
+            app.wake.all();
+        }
+    }
+    Ok(())
 }
 
 /// How many seconds the provider may take to make it.
 fn seconds(tenant: &Tenant) -> i64 {
-    let more = if tenant.spec.is_cluster() { CLUSTER } else { 0 };
+    let more = if tenant.spec.template.is_cluster() {
+        CLUSTER
+    } else {
+        0
+    };
     Config::deadlines().provisioning + more
 }
 
@@ -119,7 +175,7 @@ async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
     let progress = recorder.progress();
     let made = app
         .provider
-        .create(&tenant.id, &tenant.spec, &progress)
+        .create(&tenant.id, &tenant.spec.template, &progress)
         .await;
     // Nothing that was reported comes after what follows from it.
     recorder.flush().await;

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use faultline_domain::environment::{EndReason, State};
+use faultline_domain::environment::{EndReason, Environment, State};
 use faultline_guest::client;
 use faultline_provider::Target;
-use faultline_store::environments::Environment;
 
 use super::Done;
-use crate::app::Shared;
+use crate::{app::Shared, status::Counts};
 
 /// Seconds before the end at which its owner is warned, the later first.
 pub(crate) const FIRST: i64 = 600;
@@ -16,7 +15,8 @@ const THRESHOLDS: [i64; 2] = [120, FIRST];
 /// How long one guest may take to show a line.
 const LIMIT: Duration = Duration::from_secs(10);
 
-pub(super) async fn pass(app: &Shared) -> Done {
+pub(super) async fn pass(app: Shared) -> Done {
+    let app = &app;
     let mut warned = 0;
     for e in app.store.unfinished_environments().await? {
         let paused = matches!(e.state, State::Suspended { .. });
@@ -43,7 +43,7 @@ pub(super) async fn pass(app: &Shared) -> Done {
             _ => {}
         }
     }
-    Ok(format!("{warned} warned"))
+    Ok(Counts::from([("warned", warned)]))
 }
 
 fn announce(app: &Shared, e: &Environment, left: i64) {
@@ -57,7 +57,7 @@ fn announce(app: &Shared, e: &Environment, left: i64) {
         n => format!("This machine ends in {n} minutes {why}."),
     };
     let Some(tenant) = e.tenant_id() else { return };
-    for node in e.spec.nodes.clone() {
+    for node in e.spec.nodes() {
         let (app, tenant, text) = (app.clone(), tenant.clone(), text.clone());
         app.tasks.clone().spawn(async move {
             let say = async {

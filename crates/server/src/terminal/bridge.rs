@@ -4,13 +4,12 @@ use std::time::{Duration, Instant};
 
 use axum::extract::ws::{Message, WebSocket};
 use bytes::{Bytes, BytesMut};
-use faultline_domain::environment::State;
+use faultline_domain::environment::{Environment, State};
 use faultline_guest::{
     client,
     wire::{Frame, Pty, Terminal},
 };
 use faultline_provider::{Stream, Target};
-use faultline_store::environments::Environment;
 use futures::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -36,7 +35,7 @@ const HEARTBEAT: Duration = Duration::from_secs(25);
 type Sink = SplitSink<WebSocket, Message>;
 
 pub(super) async fn run(app: &Shared, mine: &Mine, which: &Which, socket: WebSocket) {
-    let environment = &mine.environment;
+    let environment = mine.environment();
     let (mut sink, mut stream) = socket.split();
     let end = tokio::select! {
         end = talk(app, environment, which, &mut sink, &mut stream) => end,

@@ -88,7 +88,7 @@ fn accept(
     which: Which,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    if !mine.environment.nodes().contains(&which.node) {
+    if !mine.environment().nodes().contains(&which.node) {
         return Err(Problem::not_found());
     }
     let upgrade = upgrade.map_err(|e| Problem::bad_request(e.to_string()))?;
@@ -99,7 +99,6 @@ fn accept(
 }
 
 async fn serve(app: Shared, mine: Mine, which: Which, socket: WebSocket) {
-    debug_assert_eq!(mine.proof.environment(), &mine.environment.id);
     app.metrics.terminals.inc();
     // Counted down by a guard, so that a panic in the bridge is counted too.
     let _open = Open(app.clone());

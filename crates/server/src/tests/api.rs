@@ -158,7 +158,7 @@ async fn events_tell_the_state_at_once() {
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert!(String::from_utf8_lossy(&first).contains("\"phase\":\"active\""));
     bed.provider.crash(&bed.tenant(&id).await);
-    bed.reconcilers.pass().await;
+    bed.reconcile().await;
     let next = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert!(String::from_utf8_lossy(&next).contains("\"phase\":\"failed\""));
 }

@@ -102,7 +102,7 @@ async fn a_reset_gives_the_same_environment_another_machine() {
     let page = bed.get(&at).await.body;
     assert!(!page.contains("0 of 2 hold"), "that was another machine");
     for _ in 0..100 {
-        bed.reconcilers.pass().await;
+        bed.reconcile().await;
         if bed.provider.list().await.unwrap() == [(new.clone(), Observed::Running)] {
             return;
         }
@@ -166,7 +166,7 @@ async fn a_reset_in_the_middle_of_a_start_frees_what_was_begun() {
     bed.post(&format!("/environments/{id}/reset"), "").await;
     bed.until(&id, is_active).await;
     assert_ne!(bed.tenant(&id).await, old);
-    bed.reconcilers.pass().await;
+    bed.reconcile().await;
     let left = bed.provider.list().await.unwrap();
     assert!(left.iter().all(|(tenant, _)| *tenant != old), "{left:?}");
 }
@@ -218,7 +218,7 @@ async fn a_provider_that_cannot_list_kills_nothing() {
     let id = bed.active("stale-flag").await;
     bed.provider.fail_list(true);
     for _ in 0..3 {
-        bed.reconcilers.pass().await;
+        bed.reconcile().await;
     }
     let e = bed.app.store.environment(&id).await.unwrap().unwrap();
     assert!(is_active(&e));
@@ -312,9 +312,9 @@ async fn what_nobody_owns_is_freed() {
     let mut bed = bed().await;
     let mine = bed.active("stale-flag").await;
     bed.provider.plant(&"stranger".parse().unwrap());
-    let mut bed = bed.restart().await;
+    let bed = bed.restart().await;
     for _ in 0..200 {
-        bed.reconcilers.pass().await;
+        bed.reconcile().await;
         if bed.provider.list().await.unwrap().len() == 1 {
             break;
         }
@@ -334,7 +334,7 @@ async fn what_nobody_owns_is_freed() {
 
 #[tokio::test]
 async fn the_audit_is_trimmed_by_age_and_by_number() {
-    let mut bed = bed_with(Config {
+    let bed = bed_with(Config {
         audit_days: 2,
         audit_lines: 3,
         ..Config::default()
@@ -350,7 +350,7 @@ async fn the_audit_is_trimmed_by_age_and_by_number() {
         note(&bed, &n.to_string()).await.unwrap();
     }
     // The first round of a server cleans.
-    bed.reconcilers.pass().await;
+    bed.reconcile().await;
     let left = bed.app.store.audit(10).await.unwrap();
     let left: Vec<_> = left.iter().map(|l| &*l.detail).collect();
     assert_eq!(left, ["4", "3", "2"]);

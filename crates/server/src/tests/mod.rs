@@ -22,23 +22,27 @@ use axum::{
     body::Body,
     http::{Method, Request, StatusCode, header},
 };
-use faultline_domain::{Clock, EnvironmentId, TenantId, environment::State, tenant::Observed};
+use faultline_domain::{
+    Clock, EnvironmentId, TenantId,
+    environment::{Environment, State},
+    tenant::Observed,
+};
 use faultline_lab::Catalogue;
 use faultline_provider::fake::FakeProvider;
-use faultline_store::{Store, environments::Environment};
+use faultline_store::Store;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use rand::SeedableRng;
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use crate::{Config, Parts, app::App, app::Shared, auth::SESSION, reconcile::Reconcilers, router};
+use crate::{Config, Parts, app::App, app::Shared, auth::SESSION, reconcile, router};
 
 pub(super) struct Bed {
     pub app: Shared,
     pub provider: FakeProvider,
     pub clock: Clock,
-    pub reconcilers: Reconcilers,
+    pub memory: reconcile::Memory,
     pub cookie: String,
     pub csrf: String,
     pub token: String,
@@ -132,7 +136,7 @@ async fn open(
         .await
         .unwrap();
     Bed {
-        reconcilers: Reconcilers::new(app.clone()),
+        memory: reconcile::Memory::default(),
         cookie: format!("{SESSION}={}", session.expose()),
         csrf: crate::auth::csrf::token(&session),
         token: token.expose().to_owned(),
@@ -164,7 +168,7 @@ impl Bed {
         self.app.tasks.wait().await;
         self.app.store.close().await;
         let (folder, clock, provider) = (self.folder, self.clock, self.provider);
-        drop((self.app, self.reconcilers));
+        drop((self.app, self.memory));
         open(folder, clock, provider, Config::default(), 2).await
     }
 
@@ -236,6 +240,11 @@ impl Bed {
         self.send(request.body(body).unwrap()).await
     }
 
+    /// Runs each reconciler once.
+    pub async fn reconcile(&self) {
+        reconcile::each(&self.app, &self.memory).await;
+    }
+
     /// Reconciles until `done` holds of the environment.
     pub async fn until(
         &mut self,
@@ -243,7 +252,7 @@ impl Bed {
         done: impl Fn(&Environment) -> bool,
     ) -> Environment {
         for _ in 0..400 {
-            self.reconcilers.pass().await;
+            self.reconcile().await;
             let e = self.app.store.environment(id).await.unwrap().unwrap();
             if done(&e) {
                 return e;

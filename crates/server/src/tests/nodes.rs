@@ -69,7 +69,7 @@ async fn environments_id_nodes_comes_is_used_and_goes() {
     assert!(String::from_utf8(keys.unwrap()).unwrap().contains("AAAA"));
     // A new server finds it as it was.
     let mut bed = bed.restart().await;
-    bed.reconcilers.pass().await;
+    bed.reconcile().await;
     let e = bed.app.store.environment(&id).await.unwrap().unwrap();
     assert!(has(&two())(&e) && !e.is_resizing());
 

@@ -39,8 +39,8 @@ async fn environments_id_suspend_and_resume() {
     // A new server finds it as it was left.
     bed.post(&format!("{at}/suspend"), "").await;
     bed.until(&id, is_paused).await;
-    let mut bed = bed.restart().await;
-    bed.reconcilers.pass().await;
+    let bed = bed.restart().await;
+    bed.reconcile().await;
     let e = bed.app.store.environment(&id).await.unwrap().unwrap();
     assert!(is_paused(&e) && e.intent == Intent::Suspended);
 }

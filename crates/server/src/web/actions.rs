@@ -18,7 +18,7 @@ use crate::{
 };
 
 fn to_workspace(mine: &Mine) -> Response {
-    Redirect::to(&format!("/environments/{}", mine.environment.id)).into_response()
+    Redirect::to(&format!("/environments/{}", mine.environment().id)).into_response()
 }
 
 /// Without scripts the answer waits for the results; with them they come as events.
@@ -27,9 +27,9 @@ pub(super) async fn check(
     mine: Mine,
     frame: Frame,
 ) -> Result<Response, Problem> {
-    let id = mine.environment.id.clone();
+    let id = mine.environment().id.clone();
     let mut watch = app.hub.watch(&id);
-    operations::check::check(&app, &mine.proof, &mine.environment).await?;
+    operations::check::check(&app, &mine.proof).await?;
     if frame.partial {
         return Ok(StatusCode::ACCEPTED.into_response());
     }
@@ -56,11 +56,11 @@ pub(super) async fn hint(
     Number(number): Number,
     frame: Frame,
 ) -> Result<Response, Problem> {
-    operations::reveal_hint::reveal_hint(&app, &mine.proof, &mine.environment, number).await?;
+    operations::reveal_hint::reveal_hint(&app, &mine.proof, number).await?;
     if frame.partial {
         return workspace::hints(&app, &mine).await;
     }
-    let place = format!("/environments/{}#hint-{number}", mine.environment.id);
+    let place = format!("/environments/{}#hint-{number}", mine.environment().id);
     Ok(Redirect::to(&place).into_response())
 }
 
@@ -69,7 +69,7 @@ pub(super) async fn extend(
     mine: Mine,
     frame: Frame,
 ) -> Result<Response, Problem> {
-    operations::extend::extend(&app, &mine.proof, &mine.environment).await?;
+    operations::extend::extend(&app, &mine.proof).await?;
     if frame.partial {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -77,18 +77,18 @@ pub(super) async fn extend(
 }
 
 pub(super) async fn suspend(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
-    operations::suspend::suspend(&app, &mine.proof, &mine.environment).await?;
+    operations::suspend::suspend(&app, &mine.proof).await?;
     Ok(to_workspace(&mine))
 }
 
 pub(super) async fn resume(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
-    operations::resume::resume(&app, &mine.proof, &mine.environment).await?;
+    operations::resume::resume(&app, &mine.proof).await?;
     Ok(to_workspace(&mine))
 }
 
 pub(super) async fn grow(State(app): State<Shared>, its: Resizable) -> Result<Response, Problem> {
-    operations::add_node::add_node(&app, &its.proof, &its.environment).await?;
-    Ok(Redirect::to(&format!("/environments/{}", its.environment.id)).into_response())
+    operations::add_node::add_node(&app, &its.proof).await?;
+    Ok(Redirect::to(&format!("/environments/{}", its.proof.environment().id)).into_response())
 }
 
 pub(super) async fn shrink(
@@ -96,12 +96,12 @@ pub(super) async fn shrink(
     its: Resizable,
     Node(node): Node,
 ) -> Result<Response, Problem> {
-    operations::remove_node::remove_node(&app, &its.proof, &its.environment, &node).await?;
-    Ok(Redirect::to(&format!("/environments/{}", its.environment.id)).into_response())
+    operations::remove_node::remove_node(&app, &its.proof, &node).await?;
+    Ok(Redirect::to(&format!("/environments/{}", its.proof.environment().id)).into_response())
 }
 
 pub(super) async fn reset(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
-    let made = operations::reset::reset(&app, &mine.proof, &mine.environment).await?;
+    let made = operations::reset::reset(&app, &mine.proof).await?;
     Ok(Redirect::to(&format!("/environments/{}", made.id)).into_response())
 }
 
@@ -111,22 +111,17 @@ pub(super) async fn end(State(app): State<Shared>, mine: Mine) -> Result<Respons
 }
 
 pub(super) async fn give_up(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
-    operations::give_up::give_up(&app, &mine.proof, &mine.environment).await?;
-    let place = format!("/environments/{}#solution", mine.environment.id);
+    operations::give_up::give_up(&app, &mine.proof).await?;
+    let place = format!("/environments/{}#solution", mine.environment().id);
     Ok(Redirect::to(&place).into_response())
 }
 
 /// The kubeconfig of an environment's cluster, to be saved. Not kept by any cache: it holds a key.
 pub(super) async fn kubeconfig(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
-    let Mine {
-        caller,
-        proof,
-        environment,
-    } = &mine;
-    let text = operations::credential::file(&app, caller, proof, environment).await?;
+    let text = operations::credential::file(&app, &mine.caller, &mine.proof).await?;
     let name = format!(
         "attachment; filename=\"faultline-{}.kubeconfig\"",
-        mine.environment.id
+        mine.environment().id
     );
     let headers = [
         (header::CONTENT_TYPE, "application/yaml".to_owned()),

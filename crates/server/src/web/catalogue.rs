@@ -107,11 +107,11 @@ pub(super) async fn show(
         })
         .collect();
     let is_done = |lab: &LabFolder| solved.contains(&lab.slug);
-    let machine = |lab: &LabFolder| (lab.lab.needs.image_name(), lab.lab.needs.shape());
     let mut unready = HashMap::new();
     for lab in &labs {
-        if let Entry::Vacant(slot) = unready.entry(machine(lab)) {
-            slot.insert(match app.readiness(&lab.lab.needs).await {
+        let template = lab.lab.needs.template();
+        if let Entry::Vacant(slot) = unready.entry(template.clone()) {
+            slot.insert(match app.readiness(template).await {
                 Readiness::Ready => None,
                 Readiness::Preparing { fraction, .. } => {
                     Some(format!("being prepared, {:.0} %", fraction * 100.0))
@@ -134,7 +134,7 @@ pub(super) async fn show(
             points: lab.lab.score.points,
             solved: is_done(lab),
             open: mine.iter().any(|e| e.lab == lab.slug),
-            unready: unready.get(&machine(lab)).cloned().flatten(),
+            unready: unready.get(&lab.lab.needs.template()).cloned().flatten(),
         })
         .collect();
     let count = |test: &dyn Fn(&LabFolder) -> bool| labs.iter().filter(|l| test(l)).count();

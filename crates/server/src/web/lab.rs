@@ -60,7 +60,7 @@ pub(super) async fn show(
         .iter()
         .map(|t| t.millis)
         .sum();
-    let unready = match app.readiness(&lab.needs).await {
+    let unready = match app.readiness(lab.needs.template()).await {
         Readiness::Ready => None,
         Readiness::Preparing { fraction, text } => Some(format!(
             "The machine's image is being made, {:.0} % done: {text}.",
@@ -86,7 +86,7 @@ pub(super) async fn show(
         topics: lab.topics.clone(),
         minutes: lab.minutes,
         nodes: lab.needs.nodes,
-        image: lab.needs.image_name(),
+        image: lab.needs.template().image,
         lifetime: lab.needs.lifetime_minutes,
         points: lab.score.points,
         hints: lab.hints.len(),
@@ -97,7 +97,7 @@ pub(super) async fn show(
         unready,
         solved: attempts
             .iter()
-            .any(faultline_store::attempts::Attempt::is_solved),
+            .any(faultline_domain::attempt::Attempt::is_solved),
         tries,
     })
 }

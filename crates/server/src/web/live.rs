@@ -32,10 +32,11 @@ pub(super) async fn events(
     State(app): State<Shared>,
     mine: Mine,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let id = mine.environment().id.clone();
     let withdrawn = mine.caller.withdrawn(app.clone());
     let watcher = Watcher {
-        watch: app.hub.watch(&mine.environment.id),
-        id: mine.environment.id,
+        watch: app.hub.watch(&id),
+        id,
         app,
         sent: HashMap::new(),
         first: true,

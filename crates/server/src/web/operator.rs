@@ -121,8 +121,8 @@ pub(super) async fn show(
         .iter()
         .map(|(name, s)| Reconciler {
             name,
-            text: s.text.clone(),
-            failed: s.failed,
+            text: s.text(),
+            failed: s.done.is_err(),
             took: text::duration(u64::try_from(s.took.as_millis()).unwrap_or_default()),
             runs: s.runs,
             when: text::ago(s.last, now),

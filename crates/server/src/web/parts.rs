@@ -4,13 +4,11 @@
 use askama::Template;
 use faultline_domain::{
     EnvironmentId,
-    environment::{EndReason, Intent, State},
+    attempt::Attempt,
+    check::CheckRun,
+    environment::{EndReason, Environment, Intent, State},
 };
 use faultline_lab::LabFolder;
-use faultline_store::{
-    attempts::{Attempt, CheckRun},
-    environments::Environment,
-};
 
 use super::text;
 use crate::{
@@ -48,7 +46,7 @@ pub(super) struct ResultRow {
     pub seen: String,
     pub took: String,
     /// The hint that it points to, while that can be opened or read.
-    pub hint: Option<i64>,
+    pub hint: Option<u32>,
 }
 
 #[derive(Template)]
@@ -118,7 +116,7 @@ fn results(run: Option<&CheckRun>) -> Vec<ResultRow> {
                 },
                 message: r.message.clone(),
                 seen: r.seen.trim().to_owned(),
-                took: text::duration(u64::try_from(r.millis).unwrap_or_default()),
+                took: text::duration(r.millis),
                 hint: r.hint,
             })
             .collect()

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use askama::Template;
 use axum::{extract::State, response::Response};
-use faultline_domain::lab::Level;
-use faultline_store::attempts::Attempt;
+use faultline_domain::{attempt::Attempt, lab::Level};
 
 use super::{
     layout::{Frame, Layout},

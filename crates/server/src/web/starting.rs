@@ -1,8 +1,8 @@
 //! How a start goes: its stages against their typical times, and its log.
 
 use askama::Template;
-use faultline_domain::environment::State;
-use faultline_store::{environments::Environment, start_log::Line};
+use faultline_domain::environment::{Environment, State};
+use faultline_store::start_log::Line;
 
 use super::text;
 use crate::{app::App, problem::Problem};

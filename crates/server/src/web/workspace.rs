@@ -7,12 +7,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use faultline_domain::{
+    attempt::Attempt,
     environment::{Intent, State as Life},
     lab::Lab,
     nodes::next_free,
 };
 use faultline_lab::LabFolder;
-use faultline_store::attempts::Attempt;
 
 use super::{
     layout::{Frame, Layout},
@@ -104,7 +104,7 @@ pub(super) async fn show(
     mine: Mine,
     frame: Frame,
 ) -> Result<Response, Problem> {
-    let e = &mine.environment;
+    let e = mine.environment();
     let lab = app.lab_of(e).await;
     let title = lab
         .as_ref()
@@ -191,7 +191,7 @@ pub(super) fn phase_key(phase: &'static str, ending: bool) -> &'static str {
 }
 
 async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
-    let e = &mine.environment;
+    let e = mine.environment();
     let lab = app.lab_of(e).await;
     let attempt = app.attempt(e).await?;
     let csrf = mine.caller.csrf.clone();
@@ -207,12 +207,7 @@ async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
         outcome: outcome(app, &mine.caller, &attempt, lab.as_deref()).await?,
         lab_known: lab.is_some(),
         active,
-        cluster: active
-            && app.config.kube_port.is_some()
-            && match e.tenant_id() {
-                Some(tenant) => app.provider.cluster(tenant).await.is_ok(),
-                None => false,
-            },
+        cluster: active && app.config.kube_port.is_some() && e.spec.is_cluster(),
         ssh: ssh_lines(app, mine),
         changes: parts::changes(app, e).await?,
         has_keys: !app.store.ssh_keys(&e.person).await?.is_empty(),
@@ -225,7 +220,7 @@ fn ssh_lines(app: &App, mine: &Mine) -> Vec<(String, String)> {
     let Some(port) = app.config.ssh_port else {
         return Vec::new();
     };
-    let (e, host) = (&mine.environment, app.config.ssh_host());
+    let (e, host) = (mine.environment(), app.config.ssh_host());
     e.nodes()
         .iter()
         .enumerate()
@@ -302,7 +297,7 @@ pub(super) async fn side(State(app): State<Shared>, mine: Mine) -> Result<Respon
 
 /// The hints alone.
 pub(super) async fn hints(app: &App, mine: &Mine) -> Result<Response, Problem> {
-    let e = &mine.environment;
+    let e = mine.environment();
     let lab = app.lab_of(e).await.ok_or_else(Problem::lab_gone)?;
     let attempt = app.attempt(e).await?;
     page(&parts::hints(e, &lab, &attempt, &mine.caller.csrf))

@@ -125,14 +125,14 @@ async fn a_state_on_the_way_that_lasts_too_long_is_a_failure_that_is_seen_and_fr
             // It hangs, whatever it does.
             steps.begin(&bed.app, &id, kind, std::future::pending());
             bed.clock.advance(SignedDuration::from_secs(seconds));
-            pass(&bed.app, &steps).await.unwrap();
+            pass(bed.app.clone(), steps.clone()).await.unwrap();
             let e = row(&bed, &id).await;
             assert_eq!(e.state.phase().as_str(), phase, "it has its time");
             bed.clock.advance(SignedDuration::from_secs(1));
         } else {
             bed.clock.advance(SignedDuration::from_secs(seconds + 1));
         }
-        pass(&bed.app, &steps).await.unwrap();
+        pass(bed.app.clone(), steps.clone()).await.unwrap();
         failed(&bed, &id, stage, reason).await;
         bed.until(&id, |e| e.state.is_final()).await;
         assert!(bed.app.provider.list().await.unwrap().is_empty(), "{phase}");
