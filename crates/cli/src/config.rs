@@ -30,10 +30,10 @@ pub struct Config {
     pub kube_certificate: Option<PathBuf>,
     /// Its key, PEM.
     pub kube_key: Option<PathBuf>,
-    /// The folder of the labs.
-    pub labs: PathBuf,
-    /// The folder of the image recipes.
-    pub images: PathBuf,
+    /// The folder of the labs. None: found as `places.rs` says.
+    pub labs: Option<PathBuf>,
+    /// The folder of the image recipes. None: found as `places.rs` says.
+    pub images: Option<PathBuf>,
     /// Gives every cluster certificates and keys of its own before it is handed out: a second wall behind the network's,
     /// for people who don't trust each other. A start takes longer by it.
     pub rekey: bool,
@@ -51,8 +51,8 @@ impl Default for Config {
             kube_listen: SocketAddr::from(([127, 0, 0, 1], KUBE_PORT)),
             kube_certificate: None,
             kube_key: None,
-            labs: PathBuf::from("labs"),
-            images: PathBuf::from("images"),
+            labs: None,
+            images: None,
             rekey: false,
             sources: Sources::default(),
             server: faultline_server::Config {
@@ -82,16 +82,15 @@ impl Config {
             config.server.data_dir = data_dir();
         }
         let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
-        for (said, place) in [
-            (table.contains_key("labs"), &mut config.labs),
-            (table.contains_key("images"), &mut config.images),
-            (says("data_dir"), &mut config.server.data_dir),
-        ] {
-            if said && place.is_relative() {
-                *place = folder.join(&*place);
-            }
+        if says("data_dir") {
+            config.server.data_dir = folder.join(&config.server.data_dir);
         }
-        for place in [&mut config.kube_certificate, &mut config.kube_key] {
+        for place in [
+            &mut config.labs,
+            &mut config.images,
+            &mut config.kube_certificate,
+            &mut config.kube_key,
+        ] {
             if let Some(path) = place.take() {
                 *place = Some(folder.join(path));
             }
@@ -190,7 +189,7 @@ mod tests {
         .unwrap();
         let config = Config::load(&path).unwrap().complete();
         assert_eq!(config.server.max_environments, 3);
-        assert_eq!(config.labs, dir.path().join("my-labs"));
+        assert_eq!(config.labs, Some(dir.path().join("my-labs")));
         assert_eq!(config.sources.from, Choice::Official);
         assert_eq!(config.sources.bases.named().count(), 1);
         assert_eq!(config.server.public_url, "http://0.0.0.0:80");

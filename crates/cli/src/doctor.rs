@@ -13,14 +13,13 @@ use faultline_image::sources::Sources;
 use serde::Serialize;
 
 use self::readings::Readings;
-use crate::{Output, config, sources::SourceArgs};
+use crate::{Output, config, places::ImagesArg, sources::SourceArgs};
 
 /// What the doctor looks at.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// The recipes' folder
-    #[arg(long = "images", env = "FAULTLINE_IMAGES", default_value = "images")]
-    recipes: PathBuf,
+    #[command(flatten)]
+    images: ImagesArg,
     #[command(flatten)]
     sources: SourceArgs,
     /// The folder for the database and the environments [default: ~/.local/share/faultline]
@@ -67,7 +66,7 @@ pub struct Finding {
 /// Looks at everything, prints it; fails when a finding is fatal.
 pub fn run(args: &DoctorArgs, output: Output) -> anyhow::Result<()> {
     let findings = examine(
-        &args.recipes,
+        &args.images.folder(None)?,
         &args.sources.sources(),
         &args.data.clone().unwrap_or_else(config::data_dir),
         &ports(args.http_port, args.ssh_port, args.kube_port),

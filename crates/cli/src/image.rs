@@ -1,9 +1,6 @@
 //! `faultline image`: build, list, verify and prune.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 use clap::Subcommand;
@@ -18,7 +15,9 @@ use faultline_image::{
 use faultline_launcher::snapshot::Manifest;
 
 use crate::{
-    Output, progress,
+    Output,
+    places::ImagesArg,
+    progress,
     sources::{SourceArgs, template},
 };
 
@@ -35,15 +34,14 @@ pub enum ImageCommand {
     ///   faultline image build kubernetes-1.36 --source official --base '*=/srv/official'
     #[command(verbatim_doc_comment)]
     Build {
-        /// The recipe's name: a file in the recipes' folder, without .yaml
+        /// The recipe's name: one that `faultline image list` shows
         name: String,
         /// The nodes that are frozen together: control planes + workers; with -stock at its end a cluster as kubeadm
         /// makes it
         #[arg(long, default_value_t = Form::default())]
         shape: Form,
-        /// The recipes' folder
-        #[arg(long = "images", env = "FAULTLINE_IMAGES", default_value = "images")]
-        recipes: PathBuf,
+        #[command(flatten)]
+        images: ImagesArg,
         #[command(flatten)]
         sources: SourceArgs,
         /// Say what happens as JSON lines on standard error, for programs
@@ -54,9 +52,8 @@ pub enum ImageCommand {
     Addresses {
         /// The recipe's name
         name: String,
-        /// The recipes' folder
-        #[arg(long = "images", env = "FAULTLINE_IMAGES", default_value = "images")]
-        recipes: PathBuf,
+        #[command(flatten)]
+        images: ImagesArg,
     },
     /// Compare every template with its checksums; exits with 1 when one is damaged
     Verify,
@@ -83,9 +80,8 @@ pub enum ImageCommand {
     },
     /// List the recipes and whether their templates are in the cache
     List {
-        /// The recipes' folder
-        #[arg(long = "images", env = "FAULTLINE_IMAGES", default_value = "images")]
-        recipes: PathBuf,
+        #[command(flatten)]
+        images: ImagesArg,
         #[command(flatten)]
         sources: SourceArgs,
     },
@@ -98,10 +94,11 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
         ImageCommand::Build {
             name,
             shape,
-            recipes,
+            images,
             sources,
             events,
         } => {
+            let recipes = images.folder(None)?;
             let of = template(&recipes, &name, shape)?;
             let recipe = sources.sources().recipe(&recipes, &of, &cache)?;
             let program = std::env::current_exe().context("where is this program?")?;
@@ -135,7 +132,8 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
                 ),
             }
         }
-        ImageCommand::Addresses { name, recipes } => {
+        ImageCommand::Addresses { name, images } => {
+            let recipes = images.folder(None)?;
             let addresses = addresses(&Recipe::load_for(&recipes, &name, Source::Official)?);
             match output {
                 Output::Json => println!("{}", serde_json::to_string_pretty(&addresses)?),
@@ -148,8 +146,8 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
             min_free_gib,
             dry_run,
         } => prune(&cache, unused_for, min_free_gib, dry_run, output)?,
-        ImageCommand::List { recipes, sources } => {
-            let sources = sources.sources();
+        ImageCommand::List { images, sources } => {
+            let (recipes, sources) = (images.folder(None)?, sources.sources());
             if !recipes.is_dir() {
                 return Err(faultline_image::Error::NoFolder(recipes).into());
             }

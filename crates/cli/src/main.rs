@@ -11,6 +11,7 @@ mod image;
 mod kubeconfig;
 mod lab;
 mod login;
+mod places;
 mod prepare;
 mod progress;
 mod signals;

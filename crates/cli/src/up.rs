@@ -30,6 +30,7 @@ use crate::{
     api::{Api, Gateway},
     config::{Config, files},
     doctor::{self, Grade},
+    places::{ImagesArg, LabsArg},
     prepare::{self, Builds},
     signals::StopSignals,
     sources::{Recipes, SourceArgs},
@@ -44,12 +45,10 @@ pub struct UpArgs {
     /// The folder for the database and the environments [default: ~/.local/share/faultline]
     #[arg(long, env = "FAULTLINE_DATA")]
     data: Option<PathBuf>,
-    /// The labs' folder
-    #[arg(long, env = "FAULTLINE_LABS")]
-    labs: Option<PathBuf>,
-    /// The image recipes' folder
-    #[arg(long, env = "FAULTLINE_IMAGES")]
-    images: Option<PathBuf>,
+    #[command(flatten)]
+    labs: LabsArg,
+    #[command(flatten)]
+    images: ImagesArg,
     #[command(flatten)]
     sources: SourceArgs,
     /// Where the pages are served
@@ -72,14 +71,9 @@ impl UpArgs {
             Some(path) => Config::load(path)?,
             None => Config::default(),
         };
-        let set = |to: &mut PathBuf, from: &Option<PathBuf>| {
-            if let Some(path) = from {
-                to.clone_from(path);
-            }
-        };
-        set(&mut config.server.data_dir, &self.data);
-        set(&mut config.labs, &self.labs);
-        set(&mut config.images, &self.images);
+        if let Some(data) = &self.data {
+            config.server.data_dir.clone_from(data);
+        }
         config.sources = self.sources.over(config.sources);
         config.listen = self.listen.unwrap_or(config.listen);
         config.ssh_listen = self.ssh_listen.unwrap_or(config.ssh_listen);
@@ -113,15 +107,17 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
         );
         return Ok(());
     }
-    preflight(&config)?;
-    let catalogue = Catalogue::load(&config.labs);
+    let recipes = args.images.folder(config.images.as_deref())?;
+    preflight(&config, &recipes)?;
+    let labs = args.labs.folder(config.labs.as_deref())?;
+    let catalogue = Catalogue::load(&labs);
     for broken in catalogue.broken() {
         eprintln!("{}", broken.render());
     }
     anyhow::ensure!(
         !catalogue.labs().is_empty(),
         "there is no usable lab in {}; `faultline lab new` makes one, --labs names another folder",
-        config.labs.display()
+        labs.display()
     );
 
     // Bound before the long work, so that a port in use is said at once.
@@ -136,14 +132,14 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("where is this program?")?;
     let cache = Cache::of_user();
     let images = Recipes {
-        folder: config.images.clone(),
+        folder: recipes.clone(),
         sources: config.sources.clone(),
     };
     prepare::machines(&images, &catalogue, &cache, &program).await?;
 
     let builds = Builds::default();
     let provider = Arc::new(
-        Local::new(data, &config.images, cache.clone(), &program)?
+        Local::new(data, &recipes, cache.clone(), &program)?
             .with_sources(config.sources.clone())
             .with_preparation(builds.ask())
             .with_rekey(config.rekey),
@@ -237,21 +233,16 @@ async fn running(data: &Path) -> Option<String> {
 }
 
 /// Says what keeps Faultline from starting before anything is started.
-fn preflight(config: &Config) -> anyhow::Result<()> {
+fn preflight(config: &Config, recipes: &Path) -> anyhow::Result<()> {
     let ports = doctor::ports(
         config.listen.port(),
         config.ssh_listen.port(),
         config.kube_listen.port(),
     );
-    let fatal: Vec<_> = doctor::examine(
-        &config.images,
-        &config.sources,
-        &config.server.data_dir,
-        &ports,
-    )
-    .into_iter()
-    .filter(|f| f.grade == Grade::Fatal)
-    .collect();
+    let fatal: Vec<_> = doctor::examine(recipes, &config.sources, &config.server.data_dir, &ports)
+        .into_iter()
+        .filter(|f| f.grade == Grade::Fatal)
+        .collect();
     if fatal.is_empty() {
         return Ok(());
     }

@@ -189,7 +189,7 @@ async fn baked(
 ) -> anyhow::Result<(TemplateRef, Recipe, Template)> {
     let cache = &Cache::of_user();
     let recipes = Recipes {
-        folder: args.images.clone(),
+        folder: args.images.folder(None)?,
         sources: args.sources.sources(),
     };
     let of = sources::template(&recipes.folder, &args.image, shape)?;
@@ -224,7 +224,7 @@ async fn on_bed(
     args: &Machines,
     measure: impl AsyncFnOnce(&Bed) -> anyhow::Result<Report>,
 ) -> anyhow::Result<Report> {
-    let platform = Platform::open(&args.images, args.sources.sources()).await?;
+    let platform = Platform::open(&args.images.folder(None)?, args.sources.sources()).await?;
     let measured = tokio::select! {
         measured = async {
             let bed = Bed::make(args, platform.local()?).await?;

@@ -5,12 +5,14 @@ mod merging;
 mod pages;
 mod report;
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 use faultline_domain::template::Form;
 
-use crate::{Output, sources::SourceArgs};
+use crate::{
+    Output,
+    places::{ImagesArg, LabsArg},
+    sources::SourceArgs,
+};
 
 pub use report::Report;
 
@@ -37,12 +39,10 @@ pub enum BenchCommand {
         /// Seconds to measure each page
         #[arg(long, default_value_t = 5)]
         seconds: u64,
-        /// The labs' folder
-        #[arg(long, env = "FAULTLINE_LABS", default_value = "labs")]
-        labs: PathBuf,
-        /// The image recipes' folder
-        #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
-        images: PathBuf,
+        #[command(flatten)]
+        labs: LabsArg,
+        #[command(flatten)]
+        images: ImagesArg,
         #[command(flatten)]
         sources: SourceArgs,
     },
@@ -69,9 +69,8 @@ pub struct Machines {
     /// How often a single start, or ten idle seconds, are measured
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// The image recipes' folder
-    #[arg(long, env = "FAULTLINE_IMAGES", default_value = "images")]
-    images: PathBuf,
+    #[command(flatten)]
+    images: ImagesArg,
     #[command(flatten)]
     sources: SourceArgs,
 }
@@ -87,7 +86,10 @@ pub async fn run(command: BenchCommand, output: Output) -> anyhow::Result<()> {
             labs,
             images,
             sources,
-        } => pages::pages(seconds, &labs, &images, sources.sources()).await?,
+        } => {
+            let (labs, images) = (labs.folder(None)?, images.folder(None)?);
+            pages::pages(seconds, &labs, &images, sources.sources()).await?
+        }
     };
     match output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),

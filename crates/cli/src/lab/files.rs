@@ -3,27 +3,27 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use faultline_domain::LabSlug;
 use faultline_image::recipe::Recipe;
 use faultline_lab::{Broken, Catalogue, Diagnostic, LabFolder, Severity, scaffold};
 
-use super::Place;
+use super::{Place, named};
 use crate::Output;
 
 pub(super) fn new(place: &Place, name: &str, output: Output) -> anyhow::Result<()> {
-    let slug: LabSlug = name.parse()?;
-    scaffold::create(&place.labs, &slug)?;
-    let folder = place.labs.join(slug.as_str());
+    let (labs, slug) = named::make(&place.labs.folder_to_write()?, name)?;
+    scaffold::create(&labs, &slug)?;
+    let folder = labs.join(slug.as_str());
     match output {
         Output::Json => println!("{}", serde_json::json!({ "lab": slug, "path": folder })),
         Output::Text => {
-            let labs = if place.labs == Path::new("labs") {
-                String::new()
+            let by_name = place.labs.labs.is_none() && !named::is_path(name);
+            let lab = if by_name {
+                slug.to_string()
             } else {
-                format!(" --labs {}", place.labs.display())
+                folder.display().to_string()
             };
             println!(
-                "{} is a lab that works. Change it, and look at it with\n\n  faultline lab lint{labs} {slug}\n  faultline lab run{labs} {slug}\n  faultline lab test{labs} {slug}",
+                "{} is a lab that works. Change it, and look at it with\n\n  faultline lab lint {lab}\n  faultline lab run {lab}\n  faultline lab test {lab}",
                 folder.display()
             );
         }
@@ -32,8 +32,8 @@ pub(super) fn new(place: &Place, name: &str, output: Output) -> anyhow::Result<(
 }
 
 pub(super) fn lint(place: &Place, names: &[String], output: Output) -> anyhow::Result<()> {
-    let images = Recipe::names(&place.recipes);
-    let findings: Vec<Broken> = folders(place, names)?
+    let images = Recipe::names(&place.images.folder(None)?);
+    let findings: Vec<Broken> = folders(&place.labs()?, names)?
         .into_iter()
         .map(|path| {
             let mut loaded = LabFolder::load(&path);
@@ -106,27 +106,15 @@ fn no_image(path: &Path, lab: &LabFolder, images: &[String]) -> Option<Diagnosti
     )
 }
 
-fn folders(place: &Place, names: &[String]) -> anyhow::Result<Vec<PathBuf>> {
+fn folders(labs: &Path, names: &[String]) -> anyhow::Result<Vec<PathBuf>> {
     if !names.is_empty() {
-        return names
-            .iter()
-            .map(|name| {
-                // A path is taken too, so that a shell's completion helps.
-                let path = if name.contains('/') {
-                    PathBuf::from(name.trim_end_matches('/'))
-                } else {
-                    place.labs.join(name)
-                };
-                if path.is_dir() {
-                    Ok(path)
-                } else {
-                    bail!("there is no folder {}", path.display())
-                }
-            })
-            .collect();
+        return names.iter().map(|name| named::find(labs, name)).collect();
     }
-    let mut folders: Vec<PathBuf> = std::fs::read_dir(&place.labs)
-        .with_context(|| format!("the labs' folder {} can't be read", place.labs.display()))?
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(labs)
+        .with_context(|| {
+            let labs = labs.display();
+            format!("cannot read the folder of labs, {labs}; name another with --labs, or a lab by its path")
+        })?
         .flatten()
         .map(|e| e.path())
         .filter(|p| {
@@ -141,7 +129,7 @@ fn folders(place: &Place, names: &[String]) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 pub(super) fn list(place: &Place, output: Output) -> anyhow::Result<()> {
-    let catalogue = Catalogue::load(&place.labs);
+    let catalogue = Catalogue::load(&place.labs()?);
     match output {
         Output::Json => {
             let labs: Vec<_> = catalogue

@@ -1,6 +1,7 @@
 //! `faultline lab`: everything that an author does with labs.
 
 mod files;
+mod named;
 pub(crate) mod platform;
 mod proofs;
 mod run;
@@ -11,17 +12,24 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 
-use crate::{Output, sources::SourceArgs};
+use self::platform::Platform;
+use crate::{
+    Output,
+    places::{ImagesArg, LabsArg},
+    sources::SourceArgs,
+};
 
 /// What can be done with labs.
 #[derive(Debug, Subcommand)]
 pub enum LabCommand {
     /// Write the files of a new lab: small, and provable as they are
     ///
-    ///   faultline lab new cache-is-cold
+    ///   faultline lab new cache-is-cold       in the folder of labs, or in a new folder `labs` here
+    ///   faultline lab new ./cache-is-cold     in this folder
     #[command(verbatim_doc_comment)]
     New {
-        /// The lab's name: lower-case letters, digits and hyphens
+        /// The lab's name (lower-case letters, digits and hyphens), or a path that ends with it
+        #[arg(value_name = "LAB")]
         name: String,
         #[command(flatten)]
         place: Place,
@@ -29,10 +37,12 @@ pub enum LabCommand {
     /// Say what is wrong with labs, where, and what to do
     ///
     ///   faultline lab lint                    all labs
-    ///   faultline lab lint cache-is-cold      one
+    ///   faultline lab lint cache-is-cold      one of the folder of labs
+    ///   faultline lab lint ./cache-is-cold    one that lies elsewhere
     #[command(verbatim_doc_comment)]
     Lint {
-        /// The labs; all unless said
+        /// Labs, by name or by path [default: all]
+        #[arg(value_name = "LAB")]
         names: Vec<String>,
         #[command(flatten)]
         place: Place,
@@ -40,9 +50,11 @@ pub enum LabCommand {
     /// Start a lab by itself: machine, terminals, checks, setup again, texts read anew when files change
     ///
     ///   faultline lab run cache-is-cold       then: t for a terminal, c to check, ? for the rest
+    ///   faultline lab run .                   the lab in the current folder
     #[command(verbatim_doc_comment)]
     Run {
-        /// The lab
+        /// The lab, by name or by path
+        #[arg(value_name = "LAB")]
         name: String,
         /// Don't open a terminal at once
         #[arg(long)]
@@ -56,7 +68,8 @@ pub enum LabCommand {
     ///   faultline lab shell cache-is-cold node2
     #[command(verbatim_doc_comment)]
     Shell {
-        /// The lab
+        /// The lab, by name or by path
+        #[arg(value_name = "LAB")]
         name: String,
         /// The node
         #[arg(default_value = "node1")]
@@ -71,7 +84,8 @@ pub enum LabCommand {
     /// A proof is kept until the lab, the image or this program changes; what was taken from there is said.
     #[command(verbatim_doc_comment)]
     Test {
-        /// The labs
+        /// Labs, by name or by path
+        #[arg(value_name = "LAB")]
         names: Vec<String>,
         /// All labs
         #[arg(long, conflicts_with = "names")]
@@ -105,14 +119,22 @@ pub enum LabCommand {
 /// Where labs and images are.
 #[derive(Debug, Clone, Args)]
 pub struct Place {
-    /// The labs' folder
-    #[arg(long, env = "FAULTLINE_LABS", default_value = "labs")]
-    pub labs: PathBuf,
-    /// The image recipes' folder
-    #[arg(long = "images", env = "FAULTLINE_IMAGES", default_value = "images")]
-    pub recipes: PathBuf,
     #[command(flatten)]
-    pub sources: SourceArgs,
+    labs: LabsArg,
+    #[command(flatten)]
+    images: ImagesArg,
+    #[command(flatten)]
+    sources: SourceArgs,
+}
+
+impl Place {
+    fn labs(&self) -> anyhow::Result<PathBuf> {
+        self.labs.folder(None)
+    }
+
+    async fn platform(&self) -> anyhow::Result<Platform> {
+        Platform::open(&self.images.folder(None)?, self.sources.sources()).await
+    }
 }
 
 /// Runs a lab command.

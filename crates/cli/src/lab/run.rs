@@ -17,7 +17,7 @@ use futures::FutureExt;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::{
-    Place,
+    Place, named,
     platform::{self, Platform},
     terminal,
 };
@@ -37,20 +37,9 @@ const HELP: &str = "  t [node]   a terminal (leave it with Ctrl-])
 Files are read anew when they change. More terminals: `faultline lab shell` in another window.";
 
 pub(super) async fn run(place: &Place, name: &str, open_terminal: bool) -> anyhow::Result<()> {
-    let name = name
-        .trim_end_matches('/')
-        .rsplit('/')
-        .next()
-        .unwrap_or(name);
-    let path = place.labs.join(name);
-    if !path.is_dir() {
-        bail!(
-            "there is no folder {}; see `faultline lab list`",
-            path.display()
-        );
-    }
+    let path = named::find(&place.labs()?, name)?;
     let folder = load(&path).with_context(|| format!("{name} can't be used as it is"))?;
-    let platform = Platform::open(&place.recipes, place.sources.sources()).await?;
+    let platform = place.platform().await?;
     let session = async {
         let mut session = Session::start(&platform, path, folder).await?;
         session.converse(open_terminal).await
@@ -265,8 +254,10 @@ impl<'a> Session<'a> {
 /// One more terminal on a lab that runs in another window.
 pub(super) async fn shell(name: &str, node: &str) -> anyhow::Result<()> {
     let node: NodeName = node.parse()?;
-    let Some((provider, id)) = platform::running(name)? else {
-        bail!("no `faultline lab run {name}` is under way on this machine");
+    let Some((provider, id)) = platform::running(&named::name(name))? else {
+        bail!(
+            "no `faultline lab run {name}` is under way on this machine; start it in another window"
+        );
     };
     let terminal = format!("author-{}", std::process::id());
     terminal::attach(&*provider, &id, &node, &terminal).await

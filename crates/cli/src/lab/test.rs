@@ -2,26 +2,26 @@
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use faultline_domain::{
-    LabSlug, TenantId,
+    TenantId,
     progress::{Event, Progress},
 };
 use faultline_image::bake::Template;
 use faultline_lab::{
-    Catalogue, LabFolder, junit,
+    Broken, Catalogue, LabFolder, junit,
     prove::{Proof, prove},
 };
 use futures::StreamExt;
 use serde::Serialize;
 
-use super::{Place, platform::Platform, proofs};
-use crate::{Output, progress, signals::told_to_stop, suggest};
+use super::{Place, named, platform::Platform, proofs};
+use crate::{Output, progress, signals::told_to_stop};
 
 /// What was asked for.
 pub(super) struct Wanted {
@@ -71,14 +71,13 @@ impl Row {
 }
 
 pub(super) async fn run(place: &Place, wanted: Wanted, output: Output) -> anyhow::Result<()> {
-    let catalogue = Catalogue::load(&place.labs);
-    let (mut labs, mut rows) = select(&catalogue, &wanted)?;
+    let (mut labs, mut rows) = select(&place.labs()?, &wanted)?;
     if let Some(version) = &wanted.kubernetes {
         for lab in labs.iter_mut().filter(|l| l.lab.needs.kubernetes.is_some()) {
             Arc::make_mut(lab).lab.needs.kubernetes = Some(version.clone());
         }
     }
-    let platform = Platform::open(&place.recipes, place.sources.sources()).await?;
+    let platform = place.platform().await?;
     // However this ends, by a signal too, the machines that were made are destroyed.
     let outcome = tokio::select! {
         outcome = prove_all(&platform, &labs, &wanted) => outcome,
@@ -111,10 +110,7 @@ pub(super) async fn run(place: &Place, wanted: Wanted, output: Output) -> anyhow
 }
 
 /// The labs to prove, and rows for those that can't even be loaded.
-fn select(
-    catalogue: &Catalogue,
-    wanted: &Wanted,
-) -> anyhow::Result<(Vec<Arc<LabFolder>>, Vec<Row>)> {
+fn select(labs: &Path, wanted: &Wanted) -> anyhow::Result<(Vec<Arc<LabFolder>>, Vec<Row>)> {
     let unusable = |name: &str, failure: String| Row {
         lab: name.to_owned(),
         proven: false,
@@ -124,6 +120,7 @@ fn select(
         proof: None,
     };
     if wanted.all {
+        let catalogue = Catalogue::load(labs);
         let broken = catalogue
             .broken()
             .iter()
@@ -132,32 +129,21 @@ fn select(
         return Ok((catalogue.labs().into_iter().cloned().collect(), broken));
     }
     if wanted.names.is_empty() {
-        bail!("name the labs to prove, or say --all");
+        bail!("name the labs to prove, or pass --all");
     }
-    let (mut labs, mut rows) = (Vec::new(), Vec::new());
+    let (mut usable, mut rows) = (Vec::new(), Vec::new());
     for name in &wanted.names {
-        let name = name
-            .trim_end_matches('/')
-            .rsplit('/')
-            .next()
-            .unwrap_or(name);
-        let slug: LabSlug = name.parse()?;
-        match catalogue.get(&slug) {
-            Some(lab) => labs.push(lab.clone()),
-            None => match catalogue.broken().iter().find(|b| b.path.ends_with(name)) {
-                Some(broken) => rows.push(unusable(name, broken.render())),
-                None => {
-                    let all = catalogue.labs();
-                    let meant = suggest::question(name, all.iter().map(|l| l.slug.as_str()));
-                    bail!(
-                        "there is no lab {name} in {}{meant}",
-                        catalogue.path().display()
-                    )
-                }
-            },
+        let path = named::find(labs, name)?;
+        let loaded = LabFolder::load(&path);
+        match loaded.folder {
+            Some(lab) => usable.push(Arc::new(lab)),
+            None => {
+                let diagnostics = loaded.diagnostics;
+                rows.push(unusable(name, Broken { path, diagnostics }.render()));
+            }
         }
     }
-    Ok((labs, rows))
+    Ok((usable, rows))
 }
 
 async fn prove_all(
@@ -336,12 +322,14 @@ mod tests {
             faultline_lab::scaffold::create(dir.path(), &name.parse().unwrap()).unwrap();
         }
         std::fs::write(dir.path().join("bad/lab.yaml"), "title: [").unwrap();
-        let catalogue = Catalogue::load(dir.path());
+        let select = |names: &[&str], all| select(dir.path(), &wanted(names, all));
 
-        let (labs, rows) = select(&catalogue, &wanted(&[], true)).unwrap();
+        let (labs, rows) = select(&[], true).unwrap();
         assert_eq!((labs.len(), rows.len()), (1, 1));
-        let (labs, rows) = select(&catalogue, &wanted(&["labs/good/", "bad"], false)).unwrap();
+        let good = format!("{}/good/", dir.path().display());
+        let (labs, rows) = select(&[&good, "bad"], false).unwrap();
         assert_eq!((labs.len(), rows.len()), (1, 1));
+        assert_eq!(labs[0].slug.as_str(), "good");
         assert!(
             rows[0]
                 .failure
@@ -349,8 +337,8 @@ mod tests {
                 .unwrap()
                 .contains("bad/lab.yaml:1:")
         );
-        assert!(select(&catalogue, &wanted(&["nowhere"], false)).is_err());
-        assert!(select(&catalogue, &wanted(&[], false)).is_err());
+        assert!(select(&["nowhere"], false).is_err());
+        assert!(select(&[], false).is_err());
     }
 
     #[test]

@@ -1,0 +1,159 @@
+//! Where labs and image recipes are: in the folder that was named, or in the nearest one at or above the current folder.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use faultline_image::recipe::Recipe;
+
+const LABS: &str = "labs";
+const IMAGES: &str = "images";
+
+/// Where labs are.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LabsArg {
+    /// The folder of labs [default: the nearest `labs` at or above the current folder]
+    #[arg(long, env = "FAULTLINE_LABS")]
+    pub labs: Option<PathBuf>,
+}
+
+impl LabsArg {
+    /// The folder that labs are read from; `configured` is what a configuration says.
+    pub fn folder(&self, configured: Option<&Path>) -> anyhow::Result<PathBuf> {
+        Ok(self.own(configured)?.unwrap_or_else(|| LABS.into()))
+    }
+
+    /// The folder that a new lab is written into.
+    pub fn folder_to_write(&self) -> anyhow::Result<PathBuf> {
+        Ok(self.own(None)?.unwrap_or_else(|| LABS.into()))
+    }
+
+    fn own(&self, configured: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
+        match self.labs.as_deref().or(configured) {
+            Some(named) => Ok(Some(named.to_owned())),
+            None => Ok(nearest(&std::env::current_dir()?, LABS, has_labs)?),
+        }
+    }
+}
+
+/// Where image recipes are.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ImagesArg {
+    /// The folder of image recipes [default: the nearest `images` with recipes at or above the current folder]
+    #[arg(long, env = "FAULTLINE_IMAGES")]
+    pub images: Option<PathBuf>,
+}
+
+impl ImagesArg {
+    /// The folder that recipes are read from; `configured` is what a configuration says.
+    pub fn folder(&self, configured: Option<&Path>) -> anyhow::Result<PathBuf> {
+        if let Some(named) = self.images.as_deref().or(configured) {
+            return Ok(named.to_owned());
+        }
+        let found = nearest(&std::env::current_dir()?, IMAGES, has_recipes)?;
+        Ok(found.unwrap_or_else(|| IMAGES.into()))
+    }
+}
+
+/// Whether a folder holds a lab.
+pub fn has_labs(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path().join("lab.yaml"))
+        .any(|file| file.is_file())
+}
+
+fn has_recipes(folder: &Path) -> bool {
+    Recipe::names(folder)
+        .iter()
+        .any(|name| Recipe::load(folder, name).is_ok())
+}
+
+/// The folder called `name` in `current`, in the folder above it, and so on: the first that is `wanted`. Above
+/// `current` only folders of root or of the owner of `current` count, since anybody may write into some folders, such
+/// as `/tmp`.
+fn nearest(
+    current: &Path,
+    name: &str,
+    wanted: impl Fn(&Path) -> bool,
+) -> io::Result<Option<PathBuf>> {
+    let here = PathBuf::from(name);
+    if wanted(&current.join(name)) {
+        return Ok(Some(here));
+    }
+    let owner = fs::metadata(current)?.uid();
+    let trusted = |folder: &Path| {
+        fs::metadata(folder).is_ok_and(|found| found.uid() == 0 || found.uid() == owner)
+    };
+    Ok(current
+        .ancestors()
+        .skip(1)
+        .map(|above| above.join(name))
+        .find(|folder| trusted(folder) && wanted(folder)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lab(folder: &Path) {
+        fs::create_dir_all(folder).unwrap();
+        fs::write(folder.join("lab.yaml"), "").unwrap();
+    }
+
+    #[test]
+    fn the_nearest_folder_that_holds_labs_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("course/labs/disk-full/setup");
+        fs::create_dir_all(&deep).unwrap();
+        let find = |from: &Path| nearest(from, LABS, has_labs).unwrap();
+        assert_eq!(find(&deep), None, "a folder without a lab is not taken");
+
+        lab(&dir.path().join("course/labs/disk-full"));
+        let course = dir.path().join("course");
+        assert_eq!(find(&deep), Some(course.join("labs")));
+        assert_eq!(find(&course), Some("labs".into()));
+
+        lab(&deep.join("labs/nearer"));
+        assert_eq!(find(&deep), Some("labs".into()));
+    }
+
+    #[test]
+    fn a_strangers_folder_above_is_not_taken() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (labs, home) = (dir.path().join(LABS), dir.path().join("home"));
+        lab(&labs.join("disk-full"));
+        fs::create_dir(&home).unwrap();
+        std::os::unix::fs::chown(&labs, Some(12345), None).unwrap();
+        assert_eq!(nearest(&home, LABS, has_labs).unwrap(), None);
+        std::os::unix::fs::chown(&home, Some(12345), None).unwrap();
+        assert_eq!(nearest(&home, LABS, has_labs).unwrap(), Some(labs));
+    }
+
+    #[test]
+    fn pictures_are_no_recipes() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("logo.png"), "").unwrap();
+        fs::write(dir.path().join("values.yaml"), "replicas: 2\n").unwrap();
+        assert!(!has_recipes(dir.path()));
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        assert!(has_recipes(&checkout.join(IMAGES)));
+    }
+
+    #[test]
+    fn what_is_named_comes_before_the_configuration() {
+        let named = LabsArg {
+            labs: Some("mine".into()),
+        };
+        let configured = Some(Path::new("configured"));
+        assert_eq!(named.folder(configured).unwrap(), Path::new("mine"));
+        let nothing = LabsArg::default();
+        assert_eq!(nothing.folder(configured).unwrap(), Path::new("configured"));
+    }
+}
