@@ -3,6 +3,7 @@
 mod api;
 mod backup;
 mod bench;
+mod completions;
 mod config;
 mod doctor;
 mod down;
@@ -102,6 +103,13 @@ enum Command {
     /// Build images and list them
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Print the completions of a shell
+    ///
+    ///   faultline completions bash >/usr/share/bash-completion/completions/faultline
+    ///   faultline completions zsh >/usr/local/share/zsh/site-functions/_faultline
+    ///   faultline completions fish >/etc/fish/completions/faultline.fish
+    #[command(verbatim_doc_comment)]
+    Completions(completions::CompletionsArgs),
     /// Run one environment's machines (started by the server, not by people)
     #[command(hide = true)]
     Launch {
@@ -195,6 +203,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Backup(args) => backup::backup(&args, cli.output).await,
         Command::Restore(args) => backup::restore(&args, cli.output).await,
         Command::Image(command) => image::run(command, cli.output).await,
+        Command::Completions(args) => completions::run::<Cli>(&args),
         Command::Launch { .. } => Ok(()),
     }
 }
