@@ -16,8 +16,9 @@ use faultline_domain::progress::{Progress, Stage};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Result, at,
+    Result, at,
     cache::{self, Cache, Key},
+    go,
     recipe::{Component, Recipe},
     run,
     sources::release,
@@ -51,55 +52,6 @@ pub struct Module {
     pub licence: String,
 }
 
-/// Go's own version, a part of every key.
-fn go_version() -> Result<String> {
-    let out = go(Path::new(".")).arg("version").output();
-    match out {
-        Ok(out) if out.status.success() => {
-            Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
-        }
-        _ => Err(Error::Stage {
-            stage: STAGE,
-            reason: "Go is not installed, and the image's programs are built with it; install Go 1.26.4 or newer \
-                     and put its bin folder into PATH"
-                .to_owned(),
-        }),
-    }
-}
-
-/// What programs are built with beside the defaults. The collector that is Go 1.26's default keeps its marks in the
-/// heap's own pages, and so writes to half of them every two minutes; each such page is a clone's own from then on. The
-/// one before keeps its marks elsewhere (`docs/decisions/0011-garbage-collector.md`). Other versions can't choose.
-fn experiment(go: &str) -> &'static str {
-    if go.contains(" go1.26") {
-        "nogreenteagc"
-    } else {
-        ""
-    }
-}
-
-fn go(module: &Path) -> Command {
-    let mut command = Command::new("go");
-    command
-        .current_dir(module)
-        .env("GOTOOLCHAIN", "local")
-        .env("GOWORK", "off")
-        .env("GOFLAGS", "-mod=readonly -modcacherw -buildvcs=false");
-    command
-}
-
-/// Go, with its caches in ours, so that they go with it; elsewhere where the environment says so.
-fn go_with(module: &Path, cache: &Cache) -> Command {
-    let mut command = go(module);
-    let (stage, keys) = cache::GO;
-    for (name, key) in ["GOCACHE", "GOMODCACHE"].into_iter().zip(keys) {
-        if std::env::var_os(name).is_none() {
-            command.env(name, cache.path(stage, key));
-        }
-    }
-    command
-}
-
 /// The content address of a component's programs; `go` is its version, where it builds them.
 pub fn key(recipe: &Recipe, component: &Component, go: &str) -> Result<String> {
     if !component.official.is_empty() {
@@ -115,7 +67,7 @@ pub fn key(recipe: &Recipe, component: &Component, go: &str) -> Result<String> {
     }
     let mut key = Key::default()
         .with("go", go)
-        .with("experiment", experiment(go))
+        .with("experiment", go::experiment(go))
         .with("build", format!("{:?}", component.build))
         .with("ldflags", &component.ldflags)
         .with("tags", component.tags.join(" "))
@@ -146,7 +98,11 @@ fn sources(folder: &Path) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
 /// The keys of all components, by name, without building anything.
 pub fn keys(recipe: &Recipe) -> Result<BTreeMap<String, String>> {
     let builds = recipe.binaries.iter().any(|c| c.official.is_empty());
-    let go = if builds { go_version()? } else { String::new() };
+    let go = if builds {
+        go::version()?
+    } else {
+        String::new()
+    };
     recipe
         .binaries
         .iter()
@@ -226,7 +182,7 @@ fn compile(
         STAGE,
         fs::canonicalize(recipe.folder.join(&component.module)),
     )?;
-    let go = go_version()?;
+    let go = go::version()?;
     for (done, (program, package)) in component.build.iter().enumerate() {
         stage.part(done, count, format!("{program}, {} of {count}", done + 1));
         let mut command = if package.ends_with(".c") {
@@ -234,10 +190,10 @@ fn compile(
             command.current_dir(&module).args(["-Os", "-static", "-s"]);
             command
         } else {
-            let mut command = go_with(&module, cache);
+            let mut command = go::with_caches(&module, cache);
             command
                 .env("CGO_ENABLED", if component.cgo { "1" } else { "0" })
-                .env("GOEXPERIMENT", experiment(&go))
+                .env("GOEXPERIMENT", go::experiment(&go))
                 .args(["build", "-trimpath", "-ldflags", &component.ldflags])
                 .args(["-tags", &component.tags.join(",")]);
             command
@@ -262,16 +218,21 @@ fn modules(
         let out = at(STAGE, command.output())?;
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     };
-    let places: BTreeMap<String, PathBuf> =
-        text(go_with(module, cache).args(["list", "-m", "-f", "{{.Path}} {{.Dir}}", "all"]))?
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .filter(|(_, folder)| !folder.is_empty())
-            .map(|(path, folder)| (path.to_owned(), PathBuf::from(folder)))
-            .collect();
+    let places: BTreeMap<String, PathBuf> = text(go::with_caches(module, cache).args([
+        "list",
+        "-m",
+        "-f",
+        "{{.Path}} {{.Dir}}",
+        "all",
+    ]))?
+    .lines()
+    .filter_map(|line| line.split_once(' '))
+    .filter(|(_, folder)| !folder.is_empty())
+    .map(|(path, folder)| (path.to_owned(), PathBuf::from(folder)))
+    .collect();
     let programs = component.build.keys().map(|program| draft.join(program));
     let said = text(
-        go_with(module, cache)
+        go::with_caches(module, cache)
             .args(["version", "-m"])
             .args(programs),
     )?;
@@ -381,15 +342,6 @@ mod tests {
                 ),
             ]
         );
-    }
-
-    #[test]
-    fn the_collector_is_chosen_where_it_can_be() {
-        assert_eq!(
-            experiment("go version go1.26.8 linux/amd64"),
-            "nogreenteagc"
-        );
-        assert_eq!(experiment("go version go1.27.0 linux/amd64"), "");
     }
 
     #[test]

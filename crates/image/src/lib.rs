@@ -22,6 +22,7 @@ pub mod cache;
 pub mod containers;
 mod debian;
 pub mod estimate;
+pub mod go;
 pub mod recipe;
 pub mod sbom;
 pub mod source;

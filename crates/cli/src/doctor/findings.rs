@@ -1,6 +1,7 @@
 //! What follows from what was seen, and what to do about it. Nothing is looked at here.
 
 use faultline_domain::memory::Memory;
+use faultline_image::go;
 use faultline_launcher::spec::Accelerator;
 
 use super::{
@@ -131,16 +132,20 @@ fn accelerator(seen: &Readings) -> Finding {
 }
 
 fn go(seen: Option<&String>) -> Finding {
-    match seen {
-        Some(version) => Finding::good("Go", version.as_str(), "Images of clusters can be built."),
-        None => Finding::bad(
-            "Go",
-            Grade::Warning,
-            "not installed",
-            "Labs with a cluster can't be prepared; all others work.",
-            "install Go 1.26.4 or newer and put its bin folder into PATH; official releases need it too, for one small program",
-        ),
-    }
+    let seen = match seen {
+        Some(version) if go::is_new_enough(version) => {
+            return Finding::good("Go", version.as_str(), "Images of clusters can be built.");
+        }
+        Some(old) => old,
+        None => "not installed",
+    };
+    Finding::bad(
+        "Go",
+        Grade::Warning,
+        seen,
+        "Labs with a cluster can't be prepared; all others work.",
+        "scripts/install-go installs it for Faultline alone; or put Go 1.26.4 or newer into PATH",
+    )
 }
 
 fn control_groups(seen: &ControlGroups) -> Finding {

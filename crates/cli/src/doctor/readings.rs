@@ -10,6 +10,7 @@ use std::{
 use faultline_domain::{memory::Memory, template::Form};
 use faultline_image::{
     cache::{Cache, free},
+    go,
     recipe::Recipe,
     sources::Sources,
 };
@@ -27,7 +28,7 @@ pub struct Readings {
     pub missing: Vec<(&'static str, &'static str)>,
     /// What a kernel said that was booted; nothing when there was none to boot.
     pub accelerator: Option<Result<Verdict, String>>,
-    /// The compiler of Go modules.
+    /// The compiler of Go modules, as it prints its version.
     pub go: Option<String>,
     /// Control groups.
     pub control_groups: ControlGroups,
@@ -127,7 +128,7 @@ impl Readings {
             root: rustix::process::geteuid().is_root(),
             missing: missing(),
             accelerator: accelerator(recipes, &cache),
-            go: go(),
+            go: go::version().ok(),
             control_groups: control_groups(),
             tun: Path::new("/dev/net/tun").exists(),
             memory: fs::read_to_string("/proc/meminfo")
@@ -206,17 +207,6 @@ fn newest_kernel() -> Option<PathBuf> {
         .collect();
     found.sort();
     found.pop()
-}
-
-/// What Go says of its version, where it is installed.
-fn go() -> Option<String> {
-    let said = Command::new("go")
-        .arg("version")
-        .env("GOTOOLCHAIN", "local")
-        .output()
-        .ok()?;
-    let version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
-    said.status.success().then_some(version)
 }
 
 fn control_groups() -> ControlGroups {

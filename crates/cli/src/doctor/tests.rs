@@ -21,7 +21,7 @@ fn good() -> Readings {
         root: true,
         missing: Vec::new(),
         accelerator: Some(Ok(verdict(Accelerator::Kvm))),
-        go: Some("go1.26".to_owned()),
+        go: Some("go version go1.26.4 linux/amd64".to_owned()),
         control_groups: groups(2, true),
         tun: true,
         memory: Some(memory(MIN_MEMORY_MIB)),
@@ -90,7 +90,7 @@ fn a_machine_that_lacks_nothing_is_told_so() {
 fn each_lack_has_its_grade_a_consequence_and_a_cure() {
     use Grade::{Fatal, Warning};
     type Lack = (Grade, &'static str, &'static str, fn(&mut Readings));
-    let lacks: [Lack; 20] = [
+    let lacks: [Lack; 21] = [
         (Fatal, "user", "sudo", |s| s.root = false),
         (
             Fatal,
@@ -109,7 +109,10 @@ fn each_lack_has_its_grade_a_consequence_and_a_cure() {
         (Warning, "virtualisation", "qemu-system-x86", |s| {
             s.accelerator = Some(Err("no such file".to_owned()));
         }),
-        (Warning, "Go", "install Go", |s| s.go = None),
+        (Warning, "Go", "install-go", |s| s.go = None),
+        (Warning, "Go", "1.26.4 or newer", |s| {
+            s.go = Some("go version go1.19.8 linux/amd64".to_owned());
+        }),
         (Fatal, "control groups", "mount", |s| {
             s.control_groups = groups(2, false);
         }),
