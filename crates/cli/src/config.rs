@@ -30,9 +30,9 @@ pub struct Config {
     pub kube_certificate: Option<PathBuf>,
     /// Its key, PEM.
     pub kube_key: Option<PathBuf>,
-    /// The folder of the labs. None: found as `places.rs` says.
+    /// The folder of labs; found as `places.rs` says unless set.
     pub labs: Option<PathBuf>,
-    /// The folder of the image recipes. None: found as `places.rs` says.
+    /// The folder of image recipes; found as `places.rs` says unless set.
     pub images: Option<PathBuf>,
     /// Gives every cluster certificates and keys of its own before it is handed out: a second wall behind the network's,
     /// for people who don't trust each other. A start takes longer by it.

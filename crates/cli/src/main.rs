@@ -15,6 +15,7 @@ mod login;
 mod places;
 mod prepare;
 mod progress;
+mod shipped;
 mod signals;
 mod sources;
 mod ssh;

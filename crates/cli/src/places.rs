@@ -1,13 +1,17 @@
-//! Where labs and image recipes are: in the folder that was named, or in the nearest one at or above the current folder.
+//! Where labs and image recipes are: in the folder that was named, in the nearest one at or above the current folder, or in
+//! the program.
 
 use std::{
-    fs, io,
+    fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
+use anyhow::Context;
 use clap::Args;
-use faultline_image::recipe::Recipe;
+use faultline_image::{cache::Cache, recipe::Recipe};
+
+use crate::shipped;
 
 const LABS: &str = "labs";
 const IMAGES: &str = "images";
@@ -15,7 +19,7 @@ const IMAGES: &str = "images";
 /// Where labs are.
 #[derive(Debug, Clone, Default, Args)]
 pub struct LabsArg {
-    /// The folder of labs [default: the nearest `labs` at or above the current folder]
+    /// The folder of labs [default: the nearest `labs` at or above the current folder, otherwise the program's own labs]
     #[arg(long, env = "FAULTLINE_LABS")]
     pub labs: Option<PathBuf>,
 }
@@ -23,10 +27,15 @@ pub struct LabsArg {
 impl LabsArg {
     /// The folder that labs are read from; `configured` is what a configuration says.
     pub fn folder(&self, configured: Option<&Path>) -> anyhow::Result<PathBuf> {
-        Ok(self.own(configured)?.unwrap_or_else(|| LABS.into()))
+        match self.own(configured)? {
+            Some(own) => Ok(own),
+            None => shipped::labs(&Cache::of_user()).context(
+                "cannot write the program's own labs into the cache; name a folder of labs with --labs",
+            ),
+        }
     }
 
-    /// The folder that a new lab is written into.
+    /// The folder that a new lab is written into: never that of the program's own labs.
     pub fn folder_to_write(&self) -> anyhow::Result<PathBuf> {
         Ok(self.own(None)?.unwrap_or_else(|| LABS.into()))
     }
@@ -34,7 +43,7 @@ impl LabsArg {
     fn own(&self, configured: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
         match self.labs.as_deref().or(configured) {
             Some(named) => Ok(Some(named.to_owned())),
-            None => Ok(nearest(&std::env::current_dir()?, LABS, has_labs)?),
+            None => nearest(&current_folder()?, LABS, has_labs),
         }
     }
 }
@@ -42,7 +51,8 @@ impl LabsArg {
 /// Where image recipes are.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ImagesArg {
-    /// The folder of image recipes [default: the nearest `images` with recipes at or above the current folder]
+    /// The folder of image recipes [default: the nearest `images` with recipes at or above the current folder, otherwise
+    /// the program's own recipes]
     #[arg(long, env = "FAULTLINE_IMAGES")]
     pub images: Option<PathBuf>,
 }
@@ -53,9 +63,17 @@ impl ImagesArg {
         if let Some(named) = self.images.as_deref().or(configured) {
             return Ok(named.to_owned());
         }
-        let found = nearest(&std::env::current_dir()?, IMAGES, has_recipes)?;
-        Ok(found.unwrap_or_else(|| IMAGES.into()))
+        match nearest(&current_folder()?, IMAGES, has_recipes)? {
+            Some(own) => Ok(own),
+            None => shipped::images(&Cache::of_user()).context(
+                "cannot write the program's own image recipes into the cache; name a folder of recipes with --images",
+            ),
+        }
     }
+}
+
+fn current_folder() -> anyhow::Result<PathBuf> {
+    std::env::current_dir().context("the current folder can't be read; change into another")
 }
 
 /// Whether a folder holds a lab.
@@ -79,7 +97,7 @@ fn nearest(
     current: &Path,
     name: &str,
     wanted: impl Fn(&Path) -> bool,
-) -> io::Result<Option<PathBuf>> {
+) -> anyhow::Result<Option<PathBuf>> {
     let here = PathBuf::from(name);
     if wanted(&current.join(name)) {
         return Ok(Some(here));

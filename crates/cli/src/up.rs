@@ -114,6 +114,8 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     for broken in catalogue.broken() {
         eprintln!("{}", broken.render());
     }
+    let shown = fs::canonicalize(&labs).unwrap_or_else(|_| labs.clone());
+    eprintln!("Labs are read from {}.", shown.display());
     anyhow::ensure!(
         !catalogue.labs().is_empty(),
         "there is no usable lab in {}; `faultline lab new` makes one, --labs names another folder",

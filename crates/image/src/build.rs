@@ -22,7 +22,7 @@ use crate::{
 /// Raised when the way an image is made changes, so that old results are not taken for new.
 const GENERATION: &str = "2";
 /// The helper's file name beside the program, as `scripts/build` leaves it.
-const HELPER: &str = "faultline-guest.static";
+pub const HELPER: &str = "faultline-guest.static";
 const UNIT: &str = include_str!("faultline-guest.service");
 
 /// A built image.

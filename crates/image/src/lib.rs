@@ -49,7 +49,7 @@ pub enum Error {
     },
     /// There is no folder of recipes.
     #[error(
-        "the recipes' folder {0} can't be read; say where they are: --images FOLDER, or FAULTLINE_IMAGES"
+        "the folder of image recipes, {0}, can't be read; name another with --images, or none to use the program's own"
     )]
     NoFolder(PathBuf),
     /// The recipe is malformed.

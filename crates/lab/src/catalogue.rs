@@ -73,7 +73,7 @@ impl Catalogue {
                             "",
                             format!("the directory of the labs can't be read: {e}"),
                         )
-                        .help("say where the labs are with --labs DIR"),
+                        .help("name the folder of labs with --labs"),
                     ],
                 });
                 return next;

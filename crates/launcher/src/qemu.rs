@@ -71,21 +71,23 @@ fn open(path: &Path, write: bool) -> io::Result<File> {
         .map_err(|e| io::Error::new(e.kind(), format!("cannot open {}: {e}", path.display())))
 }
 
-/// Where the library that gives QEMU its memory file lies: beside this program, or a folder above it (tests).
-fn shim() -> io::Result<PathBuf> {
-    const NAME: &str = "libfaultline_qemu_shim.so";
+/// The library that gives QEMU its memory file.
+pub const SHIM: &str = "libfaultline_qemu_shim.so";
+
+/// Where that library lies: beside this program, or a folder above it (tests).
+pub fn shim() -> io::Result<PathBuf> {
     let program = std::env::current_exe()?;
     program
         .ancestors()
         .skip(1)
         .take(2)
-        .map(|folder| folder.join(NAME))
+        .map(|folder| folder.join(SHIM))
         .find(|path| path.exists())
         .ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::NotFound,
                 format!(
-                    "{NAME} is not beside the faultline program; build or install both together"
+                    "{SHIM} is not beside the faultline program; build or install both together"
                 ),
             )
         })

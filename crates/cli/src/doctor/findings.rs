@@ -55,6 +55,7 @@ pub fn judge(seen: &Readings) -> Vec<Finding> {
         devices(seen.tun),
         memory(seen.memory),
     ];
+    findings.extend(parts(&seen.parts));
     findings.extend(merging(seen.merging));
     findings.push(cache(&seen.cache, !seen.images.ready.is_empty()));
     findings.push(data(&seen.data));
@@ -98,6 +99,19 @@ fn programs(missing: &[(&str, &str)]) -> Finding {
         "Images can't be built or environments not started.",
         format!("apt-get install {}", packages.join(" ")),
     )
+}
+
+/// Only when the program was installed without them.
+fn parts(missing: &[&str]) -> Option<Finding> {
+    (!missing.is_empty()).then(|| {
+        Finding::bad(
+            "parts of the program",
+            Grade::Fatal,
+            format!("not beside it: {}", missing.join(", ")),
+            "Images can't be built or environments not started.",
+            "run scripts/build, which makes them; copy them together with the program",
+        )
+    })
 }
 
 fn accelerator(seen: &Readings) -> Finding {
@@ -307,7 +321,7 @@ fn images(seen: &Images) -> Finding {
             Grade::Fatal,
             format!("no recipe in {}", seen.recipes.display()),
             "No lab can start.",
-            "begin at the top of the repository, or name the folder: FAULTLINE_IMAGES",
+            "name a folder of recipes with --images, or none: the program has its own",
         );
     }
     if seen.ready.is_empty() {

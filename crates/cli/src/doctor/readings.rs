@@ -9,6 +9,7 @@ use std::{
 
 use faultline_domain::{memory::Memory, template::Form};
 use faultline_image::{
+    build,
     cache::{Cache, free},
     go,
     recipe::Recipe,
@@ -16,7 +17,7 @@ use faultline_image::{
 };
 use faultline_launcher::{
     accel::{self, Verdict},
-    cgroup,
+    cgroup, qemu,
 };
 
 /// All that was seen.
@@ -26,6 +27,8 @@ pub struct Readings {
     pub root: bool,
     /// Programs that aren't here, with the Debian packages that bring them.
     pub missing: Vec<(&'static str, &'static str)>,
+    /// Files that belong beside this program and aren't there.
+    pub parts: Vec<&'static str>,
     /// What a kernel said that was booted; nothing when there was none to boot.
     pub accelerator: Option<Result<Verdict, String>>,
     /// The compiler of Go modules, as it prints its version.
@@ -127,6 +130,7 @@ impl Readings {
         Self {
             root: rustix::process::geteuid().is_root(),
             missing: missing(),
+            parts: parts(),
             accelerator: accelerator(recipes, &cache),
             go: go::version().ok(),
             control_groups: control_groups(),
@@ -182,11 +186,17 @@ fn missing() -> Vec<(&'static str, &'static str)> {
         .collect()
 }
 
+fn parts() -> Vec<&'static str> {
+    let helper = build::helper().is_err().then_some(build::HELPER);
+    let shim = qemu::shim().is_err().then_some(qemu::SHIM);
+    helper.into_iter().chain(shim).collect()
+}
+
 fn accelerator(recipes: &Path, cache: &Cache) -> Option<Result<Verdict, String>> {
     let kernel = Recipe::names(recipes)
         .iter()
         .filter_map(|name| Recipe::load(recipes, name).ok())
-        .filter_map(|recipe| faultline_image::build::image_key(&recipe).ok())
+        .filter_map(|recipe| build::image_key(&recipe).ok())
         .filter_map(|key| cache.get("disk", &key))
         .map(|folder| folder.join("kernel"))
         .chain(newest_kernel())

@@ -20,6 +20,7 @@ fn good() -> Readings {
     Readings {
         root: true,
         missing: Vec::new(),
+        parts: Vec::new(),
         accelerator: Some(Ok(verdict(Accelerator::Kvm))),
         go: Some("go version go1.26.4 linux/amd64".to_owned()),
         control_groups: groups(2, true),
@@ -90,7 +91,7 @@ fn a_machine_that_lacks_nothing_is_told_so() {
 fn each_lack_has_its_grade_a_consequence_and_a_cure() {
     use Grade::{Fatal, Warning};
     type Lack = (Grade, &'static str, &'static str, fn(&mut Readings));
-    let lacks: [Lack; 21] = [
+    let lacks: [Lack; 22] = [
         (Fatal, "user", "sudo", |s| s.root = false),
         (
             Fatal,
@@ -100,6 +101,9 @@ fn each_lack_has_its_grade_a_consequence_and_a_cure() {
                 s.missing = vec![("ip", "iproute2"), ("tc", "iproute2"), ("nft", "nftables")];
             },
         ),
+        (Fatal, "parts of the program", "scripts/build", |s| {
+            s.parts = vec!["faultline-guest.static"];
+        }),
         (Warning, "virtualisation", "image build", |s| {
             s.accelerator = None;
         }),
@@ -136,9 +140,7 @@ fn each_lack_has_its_grade_a_consequence_and_a_cure() {
             s.data.free = Some(MIN_ENVIRONMENT_DISK_MIB - 1);
         }),
         (Warning, "disk", "df /data", |s| s.data.free = None),
-        (Fatal, "images", "FAULTLINE_IMAGES", |s| {
-            s.images.any = false
-        }),
+        (Fatal, "images", "--images", |s| s.images.any = false),
         (Warning, "images", "image build", |s| s.images.ready.clear()),
         (Fatal, "port", "(nginx)", |s| {
             let name = Some("nginx".to_owned());
