@@ -3,8 +3,10 @@
 mod api;
 mod backup;
 mod bench;
+mod builds;
 mod completions;
 mod config;
+mod console;
 mod doctor;
 mod down;
 mod env;

@@ -1,96 +1,29 @@
 //! What the labs need, built: plain machines before anything is served, clusters while it is.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::Context;
 use faultline_domain::{TemplateRef, progress::Event};
 use faultline_image::{bake, cache::Cache, containers, estimate::Estimate};
 use faultline_lab::{Catalogue, LabFolder};
-use faultline_provider::Readiness;
-use faultline_tenancy_local::Prepare;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
-use crate::{progress, sources::Recipes};
+use crate::{
+    builds::{Build, Builds},
+    console::{self, Doing},
+    progress,
+    sources::Recipes,
+};
 
-/// What must be there.
-type Wanted = BTreeSet<TemplateRef>;
-
-/// How builds in the background stand.
-#[derive(Debug, Clone, Default)]
-pub struct Builds(Arc<Mutex<BTreeMap<TemplateRef, State>>>);
-
-#[derive(Debug, Clone)]
-enum State {
-    Waiting,
-    Running(Box<Estimate>, Instant),
-    Failed(String),
-}
-
-impl Builds {
-    fn set(&self, what: &TemplateRef, state: Option<State>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match state {
-            Some(state) => all.insert(what.clone(), state),
-            None => all.remove(what),
-        };
-    }
-
-    /// Answers the provider when a template is not there.
-    pub fn ask(&self) -> Prepare {
-        let this = self.clone();
-        Arc::new(move |template| {
-            let all = this.0.lock().unwrap_or_else(PoisonError::into_inner);
-            Some(match all.get(template)? {
-                State::Waiting => Readiness::Preparing {
-                    fraction: 0.0,
-                    text: all
-                        .values()
-                        .find_map(|other| match other {
-                            State::Running(build, since) => Some(left(build, *since)),
-                            State::Waiting | State::Failed(_) => None,
-                        })
-                        .map_or_else(
-                            || "waiting for another image".to_owned(),
-                            |left| format!("waiting for another image, {left}"),
-                        ),
-                },
-                State::Running(build, since) => Readiness::Preparing {
-                    fraction: build.fraction(),
-                    text: format!("{}, {}", build.text(), left(build, *since)),
-                },
-                State::Failed(why) => Readiness::Unavailable {
-                    reason: format!(
-                        "image {template} could not be built: {why}; the operator runs `faultline image build {} --shape {}`, which resumes it",
-                        template.image,
-                        template.form()
-                    ),
-                },
-            })
-        })
-    }
-}
-
-/// How long a build that began then will still take, in words.
-fn left(build: &Estimate, since: Instant) -> String {
-    about(build.left(since.elapsed()))
-}
-
-fn about(left: Duration) -> String {
-    match left.as_secs() {
-        0..60 => "less than a minute left".to_owned(),
-        seconds => format!("about {} min left", seconds.div_ceil(60)),
-    }
-}
-
-fn wanted(catalogue: &Catalogue, clusters: bool) -> Wanted {
+/// The images that labs need: clusters, or plain machines.
+fn wanted(catalogue: &Catalogue, clusters: bool) -> BTreeSet<TemplateRef> {
     catalogue
         .labs()
         .into_iter()
@@ -126,31 +59,46 @@ async fn container_images(lab: &LabFolder, cache: &Cache) -> Result<(), String> 
     Ok(())
 }
 
-/// Makes the container images that labs bring, and builds the clusters that labs need, one after the other, until `stop`: each in a process of its own, at low
-/// priority, so that the labs which can be served already are.
+/// The clusters that labs need and that are not built; from now on they count as waiting.
+pub fn missing_clusters(
+    recipes: &Recipes,
+    catalogue: &Catalogue,
+    cache: &Cache,
+    builds: &Builds,
+) -> Vec<TemplateRef> {
+    let mut missing: Vec<_> = wanted(catalogue, true).into_iter().collect();
+    missing.retain(|template| {
+        let found = recipes.sources.template(&recipes.folder, template, cache);
+        !matches!(found, Ok(Some(_)))
+    });
+    for what in &missing {
+        builds.waits(what);
+    }
+    missing
+}
+
+/// Makes the container images that labs bring, and builds the clusters that are missing, one after the other, until `stop`:
+/// each in a process of its own, at low priority, so that the labs which can be served already are. The console says
+/// how far it is.
 pub async fn clusters(
     recipes: Recipes,
     catalogue: Catalogue,
     cache: Cache,
     program: PathBuf,
+    missing: Vec<TemplateRef>,
     builds: Builds,
     stop: CancellationToken,
 ) {
-    let missing: Vec<_> = wanted(&catalogue, true)
-        .into_iter()
-        .filter(|template| {
-            let found = recipes.sources.template(&recipes.folder, template, &cache);
-            !matches!(found, Ok(Some(_)))
-        })
-        .collect();
-    for what in &missing {
-        builds.set(what, Some(State::Waiting));
-    }
     // Where values differ from environment to environment, so may the images: those are made at the start.
     let labs = catalogue.labs().into_iter();
     for lab in labs.filter(|l| l.lab.variables.is_empty()) {
+        let stage = format!("container images of {}", lab.slug);
+        let doing = || {
+            let (stage, line) = (stage.clone(), stage.clone());
+            lab.images().next().map(|_| Doing { stage, line })
+        };
         match stop
-            .run_until_cancelled(container_images(lab, &cache))
+            .run_until_cancelled(console::alongside(doing, container_images(lab, &cache)))
             .await
         {
             None => return,
@@ -162,15 +110,26 @@ pub async fn clusters(
         }
     }
     for what in &missing {
+        let (image, form) = (&what.image, what.form());
+        let began = Instant::now();
         let built = stop
-            .run_until_cancelled(build(&recipes, what, &cache, &program, &builds))
+            .run_until_cancelled(console::alongside(
+                || builds.doing(what),
+                build(&recipes, what, &cache, &program, &builds),
+            ))
             .await;
         match built {
             None => return,
-            Some(Ok(())) => builds.set(what, None),
+            Some(Ok(())) => {
+                builds.done(what);
+                let minutes = began.elapsed().as_secs().div_ceil(60);
+                eprintln!("✓ {image} {form} is built ({minutes} min): its labs can be started");
+            }
             Some(Err(e)) => {
-                tracing::error!(template = %what, error = format!("{e:#}"), "not built");
-                builds.set(what, Some(State::Failed(format!("{e:#}"))));
+                eprintln!(
+                    "✗ {image} {form} could not be built: {e:#}\n  `faultline image build {image} --shape {form}` resumes it"
+                );
+                builds.failed(what, format!("{e:#}"));
             }
         }
     }
@@ -185,8 +144,8 @@ async fn build(
 ) -> anyhow::Result<()> {
     // Chosen here, so that what is estimated is what is built.
     let recipe = images.recipe(what, cache).await?;
-    let mut estimate = Estimate::new(&recipe, what.shape);
-    let began = Instant::now();
+    let mut state = Build::new(Estimate::new(&recipe, what.shape));
+    builds.runs(what, &state);
     let mut command = tokio::process::Command::new(program);
     command
         .args(["image", "build", &what.image, "--events", "--shape"])
@@ -219,11 +178,8 @@ async fn build(
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str::<Event>(&line) {
             Ok(event) => {
-                estimate.hear(&event);
-                builds.set(
-                    what,
-                    Some(State::Running(Box::new(estimate.clone()), began)),
-                );
+                state.hear(&event);
+                builds.runs(what, &state);
             }
             // The error at its end, for people.
             Err(_) if last.len() < 2000 => {
@@ -240,10 +196,11 @@ async fn build(
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{os::unix::fs::PermissionsExt, time::Duration};
 
     use faultline_domain::template::Form;
     use faultline_image::sources::Sources;
+    use faultline_provider::Readiness;
 
     use super::*;
 
@@ -258,12 +215,6 @@ mod tests {
             Some(Readiness::Preparing { fraction, text }) => format!("{fraction:.2} {text}"),
             Some(Readiness::Unavailable { reason }) => reason,
         }
-    }
-
-    #[test]
-    fn what_is_left_is_said_in_minutes() {
-        assert_eq!(about(Duration::from_secs(59)), "less than a minute left");
-        assert_eq!(about(Duration::from_secs(61)), "about 2 min left");
     }
 
     /// A program in the place of `faultline image build`: what it tells is what a page says, and so is how it fails.
@@ -303,18 +254,22 @@ mod tests {
         let single = cluster("1+0");
         let said = || text(ask(&single));
         assert_eq!(said(), "nothing is known");
-        builds.set(&single, Some(State::Waiting));
-        assert_eq!(said(), "0.00 waiting for another image");
 
         let recipes = Recipes {
             folder: repository().join("images"),
             sources: Sources::default(),
         };
+        let catalogue = Catalogue::load(&dir.path().join("labs"));
+        let cache = Cache::at(dir.path().join("cache"));
+        let missing = missing_clusters(&recipes, &catalogue, &cache, &builds);
+        assert_eq!(missing, [single.clone()]);
+        assert_eq!(said(), "0.00 waiting for another image");
         let background = tokio::spawn(clusters(
             recipes,
-            Catalogue::load(&dir.path().join("labs")),
-            Cache::at(dir.path().join("cache")),
+            catalogue,
+            cache,
             program,
+            missing,
             builds.clone(),
             CancellationToken::new(),
         ));
@@ -328,7 +283,7 @@ mod tests {
         until("installing packages").await;
         assert!(said().contains("min left"), "{}", said());
         let next = cluster("1+2");
-        builds.set(&next, Some(State::Waiting));
+        builds.waits(&next);
         let waits = text(ask(&next));
         assert!(waits.contains("another image, about"), "{waits}");
         std::fs::write(&go_on, "").unwrap();

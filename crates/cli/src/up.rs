@@ -28,10 +28,12 @@ use tokio::net::TcpListener;
 use crate::{
     Output,
     api::{Api, Gateway},
+    builds::Builds,
     config::{Config, files},
+    console,
     doctor::{self, Grade},
     places::{ImagesArg, LabsArg},
-    prepare::{self, Builds},
+    prepare,
     signals::StopSignals,
     sources::{Recipes, SourceArgs},
 };
@@ -148,14 +150,8 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     );
     let store = Store::open(&data.join(files::DATABASE)).await?;
     let shutdown = Shutdown::default();
-    let clusters = tokio::spawn(prepare::clusters(
-        images,
-        catalogue.clone(),
-        cache,
-        program.clone(),
-        builds,
-        shutdown.soft.clone(),
-    ));
+    let missing = prepare::missing_clusters(&images, &catalogue, &cache, &builds);
+    let of_labs = catalogue.clone();
     let host_key = host_key(data)?;
     let (tls, authority) = certificate(&config)?;
     let server = Server::new(Parts {
@@ -217,6 +213,16 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
         );
     }
     tokio::spawn(stop_on_signal(shutdown.clone()));
+    // Begun after the link was printed, since the console is drawn on from now on.
+    let clusters = tokio::spawn(prepare::clusters(
+        images,
+        of_labs,
+        cache,
+        program,
+        missing,
+        builds,
+        shutdown.soft.clone(),
+    ));
     let served = server.serve(pages, shutdown.clone()).await;
     shutdown.soft.cancel();
     let rest = futures::future::join3(gateway, api_servers, clusters);
@@ -370,7 +376,7 @@ async fn stop_on_signal(shutdown: Shutdown) {
     for token in [&shutdown.soft, &shutdown.hard] {
         signals.next().await;
         // Not `eprintln!`, which ends this task where nothing can be written, and the second signal with it.
-        let _ = writeln!(std::io::stderr(), "stopping…");
+        let _ = writeln!(std::io::stderr(), "{}stopping…", console::wipe());
         token.cancel();
     }
 }

@@ -229,7 +229,10 @@ async fn a_tenant_is_asked_for_and_claimed_once() {
     let e = bed.again(&e).await;
     assert_eq!(e.state, preparing);
     let tenant = e.tenant.unwrap();
-    assert_eq!((tenant.id, tenant.state.phase()), (id.clone(), Phase::Claimed));
+    assert_eq!(
+        (tenant.id, tenant.state.phase()),
+        (id.clone(), Phase::Claimed)
+    );
     bed.store
         .record_observed(&id, Observed::Running)
         .await
