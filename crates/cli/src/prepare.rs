@@ -262,7 +262,7 @@ mod tests {
         let catalogue = Catalogue::load(&dir.path().join("labs"));
         let cache = Cache::at(dir.path().join("cache"));
         let missing = missing_clusters(&recipes, &catalogue, &cache, &builds);
-        assert_eq!(missing, [single.clone()]);
+        assert_eq!(missing, std::slice::from_ref(&single));
         assert_eq!(said(), "0.00 waiting for another image");
         let background = tokio::spawn(clusters(
             recipes,
