@@ -217,3 +217,29 @@ async fn a_failed_start_says_why_and_offers_a_retry() -> Result<()> {
     browser.close().await?;
     serving.end().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_of_labs_show_pictures_and_copy_their_code() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let serving = Serving::begin(Duration::ZERO).await?;
+    let browser = Browser::open().await?;
+    let base = student::sign_in(&browser, &serving.link).await?;
+    student::start(&browser, &base, "stale-flag").await?;
+    browser.find("#incident img").await?;
+    browser
+        .js("return document.querySelector('#incident img').decode().then(() => true)")
+        .await?;
+    // Links within the text stay on the page.
+    browser.click("#incident .footnote-ref a").await?;
+    browser.find("#incident-fn-1:target").await?;
+    browser.click("form[action$='/give-up'] button").await?;
+    browser.click("#confirm-yes").await?;
+    browser.find(".outcome .copy-code").await?;
+    browser
+        .js("document.querySelector('.copy-code').focus()")
+        .await?;
+    browser.keys("\n").await?;
+    browser.until_text(".copy-code", "Copied").await?;
+    browser.close().await?;
+    serving.end().await
+}

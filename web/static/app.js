@@ -108,6 +108,24 @@ async function copy(text) {
   }
 }
 
+// Gives each block of code in a lab's text a button that copies it.
+function copyButtons(root) {
+  for (const pre of root.querySelectorAll(".prose pre:not(.code > pre)")) {
+    const box = document.createElement("div");
+    box.className = "code";
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "small copy-code";
+    button.textContent = "Copy";
+    button.setAttribute("aria-label", "Copy this block of code");
+    button.dataset.copy = pre.textContent.trimEnd();
+    pre.replaceWith(box);
+    box.append(pre, button);
+  }
+}
+copyButtons(document);
+document.addEventListener("htmx:afterSwap", (event) => copyButtons(event.detail.target));
+
 // The page that a sign-in link opens goes on by itself.
 document.querySelector("form[data-submit]")?.requestSubmit();
 

@@ -81,6 +81,7 @@
     const left = document.getElementById("pane-left");
     left.innerHTML = await answer.text();
     window.htmx?.process(left);
+    copyButtons(left);
     left.scrollTo({ top: 0 });
     if (attempt === "solved") show("left");
   });

@@ -86,8 +86,9 @@ fn read_into(
             read_into(&entry.path(), &format!("{name}/"), files, found)?;
         } else if kind.is_dir() {
             found.push(
-                Diagnostic::error(&name, "is a folder in a folder")
-                    .help("scripts lie directly under setup/ and checks/"),
+                Diagnostic::error(&name, "is a folder in a folder").help(
+                    "files lie directly under setup/, checks/, images/, files/ and solution/",
+                ),
             );
         } else if kind.is_file() {
             match read_file(&entry.path()) {

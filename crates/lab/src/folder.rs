@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Diagnostic, Severity,
     files::{Files, hash, purpose, read_files},
-    lint, variables, yaml,
+    lint,
+    markdown::is_public,
+    variables, yaml,
 };
 
 /// A lab that can be used.
@@ -36,7 +38,7 @@ pub struct LabFolder {
     pub solution: String,
     /// `solution.sh`: repairs it.
     pub solution_script: Vec<u8>,
-    /// The files under `setup/`, `checks/` and `images/`, by their path in the folder.
+    /// The files under `setup/`, `checks/`, `images/`, `files/` and `solution/`, by their path in the folder.
     pub scripts: BTreeMap<String, Vec<u8>>,
     /// SHA-256 over the names, modes and contents of all its files, in hex.
     pub hash: String,
@@ -138,7 +140,7 @@ impl LabFolder {
             scripts: files
                 .iter()
                 .filter(|(name, _)| {
-                    ["setup/", "checks/", "images/"]
+                    ["setup/", "checks/", "images/", "files/", "solution/"]
                         .iter()
                         .any(|f| name.starts_with(f))
                 })
@@ -186,6 +188,12 @@ impl LabFolder {
             solution: kept.solution,
             hash: hash.to_owned(),
         })
+    }
+
+    /// A file for students, by its path: one of `files/` or `solution/`. Those of `solution/` open with the solution.
+    #[must_use]
+    pub fn public(&self, path: &str) -> Option<&[u8]> {
+        is_public(path).then(|| self.script(path)).flatten()
     }
 
     /// The content of a script that `lab.yaml` names.

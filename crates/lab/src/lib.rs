@@ -6,6 +6,7 @@
 //! | [`catalogue`] | all labs of a directory: [`Catalogue`]; a broken one never takes the others down |
 //! | [`diagnostic`] | what is wrong with a file: line, column, caret, what to do |
 //! | [`lint`] | the rules beyond what the types say |
+//! | [`markdown`] | the lab's texts as HTML, made safe |
 //! | [`schema`] | the JSON Schema of `lab.yaml` for editors |
 //! | [`script`] | running a script in a guest without leaving it there |
 //! | [`images`] | container images of a lab's own |
@@ -42,6 +43,7 @@ mod images;
 pub mod junit;
 pub mod lint;
 pub mod manifests;
+pub mod markdown;
 pub mod prove;
 pub mod scaffold;
 pub mod schema;

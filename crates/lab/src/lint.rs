@@ -1,5 +1,7 @@
 //! The rules of a lab beyond what its types say.
 
+mod markdown;
+
 use std::{
     collections::BTreeSet,
     io::Write,
@@ -11,6 +13,7 @@ use faultline_domain::{
     lab::{Check, Lab, Test},
 };
 
+use self::markdown::{Text, unused};
 use crate::{
     Diagnostic,
     files::{File, Files, purpose},
@@ -33,15 +36,18 @@ pub(crate) fn run(files: &Files, yaml: &str, lab: Option<&Lab>, found: &mut Vec<
         } else if name.starts_with("setup/") || name.starts_with("checks/") || name == "solution.sh"
         {
             script(name, file, found);
+        } else if name.starts_with("files/") || name.starts_with("solution/") {
+            // `texts` looks at them.
         } else if name.contains('/') {
             found.push(
                 Diagnostic::warning(name, "nothing reads this file")
-                    .help("scripts lie under setup/ and checks/; remove what isn't needed"),
+                    .help("scripts lie under setup/ and checks/, what students see under files/ and solution/; remove what isn't needed"),
             );
         }
     }
+    let places = yaml::places(yaml);
+    texts(files, yaml, lab, &places, found);
     if let Some(lab) = lab {
-        let places = yaml::places(yaml);
         used_scripts(files, yaml, lab, &places, found);
         setup_nodes(yaml, lab, &places, found);
         checks(yaml, lab, &places, found);
@@ -155,6 +161,48 @@ fn readme(files: &Files, found: &mut Vec<Diagnostic>) {
             Some(_) => {}
         }
     }
+}
+
+/// What of the texts is not shown, and the files that they are to show.
+fn texts(
+    files: &Files,
+    yaml: &str,
+    lab: Option<&Lab>,
+    places: &Places,
+    found: &mut Vec<Diagnostic>,
+) {
+    let mut all = Vec::new();
+    for name in ["README.md", "SOLUTION.md"] {
+        let Some(Ok(text)) = files.get(name).map(|f| std::str::from_utf8(&f.content)) else {
+            continue;
+        };
+        all.push(text);
+        let text = Text {
+            markdown: text,
+            is_solution: name == "SOLUTION.md",
+            files,
+        };
+        for flaw in text.flaws() {
+            let line = u64::try_from(flaw.line).unwrap_or(0);
+            found.push(flaw.found(name).at(text.markdown, line, 1));
+        }
+    }
+    let Some(lab) = lab else {
+        return;
+    };
+    for (index, hint) in lab.hints.iter().enumerate() {
+        all.push(&hint.text);
+        let text = Text {
+            markdown: &hint.text,
+            is_solution: false,
+            files,
+        };
+        let at = places.hints.get(index).map(|h| &h.text);
+        for flaw in text.flaws() {
+            found.push(point(flaw.found(FILE), yaml, at));
+        }
+    }
+    unused(files, all.into_iter(), found);
 }
 
 fn solution(files: &Files, found: &mut Vec<Diagnostic>) {

@@ -115,6 +115,13 @@ pub(crate) struct Places {
     pub setup: Vec<SetupPlaces>,
     #[serde(default)]
     pub checks: Vec<CheckPlaces>,
+    #[serde(default)]
+    pub hints: Vec<HintPlaces>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct HintPlaces {
+    pub text: Spanned<String>,
 }
 
 #[derive(Debug, Deserialize)]

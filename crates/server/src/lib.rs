@@ -50,7 +50,6 @@ mod headers;
 mod hub;
 mod listener;
 mod lock;
-mod markdown;
 mod metrics;
 mod operations;
 mod problem;

@@ -298,3 +298,59 @@ fn a_node_that_setup_adds_may_be_named_after_it_and_five_are_the_most() {
         "{found}"
     );
 }
+
+#[test]
+fn what_of_a_text_is_not_shown_is_named_with_its_line() {
+    let (_dir, folder) = fresh();
+    let readme = "# T\n\n![a](https://x.example/a.png)\n\n[s](solution.sh) [n](#nowhere) [t](#there)\n\n## There\n\n\
+        <form>\n<button>b</button>\n</form>\n\n![p](files/p.svg) ![q](files/q.bmp) [z](solution/z.svg)\n\n\
+        ```mermaid\ngraph\n```\n\n<img src=\"../x.png\"> ![k](files/k.svg)\n";
+    fs::write(folder.join("README.md"), readme).unwrap();
+    for (name, content) in [
+        ("files/q.bmp", ""),
+        ("files/k.svg", "<svg/>"),
+        ("files/left over.txt", ""),
+        ("files/lost.txt", ""),
+        ("solution/z.svg", "<svg/>"),
+    ] {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let found = findings(&folder);
+    for said in [
+        "https://x.example/a.png is not shown: pages load nothing from other hosts\n  --> README.md:3:1",
+        "the link to solution.sh leads nowhere\n  --> README.md:5:1",
+        "the link to #nowhere leads nowhere\n  --> README.md:5:1",
+        "<form> is not shown\n  --> README.md:9:1",
+        "<button> is not shown\n  --> README.md:10:1",
+        "error: files/p.svg is named here and does not exist\n  --> README.md:13:1",
+        "files/q.bmp is no picture that pages show\n  --> README.md:13:1",
+        "error: solution/z.svg is named here and opens with the solution only\n  --> README.md:13:1",
+        "a diagram of mermaid is shown as its source\n  --> README.md:15:1",
+        "the picture ../x.png is not shown\n  --> README.md:19:1",
+        "error: no text can name this file\n  --> files/left over.txt",
+        "warning: no text names this file\n  --> files/lost.txt",
+    ] {
+        assert!(found.contains(said), "{said}\n\n{found}");
+    }
+    for good in ["the link to #there", "files/k.svg is", "nothing reads"] {
+        assert!(!found.contains(good), "{good}\n\n{found}");
+    }
+}
+
+#[test]
+fn what_of_a_hint_is_not_shown_is_pointed_at() {
+    let (_dir, folder) = fresh();
+    let yaml = fs::read_to_string(folder.join("lab.yaml")).unwrap();
+    fs::write(
+        folder.join("lab.yaml"),
+        format!("{yaml}  - text: See [the script](solution.sh).\n"),
+    )
+    .unwrap();
+    let found = findings(&folder);
+    assert!(
+        found.contains("the link to solution.sh leads nowhere\n  --> lab.yaml:"),
+        "{found}"
+    );
+}

@@ -44,6 +44,68 @@ async fn labs_slug_shows_and_starts() {
 }
 
 #[tokio::test]
+async fn files_of_a_lab_are_shown_as_they_were_at_the_start_and_do_nothing() {
+    let mut bed = bed().await;
+    let page = bed.get("/labs/stale-flag").await.body;
+    for shown in [
+        "<img src=\"/labs/stale-flag/files/deploy.svg\"",
+        "href=\"/labs/stale-flag/files/deploy.log\"",
+        "<summary>What the deploy tool logged</summary>",
+        "<kbd>Ctrl</kbd>",
+        "type=\"checkbox\"",
+        "markdown-alert-important",
+        "id=\"incident-what-was-done-so-far\"",
+        "href=\"#incident-fn-1\"",
+        "target=\"_blank\" href=\"https://deploy.example/\"",
+    ] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    let picture = bed.get("/labs/stale-flag/files/deploy.svg").await;
+    assert_eq!(picture.headers[header::CONTENT_TYPE], "image/svg+xml");
+    assert_eq!(picture.headers["x-content-type-options"], "nosniff");
+    let policy = picture.headers[header::CONTENT_SECURITY_POLICY]
+        .to_str()
+        .unwrap();
+    assert!(policy.contains("default-src 'none'") && policy.contains("sandbox"));
+    let log = bed.get("/labs/stale-flag/files/deploy.log").await;
+    assert_eq!(
+        log.headers[header::CONTENT_TYPE],
+        "text/plain; charset=utf-8"
+    );
+
+    let id = bed.active("stale-flag").await;
+    let at = format!("/environments/{id}");
+    let shown = format!("<img src=\"{at}/files/deploy.svg\"");
+    assert!(bed.get(&at).await.body.contains(&shown));
+    // Nothing of the folder but what is meant for students, and the solution's with the solution.
+    for path in [
+        "/labs/stale-flag/files/solution.sh",
+        "/labs/stale-flag/files/..%2Fsolution.sh",
+        "/labs/stale-flag/files/..%2Fsolution%2Fdied.svg",
+        "/labs/stale-flag/files/lab.yaml",
+        "/labs/stale-flag/solution/died.svg",
+        &format!("{at}/files/..%2Fsetup%2Fbreak.sh"),
+        &format!("{at}/solution/died.svg"),
+    ] {
+        assert_eq!(bed.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    bed.post(&format!("{at}/give-up"), "").await;
+    let died = bed.get(&format!("{at}/solution/died.svg")).await;
+    assert_eq!(died.status, StatusCode::OK);
+
+    // The lab changes; the environment keeps what it began with.
+    let folder = tempfile::tempdir().unwrap();
+    copy(&labs(), folder.path());
+    let changed = folder.path().join("stale-flag/files/deploy.svg");
+    std::fs::write(changed, "<svg/>").unwrap();
+    let bed = bed.restart_with(folder.path()).await;
+    let kept = bed.get(&format!("{at}/files/deploy.svg")).await.body;
+    assert_eq!(kept, picture.body);
+    let open = bed.get("/labs/two-nodes/files/deploy.svg").await;
+    assert_eq!(open.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn environments_id_events_tell_the_log_as_it_grows() {
     let mut bed = bed().await;
     bed.provider.set_latency(Duration::from_secs(30));

@@ -8,9 +8,8 @@ fn pages() -> Vec<(Method, String)> {
     let sources = [include_str!("../web/mod.rs"), include_str!("../router.rs")];
     for part in sources.iter().flat_map(|s| s.split(".route(").skip(1)) {
         let path = part.split('"').nth(1).unwrap().to_owned();
-        let handlers = part.split(".route(").next().unwrap();
-        let handlers = handlers.split('\n').next().unwrap_or(handlers).to_owned()
-            + handlers.split('\n').nth(1).unwrap_or_default();
+        // A long route has its path and its handlers on lines of their own.
+        let handlers: String = part.lines().take(3).collect();
         if handlers.contains("get(") {
             found.push((Method::GET, path.clone()));
         }

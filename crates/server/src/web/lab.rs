@@ -5,6 +5,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Redirect, Response},
 };
+use faultline_lab::markdown::{self, Place};
 use faultline_provider::Readiness;
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     app::Shared,
     auth::{Signed, Slug},
-    markdown, operations,
+    operations,
     problem::Problem,
 };
 
@@ -91,7 +92,13 @@ pub(super) async fn show(
         points: lab.score.points,
         hints: lab.hints.len(),
         checks: lab.checks.iter().map(|c| c.title.clone()).collect(),
-        readme: markdown::html_without_title(&folder.readme),
+        readme: markdown::html_without_title(
+            &folder.readme,
+            Place {
+                base: &format!("/labs/{slug}"),
+                prefix: "incident-",
+            },
+        ),
         typical: (typical > 0).then(|| text::duration(typical)),
         open: open.map(|e| e.id.to_string()),
         unready,

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`catalogue`] | `/` |
 //! | [`lab`] | `/labs/{slug}` |
+//! | [`files`] | `/labs/{slug}/files/{name}`, and the same below an environment |
 //! | [`workspace`] | `/environments/{id}`, and what changes on it as it happens ([`live`]), its start ([`starting`]) |
 //! | [`actions`] | the forms of the workspace |
 //! | [`progress`] | `/progress` |
@@ -14,6 +15,7 @@
 
 mod actions;
 mod catalogue;
+mod files;
 mod keys;
 mod lab;
 mod layout;
@@ -47,10 +49,19 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/", get(catalogue::show))
         .route("/labs/{slug}", get(lab::show))
         .route("/labs/{slug}/start", post(lab::start))
+        .route("/labs/{slug}/files/{name}", get(files::of_lab))
         .route("/environments/{id}", get(workspace::show))
         .route("/environments/{id}/side", get(workspace::side))
         .route("/environments/{id}/events", get(live::events))
         .route("/environments/{id}/kubeconfig", get(actions::kubeconfig))
+        .route(
+            "/environments/{id}/files/{name}",
+            get(files::of_environment),
+        )
+        .route(
+            "/environments/{id}/solution/{name}",
+            get(files::of_solution),
+        )
         .route("/environments/{id}/check", post(actions::check))
         .route("/environments/{id}/hints/{number}", post(actions::hint))
         .route("/environments/{id}/extend", post(actions::extend))

@@ -8,11 +8,14 @@ use faultline_domain::{
     check::CheckRun,
     environment::{EndReason, Environment, Intent, State},
 };
-use faultline_lab::LabFolder;
+use faultline_lab::{
+    LabFolder,
+    markdown::{self, Place},
+};
 
 use super::text;
 use crate::{
-    api::views::changing, app::App, markdown, operations::check, problem::Problem,
+    api::views::changing, app::App, operations::check, problem::Problem,
     reconcile::warnings::FIRST,
 };
 
@@ -124,6 +127,11 @@ fn results(run: Option<&CheckRun>) -> Vec<ResultRow> {
     .unwrap_or_default()
 }
 
+/// The address of an environment: what its lab's texts name lies below it.
+pub(super) fn base(e: &Environment) -> String {
+    format!("/environments/{}", e.id)
+}
+
 pub(super) struct HintRow {
     pub number: usize,
     pub cost: u32,
@@ -161,7 +169,13 @@ pub(super) fn hints(e: &Environment, lab: &LabFolder, attempt: &Attempt, csrf: &
         .enumerate()
         .map(|(i, hint)| {
             let number = i + 1;
-            let html = opened(number).then(|| markdown::html(&hint.text));
+            let html = opened(number).then(|| {
+                let place = Place {
+                    base: &base(e),
+                    prefix: &format!("hint-{number}-"),
+                };
+                markdown::html(&hint.text, place)
+            });
             HintRow {
                 number,
                 cost: if finished || attempt.practice {

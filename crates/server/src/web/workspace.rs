@@ -12,7 +12,10 @@ use faultline_domain::{
     lab::Lab,
     nodes::next_free,
 };
-use faultline_lab::LabFolder;
+use faultline_lab::{
+    LabFolder,
+    markdown::{self, Place},
+};
 
 use super::{
     layout::{Frame, Layout},
@@ -23,8 +26,8 @@ use super::{
 };
 use crate::{
     app::{App, Shared},
-    auth::{Caller, Mine},
-    headers, markdown,
+    auth::Mine,
+    headers,
     operations::extend,
     problem::Problem,
 };
@@ -199,12 +202,16 @@ async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
     Ok(Side {
         id: e.id.to_string(),
         slug: e.lab.to_string(),
-        readme: lab
-            .as_ref()
-            .map_or_else(String::new, |l| markdown::html_without_title(&l.readme)),
+        readme: lab.as_ref().map_or_else(String::new, |l| {
+            let place = Place {
+                base: &parts::base(e),
+                prefix: "incident-",
+            };
+            markdown::html_without_title(&l.readme, place)
+        }),
         hints: lab.as_ref().map(|l| parts::hints(e, l, &attempt, &csrf)),
         checks: parts::checks(app, e, lab.as_deref()).await?,
-        outcome: outcome(app, &mine.caller, &attempt, lab.as_deref()).await?,
+        outcome: outcome(app, mine, &attempt, lab.as_deref()).await?,
         lab_known: lab.is_some(),
         active,
         cluster: active && app.config.kube_port.is_some() && e.spec.is_cluster(),
@@ -242,17 +249,17 @@ fn ssh_lines(app: &App, mine: &Mine) -> Vec<(String, String)> {
 
 async fn outcome(
     app: &App,
-    caller: &Caller,
+    mine: &Mine,
     attempt: &Attempt,
     lab: Option<&LabFolder>,
 ) -> Result<Option<Outcome>, Problem> {
     let Some(took) = parts::took(attempt) else {
         return Ok(None);
     };
-    let me = caller.signed_in.person();
+    let me = mine.caller.signed_in.person();
     let solved = app.store.solved_by(me).await?;
-    let mine = app.store.unfinished_of(me).await?;
-    let under_way = |lab: &LabFolder| mine.iter().any(|e| e.is_open() && e.lab == lab.slug);
+    let unfinished = app.store.unfinished_of(me).await?;
+    let under_way = |lab: &LabFolder| unfinished.iter().any(|e| e.is_open() && e.lab == lab.slug);
     let catalogue = app.catalogue();
     let labs = catalogue.labs();
     let candidates = labs
@@ -273,7 +280,13 @@ async fn outcome(
         ),
         checks: attempt.checks,
         points: attempt.points.unwrap_or_default(),
-        solution: lab.map_or_else(String::new, |l| markdown::html_without_title(&l.solution)),
+        solution: lab.map_or_else(String::new, |l| {
+            let place = Place {
+                base: &parts::base(&mine.environment),
+                prefix: "solution-",
+            };
+            markdown::html_without_title(&l.solution, place)
+        }),
         next,
     }))
 }
