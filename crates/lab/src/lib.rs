@@ -53,6 +53,7 @@ pub mod setup;
 mod testing;
 pub mod text;
 mod variables;
+mod violations;
 mod yaml;
 
 /// The private parts that `fuzz/` reaches.

@@ -12,9 +12,14 @@ pub fn lab_schema() -> String {
     text
 }
 
+/// The schema, to be walked.
+pub(crate) fn value() -> Value {
+    serde_json::to_value(schemars::schema_for!(Lab)).unwrap_or_default()
+}
+
 /// What the field at a path means, in its own words: `["checks", "0", "hint"]`.
 pub(crate) fn meaning(path: &[&str]) -> Option<String> {
-    let schema = serde_json::to_value(schemars::schema_for!(Lab)).ok()?;
+    let schema = value();
     let (mut at, mut text) = (&schema, None);
     for segment in path {
         at = match segment.parse::<usize>() {
@@ -31,7 +36,7 @@ pub(crate) fn meaning(path: &[&str]) -> Option<String> {
 }
 
 /// What `$ref` names.
-fn target<'a>(root: &'a Value, at: &Value) -> Option<&'a Value> {
+pub(crate) fn target<'a>(root: &'a Value, at: &Value) -> Option<&'a Value> {
     root.pointer(at.get("$ref")?.as_str()?.trim_start_matches('#'))
 }
 

@@ -5,7 +5,7 @@ use faultline_domain::lab::Lab;
 use serde::Deserialize;
 use serde_saphyr::{DefaultMessageFormatter, Error, MessageFormatter, Spanned};
 
-use crate::{Diagnostic, schema};
+use crate::{Diagnostic, schema, violations};
 
 /// The name of the file.
 pub(crate) const FILE: &str = "lab.yaml";
@@ -48,15 +48,25 @@ fn explain(error: &Error, text: &str) -> Vec<Diagnostic> {
                 Some(at) => found.at(text, at.line(), at.column()),
                 None => found,
             };
-            vec![found.help(SEE)]
+            everything(found.help(SEE), text)
         }
     }
 }
 
-const SEE: &str = "docs/author.md and docs/lab.schema.json say what each field means";
+/// The types name what they trip over first; the schema tells the rest, in the same words.
+fn everything(first: Diagnostic, text: &str) -> Vec<Diagnostic> {
+    let mut all = violations::all(text);
+    if !all.iter().any(|found| found.line == first.line) {
+        all.push(first);
+    }
+    all.sort_by_key(|found| (found.line, found.column));
+    all
+}
+
+pub(crate) const SEE: &str = "docs/author.md and docs/lab.schema.json say what each field means";
 
 /// A path as one says it, counted from 1 like hints: `check 2, test, mode`.
-fn spoken(path: &[&str]) -> String {
+pub(crate) fn spoken(path: &[&str]) -> String {
     let mut words: Vec<String> = Vec::new();
     for segment in path {
         match (segment.parse::<usize>(), words.last_mut()) {

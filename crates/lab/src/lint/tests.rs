@@ -70,7 +70,7 @@ fn what_the_parser_says_is_said_in_an_authors_words() {
         (
             "minutes: 10",
             "minutes: [10]",
-            "a single value belongs here",
+            "a whole number belongs here",
         ),
     ] {
         let (_dir, folder) = fresh();
@@ -353,4 +353,58 @@ fn what_of_a_hint_is_not_shown_is_pointed_at() {
         found.contains("the link to solution.sh leads nowhere\n  --> lab.yaml:"),
         "{found}"
     );
+}
+
+#[test]
+fn everything_that_is_not_as_the_schema_says_is_named_at_once() {
+    let (_dir, folder) = fresh();
+    for (from, to) in [
+        ("summary:", "sumary:"),
+        ("level: beginner", "level: easy"),
+        ("minutes: 10", "minutes: ten"),
+        ("name: page-answers", "name: [page-answers]"),
+        ("hint: 2", "hint: two"),
+        ("http:", "htpp:"),
+        (
+            "setup:\n",
+            "needs: {nodes: -1, egress: some, lifetime_minutes: 5}\nsetup:\n",
+        ),
+    ] {
+        edit(&folder, from, to);
+    }
+    let found = findings(&folder);
+    let yaml = fs::read_to_string(folder.join("lab.yaml")).unwrap();
+    let line = |part: &str| 1 + yaml.lines().position(|l| l.contains(part)).unwrap();
+    for (part, said) in [
+        (
+            "title:",
+            "`summary` is missing among these fields".to_owned(),
+        ),
+        (
+            "sumary",
+            "unknown field `sumary`, expected one of ".to_owned(),
+        ),
+        (
+            "easy",
+            "`easy` is none of: beginner, intermediate, hard".to_owned(),
+        ),
+        ("ten", "a whole number belongs here, 0 or more".to_owned()),
+        ("[page-answers]", "a single value belongs here".to_owned()),
+        ("two", "a whole number belongs here, 0 or more".to_owned()),
+        ("htpp", "`htpp` is none of: script, tcp, http".to_owned()),
+        ("egress", "a list belongs here".to_owned()),
+        (
+            "egress",
+            "needs, lifetime_minutes: lower than 10".to_owned(),
+        ),
+        (
+            "egress",
+            "a whole number belongs here, 0 or more".to_owned(),
+        ),
+    ] {
+        let at = format!("lab.yaml:{}:", line(part));
+        let is = |d: &str| d.contains(&said) && d.contains(&at);
+        assert!(found.split("error: ").any(is), "{said} {at}\n\n{found}");
+    }
+    assert_eq!(found.matches("error: ").count(), 10, "{found}");
 }
