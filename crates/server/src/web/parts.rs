@@ -48,8 +48,26 @@ pub(super) struct ResultRow {
     pub message: String,
     pub seen: String,
     pub took: String,
-    /// The hint that it points to, while that can be opened or read.
-    pub hint: Option<u32>,
+    pub hint: Option<Pointer>,
+}
+
+/// The hint that a check points to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pointer {
+    pub about: u32,
+    /// Itself when it is open or comes next, else the one that comes next: hints open in order.
+    pub leads: u32,
+}
+
+impl Pointer {
+    fn new(about: u32, opened: &[(u32, u32)]) -> Self {
+        let is_open = |n: u32| opened.iter().any(|(number, _)| *number == n);
+        let next = (1..about).find(|n| !is_open(*n));
+        Self {
+            about,
+            leads: next.filter(|_| !is_open(about)).unwrap_or(about),
+        }
+    }
 }
 
 #[derive(Template)]
@@ -80,7 +98,12 @@ pub(super) async fn checks(
                 .collect()
         })
         .unwrap_or_default();
-    let mut rows = results(run.as_ref());
+    // Without the lab there are no hints to point to.
+    let opened = match lab {
+        Some(_) => Some(app.attempt(e).await?.hints),
+        None => None,
+    };
+    let mut rows = results(run.as_ref(), opened.as_deref());
     let known = rows.len();
     for (i, (_, title)) in titles.iter().enumerate().skip(known) {
         rows.push(ResultRow {
@@ -106,7 +129,7 @@ pub(super) async fn checks(
     })
 }
 
-fn results(run: Option<&CheckRun>) -> Vec<ResultRow> {
+fn results(run: Option<&CheckRun>, opened: Option<&[(u32, u32)]>) -> Vec<ResultRow> {
     run.map(|run| {
         run.results
             .iter()
@@ -120,7 +143,7 @@ fn results(run: Option<&CheckRun>) -> Vec<ResultRow> {
                 message: r.message.clone(),
                 seen: r.seen.trim().to_owned(),
                 took: text::duration(r.millis),
-                hint: r.hint,
+                hint: r.hint.zip(opened).map(|(about, opened)| Pointer::new(about, opened)),
             })
             .collect()
     })
@@ -310,4 +333,25 @@ impl Tried {
 pub(super) fn took(a: &Attempt) -> Option<u64> {
     let millis = a.finished_at?.duration_since(a.started_at).as_millis();
     u64::try_from(millis).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_leads_to_a_hint_that_can_be_opened() {
+        for (about, opened, leads) in [
+            (1, &[][..], 1),
+            (3, &[], 1),
+            (3, &[1], 2),
+            (3, &[1, 2], 3),
+            (3, &[1, 2, 3], 3),
+            (1, &[1, 2], 1),
+        ] {
+            let opened: Vec<_> = opened.iter().map(|n| (*n, 5)).collect();
+            let pointer = Pointer::new(about, &opened);
+            assert_eq!(pointer, Pointer { about, leads }, "{about} {opened:?}");
+        }
+    }
 }
