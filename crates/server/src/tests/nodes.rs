@@ -106,6 +106,13 @@ async fn environments_id_nodes_and_remove_node_by_the_page() {
     assert!(own.body.contains("belongs to the lab"));
     let removed = bed.post(&format!("{at}/remove/node2"), "").await;
     assert_eq!(removed.status, StatusCode::SEE_OTHER);
+    let page = bed.get(&at).await.body;
+    let place = |part: &str| page.find(part).unwrap_or_else(|| panic!("{part}: {page}"));
+    let told = place("node2 is being removed");
+    assert!(
+        told < place("id=\"workspace\""),
+        "above both panes, also where only one is shown"
+    );
     bed.until(&id, |e| e.added.is_empty()).await;
 }
 

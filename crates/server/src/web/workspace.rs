@@ -60,8 +60,6 @@ struct Side {
     active: bool,
     cluster: bool,
     ssh: Vec<(String, String)>,
-    /// Which nodes come and go.
-    changes: String,
     has_keys: bool,
 }
 
@@ -91,6 +89,8 @@ struct Workspace {
     may_grow: bool,
     /// Those that may be removed.
     removable: Vec<String>,
+    /// Which nodes come and go.
+    changes: String,
     notice: Notice,
     stages: Stages,
     log: Log,
@@ -162,6 +162,7 @@ pub(super) async fn show(
             .filter(|node| !e.spec.setup_nodes.contains(node))
             .map(ToString::to_string)
             .collect(),
+        changes: parts::changes(&app, e).await?,
         notice: parts::notice(&app, e),
         stages: starting::stages(&app, e).await?,
         log: starting::log(&app, e).await?,
@@ -216,7 +217,6 @@ async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
         active,
         cluster: active && app.config.kube_port.is_some() && e.spec.is_cluster(),
         ssh: ssh_lines(app, mine),
-        changes: parts::changes(app, e).await?,
         has_keys: !app.store.ssh_keys(&e.person).await?.is_empty(),
         csrf,
     })
