@@ -54,11 +54,24 @@ pub struct Lab {
     pub hints: Vec<Hint>,
     /// What it is worth.
     #[serde(default)]
-    #[garde(dive)]
+    #[garde(dive, custom(within_level(self.level)))]
     pub score: Score,
 }
 
 impl Lab {
+    /// What it is worth without any hint, in points.
+    #[must_use]
+    pub fn points(&self) -> u32 {
+        self.score.points.unwrap_or(self.level.points())
+    }
+
+    /// What opening hint `number`, counted from 1, costs, in points.
+    #[must_use]
+    pub fn hint_points(&self, number: usize) -> u32 {
+        let hint = number.checked_sub(1).and_then(|i| self.hints.get(i));
+        hint.map_or(0, |hint| (self.points() * hint.cost).div_ceil(100))
+    }
+
     /// The nodes that its setup adds, in order.
     #[must_use]
     pub fn setup_nodes(&self) -> Vec<NodeName> {
@@ -73,6 +86,19 @@ impl Lab {
     #[must_use]
     pub fn node_names(&self) -> Vec<NodeName> {
         [self.needs.node_names(), self.setup_nodes()].concat()
+    }
+}
+
+fn within_level(level: Level) -> impl FnOnce(&Score, &()) -> garde::Result {
+    move |score, ()| {
+        let (low, high) = level.range();
+        match score.points {
+            Some(points) if !(low..=high).contains(&points) => Err(garde::Error::new(format!(
+                "a lab of level {} is worth {low} to {high} points",
+                level.as_str()
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -158,6 +184,26 @@ impl Level {
             Self::Beginner => "beginner",
             Self::Intermediate => "intermediate",
             Self::Hard => "hard",
+        }
+    }
+
+    /// What a lab of this level is worth unless its author says, in points.
+    #[must_use]
+    pub const fn points(self) -> u32 {
+        match self {
+            Self::Beginner => 100,
+            Self::Intermediate => 200,
+            Self::Hard => 300,
+        }
+    }
+
+    /// The least and the most that an author may say.
+    #[must_use]
+    pub const fn range(self) -> (u32, u32) {
+        match self {
+            Self::Beginner => (50, 150),
+            Self::Intermediate => (150, 250),
+            Self::Hard => (250, 400),
         }
     }
 }
@@ -541,7 +587,7 @@ pub struct Hint {
     /// The hint, as Markdown.
     #[garde(length(chars, min = 5, max = 4000))]
     pub text: String,
-    /// What opening it costs, in points. 10 unless said.
+    /// What opening it costs, in percent of the lab's points. Default: 10.
     #[serde(default = "default_cost")]
     #[garde(range(max = 100))]
     pub cost: u32,
@@ -552,18 +598,15 @@ const fn default_cost() -> u32 {
 }
 
 /// What a lab is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, Validate,
+)]
 #[serde(deny_unknown_fields, default)]
 pub struct Score {
-    /// Points without any hint. 100 unless said.
-    #[garde(range(min = 10, max = 1000))]
-    pub points: u32,
-}
-
-impl Default for Score {
-    fn default() -> Self {
-        Self { points: 100 }
-    }
+    /// Points without any hint. Default by level: beginner 100, intermediate 200, hard 300. At least 50, 150, 250 and at
+    /// most 150, 250, 400.
+    #[garde(skip)]
+    pub points: Option<u32>,
 }
 
 #[cfg(test)]
@@ -617,6 +660,36 @@ mod tests {
             },
         ] {
             assert!(wrong.validate().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_harder_lab_is_worth_more_and_its_hints_cost_their_part() {
+        let lab = |level: &str, score: &str| -> Lab {
+            serde_json::from_str(&format!(
+                r#"{{"title": "It is gone", "summary": "It is gone since Friday.", "level": "{level}", "topics": ["dns"],
+                "minutes": 5, "setup": [{{"script": "setup/break.sh"}}],
+                "checks": [{{"name": "a", "title": "It is there", "fail": "It is gone.", "test": {{"script": "checks/a.sh"}}}}],
+                "hints": [{{"text": "A nudge", "cost": 5}}, {{"text": "A push"}}, {{"text": "A shove", "cost": 25}}], "score": {score}}}"#
+            ))
+            .unwrap()
+        };
+        for (level, score, points, costs) in [
+            ("beginner", "{}", 100, [5, 10, 25]),
+            ("intermediate", "{}", 200, [10, 20, 50]),
+            ("hard", "{}", 300, [15, 30, 75]),
+            ("hard", r#"{"points": 250}"#, 250, [13, 25, 63]),
+        ] {
+            let lab = lab(level, score);
+            assert_eq!(lab.points(), points, "{level} {score}");
+            assert_eq!([1, 2, 3].map(|n| lab.hint_points(n)), costs);
+            assert_eq!((lab.hint_points(0), lab.hint_points(4)), (0, 0));
+            assert!(lab.validate().is_ok());
+        }
+        for (level, points) in [("beginner", 300), ("hard", 100)] {
+            let wrong = lab(level, &format!("{{\"points\": {points}}}")).validate();
+            let said = wrong.unwrap_err().to_string();
+            assert!(said.contains("is worth"), "{said}");
         }
     }
 }

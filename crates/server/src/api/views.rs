@@ -49,7 +49,7 @@ impl LabView {
             minutes: lab.minutes,
             nodes: lab.needs.nodes,
             image: lab.needs.template().image,
-            points: lab.score.points,
+            points: lab.points(),
             hints: lab.hints.len(),
             checks: lab.checks.len(),
             solved,

@@ -142,7 +142,11 @@ async fn finish(
         .await?
         .unwrap_or_else(|| attempt.clone());
     let costs: Vec<u32> = attempt.hints.iter().map(|(_, cost)| *cost).collect();
-    let points = score::points(&lab.lab.score, &costs, attempt.gave_up || attempt.practice);
+    let points = score::points(
+        lab.lab.points(),
+        &costs,
+        attempt.gave_up || attempt.practice,
+    );
     app.store
         .finish_checks(run, &attempt, outcome, points, app.now())
         .await

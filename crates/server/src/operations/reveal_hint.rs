@@ -26,7 +26,12 @@ pub(crate) async fn reveal_hint(app: &App, proof: &MayUse, number: u32) -> Resul
         ));
     }
     app.store
-        .reveal_hint(&attempt.id, number, hint.cost, app.now())
+        .reveal_hint(
+            &attempt.id,
+            number,
+            lab.lab.hint_points(number as usize),
+            app.now(),
+        )
         .await?;
     app.touch(&environment.id).await;
     app.changed(&environment.id);

@@ -131,7 +131,7 @@ pub(super) async fn show(
             topics: lab.lab.topics.clone(),
             minutes: lab.lab.minutes,
             nodes: lab.lab.needs.nodes,
-            points: lab.lab.score.points,
+            points: lab.lab.points(),
             solved: is_done(lab),
             open: mine.iter().any(|e| e.lab == lab.slug),
             unready: unready.get(&lab.lab.needs.template()).cloned().flatten(),

@@ -89,7 +89,7 @@ pub(super) async fn show(
         nodes: lab.needs.nodes,
         image: lab.needs.template().image,
         lifetime: lab.needs.lifetime_minutes,
-        points: lab.score.points,
+        points: lab.points(),
         hints: lab.hints.len(),
         checks: lab.checks.iter().map(|c| c.title.clone()).collect(),
         readme: markdown::html_without_title(

@@ -15,8 +15,7 @@ use faultline_lab::{
 
 use super::text;
 use crate::{
-    api::views::changing, app::App, operations::check, problem::Problem,
-    reconcile::warnings::FIRST,
+    api::views::changing, app::App, operations::check, problem::Problem, reconcile::warnings::FIRST,
 };
 
 /// Which nodes come and go, and how far that is, in a line; empty when none does.
@@ -143,7 +142,10 @@ fn results(run: Option<&CheckRun>, opened: Option<&[(u32, u32)]>) -> Vec<ResultR
                 message: r.message.clone(),
                 seen: r.seen.trim().to_owned(),
                 took: text::duration(r.millis),
-                hint: r.hint.zip(opened).map(|(about, opened)| Pointer::new(about, opened)),
+                hint: r
+                    .hint
+                    .zip(opened)
+                    .map(|(about, opened)| Pointer::new(about, opened)),
             })
             .collect()
     })
@@ -204,7 +206,7 @@ pub(super) fn hints(e: &Environment, lab: &LabFolder, attempt: &Attempt, csrf: &
                 cost: if finished || attempt.practice {
                     0
                 } else {
-                    hint.cost
+                    lab.lab.hint_points(number)
                 },
                 next: html.is_none() && std::mem::take(&mut next),
                 html,
@@ -218,8 +220,8 @@ pub(super) fn hints(e: &Environment, lab: &LabFolder, attempt: &Attempt, csrf: &
         rows,
         finished,
         practice: attempt.practice,
-        worth: faultline_domain::score::points(&lab.lab.score, &costs, attempt.gave_up),
-        points: lab.lab.score.points,
+        worth: faultline_domain::score::points(lab.lab.points(), &costs, attempt.gave_up),
+        points: lab.lab.points(),
     }
 }
 
