@@ -228,7 +228,7 @@ impl Launcher {
 
     async fn bring_up(&self, progress: &Progress) -> Result<(), Failure> {
         let spec = &self.spec();
-        let stage = progress.stage("network", "Laying the cables of its private network");
+        let stage = progress.stage("network", "Setting up its private network");
         self.claim.join(&spec.id, &spec.limits).at("network")?;
         if matches!(
             &spec.start,
@@ -245,12 +245,9 @@ impl Launcher {
 
         let clone = matches!(spec.start, Start::Clone { .. });
         let stage = if clone {
-            progress.stage(
-                "clone",
-                "Putting fresh disks and private memory over the template's",
-            )
+            progress.stage("clone", "Copying the prepared machine")
         } else {
-            progress.stage("power-on", "Powering on")
+            progress.stage("power-on", "Powering it on")
         };
         let mut nodes = Vec::with_capacity(spec.nodes.len());
         for ((index, node), tap) in (1..).zip(&spec.nodes).zip(taps) {
@@ -266,7 +263,7 @@ impl Launcher {
         stage.done();
 
         if clone {
-            let stage = progress.stage("restore", "Restoring the running machine");
+            let stage = progress.stage("restore", "Waking up the copy");
             for node in &nodes {
                 node.qmp.restore(&node.state).await.map_err(|e| Failure {
                     stage: "restore",
@@ -286,11 +283,11 @@ impl Launcher {
         let (name, text, wait) = if clone {
             (
                 "refresh",
-                "Giving it randomness, a clock and an identity of its own",
+                "Setting its clock and its keys",
                 LINK_AFTER_CLONE,
             )
         } else {
-            ("boot", "Booting until its helper answers", LINK_AFTER_BOOT)
+            ("boot", "Booting", LINK_AFTER_BOOT)
         };
         let stage = progress.stage(name, text);
         let refreshed = nodes.iter().map(|node| self.refresh(node, clone, wait));

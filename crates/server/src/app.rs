@@ -12,7 +12,10 @@ use faultline_domain::{
 };
 use faultline_lab::{Catalogue, LabFolder};
 use faultline_provider::{Provider, Readiness};
-use faultline_store::{Secret, Store, stages::Typical};
+use faultline_store::{
+    Secret, Store,
+    stages::{Typical, Usual},
+};
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -192,15 +195,26 @@ impl App {
         &self,
         slug: &LabSlug,
     ) -> Result<Vec<Typical>, faultline_store::Error> {
+        self.store.typical_stages(slug, &self.alike(slug)).await
+    }
+
+    /// How long a start of this lab usually takes, measured in the same way.
+    pub(crate) async fn usual_start(
+        &self,
+        slug: &LabSlug,
+    ) -> Result<Option<Usual>, faultline_store::Error> {
+        self.store.usual_start(slug, &self.alike(slug)).await
+    }
+
+    /// The labs on the same image and shape.
+    fn alike(&self, slug: &LabSlug) -> Vec<LabSlug> {
         let catalogue = self.catalogue();
         let template = |lab: &LabFolder| lab.lab.needs.template();
         let mine = catalogue.get(slug).map(|lab| template(lab));
         let labs = catalogue.labs().into_iter();
-        let alike: Vec<_> = labs
-            .filter(|lab| mine.as_ref() == Some(&template(lab)))
+        labs.filter(|lab| mine.as_ref() == Some(&template(lab)))
             .map(|lab| lab.slug.clone())
-            .collect();
-        self.store.typical_stages(slug, &alike).await
+            .collect()
     }
 
     /// The attempt that an environment belongs to.

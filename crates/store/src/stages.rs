@@ -28,15 +28,39 @@ pub struct Stage {
     pub millis: Option<u64>,
 }
 
-/// A stage's name, what it is about, and the median of its recent durations in milliseconds.
+/// A stage's name, what it is about, and its recent durations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Typical {
     /// Its stable name.
     pub name: String,
     /// What it is about, for people.
     pub title: String,
-    /// The median of its recent durations.
+    /// The median, in milliseconds.
     pub millis: u64,
+    /// What it usually takes.
+    pub usual: Usual,
+}
+
+/// Between which durations nearly all of the measured ones were, in milliseconds: without the longest and the shortest
+/// tenth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usual {
+    /// The shortest.
+    pub low: u64,
+    /// The longest.
+    pub high: u64,
+}
+
+impl Usual {
+    /// Of durations in ascending order; none when nothing was measured.
+    fn of(sorted: &[u64]) -> Option<Self> {
+        let edge = sorted.len() / 10;
+        let high = sorted.len().checked_sub(edge + 1)?;
+        Some(Self {
+            low: *sorted.get(edge)?,
+            high: *sorted.get(high)?,
+        })
+    }
 }
 
 #[derive(FromRow)]
@@ -174,6 +198,33 @@ impl Store {
         Ok(typical(&recent))
     }
 
+    /// How long a start of this lab usually takes until it can be used: from its own recent starts, or from those of labs
+    /// `alike` when this one was never started.
+    pub async fn usual_start(&self, lab: &LabSlug, alike: &[LabSlug]) -> Result<Option<Usual>> {
+        let mut recent = self.recent_starts(lab).await?;
+        if recent.is_empty() {
+            for other in alike {
+                recent.extend(self.recent_starts(other).await?);
+            }
+        }
+        recent.sort_unstable();
+        Ok(Usual::of(&recent))
+    }
+
+    /// Milliseconds from the request to the first use.
+    async fn recent_starts(&self, lab: &LabSlug) -> Result<Vec<u64>> {
+        let rows: Vec<(i64,)> = sqlx::query_as(
+            "SELECT (activated - created_at) / 1000 FROM environments \
+             WHERE lab = $1 AND activated IS NOT NULL ORDER BY created_at DESC LIMIT $2",
+        )
+        .bind(lab.as_str())
+        .bind(RECENT)
+        .fetch_all(&self.readers)
+        .await?;
+        let millis = rows.into_iter().map(|(millis,)| u64::try_from(millis));
+        Ok(millis.map(Result::unwrap_or_default).collect())
+    }
+
     async fn recent_stages(&self, lab: &LabSlug) -> Result<Vec<(String, String, i64)>> {
         Ok(sqlx::query_as(
             "SELECT s.stage, s.title, s.millis FROM stage_events s \
@@ -202,14 +253,30 @@ fn typical(rows: &[(String, String, i64)]) -> Vec<Typical> {
     }
     order
         .into_iter()
-        .map(|(name, title)| {
-            let mut all = times.remove(name).unwrap_or_default();
+        .filter_map(|(name, title)| {
+            let mut all = times.remove(name)?;
             all.sort_unstable();
-            Typical {
+            Some(Typical {
                 name: name.to_owned(),
                 title: title.to_owned(),
-                millis: all.get(all.len() / 2).copied().unwrap_or_default(),
-            }
+                millis: *all.get(all.len() / 2)?,
+                usual: Usual::of(&all)?,
+            })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_usual_is_a_range_without_the_outliers() {
+        let of = |all: &[u64]| Usual::of(all).map(|usual| (usual.low, usual.high));
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[6_200]), Some((6_200, 6_200)));
+        assert_eq!(of(&[5_000, 6_200, 17_000]), Some((5_000, 17_000)));
+        let fifteen: Vec<u64> = (1..=15).collect();
+        assert_eq!(of(&fifteen), Some((2, 14)));
+    }
 }

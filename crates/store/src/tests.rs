@@ -687,7 +687,15 @@ async fn stages_and_their_typical_durations() {
     let typical = store.typical_stages(&e.lab, &[]).await.unwrap();
     let short: Vec<_> = typical.iter().map(|t| (&*t.name, t.millis)).collect();
     assert_eq!(short, [("clone", 300), ("setup", 900)]);
+    // The environment was asked for at 1 and could be used at 3.
+    let usual = store.usual_start(&e.lab, &[]).await.unwrap().unwrap();
+    assert_eq!((usual.low, usual.high), (2_000, 2_000));
     let other = "other".parse().unwrap();
+    let alike = store
+        .usual_start(&other, std::slice::from_ref(&e.lab))
+        .await;
+    assert_eq!(alike.unwrap(), Some(usual));
+    assert_eq!(store.usual_start(&other, &[]).await.unwrap(), None);
     let alike = store
         .typical_stages(&other, std::slice::from_ref(&e.lab))
         .await;

@@ -413,10 +413,10 @@ impl Provider for Local {
             .map_err(|e| Error::failed("clone", format!("cannot write {}: {e}", dir.display())))?;
         self.launch(&dir, progress).await?;
         if self.rekey {
-            let what = ("rekey", "Giving its cluster keys of its own");
+            let what = ("rekey", "Giving the cluster keys of its own");
             carry_out(&recipe.rekey, what, &dir, of, progress).await?;
         }
-        let what = ("probe", "Making sure that it works");
+        let what = ("probe", "Waiting until the cluster answers");
         carry_out(&recipe.probe, what, &dir, of, progress).await?;
         if of.is_cluster() {
             api::keep_keys(&dir, of.shape)

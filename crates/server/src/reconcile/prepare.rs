@@ -139,7 +139,7 @@ async fn bring_up(
     let progress = recorder.progress();
     let allowance = &e.spec.tenant.allowance;
     app.provider.configure(tenant(e)?, allowance).await?;
-    let stage = progress.stage("keys", "Letting your keys in");
+    let stage = progress.stage("keys", "Letting your SSH keys in");
     authorize::environment(app, e).await?;
     stage.done();
 

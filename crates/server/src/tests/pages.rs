@@ -277,6 +277,8 @@ async fn environments_id_from_start_to_solved() {
     bed.until(&id, is_final).await;
     let page = bed.get(&at).await.body;
     assert!(page.contains("You ended this machine") && page.contains("Repaired"));
+    let lab = bed.get("/labs/stale-flag").await.body;
+    assert!(lab.contains("Usually ready in about 1 s"), "{lab}");
 }
 
 #[tokio::test]

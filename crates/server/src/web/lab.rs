@@ -38,7 +38,7 @@ struct Lab {
     hints: usize,
     checks: Vec<String>,
     readme: String,
-    typical: Option<String>,
+    usual: Option<String>,
     open: Option<String>,
     unready: Option<String>,
     tries: Vec<Tried>,
@@ -55,12 +55,7 @@ pub(super) async fn show(
     let (folder, open) = app.lab_shown(&slug, me).await?;
     let lab = &folder.lab;
     let attempts = app.store.attempts_at(me, &slug).await?;
-    let typical: u64 = app
-        .typical_stages(&slug)
-        .await?
-        .iter()
-        .map(|t| t.millis)
-        .sum();
+    let usual = app.usual_start(&slug).await?;
     let unready = match app.readiness(lab.needs.template()).await {
         Readiness::Ready => None,
         Readiness::Preparing { fraction, text } => Some(format!(
@@ -99,7 +94,7 @@ pub(super) async fn show(
                 prefix: "incident-",
             },
         ),
-        typical: (typical > 0).then(|| text::duration(typical)),
+        usual: usual.map(text::usual),
         open: open.map(|e| e.id.to_string()),
         unready,
         solved: attempts

@@ -14,7 +14,8 @@ pub(super) struct StageRow {
     /// Of the typical time, in percent.
     pub percent: u64,
     pub took: String,
-    pub typical: String,
+    /// How long it usually takes; empty when that was not measured yet.
+    pub usual: String,
     pub typical_millis: u64,
     pub elapsed_millis: u64,
 }
@@ -25,7 +26,8 @@ pub(super) struct Stages {
     pub rows: Vec<StageRow>,
     pub waiting: bool,
     pub again: bool,
-    pub total: String,
+    /// How long a start of the lab usually takes.
+    pub total: Option<String>,
 }
 
 pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem> {
@@ -35,7 +37,7 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
     let failed = matches!(e.state, State::Failed { .. });
     let mut rows: Vec<StageRow> = Vec::new();
     for s in &done {
-        let usual = typical.iter().find(|t| t.name == s.name).map(|t| t.millis);
+        let usual = typical.iter().find(|t| t.name == s.name);
         let since = now.duration_since(s.started_at).as_millis();
         let elapsed = u64::try_from(since).unwrap_or_default();
         let (state, percent) = match (s.millis, failed) {
@@ -48,7 +50,7 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
                     reason = "a part of 95"
                 )]
                 let told = s.fraction.map(|f| (f.clamp(0.0, 1.0) * 95.0) as u64);
-                let guess = usual.map(|u| elapsed.saturating_mul(95) / u.max(1));
+                let guess = usual.map(|t| elapsed.saturating_mul(95) / t.millis.max(1));
                 ("now", told.or(guess).unwrap_or(5).clamp(3, 95))
             }
         };
@@ -58,8 +60,8 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
             state,
             percent,
             took: s.millis.map(text::duration).unwrap_or_default(),
-            typical: usual.map(text::duration).unwrap_or_default(),
-            typical_millis: usual.unwrap_or_default(),
+            usual: usual.map(|t| text::usual(t.usual)).unwrap_or_default(),
+            typical_millis: usual.map(|t| t.millis).unwrap_or_default(),
             elapsed_millis: elapsed,
         });
     }
@@ -72,12 +74,12 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
             state: "next",
             percent: 0,
             took: String::new(),
-            typical: text::duration(t.millis),
+            usual: text::usual(t.usual),
             typical_millis: t.millis,
             elapsed_millis: 0,
         });
     }
-    let total: u64 = typical.iter().map(|t| t.millis).sum();
+    let total = app.usual_start(&e.lab).await?;
     Ok(Stages {
         waiting: matches!(e.state, State::Requested { .. }) && done.is_empty(),
         again: matches!(
@@ -85,11 +87,7 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
             State::Requested { tries: 1.., .. } | State::Preparing { tries: 1.., .. }
         ),
         rows,
-        total: if total > 0 {
-            text::duration(total)
-        } else {
-            String::new()
-        },
+        total: total.map(text::usual),
     })
 }
 

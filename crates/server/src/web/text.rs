@@ -1,5 +1,6 @@
 //! Times and durations as people write them.
 
+use faultline_store::stages::Usual;
 use jiff::Timestamp;
 
 /// `1 min 20 s`, `2 h 5 min`, `0.4 s`, `<0.1 s`.
@@ -17,6 +18,24 @@ pub(crate) fn duration(millis: u64) -> String {
             0 => format!("{} h", seconds / 3600),
             rest => format!("{} h {rest} min", seconds / 3600),
         },
+    }
+}
+
+/// `about 6 s`, `5 to 17 s`, `50 s to 3 min`, `2 to 4 min`: what is usual. Longer than it was measured rather than shorter.
+pub(crate) fn usual(usual: Usual) -> String {
+    const MINUTE: u64 = 60;
+    let (low, high) = (usual.low / 1000, usual.high.div_ceil(1000));
+    if high < MINUTE * 3 / 2 {
+        return match high.saturating_sub(low.max(1)) {
+            0 | 1 => format!("about {} s", high.max(1)),
+            _ => format!("{} to {high} s", low.max(1)),
+        };
+    }
+    let minutes = high.div_ceil(MINUTE);
+    match low / MINUTE {
+        0 => format!("{low} s to {minutes} min"),
+        least if least + 1 >= minutes => format!("about {minutes} min"),
+        least => format!("{least} to {minutes} min"),
     }
 }
 
@@ -60,6 +79,22 @@ pub(crate) fn plural(n: usize, one: &str, many: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_usual_is_a_range() {
+        for (low, high, text) in [
+            (5_100, 16_400, "5 to 17 s"),
+            (6_200, 6_200, "about 7 s"),
+            (300, 800, "about 1 s"),
+            (0, 0, "about 1 s"),
+            (700, 4_000, "1 to 4 s"),
+            (50_000, 130_000, "50 s to 3 min"),
+            (125_000, 230_000, "2 to 4 min"),
+            (130_000, 160_000, "about 3 min"),
+        ] {
+            assert_eq!(usual(Usual { low, high }), text);
+        }
+    }
 
     #[test]
     fn durations_are_short() {
