@@ -14,7 +14,7 @@ pub struct CheckResult {
     pub passed: bool,
     /// For the student: the lab's text when it does not hold, why when that could not be found out, empty when it holds.
     pub message: String,
-    /// What was seen, in the check's own words: a status, an answer, what the script printed. May be empty.
+    /// What was seen, in the lab's words or the check's own: a status, an answer, what the script printed. May be empty.
     pub seen: String,
     /// False when it could not be found out whether it holds.
     pub evaluated: bool,

@@ -421,6 +421,11 @@ pub struct Check {
     /// What the student reads when it does not hold: what is wrong, not how to mend it.
     #[garde(length(chars, min = 3, max = 300))]
     pub fail: String,
+    /// What the student reads as seen when it does not hold, in place of what the test itself has to say: where that would
+    /// give the repair away. Empty: nothing.
+    #[serde(default)]
+    #[garde(length(chars, max = 300))]
+    pub seen: Option<String>,
     /// The number of the hint to point to, from 1.
     #[serde(default)]
     #[garde(skip)]

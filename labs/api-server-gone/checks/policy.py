@@ -77,6 +77,6 @@ if began is None:
     print("The API server does not run.")
     sys.exit(1)
 if os.stat(FILE).st_mtime > began + 1:
-    print("The policy was changed after the API server had read it: it reads it when it starts.")
+    print("The API server goes by an older policy than the one that the file holds.")
     sys.exit(1)
 print(f"The policy has {len(rules)} rules, and they do what its comments say.")

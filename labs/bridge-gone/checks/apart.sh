@@ -10,6 +10,6 @@ for app in web db; do
   [ "$ActiveState" = active ] || { echo "The unit app-$app is $ActiveState."; exit 1; }
   { read -r inside && read -r named; } < <(stat -Lc %i "/proc/$MainPID/ns/net" "/run/netns/$app" 2>/dev/null)
   [ "${inside:-$outside}" != "$outside" ] || { echo "app-$app runs in the machine's own network."; exit 1; }
-  [ "$inside" = "${named:-}" ] || { echo "app-$app runs in a namespace that is not the one named $app; restart it."; exit 1; }
+  [ "$inside" = "${named:-}" ] || { echo "app-$app runs in a namespace that is not the one named $app."; exit 1; }
 done
 echo "web and db run apart."

@@ -3,6 +3,9 @@
 set -u
 shopt -s nullglob
 folder=/etc/systemd/network
+netdevs=("$folder"/*.netdev) networks=("$folder"/*.network)
+# What a file matches by may have a `*` of its own.
+set -f
 
 # Does a file have this line, spaces aside?
 has() {
@@ -14,23 +17,30 @@ has() {
   return 1
 }
 
+# What is seen of the folder, and no more: what to write is the student's to find out.
+without() {
+  local files=("${netdevs[@]##*/}" "${networks[@]##*/}") names
+  names=$(printf '%s, ' "${files[@]}")
+  [ ${#files[@]} -gt 0 ] || names='nothing, '
+  echo "After the next boot $1. In $folder there is: ${names%, }."
+  exit 1
+}
+
 made=
-for file in "$folder"/*.netdev; do
+for file in "${netdevs[@]}"; do
   has "$file" Name=br-apps && has "$file" Kind=bridge && made=${file##*/}
 done
-[ -n "$made" ] || { echo "No .netdev file makes a bridge br-apps."; exit 1; }
+[ -n "$made" ] || without "there would be no br-apps"
 
-for file in "$folder"/*.network; do
+for file in "${networks[@]}"; do
   while IFS= read -r line || [ -n "$line" ]; do
     case "$line" in Name=*) ;; *) continue ;; esac
     for pattern in ${line#Name=}; do
       # shellcheck disable=SC2053
       [[ br-apps == $pattern ]] || continue
       has "$file" Address=10.44.0.1/24 && { echo "$made makes the bridge, ${file##*/} gives its address."; exit 0; }
-      echo "${file##*/} is the first that matches br-apps, and it does not give it 10.44.0.1/24."
-      exit 1
+      without "br-apps would not have 10.44.0.1/24"
     done
   done <"$file"
 done
-echo "No .network file matches br-apps."
-exit 1
+without "br-apps would have no address"

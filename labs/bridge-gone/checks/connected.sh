@@ -12,7 +12,7 @@ for app in web=10.44.0.10 db=10.44.0.20; do
   inside "$name" ping -c 1 -W 3 -q 10.44.0.1 >/dev/null 2>&1 || { echo "$name does not reach the bridge."; exit 1; }
 done
 ports=$(ip -o link show master br-apps | wc -l)
-[ "$ports" -ge 2 ] || { echo "The bridge has $ports cables, not 2."; exit 1; }
+[ "$ports" -ge 2 ] || { echo "The bridge has $ports of the two cables."; exit 1; }
 inside web ping -c 1 -W 3 -q 10.44.0.20 >/dev/null 2>&1 || { echo "web does not reach db."; exit 1; }
-[ "$(cat /proc/sys/net/ipv4/ip_forward)" = 1 ] || { echo "This machine does not forward packets."; exit 1; }
+[ "$(cat /proc/sys/net/ipv4/ip_forward)" = 1 ] || { echo "What the apps send to the world behind the gateway goes no further than this machine."; exit 1; }
 echo "web and db reach each other and the bridge."

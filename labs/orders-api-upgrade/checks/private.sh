@@ -5,6 +5,6 @@ set -u
 file=/etc/orders-api/orders-api.ini
 [ -f "$file" ] || { echo "$file does not exist."; exit 1; }
 grep -q '^password *= *6tFh-wq2e-PLnm' "$file" || { echo "The database password is not in $file any more."; exit 1; }
-setpriv --reuid=orders --regid=orders --init-groups cat "$file" >/dev/null 2>&1 || { echo "The user orders can't read $file: $(stat -c '%A %U:%G' "$file")"; exit 1; }
-setpriv --reuid=nobody --regid=nogroup --clear-groups cat "$file" >/dev/null 2>&1 && { echo "The user nobody can read $file: $(stat -c '%A %U:%G' "$file")"; exit 1; }
-stat -c '%n is %A %U:%G' "$file"
+setpriv --reuid=orders --regid=orders --init-groups cat "$file" >/dev/null 2>&1 || { stat -c '%n is %A %U:%G.' "$file"; exit 1; }
+setpriv --reuid=nobody --regid=nogroup --clear-groups cat "$file" >/dev/null 2>&1 && { stat -c '%n is %A %U:%G.' "$file"; exit 1; }
+stat -c '%n is %A %U:%G.' "$file"

@@ -5,5 +5,6 @@ shopt -s nullglob
 files=(/etc/cni/net.d/*.conf /etc/cni/net.d/*.conflist /etc/cni/net.d/*.json)
 [ ${#files[@]} -gt 0 ] || { echo "There is no configuration in /etc/cni/net.d."; exit 1; }
 first=$(printf '%s\n' "${files[@]}" | LC_ALL=C sort | head -n 1)
-grep -q '"type": *"flannel"' "$first" || { echo "New Pods get their network from ${first##*/}."; exit 1; }
-echo "New Pods get their network from ${first##*/}."
+kinds=$(grep -oE '"type": *"[a-z-]+"' "$first" | cut -d '"' -f 4)
+grep -qx flannel <<<"$kinds" || { echo "New Pods get their network from ${kinds%%$'\n'*}."; exit 1; }
+echo "New Pods get their network from flannel."

@@ -9,5 +9,5 @@ adjustment() {
 ledger=$(adjustment ledger) reports=$(adjustment reports)
 [ -n "$ledger" ] || { echo "The ledger does not run."; exit 1; }
 [ -n "$reports" ] || { echo "reports does not run."; exit 1; }
-echo "oom_score_adj: ledger $ledger, reports $reports."
-[ "$ledger" -lt "$reports" ]
+[ "$ledger" -lt "$reports" ] || { echo "The kernel takes the ledger first, or as soon as reports."; exit 1; }
+echo "The kernel takes reports first."

@@ -100,6 +100,11 @@ pub struct Field {
     #[serde(default = "yes")]
     #[garde(skip)]
     pub exists: bool,
+    /// What the student reads as seen when this value is not so, in place of the path and what is there: where that would
+    /// give the repair away.
+    #[serde(default)]
+    #[garde(length(chars, min = 3, max = 300))]
+    pub seen: Option<String>,
 }
 
 /// A request made by a pod that the platform runs in the cluster for it.

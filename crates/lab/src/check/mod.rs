@@ -115,7 +115,10 @@ fn result(check: &Check, found: Result<Finding, Unknown>, took: Duration) -> Che
     let evaluated = found.is_ok();
     let (passed, message, seen) = match found {
         Ok(Finding { holds: true, seen }) => (true, String::new(), seen),
-        Ok(Finding { holds: false, seen }) => (false, check.fail.clone(), seen),
+        Ok(Finding { holds: false, seen }) => {
+            let seen = check.seen.clone().unwrap_or(seen);
+            (false, check.fail.clone(), seen)
+        }
         Err(Unknown(why)) => (
             false,
             format!("This check could not be carried out: {why}"),

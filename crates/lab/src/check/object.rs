@@ -77,7 +77,11 @@ fn judge(test: &ObjectTest, objects: &[DynamicObject]) -> Finding {
         for field in &test.fields {
             match read(&value, field) {
                 Ok(found) => seen.push(format!("{name}: {} is {found}", brief(&field.path))),
-                Err(why) => return Finding::new(false, format!("{name}: {why}")),
+                Err(why) => {
+                    let seen = field.seen.clone();
+                    let seen = seen.unwrap_or_else(|| format!("{name}: {why}"));
+                    return Finding::new(false, seen);
+                }
             }
         }
     }
@@ -137,7 +141,7 @@ fn read(object: &Value, field: &Field) -> Result<String, String> {
     }
     if found.is_empty() {
         return Err(match path.split_once("[…]") {
-            None => format!("there is nothing at {path}"),
+            None => around(object, &path),
             // There may well be something, only not what the lab looks for.
             Some((before, _)) => format!("nothing in {before} is what is looked for"),
         });
@@ -165,6 +169,51 @@ fn read(object: &Value, field: &Field) -> Result<String, String> {
         .map(|v| shown(v))
         .collect::<Vec<_>>()
         .join(", "))
+}
+
+/// What there is where nothing is at a path: the last part of the way that exists. What is missing may be the repair.
+fn around(object: &Value, path: &str) -> String {
+    let mut path = path;
+    while let Some(above) = above(path) {
+        path = above;
+        if let Some(value) = object
+            .query(path)
+            .ok()
+            .and_then(|found| found.first().copied())
+        {
+            return match value {
+                Value::Object(fields) if value.to_string().len() > 120 => {
+                    let names: Vec<_> = fields.keys().map(String::as_str).collect();
+                    format!("{path} has {}", names.join(", "))
+                }
+                Value::Array(items) => format!("{path} has {} entries", items.len()),
+                value => format!("{path} is {}", shown(value)),
+            };
+        }
+    }
+    "it is empty".to_owned()
+}
+
+/// A path without its last part, `.name` or `[…]`.
+fn above(path: &str) -> Option<&str> {
+    let (mut last, mut quote, mut depth) = (None, None, 0_u32);
+    for (at, c) in path.char_indices() {
+        match (quote, c) {
+            (Some(q), _) if c == q => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '[') => {
+                if depth == 0 {
+                    last = Some(at);
+                }
+                depth += 1;
+            }
+            (None, ']') => depth = depth.saturating_sub(1),
+            (None, '.') if depth == 0 => last = Some(at),
+            (None, _) => {}
+        }
+    }
+    path.get(..last?)
 }
 
 /// The number that a text stands for, as Kubernetes writes quantities: `150m`, `1Gi`, `2e3`.
@@ -360,6 +409,43 @@ mod tests {
         assert_eq!(shown(&json!(".:53 {\n  errors\n}\n")), ".:53 { … (3 lines)");
         assert_eq!(shown(&json!(8080)), "8080");
         assert!(shown(&json!("a".repeat(9999))).len() < 400);
+    }
+
+    #[test]
+    fn what_is_missing_is_not_named_and_what_is_there_is_seen() {
+        let service: DynamicObject = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "prices"},
+            "spec": {"selector": {"app": "prices"}, "ports": [{"port": 80}]},
+        }))
+        .unwrap();
+        for (field, seen) in [
+            (
+                r#"{"path": "$.spec.selector['app.kubernetes.io/name']", "equals": "prices"}"#,
+                r#"prices: $.spec.selector is {"app":"prices"}"#,
+            ),
+            (
+                r#"{"path": "$.spec.selector.tier.colour"}"#,
+                r#"prices: $.spec.selector is {"app":"prices"}"#,
+            ),
+            (
+                r#"{"path": "$.spec.ports[3].port"}"#,
+                "prices: $.spec.ports has 1 entries",
+            ),
+            (
+                r#"{"path": "$.spec.selector.app", "equals": "x", "seen": "The Service finds nobody."}"#,
+                "The Service finds nobody.",
+            ),
+        ] {
+            let found = judge(
+                &test(&format!("\"fields\": [{field}]")),
+                std::slice::from_ref(&service),
+            );
+            assert!(!found.holds);
+            assert_eq!(found.seen, seen);
+        }
+        assert_eq!(above("$['a.b'].c['d]'][0]"), Some("$['a.b'].c['d]']"));
+        assert_eq!(above("$['a.b']"), Some("$"));
+        assert_eq!(above("$"), None);
     }
 
     #[test]
