@@ -34,7 +34,7 @@ pub(super) async fn of_environment(
     mine: Mine,
     Path((_, name)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let lab = app.lab_of(&mine.environment).await;
+    let lab = app.lab_of(mine.environment()).await;
     answer(
         &*lab.ok_or_else(Problem::not_found)?,
         &format!("files/{name}"),
@@ -47,10 +47,10 @@ pub(super) async fn of_solution(
     mine: Mine,
     Path((_, name)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    if !app.attempt(&mine.environment).await?.shows_solution() {
+    if !app.attempt(mine.environment()).await?.shows_solution() {
         return Err(Problem::not_found());
     }
-    let lab = app.lab_of(&mine.environment).await;
+    let lab = app.lab_of(mine.environment()).await;
     answer(
         &*lab.ok_or_else(Problem::not_found)?,
         &format!("solution/{name}"),

@@ -282,7 +282,7 @@ async fn outcome(
         points: attempt.points.unwrap_or_default(),
         solution: lab.map_or_else(String::new, |l| {
             let place = Place {
-                base: &parts::base(&mine.environment),
+                base: &parts::base(mine.environment()),
                 prefix: "solution-",
             };
             markdown::html_without_title(&l.solution, place)
