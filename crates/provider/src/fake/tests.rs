@@ -101,7 +101,7 @@ async fn failures_crashes_and_silence() {
     let (p, id, node) = made().await;
     assert!(matches!(
         p.create(&id, &template(), &Progress::ignored()).await,
-        Err(Error::WrongState(_))
+        Err(Error::Exists)
     ));
     p.silence(&id, &node, true);
     let ping = client::ping(p.open(&id, &node, Target::Guest).await.unwrap());
