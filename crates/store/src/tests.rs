@@ -7,6 +7,7 @@ use faultline_domain::{
     environment::{EndReason, Environment, Intent, Lifetime, Observed, Spec, State},
     lab::Egress,
     limits::{Denial, Limits},
+    nodes::{AddedNode, NodeState},
     progress::Event,
     template::Profile,
     tenant::{self, Allowance, Phase},
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 use crate::{
     Error, Secret, Store,
     backup::{backup, restore},
-    environments::Refused,
+    environments::{Coming, Counts, Refused},
     lab_contents::LabContent,
     ssh_keys::SshKey,
 };
@@ -177,6 +178,83 @@ async fn intent_and_observation_do_not_overwrite_each_other() {
             .unwrap()
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_is_counted_until_it_is_there() {
+    let mut bed = bed().await;
+    let plain = spec();
+    let spec = Spec {
+        setup_nodes: vec!["node2".parse().unwrap()],
+        ..plain.clone()
+    };
+    let (id, attempt) = (
+        EnvironmentId::generate(&mut bed.rng),
+        AttemptId::generate(&mut bed.rng),
+    );
+    let lab = "grows".parse().unwrap();
+    let e = bed
+        .store
+        .start_environment(
+            id,
+            attempt,
+            &bed.me,
+            &lab,
+            CONTENT,
+            spec,
+            life(),
+            &|_| Ok(()),
+            at(1),
+        )
+        .await
+        .unwrap();
+    let coming = async |bed: &Bed| {
+        let counted = std::sync::Mutex::new(None);
+        let look = |counts: Counts| {
+            *counted.lock().unwrap() = Some(counts.coming);
+            Err(Denial::Full { max: 0 })
+        };
+        let other = "other".parse().unwrap();
+        let (id, attempt) = ("another".parse().unwrap(), "a-try".parse().unwrap());
+        let denied = bed
+            .store
+            .start_environment(
+                id,
+                attempt,
+                &bed.me,
+                &other,
+                CONTENT,
+                plain.clone(),
+                life(),
+                &look,
+                at(2),
+            )
+            .await;
+        assert!(denied.is_err());
+        counted.into_inner().unwrap().unwrap()
+    };
+    let nodes = |nodes| Coming {
+        is_cluster: false,
+        nodes,
+    };
+    assert_eq!(
+        coming(&bed).await,
+        [nodes(2)],
+        "its machine and the one that its setup adds"
+    );
+    let preparing = e.state.clone().prepare(at(3)).unwrap();
+    assert!(bed.store.record_state(&e, &preparing, at(3)).await.unwrap());
+    assert_eq!(
+        coming(&bed).await,
+        [nodes(1)],
+        "the setup's is still to come"
+    );
+    let added = AddedNode {
+        name: "node2".parse().unwrap(),
+        state: NodeState::Ready { since: at(4) },
+    };
+    bed.store.record_setup_nodes(&e.id, &[added]).await.unwrap();
+    assert_eq!(coming(&bed).await, []);
 }
 
 impl Bed {

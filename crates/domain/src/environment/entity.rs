@@ -111,6 +111,23 @@ impl Environment {
         self.spec.nodes().into_iter().chain(others).collect()
     }
 
+    /// How many nodes are asked for and have not taken yet what they will need.
+    #[must_use]
+    pub fn nodes_to_come(&self) -> u64 {
+        if !self.is_open() {
+            return 0;
+        }
+        let ready = |name: &NodeName| {
+            let known = self.added.iter().find(|n| n.name == *name);
+            known.is_some_and(|n| matches!(n.state, NodeState::Ready { .. }))
+        };
+        let added = self.wanted.iter().filter(|name| !ready(name)).count() as u64;
+        match self.state {
+            State::Requested { .. } => u64::from(self.spec.tenant.template.shape.nodes()) + added,
+            _ => added,
+        }
+    }
+
     /// True while a node is to be added or removed.
     #[must_use]
     pub fn is_resizing(&self) -> bool {

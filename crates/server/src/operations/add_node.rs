@@ -1,13 +1,8 @@
 //! Add a node, a worker, to a machine that runs. It takes the next free number; the reconciler makes it. It counts as
 //! use. An environment has five nodes at most, and the machine must have room for one more.
 
-use faultline_domain::{
-    NodeName,
-    authz::MayResize,
-    limits::{Capacity, fits},
-    shape::MAX_NODES,
-};
-use faultline_store::environments::{Counts, NoNode};
+use faultline_domain::{NodeName, authz::MayResize, limits::fits, shape::MAX_NODES};
+use faultline_store::environments::NoNode;
 
 use crate::{
     app::App,
@@ -17,15 +12,14 @@ use crate::{
 
 pub(crate) async fn add_node(app: &App, proof: &MayResize) -> Result<NodeName, Problem> {
     let environment = proof.environment();
-    let free = Free::now(&app.config.data_dir);
-    // It takes no further place, so nothing is counted.
-    let room: Capacity = capacity(&app.config, free, &Counts::default());
     let need = need(&app.config, environment.spec.is_cluster(), 1);
+    let admit = |counts| {
+        let free = Free::now(&app.config.data_dir);
+        // It takes no further place.
+        fits(&capacity(&app.config, free, &counts), need)
+    };
     let (id, by) = (&environment.id, proof.person());
-    let node = app
-        .store
-        .want_node(id, &|| fits(&room, need), by, app.now())
-        .await?;
+    let node = app.store.want_node(id, &admit, by, app.now()).await?;
     app.changed(id);
     Ok(node)
 }

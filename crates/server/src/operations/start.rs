@@ -76,10 +76,12 @@ pub(super) async fn ready(app: &App, lab: &Lab) -> Result<(), Problem> {
 
 pub(super) fn admission(app: &App, lab: &Lab) -> impl Fn(Counts) -> Result<(), Denial> + use<> {
     let config = app.config.clone();
-    let free = Free::now(&config.data_dir);
     let nodes = lab.node_names().len() as u64;
     let need = need(&config, lab.needs.kubernetes.is_some(), nodes);
-    move |counts| admit(&capacity(&config, free, &counts), need)
+    move |counts| {
+        let free = Free::now(&config.data_dir);
+        admit(&capacity(&config, free, &counts), need)
+    }
 }
 
 pub(super) fn spec(app: &App, lab: &Lab) -> Spec {

@@ -183,7 +183,7 @@ async fn a_full_machine_gives_no_node() {
         memory_mib: 60,
         disk_mib: 1,
     };
-    let fits = || faultline_domain::limits::fits(&full, need);
+    let fits = |_| faultline_domain::limits::fits(&full, need);
     let store = &bed.app.store;
     let me = PersonId::local();
     let refused = store.want_node(&id, &fits, &me, bed.app.now());

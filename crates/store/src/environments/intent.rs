@@ -2,7 +2,7 @@
 
 use faultline_domain::{
     AttemptId, EnvironmentId, LabSlug, PersonId,
-    environment::{EndReason, Environment, Intent, Lifetime, Phase, Spec, State},
+    environment::{EndReason, Environment, Intent, Lifetime, Spec, State},
     limits::Denial,
 };
 use jiff::Timestamp;
@@ -10,19 +10,28 @@ use jiff::Timestamp;
 use super::{Row, read, read_all, select};
 use crate::{
     Result, Store,
-    db::{Tx, count, from_json, micros, to_json},
+    db::{Tx, micros, to_json},
     lab_contents::{self, LabContent},
 };
 
-/// How many environments there are, as admission wants to know.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// What there is, as admission wants to know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// That hold something, or will.
+    /// Environments that hold something, or will.
     pub environments: u32,
     /// Of these, the person's.
     pub of_person: u32,
-    /// Of these, what those are made of that are asked for or being cloned: what they will need is not taken yet.
-    pub starting: Vec<Spec>,
+    /// What is asked for and has not taken yet what it will need.
+    pub coming: Vec<Coming>,
+}
+
+/// Nodes of an environment that are on their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coming {
+    /// Whether a cluster runs on them.
+    pub is_cluster: bool,
+    /// How many.
+    pub nodes: u64,
 }
 
 /// Decides about one more, inside the transaction that counted.
@@ -45,27 +54,29 @@ impl From<sqlx::Error> for Refused {
     }
 }
 
-async fn counts(tx: &mut Tx, person: &PersonId, without: Option<&str>) -> Result<Counts> {
-    let sql = "SELECT count(*), coalesce(sum(CASE WHEN person_id = $1 THEN 1 ELSE 0 END), 0) \
-               FROM environments WHERE is_final = $2 AND id <> $3";
-    let (all, mine): (i64, i64) = sqlx::query_as(sql)
-        .bind(person.as_str())
-        .bind(false)
-        .bind(without.unwrap_or_default())
-        .fetch_one(&mut **tx)
-        .await?;
-    let sql = "SELECT spec FROM environments WHERE is_final = $1 AND id <> $2 AND phase = $3";
-    let starting: Vec<String> = sqlx::query_scalar(sql)
-        .bind(false)
-        .bind(without.unwrap_or_default())
-        .bind(Phase::Requested.as_str())
-        .fetch_all(&mut **tx)
-        .await?;
-    let starting = starting.iter().map(|spec| from_json("spec", spec));
+pub(super) async fn counts(
+    tx: &mut Tx,
+    person: &PersonId,
+    without: Option<&EnvironmentId>,
+) -> Result<Counts> {
+    let rows: Vec<Row> = sqlx::query_as(select!(
+        "WHERE environments.is_final = $1 AND environments.id <> $2"
+    ))
+    .bind(false)
+    .bind(without.map_or("", EnvironmentId::as_str))
+    .fetch_all(&mut **tx)
+    .await?;
+    let all = read_all(rows)?;
+    let mine = all.iter().filter(|e| e.person == *person).count();
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let coming = all.iter().map(|e| Coming {
+        is_cluster: e.spec.is_cluster(),
+        nodes: e.nodes_to_come(),
+    });
     Ok(Counts {
-        environments: count("count", all)?,
-        of_person: count("count", mine)?,
-        starting: starting.collect::<Result<_>>()?,
+        environments: count(all.len()),
+        of_person: count(mine),
+        coming: coming.filter(|c| c.nodes > 0).collect(),
     })
 }
 
@@ -241,7 +252,7 @@ impl Store {
         if let Some(newer) = open.into_iter().find(|e| e.id != old.id) {
             return Ok(newer);
         }
-        admit(counts(&mut tx, &old.person, Some(old.id.as_str())).await?)?;
+        admit(counts(&mut tx, &old.person, Some(&old.id)).await?)?;
         let finished: Option<i64> =
             sqlx::query_scalar("SELECT finished_at FROM attempts WHERE id = $1")
                 .bind(old.attempt.as_str())

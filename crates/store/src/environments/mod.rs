@@ -11,7 +11,7 @@ use faultline_domain::{
     AttemptId, EnvironmentId, LabSlug, PersonId,
     environment::{CurrentTenant, Environment, Lifetime, Phase},
 };
-pub use intent::{Admit, Counts, Refused};
+pub use intent::{Admit, Coming, Counts, Refused};
 use jiff::Timestamp;
 pub use nodes::NoNode;
 pub(crate) use observation::write_state;

@@ -8,7 +8,7 @@ use faultline_domain::{
 };
 use jiff::Timestamp;
 
-use super::read;
+use super::{Admit, intent::counts, read};
 use crate::{
     Result, Store,
     db::{Tx, micros, to_json},
@@ -63,7 +63,7 @@ impl Store {
     pub async fn want_node(
         &self,
         id: &EnvironmentId,
-        fits: &(dyn Fn() -> Result<(), Denial> + Send + Sync),
+        admit: Admit<'_>,
         by: &PersonId,
         now: Timestamp,
     ) -> Result<NodeName, NoNode> {
@@ -75,7 +75,7 @@ impl Store {
             return Err(NoNode::NotRunning);
         }
         let name = next_free(&e.taken()).ok_or(NoNode::TooMany)?;
-        fits()?;
+        admit(counts(&mut tx, by, None).await?)?;
         let wanted = [e.wanted, vec![name.clone()]].concat();
         want(&mut tx, id, &wanted).await?;
         used(&mut tx, id, now).await?;
