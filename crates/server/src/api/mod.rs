@@ -16,7 +16,11 @@ use axum::{
 use serde::de::DeserializeOwned;
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
+    openapi::{
+        Content, PathItem, Ref, RefOr, ResponseBuilder,
+        path::Operation,
+        security::{Http, HttpAuthScheme, SecurityScheme},
+    },
 };
 use utoipa_axum::router::OpenApiRouter;
 
@@ -30,6 +34,7 @@ use crate::{app::Shared, problem::Problem};
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     modifiers(&Bearer),
+    components(schemas(Problem)),
     security(("token" = []))
 )]
 struct Doc;
@@ -43,6 +48,46 @@ impl Modify for Bearer {
             SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)),
         );
     }
+}
+
+/// Says of every operation how it refuses: any of them may answer with a problem, of its own content type.
+fn with_problems(mut doc: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    const JSON: &str = "application/json";
+    const PROBLEM: &str = "application/problem+json";
+    let schema = Ref::from_schema_name("Problem");
+    let any = ResponseBuilder::new()
+        .description("It was not done: who asks is not known (401), asks too much at once (429), or as `code` says")
+        .content(PROBLEM, Content::new(Some(schema.clone())))
+        .build();
+    for operation in doc.paths.paths.values_mut().flat_map(operations) {
+        for response in operation.responses.responses.values_mut() {
+            let RefOr::T(response) = response else {
+                continue;
+            };
+            let json = response.content.get(JSON);
+            let is_problem =
+                matches!(json, Some(RefOr::T(c)) if c.schema == Some(schema.clone().into()));
+            if is_problem && let Some(content) = response.content.shift_remove(JSON) {
+                response.content.insert(PROBLEM.to_owned(), content);
+            }
+        }
+        let all = &mut operation.responses.responses;
+        all.insert("default".to_owned(), any.clone().into());
+    }
+    doc
+}
+
+/// The operations of a path.
+fn operations(path: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem {
+        get,
+        put,
+        post,
+        delete,
+        patch,
+        ..
+    } = path;
+    [get, put, post, delete, patch].into_iter().flatten()
 }
 
 fn documented() -> OpenApiRouter<Shared> {
@@ -66,7 +111,7 @@ pub(crate) fn routes() -> axum::Router<Shared> {
 pub fn openapi() -> String {
     let (_, doc) = documented().split_for_parts();
     // Types that are all strings, numbers and lists become JSON always.
-    doc.to_pretty_json().unwrap_or_default() + "\n"
+    with_problems(doc).to_pretty_json().unwrap_or_default() + "\n"
 }
 
 /// A JSON body, or a problem that says what is wrong with it.
