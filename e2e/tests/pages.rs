@@ -8,6 +8,7 @@ use faultline_e2e::{
     serving::Serving,
     student::{self, Plan},
 };
+use thirtyfour::Key;
 use tokio::sync::Mutex;
 
 /// One browser at a time: two cores.
@@ -62,6 +63,102 @@ async fn terminals_come_back_after_a_drop_and_say_when_they_are_the_console() ->
     browser
         .until_text("#pane-right", "a part of the machine has died")
         .await?;
+    browser.close().await?;
+    serving.end().await
+}
+
+/// A network that goes without a word: nothing is closed, and nothing arrives any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_network_is_seen_and_what_is_typed_then_is_refused() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let serving = Serving::begin(Duration::ZERO).await?;
+    let browser = Browser::open().await?;
+    let base = student::sign_in(&browser, &serving.link).await?;
+    student::start(&browser, &base, "stale-flag").await?;
+    browser.click(".xterm-screen").await?;
+    browser.keys("echo before\n").await?;
+    student::until_output(&browser, "before").await?;
+    browser
+        .js("WebSocket.prototype.send = () => {}; \
+             window.WebSocket = class { readyState = 0; close() {} };")
+        .await?;
+    browser
+        .until_text(".terminal-line", "Connection lost")
+        .await?;
+    browser.keys("touch /tmp/late\n").await?;
+    browser
+        .until_text(".terminal-line", "what you type is not sent")
+        .await?;
+    // The network is back.
+    browser.reload().await?;
+    browser.find(".tabs .mark.on").await?;
+    browser.click(".xterm-screen").await?;
+    browser.keys("echo after\n").await?;
+    student::until_output(&browser, "after").await?;
+    let tenant = browser
+        .js("return document.getElementById('workspace').dataset.tenant")
+        .await?;
+    let id = tenant.as_str().unwrap_or_default().parse()?;
+    let late = serving.provider.file(&id, &"node1".parse()?, "/tmp/late");
+    anyhow::ensure!(late.is_none(), "what was refused was run");
+    browser.close().await?;
+    serving.end().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_is_closed_with_its_tab() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let serving = Serving::begin(Duration::ZERO).await?;
+    let browser = Browser::open().await?;
+    let base = student::sign_in(&browser, &serving.link).await?;
+    student::start(&browser, &base, "stale-flag").await?;
+    let second = ".tablist button:nth-child(2)";
+    for how in ["by its cross", "by a key"] {
+        browser.chord(&[Key::Alt], 't').await?;
+        browser
+            .find(&format!("{second}[aria-selected=true] .mark.on"))
+            .await?;
+        browser
+            .keys(&format!("echo {}\n", how.replace(' ', "-")))
+            .await?;
+        student::until_output(&browser, &how.replace(' ', "-")).await?;
+        if how == "by its cross" {
+            browser.click(&format!("{second} .close")).await?;
+        } else {
+            browser
+                .js("document.querySelector('.tablist button:nth-child(2)').focus()")
+                .await?;
+            browser.chord(&[], char::from(Key::Delete)).await?;
+        }
+        browser.click("#confirm-dialog button[value=yes]").await?;
+        browser
+            .find(".tablist button:nth-child(1)[aria-selected=true]")
+            .await?;
+        anyhow::ensure!(!browser.has(second).await, "{how}: the tab stays");
+    }
+    // Its shell has ended with it: the next of that number is a new one.
+    browser.chord(&[Key::Alt], 't').await?;
+    browser
+        .find(&format!("{second}[aria-selected=true] .mark.on"))
+        .await?;
+    browser.keys("echo fresh\n").await?;
+    student::until_output(&browser, "fresh").await?;
+    let shown = browser.text(student::SCREEN).await?;
+    anyhow::ensure!(!shown.contains("by-a-key"), "{shown}");
+    // One whose shell has ended is closed without a question.
+    browser.keys("exit\n").await?;
+    browser
+        .until_text(student::SCREEN, "or close this tab")
+        .await?;
+    browser.click(&format!("{second} .close")).await?;
+    browser
+        .find(".tablist button:nth-child(1)[aria-selected=true]")
+        .await?;
+    anyhow::ensure!(!browser.has(second).await, "the ended tab stays");
+    anyhow::ensure!(
+        !browser.has(".tablist button:nth-child(1) .close").await,
+        "a node keeps its first"
+    );
     browser.close().await?;
     serving.end().await
 }

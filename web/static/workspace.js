@@ -191,6 +191,9 @@
   const terminals = [];
   let current = 0;
   const most = 8;
+  // How often a connection is asked whether it is there, and how long it may be silent about that, in milliseconds.
+  const askEvery = 2500;
+  const silent = 5000;
 
   // xterm makes its style sheets while it runs; the page's policy takes those that carry its nonce.
   const nonce = document.getElementById("workspace-script")?.nonce;
@@ -224,6 +227,20 @@
       this.mark.className = "mark";
       this.tab.append(this.mark, number === 1 ? node : `${node} · ${number}`);
       this.tab.addEventListener("click", () => select(terminals.indexOf(this)));
+      if (number > 1) {
+        // A tab may hold no button of its own; keys close it by Delete.
+        this.cross = create("span");
+        this.cross.className = "close";
+        this.cross.textContent = "×";
+        this.cross.title = "Close this terminal (Delete)";
+        this.cross.setAttribute("aria-hidden", "true");
+        this.cross.addEventListener("click", (event) => {
+          event.stopPropagation();
+          this.close();
+        });
+        this.tab.append(this.cross);
+        this.tab.setAttribute("aria-keyshortcuts", "Delete");
+      }
       this.xterm = new window.Terminal({
         fontFamily: '"JetBrains Mono", ui-monospace, Menlo, Consolas, monospace',
         fontSize: narrow.matches ? 13 : 14,
@@ -285,12 +302,16 @@
     connect() {
       clearTimeout(this.timer);
       this.ended = false;
+      this.attached = false;
+      this.asked = 0;
       const scheme = location.protocol === "https:" ? "wss" : "ws";
       const socket = new WebSocket(`${scheme}://${location.host}${base}/nodes/${this.node}/terminals/${this.number}`);
       socket.binaryType = "arraybuffer";
       this.socket = socket;
       socket.onopen = () => this.resize();
       socket.onmessage = (message) => {
+        if (this.socket !== socket) return;
+        this.asked = 0;
         if (typeof message.data !== "string") {
           this.xterm.write(new Uint8Array(message.data));
           return;
@@ -299,20 +320,24 @@
         if (notice.type === "attached") {
           // What follows restores the screen.
           this.xterm.reset();
+          this.attached = true;
           this.state("on", "");
           this.tries = 0;
         } else if (notice.type === "console") {
           this.xterm.reset();
+          this.attached = true;
           this.state("off", "");
           this.tries = 0;
           this.xterm.write("\x1b[33mThe machine's helper does not answer. This is the serial console.\x1b[0m\r\n");
         } else if (notice.type === "ended") {
           this.ended = true;
-          this.xterm.write("\r\n\x1b[33mThe shell ended. Press Enter for a new one.\x1b[0m\r\n");
+          const or = this.cross ? ", or close this tab" : "";
+          this.xterm.write(`\r\n\x1b[33mThe shell ended. Press Enter for a new one${or}.\x1b[0m\r\n`);
         }
       };
       socket.onclose = (close) => {
         if (this.socket !== socket) return;
+        this.attached = false;
         this.state("off", "");
         if (this.ended || close.code === 4000) return;
         if (close.code === 4006) {
@@ -331,10 +356,47 @@
           this.state("off", close.reason);
           return;
         }
-        const wait = Math.min(8000, 250 * 2 ** this.tries++);
-        this.state("off", "Connection lost; connecting again…");
-        this.timer = setTimeout(() => this.connect(), wait);
+        this.again();
       };
+    }
+
+    again() {
+      const wait = Math.min(8000, 250 * 2 ** this.tries++);
+      this.state("off", "Connection lost; connecting again…");
+      this.timer = setTimeout(() => this.connect(), wait);
+    }
+
+    // A network that went without a word closes nothing: the connection is asked, and one that does not answer is given up.
+    ask() {
+      if (!this.attached || this.socket?.readyState !== WebSocket.OPEN) return;
+      if (!this.asked) {
+        this.asked = Date.now();
+        this.socket.send(JSON.stringify({ type: "ping" }));
+      } else if (Date.now() - this.asked > silent) {
+        const gone = this.socket;
+        this.socket = null;
+        this.attached = false;
+        gone.close();
+        this.again();
+      }
+    }
+
+    // Ends its shell, and takes its tab away.
+    async close() {
+      if (!this.cross) return;
+      const question = `Close terminal ${this.number} on ${this.node}? What runs in it ends.`;
+      if (!this.ended && this.opened && !(await ask(question, "Close terminal"))) return;
+      if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type: "close" }));
+      clearTimeout(this.timer);
+      // What it still has to say is of no matter, but the word above must leave before it closes.
+      this.socket = null;
+      const index = terminals.indexOf(this);
+      terminals.splice(index, 1);
+      this.tab.remove();
+      this.box.remove();
+      this.xterm.dispose();
+      const beside = current > index ? current - 1 : Math.min(current, terminals.length - 1);
+      select(index === current ? Math.max(0, index - 1) : beside);
     }
 
     state(mark, text) {
@@ -347,6 +409,10 @@
         if (data === "\r") this.connect();
         return;
       }
+      if (!this.attached || (this.asked && Date.now() - this.asked > silent / 2)) {
+        this.refuse();
+        return;
+      }
       this.send(new TextEncoder().encode(controlled(data)));
     }
 
@@ -354,6 +420,15 @@
       if (this.socket?.readyState !== WebSocket.OPEN) return;
       // The server takes frames of 64 KiB; what is pasted may be longer.
       for (let at = 0; at < bytes.length; at += 16384) this.socket.send(bytes.subarray(at, at + 16384));
+    }
+
+    // What is typed now would be lost, or run when nobody looks any more.
+    refuse() {
+      this.line.textContent = "Not connected: what you type is not sent";
+      this.line.classList.remove("refused");
+      // Begins the animation anew.
+      void this.line.offsetWidth;
+      this.line.classList.add("refused");
     }
 
     resize() {
@@ -420,7 +495,7 @@
     const tab = new TerminalTab(node, number);
     terminals.push(tab);
     const tabs = document.getElementById("tabs");
-    tabs.insertBefore(tab.tab, tabs.querySelector(".add"));
+    tabs.append(tab.tab);
     return terminals.length - 1;
   }
 
@@ -462,6 +537,7 @@
     tabs.className = "tablist";
     strip.append(tabs, plus);
     tabs.addEventListener("keydown", (event) => {
+      if (event.key === "Delete") terminals[current]?.close();
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (!step) return;
       event.preventDefault();
@@ -470,6 +546,7 @@
       terminals[next].tab.focus();
     });
     touchKeys();
+    setInterval(() => terminals.forEach((tab) => tab.ask()), askEvery);
     let kept = null;
     try {
       kept = JSON.parse(sessionStorage.getItem(`faultline.terminals.${id}`));

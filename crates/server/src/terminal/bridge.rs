@@ -14,7 +14,10 @@ use futures::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    sync::mpsc,
+};
 
 use super::{
     Which,
@@ -31,6 +34,8 @@ const ANSWER: Duration = Duration::from_secs(4);
 const FIRST_SIZE: Duration = Duration::from_secs(2);
 /// A browser that gives no sign of life for two of these is gone.
 const HEARTBEAT: Duration = Duration::from_secs(25);
+/// How many messages of keys may wait for a machine that takes none, before the browser has to wait too.
+const QUEUED: usize = 64;
 
 type Sink = SplitSink<WebSocket, Message>;
 
@@ -106,7 +111,29 @@ async fn talk(
     if sink.send(notice.message()).await.is_err() {
         return End::Left;
     }
-    carry(app, environment, sink, stream, reader, writer).await
+    let end = carry(app, environment, sink, stream, reader, writer).await;
+    if end == End::Closed {
+        close(app, environment, which).await;
+    }
+    end
+}
+
+/// Ends a terminal's shell and what runs in it. A console has none.
+async fn close(app: &App, environment: &Environment, which: &Which) {
+    let Some(tenant) = environment.tenant_id() else {
+        return;
+    };
+    let end = async {
+        let stream = app
+            .provider
+            .open(tenant, &which.node, Target::Guest)
+            .await
+            .ok()?;
+        client::close_terminal(stream, &which.session()).await.ok()
+    };
+    if !matches!(tokio::time::timeout(ANSWER, end).await, Ok(Some(()))) {
+        tracing::debug!(environment = %environment.id, node = %which.node, "a terminal was not closed");
+    }
 }
 
 /// The page says how large its terminal is before anything else.
@@ -133,7 +160,7 @@ async fn open(
 ) -> Option<(Reader, Writer, Notice)> {
     let tenant = environment.tenant_id()?;
     let terminal = Terminal {
-        id: format!("web-{}", which.number),
+        id: which.session(),
         pty: Pty {
             term: "xterm-256color".to_owned(),
             rows,
@@ -165,12 +192,19 @@ async fn open(
     ))
 }
 
-/// What the browser sends, until it leaves.
+/// Something for the machine.
+enum Typed {
+    Keys(Bytes),
+    Size { rows: u16, cols: u16 },
+}
+
+/// What the browser sends, until it leaves. A machine that takes no keys for a while holds up none of its other questions.
 async fn from_browser(
     app: &App,
     environment: &Environment,
     stream: &mut SplitStream<WebSocket>,
-    writer: &mut Writer,
+    to_machine: mpsc::Sender<Typed>,
+    pings: mpsc::Sender<()>,
     alive: &std::sync::Mutex<Instant>,
 ) -> End {
     loop {
@@ -180,20 +214,41 @@ async fn from_browser(
             None => return End::Left,
         };
         *crate::lock::lock(alive) = Instant::now();
-        let written = match read(message) {
+        let typed = match read(message) {
             Ok(Incoming::Keys(bytes)) => {
                 app.touch(&environment.id).await;
-                writer.keys(bytes).await
+                Typed::Keys(bytes)
             }
-            Ok(Incoming::Resize { rows, cols }) => writer.resize(rows, cols).await,
-            Ok(Incoming::Alive) => true,
+            Ok(Incoming::Resize { rows, cols }) => Typed::Size { rows, cols },
+            Ok(Incoming::Alive) => continue,
+            Ok(Incoming::Ping) => {
+                // One that waits for its answer already is enough.
+                let _ = pings.try_send(());
+                continue;
+            }
+            Ok(Incoming::CloseTerminal) => return End::Closed,
             Ok(Incoming::Close) => return End::Left,
             Err(why) => return End::Malformed(why),
+        };
+        if to_machine.send(typed).await.is_err() {
+            return End::Dropped;
+        }
+    }
+}
+
+/// Gives the machine what was typed, until it takes no more.
+async fn to_machine(mut typed: mpsc::Receiver<Typed>, mut writer: Writer) -> End {
+    while let Some(next) = typed.recv().await {
+        let written = match next {
+            Typed::Keys(bytes) => writer.keys(bytes).await,
+            Typed::Size { rows, cols } => writer.resize(rows, cols).await,
         };
         if !written {
             return End::Dropped;
         }
     }
+    // The browser went, which is said elsewhere.
+    std::future::pending().await
 }
 
 fn heartbeat() -> tokio::time::Interval {
@@ -262,11 +317,14 @@ async fn carry(
     sink: &mut Sink,
     stream: &mut SplitStream<WebSocket>,
     mut reader: Reader,
-    mut writer: Writer,
+    writer: Writer,
 ) -> End {
     let alive = std::sync::Mutex::new(Instant::now());
-    let typed = from_browser(app, environment, stream, &mut writer, &alive);
-    let (send, mut shown) = tokio::sync::mpsc::channel(16);
+    let (keys, queued) = mpsc::channel(QUEUED);
+    let (ping, mut pings) = mpsc::channel(1);
+    let typed = from_browser(app, environment, stream, keys, ping, &alive);
+    let taken = to_machine(queued, writer);
+    let (send, mut shown) = mpsc::channel(16);
     let pump = async move {
         // Reading a frame must not be interrupted half-way, so it has a loop of its own.
         while let Some(next) = reader.next().await {
@@ -291,6 +349,7 @@ async fn carry(
                     }
                     None => return End::Dropped,
                 },
+                Some(()) = pings.recv() => Notice::Pong.message(),
                 _ = beat.tick() => {
                     if crate::lock::lock(&alive).elapsed() > HEARTBEAT * 2 {
                         return End::Left;
@@ -305,6 +364,7 @@ async fn carry(
     };
     tokio::select! {
         end = typed => end,
+        end = taken => end,
         end = show => end,
         end = pump => end,
     }

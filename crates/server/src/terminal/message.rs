@@ -13,7 +13,14 @@ const MAX_CONTROL: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Control {
-    Resize { rows: u16, cols: u16 },
+    Resize {
+        rows: u16,
+        cols: u16,
+    },
+    /// Is anybody there? It doesn't count as use.
+    Ping,
+    /// End the shell and what runs in it.
+    Close,
 }
 
 /// What the browser is told in a text message.
@@ -26,6 +33,8 @@ pub(super) enum Notice {
     Console,
     /// The shell ended with this code.
     Ended { code: i32 },
+    /// The answer to a ping.
+    Pong,
 }
 
 impl Notice {
@@ -44,6 +53,11 @@ pub(super) enum Incoming {
     },
     /// A sign of life.
     Alive,
+    /// One that wants an answer.
+    Ping,
+    /// The terminal is to end.
+    CloseTerminal,
+    /// The browser goes.
     Close,
 }
 
@@ -62,6 +76,8 @@ pub(super) fn read(message: Message) -> Result<Incoming, &'static str> {
                     Ok(Incoming::Resize { rows, cols })
                 }
                 Ok(Control::Resize { .. }) => Err("size out of range"),
+                Ok(Control::Ping) => Ok(Incoming::Ping),
+                Ok(Control::Close) => Ok(Incoming::CloseTerminal),
                 Err(_) => Err("control message not understood"),
             }
         }
@@ -89,6 +105,8 @@ pub(super) enum End {
     Left,
     /// The shell ended: connect again when its owner wants a new one.
     Exited,
+    /// Its owner closed the terminal.
+    Closed,
 }
 
 impl End {
@@ -102,6 +120,7 @@ impl End {
             Self::Stopping => (1012, "the server restarts"),
             Self::Malformed(why) => (1007, why),
             Self::Exited => (4000, "the shell ended"),
+            Self::Closed => (4000, "the terminal was closed"),
         };
         Some(Message::Close(Some(CloseFrame {
             code,
@@ -121,6 +140,8 @@ mod tests {
             text(r#"{"type":"resize","rows":24,"cols":80}"#),
             Ok(Incoming::Resize { rows: 24, cols: 80 })
         );
+        assert_eq!(text(r#"{"type":"ping"}"#), Ok(Incoming::Ping));
+        assert_eq!(text(r#"{"type":"close"}"#), Ok(Incoming::CloseTerminal));
         for bad in [
             r#"{"type":"resize","rows":0,"cols":80}"#,
             r#"{"type":"resize","rows":24,"cols":80000}"#,

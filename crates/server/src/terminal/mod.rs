@@ -4,7 +4,7 @@
 //! xterm.js ◄── binary: what it shows ──┐                       ┌── Stdout, Exit ◄── guest link, terminal `web-N`
 //!          ◄── text: JSON [`Notice`]   ├── bridge (one task) ──┤
 //!          ─── binary: keys typed  ───►│                       └── Stdin, Resize ─►
-//!          ─── text: JSON resize   ───►┘        or, when the guest's helper is silent, the serial console
+//!          ─── text: JSON Control  ───►┘        or, when the guest's helper is silent, the serial console
 //! ```
 //!
 //! The session goes on in the guest when the browser goes away; the guest replays the screen to whoever comes back,
@@ -35,6 +35,13 @@ const MAX_TERMINALS: u32 = 8;
 pub(crate) struct Which {
     node: NodeName,
     number: u32,
+}
+
+impl Which {
+    /// What the guest calls it.
+    fn session(&self) -> String {
+        format!("web-{}", self.number)
+    }
 }
 
 impl FromRequestParts<Shared> for Which {
@@ -68,7 +75,8 @@ pub(crate) async fn from_page(
 /// A terminal on a node, as a WebSocket.
 ///
 /// Binary messages are what it shows and what is typed. Text messages are JSON: the size that it is to have,
-/// `{"type":"resize","rows":24,"cols":80}`, comes first; what happens to it goes back.
+/// `{"type":"resize","rows":24,"cols":80}`, comes first; what happens to it goes back. `{"type":"ping"}` is answered by
+/// `{"type":"pong"}`, and `{"type":"close"}` ends its shell.
 #[utoipa::path(get, path = "/api/v1/environments/{id}/nodes/{node}/terminals/{n}", tag = "environments", operation_id = "open_terminal",
     params(("id" = String, Path), ("node" = String, Path), ("n" = u32, Path, description = "1 to 8")),
     responses((status = 101, description = "the terminal"), (status = 400, body = Problem),

@@ -113,6 +113,42 @@ async fn the_session_goes_on_when_the_browser_goes_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_ping_is_answered_and_is_no_use() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let s = serving(&bed).await;
+    let mut one = open(&bed, &s, &id).await;
+    until(&mut one, "~# ").await;
+    let used = async |bed: &Bed| {
+        let e = bed.app.store.environment(&id).await.unwrap().unwrap();
+        e.lifetime.last_used
+    };
+    let before = used(&bed).await;
+    bed.clock.advance(jiff::SignedDuration::from_mins(5));
+    let ping = || Message::text(r#"{"type":"ping"}"#);
+    one.send(ping()).await.unwrap();
+    until(&mut one, r#"{"type":"pong"}"#).await;
+    assert_eq!(used(&bed).await, before);
+    one.send(Message::binary("hostname\r")).await.unwrap();
+    until(&mut one, "\r\nnode1\r\n").await;
+    assert!(used(&bed).await > before);
+}
+
+#[tokio::test]
+async fn a_closed_terminal_is_gone() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let s = serving(&bed).await;
+    let mut one = open(&bed, &s, &id).await;
+    until(&mut one, r#"{"type":"attached","new":true}"#).await;
+    let close = Message::text(r#"{"type":"close"}"#);
+    one.send(close).await.unwrap();
+    assert_eq!(close_code(&mut one).await, 4000);
+    let mut two = open(&bed, &s, &id).await;
+    until(&mut two, r#"{"type":"attached","new":true}"#).await;
+}
+
+#[tokio::test]
 async fn a_paused_machine_says_so_and_its_session_goes_on_afterwards() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
