@@ -17,6 +17,8 @@ pub struct Serving {
     pub base: String,
     /// A link that signs in, once.
     pub link: String,
+    /// A token for its API.
+    pub token: String,
     /// Its machines.
     pub provider: FakeProvider,
     shutdown: Shutdown,
@@ -48,11 +50,13 @@ impl Serving {
         })
         .await?;
         let link = server.sign_in_link().await?;
+        let token = server.api_token("e2e").await?.expose().to_owned();
         let shutdown = Shutdown::default();
         let task = tokio::spawn(server.serve(listener, shutdown.clone()));
         Ok(Self {
             base,
             link,
+            token,
             provider,
             shutdown,
             task,
