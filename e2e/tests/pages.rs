@@ -80,7 +80,7 @@ async fn a_silent_network_is_seen_and_what_is_typed_then_is_refused() -> Result<
     student::until_output(&browser, "before").await?;
     browser
         .js("WebSocket.prototype.send = () => {}; \
-             window.WebSocket = class { readyState = 0; close() {} };")
+             window.WebSocket = class { static OPEN = 1; readyState = 0; close() {} };")
         .await?;
     browser
         .until_text(".terminal-line", "Connection lost")
