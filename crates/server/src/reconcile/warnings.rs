@@ -49,7 +49,7 @@ pub(super) async fn pass(app: Shared) -> Done {
 fn announce(app: &Shared, e: &Environment, left: i64) {
     let minutes = (left + 30) / 60;
     let why = match e.lifetime.end().1 {
-        EndReason::Idle => "unless you use it",
+        EndReason::Idle => "unless you use it; any key here is enough",
         _ => "unless you extend it on its page",
     };
     let text = match minutes {
