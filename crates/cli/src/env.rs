@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use faultline_domain::{EnvironmentId, LabSlug};
+use faultline_domain::{EnvironmentId, LabSlug, check::CheckResult};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -421,20 +421,13 @@ struct Run {
     finished_at: Option<String>,
     passed: Option<bool>,
     failure: Option<String>,
-    results: Vec<RunResult>,
+    results: Vec<CheckResult>,
 }
 
-#[derive(Debug, Deserialize)]
-struct RunResult {
-    title: String,
-    passed: bool,
-    message: String,
-    seen: String,
-}
-
-/// Runs the checks and prints each result as it is known: the server answers with what there is when they take long.
+/// Runs the checks and prints each result as it is known.
 fn check(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
-    let mut answer = api.post(&format!("/environments/{id}/checks"), None)?;
+    eprintln!("… checking");
+    let mut answer = api.post(&format!("/environments/{id}/checks?wait=0"), None)?;
     let mut printed = 0;
     let run = loop {
         let run: Run = serde_json::from_value(answer.clone()).context("no checks were begun")?;
@@ -470,7 +463,7 @@ fn check(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_result(result: &RunResult) {
+fn print_result(result: &CheckResult) {
     println!("{} {}", if result.passed { "✓" } else { "✗" }, result.title);
     if !result.passed {
         println!("    {}", result.message);

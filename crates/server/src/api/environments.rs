@@ -204,18 +204,37 @@ async fn remove_node(
     Ok(StatusCode::ACCEPTED)
 }
 
+/// How long an answer is waited for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Patience {
+    /// So many seconds at most; 50 unless said, and no more.
+    #[serde(default = "Patience::most")]
+    #[param(minimum = 0, maximum = 50)]
+    wait: u64,
+}
+
+impl Patience {
+    /// Below the limit for any answer.
+    const fn most() -> u64 {
+        50
+    }
+}
+
 /// Runs the lab's checks, and answers when they have run.
-#[utoipa::path(post, path = "/api/v1/environments/{id}/checks", tag = "environments", params(("id" = String, Path)),
-    responses((status = 200, body = CheckRunView), (status = 202, description = "they still run: watch the events"),
-        (status = 404, body = Problem), (status = 409, body = Problem)))]
+#[utoipa::path(post, path = "/api/v1/environments/{id}/checks", tag = "environments", params(("id" = String, Path), Patience),
+    responses((status = 200, body = CheckRunView), (status = 202, body = CheckRunView, description = "they still run: watch the events"),
+        (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn run_checks(
     State(app): State<Shared>,
     mine: Mine,
+    patience: Result<Query<Patience>, QueryRejection>,
 ) -> Result<(StatusCode, Json<Option<CheckRunView>>), Problem> {
+    let Query(Patience { wait }) = patience.map_err(|e| Problem::bad_request(e.body_text()))?;
+    let patience = Duration::from_secs(wait.min(Patience::most()));
     let id = mine.environment().id.clone();
     let mut watch = app.hub.watch(&id);
     check::check(&app, &mine.proof).await?;
-    // Below the limit for any answer.
     let wait = async {
         while check::is_running(&app, &id) {
             if watch.changed().await.is_err() {
@@ -223,7 +242,7 @@ async fn run_checks(
             }
         }
     };
-    let done = tokio::time::timeout(Duration::from_secs(50), wait).await;
+    let done = tokio::time::timeout(patience, wait).await;
     let run = app.store.latest_checks(&id).await?;
     let status = match done {
         Ok(()) => StatusCode::OK,

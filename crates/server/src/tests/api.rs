@@ -89,6 +89,16 @@ async fn a_lab_from_start_to_solved() {
         run.json()["results"][0]["seen"],
         "/var/lib/orders/maintenance exists"
     );
+    let begun = format!("{at}/checks?wait=0");
+    let begun = bed.api(Method::POST, &begun, None).await;
+    assert!(matches!(
+        begun.status,
+        StatusCode::OK | StatusCode::ACCEPTED
+    ));
+    assert_ne!(begun.json()["id"], run.json()["id"], "a run of its own");
+    let odd = format!("{at}/checks?wait=soon");
+    let odd = bed.api(Method::POST, &odd, None).await;
+    assert_eq!(odd.status, StatusCode::BAD_REQUEST);
     let hidden = bed.api(Method::GET, &format!("{at}/solution"), None).await;
     assert_eq!(hidden.status, StatusCode::CONFLICT);
     bed.api(Method::POST, &format!("{at}/give-up"), None).await;
