@@ -21,7 +21,7 @@ use faultline_guest::{
     wire::{Exec, HostKey, Pty, Refresh},
 };
 use faultline_image::{bake, cache::Cache, recipe::Recipe};
-use faultline_launcher::{cgroup, client as launcher, spec::LaunchSpec};
+use faultline_launcher::{cgroup, client as launcher, protocol::Phase, spec::LaunchSpec};
 use faultline_provider::{
     Observed, Provider, Target,
     conformance::{self, expect_output, guest, tenant},
@@ -850,9 +850,26 @@ async fn local_provider_with_three_nodes() {
     step("one of three QEMUs dies");
     let dir = data.path().join("tenants/trio");
     let nodes = launcher::status(&dir).await.unwrap().nodes;
+    let mut told = provider.changes();
     kill(nodes[2].pid);
+    let death =
+        async { while told.recv().await.unwrap() != (trio.id.clone(), Observed::Broken) {} };
+    let in_time = tokio::time::timeout(Duration::from_secs(10), death).await;
+    assert!(in_time.is_ok(), "it is told, and nobody asked");
     until_broken(&provider, &trio.id).await;
     assert_eq!(say(&names[0], "echo still here").await, "still here");
+    for refused in [
+        provider.pause(&trio.id).await,
+        provider.resume(&trio.id).await,
+    ] {
+        let broken = faultline_provider::Error::WrongState(Observed::Broken);
+        assert_eq!(refused.unwrap_err().to_string(), broken.to_string());
+    }
+    let phase = launcher::status(&dir).await.unwrap().phase;
+    assert!(
+        matches!(&phase, Phase::Broken { node: Some(node), reason } if *node == names[2] && reason.contains("ended")),
+        "{phase:?}"
+    );
     provider.destroy(&trio.id).await.unwrap();
     assert!(!dir.exists() && !cgroup::list().contains(&trio.id));
     for node in nodes {
