@@ -63,6 +63,8 @@ fn every_name_measures_what_it_says() {
 
     let idle = Measured::of("idle", &["--rounds", "1", "--rest", "2"]);
     assert!(idle.median("CPU of an idle clone") < 100.0);
+    assert!(idle.median("CPU of an idle clone that a server looks after") < 100.0);
+    assert!(idle.median("CPU of the server that looks after it") < 100.0);
     assert!(idle.median("CPU of a suspended clone") < 100.0);
 
     let pages = Measured::of("pages", &["--seconds", "1"]);

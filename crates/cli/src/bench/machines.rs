@@ -20,7 +20,7 @@ use faultline_launcher::client as launcher;
 use faultline_provider::{Allowance, Provider, Spec, Target, make};
 use faultline_tenancy_local::Local;
 
-use super::{Machines, Report, merging::Pages};
+use super::{Machines, Report, merging::Pages, served::Served};
 use crate::{
     lab::platform::Platform,
     progress,
@@ -406,6 +406,12 @@ pub async fn idle(args: &Machines) -> anyhow::Result<Report> {
             report.ratio("the first of what the second takes, times", OF_CLONE, name);
         }
         let id = Bed::id(0)?;
+        looked_after(bed, args, &id, &mut report).await?;
+        report.ratio(
+            "of what a clone takes that nobody looks after, times",
+            LOOKED_AFTER,
+            OF_CLONE,
+        );
         bed.provider.pause(&id).await?;
         report.add(
             "CPU of a suspended clone",
@@ -415,6 +421,34 @@ pub async fn idle(args: &Machines) -> anyhow::Result<Report> {
         Ok(report)
     })
     .await
+}
+
+const LOOKED_AFTER: &str = "CPU of an idle clone that a server looks after";
+
+/// The clone that is there, while a server's reconcilers look after it; and what the server takes.
+async fn looked_after(
+    bed: &Bed,
+    args: &Machines,
+    id: &TenantId,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let server = Served::begin(&bed.provider, id, bed.spec()).await?;
+    let (mut shares, mut own) = (Vec::new(), Vec::new());
+    for _ in 0..args.rounds.max(1) {
+        let (before, began) = (own_cpu(), Instant::now());
+        shares.push(share(bed, id).await?);
+        own.push((own_cpu() - before).as_secs_f64() * 1000.0 / millis(began) * 100.0);
+    }
+    server.end().await?;
+    report.add(LOOKED_AFTER, "% of a core", &shares);
+    report.add("CPU of the server that looks after it", "% of a core", &own);
+    Ok(())
+}
+
+/// CPU time of this process.
+fn own_cpu() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 /// A clone that is left alone, and then measured.

@@ -4,6 +4,7 @@ mod machines;
 mod merging;
 mod pages;
 mod report;
+mod served;
 
 use clap::{Args, Subcommand};
 use faultline_domain::template::Form;
