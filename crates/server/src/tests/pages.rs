@@ -299,7 +299,7 @@ async fn environments_id_extend_and_reset() {
     let at = format!("/environments/{id}");
     let before = bed.app.store.environment(&id).await.unwrap().unwrap();
     let page = bed.get(&at).await.body;
-    assert!(page.contains("Extend by 30 min") && page.contains("or 60 min unused"));
+    assert!(page.contains("Extend<span class=\"by\"> by 30 min</span>") && page.contains("or 60 min unused"));
     bed.post(&format!("{at}/extend"), "").await;
     let after = bed.app.store.environment(&id).await.unwrap().unwrap();
     let more = after
@@ -310,7 +310,7 @@ async fn environments_id_extend_and_reset() {
     // As often as it goes; then the button says why not.
     while bed.post(&format!("{at}/extend"), "").await.status == StatusCode::SEE_OTHER {}
     let page = bed.get(&at).await.body;
-    assert!(page.contains("the longest life") && !page.contains("Extend by"));
+    assert!(page.contains("the longest life") && !page.contains("class=\"by\""));
     bed.clock.advance(jiff::SignedDuration::from_secs(60));
     let reset = bed.post(&format!("{at}/reset"), "").await;
     assert_eq!(reset.location(), at, "its page stays where it is");
