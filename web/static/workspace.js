@@ -356,18 +356,18 @@
           this.state("off", close.reason);
           return;
         }
-        this.again();
+        this.reconnect();
       };
     }
 
-    again() {
+    reconnect() {
       const wait = Math.min(8000, 250 * 2 ** this.tries++);
       this.state("off", "Connection lost; connecting again…");
       this.timer = setTimeout(() => this.connect(), wait);
     }
 
     // A network that went without a word closes nothing: the connection is asked, and one that does not answer is given up.
-    ask() {
+    checkConnection() {
       if (!this.attached || this.socket?.readyState !== WebSocket.OPEN) return;
       if (!this.asked) {
         this.asked = Date.now();
@@ -377,13 +377,18 @@
         this.socket = null;
         this.attached = false;
         gone.close();
-        this.again();
+        this.reconnect();
       }
     }
 
     // Ends its shell, and takes its tab away.
     async close() {
       if (!this.cross) return;
+      // Its shell would go on without a tab.
+      if (this.opened && !this.ended && !this.attached) {
+        this.refuse("Not connected: close it once it is back");
+        return;
+      }
       const question = `Close terminal ${this.number} on ${this.node}? What runs in it ends.`;
       if (!this.ended && this.opened && !(await ask(question, "Close terminal"))) return;
       if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type: "close" }));
@@ -423,8 +428,8 @@
     }
 
     // What is typed now would be lost, or run when nobody looks any more.
-    refuse() {
-      this.line.textContent = "Not connected: what you type is not sent";
+    refuse(why = "Not connected: what you type is not sent") {
+      this.line.textContent = why;
       this.line.classList.remove("refused");
       // Begins the animation anew.
       void this.line.offsetWidth;
@@ -546,7 +551,7 @@
       terminals[next].tab.focus();
     });
     touchKeys();
-    setInterval(() => terminals.forEach((tab) => tab.ask()), askEvery);
+    setInterval(() => terminals.forEach((tab) => tab.checkConnection()), askEvery);
     let kept = null;
     try {
       kept = JSON.parse(sessionStorage.getItem(`faultline.terminals.${id}`));

@@ -90,22 +90,25 @@ fn has_recipes(folder: &Path) -> bool {
         .any(|name| Recipe::load(folder, name).is_ok())
 }
 
-/// The folder called `name` in `current`, in the folder above it, and so on: the first that is `wanted`. Above
-/// `current` only folders of root or of the owner of `current` count, since anybody may write into some folders, such
-/// as `/tmp`.
+/// The folder called `name` in `current`, in the folder above it, and so on: the first that is `wanted`. Only folders of
+/// root, of whoever runs this, or of the owner of `current` count; the latter not where anybody may write, such as in
+/// `/tmp`.
 fn nearest(
     current: &Path,
     name: &str,
     wanted: impl Fn(&Path) -> bool,
 ) -> anyhow::Result<Option<PathBuf>> {
-    let here = PathBuf::from(name);
-    if wanted(&current.join(name)) {
-        return Ok(Some(here));
-    }
-    let owner = fs::metadata(current)?.uid();
+    const ANYBODY_WRITES: u32 = 0o002;
+    let found = fs::metadata(current)?;
+    let owner = (found.mode() & ANYBODY_WRITES == 0).then_some(found.uid());
+    let me = rustix::process::geteuid().as_raw();
     let trusted = |folder: &Path| {
-        fs::metadata(folder).is_ok_and(|found| found.uid() == 0 || found.uid() == owner)
+        fs::metadata(folder).is_ok_and(|f| f.uid() == 0 || f.uid() == me || Some(f.uid()) == owner)
     };
+    let here = current.join(name);
+    if trusted(&here) && wanted(&here) {
+        return Ok(Some(PathBuf::from(name)));
+    }
     Ok(current
         .ancestors()
         .skip(1)

@@ -5,7 +5,7 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -68,10 +68,27 @@ fn folder(cache: &Cache, name: &str, files: &Files) -> io::Result<PathBuf> {
     cache.keep(&draft, STAGE, &key)
 }
 
+/// Whether a folder has these files as they are to be, and no others.
 fn is_whole(folder: &Path, files: &Files) -> bool {
-    files
-        .iter()
-        .all(|(name, content)| fs::read(folder.join(name)).is_ok_and(|found| found == **content))
+    let whole = |(name, content): (&String, &Cow<'_, [u8]>)| {
+        let path = folder.join(name);
+        let as_it_was = fs::metadata(&path).is_ok_and(|f| f.mode() & 0o777 == mode(content));
+        as_it_was && fs::read(&path).is_ok_and(|found| found == **content)
+    };
+    files.iter().all(whole) && count(folder).is_ok_and(|found| found == files.len())
+}
+
+/// How many files there are, in all folders below.
+fn count(folder: &Path) -> io::Result<usize> {
+    fs::read_dir(folder)?.try_fold(0, |sum, entry| {
+        let entry = entry?;
+        let more = if entry.file_type()?.is_dir() {
+            count(&entry.path())?
+        } else {
+            1
+        };
+        Ok(sum + more)
+    })
 }
 
 /// The program holds no modes: as in the repository, a script can be executed and nothing else.
@@ -80,12 +97,15 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     fs::write(path, content)?;
-    let mode = if content.starts_with(b"#!") {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode(content)))
+}
+
+fn mode(content: &[u8]) -> u32 {
+    if content.starts_with(b"#!") {
         0o755
     } else {
         0o644
-    };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    }
 }
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ impl LabFolder {
         Some(Self {
             path: PathBuf::new(),
             slug: slug.clone(),
-            lab: yaml::parse(&variables::fill(&kept.yaml, &example)).ok()?,
+            lab: yaml::read(&variables::fill(&kept.yaml, &example))?,
             solution_script: hex::decode(kept.solution_script).ok()?,
             scripts: scripts.collect::<Option<_>>()?,
             yaml: kept.yaml,

@@ -71,7 +71,7 @@ async fn ask_done(dir: &Path, what: Ask) -> Result<()> {
 }
 
 fn out_of_turn() -> Error {
-    Error::Refused("the launcher answered out of turn".to_owned().into())
+    Error::Refused("the launcher sent an unexpected answer".to_owned().into())
 }
 
 /// How is the launcher?

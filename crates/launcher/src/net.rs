@@ -185,15 +185,16 @@ pub fn build(nodes: usize, mbit: u32) -> io::Result<Vec<Tap>> {
 /// Opens the launcher's resolver and relay to the nodes, and turns to the relay what wants to leave.
 pub fn open_to_relay() -> io::Result<()> {
     let rules = format!(
-        "add rule inet walls in udp dport 53 accept\n\
+        "table ip turn {{}}\ndelete table ip turn\n\
+         add rule inet walls in udp dport 53 accept\n\
          add rule inet walls in tcp dport {{ 53, {RELAY_PORT} }} accept\n\
          table ip turn {{\nchain in {{\ntype nat hook prerouting priority -100; iifname br0 ip daddr != {GATEWAY} meta l4proto tcp redirect to :{RELAY_PORT}\n}}\n}}\n"
     );
     feed("nft", &["-f", "-"], &rules)
 }
 
-/// Bounds the traffic of a node that is there.
-pub fn bound(index: usize, mbit: u32) -> io::Result<()> {
+/// Changes the bandwidth limit of a running node.
+pub fn limit_bandwidth(index: usize, mbit: u32) -> io::Result<()> {
     let queue = queue(index, mbit).replace("qdisc add", "qdisc replace");
     feed("tc", &["-batch", "-"], &queue)?;
     let rules = format!(

@@ -100,14 +100,14 @@ pub enum Answer {
 /// Why something was not done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// In a word.
+    /// Its kind.
     #[serde(default)]
     pub why: Why,
     /// For people.
     pub reason: String,
 }
 
-/// Why something was not done, in a word.
+/// The kind of a refusal, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
@@ -163,19 +163,6 @@ pub enum Phase {
         #[serde(default)]
         reason: String,
     },
-}
-
-impl Phase {
-    /// Its name.
-    #[must_use]
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Broken { .. } => "broken",
-        }
-    }
 }
 
 /// How a launcher is. Cheap to ask for.

@@ -20,7 +20,7 @@ pub enum Error {
     #[error("there is a {0} already")]
     NodeExists(NodeName),
     /// No worker can have this name here: it is a control plane's, or beyond the most nodes of an environment.
-    #[error("{0} is no name of a worker here")]
+    #[error("{0} can't be used as a worker's name in this environment")]
     NotAWorker(NodeName),
     /// Such a tenancy can't do it at all.
     #[error("this tenancy can't {0}")]

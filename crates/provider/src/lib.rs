@@ -117,8 +117,8 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
         progress: &Progress,
     ) -> Result<()>;
 
-    /// Gives a tenant what its lab allows, before somebody has it: what it may use, and where it may connect to. Ways out
-    /// are opened here and closed with the tenant; of them it is called once. Idempotent with the same words.
+    /// Gives a tenant what its lab allows, before somebody has it: what it may use, and where it may connect to. Idempotent
+    /// with the same allowance; other ways out than those that are open are refused, and all close with the tenant.
     async fn configure(&self, id: &TenantId, allowance: &Allowance) -> Result<()>;
 
     /// All tenants of which anything exists, made by this process or an earlier one.

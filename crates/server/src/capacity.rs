@@ -50,8 +50,8 @@ pub(crate) const fn need(config: &Config, is_cluster: bool, nodes: u64) -> Need 
     }
 }
 
-/// What there is for one more. What is free now counts as taken as far as nodes will need it that are only on their way. Read
-/// `free` where the counts are made, in their transaction: between the two nothing may come to life.
+/// Free capacity, minus what nodes that are still coming will need. Read `free` inside the transaction that counts: what comes
+/// to life between the two would be in neither.
 pub(crate) fn capacity(config: &Config, free: Free, counts: &Counts) -> Capacity {
     let coming = counts.coming.iter();
     let coming = coming.map(|coming| need(config, coming.is_cluster, coming.nodes));

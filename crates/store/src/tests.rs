@@ -418,6 +418,11 @@ async fn environments_of_an_earlier_version_get_tenants_of_the_same_id() {
         ("leaves", "releasing", false),
         ("ended", "gone", true),
     ] {
+        let spec = if id == "waits" {
+            OLD_SPEC.replace(r#""control_planes":1"#, r#""control_planes":2"#)
+        } else {
+            OLD_SPEC.to_owned()
+        };
         let state = match phase {
             "requested" | "provisioning" => {
                 format!(r#"{{"state":"{phase}","since":"{since}","tries":0}}"#)
@@ -433,7 +438,7 @@ async fn environments_of_an_earlier_version_get_tenants_of_the_same_id() {
              1, 1, 1, 1, $3, $4, $5, '\"running\"', 3, 1)",
         )
         .bind(id)
-        .bind(OLD_SPEC)
+        .bind(spec)
         .bind(state)
         .bind(phase)
         .bind(is_final)
@@ -461,6 +466,9 @@ async fn environments_of_an_earlier_version_get_tenants_of_the_same_id() {
             ("gone", None),
         ]
     );
+    // A shape that there is not would make a row that can't be read.
+    let waits = store.environment(&"waits".parse().unwrap()).await.unwrap();
+    assert_eq!(waits.unwrap().spec.nodes().len(), 1);
     let runs = store.tenant(&"runs".parse().unwrap()).await.unwrap();
     let runs = runs.unwrap();
     assert_eq!(runs.observed, Some(Observed::Running));

@@ -34,7 +34,8 @@ use std::{
 
 use async_trait::async_trait;
 use faultline_domain::{
-    NodeName, TemplateRef, TenantId, container::ContainerImage, limits::Limits, progress::Progress,
+    NodeName, Shape, TemplateRef, TenantId, container::ContainerImage, limits::Limits,
+    progress::Progress, template::Form,
 };
 use faultline_image::{
     bake::{self, Template},
@@ -69,10 +70,26 @@ const STATUS: Duration = Duration::from_secs(5);
 /// tenant is what it was.
 #[derive(Debug, Serialize, Deserialize)]
 struct MadeOf {
-    template: TemplateRef,
+    /// What it is cloned from.
+    template: Option<TemplateRef>,
+    /// The same, as earlier versions wrote it: the form alone.
+    #[serde(default, skip_serializing)]
+    shape: Option<String>,
     worker: MachineShape,
     join: Vec<Step>,
     leave: Vec<Step>,
+}
+
+impl MadeOf {
+    /// What it is cloned from; of what an earlier version made the image's name is not known, nor asked for.
+    fn template(&self) -> TemplateRef {
+        let form = || self.shape.as_deref().and_then(|s| s.parse::<Form>().ok());
+        let earlier = || form().unwrap_or_default().of("", !self.join.is_empty());
+        self.template
+            .clone()
+            .or_else(earlier)
+            .unwrap_or_else(|| TemplateRef::plain("", Shape::SINGLE))
+    }
 }
 
 /// Finds out how the image of a tenant stands; the server plugs in its builder's progress here.
@@ -296,7 +313,7 @@ impl Local {
                 Why::NoNode => Error::NotFound,
                 Why::NodeExists | Why::NotAWorker => Error::failed("power-on", reason),
             },
-            client::Error::Gone(_) => Error::WrongState(Observed::Broken),
+            client::Error::Gone(_) => Error::WrongState(changes::without_answer(&e)),
             client::Error::Failed { stage, reason } => Error::Failed { stage, reason },
         })
     }
@@ -400,7 +417,8 @@ impl Provider for Local {
             egress: Vec::new(),
         };
         let made_of = MadeOf {
-            template: of.clone(),
+            template: Some(of.clone()),
+            shape: None,
             worker: recipe.worker.unwrap_or(recipe.machine),
             join: recipe.join.clone(),
             leave: recipe.leave.clone(),
@@ -572,7 +590,10 @@ impl Provider for Local {
     }
 
     async fn api(&self, id: &TenantId, identity: &Identity) -> Result<ApiAccess> {
-        api::access(self, id, identity)
+        let (this, id, identity) = (self.clone(), id.clone(), identity.clone());
+        tokio::task::spawn_blocking(move || api::access(&this, &id, &identity))
+            .await
+            .map_err(|e| Error::failed("credential", e))?
     }
 
     async fn usage(&self, id: &TenantId) -> Result<Usage> {

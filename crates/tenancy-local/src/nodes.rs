@@ -56,7 +56,7 @@ impl Local {
         }
         let stage = progress.stage("join", format!("Joining {node} to the cluster"));
         let joined = self
-            .carry_out(id, &made_of.template, node, &made_of.join, &stage)
+            .carry_out(id, &made_of.template(), node, &made_of.join, &stage)
             .await;
         if let Err(failed) = joined {
             // What it has left in the cluster is told to leave; its machine ends in any case.
@@ -103,7 +103,7 @@ impl Local {
         }
         let stage = progress.stage("leave", format!("Taking {node} out of the cluster"));
         let left = self
-            .carry_out(id, &made_of.template, node, &made_of.leave, &stage)
+            .carry_out(id, &made_of.template(), node, &made_of.leave, &stage)
             .await;
         stage.done();
         left.map_err(|e| Error::failed("leave", e))

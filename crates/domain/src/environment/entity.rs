@@ -111,7 +111,7 @@ impl Environment {
         self.spec.nodes().into_iter().chain(others).collect()
     }
 
-    /// How many nodes are asked for and have not taken yet what they will need.
+    /// How many nodes were admitted and don't hold their memory and disk yet.
     #[must_use]
     pub fn nodes_to_come(&self) -> u64 {
         if !self.is_open() {

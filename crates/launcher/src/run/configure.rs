@@ -1,6 +1,6 @@
 //! What a lab allows, given when its environment is claimed: limits, and ways out.
 
-use std::{io, os::fd::AsFd};
+use std::{io, os::fd::AsFd, sync::PoisonError};
 
 use faultline_domain::{lab::Egress, limits::Limits};
 
@@ -17,20 +17,26 @@ impl Launcher {
         self.must_be_whole()?;
         let failed = |e: io::Error| Refusal::from(e.to_string());
         let mut spec = self.spec();
-        if spec.egress != ways_out {
-            if !spec.egress.is_empty() {
-                return Err("its ways out were opened before".to_owned().into());
-            }
-            self.open_ways_out(&ways_out).map_err(failed)?;
+        if spec.egress != ways_out && !spec.egress.is_empty() {
+            return Err(
+                "network access is already set and can't be changed; reset the environment"
+                    .to_owned()
+                    .into(),
+            );
         }
         spec.limits = limits;
-        spec.egress = ways_out;
         cgroup::limit(&spec.id, &spec.limits_now()).map_err(failed)?;
         for node in self.nodes() {
-            net::bound(node.index, limits.bandwidth_mbit).map_err(failed)?;
+            net::limit_bandwidth(node.index, limits.bandwidth_mbit).map_err(failed)?;
             node.bound_disks(&limits)
                 .await
                 .map_err(|e| Refusal::from(e.to_string()))?;
+        }
+        // Last, and noted at once: the same call may be repeated after whatever failed.
+        if spec.egress != ways_out {
+            self.open_ways_out(&ways_out).map_err(failed)?;
+            spec.egress = ways_out;
+            *self.spec.lock().unwrap_or_else(PoisonError::into_inner) = spec.clone();
         }
         self.keep(spec).map_err(failed)
     }
@@ -40,7 +46,7 @@ impl Launcher {
         if to.is_empty() {
             return Ok(());
         }
-        egress::start(to, self.host.as_fd().try_clone_to_owned()?)?;
-        net::open_to_relay()
+        net::open_to_relay()?;
+        egress::start(to, self.host.as_fd().try_clone_to_owned()?)
     }
 }

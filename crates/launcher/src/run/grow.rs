@@ -154,7 +154,7 @@ impl Launcher {
             .ok_or_else(|| {
                 Refusal::new(
                     Why::NotAWorker,
-                    format!("{name} is no name of a worker here"),
+                    format!("{name} can't be used as a worker's name in this environment"),
                 )
             })?;
         self.must_run()?;

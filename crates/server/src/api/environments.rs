@@ -207,14 +207,14 @@ async fn remove_node(
 /// How long an answer is waited for.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Patience {
-    /// So many seconds at most; 50 unless said, and no more.
-    #[serde(default = "Patience::most")]
+struct WaitQuery {
+    /// Seconds to wait, at most 50. Default: 50.
+    #[serde(default = "WaitQuery::most")]
     #[param(minimum = 0, maximum = 50)]
     wait: u64,
 }
 
-impl Patience {
+impl WaitQuery {
     /// Below the limit for any answer.
     const fn most() -> u64 {
         50
@@ -222,16 +222,16 @@ impl Patience {
 }
 
 /// Runs the lab's checks, and answers when they have run.
-#[utoipa::path(post, path = "/api/v1/environments/{id}/checks", tag = "environments", params(("id" = String, Path), Patience),
+#[utoipa::path(post, path = "/api/v1/environments/{id}/checks", tag = "environments", params(("id" = String, Path), WaitQuery),
     responses((status = 200, body = CheckRunView), (status = 202, body = CheckRunView, description = "they still run: watch the events"),
         (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn run_checks(
     State(app): State<Shared>,
     mine: Mine,
-    patience: Result<Query<Patience>, QueryRejection>,
+    wait: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<(StatusCode, Json<Option<CheckRunView>>), Problem> {
-    let Query(Patience { wait }) = patience.map_err(|e| Problem::bad_request(e.body_text()))?;
-    let patience = Duration::from_secs(wait.min(Patience::most()));
+    let Query(WaitQuery { wait }) = wait.map_err(|e| Problem::bad_request(e.body_text()))?;
+    let longest = Duration::from_secs(wait.min(WaitQuery::most()));
     let id = mine.environment().id.clone();
     let mut watch = app.hub.watch(&id);
     check::check(&app, &mine.proof).await?;
@@ -242,7 +242,7 @@ async fn run_checks(
             }
         }
     };
-    let done = tokio::time::timeout(patience, wait).await;
+    let done = tokio::time::timeout(longest, wait).await;
     let run = app.store.latest_checks(&id).await?;
     let status = match done {
         Ok(()) => StatusCode::OK,

@@ -95,7 +95,9 @@ pub(crate) fn begin(app: &Shared) {
         environments,
     } = Memory::default();
     let (it, tasks) = (|| app.clone(), &app.tasks);
-    tasks.spawn(observe::run(it(), tenants.clone()));
+    // Heard before anything is listed.
+    let changes = app.provider.changes();
+    tasks.spawn(observe::run(it(), changes, tenants.clone()));
     let (app, steps) = (it(), tenants.steps.clone());
     let orphans = move || orphans::pass(app.clone(), steps.clone());
     tasks.spawn(every(it(), "orphans", ORPHANS, None, orphans));

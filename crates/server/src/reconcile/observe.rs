@@ -1,12 +1,13 @@
-//! Writes what the provider tells of tenants, as it tells it. What it doesn't tell, a list finds: see [`super::tenants`].
+//! Stores each change that the provider reports. Changes that it doesn't report are found by the list, see
+//! [`super::tenants`].
 
-use tokio::sync::broadcast::error::RecvError;
+use faultline_provider::Change;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::tenants::Tenants;
 use crate::app::Shared;
 
-pub(super) async fn run(app: Shared, tenants: Tenants) {
-    let mut changes = app.provider.changes();
+pub(super) async fn run(app: Shared, mut changes: Receiver<Change>, tenants: Tenants) {
     loop {
         let told = tokio::select! {
             told = changes.recv() => told,
@@ -53,8 +54,11 @@ mod tests {
         // A list was read before the machine died, and is written after that was told.
         let listed = seen(&bed).await;
         assert_eq!(listed, Some(Observed::Running));
-        let listening = tokio::spawn(run(bed.app.clone(), Tenants::default()));
-        tokio::task::yield_now().await;
+        let listening = tokio::spawn(run(
+            bed.app.clone(),
+            bed.app.provider.changes(),
+            Tenants::default(),
+        ));
         bed.provider.crash(&tenant);
         for _ in 0..200 {
             if seen(&bed).await == Some(Observed::Broken) {

@@ -61,8 +61,12 @@ pub(super) async fn pass(app: Shared, memory: Tenants) -> Done {
             || (matches!(row.state, State::Provisioning { .. }) && !busy.contains(&row.id))
     };
     if !rows.is_empty() && (memory.is_due() || rows.iter().any(unseen)) {
-        look(&app, &mut rows).await?;
+        // Before, so that who asks for another look meanwhile gets it.
         *lock(&memory.looked) = Some(Instant::now());
+        if let Err(e) = look(&app, &mut rows).await {
+            memory.look_again();
+            return Err(e);
+        }
     }
     let mut begun = 0;
     for row in &rows {
@@ -180,6 +184,14 @@ async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
     // Nothing that was reported comes after what follows from it.
     recorder.flush().await;
     let now = app.now();
+    if made.is_ok() {
+        // Before anybody plans for one that is warm: what was seen while it was made is no longer so.
+        let seen = app.store.record_observed(&tenant.id, Observed::Running);
+        seen.await.map_err(|e| {
+            tracing::error!(error = &e as &dyn std::error::Error, "the store failed");
+            Failed
+        })?;
+    }
     let next = match made {
         Ok(()) => tenant.state.warm(now),
         Err(error) => {
@@ -202,7 +214,9 @@ async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
 pub(super) const fn may_pass(error: &ProviderError) -> bool {
     matches!(
         error,
-        ProviderError::Failed { .. } | ProviderError::Unreachable(_)
+        ProviderError::Failed { .. }
+            | ProviderError::Unreachable(_)
+            | ProviderError::WrongState(Observed::Broken | Observed::Unknown)
     )
 }
 
@@ -224,4 +238,39 @@ async fn free(app: Shared, tenant: Tenant) -> Result<(), Failed> {
         tracing::error!(tenant = %tenant.id, error = describe(&e), "a tenant was not freed; it is tried again");
         Failed
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::{bed, is_active};
+
+    /// Nothing is told here, so what is in the store is what was seen while it was made.
+    #[tokio::test]
+    async fn one_that_was_just_made_is_not_taken_for_what_it_was_before() {
+        let mut bed = bed().await;
+        let id = bed.active("stale-flag").await;
+        let e = bed.until(&id, is_active).await;
+        let tenant = e.tenant_id().unwrap().clone();
+        bed.app.provider.destroy(&tenant).await.unwrap();
+        let row = bed.app.store.tenant(&tenant).await.unwrap().unwrap();
+        let being_made = Tenant {
+            state: State::Provisioning {
+                since: bed.app.now(),
+            },
+            ..row.clone()
+        };
+        let store = &bed.app.store;
+        let written = store.record_tenant(&row, &being_made.state, bed.app.now());
+        assert!(written.await.unwrap());
+        store
+            .record_observed(&tenant, Observed::Broken)
+            .await
+            .unwrap();
+        let again = store.tenant(&tenant).await.unwrap().unwrap();
+        assert!(provision(bed.app.clone(), again).await.is_ok());
+        let made = store.tenant(&tenant).await.unwrap().unwrap();
+        assert!(matches!(made.state, State::Warm { .. }));
+        assert_eq!(made.observed, Some(Observed::Running));
+    }
 }

@@ -16,7 +16,10 @@ use futures::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
-    sync::mpsc,
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+    },
 };
 
 use super::{
@@ -34,8 +37,10 @@ const ANSWER: Duration = Duration::from_secs(4);
 const FIRST_SIZE: Duration = Duration::from_secs(2);
 /// A browser that gives no sign of life for two of these is gone.
 const HEARTBEAT: Duration = Duration::from_secs(25);
-/// How many messages of keys may wait for a machine that takes none, before the browser has to wait too.
-const QUEUED: usize = 64;
+/// How many messages of keys may wait for a machine that takes none.
+const QUEUED: usize = 256;
+/// How long what was typed last may take to reach the machine once the browser has gone.
+const LAST_KEYS: Duration = Duration::from_secs(1);
 
 type Sink = SplitSink<WebSocket, Message>;
 
@@ -230,14 +235,19 @@ async fn from_browser(
             Ok(Incoming::Close) => return End::Left,
             Err(why) => return End::Malformed(why),
         };
-        if to_machine.send(typed).await.is_err() {
-            return End::Dropped;
+        match to_machine.try_send(typed) {
+            Ok(()) => {}
+            Err(TrySendError::Closed(_)) => return End::Dropped,
+            Err(TrySendError::Full(_)) => {
+                return End::Malformed("the machine does not take what is typed; connect again");
+            }
         }
     }
 }
 
-/// Gives the machine what was typed, until it takes no more.
-async fn to_machine(mut typed: mpsc::Receiver<Typed>, mut writer: Writer) -> End {
+/// Gives the machine what was typed, until it takes no more. `done` hears that nothing more will be typed and all of it
+/// was given.
+async fn to_machine(mut typed: mpsc::Receiver<Typed>, mut writer: Writer, done: &Notify) -> End {
     while let Some(next) = typed.recv().await {
         let written = match next {
             Typed::Keys(bytes) => writer.keys(bytes).await,
@@ -247,6 +257,7 @@ async fn to_machine(mut typed: mpsc::Receiver<Typed>, mut writer: Writer) -> End
             return End::Dropped;
         }
     }
+    done.notify_one();
     // The browser went, which is said elsewhere.
     std::future::pending().await
 }
@@ -322,8 +333,16 @@ async fn carry(
     let alive = std::sync::Mutex::new(Instant::now());
     let (keys, queued) = mpsc::channel(QUEUED);
     let (ping, mut pings) = mpsc::channel(1);
-    let typed = from_browser(app, environment, stream, keys, ping, &alive);
-    let taken = to_machine(queued, writer);
+    let given = Notify::new();
+    let typed = async {
+        let end = from_browser(app, environment, stream, keys, ping, &alive).await;
+        if end == End::Left {
+            // Slow machines get what was typed, dead ones don't.
+            let _ = tokio::time::timeout(LAST_KEYS, given.notified()).await;
+        }
+        end
+    };
+    let taken = to_machine(queued, writer, &given);
     let (send, mut shown) = mpsc::channel(16);
     let pump = async move {
         // Reading a frame must not be interrupted half-way, so it has a loop of its own.

@@ -299,7 +299,10 @@ async fn environments_id_extend_and_reset() {
     let at = format!("/environments/{id}");
     let before = bed.app.store.environment(&id).await.unwrap().unwrap();
     let page = bed.get(&at).await.body;
-    assert!(page.contains("Extend<span class=\"by\"> by 30 min</span>") && page.contains("or 60 min unused"));
+    assert!(
+        page.contains("Extend<span class=\"by\"> by 30 min</span>")
+            && page.contains("or 60 min unused")
+    );
     bed.post(&format!("{at}/extend"), "").await;
     let after = bed.app.store.environment(&id).await.unwrap().unwrap();
     let more = after

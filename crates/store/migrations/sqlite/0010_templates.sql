@@ -2,7 +2,11 @@
 UPDATE tenants SET spec = json_object(
     'template', json_object(
         'image', json_extract(spec, '$.image'),
-        'shape', replace(json_extract(spec, '$.shape'), '-stock', ''),
+        'shape', CASE
+            WHEN replace(json_extract(spec, '$.shape'), '-stock', '') GLOB '[13]+[0-4]'
+                THEN replace(json_extract(spec, '$.shape'), '-stock', '')
+            ELSE '1+0'
+        END,
         'profile', CASE
             WHEN json_extract(spec, '$.image') NOT LIKE 'kubernetes-%' THEN 'plain'
             WHEN json_extract(spec, '$.shape') LIKE '%-stock' THEN 'stock'
@@ -16,8 +20,14 @@ UPDATE environments SET spec = json_object(
     'tenant', json_object(
         'template', json_object(
             'image', json_extract(spec, '$.image'),
-            'shape', max(coalesce(json_extract(spec, '$.control_planes'), 1), 1)
-                || '+' || (json_array_length(spec, '$.nodes') - max(coalesce(json_extract(spec, '$.control_planes'), 1), 1)),
+            'shape', CASE
+                WHEN coalesce(json_extract(spec, '$.control_planes'), 1) IN (1, 3)
+                    AND json_array_length(spec, '$.nodes')
+                        BETWEEN coalesce(json_extract(spec, '$.control_planes'), 1) AND 5
+                    THEN coalesce(json_extract(spec, '$.control_planes'), 1) || '+'
+                        || (json_array_length(spec, '$.nodes') - coalesce(json_extract(spec, '$.control_planes'), 1))
+                ELSE '1+0'
+            END,
             'profile', CASE
                 WHEN json_extract(spec, '$.image') NOT LIKE 'kubernetes-%' THEN 'plain'
                 WHEN json_extract(spec, '$.stock') THEN 'stock'

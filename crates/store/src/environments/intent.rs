@@ -21,7 +21,7 @@ pub struct Counts {
     pub environments: u32,
     /// Of these, the person's.
     pub of_person: u32,
-    /// What is asked for and has not taken yet what it will need.
+    /// Nodes that were admitted and don't hold their memory and disk yet.
     pub coming: Vec<Coming>,
 }
 
