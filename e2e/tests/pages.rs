@@ -9,10 +9,21 @@ use faultline_e2e::{
     student::{self, Plan},
 };
 use thirtyfour::Key;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 /// One browser at a time: two cores.
 static ALONE: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
+
+/// The browser, the server, and somebody signed in at this address; a start takes so long. Others wait for the first.
+async fn signed_in(
+    latency: Duration,
+) -> Result<(MutexGuard<'static, ()>, Serving, Browser, String)> {
+    let alone = ALONE.lock().await;
+    let serving = Serving::begin(latency).await?;
+    let browser = Browser::open().await?;
+    let base = student::sign_in(&browser, &serving.link).await?;
+    Ok((alone, serving, browser, base))
+}
 
 fn plan() -> Plan {
     Plan {
@@ -27,10 +38,7 @@ fn plan() -> Plan {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_student_solves_a_lab() -> Result<()> {
-    let _alone = ALONE.lock().await;
-    let serving = Serving::begin(Duration::from_secs(2)).await?;
-    let browser = Browser::open().await?;
-    let base = student::sign_in(&browser, &serving.link).await?;
+    let (_alone, serving, browser, base) = signed_in(Duration::from_secs(2)).await?;
     student::solve(&browser, &base, &plan()).await?;
     browser.close().await?;
     serving.end().await
@@ -38,10 +46,7 @@ async fn a_student_solves_a_lab() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn terminals_come_back_after_a_drop_and_say_when_they_are_the_console() -> Result<()> {
-    let _alone = ALONE.lock().await;
-    let serving = Serving::begin(Duration::ZERO).await?;
-    let browser = Browser::open().await?;
-    let base = student::sign_in(&browser, &serving.link).await?;
+    let (_alone, serving, browser, base) = signed_in(Duration::ZERO).await?;
     student::start(&browser, &base, "two-nodes").await?;
     let tenant = browser
         .js("return document.getElementById('workspace').dataset.tenant")
@@ -70,10 +75,7 @@ async fn terminals_come_back_after_a_drop_and_say_when_they_are_the_console() ->
 /// A network that goes without a word: nothing is closed, and nothing arrives any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_network_is_seen_and_what_is_typed_then_is_refused() -> Result<()> {
-    let _alone = ALONE.lock().await;
-    let serving = Serving::begin(Duration::ZERO).await?;
-    let browser = Browser::open().await?;
-    let base = student::sign_in(&browser, &serving.link).await?;
+    let (_alone, serving, browser, base) = signed_in(Duration::ZERO).await?;
     student::start(&browser, &base, "stale-flag").await?;
     browser.click(".xterm-screen").await?;
     browser.keys("echo before\n").await?;
@@ -107,10 +109,7 @@ async fn a_silent_network_is_seen_and_what_is_typed_then_is_refused() -> Result<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_is_closed_with_its_tab() -> Result<()> {
-    let _alone = ALONE.lock().await;
-    let serving = Serving::begin(Duration::ZERO).await?;
-    let browser = Browser::open().await?;
-    let base = student::sign_in(&browser, &serving.link).await?;
+    let (_alone, serving, browser, base) = signed_in(Duration::ZERO).await?;
     student::start(&browser, &base, "stale-flag").await?;
     let second = ".tablist button:nth-child(2)";
     for how in ["by its cross", "by a key"] {
@@ -165,10 +164,7 @@ async fn a_terminal_is_closed_with_its_tab() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_terminal_shows_is_copied_and_pasted() -> Result<()> {
-    let _alone = ALONE.lock().await;
-    let serving = Serving::begin(Duration::ZERO).await?;
-    let browser = Browser::open().await?;
-    let base = student::sign_in(&browser, &serving.link).await?;
+    let (_alone, serving, browser, base) = signed_in(Duration::ZERO).await?;
     student::start(&browser, &base, "stale-flag").await?;
     browser.click(".xterm-screen").await?;
     browser.keys("echo to-be-copied\n").await?;
@@ -317,10 +313,7 @@ async fn a_failed_start_says_why_and_offers_a_retry() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn texts_of_labs_show_pictures_and_copy_their_code() -> Result<()> {
-    let _alone = ALONE.lock().await;
-    let serving = Serving::begin(Duration::ZERO).await?;
-    let browser = Browser::open().await?;
-    let base = student::sign_in(&browser, &serving.link).await?;
+    let (_alone, serving, browser, base) = signed_in(Duration::ZERO).await?;
     student::start(&browser, &base, "stale-flag").await?;
     browser.find("#incident img").await?;
     browser
