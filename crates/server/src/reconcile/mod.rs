@@ -73,7 +73,18 @@ pub(crate) struct Wake {
     environments: Notify,
 }
 
+/// Which of them wakes a reconciler.
+type Woken = fn(&Wake) -> &Notify;
+
 impl Wake {
+    const fn tenants(&self) -> &Notify {
+        &self.tenants
+    }
+
+    const fn environments(&self) -> &Notify {
+        &self.environments
+    }
+
     /// An environment, its tenant, or what is seen of it, is another than before.
     pub(crate) fn all(&self) {
         self.tenants.notify_one();
@@ -103,23 +114,12 @@ pub(crate) fn begin(app: &Shared) {
     tasks.spawn(every(it(), "orphans", ORPHANS, None, orphans));
     let app = it();
     let tenants = move || tenants::pass(app.clone(), tenants.clone());
-    tasks.spawn(every(
-        it(),
-        "tenants",
-        PERIOD,
-        Some(|w| &w.tenants),
-        tenants,
-    ));
+    let woken = Some(Wake::tenants as Woken);
+    tasks.spawn(every(it(), "tenants", PERIOD, woken, tenants));
     let app = it();
     let environments = move || environments::pass(app.clone(), environments.clone());
-    let woken: fn(&Wake) -> &Notify = |w| &w.environments;
-    tasks.spawn(every(
-        it(),
-        "environments",
-        PERIOD,
-        Some(woken),
-        environments,
-    ));
+    let woken = Some(Wake::environments as Woken);
+    tasks.spawn(every(it(), "environments", PERIOD, woken, environments));
     let app = it();
     let warnings = move || warnings::pass(app.clone());
     tasks.spawn(every(it(), "warnings", PERIOD, None, warnings));
@@ -136,7 +136,7 @@ async fn every<F: Future<Output = Done> + Send>(
     app: Shared,
     name: &'static str,
     period: Duration,
-    woken: Option<fn(&Wake) -> &Notify>,
+    woken: Option<Woken>,
     pass: impl Fn() -> F + Send + 'static,
 ) {
     while !app.stopping.is_cancelled() {
@@ -155,17 +155,15 @@ async fn every<F: Future<Output = Done> + Send>(
     }
 }
 
-/// Runs each once, one after the other, and looks at what there is before: for tests, which know then what was done.
+/// Runs each reconciler once, in order, on a fresh list of tenants: for tests, which know afterwards what was done.
 #[cfg(test)]
 pub(crate) async fn each(app: &Shared, memory: &Memory) {
-    memory.tenants.look_again();
-    let (
-        it,
-        Memory {
-            tenants,
-            environments,
-        },
-    ) = (|| app.clone(), memory.clone());
+    let it = || app.clone();
+    let Memory {
+        tenants,
+        environments,
+    } = memory.clone();
+    tenants.look_again();
     record(app, "tenants", tenants::pass(it(), tenants.clone())).await;
     record(app, "environments", environments::pass(it(), environments)).await;
     record(app, "warnings", warnings::pass(it())).await;
