@@ -1,7 +1,7 @@
 //! What a solved lab is worth.
 
-/// Points for an attempt at a lab that is `worth` so many: less what its revealed hints cost, never below a tenth; nothing
-/// when the solution was shown first.
+/// Points for an attempt: the lab's points (`worth`) minus the cost of the hints that were opened, at least a tenth of them;
+/// 0 when the solution was shown first.
 #[must_use]
 pub fn points(worth: u32, hint_costs: &[u32], gave_up: bool) -> u32 {
     if gave_up {

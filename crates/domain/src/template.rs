@@ -74,8 +74,8 @@ impl fmt::Display for TemplateRef {
 /// What ends the name of a form whose cluster is stock.
 const STOCK: &str = "-stock";
 
-/// A shape as it is written where templates of one image are told apart: `1+2`, and `1+2-stock` for a cluster as kubeadm
-/// makes it.
+/// The name of a template among those of one image: its shape, such as `1+2`, with `-stock` for a cluster as kubeadm makes
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Form {
     /// The nodes.

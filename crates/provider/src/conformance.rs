@@ -26,7 +26,7 @@ use crate::{
     Target,
 };
 
-/// How soon a change is told.
+/// How soon a change must be reported.
 const TOLD_WITHIN: Duration = Duration::from_secs(20);
 
 /// A tenant to be made.
@@ -134,7 +134,7 @@ fn can(provider: &dyn Provider, capability: Capability) -> bool {
     provider.capabilities().contains(&capability)
 }
 
-/// What is told of one tenant.
+/// The changes of one tenant, as they are reported.
 struct Told(tokio::sync::broadcast::Receiver<Change>, TenantId);
 
 impl Told {
@@ -238,7 +238,7 @@ async fn is_configured(provider: &dyn Provider, tenant: &Tenant) {
     );
 }
 
-/// What a tenancy can't do is said to be so, and harms nothing.
+/// What a tenancy can't do is refused as unsupported, and changes nothing.
 async fn refuses_what_it_cannot(provider: &dyn Provider, id: &TenantId) {
     let quiet = Progress::ignored();
     for capability in Capability::ALL {

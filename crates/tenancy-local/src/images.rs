@@ -13,7 +13,7 @@ const IMPORT: &str = "ctr --namespace k8s.io images import /var/tmp/faultline-im
     rm -f /var/tmp/faultline-image.tar; exit $code";
 /// The longest that an import may take.
 const SECONDS: u32 = 600;
-/// How much of what a failed import says is told.
+/// The most output of a failed import that is reported, in bytes.
 const SAID: usize = 4096;
 
 pub(crate) async fn load(

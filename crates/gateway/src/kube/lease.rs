@@ -27,7 +27,7 @@ use super::{ApiServers, Config, Grant, Protocol, Refusal};
 
 /// A lease that nothing goes over is kept so long, so that the next command of a person finds it.
 const KEPT: Duration = Duration::from_secs(60);
-/// At most so often it is told that somebody does something.
+/// How often use is reported at most.
 const USED_EVERY: Duration = Duration::from_secs(30);
 /// The most changes of a person in an environment that get a line each in the audit within a minute: a loop must not push
 /// everything else out of it.
