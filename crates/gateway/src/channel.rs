@@ -113,7 +113,7 @@ pub(crate) async fn sftp(guest: Guest, sender: Sender, input: UnboundedReceiver<
         Err(_) => false,
     };
     let exec = Exec {
-        argv: vec![SFTP.to_owned()],
+        argv: vec![SFTP.into()],
         trusted: !there,
         ..Exec::default()
     };

@@ -2,6 +2,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ffi::OsString,
+    os::unix::ffi::OsStringExt,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -148,8 +150,8 @@ impl Connection {
             }
             Event::Shell { id } => self.run(id, Vec::new()),
             Event::Exec { id, command } => {
-                let command = String::from_utf8_lossy(&command).into_owned();
-                self.run(id, vec!["/bin/bash".to_owned(), "-c".to_owned(), command]);
+                let command = OsString::from_vec(command);
+                self.run(id, vec!["/bin/bash".into(), "-c".into(), command]);
             }
             Event::Sftp { id } => self.sftp(id),
             Event::Resize {
@@ -271,7 +273,7 @@ impl Connection {
         }
     }
 
-    fn run(&mut self, id: Id, argv: Vec<String>) {
+    fn run(&mut self, id: Id, argv: Vec<OsString>) {
         if let Some((guest, (sender, pty, mut env, input))) = self.begin(id) {
             if pty.is_some() {
                 env.remove("TERM");

@@ -11,6 +11,7 @@
 mod exec;
 mod files;
 mod port;
+mod queries;
 mod refresh;
 mod services;
 mod spawn;

@@ -2,9 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::CString,
+    ffi::{CString, OsStr, OsString},
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     process::Stdio,
     sync::OnceLock,
 };
@@ -35,16 +38,16 @@ pub fn remember_self() -> io::Result<()> {
 }
 
 /// Lets a command become this program with these arguments and variables, by descriptor.
-fn become_self(command: &mut Command, argv: &[String], env: &[(String, String)]) -> io::Result<()> {
+fn become_self(command: &mut Command, argv: &[&OsStr], env: &[(&OsStr, &OsStr)]) -> io::Result<()> {
     let own = SELF.get().ok_or(io::ErrorKind::NotFound)?.as_raw_fd();
-    let text = |text: String| CString::new(text).map_err(|_| io::ErrorKind::InvalidInput);
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::ErrorKind::InvalidInput);
     let argv: Vec<CString> = argv
         .iter()
-        .map(|a| text(a.clone()))
+        .map(|a| text(a.as_bytes()))
         .collect::<Result<_, _>>()?;
     let env: Vec<CString> = env
         .iter()
-        .map(|(name, value)| text(format!("{name}={value}")))
+        .map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()))
         .collect::<Result<_, _>>()?;
     let pointers = |all: &[CString]| -> Vec<usize> {
         let each = all.iter().map(|c| c.as_ptr().addr());
@@ -90,8 +93,8 @@ fn like_any_other(command: &mut Command) {
 
 /// The command for an order, without its standard streams.
 pub fn command(order: &Exec) -> io::Result<Command> {
-    let shell = ["/bin/bash".to_owned(), "-l".to_owned()];
-    let argv: &[String] = if order.argv.is_empty() {
+    let shell = ["/bin/bash".into(), "-l".into()];
+    let argv: &[OsString] = if order.argv.is_empty() {
         &shell
     } else {
         &order.argv
@@ -127,18 +130,19 @@ fn finish(command: &mut Command, order: &Exec) -> io::Result<()> {
         return Ok(());
     }
     let std = command.as_std();
-    let mut argv = vec!["faultline-guest", "trusted", "--"];
-    argv.extend(
-        [std.get_program()]
-            .into_iter()
-            .chain(std.get_args())
-            .filter_map(|a| a.to_str()),
-    );
-    let env: Vec<(String, String)> = std
+    let (program, args) = (std.get_program().to_owned(), std.get_args());
+    let args: Vec<OsString> = args.map(OsStr::to_owned).collect();
+    let env: Vec<(OsString, OsString)> = std
         .get_envs()
-        .filter_map(|(name, value)| Some((name.to_str()?.to_owned(), value?.to_str()?.to_owned())))
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
         .collect();
-    let argv: Vec<String> = argv.into_iter().map(str::to_owned).collect();
+    let argv = ["faultline-guest", "trusted", "--"].map(OsStr::new);
+    let argv: Vec<&OsStr> = argv
+        .into_iter()
+        .chain([program.as_os_str()])
+        .chain(args.iter().map(OsString::as_os_str))
+        .collect();
+    let env: Vec<(&OsStr, &OsStr)> = env.iter().map(|(n, v)| (&**n, &**v)).collect();
     become_self(command, &argv, &env)
 }
 

@@ -3,9 +3,10 @@
 //!
 //! Each terminal keeps its last output and a model of its screen. A new viewer gets the raw output again (so
 //! that scrolling back works), or, when a full-screen program has the alternate screen, that screen drawn anew.
+//! A program's queries go to one viewer, once. The terminal is as large as the smallest viewer that is there.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
     io,
     os::fd::OwnedFd,
@@ -15,14 +16,18 @@ use std::{
 use bytes::Bytes;
 use faultline_guest::{
     link::Substream,
-    wire::{Exec, Frame, MAX_FRAME, Pty, Reply, Terminal as Order},
+    wire::{Exec, Frame, MAX_FRAME, Reply, Terminal as Order},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::broadcast,
 };
 
-use crate::{port::Port, respond, spawn};
+use crate::{
+    port::Port,
+    queries::{Piece, Splitter},
+    respond, spawn,
+};
 
 /// Output kept for a new viewer, in bytes.
 const KEEP: usize = 96 * 1024;
@@ -51,12 +56,37 @@ struct Terminal {
     pid: u32,
     master: OwnedFd,
     screen: RefCell<Screen>,
+    viewers: RefCell<Vec<Viewer>>,
+    last_viewer: Cell<u64>,
     output: broadcast::Sender<Event>,
+}
+
+/// Somebody who looks at a terminal. Of all, the last typed last, or came last: queries are its to answer.
+struct Viewer {
+    id: u64,
+    size: Size,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Size {
+    rows: u16,
+    cols: u16,
+}
+
+impl Size {
+    fn new(rows: u16, cols: u16) -> Self {
+        Self {
+            rows: rows.clamp(1, 500),
+            cols: cols.clamp(1, 500),
+        }
+    }
 }
 
 #[derive(Clone)]
 enum Event {
     Output(Bytes),
+    /// A query, for one viewer.
+    Query(u64, Bytes),
     Exit(i32),
 }
 
@@ -66,10 +96,10 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(pty: &Pty) -> Self {
+    fn new(size: Size) -> Self {
         Self {
             recent: VecDeque::new(),
-            model: vt100::Parser::new(pty.rows.max(1), pty.cols.max(1), 0),
+            model: vt100::Parser::new(size.rows, size.cols, 0),
         }
     }
 
@@ -125,8 +155,7 @@ impl Terminals {
         let clean: String = text.chars().filter(|c| !c.is_control()).take(300).collect();
         let line = Bytes::from(format!("\r\n\x1b[7m {clean} \x1b[0m\r\n"));
         for terminal in self.lasting.borrow().values() {
-            terminal.screen.borrow_mut().feed(&line);
-            let _ = terminal.output.send(Event::Output(line.clone()));
+            terminal.show(Piece::Shown(line.clone()));
         }
         let _ = self.passing.send(line);
     }
@@ -143,7 +172,11 @@ impl Terminals {
             Err(e) => return respond(&mut stream, Err(e)).await,
         };
         respond(&mut stream, Ok(Reply::Attached { new })).await?;
-        view(stream, &terminal, &order.pty).await
+        let size = Size::new(order.pty.rows, order.pty.cols);
+        let id = terminal.arrive(size)?;
+        let viewed = view(stream, &terminal, id).await;
+        terminal.leave(id)?;
+        viewed
     }
 
     fn find_or_make(self: &Rc<Self>, order: &Order) -> io::Result<(Rc<Terminal>, bool)> {
@@ -164,7 +197,9 @@ impl Terminals {
         let (output, _) = broadcast::channel(BEHIND);
         let terminal = Rc::new(Terminal {
             pid: child.id().unwrap_or(0),
-            screen: RefCell::new(Screen::new(&order.pty)),
+            screen: RefCell::new(Screen::new(Size::new(order.pty.rows, order.pty.cols))),
+            viewers: RefCell::default(),
+            last_viewer: Cell::default(),
             master,
             output,
         });
@@ -186,36 +221,100 @@ impl Terminals {
     }
 }
 
+impl Terminal {
+    /// A viewer comes; what it is known by from now on.
+    fn arrive(&self, size: Size) -> io::Result<u64> {
+        let id = self.last_viewer.get() + 1;
+        self.last_viewer.set(id);
+        self.viewers.borrow_mut().push(Viewer { id, size });
+        self.fit()?;
+        Ok(id)
+    }
+
+    fn leave(&self, id: u64) -> io::Result<()> {
+        self.viewers.borrow_mut().retain(|v| v.id != id);
+        self.fit()
+    }
+
+    fn resize(&self, id: u64, size: Size) -> io::Result<()> {
+        if let Some(viewer) = self.viewers.borrow_mut().iter_mut().find(|v| v.id == id) {
+            viewer.size = size;
+        }
+        self.fit()
+    }
+
+    /// Queries are this viewer's from now on.
+    fn typed(&self, id: u64) {
+        let mut viewers = self.viewers.borrow_mut();
+        if viewers.last().is_some_and(|v| v.id != id) {
+            viewers.sort_by_key(|v| v.id == id);
+        }
+    }
+
+    /// Makes the terminal as large as the smallest viewer. Without viewers it stays as it is.
+    fn fit(&self) -> io::Result<()> {
+        let viewers = self.viewers.borrow();
+        let rows = viewers.iter().map(|v| v.size.rows).min();
+        let cols = viewers.iter().map(|v| v.size.cols).min();
+        let (Some(rows), Some(cols)) = (rows, cols) else {
+            return Ok(());
+        };
+        let mut screen = self.screen.borrow_mut();
+        if screen.model.screen().size() != (rows, cols) {
+            screen.model.screen_mut().set_size(rows, cols);
+            spawn::resize(&self.master, rows, cols)?;
+        }
+        Ok(())
+    }
+
+    fn show(&self, piece: Piece) {
+        let event = match piece {
+            Piece::Shown(bytes) => {
+                self.screen.borrow_mut().feed(&bytes);
+                Event::Output(bytes)
+            }
+            Piece::Query(bytes) => match self.viewers.borrow().last() {
+                Some(viewer) => Event::Query(viewer.id, bytes),
+                None => return,
+            },
+        };
+        // Nobody looking is no fault.
+        let _ = self.output.send(event);
+    }
+}
+
 /// Reads what the shell shows until it ends.
 async fn pump(terminal: &Terminal) {
     let Ok(mut master) = Port::new(&terminal.master) else {
         return;
     };
+    let mut splitter = Splitter::default();
     let mut buffer = vec![0; 8 * 1024];
     while let Ok(n) = master.read(&mut buffer).await {
         let Some(bytes) = buffer.get(..n).filter(|b| !b.is_empty()) else {
             break;
         };
-        terminal.screen.borrow_mut().feed(bytes);
-        let _ = terminal
-            .output
-            .send(Event::Output(Bytes::copy_from_slice(bytes)));
+        for piece in splitter.split(bytes) {
+            terminal.show(piece);
+        }
     }
 }
 
-async fn view(stream: Substream, terminal: &Terminal, pty: &Pty) -> io::Result<()> {
+async fn view(stream: Substream, terminal: &Terminal, id: u64) -> io::Result<()> {
     let (mut from_host, mut to_host) = tokio::io::split(stream);
     // Subscribing and restoring happen without a pause between them, so nothing is missed or shown twice.
     let mut output = terminal.output.subscribe();
     let restored = terminal.screen.borrow().restore();
-    set_size(terminal, pty.rows, pty.cols)?;
     let outgoing = async {
         for chunk in Frame::chunks(&restored) {
             Frame::Stdout(chunk).write(&mut to_host).await?;
         }
         loop {
             match output.recv().await {
-                Ok(Event::Output(bytes)) => Frame::Stdout(bytes).write(&mut to_host).await?,
+                Ok(Event::Query(viewer, _)) if viewer != id => {}
+                Ok(Event::Output(bytes) | Event::Query(_, bytes)) => {
+                    Frame::Stdout(bytes).write(&mut to_host).await?;
+                }
                 Ok(Event::Exit(code)) => {
                     Frame::Exit(code).write(&mut to_host).await?;
                     return to_host.shutdown().await;
@@ -237,10 +336,13 @@ async fn view(stream: Substream, terminal: &Terminal, pty: &Pty) -> io::Result<(
         loop {
             match Frame::read(&mut from_host).await? {
                 Some(Frame::Stdin(bytes)) => {
+                    terminal.typed(id);
                     keys.write_all(bytes.get(..bytes.len().min(MAX_FRAME)).unwrap_or_default())
                         .await?
                 }
-                Some(Frame::Resize { rows, cols }) => set_size(terminal, rows, cols)?,
+                Some(Frame::Resize { rows, cols }) => {
+                    terminal.resize(id, Size::new(rows, cols))?;
+                }
                 Some(Frame::Signal(number)) => {
                     spawn::signal(terminal.pid, Some(&terminal.master), number.into())
                 }
@@ -255,13 +357,143 @@ async fn view(stream: Substream, terminal: &Terminal, pty: &Pty) -> io::Result<(
     }
 }
 
-fn set_size(terminal: &Terminal, rows: u16, cols: u16) -> io::Result<()> {
-    let (rows, cols) = (rows.clamp(1, 500), cols.clamp(1, 500));
-    terminal
-        .screen
-        .borrow_mut()
-        .model
-        .screen_mut()
-        .set_size(rows, cols);
-    spawn::resize(&terminal.master, rows, cols)
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use faultline_guest::{
+        client::{self, Session},
+        link::{self, Link, Opened},
+        wire::{Pty, Request, read_header},
+    };
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    /// What a viewer gets until `end` is in it.
+    async fn until(viewer: &mut Session<Opened>, end: &str) -> String {
+        let mut shown = String::new();
+        let reading = async {
+            while !shown.contains(end) {
+                match viewer.output.next().await.unwrap() {
+                    Some(Frame::Stdout(bytes)) => shown += &String::from_utf8_lossy(&bytes),
+                    other => panic!("{other:?} after {shown:?}"),
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(20), reading).await;
+        assert!(in_time.is_ok(), "no {end:?} in {shown:?}");
+        shown
+    }
+
+    async fn viewer(link: &Link, rows: u16, cols: u16) -> Session<Opened> {
+        let order = Order {
+            id: "t1".to_owned(),
+            pty: Pty {
+                term: "xterm-256color".to_owned(),
+                rows,
+                cols,
+            },
+        };
+        let stream = link.open().await.unwrap();
+        client::terminal(stream, order).await.unwrap().0
+    }
+
+    async fn line(viewer: &mut Session<Opened>, line: &str) {
+        let keys = format!("{line}\r").into();
+        viewer.input.stdin(keys).await.unwrap();
+    }
+
+    fn serve(mut port: DuplexStream, terminals: Rc<Terminals>) {
+        tokio::task::spawn_local(async move {
+            let _ = link::serve(&mut port, |mut stream| {
+                let terminals = Rc::clone(&terminals);
+                tokio::task::spawn_local(async move {
+                    if let Ok(Request::Terminal(order)) = read_header(&mut stream).await {
+                        let _ = terminals.attach(stream, order).await;
+                    }
+                });
+            })
+            .await;
+        });
+    }
+
+    /// Runs with a link to the terminals of a machine that is this one.
+    fn with_link<F: Future<Output = ()>>(test: impl FnOnce(Rc<Link>) -> F) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (host, port) = tokio::io::duplex(64 * 1024);
+            serve(port, Rc::default());
+            let (link, engine) = Link::connect(host, 1).await.unwrap();
+            tokio::task::spawn_local(engine);
+            test(Rc::new(link)).await;
+        });
+    }
+
+    #[test]
+    fn a_query_has_one_viewer_and_is_not_replayed() {
+        with_link(|link| async move {
+            let mut first = viewer(&link, 24, 80).await;
+            let mut second = viewer(&link, 24, 80).await;
+            // Whoever typed last answers.
+            line(
+                &mut first,
+                r"printf 'one \e[c\e]11;?\a \e[?25$p'; echo; echo do''ne",
+            )
+            .await;
+            let shown = until(&mut first, "done").await;
+            assert!(
+                shown.contains("one \x1b[c\x1b]11;?\x07 \x1b[?25$p"),
+                "{shown:?}"
+            );
+            let shown = until(&mut second, "done").await;
+            assert!(shown.contains("one  "), "{shown:?}");
+
+            let mut third = viewer(&link, 24, 80).await;
+            let shown = until(&mut third, "done").await;
+            assert!(shown.contains("one  "), "{shown:?}");
+
+            // The one that came last answers what is asked while nobody types, and when it goes, the one before.
+            line(
+                &mut first,
+                r"sleep 0.5; printf 'two \e[6n'; echo; echo do''ne",
+            )
+            .await;
+            line(&mut second, "").await;
+            assert!(until(&mut second, "done").await.contains("two \x1b[6n"));
+            assert!(!until(&mut first, "done").await.contains("\x1b[6n"));
+            drop(second);
+            line(
+                &mut first,
+                r"sleep 0.5; printf 'three \e[>q'; echo; echo do''ne",
+            )
+            .await;
+            assert!(until(&mut first, "done").await.contains("three \x1b[>q"));
+        });
+    }
+
+    #[test]
+    fn a_terminal_is_as_large_as_its_smallest_viewer() {
+        with_link(|link| async move {
+            let mut large = viewer(&link, 40, 120).await;
+            line(&mut large, "stty size").await;
+            until(&mut large, "40 120").await;
+            let small = viewer(&link, 20, 132).await;
+            line(&mut large, "stty size").await;
+            until(&mut large, "20 120").await;
+            large
+                .input
+                .send(Frame::Resize { rows: 50, cols: 90 })
+                .await
+                .unwrap();
+            line(&mut large, "stty size").await;
+            until(&mut large, "20 90").await;
+            drop(small);
+            line(&mut large, "sleep 0.2; stty size").await;
+            until(&mut large, "50 90").await;
+        });
+    }
 }

@@ -13,14 +13,14 @@
 //!
 //! Both sides bound what they accept; a length beyond the bound ends the substream.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, ffi::OsString, io};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The protocol's version; part of the handshake. Both sides must have the same.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// The largest request or response, in bytes.
 pub const MAX_HEADER: usize = 256 * 1024;
 /// The largest frame's payload, in bytes.
@@ -128,8 +128,9 @@ impl std::fmt::Debug for HostKey {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Exec {
-    /// Program and arguments. Empty: root's login shell.
-    pub argv: Vec<String>,
+    /// Program and arguments: bytes, in JSON as text where they are UTF-8. Empty: root's login shell.
+    #[serde(with = "arguments")]
+    pub argv: Vec<OsString>,
     /// Variables added to a clean environment.
     pub env: BTreeMap<String, String>,
     /// Working directory; root's home unless said.
@@ -141,6 +142,36 @@ pub struct Exec {
     /// Run it with the image's own untouched tools: `/usr` is the pristine image's, mounted read-only for this
     /// program alone, the dynamic linker's configuration too; the guest's own is at `$FAULTLINE_GUEST_USR`.
     pub trusted: bool,
+}
+
+/// Arguments in JSON: text, or an array of bytes where that isn't UTF-8.
+mod arguments {
+    use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Argument {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(argv: &[OsString], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(argv.iter().map(|argument| match argument.to_str() {
+            Some(text) => Argument::Text(text.to_owned()),
+            None => Argument::Bytes(argument.clone().into_vec()),
+        }))
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<OsString>, D::Error> {
+        let argv = Vec::<Argument>::deserialize(from)?;
+        let each = argv.into_iter().map(|argument| match argument {
+            Argument::Text(text) => text.into(),
+            Argument::Bytes(bytes) => OsString::from_vec(bytes),
+        });
+        Ok(each.collect())
+    }
 }
 
 /// A terminal's kind and size.

@@ -180,7 +180,7 @@ fn a_header_or_a_frame_beyond_its_bound_is_refused_without_reading_it() {
                 .is_err()
         );
         let long = Request::Exec(Exec {
-            argv: vec!["x".repeat(MAX_HEADER)],
+            argv: vec!["x".repeat(MAX_HEADER).into()],
             ..Exec::default()
         });
         assert!(write_header(&mut Vec::new(), &long).await.is_err());

@@ -4,7 +4,7 @@
 //! file in the guest, not in a shell's history and not in a process's arguments, so a student who looks for it
 //! finds nothing.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, time::Duration};
 
 use bytes::Bytes;
 use faultline_domain::{NodeName, TenantId};
@@ -38,7 +38,7 @@ impl Interpreter {
     }
 
     /// Reads the whole script first, so that what the script itself reads is not its own text.
-    fn argv(self) -> Vec<String> {
+    fn argv(self) -> Vec<OsString> {
         let argv: &[&str] = match self {
             Self::Bash => &[
                 "/usr/bin/bash",
@@ -55,7 +55,7 @@ impl Interpreter {
                 "import os,sys; text=sys.stdin.read(); os.dup2(os.open('/dev/null',0),0); exec(compile(text,'lab','exec'))",
             ],
         };
-        argv.iter().map(|s| (*s).to_owned()).collect()
+        argv.iter().map(Into::into).collect()
     }
 }
 

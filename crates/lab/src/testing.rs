@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     io,
     sync::{
         Arc, Mutex,
@@ -39,7 +40,7 @@ pub struct Inner {
     /// The guest link can't be opened.
     pub lost: AtomicBool,
     /// What was run, with whether trusted tools were asked for.
-    pub ran: Mutex<Vec<(Vec<String>, bool)>>,
+    pub ran: Mutex<Vec<(Vec<OsString>, bool)>>,
     pub destroyed: AtomicBool,
 }
 

@@ -82,7 +82,7 @@ fn node1() -> NodeName {
 
 fn program(argv: &[&str]) -> Exec {
     Exec {
-        argv: argv.iter().map(|a| (*a).to_owned()).collect(),
+        argv: argv.iter().map(Into::into).collect(),
         ..Exec::default()
     }
 }

@@ -44,7 +44,7 @@ async fn give(local: &Local, id: &TenantId, node: &NodeName, archive: &[u8]) -> 
         .map_err(|e| failed(e.to_string()))?;
     let stream = local.open(id, node, Target::Guest).await?;
     let exec = Exec {
-        argv: ["/bin/sh", "-c", IMPORT].map(str::to_owned).to_vec(),
+        argv: ["/bin/sh", "-c", IMPORT].map(Into::into).to_vec(),
         timeout_seconds: Some(SECONDS),
         ..Exec::default()
     };

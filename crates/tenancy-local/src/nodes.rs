@@ -198,7 +198,7 @@ impl Local {
         let told = others.map(|other| async {
             let stream = client::open(&dir, &other.name, Channel::Guest).await.ok()?;
             let exec = Exec {
-                argv: ["/bin/sh", "-c", &script].map(str::to_owned).to_vec(),
+                argv: ["/bin/sh", "-c", &script].map(Into::into).to_vec(),
                 timeout_seconds: Some(20),
                 ..Exec::default()
             };

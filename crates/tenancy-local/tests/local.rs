@@ -816,7 +816,7 @@ async fn local_provider_with_three_nodes() {
     let say = async |node: &NodeName, script: &str| {
         let stream = provider.open(&trio.id, node, Target::Guest).await.unwrap();
         let exec = Exec {
-            argv: ["/usr/bin/bash", "-c", script].map(str::to_owned).to_vec(),
+            argv: ["/usr/bin/bash", "-c", script].map(Into::into).to_vec(),
             ..Exec::default()
         };
         let done = client::run(stream, exec, 1024).await.unwrap();

@@ -122,7 +122,7 @@ impl Bed {
         let shell = async |node: &NodeName, line: &str| {
             let stream = self.provider.open(id, node, Target::Guest).await?;
             let exec = Exec {
-                argv: ["/bin/bash", "-lc", line].map(str::to_owned).to_vec(),
+                argv: ["/bin/bash", "-lc", line].map(Into::into).to_vec(),
                 ..Exec::default()
             };
             anyhow::Ok(client::run(stream, exec, 16 * 1024).await?)

@@ -93,16 +93,16 @@ impl ThisMachine {
         self.execs.lock().unwrap().push(exec.clone());
         let mut argv = exec.argv.clone();
         if argv.is_empty() {
-            argv = vec!["/bin/bash".to_owned(), "--norc".to_owned()];
+            argv = vec!["/bin/bash".into(), "--norc".into()];
         }
         if exec.pty.is_some() {
             let inner = argv
                 .iter()
-                .map(|a| format!("'{a}'"))
+                .map(|a| format!("'{}'", a.to_str().unwrap()))
                 .collect::<Vec<_>>()
                 .join(" ");
             argv = ["script", "-qefc", &inner, "/dev/null"]
-                .map(str::to_owned)
+                .map(Into::into)
                 .to_vec();
         }
         let seen = |frame: &Frame| {

@@ -77,17 +77,13 @@ async fn a_script_says_what_it_saw_with_trusted_tools() {
     .await;
     assert!(good.passed && good.hint.is_none() && good.message.is_empty());
     assert_eq!(good.seen, "all is well");
-    assert!(
-        machine
-            .0
-            .ran
-            .lock()
-            .unwrap()
-            .iter()
-            .all(|(argv, trusted)| *trusted
-                && argv[0].starts_with("/usr/")
-                && !argv.join(" ").contains("all is well"))
-    );
+    assert!(machine.0.ran.lock().unwrap().iter().all(|(argv, trusted)| {
+        *trusted
+            && argv[0].to_str().unwrap().starts_with("/usr/")
+            && argv
+                .iter()
+                .all(|a| !a.to_str().unwrap().contains("all is well"))
+    }));
 
     let bad = evaluate(
         &machine,

@@ -233,7 +233,7 @@ impl Launcher {
         };
         let wait = Exec {
             argv: ["systemctl", "is-system-running", "--wait"]
-                .map(str::to_owned)
+                .map(Into::into)
                 .to_vec(),
             timeout_seconds: Some(SETTLE),
             ..Exec::default()

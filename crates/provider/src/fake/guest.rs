@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     io,
     sync::{
         Arc, Mutex,
@@ -221,9 +222,11 @@ impl Guest {
             .timeout_seconds
             .map_or(Duration::from_secs(3600), |s| Duration::from_secs(s.into()));
         let (mut read, mut write) = tokio::io::split(stream);
+        let text = |argument: &OsString| argument.to_string_lossy().into_owned();
+        let argv: Vec<String> = exec.argv.iter().map(text).collect();
         let run = async {
-            if !shell::wants_input(&exec.argv) {
-                return io::Result::Ok(shell::exec(&self.files, &exec.argv, &[]).await);
+            if !shell::wants_input(&argv) {
+                return io::Result::Ok(shell::exec(&self.files, &argv, &[]).await);
             }
             let mut input = Vec::new();
             while let Some(frame) = Frame::read(&mut read).await? {
@@ -233,7 +236,7 @@ impl Guest {
                     _ => {}
                 }
             }
-            Ok(shell::exec(&self.files, &exec.argv, &input).await)
+            Ok(shell::exec(&self.files, &argv, &input).await)
         };
         let outcome = match tokio::time::timeout(limit, run).await {
             Ok(outcome) => outcome?,

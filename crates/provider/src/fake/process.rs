@@ -1,7 +1,7 @@
 //! For tests of what lies above a provider: guests whose programs run on this machine, behind the guest link's real
 //! protocol. The test says what else its guests do.
 
-use std::{io, process::Stdio, sync::Arc, time::Duration};
+use std::{ffi::OsString, io, process::Stdio, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use faultline_domain::{
@@ -104,7 +104,7 @@ impl<T: Streams> Provider for OnlyStreams<T> {
 pub async fn exec(
     mut stream: DuplexStream,
     exec: &Exec,
-    argv: &[String],
+    argv: &[OsString],
     seen: impl Fn(&Frame) + Send,
 ) -> io::Result<()> {
     let (program, args) = argv

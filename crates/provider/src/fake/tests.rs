@@ -69,7 +69,7 @@ async fn programs_files_and_keys() {
     let open = || p.open(&id, &node, Target::Guest);
     let run = async |argv: &[&str]| {
         let exec = Exec {
-            argv: argv.iter().map(|a| (*a).to_owned()).collect(),
+            argv: argv.iter().map(Into::into).collect(),
             ..Exec::default()
         };
         let done = client::run(open().await.unwrap(), exec, 1000)

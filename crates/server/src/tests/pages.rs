@@ -251,7 +251,9 @@ async fn environments_id_from_start_to_solved() {
         faultline_provider::Target::Guest,
     );
     let rm = faultline_guest::wire::Exec {
-        argv: vec!["rm".to_owned(), "/var/lib/orders/maintenance".to_owned()],
+        argv: ["rm", "/var/lib/orders/maintenance"]
+            .map(Into::into)
+            .to_vec(),
         ..Default::default()
     };
     faultline_guest::client::run(files.await.unwrap(), rm, 100)
