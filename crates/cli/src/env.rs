@@ -11,11 +11,12 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use faultline_domain::{EnvironmentId, LabSlug, check::CheckResult};
+use faultline_lab::suggest;
 use serde::Deserialize;
 use serde_json::Value;
 
 use self::stages::Stage;
-use crate::{Output, api::Api, config::data_dir, suggest};
+use crate::{Output, api::Api, config::data_dir};
 
 /// Where the server's data folder is.
 #[derive(Debug, Args)]

@@ -21,7 +21,6 @@ mod shipped;
 mod signals;
 mod sources;
 mod ssh;
-mod suggest;
 mod up;
 
 use std::{path::PathBuf, process::ExitCode};

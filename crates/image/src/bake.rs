@@ -30,6 +30,8 @@ use crate::{
 };
 
 const STAGE: &str = "bake";
+/// The file of a template's folder that says what its cluster serves; see [`Recipe::describe`].
+const DESCRIPTION: &str = "cluster.json";
 /// Where bakes have their launchers' folders.
 pub const RUN: &str = "/run/faultline";
 
@@ -42,6 +44,14 @@ pub struct Template {
     pub snapshot: PathBuf,
     /// What it is.
     pub manifest: Manifest,
+}
+
+impl Template {
+    /// What its cluster serves, as [`Recipe::describe`] printed it; nothing for machines without a cluster.
+    #[must_use]
+    pub fn description(&self) -> Option<String> {
+        std::fs::read_to_string(self.snapshot.join(DESCRIPTION)).ok()
+    }
 }
 
 /// The limits of an environment with these nodes: all that its machines were promised.
@@ -115,6 +125,7 @@ pub fn plan(recipe: &Recipe, image: &Image, of: &TemplateRef, cache: &Cache) -> 
         .with("arguments", qemu::GENERATION)
         .with("link", faultline_guest::wire::VERSION.to_string())
         .with("bake", format!("{:?}", recipe.bake))
+        .with("describe", format!("{:?}", recipe.describe))
         .with("warm", recipe.warm.join("\n"))
         .with("moment", format!("{:?}", recipe.moment))
         .finish();
@@ -229,7 +240,7 @@ pub async fn bake(
         node: None,
         log: Some(&log),
     };
-    let result = power_on(&spec, place, program, recipe, &stage, true).await;
+    let result = power_on(&spec, place, program, recipe, &stage).await;
     clear(&id, &dir);
     let (cold_shell_millis, cold_boot_millis) = result.map_err(|e| {
         let e = or_full(e, &draft);
@@ -351,7 +362,7 @@ pub async fn cold(
     };
     let what = format!("Image {}, shape {}: a cold start", recipe.name, of.form());
     let stage = progress.stage("cold start", what);
-    let result = power_on(&spec, place, program, recipe, &stage, false).await;
+    let result = power_on(&spec, place, program, recipe, &stage).await;
     clear(&id, &dir);
     let millis = result?;
     stage.done();
@@ -418,7 +429,6 @@ async fn power_on(
     program: &std::path::Path,
     recipe: &Recipe,
     stage: &faultline_domain::progress::Stage,
-    freeze: bool,
 ) -> Result<(u64, u64)> {
     let fail = |reason: String| Error::Stage {
         stage: STAGE,
@@ -454,7 +464,7 @@ async fn power_on(
     let shell = millis(began);
     let died = |node: NodeName| fail(format!("{node} has died\n{}", log_tail()));
     let settled = tokio::select! {
-        settled = settle(spec, place, recipe, stage, freeze) => settled.map(|()| millis(began)),
+        settled = settle(spec, place, recipe, stage) => settled.map(|()| millis(began)),
         // What waits for it would wait until its own limit.
         node = death(dir) => return Err(died(node)),
     };
@@ -466,7 +476,7 @@ async fn power_on(
             return Err(dead(dir).await.map_or(e, died));
         }
     };
-    if freeze {
+    if freeze_to(spec).is_some() {
         stage.update(Some(0.9), "quiet for three seconds, then frozen");
         tokio::time::sleep(Duration::from_secs(3)).await;
         launcher::freeze(dir)
@@ -475,6 +485,14 @@ async fn power_on(
         let _ = tokio::time::timeout(Duration::from_secs(20), child.wait()).await;
     }
     Ok((shell, settled))
+}
+
+/// The folder that machines which boot are frozen to, if they are.
+fn freeze_to(spec: &LaunchSpec) -> Option<&PathBuf> {
+    match &spec.start {
+        Start::Boot { freeze_to, .. } => freeze_to.as_ref(),
+        Start::Clone { .. } => None,
+    }
 }
 
 /// A machine whose QEMU has ended.
@@ -499,7 +517,6 @@ async fn settle(
     place: Place<'_>,
     recipe: &Recipe,
     stage: &faultline_domain::progress::Stage,
-    freeze: bool,
 ) -> Result<()> {
     let fail = |e: crate::steps::Failed| Error::Stage {
         stage: STAGE,
@@ -524,8 +541,13 @@ async fn settle(
         })
         .await
         .map_err(fail)?;
-    if !freeze {
+    let Some(draft) = freeze_to(spec) else {
         return Ok(());
+    };
+    if let Some(step) = &recipe.describe {
+        stage.update(Some(0.8), step.text.clone());
+        let printed = place.print(step).await.map_err(fail)?;
+        at(STAGE, std::fs::write(draft.join(DESCRIPTION), printed))?;
     }
     for (i, line) in recipe.warm.iter().enumerate() {
         stage.update(
@@ -559,7 +581,7 @@ async fn has_settled(dir: &std::path::Path, node: &NodeName) -> Result<()> {
             .await
             .map_err(|e| fail(e.to_string()))?;
         let exec = Exec {
-            argv: ["/bin/bash", "-c", script].map(str::to_owned).to_vec(),
+            argv: ["/bin/bash", "-c", script].map(Into::into).to_vec(),
             timeout_seconds: Some(seconds),
             ..Exec::default()
         };

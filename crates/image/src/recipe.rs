@@ -72,6 +72,10 @@ pub struct Recipe {
     /// What is done in the booted machines to bring them to the state that is frozen, step by step.
     #[serde(default)]
     pub bake: Vec<Step>,
+    /// Prints, as JSON, what the cluster serves: schemas, namespaces, images, what its nodes have. It is kept beside the
+    /// template, and the manifests of labs are linted against it.
+    #[serde(default)]
+    pub describe: Option<Step>,
     /// What brings a node that was added to a running environment into its cluster. `all` and `workers` are that
     /// node alone here, and its name is in `FAULTLINE_NODE`.
     #[serde(default)]

@@ -10,7 +10,7 @@ use faultline_launcher::{client as launcher, protocol::Channel};
 use crate::recipe::{On, Step};
 
 /// The most of a step's output that is kept.
-const MAX_OUTPUT: usize = 256 * 1024;
+const MAX_OUTPUT: usize = 4 << 20;
 
 /// A step that did not work.
 #[derive(Debug, thiserror::Error)]
@@ -46,23 +46,7 @@ impl Place<'_> {
         steps: &[Step],
         tell: impl Fn(usize, &Step, &str),
     ) -> Result<(), Failed> {
-        let mut kept = BTreeMap::from([
-            (
-                "FAULTLINE_CONTROL_PLANES".to_owned(),
-                self.template.shape.control_planes().to_string(),
-            ),
-            (
-                "FAULTLINE_WORKERS".to_owned(),
-                self.template.shape.workers().to_string(),
-            ),
-            (
-                "FAULTLINE_STOCK".to_owned(),
-                if self.template.is_stock() { "yes" } else { "" }.to_owned(),
-            ),
-        ]);
-        if let Some(node) = self.node {
-            kept.insert("FAULTLINE_NODE".to_owned(), node.to_string());
-        }
+        let mut kept = self.variables();
         let names = self.template.shape.node_names();
         let planes = usize::try_from(self.template.shape.control_planes()).unwrap_or(1);
         let (all, workers) = match self.node {
@@ -97,6 +81,31 @@ impl Place<'_> {
         Ok(())
     }
 
+    /// Runs a step on the first node; what it printed, which the log has not.
+    pub async fn print(self, step: &Step) -> Result<String, Failed> {
+        let silent = Self { log: None, ..self };
+        let first = self.template.shape.node_names().swap_remove(0);
+        silent.run(&first, step, &self.variables()).await
+    }
+
+    /// What every step finds in its environment.
+    fn variables(self) -> BTreeMap<String, String> {
+        let shape = &self.template.shape;
+        let stock = if self.template.is_stock() { "yes" } else { "" };
+        let mut all = BTreeMap::from([
+            (
+                "FAULTLINE_CONTROL_PLANES".to_owned(),
+                shape.control_planes().to_string(),
+            ),
+            ("FAULTLINE_WORKERS".to_owned(), shape.workers().to_string()),
+            ("FAULTLINE_STOCK".to_owned(), stock.to_owned()),
+        ]);
+        if let Some(node) = self.node {
+            all.insert("FAULTLINE_NODE".to_owned(), node.to_string());
+        }
+        all
+    }
+
     /// Runs a step on one node; what it printed.
     async fn run(
         self,
@@ -114,7 +123,7 @@ impl Place<'_> {
             .map_err(|e| failed(e.to_string()))?;
         let exec = Exec {
             argv: ["/bin/bash", "-euo", "pipefail", "-c", &step.run]
-                .map(str::to_owned)
+                .map(Into::into)
                 .to_vec(),
             env: env.clone(),
             timeout_seconds: Some(step.timeout_seconds),

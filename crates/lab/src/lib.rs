@@ -17,6 +17,7 @@
 //! | `variables` | values that differ from environment to environment: [`LabFolder::of`] |
 //! | [`junit`] | proofs as JUnit XML |
 //! | [`scaffold`] | the files of a new lab |
+//! | [`suggest`] | what somebody may have meant who wrote a name that there is not |
 //!
 //! ```no_run
 //! # async fn example(provider: &dyn faultline_provider::Provider, env: faultline_domain::TenantId) -> Result<(), Box<dyn std::error::Error>> {
@@ -45,13 +46,17 @@ pub mod lint;
 pub mod manifests;
 pub mod markdown;
 pub mod prove;
+mod quantity;
 pub mod scaffold;
 pub mod schema;
 pub mod script;
 pub mod setup;
+pub mod suggest;
 #[cfg(test)]
 mod testing;
 pub mod text;
+
+mod tree;
 mod variables;
 mod violations;
 mod yaml;
@@ -76,4 +81,5 @@ pub use catalogue::{Broken, Catalogue};
 pub use check::{check, longest};
 pub use diagnostic::{Diagnostic, Severity};
 pub use folder::LabFolder;
+pub use lint::Served;
 pub use setup::{SetupError, set_up};

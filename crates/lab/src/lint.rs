@@ -1,6 +1,7 @@
 //! The rules of a lab beyond what its types say.
 
 mod markdown;
+mod served;
 
 use std::{
     collections::BTreeSet,
@@ -12,6 +13,8 @@ use faultline_domain::{
     NodeName,
     lab::{Check, Lab, Test},
 };
+
+pub use self::served::Served;
 
 use self::markdown::{Text, unused};
 use crate::{

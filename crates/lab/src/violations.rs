@@ -3,88 +3,15 @@
 //! The types decide whether a lab is read. Only when they refuse it is the text walked along the schema, so scalars are
 //! taken as freely as the types do: a number where text belongs is text.
 
-use std::fmt;
-
 use regex::Regex;
-use serde::{
-    Deserialize,
-    de::{Deserializer, MapAccess, SeqAccess, Visitor},
-};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use crate::{
     Diagnostic, schema,
+    tree::Node,
     yaml::{FILE, SEE, point, spoken},
 };
-
-/// Any YAML, with places.
-#[derive(Debug)]
-enum Node {
-    Nothing,
-    Truth,
-    Whole(i128),
-    Fraction,
-    Text(String),
-    List(Vec<Spanned<Node>>),
-    Fields(Vec<(Spanned<String>, Spanned<Node>)>),
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyNode)
-    }
-}
-
-struct AnyNode;
-
-impl<'de> Visitor<'de> for AnyNode {
-    type Value = Node;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("YAML")
-    }
-
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Nothing)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
-        Ok(Node::Truth)
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Node, E> {
-        Ok(Node::Whole(number.into()))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Node, E> {
-        Ok(Node::Whole(number.into()))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
-        Ok(Node::Fraction)
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
-        Ok(Node::Text(text.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = list.next_element()? {
-            items.push(item);
-        }
-        Ok(Node::List(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-        let mut fields = Vec::new();
-        while let Some(field) = map.next_entry()? {
-            fields.push(field);
-        }
-        Ok(Node::Fields(fields))
-    }
-}
 
 /// Finds all of it. Nothing when the text is no YAML, or the schema has nothing against it.
 pub(crate) fn all(text: &str) -> Vec<Diagnostic> {
@@ -143,10 +70,10 @@ impl Walk<'_> {
             Node::Fields(fields) if allows("object") => self.fields(node, fields, schema),
             Node::List(items) if allows("array") => self.list(node, items, schema),
             Node::Whole(number) if allows("integer") => self.whole(node, *number, schema),
-            Node::Whole(_) | Node::Fraction if allows("number") => {}
-            Node::Truth if allows("boolean") => {}
+            Node::Whole(_) | Node::Fraction(_) if allows("number") => {}
+            Node::Truth(_) if allows("boolean") => {}
             Node::Text(text) if allows("string") => self.string(node, text, schema),
-            Node::Whole(_) | Node::Fraction | Node::Truth if allows("string") => {}
+            Node::Whole(_) | Node::Fraction(_) | Node::Truth(_) if allows("string") => {}
             _ => {
                 let belongs = [
                     (

@@ -1,10 +1,14 @@
 //! What needs no machine: new, lint, list.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
-use faultline_image::recipe::Recipe;
-use faultline_lab::{Broken, Catalogue, Diagnostic, LabFolder, Severity, scaffold};
+use faultline_domain::TemplateRef;
+use faultline_image::{cache::Cache, recipe::Recipe, sources::Sources};
+use faultline_lab::{Broken, Catalogue, Diagnostic, LabFolder, Served, Severity, scaffold};
 
 use super::{Place, named};
 use crate::Output;
@@ -32,13 +36,24 @@ pub(super) fn new(place: &Place, name: &str, output: Output) -> anyhow::Result<(
 }
 
 pub(super) fn lint(place: &Place, names: &[String], output: Output) -> anyhow::Result<()> {
-    let images = Recipe::names(&place.images.folder(None)?);
+    let recipes = place.images.folder(None)?;
+    let images = Recipe::names(&recipes);
+    let mut clusters = Clusters {
+        recipes,
+        sources: place.sources.sources(),
+        cache: Cache::of_user(),
+        served: BTreeMap::new(),
+    };
     let findings: Vec<Broken> = folders(&place.labs()?, names)?
         .into_iter()
         .map(|path| {
             let mut loaded = LabFolder::load(&path);
-            let missing = loaded.folder.and_then(|lab| no_image(&path, &lab, &images));
-            loaded.diagnostics.extend(missing);
+            if let Some(lab) = loaded.folder {
+                match no_image(&path, &lab, &images) {
+                    Some(missing) => loaded.diagnostics.push(missing),
+                    None => loaded.diagnostics.extend(clusters.lint(&lab)),
+                }
+            }
             Broken {
                 diagnostics: loaded.diagnostics,
                 path,
@@ -70,6 +85,11 @@ pub(super) fn lint(place: &Place, names: &[String], output: Output) -> anyhow::R
                     findings.len()
                 );
             }
+            for image in clusters.unknown() {
+                println!(
+                    "not compared with what the cluster serves: {image} is not built here; `faultline image build {image}` does it"
+                );
+            }
         }
     }
     if errors > 0 {
@@ -79,6 +99,37 @@ pub(super) fn lint(place: &Place, names: &[String], output: Output) -> anyhow::R
         );
     }
     Ok(())
+}
+
+/// What the clusters serve that labs run on, as far as they are built here.
+struct Clusters {
+    recipes: PathBuf,
+    sources: Sources,
+    cache: Cache,
+    served: BTreeMap<TemplateRef, Option<Served>>,
+}
+
+impl Clusters {
+    fn lint(&mut self, lab: &LabFolder) -> Vec<Diagnostic> {
+        if lab.lab.needs.kubernetes.is_none() {
+            return Vec::new();
+        }
+        let of = lab.lab.needs.template();
+        let (recipes, sources, cache) = (&self.recipes, &self.sources, &self.cache);
+        let served = self.served.entry(of).or_insert_with_key(|of| {
+            let template = sources.template(recipes, of, cache).ok()??;
+            Served::read(&template.description()?).ok()
+        });
+        served
+            .as_ref()
+            .map_or_else(Vec::new, |served| served.lint(lab))
+    }
+
+    /// Those that aren't built.
+    fn unknown(&self) -> impl Iterator<Item = String> {
+        let missing = self.served.iter().filter(|(_, served)| served.is_none());
+        missing.map(|(of, _)| format!("{} --shape {}", of.image, of.form()))
+    }
 }
 
 /// The finding when a lab's image has no recipe. Where there are no recipes at all nothing can be said.

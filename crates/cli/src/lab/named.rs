@@ -7,8 +7,9 @@ use std::{
 
 use anyhow::{Context, bail};
 use faultline_domain::LabSlug;
+use faultline_lab::suggest;
 
-use crate::{places, suggest};
+use crate::places;
 
 /// The folder of a lab that is there.
 pub(super) fn find(labs: &Path, named: &str) -> anyhow::Result<PathBuf> {

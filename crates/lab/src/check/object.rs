@@ -12,7 +12,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::Finding;
-use crate::manifests;
+use crate::{manifests, quantity};
 
 /// Between two looks at what must stay as it is.
 const LOOK: Duration = Duration::from_secs(2);
@@ -153,7 +153,7 @@ fn read(object: &Value, field: &Field) -> Result<String, String> {
     };
     for value in &found {
         let text = plain(value);
-        let number = value.as_f64().or_else(|| quantity(value.as_str()?));
+        let number = value.as_f64().or_else(|| quantity::parse(value.as_str()?));
         let equal = field.equals.as_ref().is_none_or(|e| plain(e) == text);
         let matches = pattern.as_ref().is_none_or(|p| p.is_match(&text));
         let least = field
@@ -214,29 +214,6 @@ fn above(path: &str) -> Option<&str> {
         }
     }
     path.get(..last?)
-}
-
-/// The number that a text stands for, as Kubernetes writes quantities: `150m`, `1Gi`, `2e3`.
-fn quantity(text: &str) -> Option<f64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text.get(digits.len()..)? {
-        "" => 1.0,
-        "n" => 1e-9,
-        "u" => 1e-6,
-        "m" => 1e-3,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "P" => 1e15,
-        "E" => 1e18,
-        binary => {
-            let power = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
-            let power = power.iter().position(|unit| *unit == binary)?;
-            1024_f64.powi(i32::try_from(power).ok()? + 1)
-        }
-    };
-    Some(digits.parse::<f64>().ok()? * unit)
 }
 
 /// A path without what it selects by: that is what the lab is after, and the student reads this.
