@@ -8,8 +8,10 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::Args;
-use faultline_image::sources::Sources;
+use faultline_image::{bake, cache::Cache, sources::Sources};
+use faultline_launcher::accel;
 use serde::Serialize;
 
 use self::readings::Readings;
@@ -34,6 +36,9 @@ pub struct DoctorArgs {
     /// The port of the gateway of API servers
     #[arg(long, default_value_t = config::KUBE_PORT)]
     kube_port: u16,
+    /// Forget what is known of KVM on this machine, and try it again
+    #[arg(long)]
+    try_kvm_again: bool,
 }
 
 /// How bad a finding is.
@@ -65,6 +70,10 @@ pub struct Finding {
 
 /// Looks at everything, prints it; fails when a finding is fatal.
 pub fn run(args: &DoctorArgs, output: Output) -> anyhow::Result<()> {
+    if args.try_kvm_again {
+        accel::forget(&bake::accelerator(&Cache::of_user()))
+            .context("what is known of KVM could not be removed from the cache")?;
+    }
     let findings = examine(
         &args.images.folder(None)?,
         &args.sources.sources(),

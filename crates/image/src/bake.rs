@@ -1,4 +1,9 @@
 //! Stage `bake`: an image booted once, settled, and frozen with its memory.
+//!
+//! A bake is also what KVM is judged by (`launcher/src/accel.rs`). One that succeeds under KVM records that KVM works. One
+//! that fails is repeated under emulation at once, and if that succeeds, KVM is not used again on this machine.
+
+mod failure;
 
 use std::{
     collections::BTreeSet,
@@ -12,15 +17,16 @@ use faultline_domain::{
 };
 use faultline_guest::{client, wire::Exec};
 use faultline_launcher::{
-    accel::{Verdict, detect, machine_identity, processor_name},
+    accel::{self, Kvm, Verdict, machine_identity, processor_name},
     cgroup, client as launcher,
-    protocol::{Channel, SOCKET},
+    protocol::{Channel, NodeStatus, SOCKET},
     qemu,
     snapshot::{Manifest, checksum},
     spec::{Accelerator, LaunchSpec, Machine, NodeSpec, Start},
     user,
 };
 
+use self::failure::{Cause, Failure};
 use crate::{
     Error, Result, at,
     build::{Image, build},
@@ -74,21 +80,27 @@ pub fn limits(nodes: &[NodeSpec]) -> Limits {
 
 /// What would be baked, without baking it.
 #[derive(Debug, Clone)]
-pub struct Plan {
+struct Plan {
     /// The content address.
-    pub key: String,
+    key: String,
     /// The nodes and their machines.
-    pub nodes: Vec<NodeSpec>,
+    nodes: Vec<NodeSpec>,
     /// How they run, and why.
-    pub verdict: Verdict,
+    verdict: Verdict,
+}
+
+/// Where it is kept what is known of KVM.
+#[must_use]
+pub fn accelerator(cache: &Cache) -> PathBuf {
+    cache.folder().join("accelerator")
+}
+
+fn verdict(image: &Image, cache: &Cache) -> Result<Verdict> {
+    at(STAGE, accel::detect(&image.kernel(), &accelerator(cache)))
 }
 
 /// Finds the key of a built image's snapshot as this template on this machine.
-pub fn plan(recipe: &Recipe, image: &Image, of: &TemplateRef, cache: &Cache) -> Result<Plan> {
-    let verdict = at(
-        STAGE,
-        detect(&image.kernel(), &cache.folder().join("accelerator")),
-    )?;
+fn plan(recipe: &Recipe, image: &Image, of: &TemplateRef, verdict: Verdict) -> Result<Plan> {
     let nodes: Vec<NodeSpec> = (1..)
         .zip(of.shape.node_names())
         .map(|(index, name)| {
@@ -99,7 +111,7 @@ pub fn plan(recipe: &Recipe, image: &Image, of: &TemplateRef, cache: &Cache) -> 
             NodeSpec {
                 name,
                 machine: Machine {
-                    accelerator: verdict.accelerator,
+                    accelerator: verdict.accelerator(),
                     vcpus: machine.vcpus,
                     memory_mib: machine.memory_mib,
                     disk_mib: machine.disk_mib,
@@ -109,14 +121,14 @@ pub fn plan(recipe: &Recipe, image: &Image, of: &TemplateRef, cache: &Cache) -> 
         .collect();
     // Under emulation the processor is QEMU's, and its clock this machine's; under KVM all of it is, and a snapshot is of
     // use only here.
-    let processor = match verdict.accelerator {
+    let processor = match verdict.accelerator() {
         Accelerator::Tcg => format!(
             "{} {} {}",
             at(STAGE, qemu::version())?,
             qemu::TCG_CPU,
             processor_name()
         ),
-        Accelerator::Kvm => at(STAGE, machine_identity())?,
+        Accelerator::Kvm => format!("{} {}", at(STAGE, machine_identity())?, verdict.kvm_cpu()),
     };
     let key = Key::default()
         .with("image", &image.key)
@@ -143,7 +155,7 @@ pub fn find(recipe: &Recipe, of: &TemplateRef, cache: &Cache) -> Result<Option<T
         return Ok(None);
     };
     let image = Image { key, folder };
-    let plan = plan(recipe, &image, of, cache)?;
+    let plan = plan(recipe, &image, of, verdict(&image, cache)?)?;
     Ok(cache.get(STAGE, &plan.key).and_then(|snapshot| {
         let manifest = Manifest::load(&snapshot).ok()?;
         Some(Template {
@@ -171,13 +183,75 @@ pub async fn bake(
                 reason: e.to_string(),
             })??
     };
-    let plan = plan(recipe, &image, of, cache)?;
+    let (first, _lock) = loop {
+        let first = plan(recipe, &image, of, verdict(&image, cache)?)?;
+        let lock = lock(cache, &first.key).await?;
+        // Whoever had the lock may have found out something about KVM.
+        if verdict(&image, cache)? == first.verdict {
+            break (first, lock);
+        }
+    };
+    let make = async |plan: &Plan| make(plan, recipe, &image, of, cache, program, progress).await;
+    let record = |kvm: &Kvm| {
+        at(
+            STAGE,
+            accel::record(&image.kernel(), &accelerator(cache), kvm),
+        )
+    };
+    let what = format!("{}, shape {},", recipe.name, of.form());
+    let is_new = cache.get(STAGE, &first.key).is_none();
+    let failure = match make(&first).await {
+        Ok(template) => {
+            // Another bake may have found out more meanwhile.
+            if is_new && let Kvm::FirstWord { cpu } = verdict(&image, cache)?.kvm {
+                record(&Kvm::Works { cpu, image: what })?;
+            }
+            return Ok(template);
+        }
+        Err(failure) if failure.may_be_kvm(&first.verdict) => failure,
+        Err(failure) => return Err(failure.error),
+    };
+    let reason = format!(
+        "image {what} could not be baked under KVM: {}",
+        failure.summary()
+    );
+    tracing::warn!("{reason}; the bake is repeated under emulation");
+    let kvm = Kvm::Fails { reason };
+    let second = plan(recipe, &image, of, Verdict::of(kvm.clone()))?;
+    let _lock_too = lock(cache, &second.key).await?;
+    match make(&second).await {
+        Ok(template) => record(&kvm).map(|()| template),
+        // It is not KVM, or not KVM alone.
+        Err(Failure { error, .. }) => Err(Error::Stage {
+            stage: STAGE,
+            reason: format!("under KVM: {}\nunder emulation: {error}", failure.error),
+        }),
+    }
+}
+
+/// Waits for whoever bakes the same.
+async fn lock(cache: &Cache, key: &str) -> Result<std::fs::File> {
+    let (cache, key) = (cache.clone(), key.to_owned());
+    let lock = tokio::task::spawn_blocking(move || cache.lock(STAGE, &key)).await;
+    at(STAGE, lock.map_err(std::io::Error::other).and_then(|l| l))
+}
+
+/// Bakes as planned, or finds it done. Call with the lock on the plan's key held.
+async fn make(
+    plan: &Plan,
+    recipe: &Recipe,
+    image: &Image,
+    of: &TemplateRef,
+    cache: &Cache,
+    program: &std::path::Path,
+    progress: &Progress,
+) -> Result<Template, Failure> {
     let doing = match cache.get(STAGE, &plan.key) {
         Some(_) => "the template".to_owned(),
         None => format!(
             "booting once and freezing ({}: {})",
-            plan.verdict.accelerator.as_str(),
-            plan.verdict.reason
+            plan.verdict.accelerator().as_str(),
+            plan.verdict.kvm
         ),
     };
     let stage = progress.stage(
@@ -191,11 +265,6 @@ pub async fn bake(
             snapshot,
             manifest,
         })
-    };
-    let _lock = {
-        let (cache, key) = (cache.clone(), plan.key.clone());
-        let lock = tokio::task::spawn_blocking(move || cache.lock(STAGE, &key)).await;
-        at(STAGE, lock.map_err(std::io::Error::other).and_then(|l| l))?
     };
     if let Some(snapshot) = cache.get(STAGE, &plan.key) {
         let template = found(snapshot.clone())?;
@@ -216,6 +285,7 @@ pub async fn bake(
         stage: STAGE,
         reason: "malformed key".to_owned(),
     })?;
+    let kvm_cpu = plan.verdict.kvm_cpu();
     let dir = at(STAGE, folder(&id))?;
     let spec = LaunchSpec {
         id: id.clone(),
@@ -228,6 +298,7 @@ pub async fn bake(
             initrd: image.initrd(),
             freeze_to: Some(draft.clone()),
         },
+        kvm_cpu: kvm_cpu.to_owned(),
         base_disk: image.disk(),
         limits: limits(&plan.nodes),
         egress: Vec::new(),
@@ -255,9 +326,10 @@ pub async fn bake(
     stage.update(Some(0.95), "checksums");
     let manifest = Manifest {
         key: plan.key.clone(),
-        nodes: plan.nodes,
+        nodes: plan.nodes.clone(),
         control_planes: of.shape.control_planes(),
         qemu: at(STAGE, qemu::version())?,
+        kvm_cpu: kvm_cpu.to_owned(),
         cold_boot_millis,
         cold_shell_millis,
         files: std::collections::BTreeMap::default(),
@@ -267,7 +339,7 @@ pub async fn bake(
     at(STAGE, manifest.seal(&draft))?;
     let snapshot = at(STAGE, cache.keep(&draft, STAGE, &plan.key))?;
     stage.done();
-    found(snapshot)
+    Ok(found(snapshot)?)
 }
 
 /// Removes what bakes left that were killed. A bake's processes end with it; its folder and control group stay.
@@ -350,6 +422,7 @@ pub async fn cold(
             initrd: template.image.initrd(),
             freeze_to: None,
         },
+        kvm_cpu: template.manifest.kvm_cpu.clone(),
         base_disk: template.image.disk(),
         egress: Vec::new(),
     };
@@ -364,7 +437,7 @@ pub async fn cold(
     let stage = progress.stage("cold start", what);
     let result = power_on(&spec, place, program, recipe, &stage).await;
     clear(&id, &dir);
-    let millis = result?;
+    let millis = result.map_err(|failure| failure.error)?;
     stage.done();
     Ok(millis)
 }
@@ -403,16 +476,16 @@ fn has_room(draft: &std::path::Path, nodes: &[NodeSpec]) -> Result<()> {
 }
 
 /// A machine whose disk has filled up dies without a word: says so.
-fn or_full(error: Error, draft: &std::path::Path) -> Error {
-    match (error, free(draft).map(|bytes| bytes >> 20)) {
-        (Error::Stage { stage, reason }, Ok(free)) if free < 64 => Error::Stage {
+fn or_full(failure: Failure, draft: &std::path::Path) -> Failure {
+    match (failure.error, free(draft).map(|bytes| bytes >> 20)) {
+        (Error::Stage { stage, reason }, Ok(free)) if free < 64 => Failure::from(Error::Stage {
             stage,
             reason: format!(
                 "{reason}; {} has only {free} MiB free: make room there and build again",
                 draft.parent().unwrap_or(draft).display()
             ),
-        },
-        (error, _) => error,
+        }),
+        (error, _) => Failure { error, ..failure },
     }
 }
 
@@ -429,10 +502,13 @@ async fn power_on(
     program: &std::path::Path,
     recipe: &Recipe,
     stage: &faultline_domain::progress::Stage,
-) -> Result<(u64, u64)> {
-    let fail = |reason: String| Error::Stage {
-        stage: STAGE,
-        reason,
+) -> Result<(u64, u64), Failure> {
+    let fail = |cause, reason: String| Failure {
+        cause,
+        error: Error::Stage {
+            stage: STAGE,
+            reason,
+        },
     };
     let (dir, began) = (place.dir, Instant::now());
     let millis = |began: Instant| u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -458,11 +534,30 @@ async fn power_on(
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let log_tail = || std::fs::read_to_string(dir.join("launcher.log")).unwrap_or_default();
-    launcher::watch(dir, &Progress::ignored())
-        .await
-        .map_err(|e| fail(format!("{e}\n{}", log_tail())))?;
+    let died = |node: NodeStatus| {
+        let cause = match node.killed {
+            true => Cause::Host,
+            false => Cause::Machine,
+        };
+        let (name, said) = (&node.name, qemu_said(dir, &node.name));
+        fail(cause, format!("{name} has died{said}\n{}", log_tail()))
+    };
+    // The link to a machine breaks a moment before the launcher hears of its death.
+    let unless_dead = async |failure: Failure| {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        dead(dir).await.map_or(failure, died)
+    };
+    if let Err(e) = launcher::watch(dir, &Progress::ignored()).await {
+        let cause = match &e {
+            launcher::Error::Failed { stage, .. } if stage == "clone" || stage == "boot" => {
+                Cause::Machine
+            }
+            _ => Cause::Host,
+        };
+        let failure = fail(cause, format!("{e}\n{}", log_tail()));
+        return Err(unless_dead(failure).await);
+    }
     let shell = millis(began);
-    let died = |node: NodeName| fail(format!("{node} has died\n{}", log_tail()));
     let settled = tokio::select! {
         settled = settle(spec, place, recipe, stage) => settled.map(|()| millis(began)),
         // What waits for it would wait until its own limit.
@@ -470,10 +565,9 @@ async fn power_on(
     };
     let settled = match settled {
         Ok(millis) => millis,
-        // The link to a machine breaks a moment before the launcher hears of its death.
-        Err(e) => {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            return Err(dead(dir).await.map_or(e, died));
+        Err(error) => {
+            let cause = Cause::Guest;
+            return Err(unless_dead(Failure { cause, error }).await);
         }
     };
     if freeze_to(spec).is_some() {
@@ -481,7 +575,7 @@ async fn power_on(
         tokio::time::sleep(Duration::from_secs(3)).await;
         launcher::freeze(dir)
             .await
-            .map_err(|e| fail(format!("{e}\n{}", log_tail())))?;
+            .map_err(|e| fail(Cause::Guest, format!("{e}\n{}", log_tail())))?;
         let _ = tokio::time::timeout(Duration::from_secs(20), child.wait()).await;
     }
     Ok((shell, settled))
@@ -496,13 +590,20 @@ fn freeze_to(spec: &LaunchSpec) -> Option<&PathBuf> {
 }
 
 /// A machine whose QEMU has ended.
-async fn dead(dir: &std::path::Path) -> Option<NodeName> {
+async fn dead(dir: &std::path::Path) -> Option<NodeStatus> {
     let nodes = launcher::status(dir).await.ok()?.nodes;
-    Some(nodes.into_iter().find(|n| !n.alive)?.name)
+    nodes.into_iter().find(|n| !n.alive)
 }
 
-/// Ends when one of the machines has, and gives its name.
-async fn death(dir: &std::path::Path) -> NodeName {
+/// The first of what a machine's QEMU said, to be appended to a reason.
+fn qemu_said(dir: &std::path::Path, node: &NodeName) -> String {
+    let log = std::fs::read_to_string(dir.join(format!("{node}.qemu.log"))).unwrap_or_default();
+    let first = log.lines().find(|line| !line.contains("warning: "));
+    first.map_or_else(String::new, |line| format!("; QEMU said: {line}"))
+}
+
+/// Ends when one of the machines has, and tells which.
+async fn death(dir: &std::path::Path) -> NodeStatus {
     loop {
         if let Some(node) = dead(dir).await {
             return node;

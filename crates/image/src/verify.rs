@@ -87,6 +87,7 @@ mod tests {
             nodes: Vec::new(),
             control_planes: 1,
             qemu: String::new(),
+            kvm_cpu: String::new(),
             cold_boot_millis: 0,
             cold_shell_millis: 0,
             files: BTreeMap::new(),

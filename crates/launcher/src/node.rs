@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     io,
-    os::unix::net::UnixStream as StdUnixStream,
+    os::unix::{net::UnixStream as StdUnixStream, process::ExitStatusExt},
     process::ExitStatus,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -136,6 +136,14 @@ impl Node {
                         let _ = qmp_too.run("system_reset", Value::Null).await;
                         let _ = qmp_too.run("cont", Value::Null).await;
                     }
+                    // KVM can't continue this VM, and QEMU would keep it as it is.
+                    "STOP" if !hold_too.paused.load(Ordering::SeqCst) => {
+                        let status = qmp_too.run("query-status", Value::Null).await;
+                        if status.is_ok_and(|s| s.get("status") == Some(&json!("internal-error"))) {
+                            tracing::error!(node = %name_too, "KVM can't continue this machine");
+                            let _ = qmp_too.run("quit", Value::Null).await;
+                        }
+                    }
                     // Its snapshot would find no room on the host's disk either.
                     "BLOCK_IO_ERROR" if to_be_frozen => {
                         tracing::error!(node = %name_too, "the host's disk took no write");
@@ -184,6 +192,11 @@ impl Node {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.end.get().is_none()
+    }
+
+    fn is_killed(&self) -> bool {
+        let end = self.end.get().and_then(|end| end.as_ref().ok());
+        end.and_then(ExitStatus::signal) == Some(libc::SIGKILL)
     }
 
     /// How its QEMU ended, for people; nothing while it lives.
@@ -238,6 +251,7 @@ impl Node {
             name: self.name.clone(),
             pid: self.pid,
             alive: self.is_alive(),
+            killed: self.is_killed(),
             linked: self.link.borrow().as_ref().is_some_and(|l| !l.is_lost()),
         }
     }

@@ -184,6 +184,9 @@ pub struct NodeStatus {
     pub pid: u32,
     /// False when its QEMU has died.
     pub alive: bool,
+    /// True when its QEMU was killed, by a person or for lack of memory.
+    #[serde(default)]
+    pub killed: bool,
     /// False while its guest link is lost.
     pub linked: bool,
 }

@@ -28,6 +28,9 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 pub const GENERATION: &str = "9";
 /// The processor that guests see under emulation: the most that QEMU 7.2 emulates well and Debian needs.
 pub const TCG_CPU: &str = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt";
+/// The processor that guests see under KVM: the host's, of which features may be left out
+/// ([`LaunchSpec::kvm_cpu`]).
+pub const KVM_CPU: &str = "host";
 /// The serial number of the pristine disk, by which the guest's helper finds it.
 pub const PRISTINE_SERIAL: &str = "faultline-base";
 
@@ -110,7 +113,7 @@ pub fn overhead_mib(machine: &Machine) -> u32 {
 }
 
 /// Arguments that a machine's template and clones share.
-fn machine_arguments(machine: &Machine) -> Vec<String> {
+fn machine_arguments(machine: &Machine, kvm_cpu: &str) -> Vec<String> {
     let accelerator = match machine.accelerator {
         Accelerator::Kvm => "kvm".to_owned(),
         Accelerator::Tcg => format!(
@@ -119,7 +122,7 @@ fn machine_arguments(machine: &Machine) -> Vec<String> {
         ),
     };
     let cpu = match machine.accelerator {
-        Accelerator::Kvm => "host",
+        Accelerator::Kvm => kvm_cpu,
         Accelerator::Tcg => TCG_CPU,
     };
     [
@@ -176,7 +179,7 @@ pub fn start(
 ) -> io::Result<Started> {
     let (node, machine) = (node_spec.name.as_str(), &node_spec.machine);
     let mut inherited = Inherited::default();
-    let mut args = machine_arguments(machine);
+    let mut args = machine_arguments(machine, &spec.kvm_cpu);
     let mut arg = |name: &str, value: String| args.extend([name.to_owned(), value]);
 
     let (memory, frozen, kernel, initrd, state) = match &spec.start {
@@ -468,5 +471,27 @@ pub fn make_overlay(path: &Path, size_mib: u32) -> io::Result<()> {
             "qemu-img: {}",
             String::from_utf8_lossy(&out.stderr).trim()
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_is_qemus_own_under_emulation_and_the_spec_s_under_kvm() {
+        let cpu = |accelerator| {
+            let machine = Machine {
+                accelerator,
+                vcpus: 1,
+                memory_mib: 512,
+                disk_mib: 4096,
+            };
+            let args = machine_arguments(&machine, "host,-vmx");
+            let at = args.iter().position(|arg| arg == "-cpu").unwrap();
+            args[at + 1].clone()
+        };
+        assert_eq!(cpu(Accelerator::Tcg), TCG_CPU);
+        assert_eq!(cpu(Accelerator::Kvm), "host,-vmx");
     }
 }

@@ -48,12 +48,14 @@ use crate::{
         Usage, VERSION, Why,
     },
     qemu,
-    spec::{LaunchSpec, NodeSpec, Start},
+    spec::{Accelerator, LaunchSpec, NodeSpec, Start},
 };
 
 /// How long a clone's helper may take to answer, and a booting one's.
 const LINK_AFTER_CLONE: Duration = Duration::from_secs(60);
 const LINK_AFTER_BOOT: Duration = Duration::from_secs(600);
+/// Under KVM; a boot takes seconds.
+const LINK_AFTER_BOOT_WITH_KVM: Duration = Duration::from_secs(180);
 
 /// A stage that failed.
 #[derive(Debug, Clone)]
@@ -287,7 +289,13 @@ impl Launcher {
                 LINK_AFTER_CLONE,
             )
         } else {
-            ("boot", "Booting", LINK_AFTER_BOOT)
+            let has_kvm = |n: &NodeSpec| n.machine.accelerator == Accelerator::Kvm;
+            let wait = if spec.nodes.iter().all(has_kvm) {
+                LINK_AFTER_BOOT_WITH_KVM
+            } else {
+                LINK_AFTER_BOOT
+            };
+            ("boot", "Booting", wait)
         };
         let stage = progress.stage(name, text);
         let refreshed = nodes.iter().map(|node| self.refresh(node, clone, wait));

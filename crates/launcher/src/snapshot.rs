@@ -19,7 +19,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::spec::{Accelerator, NodeSpec};
+use crate::spec::{Accelerator, NodeSpec, kvm_cpu};
 
 /// What a snapshot is of, and what its files must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct Manifest {
     pub control_planes: u32,
     /// QEMU's version.
     pub qemu: String,
+    /// QEMU's processor argument under KVM.
+    #[serde(default = "kvm_cpu")]
+    pub kvm_cpu: String,
     /// Milliseconds from power-on to the settled state, as measured when it was baked.
     pub cold_boot_millis: u64,
     /// Milliseconds from power-on to the first shell.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use faultline_domain::{NodeName, TenantId, lab::Egress, limits::Limits};
 use serde::{Deserialize, Serialize};
 
-use crate::user;
+use crate::{qemu, user};
 
 /// How guests are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -105,12 +105,20 @@ pub struct LaunchSpec {
     pub control_planes: u32,
     /// How they come to life.
     pub start: Start,
+    /// QEMU's processor argument where a node runs under KVM; clones have their template's. Default: `host`.
+    #[serde(default = "kvm_cpu")]
+    pub kvm_cpu: String,
     /// The image's pristine disk (raw ext4).
     pub base_disk: PathBuf,
     /// What the environment may use.
     pub limits: Limits,
     /// Where its nodes may connect to.
     pub egress: Vec<Egress>,
+}
+
+/// The processor argument of specs and snapshots that were written before features could be left out.
+pub(crate) fn kvm_cpu() -> String {
+    qemu::KVM_CPU.to_owned()
 }
 
 impl LaunchSpec {
@@ -187,6 +195,7 @@ mod tests {
             start: Start::Clone {
                 snapshot: "/s".into(),
             },
+            kvm_cpu: kvm_cpu(),
             base_disk: "/d".into(),
             limits,
             egress: Vec::new(),
@@ -194,6 +203,7 @@ mod tests {
         let mut json = serde_json::to_value(&spec).unwrap();
         json.as_object_mut().unwrap().remove("added");
         json.as_object_mut().unwrap().remove("user");
+        json.as_object_mut().unwrap().remove("kvm_cpu");
         assert_eq!(serde_json::from_value::<LaunchSpec>(json).unwrap(), spec);
         let share = Limits {
             memory_mib: 300,

@@ -412,6 +412,7 @@ impl Provider for Local {
             start: Start::Clone {
                 snapshot: template.snapshot.clone(),
             },
+            kvm_cpu: template.manifest.kvm_cpu.clone(),
             base_disk: template.image.disk(),
             limits: bake::limits(&template.manifest.nodes),
             egress: Vec::new(),

@@ -145,6 +145,7 @@ mod tests {
                 nodes: Vec::new(),
                 control_planes: 1,
                 qemu: String::new(),
+                kvm_cpu: String::new(),
                 cold_boot_millis: 0,
                 cold_shell_millis: 0,
                 files: std::collections::BTreeMap::new(),
@@ -164,6 +165,7 @@ mod tests {
             start: Start::Clone {
                 snapshot: of.snapshot.clone(),
             },
+            kvm_cpu: String::new(),
             base_disk: of.image.disk(),
             limits: faultline_image::bake::limits(&[]),
             egress: Vec::new(),

@@ -2,7 +2,8 @@
 
 use faultline_domain::memory::Memory;
 use faultline_image::go;
-use faultline_launcher::spec::Accelerator;
+use faultline_launcher::accel::{Kvm, Verdict};
+use jiff::Timestamp;
 
 use super::{
     Finding, Grade,
@@ -124,25 +125,60 @@ fn accelerator(seen: &Readings) -> Finding {
             cure,
         )
     };
-    match &seen.accelerator {
-        None => bad(
-            "not known yet: no kernel is here to boot".to_owned(),
-            "build an image first (faultline image build debian-12), then ask again",
-        ),
-        Some(Ok(verdict)) if verdict.accelerator == Accelerator::Kvm => Finding::good(
-            "virtualisation",
-            format!("KVM: {}", verdict.reason),
-            "Guests run at the machine's own speed.",
-        ),
-        Some(Ok(verdict)) => bad(
-            format!("software emulation: {}", verdict.reason),
+    let verdict = match &seen.accelerator {
+        None => {
+            return bad(
+                "not known yet: no kernel is here to boot".to_owned(),
+                "build an image first (faultline image build debian-12), then ask again",
+            );
+        }
+        Some(Err(e)) => {
+            return bad(
+                format!("could not be tried: {e}"),
+                "install qemu-system-x86",
+            );
+        }
+        Some(Ok(verdict)) => verdict,
+    };
+    let (kvm, since) = (&verdict.kvm, since(verdict));
+    match kvm {
+        Kvm::Missing => bad(
+            format!("software emulation: {kvm}"),
             "use a machine with KVM, or turn on (nested) virtualisation in its firmware or hypervisor",
         ),
-        Some(Err(e)) => bad(
-            format!("could not be tried: {e}"),
-            "install qemu-system-x86",
+        Kvm::Fails { .. } => bad(
+            format!("software emulation, since KVM failed{since}: {kvm}"),
+            "use a machine with KVM, or turn on (nested) virtualisation in its firmware or hypervisor; \
+             then `faultline doctor --try-kvm-again`",
+        ),
+        Kvm::FirstWord { cpu } => Finding::good(
+            "virtualisation",
+            format!("KVM{}, tried in part{since}: {kvm}", without(cpu)),
+            "The next image that is baked boots under KVM; should that fail, it is baked under emulation.",
+        ),
+        Kvm::Works { cpu, .. } => Finding::good(
+            "virtualisation",
+            format!("KVM{}, tried{since}: {kvm}", without(cpu)),
+            "Guests run at the machine's own speed.",
         ),
     }
+}
+
+/// When a verdict was found out.
+fn since(verdict: &Verdict) -> String {
+    let at = verdict.since.and_then(|at| Timestamp::try_from(at).ok());
+    at.map_or_else(String::new, |at| {
+        format!(" on {}", at.strftime("%Y-%m-%d at %H:%M UTC"))
+    })
+}
+
+/// The features of the host's processor that guests don't get.
+fn without(cpu: &str) -> String {
+    let refused: Vec<&str> = cpu.split(",-").skip(1).collect();
+    if refused.is_empty() {
+        return String::new();
+    }
+    format!(" without {}, which this host refuses", refused.join(", "))
 }
 
 fn go(seen: Option<&String>) -> Finding {

@@ -1,7 +1,7 @@
 //! What the doctor sees of a machine. Nothing is judged here.
 
 use std::{
-    fs,
+    fs, io,
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
@@ -9,7 +9,7 @@ use std::{
 
 use faultline_domain::{memory::Memory, template::Form};
 use faultline_image::{
-    build,
+    bake, build,
     cache::{Cache, free},
     go,
     recipe::Recipe,
@@ -18,6 +18,7 @@ use faultline_image::{
 use faultline_launcher::{
     accel::{self, Verdict},
     cgroup, qemu,
+    spec::Accelerator,
 };
 
 /// All that was seen.
@@ -29,7 +30,7 @@ pub struct Readings {
     pub missing: Vec<(&'static str, &'static str)>,
     /// Files that belong beside this program and aren't there.
     pub parts: Vec<&'static str>,
-    /// What a kernel said that was booted; nothing when there was none to boot.
+    /// What is known of KVM; nothing when there is no kernel to boot.
     pub accelerator: Option<Result<Verdict, String>>,
     /// The compiler of Go modules, as it prints its version.
     pub go: Option<String>,
@@ -193,16 +194,26 @@ fn parts() -> Vec<&'static str> {
 }
 
 fn accelerator(recipes: &Path, cache: &Cache) -> Option<Result<Verdict, String>> {
-    let kernel = Recipe::names(recipes)
+    let folder = bake::accelerator(cache);
+    let names = Recipe::names(recipes);
+    let images = names
         .iter()
         .filter_map(|name| Recipe::load(recipes, name).ok())
         .filter_map(|recipe| build::image_key(&recipe).ok())
         .filter_map(|key| cache.get("disk", &key))
         .map(|folder| folder.join("kernel"))
-        .chain(newest_kernel())
-        .find(|path| path.exists())?;
-    let found = accel::detect(&kernel, &cache.folder().join("accelerator"));
-    Some(found.map_err(|e| e.to_string()))
+        .filter(|path| path.exists());
+    let mut kernels: Vec<PathBuf> = images.collect();
+    if kernels.is_empty() {
+        kernels.extend(newest_kernel());
+    }
+    let found = kernels.iter().map(|kernel| accel::detect(kernel, &folder));
+    // Images may have different kernels; what fails with one of them is worth knowing.
+    let worst = |a: Result<Verdict, _>, b: Result<Verdict, _>| match &a {
+        Ok(verdict) if verdict.accelerator() == Accelerator::Kvm => b,
+        _ => a,
+    };
+    Some(found.reduce(worst)?.map_err(|e: io::Error| e.to_string()))
 }
 
 fn newest_kernel() -> Option<PathBuf> {

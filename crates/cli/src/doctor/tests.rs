@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use faultline_domain::memory::Memory;
-use faultline_launcher::{accel::Verdict, spec::Accelerator};
+use faultline_launcher::accel::{Kvm, Verdict};
 
 use super::{
     findings::{MIN_DISK_MIB, MIN_ENVIRONMENT_DISK_MIB, MIN_MEMORY_MIB, judge},
@@ -21,7 +21,7 @@ fn good() -> Readings {
         root: true,
         missing: Vec::new(),
         parts: Vec::new(),
-        accelerator: Some(Ok(verdict(Accelerator::Kvm))),
+        accelerator: Some(Ok(Verdict::of(works("host")))),
         go: Some("go version go1.26.4 linux/amd64".to_owned()),
         control_groups: groups(2, true),
         tun: true,
@@ -38,11 +38,23 @@ fn good() -> Readings {
     }
 }
 
-fn verdict(accelerator: Accelerator) -> Verdict {
-    Verdict {
-        accelerator,
-        reason: "so it is".to_owned(),
+fn works(cpu: &str) -> Kvm {
+    Kvm::Works {
+        cpu: cpu.to_owned(),
+        image: "debian-12, shape 1+0,".to_owned(),
     }
+}
+
+/// What is found of KVM where this was found out at the epoch.
+fn found_of(kvm: Kvm) -> Finding {
+    let mut seen = good();
+    seen.accelerator = Some(Ok(Verdict {
+        kvm,
+        since: Some(std::time::SystemTime::UNIX_EPOCH),
+    }));
+    let mut found = judge(&seen);
+    found.retain(|f| f.what == "virtualisation");
+    found.remove(0)
 }
 
 fn memory(available_mib: u64) -> Memory {
@@ -91,7 +103,7 @@ fn a_machine_that_lacks_nothing_is_told_so() {
 fn each_lack_has_its_grade_a_consequence_and_a_cure() {
     use Grade::{Fatal, Warning};
     type Lack = (Grade, &'static str, &'static str, fn(&mut Readings));
-    let lacks: [Lack; 22] = [
+    let lacks: [Lack; 23] = [
         (Fatal, "user", "sudo", |s| s.root = false),
         (
             Fatal,
@@ -107,8 +119,12 @@ fn each_lack_has_its_grade_a_consequence_and_a_cure() {
         (Warning, "virtualisation", "image build", |s| {
             s.accelerator = None;
         }),
-        (Warning, "virtualisation", "KVM", |s| {
-            s.accelerator = Some(Ok(verdict(Accelerator::Tcg)));
+        (Warning, "virtualisation", "machine with KVM", |s| {
+            s.accelerator = Some(Ok(Verdict::of(Kvm::Missing)));
+        }),
+        (Warning, "virtualisation", "--try-kvm-again", |s| {
+            let reason = "it stops".to_owned();
+            s.accelerator = Some(Ok(Verdict::of(Kvm::Fails { reason })));
         }),
         (Warning, "virtualisation", "qemu-system-x86", |s| {
             s.accelerator = Some(Err("no such file".to_owned()));
@@ -153,6 +169,30 @@ fn each_lack_has_its_grade_a_consequence_and_a_cure() {
         assert!(found.cure.contains(cure), "{found:?}");
         assert!(!found.seen.is_empty() && !found.consequence.is_empty());
     }
+}
+
+#[test]
+fn what_is_known_of_kvm_is_told_with_its_date_and_how_far_it_was_tried() {
+    let found = found_of(works("host,-arch-capabilities,-vmx"));
+    assert_eq!(
+        found.seen,
+        "KVM without arch-capabilities, vmx, which this host refuses, tried on 1970-01-01 at 00:00 UTC: \
+         image debian-12, shape 1+0, was booted and frozen"
+    );
+    let cpu = "host".to_owned();
+    let found = found_of(Kvm::FirstWord { cpu });
+    assert_eq!(found.grade, Grade::Good);
+    assert!(
+        found.seen.starts_with("KVM, tried in part on 1970"),
+        "{found:?}"
+    );
+    assert!(found.consequence.contains("emulation"), "{found:?}");
+    let reason = "it stops".to_owned();
+    let found = found_of(Kvm::Fails { reason });
+    assert_eq!(
+        found.seen,
+        "software emulation, since KVM failed on 1970-01-01 at 00:00 UTC: it stops"
+    );
 }
 
 #[test]

@@ -374,6 +374,7 @@ mod tests {
             start: Start::Clone {
                 snapshot: "/snapshot".into(),
             },
+            kvm_cpu: crate::qemu::KVM_CPU.to_owned(),
             base_disk: "/disk".into(),
             limits: LIMITS,
             egress: Vec::new(),
