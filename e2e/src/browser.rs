@@ -9,7 +9,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use thirtyfour::{By, ChromiumLikeCapabilities, DesiredCapabilities, WebDriver, WebElement};
+use thirtyfour::{
+    By, ChromiumLikeCapabilities, DesiredCapabilities, WebDriver, WebElement, WindowHandle,
+};
 
 use crate::installation::processes_with;
 
@@ -96,6 +98,29 @@ impl Browser {
     /// Goes to an address.
     pub async fn go(&self, url: &str) -> Result<()> {
         Ok(self.driver.goto(url).await?)
+    }
+
+    /// Opens another window with this address, and looks at it from here on.
+    pub async fn open_window(&self, url: &str) -> Result<WindowHandle> {
+        let window = self.driver.new_tab().await?;
+        self.switch_to(window.clone()).await?;
+        self.go(url).await?;
+        Ok(window)
+    }
+
+    /// The window that it looks at.
+    pub async fn window(&self) -> Result<WindowHandle> {
+        Ok(self.driver.window().await?)
+    }
+
+    /// All windows.
+    pub async fn windows(&self) -> Result<Vec<WindowHandle>> {
+        Ok(self.driver.windows().await?)
+    }
+
+    /// Looks at another window.
+    pub async fn switch_to(&self, window: WindowHandle) -> Result<()> {
+        Ok(self.driver.switch_to_window(window).await?)
     }
 
     /// Loads the page again.

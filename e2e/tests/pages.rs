@@ -81,8 +81,14 @@ async fn a_silent_network_is_seen_and_what_is_typed_then_is_refused() -> Result<
     browser.keys("echo before\n").await?;
     student::until_output(&browser, "before").await?;
     browser
-        .js("WebSocket.prototype.send = () => {}; \
-             window.WebSocket = class { static OPEN = 1; readyState = 0; close() {} };")
+        .js("window.real = [WebSocket, WebSocket.prototype.send]; \
+             WebSocket.prototype.send = () => {}; \
+             window.WebSocket = class { \
+               static OPEN = 1; \
+               readyState = 0; \
+               constructor() { setTimeout(() => this.onclose?.({ code: 1006, reason: '' }), 1000); } \
+               close() {} \
+             };")
         .await?;
     browser
         .until_text(".terminal-line", "Connection lost")
@@ -92,8 +98,11 @@ async fn a_silent_network_is_seen_and_what_is_typed_then_is_refused() -> Result<
         .until_text(".terminal-line", "what you type is not sent")
         .await?;
     // The network is back.
-    browser.reload().await?;
+    browser
+        .js("[window.WebSocket, window.real[0].prototype.send] = window.real")
+        .await?;
     browser.find(".tabs .mark.on").await?;
+    student::until_output(&browser, "before").await?;
     browser.click(".xterm-screen").await?;
     browser.keys("echo after\n").await?;
     student::until_output(&browser, "after").await?;
@@ -103,6 +112,61 @@ async fn a_silent_network_is_seen_and_what_is_typed_then_is_refused() -> Result<
     let id = tenant.as_str().unwrap_or_default().parse()?;
     let late = serving.provider.file(&id, &"node1".parse()?, "/tmp/late");
     anyhow::ensure!(late.is_none(), "what was refused was run");
+    browser.close().await?;
+    serving.end().await
+}
+
+/// Over plain HTTP a browser opens at most six connections to a host: a page that kept one would keep others from loading.
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_windows_of_a_workspace_load_and_show_a_terminal() -> Result<()> {
+    let (_alone, serving, browser, base) = signed_in(Duration::ZERO).await?;
+    let place = student::start(&browser, &base, "stale-flag").await?;
+    let mut windows = vec![browser.window().await?];
+    while windows.len() < 8 {
+        windows.push(browser.open_window(&place).await?);
+        browser.find(".tabs .mark.on").await?;
+    }
+    for (n, window) in windows.into_iter().enumerate() {
+        browser.switch_to(window).await?;
+        browser.click(".xterm-screen").await?;
+        let word = format!("typed-in-window-{n}");
+        browser.keys(&format!("echo {word}\n")).await?;
+        student::until_output(&browser, &word).await?;
+    }
+    // Events arrive in all of them.
+    browser.click("#check-button").await?;
+    for window in browser.windows().await? {
+        browser.switch_to(window).await?;
+        browser.until_text("#checks", "0 of 2 hold").await?;
+    }
+    browser.close().await?;
+    serving.end().await
+}
+
+/// More output than the server sends ahead arrives whole, and another terminal answers meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_floods_arrives_whole_and_holds_up_no_other() -> Result<()> {
+    let (_alone, serving, browser, base) = signed_in(Duration::ZERO).await?;
+    student::start(&browser, &base, "stale-flag").await?;
+    let tenant = browser
+        .js("return document.getElementById('workspace').dataset.tenant")
+        .await?;
+    let id = tenant.as_str().unwrap_or_default().parse()?;
+    let lines = "0123456789\n".repeat(5000);
+    serving
+        .provider
+        .put_file(&id, &"node1".parse()?, "/run/lines", lines.as_bytes());
+    browser.click(".xterm-screen").await?;
+    browser.keys(&"cat /run/lines\n".repeat(30)).await?;
+    browser.keys("echo after-the-flood\n").await?;
+    browser.chord(&[Key::Alt], 't').await?;
+    browser
+        .find(".tablist button:nth-child(2)[aria-selected=true] .mark.on")
+        .await?;
+    browser.keys("echo quiet\n").await?;
+    student::until_output(&browser, "quiet").await?;
+    browser.chord(&[Key::Alt], '1').await?;
+    student::until_output(&browser, "after-the-flood").await?;
     browser.close().await?;
     serving.end().await
 }

@@ -1,4 +1,4 @@
-//! What a browser sends over a terminal's WebSocket.
+//! What pages and programs send over their WebSockets.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

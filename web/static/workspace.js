@@ -23,11 +23,19 @@
 
   let ends = Date.now() + Number(document.getElementById("clock")?.dataset.seconds ?? 0) * 1000;
   let attempt = null;
-  const events = new EventSource(`${base}/events`);
-  // The server answers again.
-  events.addEventListener("open", unsay);
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  const socket = new PageSocket(`${scheme}://${location.host}${base}/socket`);
+  socket.onopen = () => {
+    // The server answers again.
+    unsay();
+    for (const tab of terminals) if (tab.opened && !tab.ended) tab.connect();
+  };
+  socket.onlost = (why, final) => {
+    if (final) say(`${why}.`);
+    for (const tab of terminals) tab.lost(why);
+  };
   const swap = (name, target) =>
-    events.addEventListener(name, (event) => {
+    socket.addEventListener(name, (event) => {
       const place = document.getElementById(target);
       if (place && place.innerHTML !== event.data) place.innerHTML = event.data;
     });
@@ -41,7 +49,7 @@
     log.addEventListener("toggle", () => sessionStorage.setItem(key, log.open ? "open" : "closed"));
   }
   swap("notice", "notice");
-  events.addEventListener("checks", (event) => {
+  socket.addEventListener("checks", (event) => {
     const place = document.getElementById("check-results");
     if (place) place.innerHTML = event.data;
     const button = document.getElementById("check-button");
@@ -51,28 +59,28 @@
       button.textContent = running ? "Checking…" : "Check";
     }
   });
-  events.addEventListener("ends", (event) => {
+  socket.addEventListener("ends", (event) => {
     ends = Number(event.data);
     tick();
   });
-  events.addEventListener("phase", (event) => {
+  socket.addEventListener("phase", (event) => {
     if (event.data !== workspace.dataset.phase) location.reload();
   });
   // A reset that was over before this page heard of it.
-  events.addEventListener("tenant", (event) => {
+  socket.addEventListener("tenant", (event) => {
     if (workspace.dataset.phase === "active" && event.data !== workspace.dataset.tenant) location.reload();
   });
   // A node that came or went has a tab, or none: the page is made anew, terminals replay what they showed.
-  events.addEventListener("nodes", (event) => {
+  socket.addEventListener("nodes", (event) => {
     if (event.data !== workspace.dataset.nodes) location.reload();
   });
-  events.addEventListener("changes", (event) => {
+  socket.addEventListener("changes", (event) => {
     const place = document.getElementById("node-changes");
     if (!place) return;
     place.textContent = event.data;
     place.hidden = event.data === "";
   });
-  events.addEventListener("attempt", async (event) => {
+  socket.addEventListener("attempt", async (event) => {
     const before = attempt;
     attempt = event.data;
     if (before === null || before === attempt) return;
@@ -191,9 +199,6 @@
   const terminals = [];
   let current = 0;
   const most = 8;
-  // How often a connection is asked whether it is there, and how long it may be silent about that, in milliseconds.
-  const askEvery = 2500;
-  const silent = 5000;
 
   // xterm makes its style sheets while it runs; the page's policy takes those that carry its nonce.
   const nonce = document.getElementById("workspace-script")?.nonce;
@@ -264,7 +269,9 @@
       this.xterm.loadAddon(this.fitter);
       this.xterm.attachCustomKeyEventHandler((event) => this.key(event));
       this.xterm.onData((data) => this.type(data));
-      this.xterm.onBinary((data) => this.send(Uint8Array.from(data, (c) => c.charCodeAt(0))));
+      this.xterm.onBinary((data) => {
+        if (this.channel) socket.send(this.channel, Uint8Array.from(data, (c) => c.charCodeAt(0)));
+      });
       this.xterm.onResize(() => this.resize());
       new ResizeObserver(() => this.fit()).observe(this.box);
     }
@@ -299,86 +306,76 @@
       this.xterm.focus();
     }
 
+    // Without a connection it waits for one.
     connect() {
       clearTimeout(this.timer);
       this.ended = false;
       this.attached = false;
-      this.asked = 0;
-      const scheme = location.protocol === "https:" ? "wss" : "ws";
-      const socket = new WebSocket(`${scheme}://${location.host}${base}/nodes/${this.node}/terminals/${this.number}`);
-      socket.binaryType = "arraybuffer";
-      this.socket = socket;
-      socket.onopen = () => this.resize();
-      socket.onmessage = (message) => {
-        if (this.socket !== socket) return;
-        this.asked = 0;
-        if (typeof message.data !== "string") {
-          this.xterm.write(new Uint8Array(message.data));
-          return;
-        }
-        const notice = JSON.parse(message.data);
-        if (notice.type === "attached") {
-          // What follows restores the screen.
-          this.xterm.reset();
-          this.attached = true;
-          this.state("on", "");
-          this.tries = 0;
-        } else if (notice.type === "console") {
-          this.xterm.reset();
-          this.attached = true;
-          this.state("off", "");
-          this.tries = 0;
-          this.xterm.write("\x1b[33mThe machine's helper does not answer. This is the serial console.\x1b[0m\r\n");
-        } else if (notice.type === "ended") {
-          this.ended = true;
-          const or = this.cross ? ", or close this tab" : "";
-          this.xterm.write(`\r\n\x1b[33mThe shell ended. Press Enter for a new one${or}.\x1b[0m\r\n`);
-        }
-      };
-      socket.onclose = (close) => {
-        if (this.socket !== socket) return;
-        this.attached = false;
+      this.channel = socket.open(this, this.rows, this.cols);
+    }
+
+    // What comes on a channel that it has given up is of no matter.
+    show(channel, bytes) {
+      if (this.channel === channel) this.xterm.write(bytes, () => socket.shown(channel, bytes.length));
+    }
+
+    notice(channel, notice) {
+      if (this.channel !== channel) return;
+      if (notice.type === "attached") {
+        // What follows restores the screen.
+        this.xterm.reset();
+        this.attached = true;
+        this.state("on", "");
+        this.tries = 0;
+      } else if (notice.type === "console") {
+        this.xterm.reset();
+        this.attached = true;
         this.state("off", "");
-        if (this.ended || close.code === 4000) return;
-        if (close.code === 4006) {
-          this.state("off", "The machine is paused");
-          return;
-        }
-        if (close.code === 4004) {
-          this.state("off", "The machine is not running");
-          return;
-        }
-        if (close.code === 4001) {
-          this.state("off", "You are signed out");
-          return;
-        }
-        if (close.code === 1007) {
-          this.state("off", close.reason);
-          return;
-        }
-        this.reconnect();
-      };
-    }
-
-    reconnect() {
-      const wait = Math.min(8000, 250 * 2 ** this.tries++);
-      this.state("off", "Connection lost; connecting again…");
-      this.timer = setTimeout(() => this.connect(), wait);
-    }
-
-    // A network that went without a word closes nothing: the connection is asked, and one that does not answer is given up.
-    checkConnection() {
-      if (!this.attached || this.socket?.readyState !== WebSocket.OPEN) return;
-      if (!this.asked) {
-        this.asked = Date.now();
-        this.socket.send(JSON.stringify({ type: "ping" }));
-      } else if (Date.now() - this.asked > silent) {
-        const gone = this.socket;
-        this.socket = null;
-        this.attached = false;
-        gone.close();
-        this.reconnect();
+        this.tries = 0;
+        this.xterm.write("\x1b[33mThe machine's helper does not answer. This is the serial console.\x1b[0m\r\n");
+      } else if (notice.type === "ended") {
+        this.release();
+        this.ended = true;
+        this.state("off", "");
+        const or = this.cross ? ", or close this tab" : "";
+        this.xterm.write(`\r\n\x1b[33mThe shell ended. Press Enter for a new one${or}.\x1b[0m\r\n`);
       }
+    }
+
+    // The server has closed its channel.
+    closed(channel, code, reason) {
+      if (this.channel !== channel) {
+        // Whoever wants this terminal again has waited for that.
+        const next = terminals.find((t) => t.node === this.node && t.number === this.number);
+        if (next?.opened && !next.channel && !next.ended) next.connect();
+        return;
+      }
+      this.release();
+      const final = {
+        4000: "",
+        4004: "The machine is not running",
+        4006: "The machine is paused",
+        1007: reason,
+      }[code];
+      if (final !== undefined) {
+        this.state("off", final);
+        return;
+      }
+      this.state("off", "Connection lost; connecting again…");
+      this.timer = setTimeout(() => this.connect(), backOff(this.tries++));
+    }
+
+    // The page has no connection any more.
+    lost(why) {
+      if (!this.opened) return;
+      this.release();
+      if (!this.ended) this.state("off", why);
+    }
+
+    release() {
+      clearTimeout(this.timer);
+      this.channel = null;
+      this.attached = false;
     }
 
     // Ends its shell, and takes its tab away.
@@ -391,10 +388,8 @@
       }
       const question = `Close terminal ${this.number} on ${this.node}? What runs in it ends.`;
       if (!this.ended && this.opened && !(await ask(question, "Close terminal"))) return;
-      if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type: "close" }));
-      clearTimeout(this.timer);
-      // What it still has to say is of no matter, but the word above must leave before it closes.
-      this.socket = null;
+      if (this.channel) socket.tell({ type: "close", channel: this.channel.number });
+      this.release();
       const index = terminals.indexOf(this);
       terminals.splice(index, 1);
       this.tab.remove();
@@ -414,17 +409,11 @@
         if (data === "\r") this.connect();
         return;
       }
-      if (!this.attached || (this.asked && Date.now() - this.asked > silent / 2)) {
+      if (!this.attached || socket.doubtful) {
         this.refuse();
         return;
       }
-      this.send(new TextEncoder().encode(controlled(data)));
-    }
-
-    send(bytes) {
-      if (this.socket?.readyState !== WebSocket.OPEN) return;
-      // The server takes frames of 64 KiB; what is pasted may be longer.
-      for (let at = 0; at < bytes.length; at += 16384) this.socket.send(bytes.subarray(at, at + 16384));
+      socket.send(this.channel, new TextEncoder().encode(controlled(data)));
     }
 
     // What is typed now would be lost, or run when nobody looks any more.
@@ -437,9 +426,16 @@
     }
 
     resize() {
-      if (this.socket?.readyState !== WebSocket.OPEN) return;
-      const { rows, cols } = this.xterm;
-      this.socket.send(JSON.stringify({ type: "resize", rows: Math.min(500, rows), cols: Math.min(1000, cols) }));
+      if (!this.channel) return;
+      socket.tell({ type: "resize", channel: this.channel.number, rows: this.rows, cols: this.cols });
+    }
+
+    get rows() {
+      return Math.min(500, this.xterm.rows);
+    }
+
+    get cols() {
+      return Math.min(1000, this.xterm.cols);
     }
   }
 
@@ -551,7 +547,6 @@
       terminals[next].tab.focus();
     });
     touchKeys();
-    setInterval(() => terminals.forEach((tab) => tab.checkConnection()), askEvery);
     let kept = null;
     try {
       kept = JSON.parse(sessionStorage.getItem(`faultline.terminals.${id}`));

@@ -205,6 +205,13 @@ impl FakeProvider {
         }
     }
 
+    /// The guest's terminals take no keys any more; they go on showing.
+    pub fn deafen(&self, id: &TenantId, node: &NodeName) {
+        if let Ok((guest, _)) = self.guest(id, node) {
+            guest.deafen();
+        }
+    }
+
     /// Something exists that nobody asked for.
     pub fn plant(&self, id: &TenantId) {
         lock(&self.0.environments).insert(

@@ -23,12 +23,12 @@ use tokio::{
 
 use crate::lock::lock;
 
-/// Connections at once. A page with its terminals has about six.
+/// Connections at once. A browser has up to six, and one more for each workspace that is open.
 const ALL: usize = 4096;
 /// From one address, behind which a class may sit.
 const OF_ADDRESS: u32 = 512;
 /// A connection on which nothing was said for so long, in either direction, ends. What lives on says something more often:
-/// streams of events and terminals send a sign of life every quarter of a minute, and no request takes so long.
+/// streams of events and WebSockets send a sign of life at least twice a minute, and no request takes so long.
 const SILENT: Duration = Duration::from_secs(600);
 /// How long to wait when the system has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(200);

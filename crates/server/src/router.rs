@@ -23,10 +23,7 @@ const MAX_BODY: usize = 64 * 1024;
 
 pub(crate) fn router(app: Shared) -> Router {
     let pages = web::routes()
-        .route(
-            "/environments/{id}/nodes/{node}/terminals/{n}",
-            get(terminal::from_page),
-        )
+        .route("/environments/{id}/socket", get(terminal::of_page))
         .layer(middleware::from_fn(auth::csrf::guard))
         .layer(middleware::from_fn_with_state(
             app.clone(),

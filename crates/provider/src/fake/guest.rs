@@ -34,6 +34,7 @@ pub(super) struct Guest {
     terminals: Mutex<BTreeMap<String, Arc<Terminal>>>,
     console: Arc<Terminal>,
     silent: AtomicBool,
+    deaf: AtomicBool,
 }
 
 impl Guest {
@@ -43,11 +44,16 @@ impl Guest {
             files: Files::new(node),
             terminals: Mutex::default(),
             silent: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
         }
     }
 
     pub(super) fn set_silent(&self, silent: bool) {
         self.silent.store(silent, Ordering::Relaxed);
+    }
+
+    pub(super) fn deafen(&self) {
+        self.deaf.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn read_file(&self, path: &str) -> Option<Vec<u8>> {
@@ -191,6 +197,9 @@ impl Guest {
         }
         let typed = async {
             while let Some(frame) = Frame::read(&mut read).await? {
+                if self.deaf.load(Ordering::Relaxed) {
+                    std::future::pending::<()>().await;
+                }
                 if let Frame::Stdin(bytes) = frame {
                     terminal.type_in(&bytes, &self.files).await;
                 }

@@ -1,83 +1,213 @@
-//! Carries bytes between one WebSocket and one terminal of a node, until either ends.
+//! One terminal: carries bytes between the queues of a WebSocket and a node, until either ends.
 
-use std::time::{Duration, Instant};
+use std::{sync::Arc, time::Duration};
 
-use axum::extract::ws::{Message, WebSocket};
 use bytes::{Bytes, BytesMut};
-use faultline_domain::environment::{Environment, State};
+use faultline_domain::{
+    EnvironmentId,
+    environment::{Environment, State},
+};
 use faultline_guest::{
     client,
-    wire::{Frame, Pty, Terminal},
+    wire::{Frame, Pty, Terminal as Wanted},
 };
 use faultline_provider::{Stream, Target};
-use futures::{
-    SinkExt, StreamExt,
-    stream::{SplitSink, SplitStream},
-};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     sync::{
-        Notify,
+        Semaphore,
         mpsc::{self, error::TrySendError},
     },
+    task::JoinSet,
 };
 
 use super::{
-    Which,
-    message::{End, Incoming, Notice, read},
+    message::{Input, Size, Which},
+    notice::{End, Notice},
 };
-use crate::{
-    app::{App, Shared},
-    auth::Mine,
-};
+use crate::app::{App, Shared};
 
 /// How long the guest's helper may take before the serial console takes its place.
 const ANSWER: Duration = Duration::from_secs(4);
-/// How long the browser may take to say how large its terminal is.
-const FIRST_SIZE: Duration = Duration::from_secs(2);
-/// A browser that gives no sign of life for two of these is gone.
-const HEARTBEAT: Duration = Duration::from_secs(25);
-/// How many messages of keys may wait for a machine that takes none.
+/// How many messages may wait for a machine that takes none.
 const QUEUED: usize = 256;
+/// How many messages may wait for a browser that takes none.
+const UNSENT: usize = 16;
+/// How many bytes of output may be under way to where they are shown. One that shows them slowly holds up this
+/// terminal, and no other on the same connection.
+const WINDOW: usize = 256 * 1024;
 /// How long what was typed last may take to reach the machine once the browser has gone.
 const LAST_KEYS: Duration = Duration::from_secs(1);
 
-type Sink = SplitSink<WebSocket, Message>;
+/// The browser's side of a terminal. Dropped, the browser has left.
+pub(super) struct Terminal {
+    input: mpsc::Sender<Input>,
+    /// Ends it, whatever waits for the machine.
+    end: mpsc::Sender<End>,
+    window: Arc<Semaphore>,
+}
 
-pub(super) async fn run(app: &Shared, mine: &Mine, which: &Which, socket: WebSocket) {
-    let environment = mine.environment();
-    let (mut sink, mut stream) = socket.split();
-    let end = tokio::select! {
-        end = talk(app, environment, which, &mut sink, &mut stream) => end,
-        () = paused(app, environment) => End::Paused,
-        () = mine.caller.clone().withdrawn(app.clone()) => End::SignedOut,
-        () = app.stopping.cancelled() => End::Stopping,
-    };
-    let end = match end {
-        End::Dropped => runs(app, environment).await.err().unwrap_or(End::Dropped),
-        end => end,
-    };
-    if let Some(frame) = end.frame() {
-        // What the browser still sends is read until it has closed too: a socket with unread bytes is reset, and the
-        // reason would be lost. The browser may be gone already.
-        let _ = tokio::time::timeout(Duration::from_secs(2), async {
-            sink.send(frame).await?;
-            while let Some(Ok(_)) = stream.next().await {}
-            Ok::<_, axum::Error>(())
-        })
-        .await;
+impl Terminal {
+    /// Queues something for the machine. A terminal whose queue is full ends; what comes after the end is dropped.
+    pub(super) fn give(&self, input: Input) {
+        let end = match self.input.try_send(input) {
+            Ok(()) | Err(TrySendError::Closed(_)) => return,
+            Err(TrySendError::Full(_)) => {
+                End::Malformed("the machine does not take what is typed; connect again")
+            }
+        };
+        // One that ends already needs no other reason.
+        let _ = self.end.try_send(end);
+    }
+
+    /// Ends the shell and what runs in it.
+    pub(super) fn close(&self) {
+        let _ = self.end.try_send(End::Closed);
+    }
+
+    /// So many bytes of output were shown.
+    pub(super) fn shown(&self, bytes: usize) {
+        let under_way = WINDOW.saturating_sub(self.window.available_permits());
+        self.window.add_permits(bytes.min(under_way));
     }
 }
 
-/// Whether there is something to connect to; if not, why.
-async fn runs(app: &App, environment: &Environment) -> Result<(), End> {
-    match app.store.environment(&environment.id).await {
-        Ok(Some(e)) if e.is_open() && e.tenant_id() == environment.tenant_id() => match e.state {
-            State::Active { .. } => Ok(()),
+/// What a terminal has for the browser. The end comes last, and once.
+pub(super) enum Output {
+    Bytes(Bytes),
+    Notice(Notice),
+    End(End),
+}
+
+/// The terminals of one WebSocket, each a task. Dropped, they end at once.
+pub(super) struct Bridges {
+    app: Shared,
+    environment: EnvironmentId,
+    tasks: JoinSet<()>,
+}
+
+impl Bridges {
+    pub(super) fn new(app: &Shared, environment: &EnvironmentId) -> Self {
+        Self {
+            app: app.clone(),
+            environment: environment.clone(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Begins to attach to a terminal.
+    pub(super) fn open(&mut self, which: Which, size: Size) -> (Terminal, mpsc::Receiver<Output>) {
+        while self.tasks.try_join_next().is_some() {}
+        let (input, typed) = mpsc::channel(QUEUED);
+        let (output, shown) = mpsc::channel(UNSENT);
+        let (end, ends) = mpsc::channel(1);
+        let window = Arc::new(Semaphore::new(WINDOW));
+        let terminal = Terminal {
+            input,
+            end,
+            window: window.clone(),
+        };
+        let browser = Browser {
+            input: typed,
+            ends,
+            output: output.clone(),
+            window,
+        };
+        let (app, environment) = (self.app.clone(), self.environment.clone());
+        self.tasks.spawn(async move {
+            let _counted = Counted::new(&app);
+            let end = run(&app, &environment, &which, size, browser).await;
+            // The browser may have left.
+            let _ = output.send(Output::End(end)).await;
+        });
+        (terminal, shown)
+    }
+
+    /// Waits until what was typed last has reached the machines, or can't any more. Every [`Terminal`] must be dropped.
+    pub(super) async fn finish(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// A terminal as the metrics count it; by a guard, so that a panic is counted too.
+struct Counted(Shared);
+
+impl Counted {
+    fn new(app: &Shared) -> Self {
+        app.metrics.terminals.inc();
+        Self(app.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.metrics.terminals.dec();
+    }
+}
+
+/// What the task of a terminal has of its browser.
+struct Browser {
+    input: mpsc::Receiver<Input>,
+    ends: mpsc::Receiver<End>,
+    output: mpsc::Sender<Output>,
+    window: Arc<Semaphore>,
+}
+
+async fn run(
+    app: &App,
+    id: &EnvironmentId,
+    which: &Which,
+    size: Size,
+    mut browser: Browser,
+) -> End {
+    let environment = match running(app, id).await {
+        Ok(environment) if environment.nodes().contains(which.node()) => environment,
+        Ok(_) => return End::Gone,
+        Err(end) => return end,
+    };
+    let told = async {
+        if let Some(end) = browser.ends.recv().await {
+            return end;
+        }
+        // Slow machines get what was typed last, dead ones don't.
+        tokio::time::sleep(LAST_KEYS).await;
+        End::Left
+    };
+    let queues = (browser.input, &browser.output, &*browser.window);
+    let end = tokio::select! {
+        end = carry(app, &environment, which, size, queues) => end,
+        () = paused(app, &environment) => End::Paused,
+        end = told => end,
+    };
+    match end {
+        End::Dropped => unchanged(app, &environment).await.err().unwrap_or(end),
+        End::Closed => {
+            close(app, &environment, which).await;
+            end
+        }
+        _ => end,
+    }
+}
+
+/// The environment, if there is something to connect to; else why not.
+async fn running(app: &App, id: &EnvironmentId) -> Result<Environment, End> {
+    match app.store.environment(id).await {
+        Ok(Some(e)) if e.is_open() => match e.state {
+            State::Active { .. } => Ok(e),
             State::Suspended { .. } => Err(End::Paused),
             _ => Err(End::Gone),
         },
         _ => Err(End::Gone),
+    }
+}
+
+/// Whether the environment still runs on the same tenant; if not, why.
+async fn unchanged(app: &App, environment: &Environment) -> Result<(), End> {
+    let now = running(app, &environment.id).await?;
+    if now.tenant_id() == environment.tenant_id() {
+        Ok(())
+    } else {
+        Err(End::Gone)
     }
 }
 
@@ -86,7 +216,7 @@ async fn paused(app: &App, environment: &Environment) {
     let mut watch = app.hub.watch(&environment.id);
     loop {
         watch.mark_unchanged();
-        if runs(app, environment).await == Err(End::Paused) {
+        if unchanged(app, environment).await == Err(End::Paused) {
             return;
         }
         if watch.changed().await.is_err() {
@@ -95,32 +225,65 @@ async fn paused(app: &App, environment: &Environment) {
     }
 }
 
-async fn talk(
+async fn carry(
     app: &App,
     environment: &Environment,
     which: &Which,
-    sink: &mut Sink,
-    stream: &mut SplitStream<WebSocket>,
+    size: Size,
+    (input, output, window): (mpsc::Receiver<Input>, &mpsc::Sender<Output>, &Semaphore),
 ) -> End {
-    if let Err(end) = runs(app, environment).await {
-        return end;
-    }
-    let (rows, cols) = match first_size(stream).await {
-        Ok(size) => size,
-        Err(end) => return end,
-    };
-    let Some((reader, writer, notice)) = open(app, environment, which, rows, cols).await else {
+    let Some((reader, writer, notice)) = attach(app, environment, which, size).await else {
         return End::Dropped;
     };
     app.touch(&environment.id).await;
-    if sink.send(notice.message()).await.is_err() {
+    if output.send(Output::Notice(notice)).await.is_err() {
         return End::Left;
     }
-    let end = carry(app, environment, sink, stream, reader, writer).await;
-    if end == End::Closed {
-        close(app, environment, which).await;
+    tokio::select! {
+        end = to_machine(app, environment, input, writer) => end,
+        end = from_machine(reader, output, window) => end,
     }
-    end
+}
+
+/// Attaches to the terminal, or when the guest's helper is silent, to the serial console.
+async fn attach(
+    app: &App,
+    environment: &Environment,
+    which: &Which,
+    size: Size,
+) -> Option<(Reader, Writer, Notice)> {
+    let tenant = environment.tenant_id()?;
+    let wanted = Wanted {
+        id: which.session(),
+        pty: Pty {
+            term: "xterm-256color".to_owned(),
+            rows: size.rows,
+            cols: size.cols,
+        },
+    };
+    let link = async {
+        let stream = app
+            .provider
+            .open(tenant, which.node(), Target::Guest)
+            .await
+            .ok()?;
+        client::terminal(stream, wanted).await.ok()
+    };
+    if let Ok(Some((session, new))) = tokio::time::timeout(ANSWER, link).await {
+        return Some((
+            Reader::Guest(session.output),
+            Writer::Guest(session.input),
+            Notice::Attached { new },
+        ));
+    }
+    let console = app.provider.open(tenant, which.node(), Target::Console);
+    let stream = tokio::time::timeout(ANSWER, console).await.ok()?.ok()?;
+    let (output, input) = tokio::io::split(stream);
+    Some((
+        Reader::Console(output),
+        Writer::Console(input),
+        Notice::Console,
+    ))
 }
 
 /// Ends a terminal's shell and what runs in it. A console has none.
@@ -131,139 +294,66 @@ async fn close(app: &App, environment: &Environment, which: &Which) {
     let end = async {
         let stream = app
             .provider
-            .open(tenant, &which.node, Target::Guest)
+            .open(tenant, which.node(), Target::Guest)
             .await
             .ok()?;
         client::close_terminal(stream, &which.session()).await.ok()
     };
     if !matches!(tokio::time::timeout(ANSWER, end).await, Ok(Some(()))) {
-        tracing::debug!(environment = %environment.id, node = %which.node, "a terminal was not closed");
+        tracing::debug!(environment = %environment.id, node = %which.node(), "a terminal was not closed");
     }
 }
 
-/// The page says how large its terminal is before anything else.
-async fn first_size(stream: &mut SplitStream<WebSocket>) -> Result<(u16, u16), End> {
-    match tokio::time::timeout(FIRST_SIZE, stream.next()).await {
-        Ok(Some(Ok(message))) => match read(message) {
-            Ok(Incoming::Resize { rows, cols }) => Ok((rows, cols)),
-            Ok(Incoming::Close) => Err(End::Left),
-            Ok(_) => Err(End::Malformed("the first message must be a resize")),
-            Err(why) => Err(End::Malformed(why)),
-        },
-        Ok(Some(Err(_))) => Err(End::Malformed("message too large or malformed")),
-        Ok(None) => Err(End::Left),
-        Err(_) => Ok((24, 80)),
-    }
-}
-
-async fn open(
+/// Gives the machine what was typed, until it takes no more, or all of it was given and the browser has left.
+async fn to_machine(
     app: &App,
     environment: &Environment,
-    which: &Which,
-    rows: u16,
-    cols: u16,
-) -> Option<(Reader, Writer, Notice)> {
-    let tenant = environment.tenant_id()?;
-    let terminal = Terminal {
-        id: which.session(),
-        pty: Pty {
-            term: "xterm-256color".to_owned(),
-            rows,
-            cols,
-        },
-    };
-    let link = async {
-        let stream = app
-            .provider
-            .open(tenant, &which.node, Target::Guest)
-            .await
-            .ok()?;
-        client::terminal(stream, terminal).await.ok()
-    };
-    if let Ok(Some((session, new))) = tokio::time::timeout(ANSWER, link).await {
-        return Some((
-            Reader::Guest(session.output),
-            Writer::Guest(session.input),
-            Notice::Attached { new },
-        ));
-    }
-    let console = app.provider.open(tenant, &which.node, Target::Console);
-    let stream = tokio::time::timeout(ANSWER, console).await.ok()?.ok()?;
-    let (output, input) = tokio::io::split(stream);
-    Some((
-        Reader::Console(output),
-        Writer::Console(input),
-        Notice::Console,
-    ))
-}
-
-/// Something for the machine.
-enum Typed {
-    Keys(Bytes),
-    Size { rows: u16, cols: u16 },
-}
-
-/// What the browser sends, until it leaves. A machine that takes no keys for a while holds up none of its other questions.
-async fn from_browser(
-    app: &App,
-    environment: &Environment,
-    stream: &mut SplitStream<WebSocket>,
-    to_machine: mpsc::Sender<Typed>,
-    pings: mpsc::Sender<()>,
-    alive: &std::sync::Mutex<Instant>,
+    mut input: mpsc::Receiver<Input>,
+    mut writer: Writer,
 ) -> End {
-    loop {
-        let message = match stream.next().await {
-            Some(Ok(message)) => message,
-            Some(Err(_)) => return End::Malformed("message too large or malformed"),
-            None => return End::Left,
-        };
-        *crate::lock::lock(alive) = Instant::now();
-        let typed = match read(message) {
-            Ok(Incoming::Keys(bytes)) => {
-                app.touch(&environment.id).await;
-                Typed::Keys(bytes)
-            }
-            Ok(Incoming::Resize { rows, cols }) => Typed::Size { rows, cols },
-            Ok(Incoming::Alive) => continue,
-            Ok(Incoming::Ping) => {
-                // One that waits for its answer already is enough.
-                let _ = pings.try_send(());
-                continue;
-            }
-            Ok(Incoming::CloseTerminal) => return End::Closed,
-            Ok(Incoming::Close) => return End::Left,
-            Err(why) => return End::Malformed(why),
-        };
-        match to_machine.try_send(typed) {
-            Ok(()) => {}
-            Err(TrySendError::Closed(_)) => return End::Dropped,
-            Err(TrySendError::Full(_)) => {
-                return End::Malformed("the machine does not take what is typed; connect again");
-            }
-        }
-    }
-}
-
-/// Gives the machine what was typed, until it takes no more. `done` hears that nothing more will be typed and all of it
-/// was given.
-async fn to_machine(mut typed: mpsc::Receiver<Typed>, mut writer: Writer, done: &Notify) -> End {
-    while let Some(next) = typed.recv().await {
+    while let Some(next) = input.recv().await {
         let written = match next {
-            Typed::Keys(bytes) => writer.keys(bytes).await,
-            Typed::Size { rows, cols } => writer.resize(rows, cols).await,
+            Input::Keys(bytes) => {
+                app.touch(&environment.id).await;
+                writer.keys(bytes).await
+            }
+            Input::Resize(size) => writer.resize(size).await,
         };
         if !written {
             return End::Dropped;
         }
     }
-    done.notify_one();
-    // The browser went, which is said elsewhere.
-    std::future::pending().await
+    End::Left
 }
 
-fn heartbeat() -> tokio::time::Interval {
-    tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT)
+/// Gives the browser what the machine shows, as far as it shows what it has. A frame is read in one piece: this must not
+/// be begun anew for each.
+async fn from_machine(
+    mut reader: Reader,
+    output: &mpsc::Sender<Output>,
+    window: &Semaphore,
+) -> End {
+    while let Some(next) = reader.next().await {
+        let sent = match next {
+            Shown::Bytes(bytes) => {
+                let taken = u32::try_from(bytes.len().min(WINDOW)).unwrap_or(u32::MAX);
+                if let Ok(room) = window.acquire_many(taken).await {
+                    room.forget();
+                }
+                output.send(Output::Bytes(bytes)).await
+            }
+            Shown::Exit(code) => {
+                // The browser may have left.
+                let _ = output.send(Output::Notice(Notice::Ended { code })).await;
+                return End::Exited;
+            }
+        };
+        if sent.is_err() {
+            // The browser has left; what it typed last is still given.
+            std::future::pending::<()>().await;
+        }
+    }
+    End::Dropped
 }
 
 /// The side of a machine that takes what is typed.
@@ -284,7 +374,7 @@ impl Writer {
     }
 
     /// False when the machine is gone.
-    async fn resize(&mut self, rows: u16, cols: u16) -> bool {
+    async fn resize(&mut self, Size { rows, cols }: Size) -> bool {
         match self {
             Self::Guest(input) => input.send(Frame::Resize { rows, cols }).await.is_ok(),
             // A serial line has no size.
@@ -319,72 +409,5 @@ impl Reader {
                 (read > 0).then(|| Shown::Bytes(buffer.freeze()))
             }
         }
-    }
-}
-
-async fn carry(
-    app: &App,
-    environment: &Environment,
-    sink: &mut Sink,
-    stream: &mut SplitStream<WebSocket>,
-    mut reader: Reader,
-    writer: Writer,
-) -> End {
-    let alive = std::sync::Mutex::new(Instant::now());
-    let (keys, queued) = mpsc::channel(QUEUED);
-    let (ping, mut pings) = mpsc::channel(1);
-    let given = Notify::new();
-    let typed = async {
-        let end = from_browser(app, environment, stream, keys, ping, &alive).await;
-        if end == End::Left {
-            // Slow machines get what was typed, dead ones don't.
-            let _ = tokio::time::timeout(LAST_KEYS, given.notified()).await;
-        }
-        end
-    };
-    let taken = to_machine(queued, writer, &given);
-    let (send, mut shown) = mpsc::channel(16);
-    let pump = async move {
-        // Reading a frame must not be interrupted half-way, so it has a loop of its own.
-        while let Some(next) = reader.next().await {
-            if send.send(next).await.is_err() {
-                break;
-            }
-        }
-        drop(send);
-        // What is still queued is shown first.
-        std::future::pending::<End>().await
-    };
-    let show = async {
-        let mut beat = heartbeat();
-        loop {
-            let message = tokio::select! {
-                next = shown.recv() => match next {
-                    Some(Shown::Bytes(bytes)) => Message::Binary(bytes),
-                    Some(Shown::Exit(code)) => {
-                        // The browser may be gone already.
-                        let _ = sink.send(Notice::Ended { code }.message()).await;
-                        return End::Exited;
-                    }
-                    None => return End::Dropped,
-                },
-                Some(()) = pings.recv() => Notice::Pong.message(),
-                _ = beat.tick() => {
-                    if crate::lock::lock(&alive).elapsed() > HEARTBEAT * 2 {
-                        return End::Left;
-                    }
-                    Message::Ping(Bytes::new())
-                }
-            };
-            if sink.send(message).await.is_err() {
-                return End::Left;
-            }
-        }
-    };
-    tokio::select! {
-        end = typed => end,
-        end = taken => end,
-        end = show => end,
-        end = pump => end,
     }
 }

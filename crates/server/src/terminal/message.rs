@@ -1,131 +1,271 @@
-//! What travels over a terminal's WebSocket.
+//! What pages and programs send about terminals.
+//!
+//! A page's WebSocket carries several terminals, each on a [`Channel`] that the page numbers. A program's carries one,
+//! and its messages have no channel.
 
-use axum::extract::ws::{CloseFrame, Message};
-use bytes::Bytes;
+use axum::extract::ws::Message;
+use bytes::{Buf, Bytes};
+use faultline_domain::NodeName;
 use serde::{Deserialize, Serialize};
 
 /// The largest message, in bytes.
 pub(super) const MAX: usize = 64 * 1024;
 /// The largest control message, in bytes.
 const MAX_CONTROL: usize = 1024;
+/// The most channels of a page, which has at most five nodes with eight terminals each.
+const MAX_CHANNELS: u8 = 64;
+/// The most terminals on one node.
+const MAX_TERMINALS: u32 = 8;
 
-/// What the browser asks for in a text message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum Control {
-    Resize {
-        rows: u16,
-        cols: u16,
-    },
-    /// Is anybody there? It doesn't count as use.
-    Ping,
-    /// End the shell and what runs in it.
-    Close,
+/// A terminal of an environment: its node and its number there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Which {
+    node: NodeName,
+    number: u32,
 }
 
-/// What the browser is told in a text message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum Notice {
-    /// The terminal is there; what follows restores its screen.
-    Attached { new: bool },
-    /// The guest's helper doesn't answer: this is the serial console.
-    Console,
-    /// The shell ended with this code.
-    Ended { code: i32 },
-    /// The answer to a ping.
-    Pong,
-}
+impl Which {
+    /// `None` if a node can't have so many.
+    pub(super) fn new(node: NodeName, number: u32) -> Option<Self> {
+        (1..=MAX_TERMINALS)
+            .contains(&number)
+            .then_some(Self { node, number })
+    }
 
-impl Notice {
-    pub(super) fn message(&self) -> Message {
-        Message::Text(serde_json::to_string(self).unwrap_or_default().into())
+    pub(super) const fn node(&self) -> &NodeName {
+        &self.node
+    }
+
+    /// What the guest calls it.
+    pub(super) fn session(&self) -> String {
+        format!("web-{}", self.number)
     }
 }
 
-/// Something the browser sent.
+/// Tells the terminals of one page apart: 1 to 64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8")]
+pub(super) struct Channel(u8);
+
+impl TryFrom<u8> for Channel {
+    type Error = &'static str;
+    fn try_from(number: u8) -> Result<Self, Self::Error> {
+        if (1..=MAX_CHANNELS).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err("channel out of range")
+        }
+    }
+}
+
+impl From<Channel> for u8 {
+    fn from(channel: Channel) -> Self {
+        channel.0
+    }
+}
+
+/// The size of a terminal, in cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size {
+    pub rows: u16,
+    pub cols: u16,
+}
+
+impl Size {
+    /// The default: 24 rows of 80 columns.
+    pub(super) const DEFAULT: Self = Self { rows: 24, cols: 80 };
+
+    fn new(rows: u16, cols: u16) -> Result<Self, &'static str> {
+        if (1..=500).contains(&rows) && (1..=1000).contains(&cols) {
+            Ok(Self { rows, cols })
+        } else {
+            Err("size out of range")
+        }
+    }
+}
+
+/// Something for a terminal that is open.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Incoming {
+pub(super) enum Input {
     Keys(Bytes),
-    Resize {
-        rows: u16,
-        cols: u16,
+    Resize(Size),
+}
+
+/// Something that a page sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum FromPage {
+    /// Attach to a terminal; from here on it has this channel.
+    Open {
+        channel: Channel,
+        which: Which,
+        size: Size,
+    },
+    Terminal {
+        channel: Channel,
+        input: Input,
+    },
+    /// So many bytes of a terminal's output were shown.
+    Shown {
+        channel: Channel,
+        bytes: usize,
+    },
+    /// End the terminal's shell and what runs in it.
+    Close {
+        channel: Channel,
     },
     /// A sign of life.
     Alive,
-    /// One that wants an answer.
+    /// A sign of life that wants an answer. It doesn't count as use.
     Ping,
-    /// The terminal is to end.
-    CloseTerminal,
-    /// The browser goes.
-    Close,
+    /// The page goes.
+    Leave,
 }
 
-/// Reads a message, or says why it can't be understood.
-pub(super) fn read(message: Message) -> Result<Incoming, &'static str> {
-    match message {
-        Message::Binary(bytes) => Ok(Incoming::Keys(bytes)),
-        Message::Text(text) => {
-            if text.len() > MAX_CONTROL {
-                return Err("control message too large");
+/// A page's text message.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+enum PageControl {
+    Open {
+        channel: Channel,
+        node: NodeName,
+        number: u32,
+        rows: u16,
+        cols: u16,
+    },
+    Resize {
+        channel: Channel,
+        rows: u16,
+        cols: u16,
+    },
+    Shown {
+        channel: Channel,
+        bytes: usize,
+    },
+    Close {
+        channel: Channel,
+    },
+    Ping,
+}
+
+impl FromPage {
+    /// Reads a message, or says why it can't be understood.
+    pub(super) fn read(message: Message) -> Result<Self, &'static str> {
+        match message {
+            Message::Binary(mut keys) => {
+                let number = *keys.first().ok_or("keys without a channel")?;
+                keys.advance(1);
+                Ok(Self::Terminal {
+                    channel: number.try_into()?,
+                    input: Input::Keys(keys),
+                })
             }
-            match serde_json::from_str(&text) {
-                Ok(Control::Resize { rows, cols })
-                    if (1..=500).contains(&rows) && (1..=1000).contains(&cols) =>
-                {
-                    Ok(Incoming::Resize { rows, cols })
-                }
-                Ok(Control::Resize { .. }) => Err("size out of range"),
-                Ok(Control::Ping) => Ok(Incoming::Ping),
-                Ok(Control::Close) => Ok(Incoming::CloseTerminal),
-                Err(_) => Err("control message not understood"),
-            }
+            Message::Text(text) => Self::of(control(&text)?),
+            Message::Ping(_) | Message::Pong(_) => Ok(Self::Alive),
+            Message::Close(_) => Ok(Self::Leave),
         }
-        Message::Ping(_) | Message::Pong(_) => Ok(Incoming::Alive),
-        Message::Close(_) => Ok(Incoming::Close),
+    }
+
+    fn of(control: PageControl) -> Result<Self, &'static str> {
+        Ok(match control {
+            PageControl::Open {
+                channel,
+                node,
+                number,
+                rows,
+                cols,
+            } => Self::Open {
+                channel,
+                which: Which::new(node, number).ok_or("terminal's number out of range")?,
+                size: Size::new(rows, cols)?,
+            },
+            PageControl::Resize {
+                channel,
+                rows,
+                cols,
+            } => Self::Terminal {
+                channel,
+                input: Input::Resize(Size::new(rows, cols)?),
+            },
+            PageControl::Close { channel } => Self::Close { channel },
+            PageControl::Shown { channel, bytes } => Self::Shown { channel, bytes },
+            PageControl::Ping => Self::Ping,
+        })
     }
 }
 
-/// Why a terminal closes; the page acts on the code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    /// The stream to the machine broke: connect again.
-    Dropped,
-    /// The machine runs no more: don't.
-    Gone,
-    /// The machine is paused: connect again once it was resumed.
-    Paused,
-    /// Who opened it is signed out: don't.
-    SignedOut,
-    /// The server stops: connect again, later.
-    Stopping,
-    /// The browser sent what can't be understood.
-    Malformed(&'static str),
-    /// The browser went.
-    Left,
-    /// The shell ended: connect again when its owner wants a new one.
-    Exited,
-    /// Its owner closed the terminal.
-    Closed,
+/// Something that a program sent on its terminal's WebSocket.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum FromProgram {
+    Terminal(Input),
+    /// End the terminal's shell and what runs in it.
+    Close,
+    /// A sign of life.
+    Alive,
+    /// A sign of life that wants an answer. It doesn't count as use.
+    Ping,
+    /// The program goes.
+    Leave,
 }
 
-impl End {
-    pub(super) fn frame(self) -> Option<Message> {
-        let (code, reason) = match self {
-            Self::Left => return None,
-            Self::Dropped => (4005, "the connection to the machine broke"),
-            Self::Gone => (4004, "the machine is not running"),
-            Self::Paused => (4006, "the machine is paused; resume it on its page"),
-            Self::SignedOut => (4001, "you are signed out"),
-            Self::Stopping => (1012, "the server restarts"),
-            Self::Malformed(why) => (1007, why),
-            Self::Exited => (4000, "the shell ended"),
-            Self::Closed => (4000, "the terminal was closed"),
-        };
-        Some(Message::Close(Some(CloseFrame {
-            code,
-            reason: reason.into(),
-        })))
+/// A program's text message.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+enum ProgramControl {
+    Resize { rows: u16, cols: u16 },
+    Close,
+    Ping,
+}
+
+impl FromProgram {
+    /// Reads a message, or says why it can't be understood.
+    pub(super) fn read(message: Message) -> Result<Self, &'static str> {
+        match message {
+            Message::Binary(keys) => Ok(Self::Terminal(Input::Keys(keys))),
+            Message::Text(text) => Ok(match control(&text)? {
+                ProgramControl::Resize { rows, cols } => {
+                    Self::Terminal(Input::Resize(Size::new(rows, cols)?))
+                }
+                ProgramControl::Close => Self::Close,
+                ProgramControl::Ping => Self::Ping,
+            }),
+            Message::Ping(_) | Message::Pong(_) => Ok(Self::Alive),
+            Message::Close(_) => Ok(Self::Leave),
+        }
+    }
+}
+
+fn control<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, &'static str> {
+    if text.len() > MAX_CONTROL {
+        return Err("control message too large");
+    }
+    serde_json::from_str(text).map_err(|_| "control message not understood")
+}
+
+/// Reads a message as both kinds of WebSocket do: the first byte says of which kind the message is.
+#[cfg(fuzzing)]
+pub fn fuzz(data: &[u8]) {
+    let Some((kind, rest)) = data.split_first() else {
+        return;
+    };
+    let bytes = Bytes::copy_from_slice(rest);
+    let message = match (kind % 4, std::str::from_utf8(rest)) {
+        (0 | 1, Ok(text)) => Message::Text(text.into()),
+        (2, _) => Message::Ping(bytes),
+        _ => Message::Binary(bytes),
+    };
+    let fits = |size: Size| (1..=500).contains(&size.rows) && (1..=1000).contains(&size.cols);
+    if let Ok(FromProgram::Terminal(Input::Resize(size))) = FromProgram::read(message.clone()) {
+        assert!(fits(size));
+    }
+    match FromPage::read(message) {
+        Ok(FromPage::Open { channel, size, .. }) => {
+            assert!((1..=MAX_CHANNELS).contains(&channel.0) && fits(size));
+        }
+        Ok(FromPage::Terminal { channel, input }) => {
+            assert!((1..=MAX_CHANNELS).contains(&channel.0));
+            assert!(!matches!(input, Input::Resize(size) if !fits(size)));
+        }
+        _ => {}
     }
 }
 
@@ -134,24 +274,65 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resizes_are_bounded_and_nonsense_is_refused() {
-        let text = |t: &str| read(Message::Text(t.into()));
+    fn a_program_s_resizes_are_bounded_and_nonsense_is_refused() {
+        let text = |t: &str| FromProgram::read(Message::Text(t.into()));
         assert_eq!(
             text(r#"{"type":"resize","rows":24,"cols":80}"#),
-            Ok(Incoming::Resize { rows: 24, cols: 80 })
+            Ok(FromProgram::Terminal(Input::Resize(Size::DEFAULT)))
         );
-        assert_eq!(text(r#"{"type":"ping"}"#), Ok(Incoming::Ping));
-        assert_eq!(text(r#"{"type":"close"}"#), Ok(Incoming::CloseTerminal));
+        assert_eq!(text(r#"{"type":"ping"}"#), Ok(FromProgram::Ping));
+        assert_eq!(text(r#"{"type":"close"}"#), Ok(FromProgram::Close));
         for bad in [
             r#"{"type":"resize","rows":0,"cols":80}"#,
             r#"{"type":"resize","rows":24,"cols":80000}"#,
             r#"{"type":"resize","rows":24,"cols":1001}"#,
+            r#"{"type":"resize","channel":1,"rows":24,"cols":80}"#,
             r#"{"type":"exec"}"#,
             "",
             "[]",
             &"x".repeat(2000),
         ] {
             assert!(text(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_page_names_the_channel() {
+        let text = |t: &str| FromPage::read(Message::Text(t.into()));
+        let open = |on: &str, node: &str, number: &str, rows: &str| {
+            text(&format!(
+                r#"{{"type":"open","channel":{on},"node":"{node}","number":{number},"rows":{rows},"cols":80}}"#
+            ))
+        };
+        assert_eq!(
+            open("7", "node1", "2", "24"),
+            Ok(FromPage::Open {
+                channel: Channel(7),
+                which: Which::new("node1".parse().unwrap(), 2).unwrap(),
+                size: Size::DEFAULT,
+            })
+        );
+        for bad in [
+            open("0", "node1", "2", "24"),
+            open("65", "node1", "2", "24"),
+            open("300", "node1", "2", "24"),
+            open("7", "NODE 1", "2", "24"),
+            open("7", "node1", "9", "24"),
+            open("7", "node1", "2", "501"),
+            text(r#"{"type":"resize","rows":24,"cols":80}"#),
+            text(r#"{"type":"shown","channel":1,"bytes":-1}"#),
+        ] {
+            assert!(bad.is_err(), "{bad:?}");
+        }
+        assert_eq!(
+            FromPage::read(Message::Binary(Bytes::from_static(b"\x03ls\r"))),
+            Ok(FromPage::Terminal {
+                channel: Channel(3),
+                input: Input::Keys(Bytes::from_static(b"ls\r")),
+            })
+        );
+        for bad in [&b""[..], b"\0ls", b"\xffls"] {
+            assert!(FromPage::read(Message::Binary(Bytes::from_static(bad))).is_err());
         }
     }
 }

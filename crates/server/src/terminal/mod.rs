@@ -1,25 +1,44 @@
-//! A browser's terminal on a node, over a WebSocket.
+//! Terminals in browsers and for programs, over WebSockets.
 //!
 //! ```text
-//! xterm.js ◄── binary: what it shows ──┐                       ┌── Stdout, Exit ◄── guest link, terminal `web-N`
-//!          ◄── text: JSON [`Notice`]   ├── bridge (one task) ──┤
-//!          ─── binary: keys typed  ───►│                       └── Stdin, Resize ─►
-//!          ─── text: JSON Control  ───►┘        or, when the guest's helper is silent, the serial console
+//! page ◄── binary: channel, output ──┐                      ┌── Stdout, Exit ◄── guest link, terminal `web-N`
+//!      ◄── text: events, notices     ├── socket ── bridge ──┤
+//!      ─── binary: channel, keys ───►│             bridge   └── Stdin, Resize ─►
+//!      ─── text: open, resize, … ───►┘             …          or, when the guest's helper is silent, the serial console
 //! ```
 //!
+//! | module | holds |
+//! |---|---|
+//! | [`socket`] | the one WebSocket of a page: its events, and its terminals by channels |
+//! | [`single`] | a program's WebSocket: one terminal, without channels |
+//! | [`bridge`] | one terminal, between the queues of a WebSocket and a node |
+//! | [`message`] | what pages and programs send |
+//! | [`notice`] | what they are told, and why something ended |
+//! | [`connection`] | signs of life, and closing with a reason |
+//!
 //! The session goes on in the guest when the browser goes away; the guest replays the screen to whoever comes back,
-//! so the page only has to connect again. Frames are bounded; one that can't be understood closes the socket with
+//! so the page only has to connect again. Messages are bounded; one that can't be understood closes the WebSocket with
 //! the reason.
 
 mod bridge;
+mod connection;
 mod message;
+mod notice;
+mod single;
+mod socket;
 
 use axum::{
-    extract::{FromRequestParts, State, WebSocketUpgrade, ws::WebSocket},
-    http::request::Parts,
+    extract::{
+        FromRequestParts, State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection,
+    },
+    http::{HeaderMap, request::Parts},
     response::Response,
 };
-use faultline_domain::NodeName;
+
+pub(crate) use message::Which;
+
+#[cfg(fuzzing)]
+pub use message::fuzz as fuzz_message;
 
 use crate::{
     app::Shared,
@@ -27,49 +46,32 @@ use crate::{
     problem::Problem,
 };
 
-/// The most terminals on one node.
-const MAX_TERMINALS: u32 = 8;
-
-/// Which terminal: node and number, both from the path.
-#[derive(Debug)]
-pub(crate) struct Which {
-    node: NodeName,
-    number: u32,
-}
-
-impl Which {
-    /// What the guest calls it.
-    fn session(&self) -> String {
-        format!("web-{}", self.number)
-    }
-}
+type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 impl FromRequestParts<Shared> for Which {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
         let node = param(parts, "node").await?;
-        let number: u32 = param(parts, "n").await?;
-        if (1..=MAX_TERMINALS).contains(&number) {
-            Ok(Self { node, number })
-        } else {
-            Err(Problem::not_found())
-        }
+        let number = param(parts, "n").await?;
+        Self::new(node, number).ok_or_else(Problem::not_found)
     }
 }
 
-/// From a page: only from our own, since a WebSocket is not bound by the same-origin policy.
-pub(crate) async fn from_page(
+/// The events and terminals of a page: only of our own, since a WebSocket is not bound by the same-origin policy.
+pub(crate) async fn of_page(
     State(app): State<Shared>,
     mine: Mine,
-    which: Which,
-    headers: axum::http::HeaderMap,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    headers: HeaderMap,
+    upgrade: Upgrade,
 ) -> Result<Response, Problem> {
     let browser = headers.contains_key("origin") || headers.contains_key("sec-fetch-site");
     if browser && !same_origin(&headers) {
         return Err(Problem::forged());
     }
-    accept(app, mine, which, upgrade)
+    Ok(bounded(upgrade)?.on_upgrade(async move |socket| {
+        let _under_way = app.tasks.token();
+        socket::run(&app, &mine, socket).await;
+    }))
 }
 
 /// A terminal on a node, as a WebSocket.
@@ -85,58 +87,20 @@ pub(crate) async fn from_api(
     State(app): State<Shared>,
     mine: Mine,
     which: Which,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    upgrade: Upgrade,
 ) -> Result<Response, Problem> {
-    accept(app, mine, which, upgrade)
-}
-
-fn accept(
-    app: Shared,
-    mine: Mine,
-    which: Which,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
-) -> Result<Response, Problem> {
-    if !mine.environment().nodes().contains(&which.node) {
+    if !mine.environment().nodes().contains(which.node()) {
         return Err(Problem::not_found());
     }
+    Ok(bounded(upgrade)?.on_upgrade(async move |socket| {
+        let _under_way = app.tasks.token();
+        single::run(&app, &mine, which, socket).await;
+    }))
+}
+
+fn bounded(upgrade: Upgrade) -> Result<WebSocketUpgrade, Problem> {
     let upgrade = upgrade.map_err(|e| Problem::bad_request(e.to_string()))?;
     Ok(upgrade
         .max_message_size(message::MAX)
-        .max_frame_size(message::MAX)
-        .on_upgrade(move |socket| serve(app, mine, which, socket)))
-}
-
-async fn serve(app: Shared, mine: Mine, which: Which, socket: WebSocket) {
-    app.metrics.terminals.inc();
-    // Counted down by a guard, so that a panic in the bridge is counted too.
-    let _open = Open(app.clone());
-    let token = app.tasks.token();
-    bridge::run(&app, &mine, &which, socket).await;
-    drop(token);
-}
-
-/// Reads a message as the bridge does: the first byte says of which kind it is.
-#[cfg(fuzzing)]
-pub fn fuzz_message(data: &[u8]) {
-    use axum::extract::ws::Message;
-    let Some((kind, rest)) = data.split_first() else {
-        return;
-    };
-    let bytes = bytes::Bytes::copy_from_slice(rest);
-    let message = match (kind % 4, std::str::from_utf8(rest)) {
-        (0 | 1, Ok(text)) => Message::Text(text.into()),
-        (2, _) => Message::Ping(bytes),
-        _ => Message::Binary(bytes),
-    };
-    if let Ok(message::Incoming::Resize { rows, cols }) = message::read(message) {
-        assert!((1..=500).contains(&rows) && (1..=1000).contains(&cols));
-    }
-}
-
-struct Open(Shared);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.metrics.terminals.dec();
-    }
+        .max_frame_size(message::MAX))
 }

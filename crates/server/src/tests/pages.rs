@@ -106,28 +106,6 @@ async fn files_of_a_lab_are_shown_as_they_were_at_the_start_and_do_nothing() {
 }
 
 #[tokio::test]
-async fn environments_id_events_tell_the_log_as_it_grows() {
-    let mut bed = bed().await;
-    bed.provider.set_latency(Duration::from_secs(30));
-    let id = bed.start("stale-flag").await;
-    let request = Request::get(format!("/environments/{id}/events"))
-        .header(header::COOKIE, &bed.cookie)
-        .body(Body::empty())
-        .unwrap();
-    let mut body = bed.router().oneshot(request).await.unwrap().into_body();
-    let mut seen = String::new();
-    bed.begun(&id).await;
-    while !seen.contains("log-stage\">clone") {
-        let next = tokio::time::timeout(Duration::from_secs(10), body.frame()).await;
-        let bytes = next.unwrap().unwrap().unwrap().into_data().unwrap();
-        seen.push_str(&String::from_utf8_lossy(&bytes));
-    }
-    assert!(seen.contains("event: log\n"));
-    let page = bed.get(&format!("/environments/{id}")).await.body;
-    assert!(page.contains("log-stage\">clone"), "a reload shows it too");
-}
-
-#[tokio::test]
 async fn who_has_as_many_as_one_may_have_is_shown_them() {
     let mut bed = bed_with(Config {
         max_of_person: 1,

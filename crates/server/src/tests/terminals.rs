@@ -1,11 +1,12 @@
-//! `/environments/{id}/nodes/{node}/terminals/{n}`, over a real socket.
+//! `/environments/{id}/socket` and the API's terminals, over real sockets.
 
-use std::future::IntoFuture;
+use std::{collections::HashMap, future::IntoFuture};
 
 use futures::{SinkExt, StreamExt};
+use serde_json::{Value, json};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Message, client::IntoClientRequest, protocol::frame::coding::CloseCode},
+    tungstenite::{Error, Message, client::IntoClientRequest, protocol::frame::coding::CloseCode},
 };
 
 use super::*;
@@ -37,31 +38,144 @@ async fn connect(
     s: &Serving,
     path: &str,
     headers: [(&'static str, &str); 2],
-) -> Result<Socket, tokio_tungstenite::tungstenite::Error> {
+) -> Result<Socket, Error> {
     let mut request = format!("ws://{}{path}", s.address)
         .into_client_request()
         .unwrap();
     for (name, value) in headers {
         request.headers_mut().insert(name, value.parse().unwrap());
     }
-    let (mut socket, _) = connect_async(request).await?;
+    Ok(connect_async(request).await?.0)
+}
+
+async fn next(socket: &mut Socket) -> Message {
+    let message = tokio::time::timeout(Duration::from_secs(15), socket.next()).await;
+    message.unwrap().unwrap().unwrap()
+}
+
+async fn close_code(socket: &mut Socket) -> u16 {
+    loop {
+        if let Message::Close(Some(frame)) = next(socket).await {
+            return frame.code.into();
+        }
+    }
+}
+
+/// A page that is open.
+struct Page {
+    socket: Socket,
+    /// What it was told of each channel since somebody looked: output and notices.
+    shown: HashMap<u8, String>,
+    /// The parts of the page, as they were told last.
+    parts: HashMap<String, String>,
+    pongs: u32,
+}
+
+impl Page {
+    async fn load(bed: &Bed, s: &Serving, id: &EnvironmentId) -> Self {
+        let origin = format!("http://{}", s.address);
+        let headers = [("cookie", bed.cookie.as_str()), ("origin", &origin)];
+        let path = format!("/environments/{id}/socket");
+        Self {
+            socket: connect(s, &path, headers).await.unwrap(),
+            shown: HashMap::new(),
+            parts: HashMap::new(),
+            pongs: 0,
+        }
+    }
+
+    /// One with a terminal on channel 1.
+    async fn with_terminal(bed: &Bed, s: &Serving, id: &EnvironmentId) -> Self {
+        let mut page = Self::load(bed, s, id).await;
+        page.open(1, "node1", 1).await;
+        page
+    }
+
+    async fn tell(&mut self, message: Value) {
+        let message = Message::text(message.to_string());
+        self.socket.send(message).await.unwrap();
+    }
+
+    async fn open(&mut self, channel: u8, node: &str, number: u32) {
+        self.tell(json!({
+            "type": "open", "channel": channel, "node": node, "number": number, "rows": 30, "cols": 100
+        }))
+        .await;
+    }
+
+    async fn keys(&mut self, channel: u8, keys: &str) {
+        let message = [&[channel][..], keys.as_bytes()].concat();
+        self.socket.send(Message::binary(message)).await.unwrap();
+    }
+
+    /// Takes one message.
+    async fn read(&mut self) {
+        match next(&mut self.socket).await {
+            Message::Binary(bytes) => {
+                let text = String::from_utf8_lossy(&bytes[1..]);
+                self.shown.entry(bytes[0]).or_default().push_str(&text);
+            }
+            Message::Text(text) => {
+                let told: Value = serde_json::from_str(&text).unwrap();
+                match (told["type"].as_str().unwrap(), told["channel"].as_u64()) {
+                    ("event", None) => {
+                        let [name, data] = ["name", "data"].map(|k| told[k].as_str().unwrap());
+                        self.parts.insert(name.to_owned(), data.to_owned());
+                    }
+                    ("pong", None) => self.pongs += 1,
+                    (_, Some(channel)) => {
+                        let channel = channel.try_into().unwrap();
+                        self.shown.entry(channel).or_default().push_str(&text);
+                    }
+                    _ => panic!("{text}"),
+                }
+            }
+            Message::Ping(_) => {}
+            other => panic!("{other:?} after {:?}", self.shown),
+        }
+    }
+
+    /// Reads until a channel has shown this, and gives all that it has shown.
+    async fn until(&mut self, channel: u8, wanted: &str) -> String {
+        while !self.shown.get(&channel).is_some_and(|s| s.contains(wanted)) {
+            self.read().await;
+        }
+        self.shown.remove(&channel).unwrap()
+    }
+
+    /// Reads until a part of the page is so.
+    async fn until_part(&mut self, name: &str, holds: impl Fn(&str) -> bool) {
+        while !self.parts.get(name).is_some_and(|data| holds(data)) {
+            self.read().await;
+        }
+    }
+
+    /// Reads until a channel is closed, and gives why.
+    async fn closed(&mut self, channel: u8) -> u16 {
+        let closed = format!(r#"{{"type":"closed","channel":{channel},"code":"#);
+        let shown = self.until(channel, &closed).await;
+        let (_, code) = shown.split_once(&closed).unwrap();
+        code[..4].parse().unwrap()
+    }
+}
+
+/// A program's terminal.
+async fn program(
+    s: &Serving,
+    path: &str,
+    headers: [(&'static str, &str); 2],
+) -> Result<Socket, Error> {
+    let mut socket = connect(s, path, headers).await?;
     let size = Message::text(r#"{"type":"resize","rows":30,"cols":100}"#);
     socket.send(size).await?;
     Ok(socket)
 }
 
-async fn open(bed: &Bed, s: &Serving, id: &EnvironmentId) -> Socket {
-    let origin = format!("http://{}", s.address);
-    let path = format!("/environments/{id}/nodes/node1/terminals/1");
-    let headers = [("cookie", bed.cookie.as_str()), ("origin", &origin)];
-    connect(s, &path, headers).await.unwrap()
-}
-
+/// Reads a program's terminal until it has shown this.
 async fn until(socket: &mut Socket, wanted: &str) -> String {
     let mut seen = String::new();
     while !seen.contains(wanted) {
-        let message = tokio::time::timeout(Duration::from_secs(15), socket.next()).await;
-        match message.unwrap().unwrap().unwrap() {
+        match next(socket).await {
             Message::Binary(bytes) => seen.push_str(&String::from_utf8_lossy(&bytes)),
             Message::Text(text) => seen.push_str(&text),
             Message::Ping(_) => {}
@@ -71,45 +185,217 @@ async fn until(socket: &mut Socket, wanted: &str) -> String {
     seen
 }
 
-async fn close_code(socket: &mut Socket) -> u16 {
-    loop {
-        let message = tokio::time::timeout(Duration::from_secs(15), socket.next()).await;
-        match message.unwrap().unwrap() {
-            Ok(Message::Close(Some(frame))) => return frame.code.into(),
-            Ok(_) => {}
-            Err(e) => panic!("{e}"),
-        }
-    }
-}
+const NEW: &str = r#"{"type":"attached","new":true"#;
+const AGAIN: &str = r#"{"type":"attached","new":false"#;
 
 #[tokio::test]
 async fn the_session_goes_on_when_the_browser_goes_and_comes_back() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
-    let mut one = open(&bed, &s, &id).await;
-    let first = until(&mut one, "~# ").await;
-    assert!(first.contains(r#"{"type":"attached","new":true}"#));
-    one.send(Message::binary("hostname\r")).await.unwrap();
-    until(&mut one, "\r\nnode1\r\n").await;
+    let mut one = Page::with_terminal(&bed, &s, &id).await;
+    let first = one.until(1, "~# ").await;
+    assert!(first.contains(NEW));
+    one.keys(1, "hostname\r").await;
+    one.until(1, "\r\nnode1\r\n").await;
     drop(one);
-    let mut two = open(&bed, &s, &id).await;
-    let again = until(&mut two, "\r\nnode1\r\n").await;
-    assert!(again.contains(r#"{"type":"attached","new":false}"#));
-    // The link drops: the page is told to connect again.
+    let mut two = Page::with_terminal(&bed, &s, &id).await;
+    let again = two.until(1, "\r\nnode1\r\n").await;
+    assert!(again.contains(AGAIN));
+    // The link drops: the page is told to attach again, and can.
     bed.provider.drop_streams(&bed.tenant(&id).await);
-    assert_eq!(close_code(&mut two).await, 4005);
-    let mut three = open(&bed, &s, &id).await;
-    until(&mut three, "\r\nnode1\r\n").await;
-    three.send(Message::binary("exit\r")).await.unwrap();
-    until(&mut three, r#"{"type":"ended","code":0}"#).await;
-    assert_eq!(close_code(&mut three).await, 4000);
-    let mut four = open(&bed, &s, &id).await;
-    until(&mut four, r#"{"type":"attached","new":true}"#).await;
+    assert_eq!(two.closed(1).await, 4005);
+    two.open(1, "node1", 1).await;
+    two.until(1, "\r\nnode1\r\n").await;
+    two.keys(1, "exit\r").await;
+    two.until(1, r#"{"type":"ended","code":0,"channel":1}"#)
+        .await;
+    assert_eq!(two.closed(1).await, 4000);
+    two.open(1, "node1", 1).await;
+    two.until(1, NEW).await;
     bed.provider.crash(&bed.tenant(&id).await);
     bed.until(&id, is_final).await;
-    let mut five = open(&bed, &s, &id).await;
-    assert_eq!(close_code(&mut five).await, 4004);
+    let mut three = Page::with_terminal(&bed, &s, &id).await;
+    assert_eq!(three.closed(1).await, 4004);
+}
+
+#[tokio::test]
+async fn what_was_typed_last_arrives_when_the_page_goes() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let s = serving(&bed).await;
+    let mut page = Page::with_terminal(&bed, &s, &id).await;
+    page.until(1, "~# ").await;
+    page.keys(1, "touch /root/last\r").await;
+    page.socket.close(None).await.unwrap();
+    let tenant = bed.tenant(&id).await;
+    while bed.provider.file(&tenant, &node(), "/root/last").is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn events_and_two_terminals_go_over_one_socket() {
+    let mut bed = bed().await;
+    let id = bed.active("two-nodes").await;
+    let s = serving(&bed).await;
+    let mut page = Page::with_terminal(&bed, &s, &id).await;
+    page.open(2, "node2", 1).await;
+    page.until(1, "node1:~# ").await;
+    page.until(2, "node2:~# ").await;
+    page.until_part("phase", |phase| phase == "active").await;
+    page.until_part("nodes", |nodes| nodes == "node1,node2")
+        .await;
+    page.keys(1, "echo a\r").await;
+    page.keys(2, "echo b\r").await;
+    let (one, two) = (
+        page.until(1, "\r\na\r\n").await,
+        page.until(2, "\r\nb\r\n").await,
+    );
+    assert!(!one.contains("echo b") && !two.contains("echo a"));
+    // A change is told while both are open.
+    bed.post(&format!("/environments/{id}/suspend"), "").await;
+    let paused = |e: &Environment| matches!(e.state, State::Suspended { .. });
+    bed.until(&id, paused).await;
+    page.until_part("phase", |phase| phase == "suspended").await;
+    assert_eq!((page.closed(1).await, page.closed(2).await), (4006, 4006));
+}
+
+#[tokio::test]
+async fn a_start_is_told_until_the_machine_is_there() {
+    let mut bed = bed().await;
+    bed.provider.set_latency(Duration::from_secs(2));
+    let id = bed.start("stale-flag").await;
+    let s = serving(&bed).await;
+    let mut page = Page::load(&bed, &s, &id).await;
+    bed.begun(&id).await;
+    let clone = "log-stage\">clone";
+    page.until_part("log", |log| log.contains(clone)).await;
+    assert_eq!(page.parts["phase"], "starting");
+    let reloaded = bed.get(&format!("/environments/{id}")).await.body;
+    assert!(reloaded.contains(clone), "a reload shows it too");
+    bed.until(&id, is_active).await;
+    page.until_part("phase", |phase| phase == "active").await;
+    page.open(1, "node1", 1).await;
+    page.until(1, "~# ").await;
+}
+
+#[tokio::test]
+async fn a_terminal_that_floods_holds_up_itself_alone() {
+    const EACH: usize = 60 * 1024;
+    let mut bed = bed().await;
+    let id = bed.active("two-nodes").await;
+    let (a, b) = (node(), "node2".parse().unwrap());
+    let tenant = bed.tenant(&id).await;
+    bed.provider
+        .put_file(&tenant, &a, "/big", &vec![b'y'; EACH]);
+    bed.provider.put_file(&tenant, &b, "/run/quiet", b"quiet\n");
+    let s = serving(&bed).await;
+    let mut page = Page::with_terminal(&bed, &s, &id).await;
+    page.open(2, "node2", 1).await;
+    page.until(1, "~# ").await;
+    page.until(2, "~# ").await;
+    page.keys(1, &"cat /big\r".repeat(20)).await;
+    // The page shows nothing of it; what it was sent stays within the window.
+    let flood = |page: &Page| page.shown.get(&1).map_or(0, String::len);
+    while flood(&page) < 3 * EACH {
+        page.read().await;
+    }
+    page.keys(2, "cat /run/quiet\r").await;
+    page.until(2, "\r\nquiet\r\n").await;
+    bed.post(&format!("/environments/{id}/check"), "").await;
+    checked(&bed.app, &id).await;
+    page.until_part("checks", |checks| checks.contains("0 of 2 hold"))
+        .await;
+    page.tell(json!({"type": "ping"})).await;
+    while page.pongs == 0 {
+        page.read().await;
+    }
+    assert!(flood(&page) <= 256 * 1024, "{}", flood(&page));
+    // The rest comes as it is shown, also when the page claims more than it got.
+    let mut shown = 0;
+    while page.shown[&1].matches('y').count() < 20 * EACH {
+        let more = page.shown[&1].len() - shown;
+        shown += more;
+        page.tell(json!({"type": "shown", "channel": 1, "bytes": more}))
+            .await;
+        page.read().await;
+    }
+    page.tell(json!({"type": "shown", "channel": 1, "bytes": u64::MAX}))
+        .await;
+    page.keys(1, "hostname\r").await;
+    page.until(1, "\r\nnode1\r\n").await;
+}
+
+#[tokio::test]
+async fn a_machine_that_takes_no_keys_holds_up_no_other() {
+    let mut bed = bed().await;
+    let id = bed.active("two-nodes").await;
+    let s = serving(&bed).await;
+    let mut page = Page::with_terminal(&bed, &s, &id).await;
+    page.open(2, "node2", 1).await;
+    page.until(1, "~# ").await;
+    page.until(2, "~# ").await;
+    bed.provider.deafen(&bed.tenant(&id).await, &node());
+    for _ in 0..400 {
+        page.keys(1, &"x".repeat(4096)).await;
+    }
+    page.keys(2, "hostname\r").await;
+    page.until(2, "\r\nnode2\r\n").await;
+    // Its queue is bounded: it ends, the page does not.
+    assert_eq!(page.closed(1).await, 1007);
+    page.open(1, "node2", 2).await;
+    page.until(1, NEW).await;
+}
+
+#[tokio::test]
+async fn a_closed_terminal_is_gone_whatever_waits_for_it() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let s = serving(&bed).await;
+    let mut page = Page::with_terminal(&bed, &s, &id).await;
+    page.until(1, "~# ").await;
+    let close = || json!({"type": "close", "channel": 1});
+    page.tell(close()).await;
+    // What comes late is for nobody: neither for the old terminal nor for the next on its channel.
+    page.keys(1, "touch /root/late\r").await;
+    assert_eq!(page.closed(1).await, 4000);
+    page.keys(1, "touch /root/late\r").await;
+    page.tell(close()).await;
+    page.open(1, "node1", 1).await;
+    page.until(1, NEW).await;
+    page.keys(1, "hostname\r").await;
+    page.until(1, "\r\nnode1\r\n").await;
+    let tenant = bed.tenant(&id).await;
+    let late = bed.provider.file(&tenant, &node(), "/root/late");
+    assert!(late.is_none(), "late keys were given to somebody");
+    // Keys that the machine doesn't take can't keep it open.
+    bed.provider.deafen(&tenant, &node());
+    page.keys(1, "xx").await;
+    page.tell(close()).await;
+    assert_eq!(page.closed(1).await, 4000);
+}
+
+#[tokio::test]
+async fn a_channel_that_was_never_opened_is_nobody_s() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let s = serving(&bed).await;
+    let mut page = Page::with_terminal(&bed, &s, &id).await;
+    page.keys(9, "touch /root/nobody\r").await;
+    for message in [
+        json!({"type": "resize", "channel": 9, "rows": 20, "cols": 20}),
+        json!({"type": "shown", "channel": 9, "bytes": 5}),
+        json!({"type": "close", "channel": 9}),
+    ] {
+        page.tell(message).await;
+    }
+    page.keys(1, "hostname\r").await;
+    page.until(1, "\r\nnode1\r\n").await;
+    assert!(!page.shown.contains_key(&9));
+    // A node that there is not.
+    page.open(9, "node9", 1).await;
+    assert_eq!(page.closed(9).await, 4004);
 }
 
 #[tokio::test]
@@ -117,35 +403,22 @@ async fn a_ping_is_answered_and_is_no_use() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
-    let mut one = open(&bed, &s, &id).await;
-    until(&mut one, "~# ").await;
+    let mut page = Page::with_terminal(&bed, &s, &id).await;
+    page.until(1, "~# ").await;
     let used = async |bed: &Bed| {
         let e = bed.app.store.environment(&id).await.unwrap().unwrap();
         e.lifetime.last_used
     };
     let before = used(&bed).await;
     bed.clock.advance(jiff::SignedDuration::from_mins(5));
-    let ping = || Message::text(r#"{"type":"ping"}"#);
-    one.send(ping()).await.unwrap();
-    until(&mut one, r#"{"type":"pong"}"#).await;
+    page.tell(json!({"type": "ping"})).await;
+    while page.pongs == 0 {
+        page.read().await;
+    }
     assert_eq!(used(&bed).await, before);
-    one.send(Message::binary("hostname\r")).await.unwrap();
-    until(&mut one, "\r\nnode1\r\n").await;
+    page.keys(1, "hostname\r").await;
+    page.until(1, "\r\nnode1\r\n").await;
     assert!(used(&bed).await > before);
-}
-
-#[tokio::test]
-async fn a_closed_terminal_is_gone() {
-    let mut bed = bed().await;
-    let id = bed.active("stale-flag").await;
-    let s = serving(&bed).await;
-    let mut one = open(&bed, &s, &id).await;
-    until(&mut one, r#"{"type":"attached","new":true}"#).await;
-    let close = Message::text(r#"{"type":"close"}"#);
-    one.send(close).await.unwrap();
-    assert_eq!(close_code(&mut one).await, 4000);
-    let mut two = open(&bed, &s, &id).await;
-    until(&mut two, r#"{"type":"attached","new":true}"#).await;
 }
 
 #[tokio::test]
@@ -153,19 +426,19 @@ async fn a_paused_machine_says_so_and_its_session_goes_on_afterwards() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
-    let mut one = open(&bed, &s, &id).await;
-    until(&mut one, "~# ").await;
+    let mut page = Page::with_terminal(&bed, &s, &id).await;
+    page.until(1, "~# ").await;
     let at = format!("/environments/{id}");
     bed.post(&format!("{at}/suspend"), "").await;
     let paused = |e: &Environment| matches!(e.state, State::Suspended { .. });
     bed.until(&id, paused).await;
-    assert_eq!(close_code(&mut one).await, 4006);
-    let mut two = open(&bed, &s, &id).await;
-    assert_eq!(close_code(&mut two).await, 4006);
+    assert_eq!(page.closed(1).await, 4006);
+    page.open(1, "node1", 1).await;
+    assert_eq!(page.closed(1).await, 4006);
     bed.post(&format!("{at}/resume"), "").await;
     bed.until(&id, is_active).await;
-    let mut three = open(&bed, &s, &id).await;
-    until(&mut three, r#"{"type":"attached","new":false}"#).await;
+    page.open(1, "node1", 1).await;
+    page.until(1, AGAIN).await;
 }
 
 #[tokio::test]
@@ -173,19 +446,18 @@ async fn a_reset_ends_a_session_and_the_next_is_on_the_fresh_machine() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
-    let mut one = open(&bed, &s, &id).await;
-    until(&mut one, "~# ").await;
-    one.send(Message::binary("touch /root/old\r"))
-        .await
-        .unwrap();
+    let mut page = Page::with_terminal(&bed, &s, &id).await;
+    page.until(1, "~# ").await;
     let first = bed.tenant(&id).await;
     bed.clock.advance(jiff::SignedDuration::from_secs(5));
     bed.post(&format!("/environments/{id}/reset"), "").await;
     bed.until(&id, is_active).await;
     assert_ne!(bed.tenant(&id).await, first);
-    assert_eq!(close_code(&mut one).await, 4004);
-    let mut two = open(&bed, &s, &id).await;
-    until(&mut two, r#"{"type":"attached","new":true}"#).await;
+    assert_eq!(page.closed(1).await, 4004);
+    let second = bed.tenant(&id).await.to_string();
+    page.until_part("tenant", |tenant| tenant == second).await;
+    page.open(1, "node1", 1).await;
+    page.until(1, NEW).await;
 }
 
 #[tokio::test]
@@ -197,22 +469,22 @@ async fn what_is_open_ends_when_who_opened_it_signs_out() {
     .await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
-    let mut one = open(&bed, &s, &id).await;
-    until(&mut one, "~# ").await;
-    let path = format!("/environments/{id}/events");
-    let request = Request::get(&path).header(header::COOKIE, &bed.cookie);
-    let request = request.body(Body::empty()).unwrap();
-    let live = bed.router().oneshot(request).await.unwrap();
-    assert_eq!(live.status(), StatusCode::OK);
+    let mut page = Page::with_terminal(&bed, &s, &id).await;
+    page.until(1, "~# ").await;
     let out = bed.post("/sign-out", "").await;
     assert_eq!(out.status, StatusCode::SEE_OTHER);
-    // The page's stream is whole only when it has ended.
-    let whole = axum::body::to_bytes(live.into_body(), usize::MAX);
-    let whole = tokio::time::timeout(Duration::from_secs(15), whole).await;
-    let whole = whole.expect("the stream ends").unwrap();
-    let told = String::from_utf8_lossy(&whole);
-    assert!(told.contains("event: phase"), "{told}");
-    assert_eq!(close_code(&mut one).await, 4001);
+    assert_eq!(close_code(&mut page.socket).await, 4001);
+}
+
+#[tokio::test]
+async fn a_server_that_stops_says_so() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let s = serving(&bed).await;
+    let mut page = Page::with_terminal(&bed, &s, &id).await;
+    page.until(1, "~# ").await;
+    bed.app.stopping.cancel();
+    assert_eq!(close_code(&mut page.socket).await, 1012);
 }
 
 #[tokio::test]
@@ -221,13 +493,10 @@ async fn a_silent_helper_gives_the_serial_console() {
     let id = bed.active("stale-flag").await;
     bed.provider.silence(&bed.tenant(&id).await, &node(), true);
     let s = serving(&bed).await;
-    let mut socket = open(&bed, &s, &id).await;
-    until(&mut socket, r#"{"type":"console"}"#).await;
-    socket
-        .send(Message::binary("echo still here\r"))
-        .await
-        .unwrap();
-    until(&mut socket, "\r\nstill here\r\n").await;
+    let mut page = Page::with_terminal(&bed, &s, &id).await;
+    page.until(1, r#"{"type":"console","channel":1}"#).await;
+    page.keys(1, "echo still here\r").await;
+    page.until(1, "\r\nstill here\r\n").await;
 }
 
 #[tokio::test]
@@ -235,48 +504,47 @@ async fn what_cannot_be_understood_closes_with_a_reason() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
+    let open = |channel: u8, number: u32| {
+        Message::text(format!(
+            r#"{{"type":"open","channel":{channel},"node":"node1","number":{number},"rows":30,"cols":100}}"#
+        ))
+    };
     for bad in [
         Message::text("nonsense"),
-        Message::text(r#"{"type":"resize","rows":0,"cols":1}"#),
-        Message::binary(vec![b'x'; 70 * 1024]),
+        Message::text(r#"{"type":"resize","channel":1,"rows":0,"cols":1}"#),
+        Message::text(r#"{"type":"resize","rows":24,"cols":80}"#),
+        Message::binary(Vec::new()),
+        Message::binary(vec![0, b'x']),
+        Message::binary(vec![1; 70 * 1024]),
+        // The channel is in use, out of range; a node can't have so many.
+        open(1, 2),
+        open(65, 2),
+        open(2, 9),
     ] {
-        let mut socket = open(&bed, &s, &id).await;
-        until(&mut socket, "attached").await;
-        socket.send(bad).await.unwrap();
-        assert_eq!(close_code(&mut socket).await, u16::from(CloseCode::Invalid));
+        let mut page = Page::with_terminal(&bed, &s, &id).await;
+        page.until(1, "attached").await;
+        page.socket.send(bad).await.unwrap();
+        let code = close_code(&mut page.socket).await;
+        assert_eq!(code, u16::from(CloseCode::Invalid));
     }
 }
 
 #[tokio::test]
-async fn strangers_and_wrong_places_are_refused() {
+async fn strangers_and_other_sites_are_refused() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
     let ours = format!("http://{}", s.address);
-    for (path, origin) in [
-        (
-            format!("/environments/{id}/nodes/node1/terminals/1"),
-            "http://evil.example",
-        ),
-        (
-            format!("/environments/{id}/nodes/node9/terminals/1"),
-            ours.as_str(),
-        ),
-        (
-            format!("/environments/{id}/nodes/node1/terminals/9"),
-            ours.as_str(),
-        ),
-        (
-            format!("/environments/{id}/nodes/node1/terminals/x"),
-            ours.as_str(),
-        ),
-        (
-            "/environments/other/nodes/node1/terminals/1".to_owned(),
-            ours.as_str(),
-        ),
+    for (id, origin, status) in [
+        (id.as_str(), "http://evil.example", 403),
+        (id.as_str(), "null", 403),
+        ("other", ours.as_str(), 404),
     ] {
         let headers = [("cookie", bed.cookie.as_str()), ("origin", origin)];
-        assert!(connect(&s, &path, headers).await.is_err(), "{path}");
+        match connect(&s, &format!("/environments/{id}/socket"), headers).await {
+            Err(Error::Http(answer)) => assert_eq!(answer.status(), status, "{id} {origin}"),
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -285,26 +553,70 @@ async fn a_program_opens_one_with_its_token_and_with_nothing_else() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
-    let path = format!("/api/v1/environments/{id}/nodes/node1/terminals/1");
+    let at = |node: &str, number: &str| {
+        format!("/api/v1/environments/{id}/nodes/{node}/terminals/{number}")
+    };
+    let path = at("node1", "1");
     let (right, wrong) = (format!("Bearer {}", bed.token), "Bearer flt_wrong");
     let plain = ("accept", "*/*");
-    let mut socket = connect(&s, &path, [("authorization", &right), plain])
+    let mut socket = program(&s, &path, [("authorization", &right), plain])
         .await
         .unwrap();
-    until(&mut socket, "~# ").await;
+    let first = until(&mut socket, "~# ").await;
+    assert!(first.contains(r#"{"type":"attached","new":true}"#));
     socket.send(Message::binary("hostname\r")).await.unwrap();
     until(&mut socket, "\r\nnode1\r\n").await;
-    let nobody_s = format!("/api/v1/environments/{id}/nodes/node9/terminals/1");
+    let right = ("authorization", right.as_str());
     for (path, header, status) in [
         (&path, ("authorization", wrong), 401),
         (&path, ("cookie", bed.cookie.as_str()), 401),
-        (&nobody_s, ("authorization", right.as_str()), 404),
+        (&at("node9", "1"), right, 404),
+        (&at("node1", "9"), right, 404),
+        (&at("node1", "x"), right, 404),
     ] {
-        match connect(&s, path, [header, plain]).await {
-            Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => {
+        match program(&s, path, [header, plain]).await {
+            Err(Error::Http(answer)) => {
                 assert_eq!(answer.status(), status, "{path} {header:?}");
             }
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_program_s_terminal_closes_with_the_reason() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let s = serving(&bed).await;
+    let path = format!("/api/v1/environments/{id}/nodes/node1/terminals/1");
+    let token = format!("Bearer {}", bed.token);
+    let headers = [("authorization", token.as_str()), ("accept", "*/*")];
+    let big = vec![b'y'; 60 * 1024];
+    let tenant = bed.tenant(&id).await;
+    bed.provider.put_file(&tenant, &node(), "/big", &big);
+    for (last, code) in [
+        (Message::text(r#"{"type":"close"}"#), 4000),
+        (Message::binary("exit\r"), 4000),
+        (Message::text("nonsense"), 1007),
+    ] {
+        let mut socket = program(&s, &path, headers).await.unwrap();
+        until(&mut socket, "~# ").await;
+        socket
+            .send(Message::text(r#"{"type":"ping"}"#))
+            .await
+            .unwrap();
+        until(&mut socket, r#"{"type":"pong"}"#).await;
+        // More than a page would be sent ahead.
+        let flood = Message::binary("cat /big\r".repeat(8));
+        socket.send(flood).await.unwrap();
+        socket.send(Message::binary("echo over\r")).await.unwrap();
+        until(&mut socket, "\r\nover\r\n").await;
+        socket.send(last).await.unwrap();
+        assert_eq!(close_code(&mut socket).await, code);
+    }
+    // One that doesn't say how large it is has a terminal all the same.
+    let mut socket = connect(&s, &path, headers).await.unwrap();
+    until(&mut socket, "~# ").await;
+    bed.provider.drop_streams(&tenant);
+    assert_eq!(close_code(&mut socket).await, 4005);
 }

@@ -1,74 +1,55 @@
-//! What changes on the workspace, as server-sent events. On each poke the parts are made from the store, and those
-//! that differ from what was sent last are sent: nothing is lost when a poke is.
+//! What changes on the workspace: named parts of the page, each with what it shows. On each poke the parts are made from
+//! the store, and those that differ from what was told last are told: nothing is lost when a poke is.
 
-use std::{collections::HashMap, convert::Infallible, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use askama::Template;
-use axum::{
-    extract::State,
-    response::sse::{Event, KeepAlive, Sse},
-};
 use faultline_domain::{EnvironmentId, NodeName};
-use futures::{Stream, StreamExt, stream};
 use tokio::sync::watch;
 
 use super::{parts, starting, workspace::phase_key};
-use crate::{app::Shared, auth::Mine, problem::Problem};
+use crate::{app::Shared, problem::Problem};
 
-/// Changes closer together than this are sent as one.
+/// Changes closer together than this are told as one.
 const CALM: Duration = Duration::from_millis(120);
 /// Without a poke the parts are made anew after this: warnings count down.
 const PERIOD: Duration = Duration::from_secs(20);
 
-struct Watcher {
+/// What changes on one environment's page.
+pub(crate) struct Changes {
     app: Shared,
     id: EnvironmentId,
     watch: watch::Receiver<u64>,
-    sent: HashMap<&'static str, String>,
+    told: HashMap<&'static str, String>,
     first: bool,
 }
 
-pub(super) async fn events(
-    State(app): State<Shared>,
-    mine: Mine,
-) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let id = mine.environment().id.clone();
-    let withdrawn = mine.caller.withdrawn(app.clone());
-    let watcher = Watcher {
-        watch: app.hub.watch(&id),
-        id,
-        app,
-        sent: HashMap::new(),
-        first: true,
-    };
-    let events = stream::unfold(watcher, async |mut watcher| {
-        let news = watcher.news().await?;
-        Some((stream::iter(news), watcher))
-    })
-    .flatten()
-    .take_until(Box::pin(withdrawn))
-    .map(|(name, data)| Ok(Event::default().event(name).data(data)));
-    Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
-}
+impl Changes {
+    pub(crate) fn new(app: &Shared, id: &EnvironmentId) -> Self {
+        Self {
+            watch: app.hub.watch(id),
+            id: id.clone(),
+            app: app.clone(),
+            told: HashMap::new(),
+            first: true,
+        }
+    }
 
-impl Watcher {
-    /// Waits for a change and gives what differs. Nothing when the server stops.
-    async fn news(&mut self) -> Option<Vec<(&'static str, String)>> {
+    /// Waits for a change and gives the parts that differ: all of them at first. `None` when the store fails.
+    pub(crate) async fn next(&mut self) -> Option<Vec<(&'static str, String)>> {
         if !std::mem::take(&mut self.first) {
             tokio::select! {
                 changed = self.watch.changed() => changed.ok()?,
                 () = tokio::time::sleep(PERIOD) => {}
-                () = self.app.stopping.cancelled() => return None,
             }
             tokio::time::sleep(CALM).await;
         }
         self.watch.mark_unchanged();
-        // A store that fails ends the stream; the page connects again.
         let parts = self.parts().await.ok()?;
         Some(
             parts
                 .into_iter()
-                .filter(|(name, data)| self.sent.insert(name, data.clone()).as_ref() != Some(data))
+                .filter(|(name, data)| self.told.insert(name, data.clone()).as_ref() != Some(data))
                 .collect(),
         )
     }

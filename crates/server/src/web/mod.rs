@@ -19,7 +19,7 @@ mod files;
 mod keys;
 mod lab;
 mod layout;
-mod live;
+pub(crate) mod live;
 mod operator;
 mod parts;
 mod progress;
@@ -52,7 +52,6 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/labs/{slug}/files/{name}", get(files::of_lab))
         .route("/environments/{id}", get(workspace::show))
         .route("/environments/{id}/side", get(workspace::side))
-        .route("/environments/{id}/events", get(live::events))
         .route("/environments/{id}/kubeconfig", get(actions::kubeconfig))
         .route(
             "/environments/{id}/files/{name}",
