@@ -38,6 +38,7 @@
 pub mod catalogue;
 pub mod check;
 pub mod diagnostic;
+mod events;
 mod files;
 pub mod folder;
 mod images;

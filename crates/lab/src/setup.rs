@@ -12,7 +12,7 @@ use faultline_provider::Provider;
 use crate::{
     LabFolder,
     check::{chain, cluster::connect, object},
-    manifests,
+    events, manifests,
     script::{self, Run},
     text,
 };
@@ -21,6 +21,8 @@ use crate::{
 const PREPARING: &str = "Preparing the incident";
 /// How long adding a node may take.
 const ADD: Duration = Duration::from_secs(1200);
+/// How long the cluster may take to say what troubles it.
+const EVENTS: Duration = Duration::from_secs(15);
 
 /// Why a machine could not be prepared. The text is for the student and the author: script, node, what it said.
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +53,17 @@ pub enum SetupError {
         why: String,
     },
     /// What the step waits for did not come.
-    #[error("what the lab waits for did not come within {seconds} s; last seen: {seen}")]
+    #[error(
+        "what the lab waits for did not come within {seconds} s; last seen: {seen}{}",
+        also(warnings)
+    )]
     Symptom {
         /// How long was waited.
         seconds: u32,
         /// What was seen last.
         seen: String,
+        /// The last warnings of the cluster, where it was waited for.
+        warnings: Vec<String>,
     },
     /// A further node was not added.
     #[error("{node} was not added")]
@@ -296,19 +303,44 @@ async fn wait(
 ) -> Result<(), SetupError> {
     let until = Instant::now() + Duration::from_secs(step.timeout_seconds.into());
     let mut seen = String::new();
+    let mut last = None;
     while Instant::now() < until {
         match connect(provider, env).await {
-            Ok(client) => match object::evaluate(&client, test).await {
-                Ok(found) if found.holds => return Ok(()),
-                Ok(found) => seen = found.seen,
-                Err(e) => seen = chain(&e),
-            },
+            Ok(client) => {
+                match object::evaluate(&client, test).await {
+                    Ok(found) if found.holds => return Ok(()),
+                    Ok(found) => seen = found.seen,
+                    Err(e) => seen = chain(&e),
+                }
+                last = Some(client);
+            }
             Err(why) => seen = why,
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
+    let warnings = match last {
+        Some(client) => {
+            let asked = events::warnings(&client, test.namespace.as_deref());
+            let answered = tokio::time::timeout(EVENTS, asked).await;
+            answered.ok().and_then(Result::ok).unwrap_or_default()
+        }
+        None => Vec::new(),
+    };
     Err(SetupError::Symptom {
         seconds: step.timeout_seconds,
         seen,
+        warnings,
     })
+}
+
+/// Warnings, one per line.
+fn also(warnings: &[String]) -> String {
+    let lines = warnings.iter().map(|line| format!("\n  {line}"));
+    match warnings {
+        [] => String::new(),
+        _ => format!(
+            "\nthe cluster's last warnings:{}",
+            lines.collect::<String>()
+        ),
+    }
 }

@@ -425,7 +425,10 @@ async fn a_symptom_that_does_not_show_fails_the_setup_with_what_was_seen_last() 
     let error = set_up(&Machine::default(), &env(), &folder, &Progress::ignored())
         .await
         .unwrap_err();
-    let SetupError::Symptom { seconds: 1, seen } = &error else {
+    let SetupError::Symptom {
+        seconds: 1, seen, ..
+    } = &error
+    else {
         panic!("{error}");
     };
     assert!(!seen.is_empty());
