@@ -171,6 +171,15 @@ pub async fn size_in_the_guest(browser: &Browser) -> Result<(u64, u64)> {
     anyhow::bail!("shown rows, and what the shell knows: {seen}")
 }
 
+/// What a terminal is (DA1), asked by the shell: one answer, and nothing else is typed into it.
+pub async fn query_is_answered_once(browser: &Browser) -> Result<()> {
+    focus_terminal(browser).await?;
+    browser
+        .keys("clear; printf '\\e[c'; IFS= read -rsd c -t 9 a; IFS= read -rs -t 3 -n 1 b; echo \"${a#*[}-${b}end\"\n")
+        .await?;
+    until_output(browser, "?1;2-end").await
+}
+
 /// Copies a word that is a line of the terminal: a double click, Ctrl+Shift+C.
 pub async fn copy_line(browser: &Browser, word: &str) -> Result<()> {
     let script = format!(

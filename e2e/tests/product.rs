@@ -78,6 +78,17 @@ async fn product() {
         small.0 < large.0 && small.1 < large.1,
         "{large:?} {small:?}"
     );
+
+    step("a program's query has one answer, of two windows and after a reload");
+    let first = browser.window().await.unwrap();
+    browser.open_window(&page).await.unwrap();
+    browser.find(".tabs .mark.on").await.unwrap();
+    student::query_is_answered_once(&browser).await.unwrap();
+    browser.switch_to(first).await.unwrap();
+    student::query_is_answered_once(&browser).await.unwrap();
+    browser.reload().await.unwrap();
+    browser.find(".tabs .mark.on").await.unwrap();
+    student::query_is_answered_once(&browser).await.unwrap();
     browser.close().await.unwrap();
 
     step("what only looks says one JSON document to programs");

@@ -9,6 +9,8 @@
 mod guest;
 
 use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
     path::PathBuf,
     process::Stdio,
     sync::{
@@ -198,7 +200,13 @@ impl Gateway {
             .unwrap()
     }
 
-    async fn program(&self, program: &str, key: &str, args: &[&str], stdin: &[u8]) -> Said {
+    async fn program(
+        &self,
+        program: &str,
+        key: &str,
+        args: &[impl AsRef<OsStr>],
+        stdin: &[u8],
+    ) -> Said {
         let mut child = Command::new(program)
             .args(self.options(key))
             .args(args)
@@ -244,6 +252,15 @@ async fn a_command_has_its_exit_code_and_its_streams_apart() {
     let said = gateway.ssh(&["node2.mine@127.0.0.1", "kill -9 $$"]).await;
     assert_eq!(said.code, Some(137));
     assert!(*gateway.directory.used.lock().unwrap() >= 1);
+}
+
+#[tokio::test]
+async fn a_command_arrives_byte_by_byte() {
+    let gateway = Gateway::start().await;
+    let command = OsStr::from_bytes(b"printf %s caf\xe9 | od -An -tx1");
+    let args = [OsStr::new(ME), command];
+    let said = gateway.program("ssh", "key", &args, b"").await;
+    assert_eq!((said.code, said.out.trim()), (Some(0), "63 61 66 e9"));
 }
 
 #[tokio::test]
