@@ -186,6 +186,26 @@ fn clean(headers: &mut HeaderMap, upgrades: bool) {
     }
 }
 
+/// True for bytes that are nothing but pings and their answers: `kubectl exec` and `port-forward` send one every five
+/// seconds, whether somebody is there or not.
+fn is_heartbeat(mut bytes: &[u8]) -> bool {
+    loop {
+        bytes = match bytes {
+            [] => return true,
+            // WebSocket: a ping or a pong, masked, with its payload's length, and a key of four bytes.
+            [0x89 | 0x8a, length @ 0x80..=0xfd, rest @ ..] => {
+                match rest.get(4 + usize::from(length & 0x7f)..) {
+                    Some(next) => next,
+                    None => return false,
+                }
+            }
+            // SPDY/3.1: a ping of four bytes.
+            [0x80, 3, 0, 6, _, 0, 0, 4, _, _, _, _, rest @ ..] => rest,
+            _ => return false,
+        }
+    }
+}
+
 /// An answer's body, for as long as its lease lasts.
 struct Guarded {
     body: Incoming,
@@ -237,7 +257,7 @@ async fn upgraded(
     }
 }
 
-/// A client's side of a session: what it sends is use.
+/// A client's side of a session: what it sends is use, but for its heartbeats.
 struct Noted {
     stream: TokioIo<hyper::upgrade::Upgraded>,
     lease: Arc<Lease>,
@@ -251,7 +271,8 @@ impl AsyncRead for Noted {
     ) -> Poll<std::io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        let sent = buf.filled().get(before..).unwrap_or_default();
+        if !is_heartbeat(sent) {
             self.lease.used();
         }
         read
@@ -273,5 +294,30 @@ impl AsyncWrite for Noted {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_heartbeat;
+
+    #[test]
+    fn heartbeats_are_told_from_use() {
+        let ping = [0x89, 0x80, 1, 2, 3, 4];
+        let pong = [0x8a, 0x82, 1, 2, 3, 4, 5, 6];
+        let spdy = [0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1];
+        for silent in [&ping[..], &pong, &spdy, &[ping.as_slice(), &pong].concat()] {
+            assert!(is_heartbeat(silent), "{silent:?}");
+        }
+        let typed = [0x82, 0x82, 1, 2, 3, 4, 0, 100];
+        let header = [0x80, 3, 0, 1, 0, 0, 0, 4, 0, 0, 0, 1];
+        for used in [
+            &typed[..],
+            &header,
+            &[ping.as_slice(), &typed].concat(),
+            b"ls\n",
+        ] {
+            assert!(!is_heartbeat(used), "{used:?}");
+        }
     }
 }
