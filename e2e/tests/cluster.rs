@@ -22,9 +22,12 @@ use serde_json::Value;
 const LAB: &str = "claim-pending";
 const TWIN: &str = "report-bot-forbidden";
 
-/// A kubectl as it comes from upstream: the one of an image, out of its disk.
+/// A kubectl as it comes from upstream: the one of an image, out of its disk, by its version; or another, by its path.
 fn kubectl(here: &Installation) -> PathBuf {
     let version = std::env::var("FAULTLINE_KUBECTL").unwrap_or_else(|_| "1.36".to_owned());
+    if version.contains('/') {
+        return version.into();
+    }
     let is_it = |said: &str| said.contains(&format!("v{version}."));
     out_of_an_image(here, "/usr/bin/kubectl", &["version", "--client"], is_it)
 }

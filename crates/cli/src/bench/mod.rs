@@ -1,5 +1,6 @@
 //! `faultline bench`: what this machine does, measured. Ratios come from one run.
 
+mod door;
 mod machines;
 mod merging;
 mod pages;
@@ -47,6 +48,16 @@ pub enum BenchCommand {
         #[command(flatten)]
         sources: SourceArgs,
     },
+    /// A cluster's API server asked through the server's door against directly; memory of the server with 100 watches
+    Door {
+        /// How often each way is asked
+        #[arg(long, default_value_t = 30)]
+        rounds: u32,
+        #[command(flatten)]
+        labs: LabsArg,
+        #[command(flatten)]
+        images: ImagesArg,
+    },
 }
 
 /// What machines are measured.
@@ -91,6 +102,11 @@ pub async fn run(command: BenchCommand, output: Output) -> anyhow::Result<()> {
             let (labs, images) = (labs.folder(None)?, images.folder(None)?);
             pages::pages(seconds, &labs, &images, sources.sources()).await?
         }
+        BenchCommand::Door {
+            rounds,
+            labs,
+            images,
+        } => door::door(rounds, &labs.folder(None)?, &images.folder(None)?).await?,
     };
     match output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),

@@ -214,7 +214,7 @@ async fn sign_in(http: &Http, base: &str, link: &str) -> anyhow::Result<String> 
 }
 
 /// Starts a lab and waits until it can be used.
-async fn start(base: String, token: String, slug: String) -> anyhow::Result<String> {
+pub(super) async fn start(base: String, token: String, slug: String) -> anyhow::Result<String> {
     let api = Api {
         url: base,
         token,

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// What was measured, on what.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
-    /// What was measured: `clone`, `density`, `idle`, `pages`.
+    /// What was measured: `clone`, `density`, `idle`, `pages`, `door`.
     pub name: String,
     /// On what.
     pub machine: Machine,
