@@ -12,7 +12,7 @@ use faultline_domain::{
     template::Profile,
     tenant::{self, Allowance, Phase},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rand::{SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 
@@ -526,6 +526,45 @@ async fn a_reset_of_a_finished_attempt_begins_another() {
     );
     assert_eq!((new.finished_at, new.points, new.checks), (None, None, 0));
     assert_eq!(store.attempts_of(&bed.me).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_was_asked_before_a_reset_takes_nothing_from_what_came_of_it() {
+    let mut bed = bed().await;
+    let old = bed.start("full-disk").await.unwrap();
+    let (store, me) = (&bed.store, &bed.me);
+    let attempt = AttemptId::generate(&mut bed.rng);
+    let tenant: TenantId = "t1".parse().unwrap();
+    store.ask_for_tenant(&old, &tenant, at(2)).await.unwrap();
+    let with_tenant = store.environment(&old.id).await.unwrap().unwrap();
+    let longer = Lifetime {
+        expires_at: at(90_000),
+        hard_end: at(90_000),
+        ..life()
+    };
+    store
+        .reset_environment(&old, attempt, CONTENT, spec(), longer, &|_| Ok(()), at(9))
+        .await
+        .unwrap();
+    // A node of the tenant before.
+    let node = "node2".parse().unwrap();
+    let ready = NodeState::Ready { since: at(10) };
+    store
+        .record_node(&with_tenant, &node, Some(&ready), at(10))
+        .await
+        .unwrap();
+    let new = store.environment(&old.id).await.unwrap().unwrap();
+    assert_eq!(new.added, []);
+    // An extension of the life before.
+    let extended = store
+        .extend_environment(&old.id, SignedDuration::from_secs(60), me, at(11))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (extended.expires_at, extended.last_used),
+        (at(90_000), at(11))
+    );
 }
 
 #[tokio::test]

@@ -21,14 +21,16 @@ pub(crate) fn possible(app: &App, environment: &Environment) -> SignedDuration {
 
 pub(crate) async fn extend(app: &App, proof: &MayUse) -> Result<Lifetime, Problem> {
     let environment = proof.environment();
-    if !environment.is_open() {
-        return Err(Problem::conflict(
+    let ended = || {
+        Problem::conflict(
             "ended",
             "This machine has ended",
             "Start the lab again for a fresh one.",
-        ));
+        )
+    };
+    if !environment.is_open() {
+        return Err(ended());
     }
-    let now = app.now();
     if possible(app, environment).is_zero() {
         return Err(Problem::conflict(
             "hard-end",
@@ -36,13 +38,11 @@ pub(crate) async fn extend(app: &App, proof: &MayUse) -> Result<Lifetime, Proble
             "Reset gives a fresh one.",
         ));
     }
-    let lifetime = Lifetime {
-        last_used: now,
-        ..environment.lifetime.extended(step(app))
-    };
-    app.store
-        .extend_environment(&environment.id, &lifetime, proof.person(), now)
-        .await?;
+    let lifetime = app
+        .store
+        .extend_environment(&environment.id, step(app), proof.person(), app.now())
+        .await?
+        .ok_or_else(ended)?;
     app.changed(&environment.id);
     Ok(lifetime)
 }

@@ -91,7 +91,7 @@ async fn record(
     node: &NodeName,
     state: Option<&NodeState>,
 ) -> Result<(), Error> {
-    app.store.record_node(&e.id, node, state, app.now()).await?;
+    app.store.record_node(e, node, state, app.now()).await?;
     app.hub.poke(&e.id);
     Ok(())
 }

@@ -5,7 +5,7 @@ use faultline_domain::{
     environment::{EndReason, Environment, Intent, Lifetime, Spec, State},
     limits::Denial,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Row, read, read_all, select};
 use crate::{
@@ -363,15 +363,24 @@ impl Store {
         Ok(true)
     }
 
-    /// Sets how long an environment lives; its warnings begin anew.
+    /// Lets an environment live longer, by this step or up to its hard end; its warnings begin anew, and it counts as use.
+    /// Gives its life as it is now; nothing when it has ended.
     pub async fn extend_environment(
         &self,
         id: &EnvironmentId,
-        lifetime: &Lifetime,
+        step: SignedDuration,
         by: &PersonId,
         now: Timestamp,
-    ) -> Result<()> {
+    ) -> Result<Option<Lifetime>> {
         let mut tx = self.begin().await?;
+        // Read here: a reset may have given it another since it was asked for.
+        let Some(e) = read(&mut tx, id).await?.filter(Environment::is_open) else {
+            return Ok(None);
+        };
+        let lifetime = Lifetime {
+            last_used: now,
+            ..e.lifetime.extended(step)
+        };
         sqlx::query(
             "UPDATE environments SET expires_at = $1, last_used = $2, warned = NULL WHERE id = $3",
         )
@@ -383,7 +392,7 @@ impl Store {
         let (who, until) = (Some(by.as_str()), lifetime.expires_at.to_string());
         crate::audit::insert(&mut tx, now, who, "extend", id.as_str(), &until).await?;
         tx.commit().await?;
-        Ok(())
+        Ok(Some(lifetime))
     }
 
     /// Its owner did something in it. Written at most twice a minute, however often it is called.

@@ -110,16 +110,18 @@ impl Store {
     }
 
     /// Writes how an added node is; nothing: it is gone. One that could not be added is not wanted any more, unless
-    /// somebody asks again.
+    /// somebody asks again. What is told of a tenant that the environment has no more isn't written.
     pub async fn record_node(
         &self,
-        id: &EnvironmentId,
+        of: &Environment,
         node: &NodeName,
         state: Option<&NodeState>,
         now: Timestamp,
     ) -> Result<()> {
+        let id = &of.id;
         let mut tx = self.begin().await?;
-        let Some(mut e) = read(&mut tx, id).await? else {
+        let read = read(&mut tx, id).await?;
+        let Some(mut e) = read.filter(|e| e.tenant_id() == of.tenant_id()) else {
             return Ok(());
         };
         // A failure is shown until the next change.
