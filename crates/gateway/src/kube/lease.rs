@@ -255,8 +255,16 @@ pub(super) struct Lease {
     account: Arc<Account>,
     servers: Arc<dyn ApiServers>,
     tasks: TaskTracker,
-    connections: tokio::sync::Mutex<Vec<Connection>>,
+    connections: tokio::sync::Mutex<Connections>,
     told: Mutex<Option<Instant>>,
+}
+
+/// The connections to the API server, of which one is made at a time.
+#[derive(Default)]
+struct Connections {
+    open: Vec<Connection>,
+    /// When one could not be made, and why.
+    failed: Option<(Instant, Refusal)>,
 }
 
 /// A connection to the API server, and how many requests are on it.
@@ -361,32 +369,50 @@ impl Lease {
     }
 
     async fn connection(&self) -> Result<(http2::SendRequest<Body>, OnConnection), Refusal> {
+        let asked = Instant::now();
         let mut all = self.connections.lock().await;
-        all.retain(|connection| !connection.sender.is_closed());
+        all.open.retain(|connection| !connection.sender.is_closed());
         let free = |c: &&Connection| c.busy.load(Ordering::Acquire) < ON_ONE;
-        let connection = match all.iter().find(free) {
+        let connection = match all.open.iter().find(free) {
             Some(connection) => connection.clone(),
             None => {
-                let stream = self.servers.connect(&self.grant, Protocol::Http2).await?;
-                let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                    .timer(TokioTimer::new())
-                    .keep_alive_interval(KEEPALIVE)
-                    .keep_alive_timeout(ANSWER)
-                    .keep_alive_while_idle(true)
-                    .handshake(TokioIo::new(stream))
-                    .await
-                    .map_err(|e| broken(&e))?;
-                self.drive(connection);
-                let made = Connection {
-                    sender,
-                    busy: Arc::default(),
-                };
-                all.push(made.clone());
-                made
+                // Whoever waited for the one that was being made shares how that ended: each would wait as long again.
+                if let Some((at, why)) = &all.failed
+                    && *at > asked
+                {
+                    return Err(why.clone());
+                }
+                match self.dial().await {
+                    Ok(made) => {
+                        all.open.push(made.clone());
+                        made
+                    }
+                    Err(why) => {
+                        all.failed = Some((Instant::now(), why.clone()));
+                        return Err(why);
+                    }
+                }
             }
         };
         connection.busy.fetch_add(1, Ordering::AcqRel);
         Ok((connection.sender, OnConnection(connection.busy)))
+    }
+
+    async fn dial(&self) -> Result<Connection, Refusal> {
+        let stream = self.servers.connect(&self.grant, Protocol::Http2).await?;
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(ANSWER)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| broken(&e))?;
+        self.drive(connection);
+        Ok(Connection {
+            sender,
+            busy: Arc::default(),
+        })
     }
 
     /// Keeps a connection going until it ends, or the lease does.

@@ -87,6 +87,7 @@ impl ApiServers for Fake {
     async fn connect(&self, _: &Grant, protocol: Protocol) -> Result<Stream, Refusal> {
         self.connections.lock().unwrap().push(protocol);
         if self.frozen.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(300)).await;
             return Err(Refusal::unavailable("it does not answer"));
         }
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
@@ -421,6 +422,20 @@ async fn what_gets_no_answer_is_told_why() {
     // From then on it is known.
     let (code, status) = bed.get(TOKEN, at).await;
     assert_eq!((code, &status["message"]), (410, &json!("it has ended")));
+}
+
+#[tokio::test]
+async fn those_who_wait_for_one_connection_share_how_it_ended() {
+    let bed = bed(quick()).await;
+    bed.fake.frozen.store(true, Ordering::SeqCst);
+    let at = "/environments/abc/api/v1/pods";
+    let all = futures::future::join_all((0..20).map(|_| bed.get(TOKEN, at))).await;
+    assert!(all.iter().all(|(code, _)| *code == 503), "{all:?}");
+    // One that came a moment later may have made another try, but not each its own.
+    assert!(bed.connections() <= 5, "{}", bed.connections());
+    // Whoever comes afterwards tries again.
+    bed.fake.frozen.store(false, Ordering::SeqCst);
+    assert_eq!(bed.get(TOKEN, at).await.0, 200);
 }
 
 #[tokio::test]
