@@ -37,12 +37,13 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
+/// Reads all files of a folder but the tests.
 fn collect(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
             collect(&path, files)?;
-        } else {
+        } else if !path.ends_with("tests.rs") {
             files.insert(path.clone(), fs::read(path)?);
         }
     }
