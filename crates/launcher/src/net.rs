@@ -84,7 +84,7 @@ fn link(index: usize) -> String {
 
 /// Towards the guest a queue, from the guest a meter: a tap has no queue of its own in that direction.
 fn queue(index: usize, mbit: u32) -> String {
-    format!("qdisc add dev tap{index} root tbf rate {mbit}mbit burst 256kb latency 100ms\n")
+    format!("qdisc replace dev tap{index} root tbf rate {mbit}mbit burst 256kb latency 100ms\n")
 }
 
 fn meter(index: usize, mbit: u32) -> String {
@@ -195,8 +195,7 @@ pub fn open_to_relay() -> io::Result<()> {
 
 /// Changes the bandwidth limit of a running node.
 pub fn limit_bandwidth(index: usize, mbit: u32) -> io::Result<()> {
-    let queue = queue(index, mbit).replace("qdisc add", "qdisc replace");
-    feed("tc", &["-batch", "-"], &queue)?;
+    feed("tc", &["-batch", "-"], &queue(index, mbit))?;
     let rules = format!(
         "flush chain netdev inflow tap{index}\nadd rule netdev inflow tap{index} {}\n",
         rate(mbit)
