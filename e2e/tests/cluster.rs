@@ -339,6 +339,25 @@ fn keys_of_its_own() {
     assert!(here.run(&["env", "end", &id]).status.success());
 }
 
+/// Another client than kubectl, and more watches than kubectl opens.
+#[test]
+#[ignore = "installs Python's client with pip; ./test --all runs it"]
+fn pythons_client_and_a_dozen_watches() {
+    let folder = faultline_e2e::pypi::package("kubernetes==37.0.2").unwrap();
+    let mut here = Installation::new();
+    here.up();
+    let id = start(&here, LAB);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/client.py");
+    let done = Command::new("python3")
+        .env("PYTHONPATH", folder)
+        .arg(script)
+        .arg(kubeconfig(&here, &id))
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    println!("{}", text(&done.stdout));
+}
+
 /// A worker is booted, joins, is used, is drained and goes.
 #[test]
 #[ignore = "minutes under emulation; ./test --all runs it"]
