@@ -9,6 +9,7 @@
 //! | [`container`] | a container image of packages and files, for labs and image recipes |
 //! | [`environment`] | intent, states and transitions of an environment; the pure [`environment::plan`] |
 //! | [`lab`] | what a `lab.yaml` says: needs, hints, checks, score |
+//! | [`keys`] | versions of a person's public keys, and which nodes still have another |
 //! | [`nodes`] | nodes added to a running environment: names, states, the pure [`nodes::plan`] |
 //! | [`limits`] | what an environment may use, and admission of one more |
 //! | [`memory`] | how much memory a host has |
@@ -26,6 +27,7 @@ pub mod clock;
 pub mod container;
 pub mod environment;
 pub mod id;
+pub mod keys;
 pub mod lab;
 pub mod limits;
 pub mod memory;

@@ -21,8 +21,14 @@ use rand::rngs::StdRng;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Config, hub::Hub, lock::lock, metrics::Metrics, problem::Problem, rates::Rates,
-    reconcile::Wake, status::Status,
+    Config,
+    hub::Hub,
+    lock::lock,
+    metrics::Metrics,
+    problem::Problem,
+    rates::Rates,
+    reconcile::{Wake, authorize::Turns},
+    status::Status,
 };
 
 /// A lab with an environment's values for its variables.
@@ -48,6 +54,8 @@ pub(crate) struct App {
     pub hub: Hub,
     /// Wakes the reconcilers.
     pub wake: Wake,
+    /// Who applies keys to which node.
+    pub key_turns: Turns,
     pub metrics: Metrics,
     /// How many requests one may make.
     pub rates: Rates,
@@ -81,6 +89,7 @@ impl App {
             clock: parts.clock,
             hub: Hub::default(),
             wake: Wake::default(),
+            key_turns: Turns::default(),
             metrics: Metrics::default(),
             statuses: Mutex::default(),
             tasks: TaskTracker::new(),

@@ -12,7 +12,8 @@
 //! | [`people`] | who there is |
 //! | [`credentials`] | sessions, one-time sign-in tokens, API tokens: only their hashes |
 //! | [`cluster_tokens`] | what opens one environment's API server to one person |
-//! | [`ssh_keys`] | public keys |
+//! | [`ssh_keys`] | public keys, and the version of each person's set of them |
+//! | [`node_keys`] | the version that was last applied to each node |
 //! | [`environments`] | intent and observation of environments, their stages |
 //! | [`tenants`] | what environments run on: asked for, claimed, let go of |
 //! | [`lab_contents`] | labs as they were when environments of them were started |
@@ -34,6 +35,7 @@ mod db;
 pub mod environments;
 mod error;
 pub mod lab_contents;
+pub mod node_keys;
 pub mod people;
 pub mod secret;
 pub mod ssh_keys;

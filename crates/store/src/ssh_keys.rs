@@ -1,4 +1,5 @@
-//! People's public keys, for the SSH gateway and the guests' own sshd.
+//! People's public keys, for the SSH gateway and the guests' own sshd: intent. Which of them a node has is in
+//! [`crate::node_keys`].
 
 use faultline_domain::{EnvironmentId, PersonId};
 use jiff::Timestamp;
@@ -6,7 +7,7 @@ use sqlx::FromRow;
 
 use crate::{
     Result, Store,
-    db::{micros, parse, time},
+    db::{Tx, micros, parse, time},
 };
 
 /// A public key.
@@ -33,8 +34,17 @@ struct Row {
     created_at: i64,
 }
 
+/// Raises the version of a person's set of keys.
+async fn raise_version(tx: &mut Tx, person: &PersonId) -> Result<()> {
+    sqlx::query("UPDATE people SET keys_version = keys_version + 1 WHERE id = $1")
+        .bind(person.as_str())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
 impl Store {
-    /// Adds a person's public key; false when the person has it already.
+    /// Adds a person's public key, which raises the version of their keys; false when the person has it already.
     pub async fn add_ssh_key(&self, person: &PersonId, key: &SshKey) -> Result<bool> {
         let mut tx = self.begin().await?;
         let done = sqlx::query(
@@ -52,6 +62,12 @@ impl Store {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
+        sqlx::query("DELETE FROM removed_ssh_keys WHERE person_id = $1 AND fingerprint = $2")
+            .bind(person.as_str())
+            .bind(&key.fingerprint)
+            .execute(&mut *tx)
+            .await?;
+        raise_version(&mut tx, person).await?;
         let (at, who) = (key.created_at, Some(person.as_str()));
         crate::audit::insert(&mut tx, at, who, "key-add", &key.id, &key.fingerprint).await?;
         tx.commit().await?;
@@ -80,15 +96,38 @@ impl Store {
         .collect()
     }
 
-    /// Removes a person's public key; false when there is none of that id.
+    /// Removes a person's public key, which raises the version of their keys; false when there is none of that id.
     pub async fn remove_ssh_key(
         &self,
         person: &PersonId,
         id: &str,
         now: Timestamp,
     ) -> Result<bool> {
-        let sql = "DELETE FROM ssh_keys WHERE person_id = $1 AND id = $2";
-        self.remove_owned(sql, person, id, "key-remove", now).await
+        let mut tx = self.begin().await?;
+        let fingerprint: Option<String> = sqlx::query_scalar(
+            "DELETE FROM ssh_keys WHERE person_id = $1 AND id = $2 RETURNING fingerprint",
+        )
+        .bind(person.as_str())
+        .bind(id)
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(fingerprint) = fingerprint else {
+            return Ok(false);
+        };
+        // It may be in a machine still.
+        sqlx::query(
+            "INSERT INTO removed_ssh_keys (person_id, fingerprint, removed_at) VALUES ($1, $2, $3) \
+             ON CONFLICT (person_id, fingerprint) DO UPDATE SET removed_at = excluded.removed_at",
+        )
+        .bind(person.as_str())
+        .bind(&fingerprint)
+        .bind(micros(now))
+        .execute(&mut *tx)
+        .await?;
+        raise_version(&mut tx, person).await?;
+        crate::audit::insert(&mut tx, now, Some(person.as_str()), "key-remove", id, "").await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// The owner of an environment, when this public key is one of the owner's. A wrong key and an unknown

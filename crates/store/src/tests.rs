@@ -1,10 +1,11 @@
 //! Against real SQLite files.
 
 use faultline_domain::{
-    AttemptId, EnvironmentId, PersonId, Shape, TemplateRef, TenantId,
+    AttemptId, EnvironmentId, NodeName, PersonId, Shape, TemplateRef, TenantId,
     authz::Role,
     check::CheckResult,
     environment::{EndReason, Environment, Intent, Lifetime, Observed, Spec, State},
+    keys::KeysVersion,
     lab::Egress,
     limits::{Denial, Limits},
     nodes::{AddedNode, NodeState},
@@ -446,8 +447,21 @@ async fn environments_of_an_earlier_version_get_tenants_of_the_same_id() {
         .await
         .unwrap();
     }
+    let key =
+        "INSERT INTO ssh_keys VALUES ('k2', 'local', 'laptop', 'ssh-ed25519 BB', 'SHA256:b', 0)";
+    sqlx::query(key).execute(&pool).await.unwrap();
+    let audit = "INSERT INTO audit (at, person_id, action, subject, detail) VALUES \
+        (1, 'local', 'key-add', 'k1', 'SHA256:a'), (2, 'local', 'key-remove', 'k1', ''), \
+        (3, 'local', 'key-add', 'k2', 'SHA256:b')";
+    sqlx::query(audit).execute(&pool).await.unwrap();
     pool.close().await;
     let store = Store::open(&db).await.unwrap();
+    let keys = store.key_set(&PersonId::local()).await.unwrap();
+    assert_eq!(keys.keys, ["ssh-ed25519 BB"]);
+    assert_eq!(keys.removed, ["SHA256:a"], "the audit remembers it");
+    let versions = store.key_versions().await.unwrap();
+    let runs = &versions[&"runs".parse().unwrap()];
+    assert!(runs.applied.is_empty(), "the keys are applied once more");
     let mut found = Vec::new();
     for id in ["waits", "comes", "runs", "leaves", "ended"] {
         let e = store.environment(&id.parse().unwrap()).await.unwrap();
@@ -710,6 +724,88 @@ async fn keys_open_their_owners_environments_only() {
             .await
             .unwrap()
     );
+}
+
+#[tokio::test]
+async fn each_change_of_a_persons_keys_raises_their_version() {
+    let bed = bed().await;
+    let (store, me) = (&bed.store, &bed.me);
+    let number = async || store.key_set(me).await.unwrap().version.number();
+    let key = |id: &str| SshKey {
+        id: id.to_owned(),
+        name: "laptop".to_owned(),
+        public_key: "ssh-ed25519 AAAA".to_owned(),
+        fingerprint: "SHA256:x".to_owned(),
+        created_at: at(0),
+    };
+    assert_eq!(number().await, 0);
+    assert!(store.add_ssh_key(me, &key("k1")).await.unwrap());
+    assert!(!store.add_ssh_key(me, &key("k2")).await.unwrap());
+    assert_eq!(number().await, 1, "nothing changed the second time");
+    assert!(store.remove_ssh_key(me, "k1", at(1)).await.unwrap());
+    assert!(!store.remove_ssh_key(me, "k1", at(1)).await.unwrap());
+    let set = store.key_set(me).await.unwrap();
+    assert_eq!((set.version.number(), set.keys.len()), (2, 0));
+    assert_eq!(set.removed, ["SHA256:x"]);
+    assert!(store.add_ssh_key(me, &key("k2")).await.unwrap());
+    let set = store.key_set(me).await.unwrap();
+    assert_eq!((set.version.number(), set.keys.len()), (3, 1));
+    assert!(set.removed.is_empty(), "it may be in a machine again");
+    let actions: Vec<_> = store.audit(9).await.unwrap();
+    let actions: Vec<_> = actions.iter().map(|l| l.action.as_str()).collect();
+    assert_eq!(actions, ["key-add", "key-remove", "key-add"]);
+}
+
+#[tokio::test]
+async fn what_was_applied_belongs_to_a_tenants_node() {
+    let mut bed = bed().await;
+    let e = bed.start("full-disk").await.unwrap();
+    let made = bed.ask(&e).await;
+    let store = &bed.store;
+    let node: NodeName = "node1".parse().unwrap();
+    let applied = async || store.key_versions().await.unwrap()[&made].applied.clone();
+    assert!(applied().await.is_empty());
+    for version in [1, 2].map(KeysVersion::new) {
+        store.record_node_keys(&made, &node, version).await.unwrap();
+        assert_eq!(applied().await, [(node.clone(), version)].into());
+    }
+    // Whoever is asked for by the same name is another machine.
+    let adding = NodeState::Adding {
+        since: at(2),
+        tries: 0,
+    };
+    let adding = Some(&adding);
+    store
+        .record_node(&e.id, &node, adding, at(2))
+        .await
+        .unwrap();
+    assert!(applied().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_removed_key_is_remembered_as_long_as_a_machine_may_have_it() {
+    let mut bed = bed().await;
+    let key = SshKey {
+        id: "k1".to_owned(),
+        name: "laptop".to_owned(),
+        public_key: "ssh-ed25519 AAAA".to_owned(),
+        fingerprint: "SHA256:x".to_owned(),
+        created_at: at(0),
+    };
+    bed.store.add_ssh_key(&bed.me, &key).await.unwrap();
+    let e = bed.start("full-disk").await.unwrap();
+    let id = bed.ask(&e).await;
+    let store = &bed.store;
+    store.remove_ssh_key(&bed.me, "k1", at(9)).await.unwrap();
+    let node: NodeName = "node1".parse().unwrap();
+    let version = KeysVersion::new(2);
+    store.record_node_keys(&id, &node, version).await.unwrap();
+    assert_eq!(store.forget_removed_keys().await.unwrap(), 0);
+    let made = store.tenant(&id).await.unwrap().unwrap();
+    let gone = tenant::State::Gone { at: at(10) };
+    assert!(store.record_tenant(&made, &gone, at(10)).await.unwrap());
+    assert_eq!(store.forget_removed_keys().await.unwrap(), 2);
+    assert!(store.key_set(&bed.me).await.unwrap().removed.is_empty());
 }
 
 #[tokio::test]

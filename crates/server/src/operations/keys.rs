@@ -1,11 +1,11 @@
-//! Add and remove public keys. A new key is let into the person's running machines too.
+//! Add and remove public keys. The reconciler of keys applies them to the person's machines.
 
 use axum::http::StatusCode;
 use faultline_domain::authz::SignedIn;
 use faultline_gateway::PublicKey;
 use faultline_store::ssh_keys::SshKey;
 
-use crate::{app::Shared, problem::Problem, reconcile::authorize};
+use crate::{app::Shared, problem::Problem};
 
 /// The most keys of one person.
 const MAX_KEYS: usize = 20;
@@ -50,7 +50,7 @@ pub(crate) async fn add(
             format!("Its fingerprint is {}.", key.fingerprint),
         ));
     }
-    authorize::everywhere(app, who.person());
+    app.wake.keys_changed();
     Ok(key)
 }
 
@@ -62,7 +62,7 @@ pub(crate) async fn remove(app: &Shared, who: &SignedIn, id: &str) -> Result<(),
     {
         return Err(Problem::not_found());
     }
-    authorize::everywhere(app, who.person());
+    app.wake.keys_changed();
     Ok(())
 }
 

@@ -1,64 +1,149 @@
-//! Lets people's public keys into their machines, for the guests' own sshd. The SSH gateway needs no such thing: it
-//! reads the keys from the store.
+//! Applies people's public keys to their nodes, for the guests' own sshd. The SSH gateway needs no such thing: it reads
+//! the keys from the store.
+//!
+//! ```text
+//! take the node's turn ─► read the keys and their version ─► read root's authorized_keys ─► merge ─► write ─► record
+//! ```
+//!
+//! [`keys`](super::keys) does this whenever a node's version is not the current one. The steps that make a node do it
+//! before anybody may enter, and so does a resume.
 
-use std::time::Duration;
+mod merge;
 
-use faultline_domain::{
-    NodeName, PersonId,
-    environment::{Environment, State},
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
 };
-use faultline_guest::client;
-use faultline_provider::{Error, Target};
 
-use crate::app::{Shared, tenant};
+use faultline_domain::{NodeName, PersonId, TenantId, environment::Environment};
+use faultline_guest::client;
+use faultline_provider::{Error, Stream, Target};
+use futures::future::try_join_all;
+use tokio::sync::OwnedMutexGuard;
+
+use crate::{
+    app::{App, Shared, tenant},
+    lock::lock,
+};
 
 /// How long one guest may take.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long a resume waits for all guests; what is not applied by then is left to the reconciler.
+const RESUME: Duration = Duration::from_secs(10);
+/// Where the keys are.
+const PATH: &str = "/root/.ssh/authorized_keys";
+/// The largest file that is merged with, in bytes. A larger one is replaced.
+const MAX: u64 = 64 * 1024;
 
-/// Places the owner's keys on every node.
+/// Held by the one task that applies keys to a node.
+type Turn = tokio::sync::Mutex<()>;
+
+/// Lets one task at a time apply keys to a node, so that what was written last is what was recorded last.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(Mutex<HashMap<(TenantId, NodeName), Weak<Turn>>>);
+
+impl Turns {
+    async fn take(&self, tenant: &TenantId, node: &NodeName) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut all = lock(&self.0);
+            all.retain(|_, turn| turn.strong_count() > 0);
+            let known = all.entry((tenant.clone(), node.clone())).or_default();
+            known.upgrade().unwrap_or_else(|| {
+                let turn = Arc::default();
+                *known = Arc::downgrade(&turn);
+                turn
+            })
+        };
+        turn.lock_owned().await
+    }
+}
+
+/// Applies the owner's keys to every node.
 pub(super) async fn environment(app: &Shared, e: &Environment) -> Result<(), Error> {
     nodes(app, e, &e.nodes()).await
 }
 
-/// Places the owner's keys on these nodes.
+/// Applies the owner's keys to these nodes.
 pub(super) async fn nodes(app: &Shared, e: &Environment, nodes: &[NodeName]) -> Result<(), Error> {
-    let keys = match app.store.ssh_keys(&e.person).await {
-        Ok(keys) => keys.into_iter().map(|k| k.public_key).collect::<Vec<_>>(),
-        Err(e) => return Err(Error::failed("keys", super::describe(&e))),
-    };
-    for node in nodes {
-        let place = async {
-            let stream = app.provider.open(tenant(e)?, node, Target::Guest).await?;
-            client::authorize(stream, keys.clone())
-                .await
-                .map_err(|e| Error::failed("keys", format!("{node}: {}", super::describe(&e))))
-        };
-        tokio::time::timeout(LIMIT, place)
-            .await
-            .unwrap_or_else(|_| Err(Error::failed("keys", format!("{node} did not answer"))))?;
-    }
-    Ok(())
+    let tenant = tenant(e)?;
+    let each = nodes.iter().map(|n| node(app, &e.person, tenant, n));
+    try_join_all(each).await.map(drop)
 }
 
-/// A person's keys changed: places them in all machines of theirs, in the background. A machine whose guest doesn't
-/// answer keeps the old ones; the gateway knows the new ones already.
-pub(crate) fn everywhere(app: &Shared, person: &PersonId) {
-    let (app, person) = (app.clone(), person.clone());
-    let stop = app.stopping.clone();
-    app.tasks.clone().spawn(async move {
-        let place = async {
-            let Ok(all) = app.store.unfinished_of(&person).await else {
-                return;
-            };
-            for e in all
-                .iter()
-                .filter(|e| matches!(e.state, State::Active { .. }))
-            {
-                if let Err(error) = environment(&app, e).await {
-                    tracing::warn!(environment = %e.id, error = &error as &dyn std::error::Error, "keys were not placed");
-                }
-            }
-        };
-        stop.run_until_cancelled(place).await;
-    });
+/// Applies the owner's keys to the nodes that have another version of them.
+pub(super) async fn outdated(app: &Shared, e: &Environment) -> Result<(), Error> {
+    let tenant = tenant(e)?;
+    let versions = app.store.key_versions().await.map_err(failed)?;
+    let Some(versions) = versions.get(tenant) else {
+        return Ok(());
+    };
+    let outdated = versions.outdated(&e.nodes());
+    tokio::time::timeout(RESUME, nodes(app, e, &outdated))
+        .await
+        .unwrap_or_else(|_| Err(silent(RESUME)))
+}
+
+/// Applies a person's keys to one node, and records their version.
+pub(super) async fn node(
+    app: &App,
+    person: &PersonId,
+    tenant: &TenantId,
+    node: &NodeName,
+) -> Result<(), Error> {
+    let apply = async {
+        let _turn = app.key_turns.take(tenant, node).await;
+        let wanted = app.store.key_set(person).await.map_err(failed)?;
+        let open = || app.provider.open(tenant, node, Target::Guest);
+        let now = read(open).await?;
+        let lines = merge::merge(&now, &wanted.keys, &wanted.removed);
+        client::authorize(open().await?, lines)
+            .await
+            .map_err(failed)?;
+        let recorded = app
+            .store
+            .record_node_keys(tenant, node, wanted.version)
+            .await;
+        recorded.map_err(failed)
+    };
+    let applied = tokio::time::timeout(LIMIT, apply).await;
+    applied
+        .unwrap_or_else(|_| Err(silent(LIMIT)))
+        .map_err(|e| match e {
+            Error::Failed { stage, reason } => Error::failed(stage, format!("{node}: {reason}")),
+            other => other,
+        })
+}
+
+/// Reads root's `authorized_keys`. Empty where there is no file that can be merged with: it is replaced.
+async fn read<F>(open: impl Fn() -> F) -> Result<Vec<u8>, Error>
+where
+    F: Future<Output = Result<Stream, Error>>,
+{
+    let size = match client::stat(open().await?, PATH).await {
+        Ok(Some(file)) if file.kind == "file" && file.size <= MAX => file.size,
+        Ok(_) | Err(client::Error::Refused(_)) => return Ok(Vec::new()),
+        Err(e) => return Err(failed(e)),
+    };
+    match client::read_file(open().await?, PATH, MAX).await {
+        // A link that breaks looks like the end of the file.
+        Ok(content) if (content.len() as u64) < size => {
+            Err(Error::failed("keys", "its authorized_keys was cut off"))
+        }
+        Ok(content) => Ok(content),
+        Err(client::Error::Refused(_)) => Ok(Vec::new()),
+        Err(e) => Err(failed(e)),
+    }
+}
+
+fn failed(e: impl std::error::Error) -> Error {
+    Error::failed("keys", super::describe(&e))
+}
+
+fn silent(limit: Duration) -> Error {
+    let seconds = limit.as_secs();
+    Error::failed(
+        "keys",
+        format!("the guest did not answer within {seconds} s"),
+    )
 }

@@ -1,4 +1,4 @@
-//! Forgets old sessions and old lines of the audit, reads the labs again, counts.
+//! Forgets old sessions, keys that are in no machine any more and old lines of the audit, reads the labs again, counts.
 
 use jiff::SignedDuration;
 
@@ -8,6 +8,7 @@ use crate::{app::Shared, status::Counts};
 pub(super) async fn pass(app: Shared) -> Done {
     app.rates.tidy();
     let removed = app.store.remove_old_credentials(app.now()).await?;
+    let keys = app.store.forget_removed_keys().await?;
     let days = i64::from(app.config.audit_days);
     let oldest = app
         .now()
@@ -16,6 +17,7 @@ pub(super) async fn pass(app: Shared) -> Done {
     let lines = app.store.trim_audit(oldest, app.config.audit_lines).await?;
     Ok(Counts::from([
         ("sessions and links forgotten", removed),
+        ("records of keys forgotten", keys),
         ("lines of the audit forgotten", lines),
     ]))
 }

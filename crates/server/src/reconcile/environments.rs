@@ -162,12 +162,12 @@ async fn apply(
             let tenant = app::tenant(&e)?;
             app.provider.resume(tenant).await?;
             app.store.record_observed(tenant, Observed::Running).await?;
+            // They may have changed meanwhile, and nobody may enter yet.
+            if let Err(error) = authorize::outdated(&app, &e).await {
+                tracing::warn!(environment = %e.id, error = describe(&error), "keys are applied later");
+            }
             if let Ok(next) = e.state.clone().activate(app.now()) {
                 advance(&app, &mut e, next).await?;
-            }
-            // Keys may have changed while nobody could enter; the gateway knows them anyway.
-            if let Err(error) = authorize::environment(&app, &e).await {
-                tracing::warn!(environment = %e.id, error = describe(&error), "keys were not placed");
             }
             Ok(())
         }),

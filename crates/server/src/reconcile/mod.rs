@@ -10,7 +10,8 @@
 //! | [`nodes`] | a node more, a node less |
 //! | [`steps`] | which steps are under way, at most one an environment and a tenant |
 //! | [`recorder`] | writes the stages of a start as they happen |
-//! | [`authorize`] | lets people's keys into their machines |
+//! | [`keys`] | compares the versions of people's keys with those on their nodes |
+//! | [`authorize`] | applies people's keys to their nodes |
 //! | [`warnings`] | says before an end that it comes |
 //! | [`orphans`] | frees what nobody owns |
 //! | [`cleaning`] | forgets old sessions and lines of the audit, reads the labs again, counts |
@@ -24,6 +25,7 @@ mod advance;
 pub(crate) mod authorize;
 mod cleaning;
 mod environments;
+mod keys;
 mod nodes;
 mod observe;
 mod orphans;
@@ -38,7 +40,7 @@ use std::time::{Duration, Instant};
 use faultline_domain::EnvironmentId;
 use tokio::sync::Notify;
 
-use self::{steps::Steps, tenants::Tenants};
+use self::{keys::Machine, steps::Steps, tenants::Tenants};
 use crate::{
     app::Shared,
     lock::lock,
@@ -71,6 +73,7 @@ const LABS: Duration = Duration::from_secs(5);
 pub(crate) struct Wake {
     tenants: Notify,
     environments: Notify,
+    keys: Notify,
 }
 
 /// Which of them wakes a reconciler.
@@ -85,10 +88,20 @@ impl Wake {
         &self.environments
     }
 
+    const fn keys(&self) -> &Notify {
+        &self.keys
+    }
+
+    /// A person's keys, or those of a node, changed.
+    pub(crate) fn keys_changed(&self) {
+        self.keys.notify_one();
+    }
+
     /// An environment, its tenant, or what is seen of it, is another than before.
     pub(crate) fn all(&self) {
         self.tenants.notify_one();
         self.environments.notify_one();
+        self.keys.notify_one();
     }
 }
 
@@ -97,6 +110,7 @@ impl Wake {
 pub(crate) struct Memory {
     tenants: Tenants,
     environments: Steps<EnvironmentId>,
+    keys: Steps<Machine>,
 }
 
 /// Begins each reconciler, in a task of its own, until the server stops.
@@ -104,6 +118,7 @@ pub(crate) fn begin(app: &Shared) {
     let Memory {
         tenants,
         environments,
+        keys,
     } = Memory::default();
     let (it, tasks) = (|| app.clone(), &app.tasks);
     // Heard before anything is listed.
@@ -120,6 +135,10 @@ pub(crate) fn begin(app: &Shared) {
     let environments = move || environments::pass(app.clone(), environments.clone());
     let woken = Some(Wake::environments as Woken);
     tasks.spawn(every(it(), "environments", PERIOD, woken, environments));
+    let app = it();
+    let keys = move || keys::pass(app.clone(), keys.clone());
+    let woken = Some(Wake::keys as Woken);
+    tasks.spawn(every(it(), "keys", PERIOD, woken, keys));
     let app = it();
     let warnings = move || warnings::pass(app.clone());
     tasks.spawn(every(it(), "warnings", PERIOD, None, warnings));
@@ -162,10 +181,12 @@ pub(crate) async fn each(app: &Shared, memory: &Memory) {
     let Memory {
         tenants,
         environments,
+        keys,
     } = memory.clone();
     tenants.look_again();
     record(app, "tenants", tenants::pass(it(), tenants.clone())).await;
     record(app, "environments", environments::pass(it(), environments)).await;
+    record(app, "keys", keys::pass(it(), keys)).await;
     record(app, "warnings", warnings::pass(it())).await;
     record(app, "orphans", orphans::pass(it(), tenants.steps)).await;
     record(app, "labs", cleaning::labs(it())).await;

@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Nodes,
     Suspend,
     Resume,
+    /// Of a node: its owner's keys are applied.
+    Keys,
 }
 
 /// What steps are made for.
@@ -90,9 +92,19 @@ impl<S: Subject> Steps<S> {
     }
 
     pub(crate) fn is_resting(&self, id: &S) -> bool {
+        self.has_failed_within(id, REST)
+    }
+
+    /// Whether its last step failed, less than this long ago.
+    pub(crate) fn has_failed_within(&self, id: &S, rest: Duration) -> bool {
         let inner = lock(&self.0);
         let failures = inner.failures.get(id);
-        failures.is_some_and(|failures| failures.last.elapsed() < REST)
+        failures.is_some_and(|failures| failures.last.elapsed() < rest)
+    }
+
+    /// Forgets the failures of those that are not to be kept.
+    pub(crate) fn retain_failures(&self, keep: impl Fn(&S) -> bool) {
+        lock(&self.0).failures.retain(|id, _| keep(id));
     }
 
     /// How often such a step failed since the last that worked.

@@ -335,6 +335,7 @@ async fn keys_are_added_checked_and_removed() {
     let placed = "/root/.ssh/authorized_keys";
     let machine = bed.tenant(&id).await;
     for _ in 0..100 {
+        bed.reconcile().await;
         let file = bed
             .provider
             .file(&machine, &node(), placed)

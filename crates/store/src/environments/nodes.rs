@@ -134,6 +134,18 @@ impl Store {
             });
         }
         write(&mut tx, id, &e.added).await?;
+        let machine_is_gone = !matches!(
+            state,
+            Some(NodeState::Ready { .. } | NodeState::Removing { .. })
+        );
+        if machine_is_gone && let Some(tenant) = e.tenant_id() {
+            // The next machine of that name begins without keys.
+            sqlx::query("DELETE FROM node_keys WHERE tenant_id = $1 AND node = $2")
+                .bind(tenant.as_str())
+                .bind(node.as_str())
+                .execute(&mut *tx)
+                .await?;
+        }
         let (what, detail) = match state {
             None => ("node-gone", node.to_string()),
             Some(NodeState::Ready { .. }) => ("node-ready", node.to_string()),

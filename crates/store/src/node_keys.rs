@@ -1,0 +1,116 @@
+//! Which of their owner's public keys nodes have: observation, by the version that was last applied.
+
+use std::collections::BTreeMap;
+
+use faultline_domain::{
+    NodeName, PersonId, TenantId,
+    keys::{KeyVersions, KeysVersion},
+};
+
+use crate::{Result, Store, db::parse};
+
+/// A person's keys, as a node should have them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySet {
+    /// The version of this set.
+    pub version: KeysVersion,
+    /// The keys, one OpenSSH line each, the oldest first.
+    pub keys: Vec<String>,
+    /// The fingerprints of keys that were removed and may still be in a node.
+    pub removed: Vec<String>,
+}
+
+impl Store {
+    /// A person's current keys with their version: all of one moment.
+    pub async fn key_set(&self, person: &PersonId) -> Result<KeySet> {
+        let mut tx = self.readers.begin().await?;
+        let version: Option<i64> =
+            sqlx::query_scalar("SELECT keys_version FROM people WHERE id = $1")
+                .bind(person.as_str())
+                .fetch_optional(&mut *tx)
+                .await?;
+        let keys = sqlx::query_scalar(
+            "SELECT public_key FROM ssh_keys WHERE person_id = $1 ORDER BY created_at",
+        )
+        .bind(person.as_str())
+        .fetch_all(&mut *tx)
+        .await?;
+        let removed =
+            sqlx::query_scalar("SELECT fingerprint FROM removed_ssh_keys WHERE person_id = $1")
+                .bind(person.as_str())
+                .fetch_all(&mut *tx)
+                .await?;
+        Ok(KeySet {
+            version: KeysVersion::new(version.unwrap_or_default()),
+            keys,
+            removed,
+        })
+    }
+
+    /// The wanted and the applied versions of all tenants that unfinished environments have.
+    pub async fn key_versions(&self) -> Result<BTreeMap<TenantId, KeyVersions>> {
+        let rows: Vec<(String, i64, Option<String>, Option<i64>)> = sqlx::query_as(
+            "SELECT environments.tenant_id, people.keys_version, node_keys.node, node_keys.version \
+             FROM environments JOIN people ON people.id = environments.person_id \
+             LEFT JOIN node_keys ON node_keys.tenant_id = environments.tenant_id \
+             WHERE environments.is_final = $1 AND environments.tenant_id IS NOT NULL",
+        )
+        .bind(false)
+        .fetch_all(&self.readers)
+        .await?;
+        let mut all = BTreeMap::new();
+        for (tenant, wanted, node, applied) in rows {
+            let versions = all
+                .entry(parse("tenant id", &tenant)?)
+                .or_insert_with(|| KeyVersions {
+                    wanted: KeysVersion::new(wanted),
+                    applied: BTreeMap::new(),
+                });
+            if let (Some(node), Some(applied)) = (node, applied) {
+                let node: NodeName = parse("node", &node)?;
+                versions.applied.insert(node, KeysVersion::new(applied));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Writes which version was applied to a node.
+    pub async fn record_node_keys(
+        &self,
+        tenant: &TenantId,
+        node: &NodeName,
+        version: KeysVersion,
+    ) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO node_keys (tenant_id, node, version) VALUES ($1, $2, $3) \
+             ON CONFLICT (tenant_id, node) DO UPDATE SET version = excluded.version",
+        )
+        .bind(tenant.as_str())
+        .bind(node.as_str())
+        .bind(version.number())
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// Forgets removed keys that can be in no machine any more, and what was applied to tenants that are freed; says how
+    /// many rows. Only a tenant that was made before a key was removed can have it.
+    pub async fn forget_removed_keys(&self) -> Result<u64> {
+        let keys = sqlx::query(
+            "DELETE FROM removed_ssh_keys WHERE NOT EXISTS ( \
+             SELECT 1 FROM environments JOIN tenants ON tenants.id = environments.tenant_id \
+             WHERE environments.person_id = removed_ssh_keys.person_id \
+             AND tenants.is_final = $1 AND tenants.created_at <= removed_ssh_keys.removed_at)",
+        )
+        .bind(false)
+        .execute(&self.writer)
+        .await?;
+        let nodes = sqlx::query(
+            "DELETE FROM node_keys WHERE tenant_id IN (SELECT id FROM tenants WHERE is_final = $1)",
+        )
+        .bind(true)
+        .execute(&self.writer)
+        .await?;
+        Ok(keys.rows_affected() + nodes.rows_affected())
+    }
+}
