@@ -14,12 +14,14 @@
 //! | [`api`] | the way to a tenant's API server, with credentials that its cluster's authority signs |
 //! | [`changes`] | what launchers say of their nodes, passed on as it happens |
 //! | [`nodes`] | a node more, a node less |
+//! | [`introduce`] | a node that was added and the others, known to each other |
 //! | [`images`] | container images for the nodes' runtimes |
 //! | [`templates`] | which templates are cloned from, and which nobody needs any more |
 
 mod api;
 mod changes;
 mod images;
+mod introduce;
 mod nodes;
 mod templates;
 

@@ -6,15 +6,12 @@ use faultline_domain::{
     progress::{Progress, Stage},
     shape::MAX_NODES,
 };
-use faultline_guest::wire::Exec;
 use faultline_image::{
     recipe::{MachineShape, Step},
     steps::Place,
 };
 use faultline_launcher::{
-    client,
-    protocol::Channel,
-    qemu,
+    client, qemu,
     spec::{AddedNode, LaunchSpec, Machine, NodeSpec},
 };
 
@@ -50,7 +47,7 @@ impl Local {
                 Error::Unreachable(reason) => Error::failed("power-on", reason),
                 other => other,
             })?;
-        self.tell_names(id, &spec, node, true).await;
+        self.introduce(id, &spec, node).await;
         if made_of.join.is_empty() {
             return Ok(());
         }
@@ -90,7 +87,7 @@ impl Local {
         let stage = progress.stage("power-off", format!("Powering off {node}"));
         self.ask(id, client::remove_node(&self.folder(id), node))
             .await?;
-        self.tell_names(id, &spec, node, false).await;
+        self.forget(id, &spec, node).await;
         stage.done();
         Ok(())
     }
@@ -175,35 +172,5 @@ impl Local {
                 }
             })
             .await
-    }
-
-    /// Lets the other nodes know the name of one that came, or forget it. They can do without: a student may have
-    /// taken that file for other things.
-    async fn tell_names(&self, id: &TenantId, spec: &LaunchSpec, node: &NodeName, came: bool) {
-        let Some(number) = node.number() else { return };
-        let forget = format!(
-            r"sed -i '/^10\.77\.0\.{}[[:space:]]/d' /etc/hosts",
-            10 + number
-        );
-        let script = if came {
-            format!(
-                "{forget}; echo '10.77.0.{} {node}' >> /etc/hosts",
-                10 + number
-            )
-        } else {
-            forget
-        };
-        let dir = self.folder(id);
-        let others = spec.all_nodes().filter(|other| other.name != *node);
-        let told = others.map(|other| async {
-            let stream = client::open(&dir, &other.name, Channel::Guest).await.ok()?;
-            let exec = Exec {
-                argv: ["/bin/sh", "-c", &script].map(Into::into).to_vec(),
-                timeout_seconds: Some(20),
-                ..Exec::default()
-            };
-            faultline_guest::client::run(stream, exec, 1024).await.ok()
-        });
-        futures::future::join_all(told).await;
     }
 }

@@ -1116,6 +1116,11 @@ async fn local_provider_adds_and_removes_a_node() {
     let limit = ["memory.max", "memory.limit_in_bytes"];
     let before = memory(id, limit);
 
+    // What a student has written stays.
+    let written = "echo '10.77.0.12 db' >> /etc/hosts; mkdir -p /root/.ssh; \
+        printf 'ssh-ed25519 AAAA mine' > /root/.ssh/authorized_keys";
+    out(&provider, id, written).await;
+
     step("it is added");
     let two: faultline_domain::NodeName = "node2".parse().unwrap();
     let began = Instant::now();
@@ -1157,6 +1162,14 @@ async fn local_provider_adds_and_removes_a_node() {
         "node2\nreached"
     );
     on(&one, "ping -c 1 -W 5 node2").await;
+    step("root of each enters the other by ssh");
+    let enter = "ssh -o BatchMode=yes -o ConnectTimeout=30";
+    let enters = async |from: &NodeName, to: &NodeName| {
+        let name = on(from, &format!("{enter} {to} hostname")).await;
+        assert_eq!(name, to.as_str());
+    };
+    enters(&one, &two).await;
+    enters(&two, &one).await;
     step("it has an identity of its own, and the time");
     for script in [
         "cat /etc/machine-id",
@@ -1216,11 +1229,26 @@ async fn local_provider_adds_and_removes_a_node() {
         second.list().await.unwrap(),
         [(id.clone(), Observed::Running)]
     );
-    assert_eq!(on(&one, "grep -c node2 /etc/hosts || true").await, "0");
+    let left = "grep -h node2 /etc/hosts /root/.ssh/authorized_keys /root/.ssh/known_hosts || true";
+    assert_eq!(on(&one, left).await, "");
+    on(&one, "grep -x '10.77.0.12 db' /etc/hosts").await;
+    on(
+        &one,
+        "grep -x 'ssh-ed25519 AAAA mine' /root/.ssh/authorized_keys",
+    )
+    .await;
 
     step("its number is free again, and all goes with the environment");
     second.add_node(id, &two, &quiet).await.unwrap();
-    on(&two, "true").await;
+    enters(&one, &two).await;
+    enters(&two, &one).await;
+
+    step("what root has broken keeps no node from being added");
+    on(&one, "rm -r /root/.ssh && touch /root/.ssh").await;
+    second.add_node(id, &three, &quiet).await.unwrap();
+    on(&one, "getent hosts node3").await;
+    enters(&two, &three).await;
+    enters(&three, &two).await;
     second.destroy(id).await.unwrap();
     assert!(!dir.exists() && !cgroup::is_populated(id));
 }
