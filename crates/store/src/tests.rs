@@ -776,7 +776,7 @@ async fn what_was_applied_belongs_to_a_tenants_node() {
     };
     let adding = Some(&adding);
     store
-        .record_node(&e.id, &node, adding, at(2))
+        .record_node(&e, &node, adding, at(2))
         .await
         .unwrap();
     assert!(applied().await.is_empty());
