@@ -774,9 +774,10 @@ async fn what_was_applied_belongs_to_a_tenants_node() {
         since: at(2),
         tries: 0,
     };
+    let with_tenant = store.environment(&e.id).await.unwrap().unwrap();
     let adding = Some(&adding);
     store
-        .record_node(&e, &node, adding, at(2))
+        .record_node(&with_tenant, &node, adding, at(2))
         .await
         .unwrap();
     assert!(applied().await.is_empty());
