@@ -118,19 +118,21 @@ fn run(
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     /// Listens to a script in the place of QEMU; `$cpu` is the processor argument, `$serial` the console's file.
     fn heard(script: &str) -> Kvm {
-        let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("qemu");
+        let [dir, apart] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let (program, text) = (dir.path().join("qemu"), apart.path().join("qemu"));
         let head = "#!/bin/bash\n\
             while [ $# -gt 0 ]; do\n\
             case $1 in -cpu) cpu=$2 ;; -serial) serial=${2#file:} ;; esac; shift; done\n";
-        fs::write(&program, format!("{head}{script}\n")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(&text, format!("{head}{script}\n")).unwrap();
+        // Written by another process: what another test starts meanwhile may still hold a file that this one wrote open,
+        // and a program that is open for writing can't be run.
+        let mut install = Command::new("install");
+        let installed = install.args(["-m", "755"]).args([&text, &program]).status();
+        assert!(installed.unwrap().success());
         let kvm = listen(&program, Path::new("/kernel"), dir.path()).unwrap();
         assert_eq!(
             fs::read_dir(dir.path()).unwrap().count(),
