@@ -295,7 +295,7 @@ async fn pages_fit_are_light_and_can_be_used_by_everybody() -> Result<()> {
     // A search is a link.
     browser.click("#q").await?;
     browser.keys("nothing like this").await?;
-    browser.until_text("#results", "No lab fits").await?;
+    browser.until_text("#results", "No labs found").await?;
     assert!(browser.url().await?.contains("q=nothing"));
 
     let place = student::start(&browser, &base, "stale-flag").await?;

@@ -19,7 +19,7 @@ document.addEventListener("htmx:confirm", (event) => {
 // What the button that was pressed is called: the dialog's says the same.
 function verb(element) {
   const button = element?.matches?.("button") ? element : element?.querySelector?.("button");
-  return button?.firstChild?.textContent.trim() || "Go on";
+  return button?.firstChild?.textContent.trim() || "Continue";
 }
 
 async function ask(question, yes) {

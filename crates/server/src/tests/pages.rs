@@ -15,7 +15,7 @@ async fn root_lists_searches_and_filters() {
         ("?q=ORDERS+maintenance", "orders-api stays", "Backups from"),
         ("?level=intermediate", "Backups from", "orders-api stays"),
         ("?topic=backup", "Backups from", "orders-api stays"),
-        ("?done=solved", "No lab fits", "orders-api stays"),
+        ("?done=solved", "No labs found", "orders-api stays"),
     ] {
         let page = bed.get(&format!("/{query}")).await.body;
         assert!(page.contains(shown) && !page.contains(hidden), "{query}");
@@ -39,7 +39,7 @@ async fn labs_slug_shows_and_starts() {
         "pressing twice makes one"
     );
     let page = bed.get(&format!("/environments/{id}")).await;
-    assert!(page.body.contains("Making your machine"));
+    assert!(page.body.contains("Starting your machine"));
     assert!(page.body.contains("<summary>Log</summary>") && page.body.contains("Nothing has"));
 }
 
