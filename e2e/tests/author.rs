@@ -132,7 +132,8 @@ fn from_nothing_to_a_proven_lab() {
     let report = std::fs::read_to_string(report).unwrap();
     assert!(
         report.contains("tests=\"1\" failures=\"0\" skipped=\"0\"")
-            && report.contains("name=\"cache-is-cold\""),
+            && report.contains("name=\"cache-is-cold\"")
+            && report.contains("wrong/everybody-writes.sh  page-is-readable"),
         "{report}"
     );
 }

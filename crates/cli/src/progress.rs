@@ -20,6 +20,19 @@ pub fn lines() -> Progress {
     })
 }
 
+/// Progress with a name before each stage, so that labs proven at the same time can be told apart.
+pub fn named(name: &str, shown: &Progress) -> Progress {
+    let (name, shown) = (name.to_owned(), shown.clone());
+    Progress::new(move |mut event| {
+        if let Event::Started { text, .. } = &mut event {
+            *text = format!("{name}: {text}");
+        }
+        let stage = event.stage_mut();
+        *stage = format!("{name}: {stage}").into();
+        shown.report(event);
+    })
+}
+
 /// Progress that is drawn on standard error.
 pub fn shown() -> Progress {
     if !std::io::stderr().is_terminal() {

@@ -10,6 +10,10 @@ use crate::Diagnostic;
 pub const MAX_FILE: u64 = 256 * 1024;
 /// The most files that a lab may have.
 pub const MAX_FILES: usize = 200;
+/// The most wrong repairs that a lab may have: each is a clone of its own.
+pub const MAX_WRONG: usize = 12;
+/// The folder of wrong repairs.
+pub(crate) const WRONG: &str = "wrong/";
 
 /// A file of the folder.
 #[derive(Debug, Clone)]
@@ -29,6 +33,9 @@ pub(crate) fn purpose(name: &str) -> &'static str {
         "README.md" => "it tells the student what happened; begin with a line `# Title`",
         "SOLUTION.md" => "it explains the repair to the student who solved it or gave up",
         "solution.sh" => "it repairs the machine, so that `faultline lab test` can prove the lab",
+        _ if name.starts_with(WRONG) => {
+            "a check must fail after it; say below its first line, `# ` and a sentence, what is wrong with the repair"
+        }
         _ => "",
     }
 }
@@ -85,11 +92,9 @@ fn read_into(
         } else if kind.is_dir() && prefix.is_empty() {
             read_into(&entry.path(), &format!("{name}/"), files, found)?;
         } else if kind.is_dir() {
-            found.push(
-                Diagnostic::error(&name, "is a folder in a folder").help(
-                    "files lie directly under setup/, checks/, images/, files/ and solution/",
-                ),
-            );
+            found.push(Diagnostic::error(&name, "is a folder in a folder").help(
+                "files lie directly under setup/, checks/, wrong/, images/, files/ and solution/",
+            ));
         } else if kind.is_file() {
             match read_file(&entry.path()) {
                 Ok(Some(file)) => {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Diagnostic, Severity,
-    files::{Files, hash, purpose, read_files},
+    files::{Files, WRONG, hash, purpose, read_files},
     lint,
     markdown::is_public,
     variables, yaml,
@@ -40,8 +40,12 @@ pub struct LabFolder {
     pub solution_script: Vec<u8>,
     /// The files under `setup/`, `checks/`, `images/`, `files/` and `solution/`, by their path in the folder.
     pub scripts: BTreeMap<String, Vec<u8>>,
+    /// The wrong repairs, by their path in the folder, `wrong/NAME.sh`. An environment's lab is kept without them.
+    pub wrong: BTreeMap<String, Vec<u8>>,
     /// SHA-256 over the names, modes and contents of all its files, in hex.
     pub hash: String,
+    /// The same without the wrong repairs: what its proof is kept by.
+    pub proof_hash: String,
 }
 
 /// What is kept of a lab; bytes are in hex.
@@ -129,6 +133,10 @@ impl LabFolder {
         lint::run(&linted, &filled, lab.as_ref(), found);
         let readme = text(&files, "README.md", found);
         let solution = text(&files, "SOLUTION.md", found);
+        let hash_of_all = hash(&files);
+        let (wrong, files): (Files, Files) = files
+            .into_iter()
+            .partition(|(name, _)| name.starts_with(WRONG));
         Some(Self {
             path: path.to_owned(),
             slug: slug?,
@@ -146,7 +154,9 @@ impl LabFolder {
                 })
                 .map(|(name, file)| (name.clone(), file.content.clone()))
                 .collect(),
-            hash: hash(&files),
+            wrong: wrong.into_iter().map(|(n, f)| (n, f.content)).collect(),
+            hash: hash_of_all,
+            proof_hash: hash(&files),
         })
     }
 
@@ -186,7 +196,9 @@ impl LabFolder {
             yaml: kept.yaml,
             readme: kept.readme,
             solution: kept.solution,
+            wrong: BTreeMap::new(),
             hash: hash.to_owned(),
+            proof_hash: hash.to_owned(),
         })
     }
 

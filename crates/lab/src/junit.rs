@@ -21,6 +21,8 @@ pub struct Case<'a> {
     pub cached: bool,
     /// True when it was not proven now, for lack of time.
     pub left_out: bool,
+    /// What came of its wrong repairs, a line each.
+    pub wrong: Vec<String>,
 }
 
 /// The document.
@@ -100,6 +102,9 @@ fn write_case(w: &mut Writer<Vec<u8>>, case: &Case<'_>) -> io::Result<()> {
                     out.push_str(&format!("note: {note}\n"));
                 }
             }
+            for line in &case.wrong {
+                out.push_str(&format!("{line}\n"));
+            }
             if !out.is_empty() {
                 w.create_element("system-out")
                     .write_text_content(BytesText::new(&out))?;
@@ -120,6 +125,7 @@ mod tests {
             failure: None,
             cached: false,
             left_out: false,
+            wrong: Vec::new(),
         }
     }
 

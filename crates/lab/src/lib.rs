@@ -13,7 +13,7 @@
 //! | [`manifests`] | Kubernetes objects of a lab, applied as the administrator |
 //! | [`setup`] | breaking a machine: [`set_up`] |
 //! | [`check`] | finding out whether it is repaired: [`check::check`] |
-//! | [`prove`] | start → checks must fail → solution → checks must pass → destroy: [`prove::prove`] |
+//! | [`prove`] | start → checks must fail → solution → checks must pass → destroy: [`prove::prove`]; wrong repairs: [`prove::try_wrong`] |
 //! | `variables` | values that differ from environment to environment: [`LabFolder::of`] |
 //! | [`junit`] | proofs as JUnit XML |
 //! | [`scaffold`] | the files of a new lab |

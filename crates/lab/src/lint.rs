@@ -19,9 +19,9 @@ pub use self::served::Served;
 use self::markdown::{Text, unused};
 use crate::{
     Diagnostic,
-    files::{File, Files, purpose},
+    files::{File, Files, MAX_WRONG, WRONG, purpose},
     images,
-    script::Interpreter,
+    script::{Interpreter, first_comment},
     yaml::{self, FILE, Places, point},
 };
 
@@ -29,6 +29,13 @@ use crate::{
 pub(crate) fn run(files: &Files, yaml: &str, lab: Option<&Lab>, found: &mut Vec<Diagnostic>) {
     readme(files, found);
     solution(files, found);
+    let wrong = files.keys().filter(|n| n.starts_with(WRONG)).count();
+    if wrong > MAX_WRONG {
+        found.push(Diagnostic::error(
+            WRONG,
+            format!("has {wrong} wrong repairs, of at most {MAX_WRONG}"),
+        ));
+    }
     for (name, file) in files {
         if name.starts_with("setup/") && name.ends_with(".yaml") {
             manifests(name, file, found);
@@ -39,12 +46,15 @@ pub(crate) fn run(files: &Files, yaml: &str, lab: Option<&Lab>, found: &mut Vec<
         } else if name.starts_with("setup/") || name.starts_with("checks/") || name == "solution.sh"
         {
             script(name, file, found);
+        } else if name.starts_with(WRONG) && name.ends_with(".sh") {
+            script(name, file, found);
+            wrong_repair(name, file, found);
         } else if name.starts_with("files/") || name.starts_with("solution/") {
             // `texts` looks at them.
         } else if name.contains('/') {
             found.push(
                 Diagnostic::warning(name, "nothing reads this file")
-                    .help("scripts lie under setup/ and checks/, what students see under files/ and solution/; remove what isn't needed"),
+                    .help("scripts lie under setup/, checks/ and, with `.sh`, wrong/, what students see under files/ and solution/; remove what isn't needed"),
             );
         }
     }
@@ -212,6 +222,18 @@ fn solution(files: &Files, found: &mut Vec<Diagnostic>) {
     if !files.contains_key("solution.sh") {
         found.push(
             Diagnostic::error("solution.sh", "solution.sh is missing").help(purpose("solution.sh")),
+        );
+    }
+}
+
+/// A wrong repair says what is wrong with it.
+fn wrong_repair(name: &str, file: &File, found: &mut Vec<Diagnostic>) {
+    if first_comment(&file.content).is_none() {
+        let text = String::from_utf8_lossy(&file.content);
+        found.push(
+            Diagnostic::error(name, "does not say what is wrong with it")
+                .at(&text, 2, 1)
+                .help(purpose(name)),
         );
     }
 }

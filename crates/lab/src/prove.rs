@@ -1,8 +1,17 @@
-//! Proving a lab: it is broken at its start, it can be evaluated, and its solution repairs it.
+//! Proving a lab: it is broken at its start, it can be evaluated, its solution repairs it, and each of its wrong repairs
+//! fails a check.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
-use faultline_domain::{TenantId, check::Outcome, limits::Limits, progress::Progress};
+use faultline_domain::{
+    TenantId,
+    check::{CheckResult, Outcome},
+    limits::Limits,
+    progress::Progress,
+};
 use faultline_provider::{Allowance, Provider, Spec, make};
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +33,8 @@ const PAUSE: Duration = Duration::from_secs(3);
 /// A step of a proof.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// `start`, `setup`, `broken`, `solution`, `repaired`, `destroy`.
+    /// `start`, `setup`, `broken`, `solution`, `repaired`, `destroy`; of a wrong repair `start`, `setup`, `repair`,
+    /// `caught`, `destroy`.
     pub name: String,
     /// How long it took, in milliseconds.
     pub millis: u64,
@@ -37,7 +47,7 @@ pub struct Step {
 pub struct Proof {
     /// The lab.
     pub lab: String,
-    /// The hash of its folder.
+    /// The hash of its folder, without its wrong repairs.
     pub hash: String,
     /// What was done, in order; the first that fails ends the proof, except that the environment is destroyed.
     pub steps: Vec<Step>,
@@ -59,9 +69,7 @@ impl Proof {
     /// The first failure, with its step.
     #[must_use]
     pub fn failure(&self) -> Option<(&str, &str)> {
-        self.steps
-            .iter()
-            .find_map(|s| Some((s.name.as_str(), s.failure.as_deref()?)))
+        failure(&self.steps)
     }
 
     /// How long everything took, in milliseconds.
@@ -69,6 +77,59 @@ impl Proof {
     pub fn millis(&self) -> u64 {
         self.steps.iter().map(|s| s.millis).sum()
     }
+}
+
+/// What the checks make of one wrong repair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrongRepair {
+    /// Its file, `wrong/NAME.sh`.
+    pub name: String,
+    /// What is wrong with it, in the words of its first comment.
+    pub about: String,
+    /// What was done, in order; the first that fails ends it, except that the environment is destroyed.
+    pub steps: Vec<Step>,
+    /// The checks after it.
+    pub after: Outcome,
+}
+
+impl WrongRepair {
+    /// The checks that it fails. One that could not be evaluated is none of them.
+    pub fn caught_by(&self) -> impl Iterator<Item = &str> {
+        let failed = |r: &&CheckResult| r.evaluated && !r.passed;
+        self.after
+            .results
+            .iter()
+            .filter(failed)
+            .map(|r| r.name.as_str())
+    }
+
+    /// Why it says nothing good about the lab: no check fails it, or it could not be tried.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        let (step, why) = failure(&self.steps)?;
+        Some(match step {
+            "caught" => format!("{} {why}", self.name),
+            _ => format!("{}: {step}: {why}", self.name),
+        })
+    }
+}
+
+/// The checks that hold on the untouched machine and that no wrong repair fails.
+#[must_use]
+pub fn idle_checks(before: &Outcome, wrong: &[&WrongRepair]) -> Vec<String> {
+    let caught: BTreeSet<&str> = wrong.iter().flat_map(|w| w.caught_by()).collect();
+    before
+        .results
+        .iter()
+        .filter(|r| r.passed && !caught.contains(r.name.as_str()))
+        .map(|r| r.name.clone())
+        .collect()
+}
+
+fn failure(steps: &[Step]) -> Option<(&str, &str)> {
+    steps
+        .iter()
+        .find_map(|s| Some((s.name.as_str(), s.failure.as_deref()?)))
 }
 
 /// Makes a tenant `id`, proves the lab in it, and destroys it whatever happens. If the future is dropped,
@@ -82,7 +143,7 @@ pub async fn prove(
 ) -> Proof {
     let mut proof = Proof {
         lab: folder.slug.to_string(),
-        hash: folder.hash.clone(),
+        hash: folder.proof_hash.clone(),
         steps: Vec::new(),
         before: Outcome::default(),
         after: Outcome::default(),
@@ -90,16 +151,39 @@ pub async fn prove(
     };
     let folder = &*folder.of(id.as_str());
     sequence(provider, id, folder, limits, progress, &mut proof).await;
-    let began = Instant::now();
-    let ended = provider.destroy(id).await.map_err(|e| chain(&e));
-    record(&mut proof, "destroy", began, ended);
+    destroy(provider, id, &mut proof.steps).await;
     proof
 }
 
+/// Makes a tenant `id`, tries a wrong repair of the lab in it, and destroys it whatever happens. If the future is
+/// dropped, the caller destroys it.
+pub async fn try_wrong(
+    provider: &dyn Provider,
+    id: &TenantId,
+    folder: &LabFolder,
+    name: &str,
+    limits: Limits,
+    progress: &Progress,
+) -> WrongRepair {
+    let folder = &*folder.of(id.as_str());
+    let content = folder.wrong.get(name).map_or(&[][..], Vec::as_slice);
+    let mut wrong = WrongRepair {
+        name: name.to_owned(),
+        about: script::first_comment(content).unwrap_or_default(),
+        steps: Vec::new(),
+        after: Outcome::default(),
+    };
+    if start(provider, id, folder, limits, progress, &mut wrong.steps).await {
+        wrong_sequence(provider, id, folder, content, progress, &mut wrong).await;
+    }
+    destroy(provider, id, &mut wrong.steps).await;
+    wrong
+}
+
 /// Notes a step; true when it went well.
-fn record(proof: &mut Proof, name: &str, began: Instant, went: Result<(), String>) -> bool {
+fn record(steps: &mut Vec<Step>, name: &str, began: Instant, went: Result<(), String>) -> bool {
     let good = went.is_ok();
-    proof.steps.push(Step {
+    steps.push(Step {
         name: name.to_owned(),
         millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         failure: went.err(),
@@ -107,14 +191,15 @@ fn record(proof: &mut Proof, name: &str, began: Instant, went: Result<(), String
     good
 }
 
-async fn sequence(
+/// Makes the tenant and breaks it; true when it went well.
+async fn start(
     provider: &dyn Provider,
     id: &TenantId,
     folder: &LabFolder,
     limits: Limits,
     progress: &Progress,
-    proof: &mut Proof,
-) {
+    steps: &mut Vec<Step>,
+) -> bool {
     let spec = Spec {
         template: folder.lab.needs.template(),
         allowance: Allowance {
@@ -126,15 +211,32 @@ async fn sequence(
     let made = make(provider, id, &spec, progress)
         .await
         .map_err(|e| chain(&e));
-    if !record(proof, "start", began, made) {
-        return;
+    if !record(steps, "start", began, made) {
+        return false;
     }
 
     let began = Instant::now();
     let broken = set_up(provider, id, folder, progress)
         .await
         .map_err(|e| chain(&e));
-    if !record(proof, "setup", began, broken) {
+    record(steps, "setup", began, broken)
+}
+
+async fn destroy(provider: &dyn Provider, id: &TenantId, steps: &mut Vec<Step>) {
+    let began = Instant::now();
+    let ended = provider.destroy(id).await.map_err(|e| chain(&e));
+    record(steps, "destroy", began, ended);
+}
+
+async fn sequence(
+    provider: &dyn Provider,
+    id: &TenantId,
+    folder: &LabFolder,
+    limits: Limits,
+    progress: &Progress,
+    proof: &mut Proof,
+) {
+    if !start(provider, id, folder, limits, progress, &mut proof.steps).await {
         return;
     }
 
@@ -145,7 +247,7 @@ async fn sequence(
     })
     .await;
     let judged = judge_before(proof);
-    if !record(proof, "broken", began, judged) {
+    if !record(&mut proof.steps, "broken", began, judged) {
         return;
     }
     stage.done();
@@ -153,7 +255,7 @@ async fn sequence(
     let began = Instant::now();
     let stage = progress.stage("solution", "running solution.sh");
     let solved = solve(provider, id, folder).await;
-    if !record(proof, "solution", began, solved) {
+    if !record(&mut proof.steps, "solution", began, solved) {
         return;
     }
     stage.done();
@@ -179,23 +281,84 @@ async fn sequence(
         ));
     }
     let judged = judge_after(proof);
-    if record(proof, "repaired", began, judged) {
+    if record(&mut proof.steps, "repaired", began, judged) {
         stage.done();
     }
 }
 
-fn judge_before(proof: &mut Proof) -> Result<(), String> {
-    let errors: Vec<String> = proof
-        .before
+/// Runs the wrong repair, then the checks until two rounds in a row say the same: what it starts or stops takes a moment.
+async fn wrong_sequence(
+    provider: &dyn Provider,
+    id: &TenantId,
+    folder: &LabFolder,
+    content: &[u8],
+    progress: &Progress,
+    wrong: &mut WrongRepair,
+) {
+    let began = Instant::now();
+    let stage = progress.stage("repair", format!("running {}", wrong.name));
+    let repaired = repair(provider, id, folder, &wrong.name, content).await;
+    if !record(&mut wrong.steps, "repair", began, repaired) {
+        return;
+    }
+    stage.done();
+
+    let began = Instant::now();
+    let stage = progress.stage("caught", "checks after the wrong repair");
+    let mut said_before = None;
+    loop {
+        wrong.after = check(provider, id, folder, |r| {
+            stage.update(None, r.title);
+        })
+        .await;
+        let said: Vec<_> = wrong
+            .after
+            .results
+            .iter()
+            .map(|r| (r.passed, r.evaluated))
+            .collect();
+        let settled = said_before.as_ref() == Some(&said) || began.elapsed() > of(folder, SETTLE);
+        // A student who presses the button now is done.
+        if settled || wrong.after.passed() {
+            break;
+        }
+        said_before = Some(said);
+        tokio::time::sleep(PAUSE).await;
+    }
+    let judged = judge_wrong(wrong);
+    if record(&mut wrong.steps, "caught", began, judged) {
+        stage.done();
+    }
+}
+
+fn judge_wrong(wrong: &WrongRepair) -> Result<(), String> {
+    if wrong.caught_by().next().is_some() {
+        return Ok(());
+    }
+    if wrong.after.passed() {
+        return Err(format!("passes all checks: {}", wrong.about));
+    }
+    Err(format!(
+        "fails no check that could be carried out: {}",
+        not_evaluated(&wrong.after)
+    ))
+}
+
+fn not_evaluated(outcome: &Outcome) -> String {
+    let errors: Vec<String> = outcome
         .results
         .iter()
         .filter(|r| !r.evaluated)
         .map(|r| format!("{}: {}", r.name, r.message))
         .collect();
+    errors.join("; ")
+}
+
+fn judge_before(proof: &Proof) -> Result<(), String> {
+    let errors = not_evaluated(&proof.before);
     if !errors.is_empty() {
         return Err(format!(
-            "not every check could be evaluated on the untouched machine: {}",
-            errors.join("; ")
+            "not every check could be evaluated on the untouched machine: {errors}"
         ));
     }
     if proof.before.passed() {
@@ -203,19 +366,6 @@ fn judge_before(proof: &mut Proof) -> Result<(), String> {
             "every check holds on the untouched machine: the setup breaks nothing that is checked"
                 .to_owned(),
         );
-    }
-    let holding: Vec<&str> = proof
-        .before
-        .results
-        .iter()
-        .filter(|r| r.passed)
-        .map(|r| r.name.as_str())
-        .collect();
-    if !holding.is_empty() {
-        proof.notes.push(format!(
-            "holds already on the untouched machine (it guards against a wrong repair): {}",
-            holding.join(", ")
-        ));
     }
     Ok(())
 }
@@ -257,20 +407,30 @@ pub async fn solve(
     id: &TenantId,
     folder: &LabFolder,
 ) -> Result<(), String> {
+    repair(provider, id, folder, "solution.sh", &folder.solution_script).await
+}
+
+async fn repair(
+    provider: &dyn Provider,
+    id: &TenantId,
+    folder: &LabFolder,
+    name: &str,
+    content: &[u8],
+) -> Result<(), String> {
     let nodes = folder.lab.needs.node_names();
     let node = nodes.first().ok_or("the lab has no node")?;
     let how = Run {
         trusted: false,
         timeout: of(folder, SOLUTION),
     };
-    let ran = script::run(provider, id, node, &folder.solution_script, &how)
+    let ran = script::run(provider, id, node, content, &how)
         .await
         .map_err(|e| chain(&e))?;
     if ran.code == 0 {
         Ok(())
     } else {
         Err(format!(
-            "solution.sh ended with exit code {}; its last words: {}",
+            "{name} ended with exit code {}; its last words: {}",
             ran.code,
             text::clean_tail(&ran.tail, 1500)
         ))

@@ -99,6 +99,8 @@ exit 1
 
 const REPAIR: &str = "#!/bin/bash\n# Repairs the machine, as the student would.\nset -euo pipefail\n\nmv /srv/status/status.html.old /srv/status/status.html\nchmod 644 /srv/status/status.html\n";
 
+const WRONG_REPAIR: &str = "#!/bin/bash\n# Lets everybody write the page.\nset -euo pipefail\n\nmv /srv/status/status.html.old /srv/status/status.html\nchmod 666 /srv/status/status.html\n";
+
 /// Writes the files of a new lab into `labs/slug`, and the schema of `lab.yaml` beside it where editors would find none.
 pub fn create(labs: &Path, slug: &LabSlug) -> Result<(), Error> {
     let folder = labs.join(slug.as_str());
@@ -118,6 +120,7 @@ pub fn create(labs: &Path, slug: &LabSlug) -> Result<(), Error> {
         ("SOLUTION.md", SOLUTION),
         ("setup/break.sh", BREAK),
         ("solution.sh", REPAIR),
+        ("wrong/everybody-writes.sh", WRONG_REPAIR),
     ] {
         put(&folder.join(name), content)?;
     }

@@ -59,6 +59,18 @@ impl Interpreter {
     }
 }
 
+/// A script's first comment after the line that says what runs it, its lines joined.
+pub(crate) fn first_comment(script: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(script).ok()?;
+    let lines: Vec<&str> = text
+        .lines()
+        .skip(1)
+        .map_while(|line| line.strip_prefix('#'))
+        .map(str::trim)
+        .collect();
+    Some(lines.join(" ")).filter(|said| !said.is_empty())
+}
+
 /// How a script runs.
 #[derive(Debug, Clone)]
 pub struct Run {
@@ -235,6 +247,21 @@ mod tests {
         );
         assert_eq!(Interpreter::of(b"#!/usr/bin/perl\n"), None);
         assert_eq!(Interpreter::of(b"echo"), None);
+    }
+
+    #[test]
+    fn the_first_comment_is_the_one_below_the_first_line() {
+        for (script, said) in [
+            (
+                "#!/bin/sh\n# Too wide: all may\n# write.\nls\n# x\n",
+                Some("Too wide: all may write."),
+            ),
+            ("#!/bin/sh\n\n# Late.\n", None),
+            ("#!/bin/sh\n#\nls\n", None),
+            ("", None),
+        ] {
+            assert_eq!(first_comment(script.as_bytes()).as_deref(), said);
+        }
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl LabFolder {
         filled.readme = fill(&self.readme, &values).into_owned();
         filled.solution = fill(&self.solution, &values).into_owned();
         filled.solution_script = fill_bytes(&self.solution_script, &values);
-        for content in filled.scripts.values_mut() {
+        for content in filled.scripts.values_mut().chain(filled.wrong.values_mut()) {
             *content = fill_bytes(content, &values);
         }
         Cow::Owned(filled)

@@ -7,6 +7,7 @@ mod proofs;
 mod run;
 mod terminal;
 mod test;
+mod wrong;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -75,7 +76,7 @@ pub enum LabCommand {
         #[arg(default_value = "node1")]
         node: String,
     },
-    /// Prove labs: start, checks must fail, solution, checks must hold, destroy
+    /// Prove labs: start, checks must fail, solution, checks must hold, destroy; after each wrong repair, a check must fail
     ///
     ///   faultline lab test cache-is-cold
     ///   faultline lab test --all --junit labs.xml
@@ -93,11 +94,14 @@ pub enum LabCommand {
         /// Prove again what is proven already
         #[arg(long)]
         fresh: bool,
+        /// Don't try the wrong repairs
+        #[arg(long)]
+        without_wrong: bool,
         /// Write a JUnit report into this file
         #[arg(long, value_name = "FILE")]
         junit: Option<PathBuf>,
-        /// Begin no further cluster lab after so many minutes, and none whose cluster has to be baked after half of
-        /// them; what is left out is said. What has changed comes first
+        /// Begin no further cluster lab or wrong repair after so many minutes, and no lab whose cluster has to be baked
+        /// after half of them; what is left out is said. What has changed comes first, wrong repairs last
         #[arg(long, value_name = "MINUTES")]
         within: Option<u64>,
         /// Prove labs with a cluster on this minor version in the place of theirs; what needs no cluster is left as it is
@@ -153,6 +157,7 @@ pub async fn run(command: LabCommand, output: Output) -> anyhow::Result<()> {
             names,
             all,
             fresh,
+            without_wrong,
             junit,
             within,
             kubernetes,
@@ -163,6 +168,7 @@ pub async fn run(command: LabCommand, output: Output) -> anyhow::Result<()> {
                 names,
                 all,
                 fresh,
+                without_wrong,
                 junit,
                 within: within.map(|minutes| Duration::from_secs(minutes * 60)),
                 kubernetes,

@@ -3,33 +3,54 @@
 use std::{collections::BTreeSet, fs};
 
 use faultline_image::cache::{Cache, Key};
-use faultline_lab::{LabFolder, prove::Proof};
+use faultline_lab::{
+    LabFolder,
+    prove::{Proof, WrongRepair},
+};
+use serde::{Serialize, de::DeserializeOwned};
 
-/// The cache's stage.
-const STAGE: &str = "proof";
+/// The cache's stage for proofs.
+const PROOF: &str = "proof";
+/// The cache's stage for wrong repairs.
+const WRONG: &str = "wrong";
+const FILE: &str = "proof.json";
 
-/// The key of a lab's proof.
-pub fn key(folder: &LabFolder, template: &str) -> String {
+fn key_of(folder: &LabFolder, template: &str) -> Key {
     Key::default()
-        .with("lab", &folder.hash)
+        .with("lab", &folder.proof_hash)
         .with("name", folder.slug.as_str())
         .with("template", template)
         .with("sources", env!("FAULTLINE_SOURCES"))
+}
+
+/// The key of a lab's proof.
+pub fn key(folder: &LabFolder, template: &str) -> String {
+    key_of(folder, template).finish()
+}
+
+/// The key of a wrong repair: another one of the lab does not change it.
+pub fn wrong_key(folder: &LabFolder, name: &str, template: &str) -> String {
+    let content = folder.wrong.get(name).map_or(&[][..], Vec::as_slice);
+    key_of(folder, template)
+        .with("wrong", name)
+        .with("script", content)
         .finish()
 }
 
 /// A kept proof. Only good ones are kept.
 pub fn load(cache: &Cache, key: &str) -> Option<Proof> {
-    let text = fs::read(cache.path(STAGE, key).join("proof.json")).ok()?;
-    serde_json::from_slice::<Proof>(&text)
-        .ok()
-        .filter(Proof::proven)
+    read(cache, PROOF, key).filter(Proof::proven)
+}
+
+/// A wrong repair that was tried. Only good ones are kept.
+pub fn load_wrong(cache: &Cache, key: &str) -> Option<WrongRepair> {
+    read(cache, WRONG, key).filter(|r: &WrongRepair| r.failure().is_none())
 }
 
 /// The hashes of the labs that were ever proven as they are, be it with another program or image.
 pub fn proven_once(cache: &Cache) -> BTreeSet<String> {
     cache
-        .list(STAGE)
+        .list(PROOF)
         .into_iter()
         .filter_map(|(key, _)| Some(load(cache, &key)?.hash))
         .collect()
@@ -37,13 +58,27 @@ pub fn proven_once(cache: &Cache) -> BTreeSet<String> {
 
 /// Keeps a proof. A cache that can't be written only costs time.
 pub fn keep(cache: &Cache, key: &str, proof: &Proof) {
-    let folder = cache.path(STAGE, key);
+    write(cache, PROOF, key, proof, &proof.lab);
+}
+
+/// Keeps what came of a wrong repair.
+pub fn keep_wrong(cache: &Cache, key: &str, repair: &WrongRepair) {
+    write(cache, WRONG, key, repair, &repair.name);
+}
+
+fn read<T: DeserializeOwned>(cache: &Cache, stage: &str, key: &str) -> Option<T> {
+    let text = fs::read(cache.path(stage, key).join(FILE)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+fn write<T: Serialize>(cache: &Cache, stage: &str, key: &str, proof: &T, of: &str) {
+    let folder = cache.path(stage, key);
     let written = fs::create_dir_all(&folder).and_then(|()| {
         let draft = folder.join(".draft");
         fs::write(&draft, serde_json::to_vec_pretty(proof)?)?;
-        fs::rename(draft, folder.join("proof.json"))
+        fs::rename(draft, folder.join(FILE))
     });
     if let Err(e) = written {
-        eprintln!("warning: the proof of {} can't be kept: {e}", proof.lab);
+        eprintln!("warning: the proof of {of} can't be kept: {e}");
     }
 }

@@ -209,7 +209,7 @@ impl<'a> Session<'a> {
                 self.provider.destroy(&self.id).await?;
                 self.machine().await?;
             }
-            "v" | "solve" => match prove::solve(&*self.provider, &self.id, &self.folder).await {
+            "v" | "solve" => match prove::solve(&*self.provider, &self.id, &self.filled()).await {
                 Ok(()) => println!("solution.sh ended well; c checks"),
                 Err(why) => println!("{why}"),
             },

@@ -1,17 +1,14 @@
 //! `faultline lab test`.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
-use faultline_domain::{
-    TenantId,
-    progress::{Event, Progress},
-};
+use faultline_domain::{TenantId, progress::Progress};
 use faultline_image::bake::Template;
 use faultline_lab::{
     Broken, Catalogue, LabFolder, junit,
@@ -20,7 +17,12 @@ use faultline_lab::{
 use futures::StreamExt;
 use serde::Serialize;
 
-use super::{Place, named, platform::Platform, proofs};
+use super::{
+    Place, named,
+    platform::Platform,
+    proofs,
+    wrong::{self, How, Tried},
+};
 use crate::{Output, progress, signals::told_to_stop};
 
 /// What was asked for.
@@ -28,10 +30,17 @@ pub(super) struct Wanted {
     pub names: Vec<String>,
     pub all: bool,
     pub fresh: bool,
+    pub without_wrong: bool,
     pub junit: Option<PathBuf>,
     pub within: Option<Duration>,
     pub kubernetes: Option<String>,
     pub jobs: u32,
+}
+
+impl Wanted {
+    fn jobs(&self) -> usize {
+        usize::try_from(self.jobs).unwrap_or(1).max(1)
+    }
 }
 
 /// One lab's result.
@@ -44,6 +53,10 @@ struct Row {
     left_out: bool,
     failure: Option<String>,
     proof: Option<Proof>,
+    /// Its wrong repairs; none where they were not asked for, or the lab is not proven.
+    wrong: Vec<Tried>,
+    /// Checks that hold from the start and that none of these fails.
+    idle_checks: Vec<String>,
 }
 
 impl Row {
@@ -55,6 +68,8 @@ impl Row {
             left_out: false,
             failure: None,
             proof: Some(proof),
+            wrong: Vec::new(),
+            idle_checks: Vec::new(),
         }
     }
 
@@ -66,7 +81,19 @@ impl Row {
             left_out: true,
             failure: None,
             proof: None,
+            wrong: Vec::new(),
+            idle_checks: Vec::new(),
         }
+    }
+
+    /// Adds what came of its wrong repairs.
+    fn judge(&mut self, wrong: Vec<Tried>) {
+        self.failure = wrong::failure(&wrong);
+        self.proven = self.failure.is_none();
+        if let Some(proof) = &self.proof {
+            self.idle_checks = wrong::idle_checks(&proof.before, &wrong);
+        }
+        self.wrong = wrong;
     }
 }
 
@@ -96,6 +123,7 @@ pub(super) async fn run(place: &Place, wanted: Wanted, output: Output) -> anyhow
                 failure: row.failure.clone(),
                 cached: row.cached,
                 left_out: row.left_out,
+                wrong: wrong::table(&row.wrong, &row.idle_checks),
             })
             .collect();
         std::fs::write(path, junit::document(&cases)?)
@@ -118,6 +146,8 @@ fn select(labs: &Path, wanted: &Wanted) -> anyhow::Result<(Vec<Arc<LabFolder>>, 
         left_out: false,
         failure: Some(failure),
         proof: None,
+        wrong: Vec::new(),
+        idle_checks: Vec::new(),
     };
     if wanted.all {
         let catalogue = Catalogue::load(labs);
@@ -152,6 +182,53 @@ async fn prove_all(
     wanted: &Wanted,
 ) -> anyhow::Result<Vec<Row>> {
     let began = Instant::now();
+    let mut rows = proofs_of(platform, labs, wanted, began).await?;
+    if !wanted.without_wrong {
+        try_wrong(platform, labs, wanted, began, &mut rows).await?;
+    }
+    Ok(rows)
+}
+
+/// Tries the wrong repairs of what is proven, when all proofs are done: where time runs out, these are cut first.
+async fn try_wrong(
+    platform: &Platform,
+    labs: &[Arc<LabFolder>],
+    wanted: &Wanted,
+    began: Instant,
+    rows: &mut [Row],
+) -> anyhow::Result<()> {
+    let how = How {
+        jobs: wanted.jobs(),
+        fresh: wanted.fresh,
+        until: wanted.within.map(|within| began + within),
+    };
+    let proven: BTreeSet<&str> = rows
+        .iter()
+        .filter(|r| r.proven)
+        .map(|r| r.lab.as_str())
+        .collect();
+    let mut usable = Vec::new();
+    for lab in labs.iter().filter(|l| proven.contains(l.slug.as_str())) {
+        if let Some(template) = platform.find(&lab.lab.needs)? {
+            usable.push((lab.clone(), template));
+        }
+    }
+    let mut tried: BTreeMap<String, Vec<Tried>> = BTreeMap::new();
+    for (lab, one) in wrong::try_all(platform, &usable, &how).await? {
+        tried.entry(lab).or_default().push(one);
+    }
+    for row in rows.iter_mut().filter(|r| r.proven) {
+        row.judge(tried.remove(&row.lab).unwrap_or_default());
+    }
+    Ok(())
+}
+
+async fn proofs_of(
+    platform: &Platform,
+    labs: &[Arc<LabFolder>],
+    wanted: &Wanted,
+    began: Instant,
+) -> anyhow::Result<Vec<Row>> {
     let shown = progress::shown();
     let mut rows = Vec::new();
     // Plain machines side by side; a cluster wants the whole of a small machine for itself.
@@ -166,10 +243,9 @@ async fn prove_all(
             None => work.push((lab, template)),
         }
     }
-    let jobs = usize::try_from(wanted.jobs).unwrap_or(1).max(1);
     let proven: Vec<anyhow::Result<Row>> = futures::stream::iter(work)
         .map(|(lab, template)| one(platform, lab, template, &shown))
-        .buffer_unordered(jobs)
+        .buffer_unordered(wanted.jobs())
         .collect()
         .await;
     rows.extend(proven.into_iter().collect::<anyhow::Result<Vec<_>>>()?);
@@ -199,7 +275,7 @@ fn order(labs: &mut [&Arc<LabFolder>], proven_once: &BTreeSet<String>) {
     labs.sort_by_key(|lab| {
         let needs = &lab.lab.needs;
         (
-            proven_once.contains(&lab.hash),
+            proven_once.contains(&lab.proof_hash),
             needs.nodes,
             lab.slug.to_string(),
         )
@@ -223,7 +299,7 @@ async fn one(
     shown: &Progress,
 ) -> anyhow::Result<Row> {
     let provider = platform.provider()?;
-    let progress = named(lab.slug.as_str(), shown);
+    let progress = progress::named(lab.slug.as_str(), shown);
     let id = TenantId::generate(&mut rand::rng());
     let proof = prove(&*provider, &id, lab, Platform::limits(&template), &progress).await;
     if proof.proven() {
@@ -237,19 +313,8 @@ async fn one(
         left_out: false,
         failure: proof.failure().map(|(step, why)| format!("{step}: {why}")),
         proof: Some(proof),
-    })
-}
-
-/// Progress with the lab's name before each stage, so that labs proven at the same time can be told apart.
-fn named(lab: &str, shown: &Progress) -> Progress {
-    let (lab, shown) = (lab.to_owned(), shown.clone());
-    Progress::new(move |mut event| {
-        if let Event::Started { text, .. } = &mut event {
-            *text = format!("{lab}: {text}");
-        }
-        let stage = event.stage_mut();
-        *stage = format!("{lab}: {stage}").into();
-        shown.report(event);
+        wrong: Vec::new(),
+        idle_checks: Vec::new(),
     })
 }
 
@@ -281,6 +346,9 @@ fn print(rows: &[Row], output: Output) -> anyhow::Result<()> {
         for note in row.proof.iter().flat_map(|p| &p.notes) {
             println!("           note: {note}");
         }
+        for line in wrong::table(&row.wrong, &row.idle_checks) {
+            println!("           {line}");
+        }
     }
     let cached = rows.iter().filter(|r| r.cached).count();
     if cached > 0 {
@@ -296,6 +364,14 @@ fn print(rows: &[Row], output: Output) -> anyhow::Result<()> {
             rows.len()
         );
     }
+    let wrong: Vec<&Tried> = rows.iter().flat_map(|r| &r.wrong).collect();
+    let left_out = wrong.iter().filter(|t| t.repair.is_none()).count();
+    if left_out > 0 {
+        println!(
+            "{left_out} of {} wrong repairs left out, for lack of time; without --within all are tried",
+            wrong.len()
+        );
+    }
     Ok(())
 }
 
@@ -308,6 +384,7 @@ mod tests {
             names: names.iter().map(|n| (*n).to_owned()).collect(),
             all,
             fresh: false,
+            without_wrong: false,
             junit: None,
             within: None,
             kubernetes: None,
@@ -351,7 +428,7 @@ mod tests {
         }
         let catalogue = Catalogue::load(dir.path());
         let mut labs = catalogue.labs();
-        let known = labs[..2].iter().map(|l| l.hash.clone()).collect();
+        let known = labs[..2].iter().map(|l| l.proof_hash.clone()).collect();
         order(&mut labs, &known);
         let names: Vec<_> = labs.iter().map(|l| l.slug.as_str()).collect();
         assert_eq!(names, ["c", "a", "b"]);
@@ -365,7 +442,7 @@ mod tests {
         let cache = faultline_image::cache::Cache::at(dir.path().join("cache"));
         let proof = Proof {
             lab: "good".to_owned(),
-            hash: lab.hash.clone(),
+            hash: lab.proof_hash.clone(),
             steps: vec![faultline_lab::prove::Step {
                 name: "start".to_owned(),
                 millis: 1,

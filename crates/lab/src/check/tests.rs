@@ -5,7 +5,7 @@ use simple_dns::{CLASS, Name, Packet, ResourceRecord, rdata::RData};
 
 use super::*;
 use crate::{
-    prove::prove,
+    prove::{WrongRepair, prove, try_wrong},
     scaffold, set_up,
     setup::SetupError,
     testing::{Machine, Port},
@@ -47,7 +47,9 @@ fn lab(checks: &str, scripts: &[(&str, &str)]) -> LabFolder {
             .iter()
             .map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec()))
             .collect(),
+        wrong: BTreeMap::new(),
         hash: String::new(),
+        proof_hash: String::new(),
     }
 }
 
@@ -392,6 +394,52 @@ async fn a_lab_that_breaks_nothing_or_whose_solution_fails_is_not_proven() {
     );
     let proof = prove(&machine, &env(), &folder, LIMITS, &Progress::ignored()).await;
     assert!(proof.failure().unwrap().1.contains("could be evaluated"));
+}
+
+/// What comes of a wrong repair of a lab whose only check can't be carried out when `strange` is in the machine's folder.
+async fn wrongly(repair: &str) -> WrongRepair {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine::default();
+    let mut folder = folder_lab(dir.path(), "#!/bin/bash\n");
+    let filled = |text: &str| text.replace("DIR", &dir.path().display().to_string());
+    let check = filled("#!/bin/bash\n[ ! -e DIR/strange ] || exit 127\n[ ! -e DIR/broken ]\n");
+    let repair = filled(&format!("#!/bin/bash\n# Too wide.\n{repair}\n"));
+    folder
+        .scripts
+        .insert("checks/it.sh".to_owned(), check.into());
+    folder.wrong.insert("wrong/x.sh".to_owned(), repair.into());
+    let progress = Progress::ignored();
+    let tried = try_wrong(&machine, &env(), &folder, "wrong/x.sh", LIMITS, &progress).await;
+    assert!(machine.0.destroyed.load(Ordering::SeqCst));
+    assert_eq!(tried.about, "Too wide.");
+    tried
+}
+
+#[tokio::test]
+async fn a_wrong_repair_is_good_when_a_check_that_was_carried_out_fails() {
+    let (narrow, right, fails, strange) = tokio::join!(
+        wrongly("true"),
+        wrongly("rm DIR/broken"),
+        wrongly("echo no way; exit 3"),
+        wrongly("rm DIR/broken; touch DIR/strange"),
+    );
+    assert_eq!(narrow.failure(), None);
+    assert_eq!(narrow.caught_by().collect::<Vec<_>>(), ["it"]);
+    for (tried, said) in [
+        (right, "wrong/x.sh passes all checks: Too wide."),
+        (
+            fails,
+            "wrong/x.sh: repair: wrong/x.sh ended with exit code 3; its last words: no way",
+        ),
+        (
+            strange,
+            "wrong/x.sh fails no check that could be carried out: it: ",
+        ),
+    ] {
+        let failure = tried.failure().unwrap_or_default();
+        assert!(failure.starts_with(said), "{failure}");
+        assert_eq!(tried.caught_by().count(), 0);
+    }
 }
 
 #[tokio::test]

@@ -229,6 +229,7 @@ fn every_lab_is_the_same_from_its_content() {
     for lab in catalogue.labs() {
         let again = LabFolder::restore(&lab.slug, &lab.hash, &lab.content()).unwrap();
         assert_eq!(again.content(), lab.content());
+        assert!(again.wrong.is_empty());
         let (again, lab) = (again.of("seed"), lab.of("seed"));
         assert_eq!(
             serde_json::to_value(&again.lab).unwrap(),
@@ -239,6 +240,48 @@ fn every_lab_is_the_same_from_its_content() {
     }
     let slug = "x-lab".parse().unwrap();
     assert!(LabFolder::restore(&slug, "abc", "{}").is_none());
+}
+
+#[test]
+fn wrong_repairs_say_what_is_wrong_and_are_twelve_at_most() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_dir, folder) = fresh();
+    let put = |name: &str, text: &str| {
+        let path = folder.join("wrong").join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    put("silent.sh", "#!/bin/bash\ntrue\n");
+    put("notes.txt", "nothing");
+    let found = findings(&folder);
+    assert!(found.contains("wrong/silent.sh:2:1"), "{found}");
+    assert!(
+        found.contains("does not say what is wrong with it"),
+        "{found}"
+    );
+    assert!(found.contains("nothing reads this file"), "{found}");
+    for n in 0..12 {
+        put(&format!("w{n}.sh"), "#!/bin/bash\n# Too narrow.\ntrue\n");
+    }
+    assert!(findings(&folder).contains("wrong repairs, of at most 12"));
+}
+
+#[test]
+fn wrong_repairs_are_neither_kept_nor_served_nor_a_part_of_what_a_proof_is_for() {
+    let (_dir, folder) = fresh();
+    let load = || LabFolder::load(&folder).folder.unwrap();
+    let first = load();
+    assert_eq!(first.wrong.len(), 1);
+    let name = first.wrong.keys().next().unwrap();
+    assert!(first.public(name).is_none() && first.script(name).is_none());
+    let again = LabFolder::restore(&first.slug, &first.hash, &first.content()).unwrap();
+    assert!(again.wrong.is_empty() && !first.content().contains("wrong/"));
+
+    let script = "#!/bin/bash\n# Another.\ntrue\n";
+    fs::write(folder.join(name), script).unwrap();
+    let second = load();
+    assert_ne!(first.hash, second.hash);
+    assert_eq!(first.proof_hash, second.proof_hash);
 }
 
 #[test]
