@@ -1,7 +1,7 @@
 #!/bin/bash
 # Every name of the zone, as a program sees it, and none of them from /etc/hosts.
 set -u
-if line=$(grep -v '^[[:space:]]*#' /etc/hosts | grep -m1 'shop\.internal'); then
+if line=$(grep -v '^[[:space:]]*#' /etc/hosts | grep -im1 'shop\.internal'); then
   echo "/etc/hosts holds a name of shop.internal: $line"
   exit 1
 fi

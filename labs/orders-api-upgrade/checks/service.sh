@@ -13,6 +13,8 @@ again=$(systemctl show -p MainPID --value orders-api)
 
 user=$(stat -c %U "/proc/$pid")
 [ "$user" = orders ] || { echo "Process $pid runs as $user, not as orders."; exit 1; }
+awk '/^(Gid|Groups):/ { for (i = 2; i <= NF; i++) if ($i == 0) exit 1 }' "/proc/$pid/status" ||
+  { echo "Process $pid has the rights of the group root."; exit 1; }
 
 grep -qzF -e /opt/orders-api/ "/proc/$pid/cmdline" || { echo "Process $pid is not the program in /opt/orders-api."; exit 1; }
 sum=$(sha256sum </opt/orders-api/releases/2.4.0/orders-api 2>/dev/null)

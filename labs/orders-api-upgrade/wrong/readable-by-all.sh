@@ -1,0 +1,13 @@
+#!/bin/bash
+# Lets everybody on the machine read the password.
+set -euo pipefail
+
+sed -i 's/^port *=.*/listen = 0.0.0.0:8080/' /etc/orders-api/orders-api.ini
+chmod 644 /etc/orders-api/orders-api.ini
+systemctl reset-failed orders-api
+systemctl start orders-api
+for _ in $(seq 60); do
+  curl -fs http://127.0.0.1:8080/version && exit 0
+  sleep 0.5
+done
+exit 1
