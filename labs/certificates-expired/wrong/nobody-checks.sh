@@ -1,0 +1,16 @@
+#!/bin/bash
+# Has the administrator's kubectl not check any more whom it talks to.
+set -euo pipefail
+export KUBECONFIG=/etc/kubernetes/admin.conf PATH=$PATH:/usr/local/bin
+
+kubeadm certs renew all
+sed -i 's/^\( *\)certificate-authority-data: .*/\1insecure-skip-tls-verify: true/' /etc/kubernetes/admin.conf
+cp /etc/kubernetes/admin.conf /root/.kube/config
+crictl stop --timeout 5 $(crictl ps -q --name '^(kube-scheduler|kube-controller-manager)$')
+systemctl restart kubelet
+for _ in $(seq 100); do
+  [ "$(kubectl get --raw /readyz 2>/dev/null)" = ok ] && break
+  sleep 1
+done
+kubectl -n nightly wait deployment closing --for=condition=Available --timeout=150s
+kubectl -n kube-system wait pod -l tier=control-plane --for=condition=Ready --timeout=60s
