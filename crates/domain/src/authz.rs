@@ -1,30 +1,30 @@
-//! Who is asking, and the proofs that a handler needs before it may act.
+//! The person who makes a request, and the proofs of authorization that handlers need.
 //!
-//! A proof has private fields and is made only here, so a handler that takes one cannot be called without the
-//! question having been asked. What a person may not see answers like what doesn't exist.
+//! A proof has private fields and is made only in this module, so a handler that takes one cannot run without the
+//! authorization check. What a person may not see gets the same answer as what doesn't exist.
 
 use crate::{PersonId, environment::Environment};
 
-/// Who is asking, once a session or a token was verified.
+/// The person who makes a request, after a session or a token was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     /// The person.
     pub person: PersonId,
-    /// What the person may do.
+    /// The person's role.
     pub role: Role,
 }
 
-/// What a person may do.
+/// The role of a person, which determines what the person may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Takes labs.
+    /// May work on labs.
     Student,
-    /// Also sees pools, capacity, everybody's environments, and the audit.
+    /// May also see pools, capacity, everybody's environments, and the audit log.
     Operator,
 }
 
-/// The thing does not exist, or the person may not see it: on purpose the same.
+/// The error for what does not exist, and deliberately also for what the person may not see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not found")]
 pub struct NotFound;
@@ -33,15 +33,15 @@ pub struct NotFound;
 #[derive(Debug, Clone)]
 pub struct SignedIn(Principal);
 
-/// Proof: this person may see and use this environment. It holds the environment, so that what is acted on is what was
-/// asked about.
+/// Proof: this person may see and use this environment. It holds the environment, so that handlers act on the one that
+/// was checked.
 #[derive(Debug, Clone)]
 pub struct MayUse {
     environment: Environment,
     person: PersonId,
 }
 
-/// Proof: this person may add nodes to this environment and remove them: its owner, or an operator.
+/// Proof: this person may add and remove nodes of this environment, as its owner or as an operator.
 #[derive(Debug, Clone)]
 pub struct MayResize {
     environment: Environment,
@@ -53,25 +53,25 @@ pub struct MayResize {
 pub struct MayOperate(PersonId);
 
 impl SignedIn {
-    /// Called by the one place that verifies sessions and tokens.
+    /// Makes the proof. Called only where sessions and tokens are verified.
     #[must_use]
     pub const fn verified(principal: Principal) -> Self {
         Self(principal)
     }
 
-    /// The person.
+    /// Returns the person.
     #[must_use]
     pub const fn person(&self) -> &PersonId {
         &self.0.person
     }
 
-    /// The person's role.
+    /// Returns the person's role.
     #[must_use]
     pub const fn role(&self) -> Role {
         self.0.role
     }
 
-    /// May this person use this environment?
+    /// Returns the proof if the person owns this environment.
     pub fn may_use(&self, environment: Environment) -> Result<MayUse, NotFound> {
         if environment.person == self.0.person {
             Ok(MayUse {
@@ -83,7 +83,7 @@ impl SignedIn {
         }
     }
 
-    /// May this person change which nodes this environment has?
+    /// Returns the proof if the person owns this environment or is an operator.
     pub fn may_resize(&self, environment: Environment) -> Result<MayResize, NotFound> {
         if environment.person == self.0.person || self.0.role == Role::Operator {
             Ok(MayResize {
@@ -95,7 +95,7 @@ impl SignedIn {
         }
     }
 
-    /// Does this person operate the installation?
+    /// Returns the proof if the person is an operator.
     pub fn may_operate(&self) -> Result<MayOperate, NotFound> {
         match self.0.role {
             Role::Operator => Ok(MayOperate(self.0.person.clone())),
@@ -105,13 +105,13 @@ impl SignedIn {
 }
 
 impl MayUse {
-    /// The environment that may be used.
+    /// Returns the environment.
     #[must_use]
     pub const fn environment(&self) -> &Environment {
         &self.environment
     }
 
-    /// Who may use it.
+    /// Returns the person.
     #[must_use]
     pub const fn person(&self) -> &PersonId {
         &self.person
@@ -119,13 +119,13 @@ impl MayUse {
 }
 
 impl MayResize {
-    /// The environment whose nodes may be changed.
+    /// Returns the environment.
     #[must_use]
     pub const fn environment(&self) -> &Environment {
         &self.environment
     }
 
-    /// Who may change them.
+    /// Returns the person.
     #[must_use]
     pub const fn person(&self) -> &PersonId {
         &self.person
@@ -133,7 +133,7 @@ impl MayResize {
 }
 
 impl MayOperate {
-    /// Who operates.
+    /// Returns the person.
     #[must_use]
     pub const fn person(&self) -> &PersonId {
         &self.0

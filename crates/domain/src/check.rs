@@ -1,63 +1,64 @@
-//! What checks found.
+//! The results of checks.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// How one check went.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckResult {
     /// The check's name in `lab.yaml`.
     pub name: String,
-    /// What must hold, for the student.
+    /// What must hold, as a message for the student.
     pub title: String,
-    /// Whether it holds. False when that could not be found out.
+    /// True if the check passed. False if it failed or could not be evaluated.
     pub passed: bool,
-    /// For the student: the lab's text when it does not hold, why when that could not be found out, empty when it holds.
+    /// The message for the student: the lab's text if the check failed, the reason if it could not be evaluated, empty
+    /// if it passed.
     pub message: String,
-    /// What was seen, in the lab's words or the check's own: a status, an answer, what the script printed. May be empty.
+    /// What was seen, in the lab's words or the check's own: a status, an answer, a script's output. May be empty.
     pub seen: String,
-    /// False when it could not be found out whether it holds.
+    /// False if the check could not be evaluated.
     pub evaluated: bool,
-    /// The number of the hint that this check points to, from 1, when it does not hold.
+    /// The number, counted from 1, of the hint that this check points to if it failed.
     pub hint: Option<u32>,
-    /// How long it took, in milliseconds.
+    /// The duration, in milliseconds.
     pub millis: u64,
 }
 
-/// How all checks of a lab went.
+/// The results of all checks of a lab.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Outcome {
-    /// One for each check, in the lab's order.
+    /// One result per check, in the lab's order.
     pub results: Vec<CheckResult>,
 }
 
 impl Outcome {
-    /// True when every check holds.
+    /// Returns true if every check passed.
     #[must_use]
     pub fn passed(&self) -> bool {
         !self.results.is_empty() && self.results.iter().all(|r| r.passed)
     }
 
-    /// True when it was found out of every check whether it holds.
+    /// Returns true if every check could be evaluated.
     #[must_use]
     pub fn evaluated(&self) -> bool {
         self.results.iter().all(|r| r.evaluated)
     }
 }
 
-/// One run of a lab's checks in an environment.
+/// A run of a lab's checks in an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckRun {
-    /// Its id.
+    /// The id.
     pub id: String,
     /// When it began.
     pub started_at: Timestamp,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
-    /// Whether everything held.
+    /// Whether every check passed; none if the run was not completed.
     pub passed: Option<bool>,
-    /// Why it could not be run to its end.
+    /// Why the run could not be completed.
     pub failure: Option<String>,
-    /// What was found so far.
+    /// The results so far.
     pub results: Vec<CheckResult>,
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Where the time comes from. Cloning shares the source; tests hold a clone of a stopped clock and move it.
+/// A source of the current time. Clones share the source, so that a test can advance a stopped clock with its clone.
 #[derive(Debug, Clone)]
 pub struct Clock(Source);
 
@@ -15,25 +15,25 @@ enum Source {
 }
 
 impl Clock {
-    /// The machine's clock.
+    /// Returns the system's clock.
     #[must_use]
     pub const fn system() -> Self {
         Self(Source::System)
     }
 
-    /// A clock that stands at `at` until [`Clock::advance`] moves it.
+    /// Returns a clock that stays at `at` until [`Clock::advance`] moves it.
     #[must_use]
     pub fn stopped(at: Timestamp) -> Self {
         Self(Source::Stopped(Arc::new(Mutex::new(at))))
     }
 
-    /// Now, to the microsecond.
+    /// Returns the current time, in microsecond precision.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             #[expect(
                 clippy::disallowed_methods,
-                reason = "the one place that asks the system"
+                reason = "the only place that reads the system's clock"
             )]
             Source::System => {
                 let now = Timestamp::now();
@@ -43,7 +43,7 @@ impl Clock {
         }
     }
 
-    /// Moves a stopped clock; does nothing to the system's.
+    /// Advances a stopped clock. Does nothing to the system's.
     pub fn advance(&self, by: SignedDuration) {
         if let Source::Stopped(at) = &self.0 {
             let mut at = at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

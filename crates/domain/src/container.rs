@@ -1,101 +1,101 @@
-//! A container image of Debian packages and files, as labs and image recipes describe it.
+//! Descriptions of container images, made of Debian packages and files. Labs and image recipes share them.
 
 use serde::{Deserialize, Serialize};
 
-/// A file of an image.
+/// A file in an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Absolute path.
+    /// The absolute path.
     pub path: String,
-    /// Permission bits in octal, as text. `"0644"` unless said.
-    #[serde(default = "plain")]
+    /// The permission bits, as an octal string. Default: `"0644"`.
+    #[serde(default = "default_mode")]
     pub mode: String,
-    /// Its content.
+    /// The content.
     #[serde(default)]
     pub content: String,
-    /// Or: a file beside the description that has its content.
+    /// A file next to the description to read the content from, instead of `content`.
     #[serde(default)]
     pub source: Option<String>,
 }
 
-fn plain() -> String {
+fn default_mode() -> String {
     "0644".to_owned()
 }
 
 impl File {
-    /// Its permission bits.
+    /// Returns the permission bits as a number.
     #[must_use]
     pub fn bits(&self) -> u32 {
         u32::from_str_radix(&self.mode, 8).unwrap_or(0o644)
     }
 }
 
-/// A container image of a lab's own.
+/// A container image that comes with a lab.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContainerImage {
-    /// Its full name, with tag.
+    /// The full name, including registry or folder, and the tag.
     pub name: String,
-    /// Debian packages, unpacked.
+    /// The Debian packages to unpack into the image.
     pub packages: Vec<String>,
-    /// Files.
+    /// The files to add.
     #[serde(default)]
     pub files: Vec<File>,
-    /// What it runs.
+    /// The entrypoint.
     #[serde(default)]
     pub entrypoint: Vec<String>,
-    /// With these arguments, unless the pod says others.
+    /// The default arguments.
     #[serde(default)]
     pub cmd: Vec<String>,
-    /// Variables, `NAME=value`.
+    /// The environment variables, as `NAME=value`.
     #[serde(default)]
     pub env: Vec<String>,
-    /// The user's number.
+    /// The numeric user id. Default: root.
     #[serde(default)]
     pub user: Option<u32>,
 }
 
 impl ContainerImage {
-    /// Whether its name, packages and files are such; what is wrong, for the author.
-    pub fn check(&self) -> Result<(), String> {
+    /// Validates name, packages and files. The error tells the author what is wrong.
+    pub fn validate(&self) -> Result<(), String> {
         if self.packages.is_empty() {
-            return Err("packages names no Debian package to make it of".to_owned());
+            return Err("packages is empty; list at least one Debian package".to_owned());
         }
-        good_name(&self.name)?;
-        good_packages(&self.packages)?;
-        good_files(&self.files)
+        validate_name(&self.name)?;
+        validate_packages(&self.packages)?;
+        validate_files(&self.files)
     }
 }
 
-/// Whether it is an image's whole name, with registry or folder, and tag.
-pub fn good_name(name: &str) -> Result<(), String> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/:._-".contains(&b);
+/// Validates that this is the full name of an image, including registry or folder, and tag.
+pub fn validate_name(name: &str) -> Result<(), String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"/:._-".contains(&b);
     let tagged = name
         .rsplit_once(':')
         .is_some_and(|(name, tag)| name.contains('/') && !tag.is_empty() && !tag.contains('/'));
-    if tagged && name.bytes().all(plain) {
+    if tagged && name.bytes().all(allowed) {
         return Ok(());
     }
     Err(format!(
-        "name {name:?} must be whole, such as shop.example/web:1.4"
+        "name {name:?} is not a full image name with a tag, such as shop.example/web:1.4"
     ))
 }
 
-/// Whether these can be names of Debian packages.
-pub fn good_packages(packages: &[String]) -> Result<(), String> {
+/// Validates that these can be names of Debian packages.
+pub fn validate_packages(packages: &[String]) -> Result<(), String> {
     let good = |name: &&String| {
         name.bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"+-.:".contains(&b))
     };
     match packages.iter().find(|name| !good(name)) {
-        Some(bad) => Err(format!("{bad:?} is not a package name")),
+        Some(bad) => Err(format!("{bad:?} is not a valid package name")),
         None => Ok(()),
     }
 }
 
-/// Whether these have a place of their own in the image, and permission bits.
-pub fn good_files(files: &[File]) -> Result<(), String> {
+/// Validates that the files have absolute paths and octal permission bits.
+pub fn validate_files(files: &[File]) -> Result<(), String> {
     for file in files {
         if !is_absolute(&file.path) {
             return Err(format!(
@@ -105,7 +105,7 @@ pub fn good_files(files: &[File]) -> Result<(), String> {
         }
         if u32::from_str_radix(&file.mode, 8).is_err() {
             return Err(format!(
-                "mode {:?} of {} is not octal",
+                "mode {:?} of {} is not an octal number",
                 file.mode, file.path
             ));
         }
@@ -113,7 +113,7 @@ pub fn good_files(files: &[File]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a path is absolute and goes nowhere but down.
+/// Returns true if a path is absolute and has no `..` component.
 #[must_use]
 pub fn is_absolute(path: &str) -> bool {
     path.starts_with('/') && path.split('/').all(|part| part != "..")

@@ -1,4 +1,4 @@
-//! An environment's intent, its states, and the pure [`plan`] that compares the two with what was observed.
+//! An environment's intent, its states, and the pure [`plan`] that compares them with the observed tenant.
 //!
 //! ```text
 //! Requested ──► Preparing ──► Active ◄──► Suspended
@@ -10,10 +10,10 @@
 //!   └────────────── any        Gone
 //! ```
 //!
-//! A request changes the [`Intent`] in the store; the reconciler calls [`plan`] and carries out the [`Step`];
-//! what comes of it is written back as [`State`]. What it runs on is a [tenant](crate::tenant): `Requested` waits for one
-//! to be warm, `Expired` and `Failed` until theirs is freed. `Requested` without a tenant and `Preparing` have a
-//! deadline; a missed one is a visible failure.
+//! A request changes the [`Intent`] in the store. The reconciler calls [`plan`], carries out the [`Step`], and records
+//! the result as [`State`]. An environment runs on a [tenant](crate::tenant): `Requested` waits until one is warm;
+//! `Expired` and `Failed` wait until theirs is freed. `Preparing`, and `Requested` without a tenant, have a deadline,
+//! after which the environment fails.
 
 mod entity;
 
@@ -26,7 +26,7 @@ pub use self::entity::{CurrentTenant, Environment, Spec};
 use crate::tenant;
 pub use crate::tenant::Observed;
 
-/// What a person asked for.
+/// What a person requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Intent {
@@ -34,7 +34,7 @@ pub enum Intent {
     Active,
     /// It should exist but use no CPU.
     Suspended,
-    /// It should not exist, for this reason.
+    /// It should end, for this reason.
     Gone(EndReason),
 }
 
@@ -44,74 +44,74 @@ pub enum Intent {
 pub enum EndReason {
     /// Its owner ended it.
     Ended,
-    /// Its owner asked for a fresh one.
+    /// Its owner reset it.
     Reset,
-    /// Its time to live ran out.
+    /// Its lifetime ran out.
     TimeUp,
-    /// Nobody used it for the idle time.
+    /// It was not used for the idle time.
     Idle,
-    /// It reached the hard end of life.
+    /// It reached the hard end, beyond which it cannot be extended.
     HardEnd,
-    /// It failed, and what it held was freed.
+    /// It failed, and its resources were freed.
     Failed,
 }
 
-/// Where in its life an environment is; each state holds its data.
+/// The lifecycle state of an environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum State {
-    /// Asked for; it waits for a tenant.
+    /// It was requested and waits for a tenant.
     Requested {
-        /// Since when.
+        /// When this attempt to start it was requested.
         since: Timestamp,
-        /// How many times it was tried before.
+        /// The number of failed attempts to start it.
         tries: u32,
     },
-    /// It has a tenant that runs: its owner's keys come in, and the lab's setup breaks it.
+    /// It has a running tenant. The owner's keys are installed, and the lab's setup runs.
     Preparing {
-        /// Since when.
+        /// When the preparation began.
         since: Timestamp,
-        /// How many times it was tried before.
+        /// The number of failed attempts to start it.
         tries: u32,
     },
-    /// Its owner may enter.
+    /// The owner has access.
     Active {
-        /// Since when.
+        /// When it became active.
         since: Timestamp,
     },
-    /// Frozen: no CPU is used, nobody may enter.
+    /// It is frozen: it uses no CPU, and nobody has access.
     Suspended {
-        /// Since when.
+        /// When it was suspended.
         since: Timestamp,
     },
-    /// Its time is over; nobody may enter, and its tenant is freed.
+    /// It has ended: nobody has access, and its tenant is being freed.
     Expired {
-        /// Since when.
+        /// When it ended.
         since: Timestamp,
         /// Why it ended.
         reason: EndReason,
     },
-    /// Nothing of it is left on the machine.
+    /// It has ended, and its resources were freed.
     Gone {
-        /// Since when.
+        /// When its resources were freed.
         at: Timestamp,
         /// Why it ended.
         reason: EndReason,
     },
-    /// It could not be brought to the next state.
+    /// It failed.
     Failed {
-        /// Since when.
+        /// When it failed.
         at: Timestamp,
-        /// The stage that failed, a stable word.
+        /// The stage that failed, as a stable word.
         stage: String,
-        /// What went wrong and what to do, for people.
+        /// What went wrong and what to do, as a message for people.
         reason: String,
-        /// True once everything it held was freed.
+        /// True once its resources were freed.
         freed: bool,
     },
 }
 
-/// The state's name alone, as stored in a column and shown.
+/// The name of a [`State`], without its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names of `State`")]
@@ -126,7 +126,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All there are.
+    /// All phases.
     pub const ALL: [Self; 7] = [
         Self::Requested,
         Self::Preparing,
@@ -137,7 +137,7 @@ impl Phase {
         Self::Failed,
     ];
 
-    /// The stable word used in the store, the API and the metrics.
+    /// Returns the stable word used in the store, the API and the metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -152,9 +152,9 @@ impl Phase {
     }
 }
 
-/// A text that is no phase's word.
+/// The error for text that is not the name of a phase.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no phase of an environment")]
+#[error("{0:?} is not a phase of an environment")]
 pub struct InvalidPhase(String);
 
 impl FromStr for Phase {
@@ -165,7 +165,7 @@ impl FromStr for Phase {
     }
 }
 
-/// A transition that the diagram doesn't have.
+/// The error for a transition that is not in the diagram.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("an environment that is {from} cannot {verb}")]
 pub struct InvalidTransition {
@@ -173,11 +173,11 @@ pub struct InvalidTransition {
     verb: &'static str,
 }
 
-/// How often a start is tried before it counts as failed.
+/// The number of attempts after which a start counts as failed.
 pub const MAX_TRIES: u32 = 2;
 
 impl State {
-    /// A new environment.
+    /// Returns the state of a new environment.
     #[must_use]
     pub const fn requested(now: Timestamp) -> Self {
         Self::Requested {
@@ -186,7 +186,7 @@ impl State {
         }
     }
 
-    /// The state's name.
+    /// Returns the name of the state.
     #[must_use]
     pub const fn phase(&self) -> Phase {
         match self {
@@ -200,7 +200,7 @@ impl State {
         }
     }
 
-    /// True while the provider may hold something for it.
+    /// Returns true while the provider may hold resources for it.
     #[must_use]
     pub const fn holds_resources(&self) -> bool {
         match self {
@@ -210,13 +210,13 @@ impl State {
         }
     }
 
-    /// True when no step will ever follow.
+    /// Returns true if the state never changes again.
     #[must_use]
     pub const fn is_final(&self) -> bool {
         matches!(self, Self::Gone { .. } | Self::Failed { freed: true, .. })
     }
 
-    /// True on the way to `Active`.
+    /// Returns true on the way to `Active`.
     #[must_use]
     pub const fn is_starting(&self) -> bool {
         matches!(self, Self::Requested { .. } | Self::Preparing { .. })
@@ -229,7 +229,7 @@ impl State {
         }
     }
 
-    /// It has claimed a tenant.
+    /// Moves to `Preparing`, after a tenant was claimed.
     pub fn prepare(self, now: Timestamp) -> Result<Self, InvalidTransition> {
         match self {
             Self::Requested { tries, .. } => Ok(Self::Preparing { since: now, tries }),
@@ -237,7 +237,7 @@ impl State {
         }
     }
 
-    /// Its owner may enter.
+    /// Moves to `Active`.
     pub fn activate(self, now: Timestamp) -> Result<Self, InvalidTransition> {
         match self {
             Self::Preparing { .. } | Self::Suspended { .. } => Ok(Self::Active { since: now }),
@@ -245,7 +245,7 @@ impl State {
         }
     }
 
-    /// It was frozen.
+    /// Moves to `Suspended`.
     pub fn suspend(self, now: Timestamp) -> Result<Self, InvalidTransition> {
         match self {
             Self::Active { .. } => Ok(Self::Suspended { since: now }),
@@ -253,7 +253,7 @@ impl State {
         }
     }
 
-    /// The start did not work; it begins again with another tenant.
+    /// Moves back to `Requested` after a failed start, to begin again with another tenant.
     pub fn retry(self, now: Timestamp) -> Result<Self, InvalidTransition> {
         match self {
             Self::Requested { tries, .. } | Self::Preparing { tries, .. } => Ok(Self::Requested {
@@ -264,7 +264,7 @@ impl State {
         }
     }
 
-    /// Its time is over.
+    /// Moves to `Expired`, for this reason.
     pub fn expire(self, now: Timestamp, reason: EndReason) -> Result<Self, InvalidTransition> {
         if self.is_final() || matches!(self, Self::Expired { .. }) {
             return Err(self.refuse("expire"));
@@ -272,7 +272,7 @@ impl State {
         Ok(Self::Expired { since: now, reason })
     }
 
-    /// Nothing is left of it.
+    /// Moves to `Gone`, after its resources were freed.
     pub fn gone(self, now: Timestamp) -> Result<Self, InvalidTransition> {
         match self {
             Self::Expired { reason, .. } => Ok(Self::Gone { at: now, reason }),
@@ -280,7 +280,7 @@ impl State {
         }
     }
 
-    /// It could not be brought further. Never refused: failure is possible anywhere but after the end.
+    /// Moves to `Failed`. A final state stays as it is.
     #[must_use]
     pub fn fail(self, now: Timestamp, stage: impl Into<String>, reason: impl Into<String>) -> Self {
         if self.is_final() {
@@ -294,7 +294,7 @@ impl State {
         }
     }
 
-    /// Everything that a failed environment held was freed.
+    /// Marks a failed environment's resources as freed.
     #[must_use]
     pub fn freed(self) -> Self {
         match self {
@@ -311,21 +311,21 @@ impl State {
     }
 }
 
-/// The times that bound an environment's life.
+/// The times that limit an environment's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lifetime {
-    /// It ends then, unless extended.
+    /// When it ends, unless it is extended.
     pub expires_at: Timestamp,
-    /// No extension goes beyond this.
+    /// The latest end that extensions can reach.
     pub hard_end: Timestamp,
-    /// When its owner last did something in it.
+    /// When its owner last used it.
     pub last_used: Timestamp,
-    /// It ends after so many seconds without use.
+    /// The number of seconds without use after which it ends.
     pub idle_seconds: i64,
 }
 
 impl Lifetime {
-    /// When and why it will end if nothing happens.
+    /// Returns when and why it will end if nothing changes.
     #[must_use]
     pub fn end(&self) -> (Timestamp, EndReason) {
         let idle = self
@@ -342,13 +342,13 @@ impl Lifetime {
         end
     }
 
-    /// Seconds until it ends; negative afterwards.
+    /// Returns the seconds until it ends; negative afterwards.
     #[must_use]
     pub fn remaining(&self, now: Timestamp) -> i64 {
         self.end().0.duration_since(now).as_secs()
     }
 
-    /// The same, with more time, bounded by the hard end.
+    /// Returns this lifetime extended by `by`, at most to the hard end.
     #[must_use]
     pub fn extended(self, by: SignedDuration) -> Self {
         let later = self.expires_at.saturating_add(by).unwrap_or(self.hard_end);
@@ -359,19 +359,19 @@ impl Lifetime {
     }
 }
 
-/// How long a state may last before it counts as failed, in seconds.
+/// The time limits of states, in seconds. An environment that exceeds one fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
-    /// Waiting for its turn.
+    /// Waiting for a tenant.
     pub requested: i64,
-    /// Cloning its tenant.
+    /// Cloning the tenant.
     pub provisioning: i64,
-    /// The lab's setup.
+    /// Running the lab's setup.
     pub preparing: i64,
 }
 
 impl Default for Deadlines {
-    /// Wide enough for emulation on a loaded machine of two cores.
+    /// Long enough for emulation on a loaded machine with two cores.
     fn default() -> Self {
         Self {
             requested: 600,
@@ -381,32 +381,32 @@ impl Default for Deadlines {
     }
 }
 
-/// What the reconciler has to do next for one environment.
+/// What the reconciler must do next for an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing, until something changes.
+    /// Do nothing until something changes.
     Wait,
-    /// Ask for a tenant.
+    /// Request a tenant.
     Ask,
-    /// Claim its tenant, and set it up; ends in `Active`.
+    /// Claim its tenant and set it up. The next state is `Active`.
     Prepare,
-    /// Let go of its tenant, and begin again with another.
+    /// Release its tenant and begin again with another.
     Retry,
     /// Freeze all nodes.
     Suspend,
     /// Continue all nodes.
     Resume,
-    /// Its time is over.
+    /// End it, for this reason.
     Expire(EndReason),
-    /// Let go of its tenant.
+    /// Release its tenant.
     Release,
-    /// Nothing of it is left: it is gone, or, failed, freed.
+    /// Record that its resources were freed.
     Conclude,
-    /// It cannot go on.
+    /// Record that it failed.
     Fail {
         /// The stage that failed.
         stage: String,
-        /// Why, for people.
+        /// The reason, as a message for people.
         reason: String,
     },
 }
@@ -420,8 +420,9 @@ impl Step {
     }
 }
 
-/// Compares what should be with what is. `tenant` is its tenant's state and what the provider sees of it. `busy` says
-/// that a step for this environment is under way; then only a missed deadline is acted on.
+/// Returns the next step, from what is intended and what is. `tenant` is the state of its tenant and what the provider
+/// observed of it. `busy` means that a step for this environment is already running; then only a missed deadline has an
+/// effect.
 #[must_use]
 pub fn plan(
     intent: Intent,
@@ -459,7 +460,7 @@ pub fn plan(
         },
         State::Preparing { tries, .. } => match intent {
             Intent::Gone(reason) => Step::Expire(reason),
-            // No step is under way, so whatever worked on it died with the last server.
+            // No step is running, so the one that was ended with the previous server process.
             _ if *tries + 1 < MAX_TRIES => Step::Retry,
             _ => Step::fail("start", "the start was interrupted more than once"),
         },
@@ -489,20 +490,22 @@ pub fn plan(
     }
 }
 
-/// What follows for an environment that waits for this tenant.
+/// Returns the next step of an environment that waits for this tenant.
 fn start(tenant: &tenant::State, tries: u32, late: impl Fn(&Timestamp) -> bool) -> Step {
     let again = tries + 1 < MAX_TRIES;
     match tenant {
         tenant::State::Provisioning { .. } => Step::Wait,
         tenant::State::Warm { .. } => Step::Prepare,
         tenant::State::Failed {
-            may_pass: true,
+            retryable: true,
             freed: true,
             ..
         } if again => Step::Retry,
-        // Its place must be free before another takes it.
+        // The failed tenant's resources must be freed before another takes its place.
         tenant::State::Failed {
-            at, may_pass: true, ..
+            at,
+            retryable: true,
+            ..
         } if again && !late(at) => Step::Wait,
         tenant::State::Failed { stage, reason, .. } => Step::fail(stage, reason),
         tenant::State::Claimed { .. }

@@ -1,12 +1,11 @@
-//! Identifiers. Each is validated where it is made, so that the rest of the code can use it in a path, a
-//! command line, a host name or a URL without thinking.
+//! Identifiers. Each is validated when it is made, so that it is safe in a path, a command line, a host name or a URL.
 
 use std::{fmt, str::FromStr};
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not an identifier.
+/// The error for text that is not a valid identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a valid {what}: {rule}")]
 pub struct InvalidId {
@@ -52,7 +51,7 @@ macro_rules! label_id {
                     Err(InvalidId {
                         what: $what,
                         text: text.chars().take(80).collect(),
-                        rule: concat!("a lower-case letter, then letters, digits and hyphens, ", $max, " at most"),
+                        rule: concat!("use a lower-case letter, then lower-case letters, digits and hyphens, at most ", $max, " characters"),
                     })
                 }
             }
@@ -86,28 +85,28 @@ macro_rules! label_id {
 }
 
 label_id!(
-    /// One environment; also its SSH user name and a part of host names. Ten characters, the first a letter.
+    /// The id of an environment, which is also its SSH user name and a part of host names. Generated ids have ten
+    /// characters.
     EnvironmentId, "environment id", 32
 );
 label_id!(
-    /// What a provider makes and frees: the machines, or whatever else, that an environment runs on for a while. Ten
-    /// characters, the first a letter.
+    /// The id of a tenant. Generated ids have ten characters.
     TenantId, "tenant id", 32
 );
 label_id!(
-    /// A lab's folder name.
+    /// The name of a lab's folder.
     LabSlug, "lab name", 48
 );
 label_id!(
-    /// A node of an environment, as the guest's host name.
+    /// The name of a node in an environment, which is also its host name.
     NodeName, "node name", 32
 );
 label_id!(
-    /// A person's id (`local` for the owner of a one-machine installation).
+    /// The id of a person. It is `local` for the owner of a single-user installation.
     PersonId, "person id", 32
 );
 label_id!(
-    /// One person's try at one lab; outlives its environment.
+    /// The id of an attempt.
     AttemptId, "attempt id", 32
 );
 
@@ -127,28 +126,28 @@ fn random(len: usize, rng: &mut impl Rng) -> String {
 }
 
 impl EnvironmentId {
-    /// A new id: 48 bits of randomness, enough that two never meet on one installation.
+    /// Returns a new id with 49 bits of randomness, so that ids don't collide within an installation.
     pub fn generate(rng: &mut impl Rng) -> Self {
         Self(random(10, rng))
     }
 }
 
 impl TenantId {
-    /// A new id: 48 bits of randomness, as an environment's.
+    /// Returns a new id with as much randomness as an environment's.
     pub fn generate(rng: &mut impl Rng) -> Self {
         Self(random(10, rng))
     }
 }
 
 impl AttemptId {
-    /// A new id of 78 bits.
+    /// Returns a new id with 79 bits of randomness.
     pub fn generate(rng: &mut impl Rng) -> Self {
         Self(random(16, rng))
     }
 }
 
 impl PersonId {
-    /// The single owner of a one-machine installation.
+    /// Returns the id of the owner of a single-user installation.
     #[must_use]
     pub fn local() -> Self {
         Self("local".to_owned())

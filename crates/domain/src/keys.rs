@@ -1,7 +1,7 @@
-//! People's public keys in their machines: which set of keys should be there, and which nodes still have another one.
+//! People's public keys on their nodes: which set of keys should be applied, and which nodes still lack it.
 //!
-//! A person's set of keys has a version, which each addition and each removal raises: intent. Which version was last
-//! applied to a node is an observation; [`KeyVersions::outdated`] compares the two.
+//! The version of a person's set of keys is intent: it increases with each key added or removed. The version last
+//! applied to a node is an observation. [`KeyVersions::outdated`] compares the two.
 
 use std::collections::BTreeMap;
 
@@ -12,30 +12,30 @@ use crate::NodeName;
 pub struct KeysVersion(i64);
 
 impl KeysVersion {
-    /// The version with this number.
+    /// Returns the version with this number.
     #[must_use]
     pub const fn new(number: i64) -> Self {
         Self(number)
     }
 
-    /// Its number.
+    /// Returns the number.
     #[must_use]
     pub const fn number(self) -> i64 {
         self.0
     }
 }
 
-/// The version that a tenant's nodes should have, and those that they have.
+/// The version of the keys that a tenant's nodes should have, and the versions that they have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyVersions {
     /// Intent: the current version of the owner's keys.
     pub wanted: KeysVersion,
-    /// Observation: the version that was last applied to each node. A node without an entry never got any.
+    /// Observation: the version last applied to each node. Nodes without an entry never got any keys.
     pub applied: BTreeMap<NodeName, KeysVersion>,
 }
 
 impl KeyVersions {
-    /// Those of `nodes` to which the current keys are still to be applied.
+    /// Returns those of `nodes` that don't have the current keys.
     #[must_use]
     pub fn outdated(&self, nodes: &[NodeName]) -> Vec<NodeName> {
         let current = |node: &NodeName| self.applied.get(node) == Some(&self.wanted);
@@ -58,7 +58,7 @@ mod tests {
                 })
                 .into(),
         };
-        // A later version than the store's: the store was restored from a backup.
+        // A node has a later version than the store if the store was restored from a backup.
         assert_eq!(versions.outdated(&nodes), nodes[1..]);
         assert_eq!(versions.outdated(&nodes[..1]), []);
     }

@@ -1,5 +1,5 @@
-//! What a `lab.yaml` says. The JSON Schema for editors and the error messages of `faultline lab lint` come from
-//! these types.
+//! The types of a `lab.yaml`. The JSON Schema for editors and the error messages of `faultline lab lint` are derived
+//! from them.
 
 mod cluster;
 
@@ -10,69 +10,69 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use cluster::{
-    CanITest, ClusterTest, Count, Deed, Field, FromPodTest, ObjectTest, PodDns, PodDnsAnswers,
+    ApiAction, CanITest, ClusterTest, Count, Field, FromPodTest, ObjectTest, PodDns, PodDnsAnswers,
     PodHttp, PodRequest,
 };
 
 use crate::{NodeName, Shape, TemplateRef, shape::MAX_NODES, template::Profile};
 
-/// A lab: an incident to be repaired.
+/// A lab: a broken machine or cluster to repair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct Lab {
-    /// What the incident is, in the incident's voice; shown in the catalogue. At most 80 characters.
+    /// The title in the catalogue: the incident as it is reported, not its cause. At most 80 characters.
     #[garde(length(chars, min = 3, max = 80))]
     pub title: String,
-    /// One or two sentences for the catalogue. At most 240 characters.
+    /// A summary of one or two sentences for the catalogue. At most 240 characters.
     #[garde(length(chars, min = 10, max = 240))]
     pub summary: String,
-    /// How hard it is.
+    /// The difficulty.
     #[garde(skip)]
     pub level: Level,
-    /// What it is about, for search and filters: `systemd`, `dns`, `storage`. Lower case.
+    /// The topics, used for search and filters, in lower case: `systemd`, `dns`, `storage`.
     #[garde(length(min = 1, max = 8), inner(pattern(r"^[a-z0-9][a-z0-9-]{0,29}$")))]
     pub topics: Vec<String>,
-    /// How many minutes it takes somebody of its level.
+    /// The time, in minutes, that a student of this level needs to solve it.
     #[garde(range(min = 1, max = 240))]
     pub minutes: u32,
-    /// What it needs from a machine.
+    /// The nodes, image and network access that the lab needs.
     #[serde(default)]
     #[garde(dive)]
     pub needs: Needs,
-    /// Values that differ from environment to environment: `{{name}}` in any of the lab's files stands for one.
+    /// Values that are chosen for each environment. `{{name}}` in any of the lab's files is replaced by the value.
     #[serde(default)]
-    #[garde(length(max = 16), custom(well_declared))]
+    #[garde(length(max = 16), custom(valid_variables))]
     pub variables: BTreeMap<String, Variable>,
-    /// Scripts that break the machine, run in this order as root, before the student enters.
-    #[garde(length(min = 1, max = 20), custom(room_for_nodes(&self.needs)), dive)]
+    /// The steps that break the machine. They run in this order, as root, before the student gets access.
+    #[garde(length(min = 1, max = 20), custom(within_max_nodes(&self.needs)), dive)]
     pub setup: Vec<SetupStep>,
-    /// What must hold when it is repaired. At least one must fail on an untouched machine.
+    /// The checks that must pass once the lab is repaired. At least one must fail before the repair.
     #[garde(length(min = 1, max = 20), dive)]
     pub checks: Vec<Check>,
-    /// Hints, from a nudge to nearly the answer; opened in order.
+    /// Hints, from a nudge to nearly the answer. Students open them in this order.
     #[garde(length(min = 3, max = 5), dive)]
     pub hints: Vec<Hint>,
-    /// What it is worth.
+    /// The points that the lab is worth.
     #[serde(default)]
-    #[garde(dive, custom(within_level(self.level)))]
+    #[garde(dive, custom(points_within_level(self.level)))]
     pub score: Score,
 }
 
 impl Lab {
-    /// What it is worth without any hint, in points.
+    /// Returns the points that the lab is worth when no hint is opened.
     #[must_use]
     pub fn points(&self) -> u32 {
         self.score.points.unwrap_or(self.level.points())
     }
 
-    /// What opening hint `number`, counted from 1, costs, in points.
+    /// Returns the cost of opening hint `number` (counted from 1), in points.
     #[must_use]
     pub fn hint_points(&self, number: usize) -> u32 {
         let hint = number.checked_sub(1).and_then(|i| self.hints.get(i));
         hint.map_or(0, |hint| (self.points() * hint.cost).div_ceil(100))
     }
 
-    /// The nodes that its setup adds, in order.
+    /// Returns the nodes that the setup adds, in order.
     #[must_use]
     pub fn setup_nodes(&self) -> Vec<NodeName> {
         let added = self.setup.iter().filter(|step| step.add_node);
@@ -82,19 +82,19 @@ impl Lab {
             .collect()
     }
 
-    /// All nodes that there are when the student enters.
+    /// Returns all nodes that exist when the student gets access.
     #[must_use]
     pub fn node_names(&self) -> Vec<NodeName> {
         [self.needs.node_names(), self.setup_nodes()].concat()
     }
 }
 
-fn within_level(level: Level) -> impl FnOnce(&Score, &()) -> garde::Result {
+fn points_within_level(level: Level) -> impl FnOnce(&Score, &()) -> garde::Result {
     move |score, ()| {
         let (low, high) = level.range();
         match score.points {
             Some(points) if !(low..=high).contains(&points) => Err(garde::Error::new(format!(
-                "a lab of level {} is worth {low} to {high} points",
+                "a lab of level {} is worth {low} to {high} points; change points or level",
                 level.as_str()
             ))),
             _ => Ok(()),
@@ -102,7 +102,7 @@ fn within_level(level: Level) -> impl FnOnce(&Score, &()) -> garde::Result {
     }
 }
 
-fn room_for_nodes(needs: &Needs) -> impl FnOnce(&Vec<SetupStep>, &()) -> garde::Result + use<'_> {
+fn within_max_nodes(needs: &Needs) -> impl FnOnce(&Vec<SetupStep>, &()) -> garde::Result + use<'_> {
     move |setup, ()| {
         let added = setup.iter().filter(|step| step.add_node).count();
         let nodes = usize::try_from(needs.nodes).unwrap_or(usize::MAX);
@@ -111,25 +111,25 @@ fn room_for_nodes(needs: &Needs) -> impl FnOnce(&Vec<SetupStep>, &()) -> garde::
             Ok(())
         } else {
             Err(garde::Error::new(format!(
-                "{nodes} nodes and {added} that setup adds are more than {MAX_NODES}"
+                "{nodes} nodes and {added} that setup adds are more than {MAX_NODES}, the limit of a lab"
             )))
         }
     }
 }
 
-/// A value that differs from environment to environment.
+/// How the value of a variable is chosen for an environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Variable {
-    /// One of these texts, of letters, digits, `.`, `_` and `-`.
+    /// One of these strings. They consist of letters, digits, `.`, `_` and `-`.
     OneOf(Vec<String>),
-    /// A whole number in these bounds, both included.
+    /// An integer between these bounds, inclusive.
     Between([u32; 2]),
-    /// So many letters and digits, 4 to 32.
+    /// A random string of this many letters and digits, 4 to 32.
     Random(u32),
 }
 
-fn well_declared(declared: &BTreeMap<String, Variable>, (): &()) -> garde::Result {
+fn valid_variables(declared: &BTreeMap<String, Variable>, (): &()) -> garde::Result {
     let plain = |text: &String| {
         (1..=60).contains(&text.len())
             && text
@@ -142,18 +142,20 @@ fn well_declared(declared: &BTreeMap<String, Variable>, (): &()) -> garde::Resul
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
         let wrong = match variable {
-            _ if !named => "a name has lower-case letters, digits and _, a letter first",
+            _ if !named => {
+                "a variable's name consists of lower-case letters, digits and _, and starts with a letter"
+            }
             Variable::OneOf(choices) if !(2..=20).contains(&choices.len()) => {
-                "one_of has 2 to 20 texts"
+                "one_of needs 2 to 20 strings"
             }
             Variable::OneOf(choices) if !choices.iter().all(plain) => {
-                "a text of one_of has 1 to 60 letters, digits, `.`, `_` and `-`"
+                "each string of one_of consists of 1 to 60 letters, digits, `.`, `_` and `-`"
             }
             Variable::Between([low, high]) if low >= high => {
-                "between has a low number and then a higher one"
+                "between needs two numbers, the lower one first"
             }
             Variable::Random(length) if !(4..=32).contains(length) => {
-                "random is 4 to 32 characters long"
+                "random must be a length from 4 to 32"
             }
             _ => continue,
         };
@@ -162,22 +164,22 @@ fn well_declared(declared: &BTreeMap<String, Variable>, (): &()) -> garde::Resul
     Ok(())
 }
 
-/// How hard a lab is.
+/// The difficulty of a lab.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// One fault, the usual tools show it.
+    /// One fault, which the usual tools show.
     Beginner,
-    /// Two faults or one that hides.
+    /// Two faults, or one that is hard to find.
     Intermediate,
-    /// Several layers, and the symptom is far from the cause.
+    /// Faults in several layers, with the symptom far from the cause.
     Hard,
 }
 
 impl Level {
-    /// The word used in `lab.yaml`, links and pages.
+    /// Returns the word for it in `lab.yaml`, links and pages.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -187,7 +189,7 @@ impl Level {
         }
     }
 
-    /// What a lab of this level is worth unless its author says, in points.
+    /// Returns the default points of a lab of this level.
     #[must_use]
     pub const fn points(self) -> u32 {
         match self {
@@ -197,7 +199,7 @@ impl Level {
         }
     }
 
-    /// The least and the most that an author may say.
+    /// Returns the lowest and the highest number of points that an author may set.
     #[must_use]
     pub const fn range(self) -> (u32, u32) {
         match self {
@@ -208,33 +210,33 @@ impl Level {
     }
 }
 
-/// What a lab needs from a machine.
+/// The nodes, image and network access that a lab needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields, default)]
 pub struct Needs {
-    /// The image's name: a recipe in `images/`. `debian-12` unless said; leave it out where `kubernetes` is said.
-    #[garde(inner(pattern(r"^[a-z0-9][a-z0-9.-]{0,39}$")), custom(only_one(&self.kubernetes)))]
+    /// The image: the name of a recipe in `images/`. Default: `debian-12`. Must not be set together with `kubernetes`.
+    #[garde(inner(pattern(r"^[a-z0-9][a-z0-9.-]{0,39}$")), custom(without_kubernetes(&self.kubernetes)))]
     pub image: Option<String>,
-    /// A kubeadm cluster of this minor version, such as `"1.36"`. Without it the nodes are plain machines.
+    /// The Kubernetes minor version of a kubeadm cluster, such as `"1.36"`. If not set, the nodes are plain machines.
     #[garde(inner(pattern(r"^1\.[0-9]{2}$")))]
     pub kubernetes: Option<String>,
-    /// How many nodes, named node1, node2, … 1 to 5.
+    /// The number of nodes, 1 to 5. They are named node1, node2, … Default: 1.
     #[garde(range(min = 1, max = 5))]
     pub nodes: u32,
-    /// How many of them are control planes: the first. 1 or 3.
-    #[garde(custom(a_shape(self.nodes)))]
+    /// The number of control planes, 1 or 3. The first nodes are the control planes. Default: 1.
+    #[garde(custom(valid_shape(self.nodes)))]
     pub control_planes: u32,
-    /// True: the cluster is as kubeadm makes it. Else what runs on timers runs rarely, see docs/kubernetes.md; a lab
-    /// about those settings themselves wants them as its books say.
-    #[garde(custom(of_a_cluster(&self.kubernetes)))]
+    /// If true, the cluster has kubeadm's default settings. If false, periodic work runs less often, see
+    /// docs/kubernetes.md; set this to true for a lab about those settings. Default: false.
+    #[garde(custom(only_with_kubernetes(&self.kubernetes)))]
     pub stock: bool,
-    /// The groups that a student's `kubectl` from outside is in. An administrator's unless said.
+    /// The groups of the student's `kubectl` outside the nodes. Default: an administrator's.
     #[garde(length(max = 10), inner(length(min = 1, max = 100)))]
     pub groups: Vec<String>,
-    /// Where its nodes may connect to. Nothing, unless listed here.
+    /// The destinations that the nodes may connect to. Default: none.
     #[garde(length(max = 20), dive)]
     pub egress: Vec<Egress>,
-    /// How many minutes an environment lives, before it is extended. 10 to 480.
+    /// The lifetime of an environment without extensions, in minutes, 10 to 480. Default: 90.
     #[garde(range(min = 10, max = 480))]
     pub lifetime_minutes: u32,
 }
@@ -255,7 +257,7 @@ impl Default for Needs {
 }
 
 impl Needs {
-    /// The name of the image that it runs on.
+    /// Returns the name of the image.
     fn image_name(&self) -> String {
         match (&self.kubernetes, &self.image) {
             (Some(version), _) => format!("kubernetes-{version}"),
@@ -264,7 +266,7 @@ impl Needs {
         }
     }
 
-    /// Its nodes' roles. What was validated has one; of anything else, a single node.
+    /// Returns the shape of the nodes. Validated needs always have one; for invalid ones, this is a single node.
     #[must_use]
     pub fn shape(&self) -> Shape {
         Shape::new(
@@ -274,7 +276,7 @@ impl Needs {
         .unwrap_or(Shape::SINGLE)
     }
 
-    /// What it runs on.
+    /// Returns the template that the lab runs on.
     #[must_use]
     pub fn template(&self) -> TemplateRef {
         TemplateRef {
@@ -288,44 +290,46 @@ impl Needs {
         }
     }
 
-    /// The nodes' names.
+    /// Returns the names of the nodes.
     #[must_use]
     pub fn node_names(&self) -> Vec<NodeName> {
         self.shape().node_names()
     }
 }
 
-fn only_one(
+fn without_kubernetes(
     kubernetes: &Option<String>,
 ) -> impl FnOnce(&Option<String>, &()) -> garde::Result + use<'_> {
     move |image, ()| match (image, kubernetes) {
         (Some(_), Some(_)) => Err(garde::Error::new(
-            "both image and kubernetes are said; a cluster has an image of its own, leave image out",
+            "set either image or kubernetes, not both; a cluster brings its own image",
         )),
         _ => Ok(()),
     }
 }
 
-fn of_a_cluster(kubernetes: &Option<String>) -> impl FnOnce(&bool, &()) -> garde::Result + use<'_> {
-    move |said, ()| {
-        if *said && kubernetes.is_none() {
+fn only_with_kubernetes(
+    kubernetes: &Option<String>,
+) -> impl FnOnce(&bool, &()) -> garde::Result + use<'_> {
+    move |stock, ()| {
+        if *stock && kubernetes.is_none() {
             return Err(garde::Error::new(
-                "only a cluster can be stock; say which version: kubernetes",
+                "only a cluster can be stock; set kubernetes to a version",
             ));
         }
         Ok(())
     }
 }
 
-fn a_shape(nodes: u32) -> impl FnOnce(&u32, &()) -> garde::Result {
+fn valid_shape(nodes: u32) -> impl FnOnce(&u32, &()) -> garde::Result {
     move |control_planes, ()| {
-        // The number of nodes has a rule of its own.
+        // The number of nodes is validated on its own.
         if !(1..=MAX_NODES).contains(&nodes) {
             return Ok(());
         }
         if *control_planes > nodes {
             return Err(garde::Error::new(format!(
-                "{control_planes} control planes are more than the {nodes} nodes there are"
+                "{control_planes} control planes need at least as many nodes, but nodes is {nodes}"
             )));
         }
         Shape::new(*control_planes, nodes - *control_planes)
@@ -334,11 +338,11 @@ fn a_shape(nodes: u32) -> impl FnOnce(&u32, &()) -> garde::Result {
     }
 }
 
-/// One place that a lab's nodes may connect to, over TCP.
+/// A destination that a lab's nodes may connect to over TCP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct Egress {
-    /// A host name (exact), an IPv4 address, or an IPv4 network such as `192.0.2.0/24`.
+    /// A host name (matched exactly), an IPv4 address, or an IPv4 network such as `192.0.2.0/24`.
     #[garde(length(min = 1, max = 253))]
     pub to: String,
     /// The TCP port.
@@ -346,59 +350,64 @@ pub struct Egress {
     pub port: u16,
 }
 
-/// One step of breaking the machine: a script, manifests, waiting until the fault shows, or a further node.
+/// One step of breaking the machine. Exactly one of `script`, `apply`, `load`, `wait` and `add_node` is set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct SetupStep {
-    /// A script under the lab's folder, such as `setup/break.sh`. On a cluster's control plane `kubectl` in it is the
-    /// administrator.
+    /// A script in the lab's folder, such as `setup/break.sh`. On a cluster's control plane, its `kubectl` has
+    /// administrator rights.
     #[serde(default)]
-    #[garde(inner(pattern(r"^setup/[A-Za-z0-9._-]+$")), custom(one_deed(self)))]
+    #[garde(
+        inner(pattern(r"^setup/[A-Za-z0-9._-]+$")),
+        custom(exactly_one_action(self))
+    )]
     pub script: Option<String>,
-    /// Manifests under the lab's folder, such as `setup/shop.yaml`, applied to the cluster as its administrator.
+    /// Manifests in the lab's folder, such as `setup/shop.yaml`, to apply to the cluster with administrator rights.
     #[serde(default)]
     #[garde(inner(pattern(r"^setup/[A-Za-z0-9._-]+\.yaml$")))]
     pub apply: Option<String>,
-    /// A container image of the lab's own, such as `images/shop.yaml`, in the words of the containers of an image recipe:
-    /// `name`, `packages`, `files`, `entrypoint`, `cmd`, `env`, `user`. Made on the host and given to the nodes' containerd.
+    /// The description of a container image in the lab's folder, such as `images/shop.yaml`. It has the fields of a
+    /// container in an image recipe: `name`, `packages`, `files`, `entrypoint`, `cmd`, `env`, `user`. The image is
+    /// built on the host and loaded into the nodes' containerd.
     #[serde(default)]
     #[garde(inner(pattern(r"^images/[A-Za-z0-9._-]+\.yaml$")))]
     pub load: Option<String>,
-    /// Objects of the cluster that must be so before the lab goes on: that the incident is set up, or that its
-    /// symptom shows.
+    /// A condition on objects of the cluster to wait for, such as that the workload runs, or that the symptom shows.
     #[serde(default)]
     #[garde(dive)]
     pub wait: Option<ObjectTest>,
-    /// `true`: one node more, a worker, with the next number: node2 where `needs` says one node. In a cluster it joins
-    /// and is Ready before the next step begins. It takes minutes; a node that a lab has from the start belongs into
-    /// `needs`, where it costs nothing.
+    /// If true, adds a worker node with the next free number: node2 if `needs` has one node. In a cluster, the node
+    /// joins and is Ready before the next step begins. This takes minutes; put nodes that the lab has from the start
+    /// into `needs`, where they add no time. Default: false.
     #[serde(default)]
     #[garde(skip)]
     pub add_node: bool,
-    /// The nodes that run the script, or are given the image. All that there are by then, unless listed.
+    /// The nodes that run the script or get the image. Default: all nodes that exist at this step.
     #[serde(default)]
     #[garde(length(max = 5))]
     pub nodes: Vec<NodeName>,
-    /// How many seconds it may take. 120 unless said; adding a node may take 1200 in any case.
+    /// The time limit in seconds. Default: 120. It does not apply to `add_node`, whose limit is always 1200.
     #[serde(default = "default_setup_seconds")]
     #[garde(range(min = 1, max = 1200))]
     pub timeout_seconds: u32,
 }
 
-fn one_deed(step: &SetupStep) -> impl FnOnce(&Option<String>, &()) -> garde::Result + use<'_> {
+fn exactly_one_action(
+    step: &SetupStep,
+) -> impl FnOnce(&Option<String>, &()) -> garde::Result + use<'_> {
     move |script, ()| {
-        let deeds = [
+        let actions = [
             script.is_some(),
             step.apply.is_some(),
             step.load.is_some(),
             step.wait.is_some(),
             step.add_node,
         ];
-        if deeds.into_iter().filter(|said| *said).count() == 1 {
+        if actions.into_iter().filter(|set| *set).count() == 1 {
             Ok(())
         } else {
             Err(garde::Error::new(
-                "a step is one of script, apply, load, wait and add_node, and only one",
+                "set exactly one of script, apply, load, wait and add_node in a step",
             ))
         }
     }
@@ -408,7 +417,7 @@ const fn default_setup_seconds() -> u32 {
     120
 }
 
-/// Something that must hold when the machine is repaired.
+/// A check: something that must hold once the lab is repaired.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
@@ -418,28 +427,28 @@ pub struct Check {
     /// What must hold, for the student: "orders-api answers on port 8080".
     #[garde(length(chars, min = 3, max = 120))]
     pub title: String,
-    /// What the student reads when it does not hold: what is wrong, not how to mend it.
+    /// The message for the student when the check fails: what is wrong, not how to fix it.
     #[garde(length(chars, min = 3, max = 300))]
     pub fail: String,
-    /// What the student reads as seen when it does not hold, in place of what the test itself has to say: where that would
-    /// give the repair away. Empty: nothing.
+    /// What the student is shown as seen when the check fails, in place of the test's own output. Set it if that output
+    /// would give away the repair. An empty string shows nothing. Default: the test's own output.
     #[serde(default)]
     #[garde(length(chars, max = 300))]
     pub seen: Option<String>,
-    /// The number of the hint to point to, from 1.
+    /// The number of the hint to point to when the check fails, counted from 1.
     #[serde(default)]
     #[garde(skip)]
     #[schemars(range(min = 1, max = 5))]
     pub hint: Option<u32>,
-    /// How many seconds it may take. 30 unless said.
+    /// The time limit in seconds. Default: 30.
     #[serde(default = "default_check_seconds")]
     #[garde(range(min = 1, max = 300))]
     pub timeout_seconds: u32,
-    /// The node it looks at. `node1` unless said.
+    /// The node to check. Default: `node1`.
     #[serde(default = "first_node")]
     #[garde(skip)]
     pub node: NodeName,
-    /// How it is found out.
+    /// How the check is evaluated.
     #[garde(dive)]
     pub test: Test,
 }
@@ -453,35 +462,35 @@ fn first_node() -> NodeName {
     "node1".parse().expect("node1 is a node name")
 }
 
-/// How a check finds out.
+/// How a check is evaluated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Test {
-    /// A script in the guest, run as root with the image's own untouched tools; exit code 0 holds, and what it
-    /// prints is shown as what was seen.
+    /// A script run as root in the guest, with the image's original tools. The check passes if the exit code is 0. The
+    /// script's output is shown to the student as what was seen.
     Script(#[garde(pattern(r"^checks/[A-Za-z0-9._-]+$"))] String),
     /// A TCP connection from outside the node.
     Tcp(#[garde(dive)] TcpTest),
     /// An HTTP request from outside the node.
     Http(#[garde(dive)] HttpTest),
-    /// A DNS question to the node, from outside, over TCP.
+    /// A DNS query to the node, from outside, over TCP.
     Dns(#[garde(dive)] DnsTest),
     /// A file in the guest.
     File(#[garde(dive)] FileTest),
-    /// Objects of the cluster.
+    /// The state of objects in the cluster.
     Object(#[garde(dive)] ObjectTest),
     /// A request from a pod in the cluster.
     FromPod(#[garde(dive)] FromPodTest),
-    /// What somebody may do in the cluster.
+    /// What a user may do in the cluster.
     CanI(#[garde(dive)] CanITest),
-    /// How the cluster itself is.
+    /// The health of the cluster itself.
     Cluster(#[garde(dive)] ClusterTest),
 }
 
 impl Test {
-    /// True when it asks the cluster's API server.
+    /// Returns true if the test needs the cluster's API server.
     #[must_use]
-    pub const fn is_of_cluster(&self) -> bool {
+    pub const fn needs_cluster(&self) -> bool {
         matches!(
             self,
             Self::Object(_) | Self::FromPod(_) | Self::CanI(_) | Self::Cluster(_)
@@ -496,13 +505,13 @@ pub struct TcpTest {
     /// The port on the node.
     #[garde(range(min = 1))]
     pub port: u16,
-    /// True (the default): the connection must be taken. False: it must be refused.
-    #[serde(default = "yes")]
+    /// If true, the connection must be accepted. If false, it must be refused. Default: true.
+    #[serde(default = "default_true")]
     #[garde(skip)]
     pub open: bool,
 }
 
-const fn yes() -> bool {
+const fn default_true() -> bool {
     true
 }
 
@@ -513,50 +522,50 @@ pub struct HttpTest {
     /// The port on the node.
     #[garde(range(min = 1))]
     pub port: u16,
-    /// The path, with query. `/` unless said.
-    #[serde(default = "slash")]
+    /// The path, including the query. Default: `/`.
+    #[serde(default = "default_path")]
     #[garde(pattern(r"^/[!-~]*$"), length(max = 500))]
     pub path: String,
-    /// The Host header. The node's name unless said.
+    /// The Host header. Default: the node's name.
     #[serde(default)]
     #[garde(length(max = 253))]
     pub host: Option<String>,
-    /// The status that must come. 200 unless said.
-    #[serde(default = "ok")]
+    /// The expected status code. Default: 200.
+    #[serde(default = "default_status")]
     #[garde(range(min = 100, max = 599))]
     pub status: u16,
-    /// A regular expression that the body must match (its first 64 KiB).
+    /// A regular expression that the first 64 KiB of the body must match.
     #[serde(default)]
     #[garde(length(max = 500))]
     pub body: Option<String>,
 }
 
-fn slash() -> String {
+fn default_path() -> String {
     "/".to_owned()
 }
 
-const fn ok() -> u16 {
+const fn default_status() -> u16 {
     200
 }
 
-/// A DNS question to the node.
+/// A DNS query to the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct DnsTest {
-    /// The name asked for.
+    /// The name to look up.
     #[garde(length(min = 1, max = 253))]
     pub name: String,
-    /// The port on the node. 53 unless said.
-    #[serde(default = "dns_port")]
+    /// The port on the node. Default: 53.
+    #[serde(default = "default_dns_port")]
     #[garde(range(min = 1))]
     pub port: u16,
-    /// The IPv4 addresses that must come, in any order. Empty: any answer will do.
+    /// The expected IPv4 addresses, in any order. If empty, any answer passes.
     #[serde(default)]
     #[garde(skip)]
     pub answers: Vec<std::net::Ipv4Addr>,
 }
 
-const fn dns_port() -> u16 {
+const fn default_dns_port() -> u16 {
     53
 }
 
@@ -567,11 +576,12 @@ pub struct FileTest {
     /// The absolute path.
     #[garde(pattern(r"^/[^\x00]*$"), length(max = 500))]
     pub path: String,
-    /// True (the default): it must exist. False: it must not.
-    #[serde(default = "yes")]
+    /// If true, the file must exist. If false, it must not exist. Default: true.
+    #[serde(default = "default_true")]
     #[garde(skip)]
     pub exists: bool,
-    /// A regular expression that the content must match (its first MiB); `(?m)` makes ^ and $ match at lines.
+    /// A regular expression that the first MiB of the content must match. With `(?m)`, `^` and `$` match at line
+    /// boundaries.
     #[serde(default)]
     #[garde(length(max = 500))]
     pub matches: Option<String>,
@@ -579,7 +589,7 @@ pub struct FileTest {
     #[serde(default)]
     #[garde(length(max = 500))]
     pub lacks: Option<String>,
-    /// The permission bits, in octal, as text: `"0640"`.
+    /// The expected permission bits, as an octal string: `"0640"`.
     #[serde(default)]
     #[garde(inner(pattern(r"^[0-7]{3,4}$")))]
     pub mode: Option<String>,
@@ -592,7 +602,7 @@ pub struct Hint {
     /// The hint, as Markdown.
     #[garde(length(chars, min = 5, max = 4000))]
     pub text: String,
-    /// What opening it costs, in percent of the lab's points. Default: 10.
+    /// The cost of opening the hint, in percent of the lab's points. Default: 10.
     #[serde(default = "default_cost")]
     #[garde(range(max = 100))]
     pub cost: u32,
@@ -602,14 +612,14 @@ const fn default_cost() -> u32 {
     10
 }
 
-/// What a lab is worth.
+/// The points that a lab is worth.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, Validate,
 )]
 #[serde(deny_unknown_fields, default)]
 pub struct Score {
-    /// Points without any hint. Default by level: beginner 100, intermediate 200, hard 300. At least 50, 150, 250 and at
-    /// most 150, 250, 400.
+    /// The points of a solution without any hint. Default: 100 for beginner, 200 for intermediate, 300 for hard.
+    /// Allowed: 50 to 150 for beginner, 150 to 250 for intermediate, 250 to 400 for hard.
     #[garde(skip)]
     pub points: Option<u32>,
 }

@@ -1,24 +1,24 @@
-//! The words and the rules of Faultline, without I/O and without an async runtime.
+//! The types and rules of Faultline, without I/O and without an async runtime.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`id`] | every identifier as a newtype, validated where it is made |
-//! | [`attempt`] | a person's try at a lab |
-//! | [`check`] | what checks found |
-//! | [`clock`] | the injected clock; nothing else in the workspace asks the system for the time |
-//! | [`container`] | a container image of packages and files, for labs and image recipes |
+//! | [`id`] | identifiers as newtypes, validated when they are made |
+//! | [`attempt`] | a person's attempt at a lab |
+//! | [`check`] | the results of checks |
+//! | [`clock`] | the injected clock; nothing else in the workspace reads the system's clock |
+//! | [`container`] | descriptions of container images, in labs and image recipes |
 //! | [`environment`] | intent, states and transitions of an environment; the pure [`environment::plan`] |
-//! | [`lab`] | what a `lab.yaml` says: needs, hints, checks, score |
-//! | [`keys`] | versions of a person's public keys, and which nodes still have another |
+//! | [`lab`] | the content of a `lab.yaml`: needs, setup, checks, hints, score |
+//! | [`keys`] | versions of a person's public keys, and the nodes that still lack the current one |
 //! | [`nodes`] | nodes added to a running environment: names, states, the pure [`nodes::plan`] |
-//! | [`limits`] | what an environment may use, and admission of one more |
-//! | [`memory`] | how much memory a host has |
-//! | [`authz`] | who is asking, and the proofs a handler needs before it may act |
-//! | [`progress`] | staged progress of long work |
-//! | [`template`] | what tenants are cloned from |
-//! | [`tenant`] | what a provider makes and frees: its states and the pure [`tenant::plan`] |
-//! | [`shape`] | how many nodes, and which of them are control planes |
-//! | [`score`] | what a solved lab is worth |
+//! | [`limits`] | the limits of an environment, and the admission of a new one |
+//! | [`memory`] | the memory of a host |
+//! | [`authz`] | the person who makes a request, and the proofs of authorization that handlers need |
+//! | [`progress`] | the progress of long operations, in stages |
+//! | [`template`] | the templates that tenants are cloned from |
+//! | [`tenant`] | the machines that a provider makes and frees: states and the pure [`tenant::plan`] |
+//! | [`shape`] | the number of nodes, and which of them are control planes |
+//! | [`score`] | the points for a solved lab |
 
 pub mod attempt;
 pub mod authz;

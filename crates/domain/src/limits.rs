@@ -1,23 +1,23 @@
-//! What one environment may use, and whether the machine has room for one more.
+//! The limits of an environment, and the admission of a new one.
 
 use serde::{Deserialize, Serialize};
 
-/// Limits of one environment, enforced by its provider.
+/// The limits of an environment, enforced by its provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// CPU time of all its nodes together, in thousandths of a core.
+    /// The CPU time of all its nodes together, in thousandths of a core.
     pub cpu_millis: u32,
-    /// Memory of all its nodes' processes together, in MiB, the guests' memory included.
+    /// The memory of all its nodes' processes together, including the guests' memory, in MiB.
     pub memory_mib: u32,
-    /// Tasks (threads and processes) on the host.
+    /// The number of tasks (threads and processes) on the host.
     pub pids: u32,
-    /// What each node may read from and write to its disk, together, in MiB/s.
+    /// The rate at which each node may read from and write to its disk, together, in MiB/s.
     #[serde(default = "default_disk_mib_s")]
     pub disk_mib_s: u32,
-    /// How many reads and writes of its disk each node may make, together, a second.
+    /// The number of reads and writes of its disk that each node may make, together, per second.
     #[serde(default = "default_disk_iops")]
     pub disk_iops: u32,
-    /// Network bandwidth of each node, each way, in Mbit/s.
+    /// The network bandwidth of each node in each direction, in Mbit/s.
     pub bandwidth_mbit: u32,
 }
 
@@ -30,82 +30,82 @@ const fn default_disk_iops() -> u32 {
 }
 
 impl Limits {
-    /// What a node may read and write unless said, in MiB/s.
+    /// The default rate of a node's reads and writes, in MiB/s.
     pub const DISK_MIB_S: u32 = 200;
-    /// How many reads and writes a node may make a second unless said.
+    /// The default number of a node's reads and writes per second.
     pub const DISK_IOPS: u32 = 4000;
 }
 
-/// What the machine has and what is taken.
+/// The capacity of the machine, and how much of it is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {
-    /// Environments that hold something now.
+    /// The number of environments that hold resources.
     pub environments: u32,
-    /// The most that may.
+    /// The maximum number of environments.
     pub max_environments: u32,
-    /// Environments of the person who asks.
+    /// The number of environments of the person who requests one.
     pub of_person: u32,
-    /// The most that one person may have.
+    /// The maximum number of environments of one person.
     pub max_of_person: u32,
-    /// Memory that is free now, in MiB.
+    /// The free memory, in MiB.
     pub free_memory_mib: u64,
-    /// Memory that stays free for the host, in MiB.
+    /// The memory reserved for the host, in MiB.
     pub reserve_memory_mib: u64,
-    /// Disk that is free now, in MiB.
+    /// The free disk space, in MiB.
     pub free_disk_mib: u64,
-    /// Disk that stays free for the host, in MiB.
+    /// The disk space reserved for the host, in MiB.
     pub reserve_disk_mib: u64,
 }
 
-/// Why there is no room for one more environment.
+/// The reason why an environment was not admitted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
-    /// The person has as many as one may have.
+    /// The person has as many environments as a person may have.
     #[error(
-        "you have {have} environments open, which is the most one person may have; end one of them first"
+        "you have {have} open environments, which is the most one person may have; end one of them first"
     )]
     TooManyOfPerson {
-        /// How many.
+        /// The number of open environments of the person.
         have: u32,
     },
-    /// The installation has as many as it may have.
+    /// The installation has as many environments as it may have.
     #[error("all {max} places are taken; try again when an environment has ended")]
     Full {
-        /// How many places there are.
+        /// The maximum number of environments.
         max: u32,
     },
-    /// Not enough memory is free.
+    /// There is not enough free memory.
     #[error(
-        "the machine has {free} MiB of memory to spare and this needs {need}; end an environment or try later"
+        "the machine has {free} MiB of memory to spare, but this needs {need} MiB; end an environment or try again later"
     )]
     Memory {
-        /// Free and not reserved, in MiB.
+        /// The free memory that is not reserved, in MiB.
         free: u64,
-        /// Needed, in MiB.
+        /// The memory needed, in MiB.
         need: u64,
     },
-    /// Not enough disk is free.
+    /// There is not enough free disk space.
     #[error(
-        "the machine has {free} MiB of disk to spare and this needs {need}; the operator has to free some"
+        "the machine has {free} MiB of disk to spare, but this needs {need} MiB; ask the operator to free some"
     )]
     Disk {
-        /// Free and not reserved, in MiB.
+        /// The free disk space that is not reserved, in MiB.
         free: u64,
-        /// Needed, in MiB.
+        /// The disk space needed, in MiB.
         need: u64,
     },
 }
 
-/// What a new environment is expected to need at once, in MiB.
+/// The memory and disk space that a new environment is expected to need immediately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
-    /// Memory private to it.
+    /// The memory that it doesn't share, in MiB.
     pub memory_mib: u64,
-    /// Disk that its overlays take.
+    /// The disk space of its overlays, in MiB.
     pub disk_mib: u64,
 }
 
-/// Decides whether one more environment may be made.
+/// Decides whether a new environment is admitted.
 pub fn admit(capacity: &Capacity, need: Need) -> Result<(), Denial> {
     if capacity.of_person >= capacity.max_of_person {
         return Err(Denial::TooManyOfPerson {
@@ -120,7 +120,7 @@ pub fn admit(capacity: &Capacity, need: Need) -> Result<(), Denial> {
     fits(capacity, need)
 }
 
-/// Decides whether an environment may grow by a node: it takes no further place, but memory and disk.
+/// Decides whether there is enough memory and disk, such as for one more node of an existing environment.
 pub fn fits(capacity: &Capacity, need: Need) -> Result<(), Denial> {
     let free = capacity
         .free_memory_mib

@@ -1,16 +1,16 @@
-//! A host's memory, as Linux tells it.
+//! The memory of a host, as Linux reports it.
 
-/// How much there is, and how much of it can still be had.
+/// The total and the available memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// All of it, in MiB.
+    /// The total memory, in MiB.
     pub total_mib: u64,
-    /// What programs may still have without swapping, in MiB.
+    /// The memory that programs can still use without swapping, in MiB.
     pub available_mib: u64,
 }
 
 impl Memory {
-    /// Reads the text of `/proc/meminfo` (see proc_meminfo(5)); nothing where it lacks either.
+    /// Parses the text of `/proc/meminfo`, see proc_meminfo(5). Returns `None` if either value is missing.
     #[must_use]
     pub fn parse(meminfo: &str) -> Option<Self> {
         let mib = |name: &str| -> Option<u64> {

@@ -1,7 +1,7 @@
 //! Nodes that are added to a running environment and removed from it.
 //!
-//! The lab says which nodes an environment begins with ([`crate::Shape`]). Which further ones there should be is
-//! intent, how each of them is an observation; [`plan`] compares the two.
+//! The lab determines the nodes that an environment starts with ([`crate::Shape`]). Which nodes it should have besides
+//! these is intent; the state of each added node is an observation. [`plan`] compares the two.
 //!
 //! ```text
 //! wanted ──► Adding ──► Ready
@@ -9,7 +9,7 @@
 //!              │          ▼
 //!              ├─────► Removing ──► (nothing)
 //!              ▼
-//!            Failed   what was made of it is freed; it counts as not wanted, and its number is free
+//!            Failed   its resources are freed, it is no longer wanted, and its number can be reused
 //! ```
 
 use jiff::Timestamp;
@@ -18,13 +18,13 @@ use serde::{Deserialize, Serialize};
 use crate::{NodeName, environment::MAX_TRIES, shape::MAX_NODES};
 
 impl NodeName {
-    /// The name of the node with this number, from 1.
+    /// Returns the name of the node with this number, counted from 1.
     #[must_use]
     pub fn numbered(number: u32) -> Option<Self> {
         format!("node{number}").parse().ok()
     }
 
-    /// The node's number, which its address is made of: 3 for `node3`.
+    /// Returns the node's number, which determines its address: 3 for `node3`.
     #[must_use]
     pub fn number(&self) -> Option<u32> {
         let number = self.as_str().strip_prefix("node")?.parse().ok()?;
@@ -33,7 +33,7 @@ impl NodeName {
     }
 }
 
-/// The lowest free name. Nothing when there are as many nodes as there may be.
+/// Returns the free name with the lowest number, or `None` if there are [`MAX_NODES`] nodes.
 #[must_use]
 pub fn next_free(taken: &[NodeName]) -> Option<NodeName> {
     (1..=MAX_NODES)
@@ -41,48 +41,48 @@ pub fn next_free(taken: &[NodeName]) -> Option<NodeName> {
         .find(|name| !taken.contains(name))
 }
 
-/// A node that the lab's template doesn't have.
+/// A node that was added to those of the template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddedNode {
-    /// Its name.
+    /// The name.
     pub name: NodeName,
-    /// How it is.
+    /// The lifecycle state.
     #[serde(flatten)]
     pub state: NodeState,
 }
 
-/// How an added node is.
+/// The lifecycle state of an added node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum NodeState {
-    /// It is powered on and joins.
+    /// It is being powered on and joins the cluster.
     Adding {
-        /// Since when.
+        /// When this attempt to add it began.
         since: Timestamp,
-        /// How many times it was tried before.
+        /// The number of failed attempts to add it.
         tries: u32,
     },
-    /// It may be used.
+    /// It can be used.
     Ready {
-        /// Since when.
+        /// When it became ready.
         since: Timestamp,
     },
-    /// It leaves and is powered off.
+    /// It leaves the cluster and is being powered off.
     Removing {
-        /// Since when.
+        /// When its removal began.
         since: Timestamp,
     },
-    /// It could not be added; nothing of it is left.
+    /// It could not be added, and its resources were freed.
     Failed {
-        /// Since when.
+        /// When it failed.
         at: Timestamp,
-        /// What went wrong, for people.
+        /// What went wrong, as a message for people.
         reason: String,
     },
 }
 
 impl NodeState {
-    /// The stable word used in the API.
+    /// Returns the stable word used in the API.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -94,20 +94,21 @@ impl NodeState {
     }
 }
 
-/// What the reconciler has to do next about the nodes of one environment.
+/// What the reconciler must do next for the nodes of an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing.
+    /// Do nothing.
     Wait,
-    /// Add this node, tried so often before.
+    /// Add this node, after this many failed attempts.
     Add(NodeName, u32),
-    /// Remove this node, or what there is of it.
+    /// Remove this node, or what is left of it.
     Remove(NodeName),
-    /// Remove what there is of this node: adding it was interrupted too often.
+    /// Remove what is left of this node: adding it was interrupted too often.
     GiveUp(NodeName),
 }
 
-/// Compares the nodes that should be with those that are, while nothing is under way for the environment.
+/// Returns the next step, from the nodes wanted and those added. Call it only while no step is running for the
+/// environment.
 #[must_use]
 pub fn plan(wanted: &[NodeName], added: &[AddedNode]) -> Step {
     let leaves = |node: &AddedNode| match node.state {
@@ -121,7 +122,7 @@ pub fn plan(wanted: &[NodeName], added: &[AddedNode]) -> Step {
     for name in wanted {
         let found = added.iter().find(|node| node.name == *name);
         match found.map(|node| &node.state) {
-            // Nothing is under way, so whatever worked on it died with the last server.
+            // No step is running, so the one that was ended with the previous server process.
             Some(NodeState::Adding { tries, .. }) if tries + 1 < MAX_TRIES => {
                 return Step::Add(name.clone(), tries + 1);
             }

@@ -1,43 +1,42 @@
-//! Staged progress of long work: image builds, starting an environment, proving a lab.
+//! The progress of long operations, in stages: building an image, starting an environment, proving a lab.
 
 use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-/// Something that happened during long work. `stage` names are stable words (`clone`, `restore`, `refresh`);
-/// texts are for people.
+/// An event in a long operation. Stage names are stable words (`clone`, `restore`, `refresh`); texts are for people.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
     /// A stage began.
     Started {
-        /// Stable name of the stage.
+        /// The stable name of the stage.
         stage: Cow<'static, str>,
-        /// What it does, for people.
+        /// What the stage does, as a message for people.
         text: String,
     },
-    /// A line about the stage under way; `fraction` is from 0 to 1 where it can be told.
+    /// The current stage progressed.
     Update {
-        /// Stable name of the stage.
+        /// The stable name of the stage.
         stage: Cow<'static, str>,
-        /// Part of the stage that is done, from 0 to 1.
+        /// The part of the stage that is done, from 0 to 1, if known.
         fraction: Option<f64>,
-        /// What is happening, for people.
+        /// What is happening, as a message for people.
         text: String,
     },
-    /// A stage ended well, after so many milliseconds.
+    /// A stage completed.
     Done {
-        /// Stable name of the stage.
+        /// The stable name of the stage.
         stage: Cow<'static, str>,
         /// How long it took, in milliseconds.
         millis: u64,
-        /// True when the result came from a cache.
+        /// True if the result came from a cache.
         cached: bool,
     },
 }
 
 impl Event {
-    /// The name of its stage, to be changed on the way to a listener that hears of several things at once.
+    /// Returns the stage name for modification, to tell operations apart that share a listener.
     pub const fn stage_mut(&mut self) -> &mut Cow<'static, str> {
         match self {
             Self::Started { stage, .. } | Self::Update { stage, .. } | Self::Done { stage, .. } => {
@@ -47,7 +46,7 @@ impl Event {
     }
 }
 
-/// Where progress goes. Calls return at once; a slow or absent listener never delays the work.
+/// A handle to report progress with. Calls return at once: a slow or absent listener never delays the operation.
 #[derive(Clone)]
 pub struct Progress(Arc<dyn Fn(Event) + Send + Sync>);
 
@@ -58,12 +57,12 @@ impl std::fmt::Debug for Progress {
 }
 
 impl Progress {
-    /// Progress that calls `listener` for each event.
+    /// Returns a handle that calls `listener` for each event.
     pub fn new(listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
         Self(Arc::new(listener))
     }
 
-    /// Progress that nobody listens to.
+    /// Returns a handle that discards all events.
     #[must_use]
     pub fn ignored() -> Self {
         Self::new(|_| {})
@@ -74,7 +73,7 @@ impl Progress {
         (self.0)(event);
     }
 
-    /// Reports that a stage began, and measures it until [`Stage::done`].
+    /// Reports that a stage began, and measures its duration until [`Stage::done`].
     pub fn stage(&self, stage: impl Into<Cow<'static, str>>, text: impl Into<String>) -> Stage {
         let stage = stage.into();
         self.report(Event::Started {
@@ -89,7 +88,7 @@ impl Progress {
     }
 }
 
-/// A stage under way.
+/// A stage that has begun and not completed.
 #[derive(Debug)]
 pub struct Stage {
     progress: Progress,
@@ -98,7 +97,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Says what is happening inside the stage.
+    /// Reports what is happening in the stage.
     pub fn update(&self, fraction: Option<f64>, text: impl Into<String>) {
         self.progress.report(Event::Update {
             stage: self.stage.clone(),
@@ -107,19 +106,19 @@ impl Stage {
         });
     }
 
-    /// Says what is happening now that so many of so many equal parts are done.
+    /// Reports what is happening when `done` of `of` equal parts are complete.
     pub fn part(&self, done: usize, of: usize, text: impl Into<String>) {
         #[expect(clippy::cast_precision_loss, reason = "a handful of parts")]
         let fraction = done as f64 / of as f64;
         self.update(Some(fraction), text);
     }
 
-    /// The stage ended well.
+    /// Reports that the stage completed.
     pub fn done(self) {
         self.finish(false);
     }
 
-    /// The stage had nothing to do: its result was in a cache.
+    /// Reports that the stage completed with a result from a cache.
     pub fn cached(self) {
         self.finish(true);
     }

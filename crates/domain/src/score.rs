@@ -1,7 +1,7 @@
-//! What a solved lab is worth.
+//! The points for a solved lab.
 
-/// Points for an attempt: the lab's points (`worth`) minus the cost of the hints that were opened, at least a tenth of them;
-/// 0 when the solution was shown first.
+/// Returns the points for an attempt: the lab's points (`worth`) minus the cost of the hints opened, but at least a
+/// tenth of `worth`; 0 if the solution was shown first.
 #[must_use]
 pub fn points(worth: u32, hint_costs: &[u32], gave_up: bool) -> u32 {
     if gave_up {

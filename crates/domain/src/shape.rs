@@ -1,4 +1,4 @@
-//! How many nodes an environment has, and which of them are control planes.
+//! The number of nodes of an environment, and which of them are control planes.
 
 use std::{fmt, str::FromStr};
 
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::NodeName;
 
-/// The most nodes of an environment.
+/// The maximum number of nodes of an environment.
 pub const MAX_NODES: u32 = 5;
 
-/// The nodes that are frozen and cloned together, written `1+2`: control planes + workers. On an image without a
-/// cluster every node is alike, and the first counts as the control plane.
+/// The nodes that are frozen and cloned together, written as control planes + workers: `1+2`. On an image without a
+/// cluster all nodes are alike, and the first counts as the control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Shape {
@@ -18,10 +18,10 @@ pub struct Shape {
     workers: u32,
 }
 
-/// Why a text or a pair of numbers is no shape.
+/// The error for text or numbers that are not a valid shape.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a shape: write control planes + workers, such as 1+2; one or three control planes, {MAX_NODES} nodes at most"
+    "{0:?} is not a valid shape: write control planes + workers, such as 1+2, with one or three control planes and at most {MAX_NODES} nodes"
 )]
 pub struct InvalidShape(String);
 
@@ -32,7 +32,7 @@ impl Shape {
         workers: 0,
     };
 
-    /// A shape. An even number of control planes is refused: etcd gains nothing from the even one.
+    /// Returns a shape. An even number of control planes is an error: it would not make etcd more fault-tolerant.
     pub fn new(control_planes: u32, workers: u32) -> Result<Self, InvalidShape> {
         let nodes = control_planes.saturating_add(workers);
         if matches!(control_planes, 1 | 3) && nodes <= MAX_NODES {
@@ -45,7 +45,7 @@ impl Shape {
         }
     }
 
-    /// Every shape there is.
+    /// Returns all shapes.
     pub fn all() -> impl Iterator<Item = Self> {
         let pairs = [1, 3]
             .into_iter()
@@ -53,30 +53,30 @@ impl Shape {
         pairs.filter_map(|(control_planes, workers)| Self::new(control_planes, workers).ok())
     }
 
-    /// So many nodes, the first of them the control plane.
+    /// Returns a shape of this many nodes, of which the first is the control plane.
     pub fn of_nodes(nodes: u32) -> Result<Self, InvalidShape> {
         Self::new(1, nodes.saturating_sub(1))
     }
 
-    /// How many nodes there are.
+    /// Returns the number of nodes.
     #[must_use]
     pub const fn nodes(self) -> u32 {
         self.control_planes + self.workers
     }
 
-    /// How many of them are control planes: the first.
+    /// Returns the number of control planes, which are the first nodes.
     #[must_use]
     pub const fn control_planes(self) -> u32 {
         self.control_planes
     }
 
-    /// How many of them are workers: the last.
+    /// Returns the number of workers, which are the last nodes.
     #[must_use]
     pub const fn workers(self) -> u32 {
         self.workers
     }
 
-    /// The nodes' names: node1, node2, …
+    /// Returns the names of the nodes: node1, node2, …
     #[must_use]
     pub fn node_names(self) -> Vec<NodeName> {
         (1..=self.nodes())
@@ -84,7 +84,7 @@ impl Shape {
             .collect()
     }
 
-    /// True when the node with this index, from 1, is a control plane.
+    /// Returns true if the node with this index, counted from 1, is a control plane.
     #[must_use]
     pub const fn is_control_plane(self, index: u32) -> bool {
         index <= self.control_planes

@@ -1,4 +1,4 @@
-//! What tenants are cloned from.
+//! The templates that tenants are cloned from.
 
 use std::{fmt, str::FromStr};
 
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Shape, shape::InvalidShape};
 
-/// A template: an image, the nodes that are frozen together, and how what runs on them is set up.
+/// A reference to a template: an image, the nodes that are frozen together, and what runs on them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TemplateRef {
-    /// The image's name: a recipe.
+    /// The image: the name of a recipe.
     pub image: String,
-    /// Its nodes and their roles.
+    /// The nodes and their roles.
     pub shape: Shape,
-    /// What runs on them.
+    /// What runs on the nodes.
     pub profile: Profile,
 }
 
@@ -23,17 +23,17 @@ pub struct TemplateRef {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
-    /// No cluster: plain machines.
+    /// Plain machines, without a cluster.
     #[default]
     Plain,
-    /// A cluster in which what runs on timers runs rarely, so that it costs little while it stands idle.
+    /// A cluster whose periodic work runs less often, so that it uses little CPU while idle.
     Tuned,
-    /// A cluster as kubeadm makes it.
+    /// A cluster with kubeadm's default settings.
     Stock,
 }
 
 impl TemplateRef {
-    /// Plain machines.
+    /// Returns a template of plain machines.
     #[must_use]
     pub fn plain(image: impl Into<String>, shape: Shape) -> Self {
         Self {
@@ -43,19 +43,19 @@ impl TemplateRef {
         }
     }
 
-    /// Whether a cluster runs in it.
+    /// Returns true if it runs a cluster.
     #[must_use]
     pub const fn is_cluster(&self) -> bool {
         !matches!(self.profile, Profile::Plain)
     }
 
-    /// Whether its cluster is as kubeadm makes it.
+    /// Returns true if it runs a cluster with kubeadm's default settings.
     #[must_use]
     pub const fn is_stock(&self) -> bool {
         matches!(self.profile, Profile::Stock)
     }
 
-    /// Its shape and, where that is said, its profile.
+    /// Returns the name of the template within its image.
     #[must_use]
     pub const fn form(&self) -> Form {
         Form {
@@ -71,21 +71,21 @@ impl fmt::Display for TemplateRef {
     }
 }
 
-/// What ends the name of a form whose cluster is stock.
+/// The suffix of a form whose cluster has kubeadm's default settings.
 const STOCK: &str = "-stock";
 
-/// The name of a template among those of one image: its shape, such as `1+2`, with `-stock` for a cluster as kubeadm makes
-/// it.
+/// The name of a template within its image: the shape, such as `1+2`, with the suffix `-stock` for a cluster with
+/// kubeadm's default settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Form {
     /// The nodes.
     pub shape: Shape,
-    /// Whether a cluster is as kubeadm makes it.
+    /// True for a cluster with kubeadm's default settings.
     pub stock: bool,
 }
 
 impl Form {
-    /// The template of an image in this form, or why there is none: plain machines are never stock.
+    /// Returns the template of an image in this form. Returns `None` for stock plain machines, which don't exist.
     #[must_use]
     pub fn of(self, image: impl Into<String>, is_cluster: bool) -> Option<TemplateRef> {
         let profile = match (is_cluster, self.stock) {
@@ -101,7 +101,7 @@ impl Form {
         })
     }
 
-    /// Every form there is.
+    /// Returns all forms.
     pub fn all() -> impl Iterator<Item = Self> {
         Shape::all().flat_map(|shape| [false, true].map(|stock| Self { shape, stock }))
     }

@@ -1,5 +1,5 @@
-//! A tenant: what a provider makes and frees, and an environment runs on for a while. An environment is what a person
-//! has; a reset or a second try gives it another tenant.
+//! A tenant: the machines that a provider makes and frees, and that an environment runs on. A person has an
+//! environment; after a reset, or when a start is retried, the environment gets another tenant.
 //!
 //! ```text
 //! Provisioning ──► Warm ──► Claimed ──► Releasing ──► Gone
@@ -7,96 +7,97 @@
 //!      └───► Failed ─┴── freed ─────────────┘
 //! ```
 //!
-//! Its environment's reconciler asks for one, claims it once it is warm, and lets go of it; the tenants' reconciler calls
-//! [`plan`] and has the provider make and free it.
+//! The environment's reconciler requests a tenant, claims it once it is warm, and releases it. The tenants' reconciler
+//! calls [`plan`] and has the provider make and free it.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{EnvironmentId, TemplateRef, TenantId, lab::Egress, limits::Limits};
 
-/// What a tenant is, from the lab to the provider.
+/// The description of a tenant, which the lab determines and the provider carries out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
-    /// What it is cloned from.
+    /// The template that it is cloned from.
     pub template: TemplateRef,
-    /// What its lab allows it, from the claim on.
+    /// What its lab allows it once it is claimed.
     pub allowance: Allowance,
 }
 
-/// What a lab allows a tenant. It differs from lab to lab on one template, and is given when a tenant is claimed.
+/// What a lab allows a tenant. Labs that share a template differ in it, so it is applied when the tenant is claimed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Allowance {
-    /// What it may use.
+    /// The resources that it may use.
     pub limits: Limits,
-    /// Where its nodes may connect to.
+    /// The destinations that its nodes may connect to.
     pub egress: Vec<Egress>,
 }
 
 /// A tenant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tenant {
-    /// Its id.
+    /// The id.
     pub id: TenantId,
     /// The environment that it is made for.
     pub environment: EnvironmentId,
-    /// What it is made of.
+    /// The description.
     pub spec: Spec,
-    /// When it was asked for.
+    /// When it was requested.
     pub created_at: Timestamp,
-    /// Where in its life it is.
+    /// The lifecycle state.
     pub state: State,
-    /// What the provider saw last.
+    /// What the provider last observed.
     pub observed: Option<Observed>,
-    /// Grows with each change of its state.
+    /// A number that increases with each change of the state.
     pub generation: i64,
 }
 
-/// Where in its life a tenant is; each state holds its data.
+/// The lifecycle state of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum State {
-    /// The provider makes it.
+    /// The provider is making it.
     Provisioning {
-        /// Since when.
+        /// When it was requested.
         since: Timestamp,
     },
-    /// It runs, and nobody has it.
+    /// It runs and is not claimed.
     Warm {
-        /// Since when.
+        /// When it became warm.
         since: Timestamp,
     },
-    /// An environment has it.
+    /// An environment has claimed it.
     Claimed {
-        /// Since when.
+        /// When it was claimed.
         since: Timestamp,
     },
-    /// What it held is being freed.
+    /// Its resources are being freed.
     Releasing {
-        /// Since when.
+        /// When it was released.
         since: Timestamp,
     },
-    /// Nothing of it is left.
+    /// Its resources were freed.
     Gone {
-        /// Since when.
+        /// When its resources were freed.
         at: Timestamp,
     },
-    /// It could not be made, or died before anybody had it.
+    /// It could not be made, or broke before it was claimed.
     Failed {
-        /// Since when.
+        /// When it failed.
         at: Timestamp,
-        /// The stage that failed, a stable word.
+        /// The stage that failed, as a stable word.
         stage: String,
-        /// What went wrong and what to do, for people.
+        /// What went wrong and what to do, as a message for people.
         reason: String,
-        /// Whether another may turn out better.
-        may_pass: bool,
-        /// True once everything it held was freed.
+        /// True if making another tenant may succeed.
+        #[serde(rename = "may_pass")]
+        retryable: bool,
+        /// True once its resources were freed.
         freed: bool,
     },
 }
 
-/// The state's name alone, as stored in a column.
+/// The name of a [`State`], without its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names of `State`")]
 pub enum Phase {
@@ -109,7 +110,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The stable word used in the store.
+    /// Returns the stable word used in the store.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -123,7 +124,7 @@ impl Phase {
     }
 }
 
-/// What the provider sees of a tenant.
+/// What the provider observes of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Observed {
@@ -133,14 +134,14 @@ pub enum Observed {
     Running,
     /// All its nodes are frozen.
     Paused,
-    /// Something of it exists, but a node, or its launcher, is dead.
+    /// A part of it is left, but a node or its launcher is dead.
     Broken,
-    /// It exists and could not be asked in time; nothing is decided about it.
+    /// It exists but did not answer in time. The reconcilers wait.
     Unknown,
 }
 
 impl State {
-    /// The state's name.
+    /// Returns the name of the state.
     #[must_use]
     pub const fn phase(&self) -> Phase {
         match self {
@@ -153,13 +154,13 @@ impl State {
         }
     }
 
-    /// True when nothing of it is left, and nothing will ever follow.
+    /// Returns true if its resources were freed, so that the state never changes again.
     #[must_use]
     pub const fn is_final(&self) -> bool {
         matches!(self, Self::Gone { .. } | Self::Failed { freed: true, .. })
     }
 
-    /// True when it is on its way out, or there is nothing left to let go of.
+    /// Returns true if there is nothing to release: it is being freed, is gone, or failed.
     #[must_use]
     pub const fn is_leaving(&self) -> bool {
         matches!(
@@ -168,25 +169,25 @@ impl State {
         )
     }
 
-    /// It runs now; nothing unless it was being made.
+    /// Moves to `Warm`; `None` unless it was being made.
     #[must_use]
     pub fn warm(&self, now: Timestamp) -> Option<Self> {
         matches!(self, Self::Provisioning { .. }).then_some(Self::Warm { since: now })
     }
 
-    /// An environment takes it; nothing unless it is warm.
+    /// Moves to `Claimed`; `None` unless it is warm.
     #[must_use]
     pub fn claim(&self, now: Timestamp) -> Option<Self> {
         matches!(self, Self::Warm { .. }).then_some(Self::Claimed { since: now })
     }
 
-    /// It is let go of; nothing when it leaves already.
+    /// Moves to `Releasing`; `None` if there is nothing to release.
     #[must_use]
     pub fn release(&self, now: Timestamp) -> Option<Self> {
         (!self.is_leaving()).then_some(Self::Releasing { since: now })
     }
 
-    /// Everything that it held was freed; nothing unless it was leaving.
+    /// Records that its resources were freed; `None` unless it was being released or had failed.
     #[must_use]
     pub fn freed(&self, now: Timestamp) -> Option<Self> {
         match self.clone() {
@@ -195,62 +196,63 @@ impl State {
                 at,
                 stage,
                 reason,
-                may_pass,
+                retryable,
                 freed: false,
             } => Some(Self::Failed {
                 at,
                 stage,
                 reason,
-                may_pass,
+                retryable,
                 freed: true,
             }),
             _ => None,
         }
     }
 
-    /// It could not be made, or died before anybody had it; nothing when it leaves, or somebody has it.
+    /// Moves to `Failed`; `None` unless it is being made or is warm.
     #[must_use]
     pub fn fail(
         &self,
         now: Timestamp,
         stage: impl Into<String>,
         reason: impl Into<String>,
-        may_pass: bool,
+        retryable: bool,
     ) -> Option<Self> {
         matches!(self, Self::Provisioning { .. } | Self::Warm { .. }).then(|| Self::Failed {
             at: now,
             stage: stage.into(),
             reason: reason.into(),
-            may_pass,
+            retryable,
             freed: false,
         })
     }
 }
 
-/// What the tenants' reconciler has to do next for one tenant.
+/// What the tenants' reconciler must do next for a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing, until something changes.
+    /// Do nothing until something changes.
     Wait,
-    /// Have it made.
+    /// Have the provider make it.
     Provision,
-    /// Drop the making that is under way: nobody waits for it any more.
+    /// Cancel the step that makes it: nobody waits for it any more.
     Cancel,
-    /// Have everything of it freed.
+    /// Have the provider free its resources.
     Free,
-    /// It can't be used.
+    /// Record that it failed.
     Fail {
         /// The stage that failed.
         stage: &'static str,
-        /// Why, for people.
+        /// The reason, as a message for people.
         reason: &'static str,
-        /// Whether another may turn out better.
-        may_pass: bool,
+        /// True if making another tenant may succeed.
+        retryable: bool,
     },
 }
 
-/// Compares what should be with what is. `busy` says that a step for this tenant is under way; `seconds` is how long the
-/// provider may take to make it. A claimed tenant is its environment's to look after.
+/// Returns the next step, from the state and what was observed. `busy` means that a step for this tenant is already
+/// running; `seconds` is how long the provider may take to make it. A claimed tenant is its environment's
+/// responsibility.
 #[must_use]
 pub fn plan(state: &State, observed: Observed, seconds: i64, busy: bool, now: Timestamp) -> Step {
     match state {
@@ -258,7 +260,7 @@ pub fn plan(state: &State, observed: Observed, seconds: i64, busy: bool, now: Ti
             Step::Fail {
                 stage: "clone",
                 reason: "the machine took too long to clone",
-                may_pass: false,
+                retryable: false,
             }
         }
         State::Releasing { .. } | State::Failed { freed: false, .. } if busy => Step::Cancel,
@@ -266,23 +268,23 @@ pub fn plan(state: &State, observed: Observed, seconds: i64, busy: bool, now: Ti
         State::Provisioning { .. } => match observed {
             Observed::Absent => Step::Provision,
             Observed::Unknown => Step::Wait,
-            // No step is under way, so whatever worked on it died with the last server.
+            // No step is running, so the one that was ended with the previous server process.
             Observed::Running | Observed::Paused | Observed::Broken => Step::Fail {
                 stage: "start",
                 reason: "the start was interrupted",
-                may_pass: true,
+                retryable: true,
             },
         },
         State::Warm { .. } => match observed {
             Observed::Absent => Step::Fail {
                 stage: "run",
                 reason: "the machine has disappeared",
-                may_pass: true,
+                retryable: true,
             },
             Observed::Broken => Step::Fail {
                 stage: "run",
                 reason: "a part of the machine has died",
-                may_pass: true,
+                retryable: true,
             },
             Observed::Running | Observed::Paused | Observed::Unknown => Step::Wait,
         },
@@ -340,7 +342,7 @@ mod tests {
             step(&s, Observed::Broken, false, 2),
             Step::Fail {
                 stage: "start",
-                may_pass: true,
+                retryable: true,
                 ..
             }
         ));

@@ -370,8 +370,8 @@ impl Recipe {
         if !self.packages.iter().any(|p| p.starts_with("linux-image")) {
             return Err("packages has no kernel; add linux-image-cloud-amd64".to_owned());
         }
-        container::good_packages(&self.packages)?;
-        container::good_files(&self.files)?;
+        container::validate_packages(&self.packages)?;
+        container::validate_files(&self.files)?;
         let mut programs = Vec::new();
         for component in &self.binaries {
             if !folder.join(&component.module).join("go.mod").exists() {
@@ -476,9 +476,9 @@ impl Recipe {
 impl Container {
     /// Whether its name, packages and files are such.
     pub fn check(&self) -> Result<(), String> {
-        container::good_name(&self.name)?;
-        container::good_packages(&self.packages)?;
-        container::good_files(&self.files)
+        container::validate_name(&self.name)?;
+        container::validate_packages(&self.packages)?;
+        container::validate_files(&self.files)
     }
 }
 

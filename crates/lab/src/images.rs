@@ -18,7 +18,7 @@ pub(crate) fn parse(
                 String::from_utf8(content).map_err(|_| format!("{source} is not UTF-8"))?;
         }
     }
-    image.check().map(|()| image)
+    image.validate().map(|()| image)
 }
 
 impl LabFolder {

@@ -101,7 +101,7 @@ fn cluster(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diagnostic>) 
         }
     }
     for (index, check) in lab.checks.iter().enumerate() {
-        if check.test.is_of_cluster() {
+        if check.test.needs_cluster() {
             let at = places.checks.get(index).map(|c| &c.name);
             found.push(point(
                 none(&format!("check {} needs", check.name)),

@@ -1,4 +1,4 @@
-//! An environment: what a person has.
+//! An environment: what a person works in.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,89 +10,89 @@ use crate::{
     tenant::{self, Observed},
 };
 
-/// What an environment is made of.
+/// The immutable description of an environment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
-    /// What its tenants are.
+    /// The description of its tenants.
     pub tenant: tenant::Spec,
     /// The nodes that the lab's setup adds.
     #[serde(default)]
     pub setup_nodes: Vec<NodeName>,
-    /// The groups in which its owner acts in its cluster; none: an administrator's.
+    /// The owner's groups in its cluster. If empty, an administrator's.
     #[serde(default)]
     pub groups: Vec<String>,
 }
 
 impl Spec {
-    /// The nodes of its template.
+    /// Returns the nodes of its template.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeName> {
         self.tenant.template.shape.node_names()
     }
 
-    /// Whether a cluster runs in it.
+    /// Returns true if it runs a cluster.
     #[must_use]
     pub const fn is_cluster(&self) -> bool {
         self.tenant.template.is_cluster()
     }
 }
 
-/// What an environment runs on now.
+/// The tenant that an environment runs on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CurrentTenant {
-    /// Its id.
+    /// The id.
     pub id: TenantId,
-    /// Where in its life it is.
+    /// The lifecycle state.
     pub state: tenant::State,
-    /// What the provider saw last.
+    /// What the provider last observed.
     pub observed: Option<Observed>,
 }
 
 /// An environment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Environment {
-    /// Its id.
+    /// The id.
     pub id: EnvironmentId,
-    /// The try that it belongs to.
+    /// The attempt that it belongs to.
     pub attempt: AttemptId,
     /// Its owner.
     pub person: PersonId,
     /// The lab.
     pub lab: LabSlug,
-    /// The lab's content when it was started; none in environments of earlier versions.
+    /// The hash of the lab's content when it was started. Environments of earlier versions have none.
     pub lab_hash: Option<String>,
-    /// What it is made of.
+    /// The description.
     pub spec: Spec,
-    /// The nodes that should be, beyond those of its template.
+    /// Intent: the nodes it should have besides those of its template.
     pub wanted: Vec<NodeName>,
-    /// How these are.
+    /// Observation: the state of the added nodes.
     pub added: Vec<AddedNode>,
-    /// When it was asked for, or reset last.
+    /// When it was created or last reset.
     pub created_at: Timestamp,
-    /// What should be.
+    /// What its owner requested.
     pub intent: Intent,
-    /// How long.
+    /// The times that limit its life.
     pub lifetime: Lifetime,
-    /// Where in its life it is.
+    /// The lifecycle state.
     pub state: State,
-    /// What it runs on, or did last; none while it waits for one.
+    /// Its current or last tenant; none while it waits for one.
     pub tenant: Option<CurrentTenant>,
-    /// The smallest number of seconds before its end that its owner was warned at.
+    /// The lowest warning threshold, in seconds before its end, at which its owner was warned.
     pub warned: Option<i64>,
-    /// Grows with each observation.
+    /// A number that increases with each observation.
     pub generation: i64,
-    /// When the observation changed last.
+    /// When the observation last changed.
     pub updated_at: Timestamp,
 }
 
 impl Environment {
-    /// What it runs on, or did last.
+    /// Returns the id of its current or last tenant.
     #[must_use]
     pub fn tenant_id(&self) -> Option<&TenantId> {
         self.tenant.as_ref().map(|tenant| &tenant.id)
     }
 
-    /// The nodes that may be entered, in order.
+    /// Returns the nodes that can be accessed, in order.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeName> {
         let ready = |n: &&AddedNode| matches!(n.state, NodeState::Ready { .. });
@@ -102,7 +102,7 @@ impl Environment {
         nodes
     }
 
-    /// The names that are taken: by nodes that are, will be, or are on their way out.
+    /// Returns the node names in use: of nodes that exist, are to be added, or are being removed.
     #[must_use]
     pub fn taken(&self) -> Vec<NodeName> {
         let holds = |n: &&AddedNode| !matches!(n.state, NodeState::Failed { .. });
@@ -111,7 +111,7 @@ impl Environment {
         self.spec.nodes().into_iter().chain(others).collect()
     }
 
-    /// How many nodes were admitted and don't hold their memory and disk yet.
+    /// Returns the number of nodes that were admitted but don't use their memory and disk yet.
     #[must_use]
     pub fn nodes_to_come(&self) -> u64 {
         if !self.is_open() {
@@ -128,13 +128,13 @@ impl Environment {
         }
     }
 
-    /// True while a node is to be added or removed.
+    /// Returns true while nodes are to be added or removed.
     #[must_use]
     pub fn is_resizing(&self) -> bool {
         nodes::plan(&self.wanted, &self.added) != nodes::Step::Wait
     }
 
-    /// True while its owner has it: nobody asked for its end, and it neither ended nor failed.
+    /// Returns true while its owner has it: it has not failed or ended, and is not about to end.
     #[must_use]
     pub fn is_open(&self) -> bool {
         !matches!(self.intent, Intent::Gone(_))
@@ -145,7 +145,7 @@ impl Environment {
 
 #[cfg(test)]
 impl Environment {
-    /// Somebody's, as it is when it was asked for.
+    /// Returns a new environment of this person.
     pub(crate) fn example(person: PersonId) -> Self {
         use crate::{Shape, TemplateRef, limits::Limits, tenant::Allowance};
         let now = Timestamp::UNIX_EPOCH;

@@ -1,27 +1,27 @@
-//! What a lab may say about the cluster that runs on its nodes.
+//! The tests that a lab may run against the cluster on its nodes.
 
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::yes;
+use super::default_true;
 
-/// Objects of the cluster, looked at by the platform as the cluster's administrator.
+/// A test of objects in the cluster, read by the platform with administrator rights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectTest {
-    /// Kind, in the singular with a capital: `Deployment`, `Pod`, `NetworkPolicy`.
+    /// The kind: `Deployment`, `Pod`, `NetworkPolicy`.
     #[garde(pattern(r"^[A-Z][A-Za-z0-9]{0,62}$"))]
     pub kind: String,
-    /// API group and version, such as `apps/v1`. `v1` unless said.
-    #[serde(default = "core")]
+    /// The API group and version, such as `apps/v1`. Default: `v1`.
+    #[serde(default = "default_api")]
     #[garde(pattern(r"^([a-z0-9.-]+/)?v[0-9][a-z0-9]*$"))]
     pub api: String,
-    /// The namespace. Without it: objects that have none, or those of all namespaces.
+    /// The namespace. If not set, the objects of all namespaces, or cluster-scoped objects.
     #[serde(default)]
     #[garde(inner(pattern(r"^[a-z0-9][a-z0-9-]{0,62}$")))]
     pub namespace: Option<String>,
-    /// The object's name. Without it: all that `labels` selects.
+    /// The object's name. If not set, all objects that `labels` selects.
     #[serde(default)]
     #[garde(length(max = 253))]
     pub name: Option<String>,
@@ -29,47 +29,47 @@ pub struct ObjectTest {
     #[serde(default)]
     #[garde(length(max = 500))]
     pub labels: Option<String>,
-    /// True (the default): there must be such an object. False: there must be none.
-    #[serde(default = "yes")]
+    /// If true, such an object must exist. If false, none may exist. Default: true.
+    #[serde(default = "default_true")]
     #[garde(skip)]
     pub exists: bool,
-    /// How many there must be.
+    /// The number of objects that must exist.
     #[serde(default)]
     #[garde(dive)]
     pub count: Option<Count>,
-    /// Conditions that must be `True` in each one's `status.conditions`: `[Available]`, `[Ready]`.
+    /// The conditions that must be `True` in the `status.conditions` of each object: `[Available]`, `[Ready]`.
     #[serde(default)]
     #[garde(length(max = 8))]
     pub conditions: Vec<String>,
-    /// What must be found in each one.
+    /// The values that each object must have.
     #[serde(default)]
     #[garde(length(max = 16), dive)]
     pub fields: Vec<Field>,
-    /// All of it must stay true for so many seconds.
+    /// How long all of this must stay true, in seconds. Default: 0.
     #[serde(default)]
     #[garde(range(max = 120))]
     pub stays_seconds: u32,
 }
 
-fn core() -> String {
+fn default_api() -> String {
     "v1".to_owned()
 }
 
-/// Bounds of a number of objects.
+/// The bounds of a number of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct Count {
-    /// At least so many. 1 unless said.
-    #[serde(default = "at_least_one")]
+    /// The minimum. Default: 1.
+    #[serde(default = "default_min")]
     #[garde(skip)]
     pub min: u32,
-    /// At most so many. No bound unless said.
+    /// The maximum. Default: no limit.
     #[serde(default)]
     #[garde(skip)]
     pub max: Option<u32>,
 }
 
-const fn at_least_one() -> u32 {
+const fn default_min() -> u32 {
     1
 }
 
@@ -77,58 +77,59 @@ const fn at_least_one() -> u32 {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct Field {
-    /// Where it is: JSONPath as in RFC 9535, such as `$.spec.template.spec.containers[0].image`.
+    /// The JSONPath (RFC 9535) of the value, such as `$.spec.template.spec.containers[0].image`.
     #[garde(pattern(r"^\$"), length(max = 600))]
     pub path: String,
-    /// Every value found must be this: text, number, or truth.
+    /// The string, number or boolean that every value found must equal.
     #[serde(default)]
     #[garde(skip)]
     pub equals: Option<serde_json::Value>,
-    /// Every value found, as text, must match this regular expression.
+    /// A regular expression that every value found, as a string, must match.
     #[serde(default)]
     #[garde(length(max = 300))]
     pub matches: Option<String>,
-    /// Every value found must be at least this: a number, or a quantity such as `1Gi` for the number it stands for.
+    /// The minimum of every value found. A quantity in the object, such as `1Gi`, is compared as the number that it
+    /// stands for.
     #[serde(default)]
     #[garde(skip)]
     pub at_least: Option<f64>,
-    /// Every value found must be at most this, read in the same way.
+    /// The maximum of every value found, compared in the same way.
     #[serde(default)]
     #[garde(skip)]
     pub at_most: Option<f64>,
-    /// False: nothing must be found there.
-    #[serde(default = "yes")]
+    /// If true, the path must find a value. If false, it must find none. Default: true.
+    #[serde(default = "default_true")]
     #[garde(skip)]
     pub exists: bool,
-    /// What the student reads as seen when this value is not so, in place of the path and what is there: where that would
-    /// give the repair away.
+    /// What the student is shown as seen when this value is wrong, in place of the path and the value. Set it if those
+    /// would give away the repair.
     #[serde(default)]
     #[garde(length(chars, min = 3, max = 300))]
     pub seen: Option<String>,
 }
 
-/// A request made by a pod that the platform runs in the cluster for it.
+/// A request from a pod that the platform runs in the cluster for this purpose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct FromPodTest {
-    /// The pod's namespace. `default` unless said.
+    /// The pod's namespace. Default: `default`.
     #[serde(default = "default_namespace")]
     #[garde(pattern(r"^[a-z0-9][a-z0-9-]{0,62}$"))]
     pub namespace: String,
-    /// The pod's labels: network policies look at them.
+    /// The pod's labels, which network policies may select.
     #[serde(default)]
     #[garde(length(max = 16))]
     pub labels: std::collections::BTreeMap<String, String>,
-    /// The node it runs on. Any unless said.
+    /// The node that the pod runs on. Default: any.
     #[serde(default)]
     #[garde(skip)]
     pub on_node: Option<crate::NodeName>,
-    /// What it asks.
+    /// The request.
     #[garde(dive)]
     pub request: PodRequest,
-    /// True (the default): it must be answered as said. False: it must get no answer, whatever it would be; an error's
-    /// status is an answer only where `status` is said.
-    #[serde(default = "yes")]
+    /// If true, the request must get the expected answer. If false, it must get no answer at all; an HTTP error counts
+    /// as an answer only if `status` is set. Default: true.
+    #[serde(default = "default_true")]
     #[garde(skip)]
     pub answered: bool,
 }
@@ -137,7 +138,7 @@ fn default_namespace() -> String {
     "default".to_owned()
 }
 
-/// What a probe pod asks.
+/// The request of a probe pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum PodRequest {
@@ -145,25 +146,25 @@ pub enum PodRequest {
     Http(#[garde(dive)] PodHttp),
     /// A TCP connection to `host:port`.
     Tcp(#[garde(pattern(r"^[A-Za-z0-9._-]+:[0-9]{1,5}$"))] String),
-    /// A name that must resolve: `orders.shop`, or `{name: orders.shop, answers: [10.96.4.1]}`.
+    /// A DNS name that must resolve: `orders.shop`, or `{name: orders.shop, answers: [10.96.4.1]}`.
     Dns(#[garde(dive)] PodDns),
 }
 
-/// A DNS question of a probe pod.
+/// A DNS query of a probe pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(
     untagged,
     expecting = "a name, or a mapping of name and answers (IPv4 addresses)"
 )]
 pub enum PodDns {
-    /// A name. Any answer will do.
+    /// A name to look up. Any answer passes.
     Name(#[garde(pattern(r"^[A-Za-z0-9._-]{1,253}$"))] String),
-    /// A name, and what it must stand for.
+    /// A name to look up, and the expected addresses.
     Answers(#[garde(dive)] PodDnsAnswers),
 }
 
 impl PodDns {
-    /// The name asked for.
+    /// Returns the name to look up.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
@@ -172,7 +173,7 @@ impl PodDns {
         }
     }
 
-    /// The addresses that must come. None: any will do.
+    /// Returns the expected addresses. If empty, any answer passes.
     #[must_use]
     pub fn answers(&self) -> &[std::net::Ipv4Addr] {
         match self {
@@ -182,14 +183,14 @@ impl PodDns {
     }
 }
 
-/// A DNS question, and its answer.
+/// A DNS query and its expected answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct PodDnsAnswers {
-    /// The name.
+    /// The name to look up.
     #[garde(pattern(r"^[A-Za-z0-9._-]{1,253}$"))]
     pub name: String,
-    /// The IPv4 addresses that must come, in any order, and no others.
+    /// The expected IPv4 addresses, in any order. Any other address fails.
     #[garde(length(min = 1, max = 16))]
     pub answers: Vec<std::net::Ipv4Addr>,
 }
@@ -198,63 +199,66 @@ pub struct PodDnsAnswers {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct PodHttp {
-    /// The address, such as `http://orders.shop/healthz`.
+    /// The URL, such as `http://orders.shop/healthz`.
     #[garde(
         pattern(r"^http://[A-Za-z0-9._-]+(:[0-9]{1,5})?(/[!-~]*)?$"),
         length(max = 500)
     )]
     pub url: String,
-    /// The status that must come, after redirects. Any that is no error unless said.
+    /// The expected status code, after redirects. Default: any that is not an error.
     #[serde(default)]
     #[garde(inner(range(min = 100, max = 599)))]
     pub status: Option<u16>,
-    /// A regular expression that the body must match. The body of an error is not seen.
+    /// A regular expression that the body must match. It cannot be set if `status` is outside 200 to 299: the body of
+    /// an error is not read.
     #[serde(default)]
-    #[garde(length(max = 300), custom(seen_with(&self.status)))]
+    #[garde(length(max = 300), custom(only_if_read(&self.status)))]
     pub body: Option<String>,
 }
 
-fn seen_with(status: &Option<u16>) -> impl FnOnce(&Option<String>, &()) -> garde::Result + use<'_> {
+fn only_if_read(
+    status: &Option<u16>,
+) -> impl FnOnce(&Option<String>, &()) -> garde::Result + use<'_> {
     move |body, ()| match (body, status) {
         (Some(_), Some(status)) if !(200..300).contains(status) => Err(garde::Error::new(format!(
-            "the body of an answer with status {status} is not seen; leave body out"
+            "the body of an answer with status {status} is not read; remove body"
         ))),
         _ => Ok(()),
     }
 }
 
-/// What somebody may and may not do.
+/// What a user may and may not do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct CanITest {
-    /// Who: a user's name, or `system:serviceaccount:<namespace>:<name>`.
+    /// The user's name, or `system:serviceaccount:<namespace>:<name>`.
     #[garde(length(min = 1, max = 253))]
     pub who: String,
-    /// What must be allowed.
+    /// The actions that must be allowed.
     #[serde(default)]
     #[garde(length(max = 32), dive)]
-    pub allowed: Vec<Deed>,
-    /// What must not be.
+    pub allowed: Vec<ApiAction>,
+    /// The actions that must be denied.
     #[serde(default)]
     #[garde(length(max = 32), dive)]
-    pub denied: Vec<Deed>,
+    pub denied: Vec<ApiAction>,
 }
 
-/// Something done to the API.
+/// An action on the Kubernetes API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
-pub struct Deed {
-    /// `get`, `list`, `create`, …
+pub struct ApiAction {
+    /// The verb: `get`, `list`, `create`, …
     #[garde(pattern(r"^[a-z*]+$"))]
     pub verb: String,
-    /// In the plural, with its group and subresource where it has one: `pods`, `deployments.apps`, `pods/exec`.
+    /// The resource, in the plural, with its group and subresource if any: `pods`, `deployments.apps`, `pods/exec`.
     #[garde(pattern(r"^[a-z*][a-z0-9.*/-]*$"))]
     pub resource: String,
-    /// The object's name; any unless said.
+    /// The object's name. Default: any.
     #[serde(default)]
     #[garde(length(max = 253))]
     pub name: Option<String>,
-    /// The namespace; all of them unless said.
+    /// The namespace. Default: all namespaces.
     #[serde(default)]
     #[garde(inner(pattern(r"^[a-z0-9][a-z0-9-]{0,62}$")))]
     pub namespace: Option<String>,
@@ -264,13 +268,13 @@ pub struct Deed {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterTest {
-    /// The nodes that must be Ready by a fresh lease and take pods. All unless listed.
+    /// The nodes that must be Ready, have a fresh lease and be schedulable. Default: all nodes.
     #[serde(default)]
     #[garde(length(max = 5))]
     pub nodes: Vec<crate::NodeName>,
-    /// True (the default): the API server must say that it is ready, and scheduler, controller manager and etcd must be
-    /// at work.
-    #[serde(default = "yes")]
+    /// If true, the API server must report that it is ready, and the scheduler, the controller manager and etcd must
+    /// work. Default: true.
+    #[serde(default = "default_true")]
     #[garde(skip)]
     pub control_plane: bool,
 }

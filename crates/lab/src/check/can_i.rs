@@ -9,7 +9,7 @@ use faultline_cluster::{
         api::{Api, PostParams},
     },
 };
-use faultline_domain::lab::{CanITest, Deed};
+use faultline_domain::lab::{ApiAction, CanITest};
 
 use super::Finding;
 
@@ -40,7 +40,7 @@ pub(super) async fn evaluate(client: &Client, test: &CanITest) -> Result<Finding
     Ok(Finding::new(holds, seen))
 }
 
-fn say(deed: &Deed) -> String {
+fn say(deed: &ApiAction) -> String {
     let place = deed
         .namespace
         .as_deref()
@@ -52,7 +52,7 @@ fn say(deed: &Deed) -> String {
     format!("{} {}{name}{place}", deed.verb, deed.resource)
 }
 
-async fn may(client: &Client, who: &str, deed: &Deed) -> Result<bool, kube::Error> {
+async fn may(client: &Client, who: &str, deed: &ApiAction) -> Result<bool, kube::Error> {
     let api: Api<SubjectAccessReview> = Api::all(client.clone());
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
@@ -80,7 +80,7 @@ fn groups(who: &str) -> Vec<String> {
     groups
 }
 
-fn attributes(deed: &Deed) -> ResourceAttributes {
+fn attributes(deed: &ApiAction) -> ResourceAttributes {
     let (place, subresource) = match deed.resource.split_once('/') {
         Some((place, sub)) => (place, Some(sub.to_owned())),
         None => (deed.resource.as_str(), None),
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_resource_is_taken_apart() {
-        let deed = |resource: &str| Deed {
+        let deed = |resource: &str| ApiAction {
             verb: "get".to_owned(),
             resource: resource.to_owned(),
             name: Some("web".to_owned()),

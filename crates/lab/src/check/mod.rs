@@ -72,7 +72,7 @@ pub fn longest(lab: &Lab) -> Duration {
     const MARGIN: Duration = Duration::from_secs(60);
     let limits = lab.checks.iter().map(|check| {
         let limit = Duration::from_secs(check.timeout_seconds.into());
-        if check.test.is_of_cluster() {
+        if check.test.needs_cluster() {
             cluster::longest(&check.test, limit)
         } else {
             PING + limit
@@ -101,7 +101,7 @@ pub async fn check(
                     Err(dead) => Err(dead),
                 }
             }
-            test if test.is_of_cluster() => connection.evaluate(provider, env, test, limit).await,
+            test if test.needs_cluster() => connection.evaluate(provider, env, test, limit).await,
             _ => evaluate(provider, env, folder, check, limit).await,
         };
         let result = result(check, found, began.elapsed());

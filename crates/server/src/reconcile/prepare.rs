@@ -45,9 +45,9 @@ impl PrepareError {
     }
 
     /// Another try may go better: the machine's fault rather than the lab's.
-    const fn may_pass(&self) -> bool {
+    const fn is_retryable(&self) -> bool {
         match self {
-            Self::Provider(e) => tenants::may_pass(e),
+            Self::Provider(e) => tenants::is_retryable(e),
             Self::Setup(e) => matches!(
                 e,
                 SetupError::Run { .. } | SetupError::Cluster(_) | SetupError::Node { .. }
@@ -93,7 +93,7 @@ async fn give_up(
         State::Preparing { tries, .. } => tries,
         _ => MAX_TRIES,
     };
-    if error.may_pass() && tries + 1 < MAX_TRIES {
+    if error.is_retryable() && tries + 1 < MAX_TRIES {
         return retry(app, e, &stage, &reason, &why).await;
     }
     if matches!(error, PrepareError::Setup(_)) {

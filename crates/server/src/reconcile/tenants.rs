@@ -143,9 +143,9 @@ async fn apply(
         Step::Fail {
             stage,
             reason,
-            may_pass,
+            retryable,
         } => {
-            let next = row.state.fail(app.now(), stage, reason, may_pass);
+            let next = row.state.fail(app.now(), stage, reason, retryable);
             advance(app, row, next).await?;
         }
     }
@@ -201,7 +201,7 @@ async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
                 ProviderError::Failed { stage, reason } => (stage.clone(), reason.clone()),
                 _ => ("clone".to_owned(), why),
             };
-            tenant.state.fail(now, stage, reason, may_pass(&error))
+            tenant.state.fail(now, stage, reason, is_retryable(&error))
         }
     };
     advance(&app, &tenant, next).await.map_err(|e| {
@@ -211,7 +211,7 @@ async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
 }
 
 /// Whether another try may go better: the machine's fault rather than the request's.
-pub(super) const fn may_pass(error: &ProviderError) -> bool {
+pub(super) const fn is_retryable(error: &ProviderError) -> bool {
     matches!(
         error,
         ProviderError::Failed { .. }
