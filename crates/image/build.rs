@@ -1,5 +1,5 @@
-//! Puts a hash of the guest helper's sources into the program, for the content addresses of images. The helper's own
-//! bytes differ from folder to folder, though the sources be the same, and every image would be made anew.
+//! Puts a hash of the guest helper's sources into the program, for the content addresses of images. A hash of the
+//! helper itself would not do: its bytes depend on the folder that it is built in, and every image would be rebuilt.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,7 +37,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Reads all files of a folder but the tests.
+/// Reads all files of a folder except tests.
 fn collect(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -50,7 +50,7 @@ fn collect(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) -> io::Result<
     Ok(())
 }
 
-/// The packages of a `Cargo.lock` that the helper is built from, as they stand there.
+/// Returns the packages that the helper is built from, as listed in `Cargo.lock`.
 fn needed(lock: &str) -> BTreeSet<&str> {
     let packages: Vec<(&str, &str)> = lock
         .split("[[package]]\n")

@@ -44,7 +44,7 @@ impl Build {
 
     /// Takes notice of an event.
     pub fn hear(&mut self, event: &Event) {
-        self.estimate.hear(event);
+        self.estimate.update(event);
         if let Event::Started { text, .. } = event {
             self.stage.clone_from(text);
         }

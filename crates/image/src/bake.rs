@@ -1,7 +1,7 @@
-//! Stage `bake`: an image booted once, settled, and frozen with its memory.
+//! The stage `bake`: boots an image once, lets it settle, and freezes it with its memory.
 //!
-//! A bake is also what KVM is judged by (`launcher/src/accel.rs`). One that succeeds under KVM records that KVM works. One
-//! that fails is repeated under emulation at once, and if that succeeds, KVM is not used again on this machine.
+//! A bake also tests KVM (`launcher/src/accel.rs`). If it succeeds under KVM, this is recorded. If it fails, it is
+//! repeated under emulation, and if that succeeds, KVM is not used on this machine any more.
 
 mod failure;
 
@@ -31,36 +31,36 @@ use crate::{
     Error, Result, at,
     build::{Image, build},
     cache::{Cache, Key, free},
-    recipe::{On, Recipe, Step},
+    recipe::{BakeStep, On, Recipe},
     steps::Place,
 };
 
 const STAGE: &str = "bake";
-/// The file of a template's folder that says what its cluster serves; see [`Recipe::describe`].
+/// The file in a template's folder with the description of its cluster, see [`Recipe::describe`].
 const DESCRIPTION: &str = "cluster.json";
-/// Where bakes have their launchers' folders.
+/// The parent of the launchers' folders.
 pub const RUN: &str = "/run/faultline";
 
 /// A template that environments are cloned from.
 #[derive(Debug, Clone)]
 pub struct Template {
-    /// The image it was made of.
+    /// The image that it was made from.
     pub image: Image,
     /// The snapshot's folder.
     pub snapshot: PathBuf,
-    /// What it is.
+    /// The snapshot's manifest.
     pub manifest: Manifest,
 }
 
 impl Template {
-    /// What its cluster serves, as [`Recipe::describe`] printed it; nothing for machines without a cluster.
+    /// Returns the description of its cluster, as printed by [`Recipe::describe`]; `None` without a cluster.
     #[must_use]
     pub fn description(&self) -> Option<String> {
         std::fs::read_to_string(self.snapshot.join(DESCRIPTION)).ok()
     }
 }
 
-/// The limits of an environment with these nodes: all that its machines were promised.
+/// Returns the limits of an environment with these nodes: the sum of what its machines may use.
 #[must_use]
 pub fn limits(nodes: &[NodeSpec]) -> Limits {
     let count = u32::try_from(nodes.len()).unwrap_or(1);
@@ -78,18 +78,18 @@ pub fn limits(nodes: &[NodeSpec]) -> Limits {
     }
 }
 
-/// What would be baked, without baking it.
+/// The plan of a bake.
 #[derive(Debug, Clone)]
 struct Plan {
     /// The content address.
     key: String,
     /// The nodes and their machines.
     nodes: Vec<NodeSpec>,
-    /// How they run, and why.
+    /// Whether KVM is used, and why.
     verdict: Verdict,
 }
 
-/// Where it is kept what is known of KVM.
+/// Returns the folder where the verdict on KVM is stored.
 #[must_use]
 pub fn accelerator(cache: &Cache) -> PathBuf {
     cache.folder().join("accelerator")
@@ -99,7 +99,7 @@ fn verdict(image: &Image, cache: &Cache) -> Result<Verdict> {
     at(STAGE, accel::detect(&image.kernel(), &accelerator(cache)))
 }
 
-/// Finds the key of a built image's snapshot as this template on this machine.
+/// Plans the bake of a built image as this template on this machine.
 fn plan(recipe: &Recipe, image: &Image, of: &TemplateRef, verdict: Verdict) -> Result<Plan> {
     let nodes: Vec<NodeSpec> = (1..)
         .zip(of.shape.node_names())
@@ -119,8 +119,8 @@ fn plan(recipe: &Recipe, image: &Image, of: &TemplateRef, verdict: Verdict) -> R
             }
         })
         .collect();
-    // Under emulation the processor is QEMU's, and its clock this machine's; under KVM all of it is, and a snapshot is of
-    // use only here.
+    // Under emulation, the processor is QEMU's and only its clock is this machine's. Under KVM, all of it is this
+    // machine's, so that a snapshot can only be used here.
     let processor = match verdict.accelerator() {
         Accelerator::Tcg => format!(
             "{} {} {}",
@@ -148,7 +148,7 @@ fn plan(recipe: &Recipe, image: &Image, of: &TemplateRef, verdict: Verdict) -> R
     })
 }
 
-/// The template of a recipe, if it was baked already. Quick.
+/// Returns the template of a recipe if it was baked already. Quick.
 pub fn find(recipe: &Recipe, of: &TemplateRef, cache: &Cache) -> Result<Option<Template>> {
     let key = crate::build::image_key(recipe)?;
     let Some(folder) = cache.get("disk", &key) else {
@@ -166,7 +166,8 @@ pub fn find(recipe: &Recipe, of: &TemplateRef, cache: &Cache) -> Result<Option<T
     }))
 }
 
-/// Builds and bakes, or finds it done. `program` is the faultline program, run as the launcher.
+/// Builds and bakes a template unless it is in the cache. `program` is the faultline program, which is run as the
+/// launcher.
 pub async fn bake(
     recipe: &Recipe,
     of: &TemplateRef,
@@ -186,7 +187,7 @@ pub async fn bake(
     let (first, _lock) = loop {
         let first = plan(recipe, &image, of, verdict(&image, cache)?)?;
         let lock = lock(cache, &first.key).await?;
-        // Whoever had the lock may have found out something about KVM.
+        // The previous holder of the lock may have recorded a verdict on KVM.
         if verdict(&image, cache)? == first.verdict {
             break (first, lock);
         }
@@ -202,13 +203,13 @@ pub async fn bake(
     let is_new = cache.get(STAGE, &first.key).is_none();
     let failure = match make(&first).await {
         Ok(template) => {
-            // Another bake may have found out more meanwhile.
+            // Another bake may have recorded a verdict in the meantime.
             if is_new && let Kvm::FirstWord { cpu } = verdict(&image, cache)?.kvm {
                 record(&Kvm::Works { cpu, image: what })?;
             }
             return Ok(template);
         }
-        Err(failure) if failure.may_be_kvm(&first.verdict) => failure,
+        Err(failure) if failure.may_be_caused_by_kvm(&first.verdict) => failure,
         Err(failure) => return Err(failure.error),
     };
     let reason = format!(
@@ -221,7 +222,7 @@ pub async fn bake(
     let _lock_too = lock(cache, &second.key).await?;
     match make(&second).await {
         Ok(template) => record(&kvm).map(|()| template),
-        // It is not KVM, or not KVM alone.
+        // KVM is not the only cause, if it is one.
         Err(Failure { error, .. }) => Err(Error::Stage {
             stage: STAGE,
             reason: format!("under KVM: {}\nunder emulation: {error}", failure.error),
@@ -229,14 +230,14 @@ pub async fn bake(
     }
 }
 
-/// Waits for whoever bakes the same.
+/// Locks the plan's result. Waits for another bake of it.
 async fn lock(cache: &Cache, key: &str) -> Result<std::fs::File> {
     let (cache, key) = (cache.clone(), key.to_owned());
     let lock = tokio::task::spawn_blocking(move || cache.lock(STAGE, &key)).await;
     at(STAGE, lock.map_err(std::io::Error::other).and_then(|l| l))
 }
 
-/// Bakes as planned, or finds it done. Call with the lock on the plan's key held.
+/// Bakes as planned unless the result is in the cache. Call it with the lock on the plan's key held.
 async fn make(
     plan: &Plan,
     recipe: &Recipe,
@@ -274,8 +275,8 @@ async fn make(
     sweep();
     cache.sweep(STAGE);
     let draft = at(STAGE, cache.draft(STAGE, &plan.key))?;
-    has_room(&draft, &plan.nodes)?;
-    // Of this bake alone: another of the same key, with another cache, has its own.
+    ensure_free_space(&draft, &plan.nodes)?;
+    // Unique to this bake: another one of the same key, with another cache, has another id.
     let id = format!(
         "bake-{}-{:06x}",
         plan.key.get(..8).unwrap_or("x"),
@@ -314,8 +315,8 @@ async fn make(
     let result = power_on(&spec, place, program, recipe, &stage).await;
     clear(&id, &dir);
     let (cold_shell_millis, cold_boot_millis) = result.map_err(|e| {
-        let e = or_full(e, &draft);
-        // The log stays; what the machines took of the disk does not.
+        let e = with_disk_full_hint(e, &draft);
+        // Keep the log, but free the disk space of the machines.
         for node in &spec.nodes {
             for what in ["mem", "state", "qcow2"] {
                 let _ = std::fs::remove_file(draft.join(format!("{}.{what}", node.name)));
@@ -342,9 +343,9 @@ async fn make(
     Ok(found(snapshot)?)
 }
 
-/// Removes what bakes left that were killed. A bake's processes end with it; its folder and control group stay.
+/// Removes the folders and control groups that killed bakes left. Their processes ended with them.
 fn sweep() {
-    // A bake that has just begun has no process in its group yet.
+    // A bake that has just begun has no process in its control group yet.
     const YOUNG: Duration = Duration::from_secs(60);
     for entry in std::fs::read_dir(RUN).into_iter().flatten().flatten() {
         let id = entry
@@ -365,8 +366,8 @@ fn sweep() {
     }
 }
 
-/// A folder for the launcher that nobody else can have made before: short, since a socket's path is bounded, and
-/// where only root writes.
+/// Makes a folder for the launcher. Its path is short, since the length of a socket's path is limited, and only root
+/// can write there, so that nobody else can have made it before.
 fn folder(id: &TenantId) -> std::io::Result<PathBuf> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::create_dir_all(RUN)?;
@@ -375,7 +376,7 @@ fn folder(id: &TenantId) -> std::io::Result<PathBuf> {
     Ok(dir)
 }
 
-/// A killed build takes its machine along.
+/// Ends the child process when this process ends, so that a killed build leaves no machines.
 trait WithParentDeath {
     fn with_parent_death(&mut self) -> &mut Self;
 }
@@ -393,8 +394,8 @@ impl WithParentDeath for tokio::process::Command {
     }
 }
 
-/// Brings an image's machines from power-on to the state that is frozen, and ends them: what a clone saves. Gives
-/// the milliseconds to the first shells and to the settled state. For measuring.
+/// Measures a cold start, which a clone avoids: brings an image's machines from power-on to the state that is frozen,
+/// and ends them. Returns the milliseconds to the first shells and to the settled state.
 pub async fn cold(
     recipe: &Recipe,
     template: &Template,
@@ -442,9 +443,10 @@ pub async fn cold(
     Ok(millis)
 }
 
-/// Refuses a bake that would find its memory or its disk full half way: its machines would die of that without a word.
-fn has_room(draft: &std::path::Path, nodes: &[NodeSpec]) -> Result<()> {
-    /// What a node writes to its disk until it is frozen, in MiB.
+/// Fails if there is not enough memory or disk space for a bake. Without this check, its machines would die without an
+/// error message.
+fn ensure_free_space(draft: &std::path::Path, nodes: &[NodeSpec]) -> Result<()> {
+    /// The amount that a node writes to its disk until it is frozen, in MiB.
     const OVERLAY: u64 = 512;
     let need: u64 = nodes
         .iter()
@@ -453,16 +455,16 @@ fn has_room(draft: &std::path::Path, nodes: &[NodeSpec]) -> Result<()> {
     let free = at(STAGE, free(draft))? >> 20;
     let memory = u64::from(limits(nodes).memory_mib);
     let meminfo = at(STAGE, std::fs::read_to_string("/proc/meminfo"))?;
-    // A kernel that doesn't say counts as one with plenty.
+    // If the kernel doesn't report it, assume that there is enough.
     let spare = Memory::parse(&meminfo).map_or(u64::MAX, |m| m.available_mib);
     let reason = if free < need {
         format!(
-            "a template needs {need} MiB, and {} has {free} MiB free; make room there, or name another folder in FAULTLINE_CACHE",
+            "a template needs {need} MiB of disk space, and {} has {free} MiB free; free some space there, or set FAULTLINE_CACHE to another folder",
             draft.parent().unwrap_or(draft).display()
         )
     } else if spare < memory {
         format!(
-            "the machines that a template is made of need {memory} MiB of memory, and this machine has {spare} MiB to spare; \
+            "baking a template needs {memory} MiB of memory, and this machine has {spare} MiB available; \
              end environments and build again"
         )
     } else {
@@ -475,8 +477,8 @@ fn has_room(draft: &std::path::Path, nodes: &[NodeSpec]) -> Result<()> {
     })
 }
 
-/// A machine whose disk has filled up dies without a word: says so.
-fn or_full(failure: Failure, draft: &std::path::Path) -> Failure {
+/// Adds to the reason that the disk is full, if it is. A machine dies without an error message if its disk fills up.
+fn with_disk_full_hint(failure: Failure, draft: &std::path::Path) -> Failure {
     match (failure.error, free(draft).map(|bytes| bytes >> 20)) {
         (Error::Stage { stage, reason }, Ok(free)) if free < 64 => Failure::from(Error::Stage {
             stage,
@@ -489,7 +491,8 @@ fn or_full(failure: Failure, draft: &std::path::Path) -> Failure {
     }
 }
 
-/// Removes a bake's machines and its folder; the spec first, so that a launcher that only starts finds it gone.
+/// Removes a bake's machines and its folder. The spec is removed first, so that a launcher that is still starting
+/// doesn't find it.
 fn clear(id: &TenantId, dir: &std::path::Path) {
     let _ = std::fs::remove_file(LaunchSpec::path(dir));
     let _ = cgroup::destroy(id);
@@ -526,7 +529,7 @@ async fn power_on(
             .spawn(),
     )?;
     stage.update(Some(0.1), "powering on");
-    // Checking what was inherited takes a moment on a machine that does much else.
+    // On a busy machine, the launcher takes a moment to check what it inherited.
     for _ in 0..6000 {
         if dir.join(SOCKET).exists() || at(STAGE, child.try_wait())?.is_some() {
             break;
@@ -539,13 +542,20 @@ async fn power_on(
             true => Cause::Host,
             false => Cause::Machine,
         };
-        let (name, said) = (&node.name, qemu_said(dir, &node.name));
-        fail(cause, format!("{name} has died{said}\n{}", log_tail()))
+        let (name, said) = (&node.name, first_qemu_message(dir, &node.name));
+        fail(
+            cause,
+            format!(
+                "{name} has died{said}
+{}",
+                log_tail()
+            ),
+        )
     };
-    // The link to a machine breaks a moment before the launcher hears of its death.
+    // The link to a machine breaks a moment before the launcher notices that it died.
     let unless_dead = async |failure: Failure| {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        dead(dir).await.map_or(failure, died)
+        find_dead_node(dir).await.map_or(failure, died)
     };
     if let Err(e) = launcher::watch(dir, &Progress::ignored()).await {
         let cause = match &e {
@@ -560,8 +570,8 @@ async fn power_on(
     let shell = millis(began);
     let settled = tokio::select! {
         settled = settle(spec, place, recipe, stage) => settled.map(|()| millis(began)),
-        // What waits for it would wait until its own limit.
-        node = death(dir) => return Err(died(node)),
+        // Otherwise the step that waits for it would wait until its time limit.
+        node = wait_for_death(dir) => return Err(died(node)),
     };
     let settled = match settled {
         Ok(millis) => millis,
@@ -571,7 +581,7 @@ async fn power_on(
         }
     };
     if freeze_to(spec).is_some() {
-        stage.update(Some(0.9), "quiet for three seconds, then frozen");
+        stage.update(Some(0.9), "waiting three seconds, then freezing");
         tokio::time::sleep(Duration::from_secs(3)).await;
         launcher::freeze(dir)
             .await
@@ -581,7 +591,7 @@ async fn power_on(
     Ok((shell, settled))
 }
 
-/// The folder that machines which boot are frozen to, if they are.
+/// Returns the folder that booting machines are to be frozen to, if any.
 fn freeze_to(spec: &LaunchSpec) -> Option<&PathBuf> {
     match &spec.start {
         Start::Boot { freeze_to, .. } => freeze_to.as_ref(),
@@ -589,30 +599,30 @@ fn freeze_to(spec: &LaunchSpec) -> Option<&PathBuf> {
     }
 }
 
-/// A machine whose QEMU has ended.
-async fn dead(dir: &std::path::Path) -> Option<NodeStatus> {
+/// Returns a node whose QEMU has exited, if any.
+async fn find_dead_node(dir: &std::path::Path) -> Option<NodeStatus> {
     let nodes = launcher::status(dir).await.ok()?.nodes;
     nodes.into_iter().find(|n| !n.alive)
 }
 
-/// The first of what a machine's QEMU said, to be appended to a reason.
-fn qemu_said(dir: &std::path::Path, node: &NodeName) -> String {
+/// Returns the first message of a node's QEMU, to be appended to a reason.
+fn first_qemu_message(dir: &std::path::Path, node: &NodeName) -> String {
     let log = std::fs::read_to_string(dir.join(format!("{node}.qemu.log"))).unwrap_or_default();
     let first = log.lines().find(|line| !line.contains("warning: "));
     first.map_or_else(String::new, |line| format!("; QEMU said: {line}"))
 }
 
-/// Ends when one of the machines has, and tells which.
-async fn death(dir: &std::path::Path) -> NodeStatus {
+/// Waits until a machine dies and returns its status.
+async fn wait_for_death(dir: &std::path::Path) -> NodeStatus {
     loop {
-        if let Some(node) = dead(dir).await {
+        if let Some(node) = find_dead_node(dir).await {
             return node;
         }
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
 }
 
-/// Brings machines that were powered on to the state that is frozen, or measured.
+/// Brings machines that were powered on to the state that is frozen or measured.
 async fn settle(
     spec: &LaunchSpec,
     place: Place<'_>,
@@ -655,23 +665,23 @@ async fn settle(
             Some(0.82),
             format!("warming, {} of {}", i + 1, recipe.warm.len()),
         );
-        let step = Step {
+        let step = BakeStep {
             text: format!("warm command {line:?}"),
             on: On::All,
-            // Warm commands read what they can; what can't be read is no fault.
+            // Errors inside a warm command are ignored: it only reads what it can.
             run: format!("set +eu +o pipefail; {line}"),
             keep: None,
             timeout_seconds: 600,
         };
         place.carry_out(&[step], |_, _, _| {}).await.map_err(fail)?;
     }
-    let told = |_: usize, step: &Step, who: &str| {
+    let told = |_: usize, step: &BakeStep, who: &str| {
         stage.update(Some(0.88), format!("{who}{}", step.text));
     };
     place.carry_out(&recipe.moment, told).await.map_err(fail)
 }
 
-/// Waits until a booted node's systemd says that all is up.
+/// Waits until systemd reports that a booted node is running.
 async fn has_settled(dir: &std::path::Path, node: &NodeName) -> Result<()> {
     let fail = |reason: String| Error::Stage {
         stage: STAGE,
@@ -701,7 +711,7 @@ async fn has_settled(dir: &std::path::Path, node: &NodeName) -> Result<()> {
     )
     .await?;
     Err(fail(format!(
-        "{node} came up {word:?}: {}",
+        "{node} booted, but systemd reports {word:?}: {}",
         String::from_utf8_lossy(&failed.stdout)
     )))
 }

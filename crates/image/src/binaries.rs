@@ -1,9 +1,9 @@
-//! Stage `binaries`: the programs of a recipe's components, built from their pinned Go modules or fetched as they are
-//! released ([`crate::sources::release`]).
+//! The stage `binaries`: the programs of a recipe's components, built from pinned Go modules or fetched as official
+//! releases ([`crate::sources::release`]).
 //!
-//! A component's folder holds its programs and the material of the image's bill of materials: `modules.json` lists every
-//! Go module that is linked into what was built, with version, checksum and licence; `origins.json` says where what was
-//! fetched came from.
+//! A component's result folder contains its programs and the input for the image's bill of materials: `modules.json`
+//! lists the Go modules that are linked into built programs, with version, checksum and licence; `origins.json` records
+//! where fetched programs came from.
 
 use std::{
     collections::BTreeMap,
@@ -25,34 +25,34 @@ use crate::{
 };
 
 const STAGE: &str = "binaries";
-/// Raised when the way released programs are taken changes.
+/// Part of the key. Raised when the way that official releases are fetched changes.
 const RELEASES: &str = "1";
-/// The file beside the programs.
+/// The file next to the programs that lists their Go modules.
 pub const MODULES: &str = "modules.json";
 
 /// The programs of all components of a recipe.
 #[derive(Debug, Clone, Default)]
 pub struct Programs {
-    /// Program → its file.
+    /// The file of each program.
     pub files: BTreeMap<String, PathBuf>,
-    /// Component → the folder of its result.
+    /// The result folder of each component.
     pub folders: BTreeMap<String, PathBuf>,
 }
 
 /// A Go module that is linked into a program.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Module {
-    /// Its path.
+    /// The module path.
     pub path: String,
-    /// Its version.
+    /// The version.
     pub version: String,
-    /// Its checksum as `go.sum` has it.
+    /// The checksum, as in `go.sum`.
     pub sum: String,
-    /// Its licence, an SPDX identifier where its text is a known one.
+    /// The licence, as an SPDX identifier, or `NOASSERTION` if its text is not recognized.
     pub licence: String,
 }
 
-/// The content address of a component's programs; `go` is its version, where it builds them.
+/// Returns the content address of a component's programs. `go` is the version of Go, used if they are built.
 pub fn key(recipe: &Recipe, component: &Component, go: &str) -> Result<String> {
     if !component.official.is_empty() {
         let programs: Vec<_> = component.build.keys().collect();
@@ -78,7 +78,7 @@ pub fn key(recipe: &Recipe, component: &Component, go: &str) -> Result<String> {
     Ok(key.finish())
 }
 
-/// The files of a module's folder, by name, in order.
+/// Reads the files of a module's folder, by relative path.
 fn sources(folder: &Path) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
     let (mut found, mut folders) = (BTreeMap::new(), vec![folder.to_owned()]);
     while let Some(next) = folders.pop() {
@@ -95,7 +95,7 @@ fn sources(folder: &Path) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
     Ok(found)
 }
 
-/// The keys of all components, by name, without building anything.
+/// Returns the keys of all components, by name, without building anything.
 pub fn keys(recipe: &Recipe) -> Result<BTreeMap<String, String>> {
     let builds = recipe.binaries.iter().any(|c| c.official.is_empty());
     let go = if builds {
@@ -110,13 +110,14 @@ pub fn keys(recipe: &Recipe) -> Result<BTreeMap<String, String>> {
         .collect()
 }
 
-/// Builds or fetches the programs of all components, or finds them there. Blocking; takes minutes the first time.
+/// Builds or fetches the programs of all components unless they are in the cache. Blocking; takes minutes the first
+/// time.
 pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Programs> {
     let mut programs = Programs::default();
     let keys = keys(recipe)?;
     for component in &recipe.binaries {
         let key = keys.get(&component.name).map_or("", String::as_str);
-        let folder = one(recipe, component, key, cache, progress)?;
+        let folder = build_one(recipe, component, key, cache, progress)?;
         for program in component.build.keys() {
             programs.files.insert(program.clone(), folder.join(program));
         }
@@ -125,7 +126,7 @@ pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Prog
     Ok(programs)
 }
 
-fn one(
+fn build_one(
     recipe: &Recipe,
     component: &Component,
     key: &str,
@@ -176,7 +177,7 @@ fn compile(
     let mut locks = Vec::new();
     for key in keys {
         locks.push(at(STAGE, cache.lock(of_go, key))?);
-        let _ = cache.get(of_go, key); // asked for now
+        let _ = cache.get(of_go, key); // mark it as used
     }
     let module = at(
         STAGE,
@@ -201,13 +202,13 @@ fn compile(
         command.arg("-o").arg(draft.join(program)).arg(package);
         run(STAGE, &mut command, &log)?;
     }
-    stage.update(Some(0.99), "listing what went into it");
+    stage.update(Some(0.99), "listing its modules");
     let modules = modules(&module, draft, cache, component)?;
     let text = serde_json::to_vec_pretty(&modules).unwrap_or_default();
     at(STAGE, fs::write(draft.join(MODULES), text))
 }
 
-/// What `go version -m` says is linked into the programs, with the licence of each module's source.
+/// Returns the modules linked into the programs according to `go version -m`, with the licence of each module's source.
 fn modules(
     module: &Path,
     draft: &Path,
@@ -253,8 +254,8 @@ fn modules(
     Ok(found)
 }
 
-/// Path, version and checksum of each module in the output of `go version -m`; a replacement stands for what it
-/// replaces.
+/// Parses the output of `go version -m` into path, version and checksum of each module. For a replaced module, version
+/// and checksum are those of the replacement.
 fn linked(said: &str) -> Vec<(String, String, String)> {
     let mut found: Vec<(String, String, String)> = Vec::new();
     for line in said.lines() {
@@ -278,7 +279,7 @@ fn linked(said: &str) -> Vec<(String, String, String)> {
     found
 }
 
-/// The licence of a source folder, told by the words that each licence's text has and no other's.
+/// Returns the licence of a source folder, recognized by phrases that are unique to each licence's text.
 fn licence_in(folder: &Path) -> &'static str {
     let text: String = fs::read_dir(folder)
         .into_iter()

@@ -1,4 +1,4 @@
-//! Stages `rootfs` and `disk`: from a recipe to a disk image, a kernel and an initial RAM disk.
+//! The stages `rootfs` and `disk`, which turn a recipe into a disk image, a kernel and an initial RAM disk.
 
 use std::{
     fs,
@@ -19,9 +19,9 @@ use crate::{
     run, sbom,
 };
 
-/// Raised when the way an image is made changes, so that old results are not taken for new.
+/// Part of the key. Raised when the way that an image is built changes, so that old results are not reused.
 const GENERATION: &str = "2";
-/// The helper's file name beside the program, as `scripts/build` leaves it.
+/// The file name of the helper, which `scripts/build` puts next to the program.
 pub const HELPER: &str = "faultline-guest.static";
 const UNIT: &str = include_str!("faultline-guest.service");
 
@@ -30,31 +30,31 @@ const UNIT: &str = include_str!("faultline-guest.service");
 pub struct Image {
     /// The content address.
     pub key: String,
-    /// Its folder: `root.ext4`, `kernel`, `initrd`.
+    /// The folder with `root.ext4`, `kernel` and `initrd`.
     pub folder: PathBuf,
 }
 
 impl Image {
-    /// The pristine disk (raw ext4).
+    /// Returns the path of the disk (raw ext4).
     #[must_use]
     pub fn disk(&self) -> PathBuf {
         self.folder.join("root.ext4")
     }
 
-    /// The kernel.
+    /// Returns the path of the kernel.
     #[must_use]
     pub fn kernel(&self) -> PathBuf {
         self.folder.join("kernel")
     }
 
-    /// The initial RAM disk.
+    /// Returns the path of the initial RAM disk.
     #[must_use]
     pub fn initrd(&self) -> PathBuf {
         self.folder.join("initrd")
     }
 }
 
-/// The guest's helper as a static program: beside this program or in the folders above it.
+/// Returns the path of the guest's helper, a static program next to this program or in one of the two folders above.
 pub fn helper() -> Result<PathBuf> {
     let program = at("disk", std::env::current_exe())?;
     program
@@ -66,7 +66,7 @@ pub fn helper() -> Result<PathBuf> {
         .ok_or_else(|| Error::Stage {
             stage: "disk",
             reason: format!(
-                "{HELPER} is not beside the faultline program; run scripts/build, which makes both"
+                "{HELPER} is not next to the faultline program; run scripts/build, which builds both"
             ),
         })
 }
@@ -80,7 +80,7 @@ fn rootfs_key(recipe: &Recipe) -> String {
         .finish()
 }
 
-/// The content address of a recipe's image, with this program's helper.
+/// Returns the content address of a recipe's image, with this program's helper.
 pub fn image_key(recipe: &Recipe) -> Result<String> {
     let files =
         serde_json::to_vec(&(&recipe.files, &recipe.enable, &recipe.disable)).unwrap_or_default();
@@ -100,7 +100,7 @@ pub fn image_key(recipe: &Recipe) -> Result<String> {
         .finish())
 }
 
-/// Builds an image, or finds it built. Blocking; takes minutes the first time.
+/// Builds an image unless it is in the cache. Blocking; takes minutes the first time.
 pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Image> {
     let key = image_key(recipe)?;
     let stage = progress.stage(
@@ -134,7 +134,7 @@ pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Imag
             .arg(&root),
         &log,
     )?;
-    at("disk", furnish(recipe, &programs, &root))?;
+    at("disk", install_files(recipe, &programs, &root))?;
     if !archives.is_empty() {
         stage.update(
             Some(0.2),
@@ -142,7 +142,7 @@ pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Imag
         );
         containers::import(&root, &archives, &programs, &log)?;
     }
-    at("disk", take_kernel(&root, &draft))?;
+    at("disk", copy_kernel(&root, &draft))?;
     stage.update(Some(0.5), "writing the disk");
     let disk = draft.join("root.ext4");
     let size = format!("{}M", recipe.machine.disk_mib);
@@ -177,7 +177,7 @@ pub fn build(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<Imag
     Ok(Image { key, folder })
 }
 
-/// Packages installed into a new root file system, as a tar.
+/// Installs the packages into a new root file system and packs it as a tar archive.
 fn rootfs(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<PathBuf> {
     let key = rootfs_key(recipe);
     let stage = progress.stage(
@@ -204,8 +204,8 @@ fn rootfs(recipe: &Recipe, cache: &Cache, progress: &Progress) -> Result<PathBuf
     Ok(folder)
 }
 
-/// Puts the helper, the components' programs, the recipe's files and the units' links into the root folder.
-fn furnish(recipe: &Recipe, programs: &Programs, root: &Path) -> std::io::Result<()> {
+/// Puts the helper, the components' programs, the recipe's files and the units' symbolic links into the root folder.
+fn install_files(recipe: &Recipe, programs: &Programs, root: &Path) -> std::io::Result<()> {
     let put = |path: &str, content: &[u8], mode: u32| put(root, path, content, mode);
     let helper = helper().map_err(std::io::Error::other)?;
     put(
@@ -260,7 +260,7 @@ fn furnish(recipe: &Recipe, programs: &Programs, root: &Path) -> std::io::Result
 }
 
 /// Copies the newest kernel and its initial RAM disk out of the root folder.
-fn take_kernel(root: &Path, to: &Path) -> std::io::Result<()> {
+fn copy_kernel(root: &Path, to: &Path) -> std::io::Result<()> {
     let newest = |prefix: &str| {
         let mut found: Vec<PathBuf> = fs::read_dir(root.join("boot"))
             .into_iter()
@@ -271,7 +271,9 @@ fn take_kernel(root: &Path, to: &Path) -> std::io::Result<()> {
             .collect();
         found.sort();
         found.pop().ok_or_else(|| {
-            std::io::Error::other(format!("the packages brought no {prefix}* into /boot"))
+            std::io::Error::other(format!(
+                "no package installed a {prefix}* into /boot; add a kernel package to the recipe"
+            ))
         })
     };
     fs::copy(newest("vmlinuz-")?, to.join("kernel"))?;

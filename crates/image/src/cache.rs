@@ -1,4 +1,4 @@
-//! Where results lie: `<cache>/<stage>/<key>/`, by content.
+//! The cache of results, by content: `<cache>/<stage>/<key>/`.
 
 use std::{
     fs, io,
@@ -10,24 +10,24 @@ use std::{
 use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_NOW, flock, futimens};
 use sha2::{Digest, Sha256};
 
-/// The cache's folder.
+/// A cache folder.
 #[derive(Debug, Clone)]
 pub struct Cache(PathBuf);
 
-/// A stage's result that nothing has asked for in a while.
+/// A result of a stage that was not used for some time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unused {
     /// The stage.
     pub stage: &'static str,
-    /// Its content address.
+    /// The content address.
     pub key: String,
-    /// How long ago it was last asked for.
+    /// The time since it was last used.
     pub idle: Duration,
-    /// What it takes on the disk, in bytes.
+    /// The disk space that it takes, in bytes.
     pub bytes: u64,
 }
 
-/// Times of a folder that is asked for.
+/// The timestamps to set on a folder that is used.
 const NOW: Timestamps = {
     let now = Timespec {
         tv_sec: 0,
@@ -39,19 +39,18 @@ const NOW: Timestamps = {
     }
 };
 
-/// Where Go keeps what it has compiled and downloaded, as a stage and the keys of its results. A build of programs holds
-/// both locks.
+/// Go's own caches of compiled and downloaded packages, as a stage and its keys. A build of programs holds both locks.
 pub const GO: (&str, [&str; 2]) = ("go", ["build", "modules"]);
 
-/// What images are made of. What takes the most space for the time that building it again takes comes first.
+/// The stages of images, ordered by disk space per time needed to rebuild: the largest ratio first.
 const STAGES: [&str; 6] = [GO.0, "bake", "disk", "containers", "rootfs", "binaries"];
 
-/// A hash over named parts, in order.
+/// A hash of named parts, in order.
 #[derive(Debug, Default)]
 pub struct Key(Sha256);
 
 impl Key {
-    /// Adds a part. Lengths are hashed too, so that parts can't run into each other.
+    /// Adds a part. Its length is hashed too, so that different parts never hash the same bytes.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let value = value.as_ref();
@@ -60,7 +59,7 @@ impl Key {
         self
     }
 
-    /// The key's text: 24 hex digits.
+    /// Returns the key as 24 hexadecimal digits.
     #[must_use]
     pub fn finish(self) -> String {
         hex::encode(self.0.finalize()).chars().take(24).collect()
@@ -68,13 +67,13 @@ impl Key {
 }
 
 impl Cache {
-    /// The cache in a folder.
+    /// Returns the cache in this folder.
     #[must_use]
     pub fn at(folder: impl Into<PathBuf>) -> Self {
         Self(folder.into())
     }
 
-    /// The user's cache: `$FAULTLINE_CACHE`, or `faultline` in `$XDG_CACHE_HOME` or `~/.cache`.
+    /// Returns the user's cache: `$FAULTLINE_CACHE`, or `faultline` in `$XDG_CACHE_HOME` or `~/.cache`.
     #[must_use]
     pub fn of_user() -> Self {
         let var = |name: &str| {
@@ -90,19 +89,20 @@ impl Cache {
         }))
     }
 
-    /// Its folder.
+    /// Returns the folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.0
     }
 
-    /// Where a stage's result lies, or would.
+    /// Returns the path of a stage's result, whether or not it exists.
     #[must_use]
     pub fn path(&self, stage: &str, key: &str) -> PathBuf {
         self.0.join(stage).join(key)
     }
 
-    /// A stage's result, if it was made. Its folder's time of modification says when it was last asked for.
+    /// Returns the path of a stage's result if it exists, and marks it as used: the modification time of its folder is
+    /// the time of the last use.
     #[must_use]
     pub fn get(&self, stage: &str, key: &str) -> Option<PathBuf> {
         let path = self.path(stage, key);
@@ -112,8 +112,8 @@ impl Cache {
         Some(path)
     }
 
-    /// The results of the images' stages that nothing has asked for in this time, in the order in which they can best
-    /// be spared: by stage, and in a stage the one first that was left alone for longest.
+    /// Returns the results of the images' stages that were not used for `since`, in the order in which to prune them:
+    /// by stage, and within a stage the longest unused first.
     #[must_use]
     pub fn unused(&self, since: Duration) -> Vec<Unused> {
         let mut found = Vec::new();
@@ -139,13 +139,13 @@ impl Cache {
         found
     }
 
-    /// Removes an unused result. Machines that run from it go on: the kernel keeps open files.
+    /// Removes an unused result. Machines that run from it continue, since they hold its files open.
     pub fn prune(&self, unused: &Unused) -> io::Result<()> {
         let _lock = self.lock(unused.stage, &unused.key)?;
         discard(&self.path(unused.stage, &unused.key))
     }
 
-    /// All results of a stage, by key.
+    /// Returns all results of a stage and their keys.
     #[must_use]
     pub fn list(&self, stage: &str) -> Vec<(String, PathBuf)> {
         let mut found: Vec<_> = fs::read_dir(self.0.join(stage))
@@ -159,20 +159,20 @@ impl Cache {
         found
     }
 
-    /// Waits for whoever builds the same, and then builds alone.
+    /// Locks a result for building. Waits for another build of the same result.
     pub fn lock(&self, stage: &str, key: &str) -> io::Result<fs::File> {
         use std::os::unix::fs::PermissionsExt;
         let folder = self.0.join(stage);
         fs::create_dir_all(&folder)?;
-        // A template's memory is not everybody's to read; QEMUs get theirs by descriptor.
+        // Other users must not read a template's memory. QEMU processes get it as a file descriptor.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         let file = fs::File::create(folder.join(format!(".{key}.lock")))?;
         flock(&file, FlockOperation::LockExclusive)?;
         Ok(file)
     }
 
-    /// An empty folder for a result in the making. What an interrupted build left there is removed; call with the
-    /// lock held.
+    /// Makes an empty folder for a result to be built, and removes what an interrupted build left there. Call it with
+    /// the lock held.
     pub fn draft(&self, stage: &str, key: &str) -> io::Result<PathBuf> {
         let draft = self.0.join(stage).join(format!(".{key}.draft"));
         match fs::remove_dir_all(&draft) {
@@ -183,7 +183,8 @@ impl Cache {
         Ok(draft)
     }
 
-    /// Removes what interrupted builds of a stage left there a day ago or earlier, unless somebody builds there.
+    /// Removes drafts of a stage that are more than a day old, left by interrupted builds. Drafts whose lock is held
+    /// stay.
     pub fn sweep(&self, stage: &str) {
         const OLD: Duration = Duration::from_secs(86_400);
         let entries = fs::read_dir(self.0.join(stage)).into_iter().flatten();
@@ -205,7 +206,7 @@ impl Cache {
         }
     }
 
-    /// Puts a finished draft in place.
+    /// Moves a finished draft into place and returns its path.
     pub fn keep(&self, draft: &Path, stage: &str, key: &str) -> io::Result<PathBuf> {
         let path = self.path(stage, key);
         fs::rename(draft, &path)?;
@@ -213,13 +214,13 @@ impl Cache {
     }
 }
 
-/// What the file system of a folder has to spare, in bytes.
+/// Returns the free space of a folder's file system, in bytes.
 pub fn free(folder: &Path) -> io::Result<u64> {
     let disk = rustix::fs::statvfs(folder)?;
     Ok(disk.f_bavail * disk.f_frsize)
 }
 
-/// Removes a result. Out of sight first: half a folder must not be taken for a whole one.
+/// Removes a result. It is renamed first, so that a partly removed folder is never mistaken for a result.
 pub fn discard(folder: &Path) -> io::Result<()> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let aside = folder.with_file_name(format!(".{name}.discarded-{:08x}", rand::random::<u32>()));
@@ -227,7 +228,7 @@ pub fn discard(folder: &Path) -> io::Result<()> {
     fs::remove_dir_all(aside)
 }
 
-/// What a folder's files take on the disk: their holes take nothing.
+/// Returns the disk space of a folder's files, not counting holes.
 fn bytes(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries

@@ -1,5 +1,5 @@
-//! Stage `containers`: container images of one layer, made of Debian packages, built programs and files, or pulled as
-//! they are released, and their import into the containerd of a root file system.
+//! The stage `containers`: container images, either of one layer made of Debian packages, built programs and files, or
+//! pulled as official images. They are imported into the containerd of a root file system.
 
 use std::{
     collections::BTreeMap,
@@ -22,19 +22,19 @@ use crate::{
     run, sbom,
     source::{ORIGINS, Origin},
     sources::{
-        fetch::{Fetcher, Told, amount, failed},
+        fetch::{Fetcher, OnBytes, amount, failed},
         registry,
     },
 };
 
 const STAGE: &str = "containers";
-/// Raised when the way an image is made changes.
+/// Part of the key. Raised when the way that an image is built changes.
 const GENERATION: &str = "1";
-/// The Debian suite of images that are no recipe's.
+/// The Debian suite of images that don't belong to a recipe.
 const SUITE: &str = "bookworm";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What the content address of every container image begins with; of one without programs it is all.
+/// Begins the content address of a container image. For one without programs, it is complete.
 fn key_of(suite: &str, container: &Container) -> Key {
     Key::default()
         .with("generation", GENERATION)
@@ -42,7 +42,7 @@ fn key_of(suite: &str, container: &Container) -> Key {
         .with("what", serde_json::to_vec(container).unwrap_or_default())
 }
 
-/// The content address of a container image; `programs` are the keys of the components, by name.
+/// Returns the content address of a container image. `components` has the keys of the components, by name.
 fn key(recipe: &Recipe, container: &Container, components: &BTreeMap<String, String>) -> String {
     let mut key = key_of(&recipe.suite, container);
     for component in &recipe.binaries {
@@ -58,7 +58,7 @@ fn key(recipe: &Recipe, container: &Container, components: &BTreeMap<String, Str
     key.finish()
 }
 
-/// The keys of all container images, in the recipe's order.
+/// Returns the keys of all container images, in the recipe's order.
 pub fn keys(recipe: &Recipe, components: &BTreeMap<String, String>) -> Vec<String> {
     recipe
         .containers
@@ -67,7 +67,8 @@ pub fn keys(recipe: &Recipe, components: &BTreeMap<String, String>) -> Vec<Strin
         .collect()
 }
 
-/// Makes all container images of a recipe, or finds them made: their archives, in the recipe's order. Blocking.
+/// Builds all container images of a recipe unless they are in the cache, and returns their archives in the recipe's
+/// order. Blocking.
 pub fn build(
     recipe: &Recipe,
     components: &BTreeMap<String, String>,
@@ -87,7 +88,7 @@ pub fn build(
         let fraction = n as f64 / count as f64;
         let text = format!("{}, {} of {count}", container.name, n + 1);
         stage.update(Some(fraction), text.clone());
-        let told = |bytes: u64, all: Option<u64>| {
+        let on_bytes = |bytes: u64, all: Option<u64>| {
             stage.update(Some(fraction), format!("{text}, {}", amount(bytes, all)));
         };
         let key = key(recipe, container, components);
@@ -98,10 +99,10 @@ pub fn build(
                 all_cached = false;
                 if container.official.is_some() {
                     let draft = at(STAGE, cache.draft(STAGE, &key))?;
-                    pull(recipe, container, &draft, cache, &told)?;
+                    pull(recipe, container, &draft, cache, &on_bytes)?;
                     at(STAGE, cache.keep(&draft, STAGE, &key))?
                 } else {
-                    one(&recipe.suite, container, &key, programs, cache)?
+                    build_one(&recipe.suite, container, &key, programs, cache)?
                 }
             }
         };
@@ -115,18 +116,19 @@ pub fn build(
     Ok(archives)
 }
 
-/// Makes a container image that is no recipe's, or finds it made: its archive. Blocking.
+/// Builds a container image that doesn't belong to a recipe unless it is in the cache, and returns its archive.
+/// Blocking.
 pub fn single(container: &Container, cache: &Cache) -> Result<PathBuf> {
     let key = key_of(SUITE, container).finish();
     let _lock = at(STAGE, cache.lock(STAGE, &key))?;
     let folder = match cache.get(STAGE, &key) {
         Some(folder) => folder,
-        None => one(SUITE, container, &key, &Programs::default(), cache)?,
+        None => build_one(SUITE, container, &key, &Programs::default(), cache)?,
     };
     Ok(folder.join("image.tar"))
 }
 
-fn one(
+fn build_one(
     suite: &str,
     container: &Container,
     key: &str,
@@ -142,7 +144,7 @@ fn one(
         Debian::unpacked(suite, &container.packages).run(STAGE, &packages, &log)?;
         let mut unpack = Command::new("tar");
         unpack.arg("-xpf").arg(&packages).arg("-C").arg(&root);
-        // Device nodes are the runtime's to make.
+        // The container runtime makes the device nodes.
         unpack.arg("--exclude=./dev/*");
         run(STAGE, &mut unpack, &log)?;
         at(STAGE, fs::remove_file(packages))?;
@@ -151,7 +153,7 @@ fn one(
     for name in &container.binaries {
         let file = programs.files.get(name).ok_or_else(|| Error::Stage {
             stage: STAGE,
-            reason: format!("{} wants {name}, which was not built", container.name),
+            reason: format!("{} needs {name}, which was not built", container.name),
         })?;
         let content = at(STAGE, fs::read(file))?;
         at(
@@ -172,7 +174,7 @@ fn one(
             put(&root, &file.path, file.content.as_bytes(), file.bits()),
         )?;
     }
-    // Unpacked packages may bring no other shell than busybox.
+    // The packages may contain no shell but busybox.
     let shell: &[&str] = if root.join("bin/sh").exists() {
         &["/bin/sh", "-ec"]
     } else {
@@ -187,13 +189,13 @@ fn one(
     at(STAGE, cache.keep(&draft, STAGE, key))
 }
 
-/// Pulls an official image: an archive of an OCI layout, and where it came from.
+/// Pulls an official image into an archive of an OCI layout, and records its origin.
 fn pull(
     recipe: &Recipe,
     container: &Container,
     draft: &Path,
     cache: &Cache,
-    told: Told<'_>,
+    on_bytes: OnBytes<'_>,
 ) -> Result<()> {
     let (layout, scratch) = (draft.join("layout"), draft.join("scratch"));
     at(STAGE, fs::create_dir(&scratch))?;
@@ -203,8 +205,15 @@ fn pull(
         .chain(&container.aliases)
         .map(String::as_str)
         .collect();
-    let pulled = registry::pull(&fetcher, &container.name, &names, &layout, &scratch, told)
-        .map_err(|e| failed(STAGE, &e))?;
+    let pulled = registry::pull(
+        &fetcher,
+        &container.name,
+        &names,
+        &layout,
+        &scratch,
+        on_bytes,
+    )
+    .map_err(|e| failed(STAGE, &e))?;
     let parts = ["oci-layout", "index.json", "blobs"];
     tar(
         &layout,
@@ -223,7 +232,7 @@ fn pull(
     at(STAGE, fs::write(draft.join(ORIGINS), text))
 }
 
-/// The same files give the same bytes.
+/// Packs files reproducibly: the same files result in the same bytes.
 fn tar(folder: &Path, to: &Path, names: &[&str], log: &Path) -> Result<()> {
     let mut command = Command::new("tar");
     command
@@ -235,7 +244,7 @@ fn tar(folder: &Path, to: &Path, names: &[&str], log: &Path) -> Result<()> {
     run(STAGE, &mut command, log)
 }
 
-/// Packs a root folder as a docker archive of one layer.
+/// Packs a root folder as a Docker archive of one layer.
 fn pack(container: &Container, root: &Path, draft: &Path, log: &Path) -> Result<()> {
     let layer = draft.join("layer.tar");
     tar(root, &layer, &["."], log)?;
@@ -276,8 +285,8 @@ fn pack(container: &Container, root: &Path, draft: &Path, log: &Path) -> Result<
     Ok(())
 }
 
-/// Imports archives into the containerd whose data will be the root file system's: by one that runs on this host for
-/// the time, which is twenty times quicker than doing it in the emulated machine.
+/// Imports archives into the containerd data of a root file system. This runs a temporary containerd on the host, which
+/// is twenty times faster than importing in the emulated machine.
 pub fn import(root: &Path, archives: &[PathBuf], programs: &Programs, log: &Path) -> Result<()> {
     if archives.is_empty() {
         return Ok(());
@@ -286,7 +295,7 @@ pub fn import(root: &Path, archives: &[PathBuf], programs: &Programs, log: &Path
         programs.files.get(name).ok_or_else(|| Error::Stage {
             stage: STAGE,
             reason: format!(
-                "container images need {name}, which no component of the recipe builds"
+                "importing container images needs {name}, which no component of the recipe builds"
             ),
         })
     };
@@ -340,7 +349,7 @@ pub fn import(root: &Path, archives: &[PathBuf], programs: &Programs, log: &Path
     Ok(())
 }
 
-/// A process that ends with its holder.
+/// A process that is ended when this is dropped.
 struct Daemon(std::process::Child);
 
 impl Daemon {

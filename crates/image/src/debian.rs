@@ -1,4 +1,4 @@
-//! Trees of Debian packages, by mmdebstrap, and files put into them.
+//! Root file systems of Debian packages, made with mmdebstrap, and files put into them.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
@@ -12,7 +12,7 @@ fn quote(text: &str) -> String {
 pub(crate) struct Debian(Command, String);
 
 impl Debian {
-    /// A system: essential packages and these, installed, then the commands.
+    /// A system with the essential packages and these installed, in which the commands are then run.
     pub(crate) fn installed(suite: &str, packages: &[String], commands: &[String]) -> Self {
         let mut this = Self::new("minbase", suite, packages);
         this.0.arg(concat!(
@@ -30,7 +30,8 @@ impl Debian {
         this
     }
 
-    /// These packages and what they depend on, unpacked, their scripts not run: enough for a container.
+    /// A tree of these packages and their dependencies, unpacked without running their scripts. That is enough for a
+    /// container.
     pub(crate) fn unpacked(suite: &str, packages: &[String]) -> Self {
         let mut this = Self::new("extract", suite, packages);
         this.0.arg(concat!(
@@ -51,7 +52,7 @@ impl Debian {
             .arg(format!("--include={}", packages.join(",")))
             .args([
                 "--dpkgopt=path-exclude=/usr/share/doc/*",
-                // Licences stay with what they are of; the bill of materials is made from them.
+                // The copyright files stay: the bill of materials is made from them.
                 "--dpkgopt=path-include=/usr/share/doc/*/copyright",
                 "--dpkgopt=path-exclude=/usr/share/locale/*",
             ])
@@ -59,11 +60,11 @@ impl Debian {
         Self(command, suite.to_owned())
     }
 
-    /// Makes it, as a tar; [`sbom::DEBS`] beside it says of which packages.
+    /// Makes it as a tar archive, with the list of its packages in [`sbom::DEBS`] next to it.
     pub(crate) fn run(mut self, stage: &'static str, to: &Path, log: &Path) -> Result<()> {
         self.0.env("FAULTLINE_DEBS", to.with_file_name(sbom::DEBS));
         self.0.arg(&self.1).arg(to);
-        // The machine's own package sources, so that a mirror or a proxy of the place is used.
+        // The host's own package sources, so that a local mirror or proxy is used.
         let sources = [
             "/etc/apt/sources.list",
             "/etc/apt/sources.list.d/debian.sources",
@@ -84,7 +85,7 @@ pub(crate) fn put(root: &Path, path: &str, content: &[u8], mode: u32) -> std::io
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder)?;
     }
-    // A package may have left a link there; the file replaces the link, not what it leads to.
+    // A package may have put a symbolic link there. The file replaces the link, not its target.
     match fs::remove_file(&to) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
         _ => {}

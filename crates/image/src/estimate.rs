@@ -1,4 +1,4 @@
-//! How far a build is, and how long it will still take. Pure: it hears the build's events and is told the time.
+//! Estimates the progress and the remaining time of a build. Pure: events and elapsed time are passed in.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -6,12 +6,12 @@ use faultline_domain::{Shape, progress::Event};
 
 use crate::recipe::Recipe;
 
-/// Seconds that fetching a component's release takes, and pulling an image: as good a guess as any.
+/// The seconds that fetching a component's release takes, and pulling an image: rough guesses.
 const FETCHED: f64 = 30.0;
 const PULLED: f64 = 10.0;
 
-/// Seconds that a stage takes on two cores under emulation, from nothing. Only their proportions matter once a stage
-/// has been measured.
+/// Returns the seconds that a stage takes on two cores under emulation, without a cache. Once a stage has been
+/// measured, only the proportions matter.
 fn seconds(stage: &str, recipe: &Recipe, shape: Shape) -> f64 {
     let further = f64::from(shape.nodes() - 1);
     let workers = f64::from(shape.workers());
@@ -27,20 +27,20 @@ fn seconds(stage: &str, recipe: &Recipe, shape: Shape) -> f64 {
     }
 }
 
-/// A build under way.
+/// The progress of a build.
 #[derive(Debug, Clone)]
 pub struct Estimate {
     stages: Vec<(String, f64)>,
     ended: BTreeSet<String>,
-    /// Seconds expected of what was really done, not found in the cache.
+    /// The expected seconds of the completed stages that were not cached.
     worked: f64,
     current: Option<(String, f64)>,
-    /// What is happening.
+    /// What is happening, as a message for people.
     text: String,
 }
 
 impl Estimate {
-    /// A build of a recipe in a shape that has not begun.
+    /// Returns the estimate of a build that has not begun.
     #[must_use]
     pub fn new(recipe: &Recipe, shape: Shape) -> Self {
         let usual = |stage: &str| (stage.to_owned(), seconds(stage, recipe, shape));
@@ -66,7 +66,7 @@ impl Estimate {
             ended: BTreeSet::new(),
             worked: 0.0,
             current: None,
-            text: "about to begin".to_owned(),
+            text: "starting".to_owned(),
         }
     }
 
@@ -75,8 +75,8 @@ impl Estimate {
         found.map_or(0.0, |(_, seconds)| *seconds)
     }
 
-    /// Takes notice of an event.
-    pub fn hear(&mut self, event: &Event) {
+    /// Updates the estimate with an event of the build.
+    pub fn update(&mut self, event: &Event) {
         match event {
             Event::Started { stage, text } => {
                 self.current = Some((stage.to_string(), 0.0));
@@ -95,7 +95,7 @@ impl Estimate {
                 if self.ended.insert(stage.to_string()) && !cached {
                     self.worked += self.expected(stage);
                 }
-                // The disk's stage spans those before it: found in the cache, they are not looked at.
+                // A cached disk stage means that the stages before it were skipped.
                 if stage == "disk" && *cached {
                     let all = self.stages.iter().map(|(name, _)| name.clone());
                     self.ended.extend(all.filter(|name| name != "bake"));
@@ -115,14 +115,14 @@ impl Estimate {
         ended + current
     }
 
-    /// The part that is done, from 0 to 1.
+    /// Returns the part that is done, from 0 to 1.
     #[must_use]
     pub fn fraction(&self) -> f64 {
         let all: f64 = self.stages.iter().map(|(_, seconds)| seconds).sum();
         (self.done() / all).clamp(0.0, 1.0)
     }
 
-    /// How long it will still take, when it has taken `so_far`.
+    /// Returns the estimated remaining time after `so_far`.
     #[must_use]
     pub fn left(&self, so_far: Duration) -> Duration {
         let all: f64 = self.stages.iter().map(|(_, seconds)| seconds).sum();
@@ -131,7 +131,7 @@ impl Estimate {
             .as_ref()
             .map_or(0.0, |(stage, part)| self.expected(stage) * part);
         let worked = self.worked + current;
-        // This machine's own speed, once there is something to tell it by.
+        // The speed of this machine, once enough work is done to measure it.
         let pace = if worked > 30.0 {
             (so_far.as_secs_f64() / worked).clamp(0.1, 10.0)
         } else {
@@ -140,7 +140,7 @@ impl Estimate {
         Duration::from_secs_f64(((all - self.done()) * pace).max(0.0))
     }
 
-    /// What is happening, for people.
+    /// Returns what is happening, as a message for people.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
@@ -180,7 +180,7 @@ mod tests {
             "disk",
             "bake",
         ] {
-            build.hear(&done(stage, false));
+            build.update(&done(stage, false));
             assert!(build.fraction() > last);
             last = build.fraction();
         }
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn a_cached_disk_stands_for_what_it_is_made_of() {
         let mut build = Estimate::new(&recipe(), Shape::SINGLE);
-        build.hear(&done("disk", true));
+        build.update(&done("disk", true));
         assert!(build.fraction() > 0.6, "{}", build.fraction());
         let left = build.left(Duration::from_secs(1)).as_secs();
         assert_eq!(left, 300, "the bake alone");
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn a_slow_machine_is_seen_to_be_slow() {
         let mut build = Estimate::new(&recipe(), Shape::SINGLE);
-        build.hear(&done("rootfs", false));
+        build.update(&done("rootfs", false));
         let usual = build.left(Duration::from_secs(80));
         let slow = build.left(Duration::from_secs(160));
         assert!(slow > usual.mul_f64(1.9), "{usual:?} {slow:?}");

@@ -1,5 +1,5 @@
-//! The Go that programs are built with: the one that `scripts/install-go` has put into the cache, otherwise the one in
-//! `PATH`.
+//! The Go toolchain that programs are built with: the one that `scripts/install-go` put into the cache, otherwise the
+//! one in `PATH`.
 
 use std::{ffi::OsString, path::Path, process::Command};
 
@@ -8,12 +8,12 @@ use crate::{
     cache::{self, Cache},
 };
 
-/// The oldest release that can build what the images need.
-pub const LEAST: (u32, u32, u32) = (1, 26, 4);
-/// Where `scripts/install-go` puts it, in the cache.
+/// The oldest release that can build the images' programs.
+pub const MIN_VERSION: (u32, u32, u32) = (1, 26, 4);
+/// The path in the cache where `scripts/install-go` installs it.
 const INSTALLED: &str = "toolchain/go/bin/go";
 
-/// Go's own version as `go version` prints it, a part of every key.
+/// Returns the version as `go version` prints it, which is part of every key.
 pub fn version() -> Result<String> {
     let out = command(Path::new(".")).arg("version").output();
     match out {
@@ -22,14 +22,15 @@ pub fn version() -> Result<String> {
         }
         _ => Err(Error::Stage {
             stage: "binaries",
-            reason: "Go is not installed, and the image's programs are built with it; run scripts/install-go, or \
+            reason: "Go is not installed, but the image's programs are built with it; run scripts/install-go, or \
                      install Go 1.26.4 or newer and put its bin folder into PATH"
                 .to_owned(),
         }),
     }
 }
 
-/// Whether a release, as `go version` prints it, can build what the images need. One that can't be read may.
+/// Returns true if a release, as `go version` prints it, can build the images' programs. A version that can't be parsed
+/// counts as new enough.
 #[must_use]
 pub fn is_new_enough(version: &str) -> bool {
     let number = |text: Option<&str>| {
@@ -46,12 +47,12 @@ pub fn is_new_enough(version: &str) -> bool {
         number(parts.next()),
         number(parts.next()),
         number(parts.next()),
-    ) >= LEAST
+    ) >= MIN_VERSION
 }
 
-/// What programs are built with beside the defaults. The collector that is Go 1.26's default keeps its marks in the
-/// heap's own pages, and so writes to half of them every two minutes; each such page is a clone's own from then on. The
-/// one before keeps its marks elsewhere (`docs/decisions/0011-garbage-collector.md`). Other versions can't choose.
+/// Returns the `GOEXPERIMENT` to build programs with. Go 1.26's default garbage collector keeps its marks in the heap's
+/// pages, and so writes to half of them every two minutes; clones no longer share a page that was written to. The older
+/// collector keeps its marks elsewhere (`docs/decisions/0011-garbage-collector.md`). Other versions have no choice.
 pub(crate) fn experiment(version: &str) -> &'static str {
     if version.contains(" go1.26") {
         "nogreenteagc"
@@ -79,7 +80,8 @@ fn command(module: &Path) -> Command {
     command
 }
 
-/// Go in a module's folder, with its caches in ours, so that they go with it; elsewhere where the environment says so.
+/// Returns a `go` command for a module's folder. Go's caches are in this cache, unless the environment sets them, so
+/// that they are removed with it.
 pub(crate) fn with_caches(module: &Path, cache: &Cache) -> Command {
     let mut command = command(module);
     let (stage, keys) = cache::GO;

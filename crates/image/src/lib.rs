@@ -1,4 +1,4 @@
-//! Image recipes, built into images and baked into snapshots.
+//! Builds image recipes into images and bakes them into snapshots.
 //!
 //! ```text
 //! images/<name>.yaml ─┬► rootfs ─────┬► disk ─► bake
@@ -9,11 +9,11 @@
 //!                          images for each node's containerd
 //! ```
 //!
-//! Every stage is content-addressed: its folder's name is the hash of everything that it depends on, a finished
-//! stage is a folder that was renamed into place, so an interrupted one leaves nothing behind and two builds at
-//! once build once. [`recipe`] is what an author writes, [`cache`] where results lie, [`binaries`] and
-//! [`containers`] what only clusters need, [`sources`] where that comes from, [`build`] root file system and disk,
-//! [`bake`] the last stage.
+//! Every stage is content-addressed: the name of its result's folder is the hash of everything that it depends on. A
+//! finished result is renamed into place, so an interrupted build leaves no partial result, and concurrent builds build
+//! only once. [`recipe`] is what authors write; [`cache`] stores the results; [`binaries`] and [`containers`] build
+//! what only clusters need, from [`sources`]; [`build`] makes the root file system and the disk; [`bake`] is the last
+//! stage.
 
 pub mod bake;
 pub mod binaries;
@@ -36,20 +36,20 @@ use std::{
     process::Command,
 };
 
-/// Why an image can't be had.
+/// The error when an image can't be built or baked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such recipe.
-    #[error("there is no recipe {name:?} in {folder}; `faultline image list` shows those that are")]
+    #[error("there is no recipe {name:?} in {folder}; `faultline image list` lists the recipes")]
     NoRecipe {
-        /// The name asked for.
+        /// The requested name.
         name: String,
-        /// Where it was looked for.
+        /// The folder of recipes.
         folder: PathBuf,
     },
-    /// There is no folder of recipes.
+    /// The folder of recipes doesn't exist.
     #[error(
-        "the folder of image recipes, {0}, can't be read; name another with --images, or none to use the program's own"
+        "the folder of image recipes {0} can't be read; pass another one with --images, or omit it to use the built-in recipes"
     )]
     NoFolder(PathBuf),
     /// The recipe is malformed.
@@ -60,17 +60,17 @@ pub enum Error {
         /// What is wrong, where, and what to do.
         text: String,
     },
-    /// A stage failed. What earlier stages made is kept; building again resumes here.
+    /// A stage failed. The results of earlier stages are kept, and the next build resumes with this stage.
     #[error("stage {stage} failed: {reason}")]
     Stage {
         /// The stage.
         stage: &'static str,
-        /// Why, with the end of the log.
+        /// The reason, with the end of the log.
         reason: String,
     },
 }
 
-/// Result of building.
+/// The result of building or baking.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 fn at<T>(stage: &'static str, result: io::Result<T>) -> Result<T> {
@@ -80,7 +80,7 @@ fn at<T>(stage: &'static str, result: io::Result<T>) -> Result<T> {
     })
 }
 
-/// Runs a command, its output to a log; a failure carries the log's tail.
+/// Runs a command and appends its output to a log. The error includes the end of the log.
 fn run(stage: &'static str, command: &mut Command, log: &Path) -> Result<()> {
     let file = at(
         stage,
@@ -96,7 +96,9 @@ fn run(stage: &'static str, command: &mut Command, log: &Path) -> Result<()> {
         .status()
         .map_err(|e| Error::Stage {
             stage,
-            reason: format!("cannot run {program}: {e}; `faultline doctor` says what to install"),
+            reason: format!(
+                "cannot run {program}: {e}; run `faultline doctor` to see what to install"
+            ),
         })?;
     if status.success() {
         return Ok(());

@@ -1,9 +1,10 @@
-//! What an image recipe says.
+//! The types of an image recipe.
 
 mod settle;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     path::{Path, PathBuf},
 };
 
@@ -17,261 +18,281 @@ use crate::{
     source::{Bases, Reference, Source},
 };
 
-/// A recipe: everything that an image is made of.
+/// A recipe: the description of everything that an image consists of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// The image's name; the file's name without `.yaml`. Of a family, without the version.
+    /// The image's name, which is the file's name without `.yaml`. For a family, the name without the version.
     pub name: String,
-    /// What it is, in a line.
+    /// A one-line description.
     pub summary: String,
-    /// The versions of a family: `kubernetes.yaml` with a version `"1.36"` makes `kubernetes-1.36`. A version's
-    /// values replace `{{key}}` all over the file and the files that it takes, and so does `{{version}}`.
+    /// The versions of a family: `kubernetes.yaml` with a version `"1.36"` defines the image `kubernetes-1.36`. In the
+    /// recipe and in the files that it includes, each `{{key}}` is replaced by the version's value for it, and
+    /// `{{version}}` by the version.
     #[serde(default)]
     pub versions: BTreeMap<String, BTreeMap<String, String>>,
-    /// Values by source, `modules` and `official`: they replace `{{key}}` too, where the two differ in more than where
-    /// they come from.
+    /// Values that replace `{{key}}` depending on the source, for images whose content differs between sources.
     #[serde(default)]
     pub sources: Values,
-    /// A recipe that this one continues: its packages, commands, files, units and warm-up come first.
+    /// The recipe that this one extends. The packages, commands, files, units and steps of that recipe come first.
     #[serde(default)]
     pub extends: Option<String>,
     /// The Debian suite.
     #[serde(default)]
     pub suite: String,
-    /// Debian packages, a kernel among them.
+    /// The Debian packages to install. They must include a kernel.
     #[serde(default)]
     pub packages: Vec<String>,
-    /// Shell commands run as root inside the new root file system, after the packages were installed.
+    /// The shell commands to run as root in the new root file system, after the packages are installed.
     #[serde(default)]
     pub commands: Vec<String>,
-    /// Programs that Debian doesn't have, or not in this version.
+    /// The programs that Debian lacks or has in another version.
     #[serde(default)]
     pub binaries: Vec<Component>,
-    /// Container images that each node's containerd has from the start.
+    /// The container images that are loaded into each node's containerd.
     #[serde(default)]
     pub containers: Vec<Container>,
-    /// Files put into it.
+    /// The files to add.
     #[serde(default)]
     pub files: Vec<File>,
-    /// systemd units that are started at boot.
+    /// The systemd units to start at boot.
     #[serde(default)]
     pub enable: Vec<String>,
-    /// systemd units that are not, whatever their packages say.
+    /// The systemd units not to start at boot, even if their packages enable them.
     #[serde(default)]
     pub disable: Vec<String>,
-    /// The machine it runs on.
+    /// The machine of a node.
     pub machine: MachineShape,
-    /// The machine of a worker, where that needs less.
+    /// The machine of a worker. Default: `machine`.
     #[serde(default)]
     pub worker: Option<MachineShape>,
-    /// The minor version of the cluster that its bake makes, such as `"1.36"`: its API server answers on port 6443
-    /// of node1, its keys lie where kubeadm puts them.
+    /// The Kubernetes minor version of the cluster that the bake steps create, such as `"1.36"`. Its API server must
+    /// listen on port 6443 of node1, and its keys must be where kubeadm puts them. Default: no cluster.
     #[serde(default)]
     pub kubernetes: Option<String>,
-    /// What is done in the booted machines to bring them to the state that is frozen, step by step.
+    /// The steps that bring the booted machines to the state that is frozen.
     #[serde(default)]
-    pub bake: Vec<Step>,
-    /// Prints, as JSON, what the cluster serves: schemas, namespaces, images, what its nodes have. It is kept beside the
-    /// template, and the manifests of labs are linted against it.
+    pub bake: Vec<BakeStep>,
+    /// A step that prints a JSON description of the cluster: its schemas, namespaces and images, and what its nodes
+    /// have. The description is stored with the template, and `faultline lab lint` checks the labs' manifests against
+    /// it.
     #[serde(default)]
-    pub describe: Option<Step>,
-    /// What brings a node that was added to a running environment into its cluster. `all` and `workers` are that
-    /// node alone here, and its name is in `FAULTLINE_NODE`.
+    pub describe: Option<BakeStep>,
+    /// The steps that join a node to the cluster of a running environment. Here `all` and `workers` are that node only,
+    /// and `FAULTLINE_NODE` is its name.
     #[serde(default)]
-    pub join: Vec<Step>,
-    /// What is done before a node is removed from a running environment; `FAULTLINE_NODE` is its name.
+    pub join: Vec<BakeStep>,
+    /// The steps before a node is removed from a running environment. `FAULTLINE_NODE` is its name.
     #[serde(default)]
-    pub leave: Vec<Step>,
-    /// Shell commands run in each booted machine before it is frozen, so that what they read is in the memory
-    /// that all clones share.
+    pub leave: Vec<BakeStep>,
+    /// The shell commands to run in each booted machine before it is frozen, so that the files that they read are in
+    /// the memory that all clones share.
     #[serde(default)]
     pub warm: Vec<String>,
-    /// What comes last: waits for the moment at which the machines are best frozen, three seconds from its end.
+    /// The steps that wait for the best moment to freeze the machines. They are frozen three seconds after the last
+    /// step.
     #[serde(default)]
-    pub moment: Vec<Step>,
-    /// Gives a clone's cluster keys of its own, where the operator wants that: clones of a template share them.
+    pub moment: Vec<BakeStep>,
+    /// The steps that give a clone's cluster its own keys, if the operator enables that. By default the clones of a
+    /// template share their keys.
     #[serde(default)]
-    pub rekey: Vec<Step>,
-    /// What must hold in a clone before anybody may enter.
+    pub rekey: Vec<BakeStep>,
+    /// The steps that must succeed in a clone before it can be used.
     #[serde(default)]
-    pub probe: Vec<Step>,
-    /// The folder that it was read from.
+    pub probe: Vec<BakeStep>,
+    /// The folder that the recipe was read from.
     #[serde(skip)]
     pub folder: PathBuf,
-    /// What it is made from.
+    /// The source of its programs and container images.
     #[serde(skip)]
     pub source: Source,
-    /// Mirrors and folders in the place of official hosts.
+    /// The mirrors and folders to use instead of official hosts.
     #[serde(skip)]
     pub bases: Bases,
 }
 
-/// What replaces `{{key}}` in each source.
+/// The values of `{{key}}` for each source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Values {
-    /// Built from Go modules.
+    /// The values for programs built from Go modules.
     pub modules: BTreeMap<String, String>,
-    /// Fetched as released.
+    /// The values for official releases.
     pub official: BTreeMap<String, String>,
 }
 
-/// Programs of one upstream project, built from its pinned Go module or fetched as it releases them.
+/// The programs of an upstream project, built from a pinned Go module or fetched as official releases.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
-    /// The project.
+    /// The project's name.
     pub name: String,
-    /// Its version.
+    /// The version.
     pub version: String,
-    /// Its licence, an SPDX identifier.
+    /// The licence, as an SPDX identifier.
     pub licence: String,
-    /// The folder, beside the recipe, with the `go.mod` and `go.sum` that pin it.
+    /// The folder, relative to the recipe's, with the `go.mod` and `go.sum` that pin the module.
     pub module: String,
-    /// Program → Go package, or a C file that is all of the program.
+    /// The Go package of each program, or the single C file that it is compiled from.
     pub build: BTreeMap<String, String>,
-    /// For the linker.
+    /// The linker flags.
     #[serde(default)]
     pub ldflags: String,
-    /// Build tags.
+    /// The Go build tags.
     #[serde(default)]
     pub tags: Vec<String>,
-    /// True: with C.
+    /// If true, the programs are built with cgo. Default: false.
     #[serde(default)]
     pub cgo: bool,
-    /// The programs that nodes have, and where; the others are for container images alone.
+    /// The folder to install each program into on the nodes. Other programs are only used in container images.
     #[serde(default)]
     pub install: BTreeMap<String, String>,
-    /// Versions of those of its programs that have another one.
+    /// The versions of programs whose version is not the component's.
     #[serde(default)]
     pub versions: BTreeMap<String, String>,
-    /// Where its official releases are, for those who would rather have that. Loaded for Go modules: none. Loaded for
-    /// official releases: the one that all its programs come from, or none where they are built nevertheless.
+    /// The official releases of the programs, as an alternative to building them. In a recipe loaded for Go modules,
+    /// this is empty. In one loaded for official releases, it is the one release of all the component's programs, or
+    /// empty if they have none and are built.
     #[serde(default)]
     pub official: Vec<Official>,
 }
 
-/// Where an official release of a component is. In all of it `{program}` stands for the program's name, `{version}`
-/// for the version and `{number}` for the version without its `v`.
+/// An official release of a component. In its fields, `{program}` is replaced by the program's name, `{version}` by the
+/// version, and `{number}` by the version without its `v`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Official {
-    /// The address of each program, or of an archive, or of a container image (`oci://<name>`) that has it.
+    /// The URL of the program, or of an archive or a container image (`oci://<name>`) that contains it.
     pub url: String,
-    /// The address of its SHA-256, where `{url}` stands for what `url` says: a bare hash, or lines of hash and name.
+    /// The URL of the SHA-256 checksum: a file with only the hash, or with lines of hash and file name. `{url}` is
+    /// replaced by the value of `url`. Required unless `url` is a container image.
     #[serde(default)]
     pub checksum: String,
-    /// In an archive or an image: the program's path.
+    /// The program's path in the archive or container image. Required for a container image.
     #[serde(default)]
     pub member: Option<String>,
-    /// The programs that it is for. None: those that no other release names.
+    /// The programs in this release. Default: those that no other release lists.
     #[serde(default)]
     pub programs: Vec<String>,
-    /// Its version, where that isn't the component's.
+    /// The version of this release. Default: the component's.
     #[serde(default)]
     pub version: Option<String>,
 }
 
-/// The official image that stands for a container image.
+/// An official container image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OfficialImage {
-    /// Its licence, an SPDX identifier.
+    /// The licence, as an SPDX identifier.
     pub licence: String,
 }
 
-/// A container image: of one layer, or as its project releases it.
+/// A container image: one layer built here, or the official image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Container {
-    /// Its full name, with tag.
+    /// The full name, including registry and tag.
     pub name: String,
     /// Other full names of the same image.
     #[serde(default)]
     pub aliases: Vec<String>,
-    /// Debian packages, unpacked. None: nothing but what is listed here.
+    /// The Debian packages to unpack into the image. Their maintainer scripts don't run. If empty, the image contains
+    /// only the programs and files listed here.
     #[serde(default)]
     pub packages: Vec<String>,
-    /// Programs of the recipe's components, put into `/usr/local/bin`.
+    /// The programs of the recipe's components to put into `/usr/local/bin`.
     #[serde(default)]
     pub binaries: Vec<String>,
-    /// Files.
+    /// The files to add.
     #[serde(default)]
     pub files: Vec<File>,
-    /// Shell commands run in it at the end; needs packages that bring a shell.
+    /// The shell commands to run in the image at the end. The packages must include a shell.
     #[serde(default)]
     pub commands: Vec<String>,
-    /// What it runs.
+    /// The entrypoint.
     #[serde(default)]
     pub entrypoint: Vec<String>,
-    /// With these arguments, unless the pod says others.
+    /// The default arguments.
     #[serde(default)]
     pub cmd: Vec<String>,
-    /// Variables, `NAME=value`.
+    /// The environment variables, as `NAME=value`.
     #[serde(default)]
     pub env: Vec<String>,
-    /// The user's number.
+    /// The numeric user id.
     #[serde(default)]
     pub user: Option<u32>,
-    /// Said: with official sources it is pulled by its name, and nothing else of what is said here is used.
-    // Left out of what is hashed where it isn't said.
+    /// If set, official sources pull it by name and ignore the other fields.
+    // Skipped if not set, so that it doesn't change the hash of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub official: Option<OfficialImage>,
 }
 
-/// Which nodes a step is for.
+/// The nodes that a step runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum On {
-    /// Every node, at the same time.
+    /// All nodes, at the same time.
     #[default]
     All,
-    /// The first node.
+    /// The first node only.
     First,
-    /// The other control planes, one after the other.
+    /// The other control planes, one after another.
     OtherControlPlanes,
-    /// The workers, one after the other.
+    /// The workers, one after another.
     Workers,
 }
 
-/// Something done in booted or cloned machines.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A step that runs in booted or cloned machines.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Step {
-    /// What it does, for people.
+pub struct BakeStep {
+    /// What the step does, as a message for people.
     pub text: String,
-    /// The nodes.
+    /// The nodes that it runs on. Default: all.
     #[serde(default)]
     pub on: On,
-    /// Shell commands. They find the shape in `FAULTLINE_CONTROL_PLANES`, `FAULTLINE_WORKERS`, `FAULTLINE_STOCK` (not
-    /// empty where the cluster is to be stock), and what earlier steps kept under the names they gave it.
+    /// The shell commands. Their environment has the shape in `FAULTLINE_CONTROL_PLANES` and `FAULTLINE_WORKERS`, a
+    /// non-empty `FAULTLINE_STOCK` for a stock cluster, and the output that earlier steps kept.
     pub run: String,
-    /// Keep what it prints, under this name, for the steps that follow.
+    /// The environment variable in which later steps find this step's output. If the step runs on several nodes, the
+    /// first node's output is kept. Default: the output is not kept.
     #[serde(default)]
     pub keep: Option<String>,
-    /// How long it may take, in seconds. Ten minutes unless said.
-    #[serde(default = "ten_minutes")]
+    /// The time limit in seconds. Default: 600.
+    #[serde(default = "default_timeout_seconds")]
     pub timeout_seconds: u32,
 }
 
-const fn ten_minutes() -> u32 {
+const fn default_timeout_seconds() -> u32 {
     600
 }
 
-/// The machine that an image runs on.
+/// The keys of templates hash this text, so it must not change, not even with the type's name.
+impl fmt::Debug for BakeStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Step")
+            .field("text", &self.text)
+            .field("on", &self.on)
+            .field("run", &self.run)
+            .field("keep", &self.keep)
+            .field("timeout_seconds", &self.timeout_seconds)
+            .finish()
+    }
+}
+
+/// The size of a node's machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineShape {
-    /// Processors of a node.
+    /// The number of processors of a node.
     pub vcpus: u32,
-    /// Memory of a node, in MiB.
+    /// The memory of a node, in MiB.
     pub memory_mib: u32,
-    /// Disk of a node, in MiB.
+    /// The disk of a node, in MiB.
     pub disk_mib: u32,
 }
 
-/// The part of a family's file that says its versions.
+/// The part of a recipe's file that is read before `{{keys}}` are replaced.
 #[derive(Deserialize)]
 struct Head {
     #[serde(default)]
@@ -281,12 +302,12 @@ struct Head {
 }
 
 impl Recipe {
-    /// Reads the recipe with this name: `<name>.yaml`, or a version of a family. It is made from Go modules.
+    /// Reads the recipe with this name, `<name>.yaml` or a version of a family, for Go modules.
     pub fn load(folder: &Path, name: &str) -> Result<Self> {
         Self::load_for(folder, name, Source::Modules)
     }
 
-    /// The same, made from this source.
+    /// Reads the recipe with this name for this source.
     pub fn load_for(folder: &Path, name: &str, source: Source) -> Result<Self> {
         let mut recipe = Self::load_within(folder, name, source, 0)?;
         recipe.settle(source);
@@ -328,21 +349,21 @@ impl Recipe {
         folder.clone_into(&mut recipe.folder);
         let containers = recipe.containers.iter_mut().flat_map(|c| &mut c.files);
         for file in recipe.files.iter_mut().chain(containers) {
-            fill(file, folder, &values).map_err(malformed)?;
+            read_source(file, folder, &values).map_err(malformed)?;
         }
         if let Some(base) = recipe.extends.take() {
             if depth > 3 {
                 return Err(malformed(format!(
-                    "extends {base:?} goes round in a circle"
+                    "extends {base:?} is circular; remove it here or in one of the recipes that it extends"
                 )));
             }
-            recipe.continue_from(Self::load_within(folder, &base, source, depth + 1)?);
+            recipe.extend_from(Self::load_within(folder, &base, source, depth + 1)?);
         }
         recipe.validate(folder).map_err(malformed)?;
         Ok(recipe)
     }
 
-    fn continue_from(&mut self, base: Self) {
+    fn extend_from(&mut self, base: Self) {
         fn before<T>(own: &mut Vec<T>, mut base: Vec<T>) {
             base.append(own);
             *own = base;
@@ -368,7 +389,7 @@ impl Recipe {
 
     fn validate(&self, folder: &Path) -> Result<(), String> {
         if !self.packages.iter().any(|p| p.starts_with("linux-image")) {
-            return Err("packages has no kernel; add linux-image-cloud-amd64".to_owned());
+            return Err("packages contains no kernel; add linux-image-cloud-amd64".to_owned());
         }
         container::validate_packages(&self.packages)?;
         container::validate_files(&self.files)?;
@@ -383,14 +404,14 @@ impl Recipe {
             for (program, place) in &component.install {
                 if !component.build.contains_key(program) || !is_absolute(place) {
                     return Err(format!(
-                        "component {} installs {program} at {place:?}: it must build it, and the folder be absolute",
+                        "component {} installs {program} into {place:?}: the program must be listed in build, and the folder must be absolute",
                         component.name
                     ));
                 }
             }
             for official in &component.official {
-                if let Some(fault) = official.fault() {
-                    return Err(format!("component {}, official: {fault}", component.name));
+                if let Some(problem) = official.problem() {
+                    return Err(format!("component {}, official: {problem}", component.name));
                 }
                 if let Some(unknown) = official
                     .programs
@@ -398,7 +419,7 @@ impl Recipe {
                     .find(|p| !component.build.contains_key(*p))
                 {
                     return Err(format!(
-                        "component {} has an official {unknown}, but builds none",
+                        "component {} has an official release of {unknown}, which is not listed in build",
                         component.name
                     ));
                 }
@@ -406,7 +427,7 @@ impl Recipe {
             programs.extend(component.build.keys());
         }
         for container in &self.containers {
-            container.check()?;
+            container.validate()?;
             if container.official.is_some()
                 && let Err(e) = Reference::parse(&container.name)
             {
@@ -414,13 +435,13 @@ impl Recipe {
             }
             if let Some(unknown) = container.binaries.iter().find(|b| !programs.contains(b)) {
                 return Err(format!(
-                    "container {} wants {unknown}, which no component builds",
+                    "container {} needs {unknown}, which no component builds; add it to a component's build",
                     container.name
                 ));
             }
             if !container.commands.is_empty() && container.packages.is_empty() {
                 return Err(format!(
-                    "container {} has commands, but no packages to run them with",
+                    "container {} has commands, but no packages; add one that includes a shell",
                     container.name
                 ));
             }
@@ -449,7 +470,7 @@ impl Recipe {
         Ok(())
     }
 
-    /// The names of all recipes in a folder, a family's versions one by one.
+    /// Returns the names of all recipes in a folder, with one name per version of a family.
     pub fn names(folder: &Path) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(folder)
             .into_iter()
@@ -474,8 +495,8 @@ impl Recipe {
 }
 
 impl Container {
-    /// Whether its name, packages and files are such.
-    pub fn check(&self) -> Result<(), String> {
+    /// Validates name, packages and files.
+    pub fn validate(&self) -> Result<(), String> {
         container::validate_name(&self.name)?;
         container::validate_packages(&self.packages)?;
         container::validate_files(&self.files)
@@ -506,16 +527,23 @@ impl From<ContainerImage> for Container {
     }
 }
 
-/// Takes a file's content from the file that it names.
-fn fill(file: &mut File, folder: &Path, values: &BTreeMap<String, String>) -> Result<(), String> {
+/// Reads a file's content from its `source`.
+fn read_source(
+    file: &mut File,
+    folder: &Path,
+    values: &BTreeMap<String, String>,
+) -> Result<(), String> {
     let Some(source) = file.source.take() else {
         return Ok(());
     };
     if !file.content.is_empty() {
-        return Err(format!("{} has both content and source", file.path));
+        return Err(format!(
+            "file {} has both content and source; set only one",
+            file.path
+        ));
     }
     if !is_absolute(&format!("/{source}")) {
-        return Err(format!("source {source:?} leaves the recipes' folder"));
+        return Err(format!("source {source:?} is outside the recipes' folder"));
     }
     let text = std::fs::read_to_string(folder.join(&source))
         .map_err(|e| format!("source {source} can't be read: {e}"))?;
@@ -523,7 +551,7 @@ fn fill(file: &mut File, folder: &Path, values: &BTreeMap<String, String>) -> Re
     Ok(())
 }
 
-/// The file of a recipe, its text, and what replaces its `{{keys}}`.
+/// A recipe's file, its text, and the values that replace its `{{keys}}`.
 struct Text {
     path: PathBuf,
     text: String,
@@ -631,7 +659,22 @@ mod tests {
         assert_eq!(Recipe::names(dir.path()), ["k-1.1", "k-1.2", "x"]);
         write("y.yaml", &GOOD.replace("name: x", "name: y\nextends: y"));
         let error = Recipe::load(dir.path(), "y").unwrap_err().to_string();
-        assert!(error.contains("circle"), "{error}");
+        assert!(error.contains("circular"), "{error}");
+    }
+
+    #[test]
+    fn the_text_that_keys_hash_does_not_change() {
+        let step = BakeStep {
+            text: "a".to_owned(),
+            on: On::First,
+            run: "b".to_owned(),
+            keep: None,
+            timeout_seconds: 600,
+        };
+        assert_eq!(
+            format!("{step:?}"),
+            r#"Step { text: "a", on: First, run: "b", keep: None, timeout_seconds: 600 }"#
+        );
     }
 
     #[test]
@@ -653,7 +696,7 @@ mod tests {
                 !recipe.join.is_empty(),
                 "{name}"
             );
-            let of_bake = |step: &&Step| recipe.bake.contains(step);
+            let of_bake = |step: &&BakeStep| recipe.bake.contains(step);
             assert_eq!(
                 recipe.join.iter().filter(of_bake).count(),
                 if recipe.kubernetes.is_some() { 3 } else { 0 },

@@ -1,5 +1,5 @@
-//! The bill of materials of an image: what is in it, in which version, under which licence, with which checksum, as
-//! SPDX 2.3 JSON in the file `sbom.spdx.json` beside the disk.
+//! The bill of materials of an image: its contents with version, licence and checksum, as SPDX 2.3 JSON in the file
+//! `sbom.spdx.json` next to the disk.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,15 +17,15 @@ use crate::{
     source::{Origin, origins},
 };
 
-/// The file beside the disk.
+/// The name of the file next to the disk.
 pub const FILE: &str = "sbom.spdx.json";
 
-/// The file in a stage's folder that says which Debian packages it is made of: name, version, SHA-256.
+/// The file in a result's folder that lists its Debian packages: name, version, SHA-256.
 pub(crate) const DEBS: &str = "debs";
-/// The file in a container's folder that says under which licences each of its packages is.
+/// The file in a container image's folder that lists the licences of each package.
 const LICENCES: &str = "licences.json";
 
-/// Writes the bill of an image whose root file system is at `root` into `folder`.
+/// Writes the bill of materials of an image whose root file system is at `root` into `folder`.
 pub fn write(
     recipe: &Recipe,
     key: &str,
@@ -105,7 +105,7 @@ pub fn write(
         "SPDXID": "SPDXRef-DOCUMENT",
         "name": recipe.name,
         "documentNamespace": format!("https://faultline.dev/images/{}/{key}", recipe.name),
-        // The image's content address stands for a date: the same content has the same bill.
+        // A fixed date, so that the same content has the same bill of materials.
         "creationInfo": { "created": "1970-01-01T00:00:00Z", "creators": ["Tool: faultline image"] },
         "packages": packages,
         "relationships": relations,
@@ -122,7 +122,7 @@ fn relation(from: &Value, kind: &str, to: &Value) -> Value {
     })
 }
 
-/// Under which licences the contents of a container that is made here are.
+/// Returns the licences of the contents of a container image that was built here.
 fn contained(programs: &[&Value], debs: &[Value]) -> String {
     let of_programs = programs.iter().filter_map(|p| p.get("licenseDeclared"));
     let of_debs = debs.iter().filter_map(|p| p.get("licenseComments"));
@@ -139,7 +139,7 @@ fn set_sum(package: &mut Value, sha256: &str) {
     }
 }
 
-/// A container image: by its digest where it was pulled, otherwise by its archive, as it was made here.
+/// Describes a container image: by its digest if it was pulled, otherwise by the checksum of its archive.
 fn image(container: &Container, archive: &Path, origin: Option<&Origin>) -> io::Result<Value> {
     let (name, version) = container
         .name
@@ -186,7 +186,7 @@ fn package(name: &str, version: &str, licence: &str) -> Value {
     })
 }
 
-/// The checksums of the Debian packages that a stage was made of, by name and version.
+/// Reads the checksums of a result's Debian packages, by name and version.
 fn sums(folder: &Path) -> BTreeMap<(String, String), String> {
     let lines = fs::read_to_string(folder.join(DEBS)).unwrap_or_default();
     lines
@@ -198,7 +198,7 @@ fn sums(folder: &Path) -> BTreeMap<(String, String), String> {
         .collect()
 }
 
-/// Notes the licences of a container's packages, while their copyright files are at hand.
+/// Records the licences of a container image's packages while their copyright files are available.
 pub(crate) fn keep_licences(root: &Path, folder: &Path) -> io::Result<()> {
     let named: BTreeMap<String, Vec<String>> = sums(folder)
         .into_keys()
@@ -211,7 +211,7 @@ pub(crate) fn keep_licences(root: &Path, folder: &Path) -> io::Result<()> {
     fs::write(folder.join(LICENCES), text)
 }
 
-/// The Debian packages that a container was made of.
+/// Describes the Debian packages of a container image.
 fn unpacked(folder: &Path) -> Vec<Value> {
     let text = fs::read(folder.join(LICENCES)).unwrap_or_default();
     let licences: BTreeMap<String, Vec<String>> = serde_json::from_slice(&text).unwrap_or_default();
@@ -240,7 +240,8 @@ fn deb(name: &str, version: &str, licences: &[String], sum: Option<&String>) -> 
     package
 }
 
-/// The licences of a package; where its copyright file names none in a form for programs, where to read.
+/// Returns the licences of a package. If its copyright file has none in machine-readable form, returns a pointer to the
+/// file.
 fn licences_of(root: &Path, name: &str) -> Vec<String> {
     let copyright = Path::new("usr/share/doc").join(name).join("copyright");
     let text = fs::read_to_string(root.join(&copyright)).unwrap_or_default();
@@ -250,7 +251,7 @@ fn licences_of(root: &Path, name: &str) -> Vec<String> {
     }
 }
 
-/// What dpkg says is installed, with the licences that each package's copyright file names.
+/// Describes the packages that dpkg lists as installed, with the licences in each package's copyright file.
 fn debian(root: &Path, sums: &BTreeMap<(String, String), String>) -> Vec<Value> {
     let status = fs::read_to_string(root.join("var/lib/dpkg/status")).unwrap_or_default();
     status
@@ -269,8 +270,8 @@ fn debian(root: &Path, sums: &BTreeMap<(String, String), String>) -> Vec<Value> 
         .collect()
 }
 
-/// The licences that a machine-readable Debian copyright file names, or whose common texts another refers to. Their
-/// names are Debian's, not SPDX's.
+/// Returns the licences in a machine-readable Debian copyright file, or the common licences that another copyright file
+/// refers to. The names are Debian's, not SPDX's.
 fn licences(copyright: &str) -> Vec<&str> {
     let fields = copyright
         .lines()

@@ -1,4 +1,4 @@
-//! Where what an image is made of comes from: the words, without reading or fetching anything.
+//! The types for the sources of images. Nothing here reads or fetches anything.
 
 use std::{
     collections::BTreeMap,
@@ -9,24 +9,24 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// Begins the address of a container image.
+/// The prefix of a container image's URL.
 pub(crate) const IMAGE: &str = "oci://";
-/// The key of the base that stands for all hosts without one.
+/// The key of the base for all hosts without their own.
 pub(crate) const ALL: &str = "*";
 
-/// What one image is made of.
+/// The source of an image's programs and container images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// Programs built from pinned Go modules, images made of them.
+    /// Programs are built from pinned Go modules, and container images from these programs.
     #[default]
     Modules,
-    /// What the projects release, where the recipe says where that is.
+    /// Official releases are used where the recipe describes them.
     Official,
 }
 
 impl Source {
-    /// Its word.
+    /// Returns the word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -36,7 +36,7 @@ impl Source {
     }
 }
 
-/// What an operator wants.
+/// The source that the operator has chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Choice {
@@ -45,7 +45,7 @@ pub enum Choice {
     Modules,
     /// Always [`Source::Official`].
     Official,
-    /// Official where all of it can be reached, otherwise modules.
+    /// Official if all of its hosts can be reached, otherwise modules.
     Auto,
 }
 
@@ -58,17 +58,17 @@ impl FromStr for Choice {
             "official" => Ok(Self::Official),
             "auto" => Ok(Self::Auto),
             _ => Err(format!(
-                "{text:?} is no source; there are modules, official and auto"
+                "{text:?} is not a source; use modules, official or auto"
             )),
         }
     }
 }
 
-/// What stands in a host's place.
+/// A replacement for an official host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Base {
-    /// A server, without the slash at its end.
+    /// A URL, without a trailing slash.
     Web(String),
     /// A folder.
     Folder(PathBuf),
@@ -86,7 +86,7 @@ impl FromStr for Base {
             return Ok(Self::Folder(PathBuf::from(path)));
         }
         Err(format!(
-            "{text:?} is no place for official files; give http://…, https://…, file:///… or an absolute path"
+            "{text:?} is not a mirror or folder; use http://…, https://…, file:///… or an absolute path"
         ))
     }
 }
@@ -114,12 +114,12 @@ impl fmt::Display for Base {
     }
 }
 
-/// Host → what stands in its place. `"*"` stands for every host that isn't named, with a folder for each.
+/// The replacement for each official host. `"*"` applies to every host that isn't listed, with a subfolder per host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Bases(pub BTreeMap<String, Base>);
 
-/// A base by its host, as it is written on a command line: `github.com=https://mirror.example.org/github`.
+/// A host and its base, as written on a command line: `github.com=https://mirror.example.org/github`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named(pub String, pub Base);
 
@@ -142,7 +142,7 @@ impl fmt::Display for Named {
 }
 
 impl Bases {
-    /// What stands in a host's place; `None` for the host itself.
+    /// Returns the replacement for a host, or `None` to use the host itself.
     #[must_use]
     pub fn get(&self, host: &str) -> Option<Base> {
         if let Some(base) = self.0.get(host) {
@@ -154,7 +154,7 @@ impl Bases {
         })
     }
 
-    /// All of them, as a command line has them.
+    /// Returns all of them, as written on a command line.
     pub fn named(&self) -> impl Iterator<Item = Named> + '_ {
         self.0
             .iter()
@@ -162,19 +162,19 @@ impl Bases {
     }
 }
 
-/// An image's full name, taken apart.
+/// The parsed full name of a container image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
-    /// `registry.k8s.io`
+    /// The registry, such as `registry.k8s.io`.
     pub registry: String,
-    /// `coredns/coredns`
+    /// The repository, such as `coredns/coredns`.
     pub repository: String,
-    /// `v1.14.2`
+    /// The tag, such as `v1.14.2`.
     pub tag: String,
 }
 
 impl Reference {
-    /// Takes a full name with a tag apart.
+    /// Parses a full name with a tag.
     pub fn parse(name: &str) -> Result<Self, String> {
         let parts = name.split_once('/').and_then(|(registry, rest)| {
             let (repository, tag) = rest.rsplit_once(':')?;
@@ -196,7 +196,9 @@ impl Reference {
             })
         });
         parts.ok_or_else(|| {
-            format!("{name:?} is no full name of an image, such as registry.k8s.io/pause:3.10")
+            format!(
+                "{name:?} is not a full image name with a tag, such as registry.k8s.io/pause:3.10"
+            )
         })
     }
 
@@ -205,19 +207,19 @@ impl Reference {
     }
 }
 
-/// Where something official came from, kept beside it for the bill of materials.
+/// The origin of an official file, recorded for the bill of materials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// Its official address.
+    /// The official URL.
     pub url: String,
-    /// SHA-256 of what was fetched from there, in hexadecimal.
+    /// The SHA-256 of what was fetched from there, in hexadecimal.
     pub sha256: String,
 }
 
-/// The file with [`Origin`]s, by what came from there.
+/// The file with the [`Origin`] of each fetched file.
 pub const ORIGINS: &str = "origins.json";
 
-/// Reads the origins that lie in a folder.
+/// Reads the origins recorded in a folder.
 #[must_use]
 pub fn origins(folder: &Path) -> BTreeMap<String, Origin> {
     std::fs::read(folder.join(ORIGINS))

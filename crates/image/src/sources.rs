@@ -1,18 +1,17 @@
-//! Where the programs and images of a cluster come from: built from pinned Go modules, or fetched as their projects
-//! release them.
+//! The sources of a cluster's programs and images: built from pinned Go modules, or fetched as official releases.
 //!
-//! What an operator says is [`Sources`]; what one image is made of is a [`Source`]. Choosing is the caller's, before
-//! anything is built: a recipe is loaded for one source and has nothing of the other left in it, so that content
-//! addresses need neither network nor configuration.
+//! [`Sources`] is the operator's configuration; [`Source`] is the source of one image. The caller chooses it before
+//! anything is built: a recipe is loaded for one source and contains nothing of the other, so that content addresses
+//! need neither network nor configuration.
 //!
 //! ```text
-//! Sources ── recipe() ──► Recipe for one Source ──► keys, find: quick, nobody is asked
+//! Sources ── recipe() ──► Recipe for one Source ──► keys, find: quick, no network access
 //!  auto: what is built already,       └──► build ──► release: programs   ┐
 //!        else what can be reached                    registry: images    ├─ fetch: bytes, resumed and verified
 //! ```
 //!
-//! Every address names its official host. [`Bases`] puts a mirror or a folder in a host's place, and is no part of a
-//! content address: the checksum decides, not where the bytes came from.
+//! Every URL has the official host. [`Bases`] replaces hosts by mirrors or folders. It is not part of a content
+//! address: the checksum decides, not where the bytes came from.
 
 pub mod fetch;
 pub mod registry;
@@ -34,18 +33,18 @@ use crate::{
     source::IMAGE,
 };
 
-/// What an operator says about where programs and images come from.
+/// The operator's configuration of where programs and images come from.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sources {
-    /// Which source.
+    /// The source.
     pub from: Choice,
-    /// Mirrors and folders in the place of official hosts.
+    /// The mirrors and folders to use instead of official hosts.
     pub bases: Bases,
 }
 
 impl Sources {
-    /// What may be used, what is preferred first.
+    /// Returns the sources that may be used, the preferred one first.
     const fn candidates(&self) -> &'static [Source] {
         match self.from {
             Choice::Modules => &[Source::Modules],
@@ -68,7 +67,7 @@ impl Sources {
     ) -> Result<Option<(Recipe, Template)>> {
         for source in self.candidates() {
             let recipe = self.load(folder, &of.image, *source)?;
-            // Without Go there is no key for what is built with it, and nothing that was.
+            // Without Go, programs built with it have no key, and none can be in the cache.
             let found = match bake::find(&recipe, of, cache) {
                 Err(_) if self.candidates().len() > 1 => None,
                 found => found?,
@@ -80,8 +79,8 @@ impl Sources {
         Ok(None)
     }
 
-    /// A template, from any source that is wanted, if it was baked already. Quick: asks
-    /// nobody.
+    /// Returns a template if it was baked already, from any of the sources that may be used. Quick: doesn't use the
+    /// network.
     pub fn template(
         &self,
         folder: &Path,
@@ -91,9 +90,9 @@ impl Sources {
         Ok(self.baked(folder, of, cache)?.map(|(_, template)| template))
     }
 
-    /// The recipe as it is to be built. With `auto` what was baked already decides, so that an image isn't made anew
-    /// when a mirror is down; otherwise what can be reached. Blocking; asks the network with `auto` alone, for no
-    /// longer than [`fetch::REACH`].
+    /// Returns the recipe to build. With `auto`, a source from which the template was baked already is chosen, so that
+    /// an image isn't rebuilt when a mirror is down; otherwise official releases, if all of their hosts can be reached.
+    /// Blocking; uses the network only with `auto`, for at most [`fetch::REACH`].
     pub fn recipe(&self, folder: &Path, of: &TemplateRef, cache: &Cache) -> Result<Recipe> {
         if let [only] = self.candidates() {
             return self.load(folder, &of.image, *only);
@@ -108,14 +107,15 @@ impl Sources {
         }
         tracing::warn!(
             image = of.image,
-            "built from Go modules, since official releases can't be reached: {}",
+            "building from Go modules, since official releases can't be reached: {}",
             missing.join("; ")
         );
         self.load(folder, &of.image, Source::Modules)
     }
 }
 
-/// Every official address that a recipe for [`Source::Official`] is fetched from; images begin with `oci://`.
+/// Returns the official URLs that a recipe for [`Source::Official`] is fetched from. Those of images begin with
+/// `oci://`.
 #[must_use]
 pub fn addresses(recipe: &Recipe) -> BTreeSet<String> {
     let programs = recipe.binaries.iter().flat_map(|component| {
@@ -123,7 +123,7 @@ pub fn addresses(recipe: &Recipe) -> BTreeSet<String> {
         programs.flat_map(move |program| {
             let releases = component.official.iter();
             releases.flat_map(move |official| {
-                let release = official.of(program, &component.version);
+                let release = official.locate(program, &component.version);
                 [release.url, release.checksum]
             })
         })
@@ -135,7 +135,7 @@ pub fn addresses(recipe: &Recipe) -> BTreeSet<String> {
         .collect()
 }
 
-/// The official hosts of these addresses; true where the host is a registry.
+/// Returns the official hosts of these URLs, and whether each is a registry.
 fn hosts(addresses: &BTreeSet<String>) -> BTreeSet<(String, bool)> {
     addresses
         .iter()

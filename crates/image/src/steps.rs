@@ -1,5 +1,5 @@
-//! Carrying out a recipe's steps in machines that run: while baking, when a clone is probed, and when a node is added
-//! or removed.
+//! Runs a recipe's bake steps in running machines: while baking, when a clone is probed, and when a node is added or
+//! removed.
 
 use std::{collections::BTreeMap, fmt, io::Write, path::Path, time::Instant};
 
@@ -7,12 +7,12 @@ use faultline_domain::{NodeName, TemplateRef};
 use faultline_guest::{client, wire::Exec};
 use faultline_launcher::{client as launcher, protocol::Channel};
 
-use crate::recipe::{On, Step};
+use crate::recipe::{BakeStep, On};
 
-/// The most of a step's output that is kept.
+/// The maximum size of a step's output that is kept.
 const MAX_OUTPUT: usize = 4 << 20;
 
-/// A step that did not work.
+/// A step that failed.
 #[derive(Debug, thiserror::Error)]
 pub struct Failed {
     node: NodeName,
@@ -26,25 +26,25 @@ impl fmt::Display for Failed {
     }
 }
 
-/// Where steps are carried out.
+/// Where steps run.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// The environment's folder: its launcher's socket is there.
+    /// The environment's folder, which contains the launcher's socket.
     pub dir: &'a Path,
-    /// What it is, or is to become.
+    /// The template of the machines, or the one they are to become.
     pub template: &'a TemplateRef,
-    /// The one node that comes or goes: then `all` and `workers` are this one.
+    /// The node that is added or removed, if any. If set, `all` and `workers` mean this node.
     pub node: Option<&'a NodeName>,
-    /// Where what the steps print is appended, if anywhere.
+    /// The log to append the steps' output to, if any.
     pub log: Option<&'a Path>,
 }
 
 impl Place<'_> {
-    /// Carries out steps in order; `tell` hears of each before it begins, with its index.
+    /// Runs the steps in order. `tell` is called before each step begins, with its index.
     pub async fn carry_out(
         self,
-        steps: &[Step],
-        tell: impl Fn(usize, &Step, &str),
+        steps: &[BakeStep],
+        tell: impl Fn(usize, &BakeStep, &str),
     ) -> Result<(), Failed> {
         let mut kept = self.variables();
         let names = self.template.shape.node_names();
@@ -81,14 +81,14 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// Runs a step on the first node; what it printed, which the log has not.
-    pub async fn print(self, step: &Step) -> Result<String, Failed> {
+    /// Runs a step on the first node and returns its output, which is not logged.
+    pub async fn print(self, step: &BakeStep) -> Result<String, Failed> {
         let silent = Self { log: None, ..self };
         let first = self.template.shape.node_names().swap_remove(0);
         silent.run(&first, step, &self.variables()).await
     }
 
-    /// What every step finds in its environment.
+    /// Returns the environment variables of every step.
     fn variables(self) -> BTreeMap<String, String> {
         let shape = &self.template.shape;
         let stock = if self.template.is_stock() { "yes" } else { "" };
@@ -106,11 +106,11 @@ impl Place<'_> {
         all
     }
 
-    /// Runs a step on one node; what it printed.
+    /// Runs a step on one node and returns its output.
     async fn run(
         self,
         node: &NodeName,
-        step: &Step,
+        step: &BakeStep,
         env: &BTreeMap<String, String>,
     ) -> Result<String, Failed> {
         let failed = |why: String| Failed {
@@ -143,9 +143,9 @@ impl Place<'_> {
                 .create(true)
                 .append(true)
                 .open(log);
-            // What is kept may be a secret.
+            // Output that is kept may be a secret.
             let out = if step.keep.is_some() { "" } else { &out };
-            // A log that can't be written is no reason to stop.
+            // A failure to write the log doesn't stop the step.
             let _ = file.and_then(|mut f| {
                 writeln!(
                     f,
@@ -161,7 +161,10 @@ impl Place<'_> {
                 step.timeout_seconds,
                 tail(&out, &err)
             ))),
-            code => Err(failed(format!("ended with {code}: {}", tail(&out, &err)))),
+            code => Err(failed(format!(
+                "exited with code {code}: {}",
+                tail(&out, &err)
+            ))),
         }
     }
 }
@@ -169,7 +172,7 @@ impl Place<'_> {
 fn tail(out: &str, err: &str) -> String {
     let lines: Vec<&str> = out.lines().chain(err.lines()).collect();
     if lines.is_empty() {
-        return "it printed nothing".to_owned();
+        return "no output".to_owned();
     }
     lines
         .get(lines.len().saturating_sub(12)..)

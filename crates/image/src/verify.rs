@@ -1,7 +1,7 @@
-//! Whether a template's files are still what was frozen.
+//! Verifies that a template's files are unchanged since they were frozen.
 //!
-//! Checksums of gigabytes take seconds, and a clone takes less. So what was verified once is not read again while
-//! size, time of change and inode of each file are what they were then; [`Template::verify`] with `fully` reads all.
+//! Checksums of gigabytes take seconds, longer than a clone. So files that were verified once are not read again while
+//! their size, change time and inode stay the same. [`Template::verify`] with `fully` reads all files.
 
 use std::{collections::BTreeMap, fs, io, os::unix::fs::MetadataExt, path::PathBuf};
 
@@ -9,10 +9,10 @@ use faultline_launcher::snapshot::Damage;
 
 use crate::{bake::Template, cache};
 
-/// Where the marks of a verified snapshot lie.
+/// The file with the marks of a verified snapshot.
 const MARKS: &str = ".verified.json";
 
-/// Size, time of change in nanoseconds, inode.
+/// The size, change time in nanoseconds, and inode of a file.
 type Mark = (u64, i64, u64);
 
 fn marks(template: &Template) -> io::Result<BTreeMap<PathBuf, Mark>> {
@@ -29,8 +29,8 @@ fn marks(template: &Template) -> io::Result<BTreeMap<PathBuf, Mark>> {
 }
 
 impl Template {
-    /// Compares the snapshot's files with their checksums. Blocking: seconds for what was not verified since it
-    /// changed, microseconds otherwise.
+    /// Compares the snapshot's files with their checksums. Blocking: takes seconds if they have changed since they were
+    /// verified, microseconds otherwise.
     pub fn verify(&self, fully: bool) -> Result<(), Damage> {
         let folder = &self.snapshot;
         let unreadable = |source| Damage::Unreadable {
@@ -45,7 +45,7 @@ impl Template {
             return Ok(());
         }
         self.manifest.verify(folder, &self.image.disk())?;
-        // A mark that can't be written only costs time.
+        // If the marks can't be written, the next verification only takes longer.
         let _ = fs::write(
             folder.join(MARKS),
             serde_json::to_vec(&now).unwrap_or_default(),
@@ -53,8 +53,8 @@ impl Template {
         Ok(())
     }
 
-    /// Takes out of use what is damaged: the snapshot, and the image where it is the image's disk. Environments that were
-    /// cloned from it hold its files and live on.
+    /// Removes the damaged snapshot from the cache, and also the image if its disk is damaged. Environments cloned from
+    /// it continue, since they hold its files open.
     pub fn discard(&self, damage: &Damage) -> io::Result<()> {
         if *damage.path() == self.image.disk() {
             cache::discard(&self.image.folder)?;

@@ -42,7 +42,7 @@ use faultline_domain::{
 use faultline_image::{
     bake::{self, Template},
     cache::Cache,
-    recipe::{MachineShape, Recipe, Step},
+    recipe::{BakeStep, MachineShape, Recipe},
     sources::Sources,
     steps::Place,
 };
@@ -78,8 +78,8 @@ struct MadeOf {
     #[serde(default, skip_serializing)]
     shape: Option<String>,
     worker: MachineShape,
-    join: Vec<Step>,
-    leave: Vec<Step>,
+    join: Vec<BakeStep>,
+    leave: Vec<BakeStep>,
 }
 
 impl MadeOf {
@@ -623,7 +623,7 @@ fn at_least(asked: Limits, promised: &Limits) -> Limits {
 
 /// Carries out a recipe's steps in a clone before anybody may enter, as a stage with this name and text.
 async fn carry_out(
-    steps: &[Step],
+    steps: &[BakeStep],
     (name, text): (&'static str, &'static str),
     dir: &Path,
     template: &TemplateRef,

@@ -7,7 +7,7 @@ use faultline_domain::{
     shape::MAX_NODES,
 };
 use faultline_image::{
-    recipe::{MachineShape, Step},
+    recipe::{BakeStep, MachineShape},
     steps::Place,
 };
 use faultline_launcher::{
@@ -153,7 +153,7 @@ impl Local {
         id: &TenantId,
         template: &TemplateRef,
         node: &NodeName,
-        steps: &[Step],
+        steps: &[BakeStep],
         stage: &Stage,
     ) -> Result<(), faultline_image::steps::Failed> {
         let dir = self.folder(id);

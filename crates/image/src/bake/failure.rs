@@ -1,21 +1,21 @@
-//! A bake that failed, and whether KVM is a likely reason.
+//! A failed bake, and whether KVM is a likely cause.
 
 use faultline_launcher::{accel::Verdict, spec::Accelerator};
 
 use crate::Error;
 
-/// What failed.
+/// The cause of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// The host: its disk is full, a machine was killed.
+    /// The host: its disk is full, or it killed a machine.
     Host,
-    /// A machine: it ended by itself, or its helper never answered.
+    /// A machine: it exited by itself, or its helper never answered.
     Machine,
-    /// What runs in the machines: a service, a step.
+    /// The software in the machines: a service or a step.
     Guest,
 }
 
-/// A bake that failed.
+/// A failed bake.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub cause: Cause,
@@ -32,9 +32,9 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
-    /// True when the same bake is to be tried under emulation. Once an image was booted under KVM, a step that fails
-    /// in a machine that answers is taken for the recipe's fault.
-    pub(super) fn may_be_kvm(&self, verdict: &Verdict) -> bool {
+    /// Returns true if the bake should be repeated under emulation. Once an image was booted under KVM, a step that
+    /// fails in a machine that answers is considered the recipe's fault.
+    pub(super) fn may_be_caused_by_kvm(&self, verdict: &Verdict) -> bool {
         verdict.accelerator() == Accelerator::Kvm
             && match self.cause {
                 Cause::Host => false,
@@ -43,7 +43,7 @@ impl Failure {
             }
     }
 
-    /// Its reason as one line, without the logs that follow.
+    /// Returns the reason as one line, without the logs that follow.
     pub(super) fn summary(&self) -> String {
         const MOST: usize = 300;
         let text = match &self.error {
@@ -81,8 +81,9 @@ mod tests {
         let fails = Verdict::of(Kvm::Fails {
             reason: String::new(),
         });
-        let suspected =
-            |cause| [&heard, &works, &fails].map(|verdict| failure(cause).may_be_kvm(verdict));
+        let suspected = |cause| {
+            [&heard, &works, &fails].map(|verdict| failure(cause).may_be_caused_by_kvm(verdict))
+        };
         assert_eq!(suspected(Cause::Host), [false, false, false]);
         assert_eq!(suspected(Cause::Machine), [true, true, false]);
         assert_eq!(suspected(Cause::Guest), [true, false, false]);

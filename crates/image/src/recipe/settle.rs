@@ -1,16 +1,16 @@
-//! Choosing a source for a recipe: what of it belongs to the other goes.
+//! Choosing a source for a recipe: what only the other source needs is removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Component, Container, Official, Recipe};
 use crate::source::{IMAGE, Source};
 
-/// Stands for the program's name, the version, and the version without its `v`, in an [`Official`].
+/// The placeholders in an [`Official`]: the program's name, the version, and the version without its `v`.
 const PROGRAM: &str = "{program}";
 const VERSION: &str = "{version}";
 const NUMBER: &str = "{number}";
 impl Recipe {
-    /// Leaves of each component and container what this source needs.
+    /// Reduces each component and container to what this source needs.
     pub(crate) fn settle(&mut self, source: Source) {
         self.source = source;
         match source {
@@ -26,7 +26,7 @@ impl Recipe {
                 for container in &mut self.containers {
                     container.settle();
                 }
-                // containerd and ctr import the images, wherever else they are.
+                // containerd and ctr are always needed: they import the images.
                 let needed: BTreeSet<String> = self
                     .binaries
                     .iter()
@@ -46,7 +46,7 @@ impl Recipe {
 }
 
 impl Container {
-    /// One that is pulled has nothing of its own.
+    /// Removes the fields that a pulled image doesn't use.
     fn settle(&mut self) {
         if self.official.is_some() {
             *self = Self {
@@ -60,8 +60,8 @@ impl Container {
 }
 
 impl Component {
-    /// A component for each of its releases, with the programs that are needed of it, and one for what is built
-    /// nevertheless.
+    /// Splits a component into one per release, with the needed programs of that release, and one for the needed
+    /// programs that have no release and are built.
     fn split(&self, needed: &BTreeSet<String>) -> Vec<Self> {
         let named: BTreeSet<&String> = self.official.iter().flat_map(|o| &o.programs).collect();
         let mut left: BTreeSet<&String> =
@@ -109,9 +109,9 @@ impl Component {
 }
 
 impl Official {
-    /// The addresses of a program of this release and of its checksum, and its path in the archive.
+    /// Returns where a program of this release and its checksum are.
     #[must_use]
-    pub fn of(&self, program: &str, version: &str) -> Release {
+    pub fn locate(&self, program: &str, version: &str) -> Release {
         let fill = |text: &str| {
             text.replace(PROGRAM, program)
                 .replace(VERSION, version)
@@ -125,32 +125,34 @@ impl Official {
         }
     }
 
-    /// What is wrong with it.
-    pub(crate) fn fault(&self) -> Option<String> {
+    /// Returns what is wrong with the description, if anything.
+    pub(crate) fn problem(&self) -> Option<String> {
         let web = |url: &str| url.starts_with("https://") || url.starts_with("http://");
         if self.url.starts_with(IMAGE) {
-            return self
-                .member
-                .is_none()
-                .then(|| format!("{} is an image; say the program's member in it", self.url));
+            return self.member.is_none().then(|| {
+                format!(
+                    "{} is an image; set member to the program's path in it",
+                    self.url
+                )
+            });
         }
         let checksum = self.checksum.replace("{url}", &self.url);
         (!web(&self.url) || !web(&checksum)).then(|| {
             format!(
-                "url {:?} and checksum {:?} must begin with https:// or, for an image, with {IMAGE}",
+                "url {:?} and checksum {:?} must begin with https://, or url with {IMAGE} for an image",
                 self.url, self.checksum
             )
         })
     }
 }
 
-/// Where one program of an official release is.
+/// The location of a program in an official release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
-    /// The program, an archive or an image with it.
+    /// The URL of the program, or of an archive or image that contains it.
     pub url: String,
-    /// The text that has its SHA-256; empty for an image, whose digests say it.
+    /// The URL of the SHA-256 checksum. Empty for an image, which is verified by its digest.
     pub checksum: String,
-    /// Its path in the archive or image.
+    /// The program's path in the archive or image.
     pub member: Option<String>,
 }

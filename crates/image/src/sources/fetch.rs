@@ -1,7 +1,8 @@
-//! Files of official hosts, their mirrors and folders: resumed where they broke off, verified before they are used.
+//! Fetches files from official hosts, mirrors and folders. Interrupted transfers are resumed, and files are verified
+//! before use.
 //!
-//! A transfer lies in `<cache>/downloads/<sha256>.part` until its checksum was compared. One that broke off stays there
-//! and is continued, by this process or the next; one that is wrong is removed.
+//! A transfer is stored in `<cache>/downloads/<sha256>.part` until its checksum is verified. An interrupted one stays
+//! there and is resumed by this process or a later one; one with a wrong checksum is removed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,118 +19,118 @@ use crate::{
     source::{Base, Bases},
 };
 
-/// How long a base may take to answer, to count as reached.
+/// The time within which a host must answer to count as reachable.
 pub const REACH: Duration = Duration::from_secs(5);
-/// How long the next bytes may take.
+/// The time limit for the next bytes of a transfer.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a transfer is begun or continued.
+/// The number of attempts to start or resume a transfer.
 const ATTEMPTS: u32 = 4;
-/// Before it is continued the first time; longer each time.
+/// The pause before the first retry. Later ones are longer.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Texts and manifests are smaller.
+/// The maximum size of texts and manifests.
 const TEXT: u64 = 4 << 20;
 const STAGE: &str = "downloads";
 
-/// Why something official can't be had.
+/// The error when an official file can't be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody answers.
+    /// The server doesn't answer.
     #[error("{url} can't be reached: {reason}")]
     Unreachable {
-        /// Its address.
+        /// The URL.
         url: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Somebody answers something else.
+    /// The server answers with an error status.
     #[error("{url} answered {status}")]
     Refused {
-        /// Its address.
+        /// The URL.
         url: String,
         /// The status.
         status: u16,
     },
-    /// A folder that stands for a host hasn't got it.
-    #[error("{path} is missing, in the place of {url}")]
+    /// The folder that replaces the host doesn't contain the file.
+    #[error("{path} is missing, which replaces {url}")]
     Missing {
-        /// Where it should be.
+        /// The path where it should be.
         path: PathBuf,
-        /// Its official address.
+        /// The official URL.
         url: String,
     },
-    /// The transfer breaks off again and again.
-    #[error("{url} broke off: {reason}")]
-    BrokeOff {
-        /// Its address.
+    /// The transfer was interrupted too often.
+    #[error("the transfer of {url} was interrupted: {reason}")]
+    Interrupted {
+        /// The URL.
         url: String,
-        /// Why, the last time.
+        /// The reason of the last interruption.
         reason: String,
     },
-    /// The list of checksums doesn't have it.
-    #[error("{url} says no SHA-256 of {file}")]
+    /// The list of checksums doesn't contain the file.
+    #[error("{url} has no SHA-256 of {file}")]
     NoChecksum {
         /// The file.
         file: String,
-        /// The list's address.
+        /// The URL of the list.
         url: String,
     },
-    /// It is not what its checksum says.
-    #[error("{file} from {url} is not what it should be: expected SHA-256 {expected}, got {got}")]
+    /// The file doesn't match its checksum.
+    #[error("{file} from {url} has a wrong checksum: expected SHA-256 {expected}, got {got}")]
     Mismatch {
         /// The file.
         file: String,
-        /// Its address.
+        /// The URL.
         url: String,
-        /// What was to come.
+        /// The expected SHA-256.
         expected: String,
-        /// What came.
+        /// The actual SHA-256.
         got: String,
     },
-    /// It is understood by nobody here.
+    /// The file or answer can't be used.
     #[error("{url} can't be used: {reason}")]
     Unusable {
-        /// Its address.
+        /// The URL.
         url: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// This machine's disk.
+    /// Writing to this machine's disk failed.
     #[error("{path} can't be written")]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
 }
 
 impl Error {
-    /// What to do about it.
+    /// Returns what to do about it.
     #[must_use]
     pub fn advice(&self) -> String {
-        const ELSE: &str = "name a mirror or a folder with --base HOST=PLACE ([sources.bases] in the configuration), \
+        const ELSE: &str = "set a mirror or a folder with --base HOST=PLACE ([sources.bases] in the configuration), \
                             or build from Go modules with --source modules";
         match self {
             Self::Mismatch { .. } => {
-                "nothing of it was kept; ask whoever runs that place, or name another with --base HOST=PLACE".to_owned()
+                "the file was removed; report it to the operator of that server, or use another with --base HOST=PLACE".to_owned()
             }
-            Self::BrokeOff { .. } => {
-                format!("what has arrived is kept, and building again continues there; or {ELSE}")
+            Self::Interrupted { .. } => {
+                format!("build again to resume the transfer, whose data was kept; or {ELSE}")
             }
-            Self::Io { source, .. } => format!("{source}; make room or set FAULTLINE_CACHE"),
+            Self::Io { source, .. } => format!("{source}; free some disk space, or set FAULTLINE_CACHE to another folder"),
             _ => ELSE.to_owned(),
         }
     }
 }
 
-/// Result of fetching.
+/// The result of fetching.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Hears how many bytes have arrived, and of how many where that is known.
-pub type Told<'a> = &'a dyn Fn(u64, Option<u64>);
+/// A callback for progress: the bytes transferred, and the total if known.
+pub type OnBytes<'a> = &'a dyn Fn(u64, Option<u64>);
 
-/// Bytes for people: `12 of 58 MiB`.
+/// Formats a progress in bytes for people: `12 of 58 MiB`.
 #[must_use]
 pub fn amount(bytes: u64, all: Option<u64>) -> String {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
@@ -139,17 +140,17 @@ pub fn amount(bytes: u64, all: Option<u64>) -> String {
     }
 }
 
-/// Where an address leads once bases stand in the place of hosts.
+/// Where a URL leads after its host was replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     Web(String),
     File(PathBuf),
 }
 
-/// Headers of a request.
+/// The headers of a request.
 pub(super) type Headers = Vec<(&'static str, String)>;
 
-/// Fetches.
+/// Fetches files, using the bases instead of official hosts.
 #[derive(Debug)]
 pub struct Fetcher<'a> {
     pub(super) bases: &'a Bases,
@@ -157,14 +158,14 @@ pub struct Fetcher<'a> {
     agent: ureq::Agent,
 }
 
-/// Why an attempt failed: for good, or perhaps only now.
+/// Why an attempt failed: permanently, or worth a retry.
 enum Attempt {
     Final(Error),
-    Again(String),
+    Retry(String),
 }
 
 impl<'a> Fetcher<'a> {
-    /// Fetches from these bases; what is half there lies in this cache.
+    /// Returns a fetcher with these bases, which stores interrupted transfers in this cache.
     #[must_use]
     pub fn new(bases: &'a Bases, cache: &'a Cache) -> Self {
         Self {
@@ -181,10 +182,10 @@ impl<'a> Fetcher<'a> {
         };
         let (_, rest) = url
             .split_once("://")
-            .ok_or_else(|| unusable("it is no address"))?;
+            .ok_or_else(|| unusable("it is not a URL"))?;
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         if path.split('/').any(|part| part == "..") {
-            return Err(unusable("it leaves its folder"));
+            return Err(unusable("its path contains .."));
         }
         Ok(match self.bases.get(host) {
             None => Place::Web(url.to_owned()),
@@ -193,7 +194,7 @@ impl<'a> Fetcher<'a> {
         })
     }
 
-    /// A request. Gives the answer whatever its status, and an error when there is none.
+    /// Makes a request. Returns the answer whatever its status; it is an error if there is no answer.
     pub(super) fn get(
         &self,
         url: &str,
@@ -205,7 +206,7 @@ impl<'a> Fetcher<'a> {
         })
     }
 
-    /// A small text.
+    /// Fetches a small text.
     pub fn text(&self, url: &str) -> Result<String> {
         match self.place(url)? {
             Place::File(path) => read(&path, url),
@@ -213,13 +214,13 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    /// A small answer with its headers, asked for again when the server falters.
+    /// Fetches a small answer with its headers, with retries if the server fails.
     pub(super) fn body(
         &self,
         url: &str,
         headers: &Headers,
     ) -> Result<(ureq::http::HeaderMap, String)> {
-        again(|| {
+        with_retries(|| {
             let mut answer = self.get(url, headers)?;
             let status = answer.status().as_u16();
             if status != 200 {
@@ -233,7 +234,7 @@ impl<'a> Fetcher<'a> {
                 .with_config()
                 .limit(TEXT)
                 .read_to_string()
-                .map_err(|e| Error::BrokeOff {
+                .map_err(|e| Error::Interrupted {
                     url: url.to_owned(),
                     reason: e.to_string(),
                 })?;
@@ -241,11 +242,11 @@ impl<'a> Fetcher<'a> {
         })
     }
 
-    /// A file with this SHA-256, put at `to`. What is wrong is left nowhere.
-    pub fn file(&self, url: &str, expected: &str, to: &Path, told: Told<'_>) -> Result<()> {
+    /// Fetches a file with this SHA-256 to `to`. A file with another checksum is not kept.
+    pub fn file(&self, url: &str, expected: &str, to: &Path, on_bytes: OnBytes<'_>) -> Result<()> {
         match self.place(url)? {
             Place::File(path) => copy(&path, url, expected, to),
-            Place::Web(place) => self.download(&place, &Headers::new(), expected, to, told),
+            Place::Web(place) => self.download(&place, &Headers::new(), expected, to, on_bytes),
         }
     }
 
@@ -255,7 +256,7 @@ impl<'a> Fetcher<'a> {
         headers: &Headers,
         expected: &str,
         to: &Path,
-        told: Told<'_>,
+        on_bytes: OnBytes<'_>,
     ) -> Result<()> {
         let part = self.cache.path(STAGE, &format!("{expected}.part"));
         let _lock = self.cache.lock(STAGE, expected).map_err(io_error(&part))?;
@@ -263,10 +264,10 @@ impl<'a> Fetcher<'a> {
         for attempt in 0..ATTEMPTS {
             std::thread::sleep(PAUSE * attempt * attempt);
             let before = fs::metadata(&part).map_or(0, |m| m.len());
-            match self.continued(url, headers, &part, before, told) {
+            match self.resume(url, headers, &part, before, on_bytes) {
                 Ok(()) => {}
                 Err(Attempt::Final(error)) => return Err(error),
-                Err(Attempt::Again(why)) => {
+                Err(Attempt::Retry(why)) => {
                     reason = why;
                     continue;
                 }
@@ -276,41 +277,41 @@ impl<'a> Fetcher<'a> {
                 return fs::rename(&part, to).map_err(io_error(to));
             }
             fs::remove_file(&part).map_err(io_error(&part))?;
-            // What lay there may have been of something else.
+            // The data of the earlier transfer may have been wrong: start again.
             if before == 0 {
                 return Err(mismatch(url, expected, got));
             }
-            reason = "what was there already did not fit".to_owned();
+            reason = "the data of an earlier transfer had a wrong checksum".to_owned();
         }
-        Err(Error::BrokeOff {
+        Err(Error::Interrupted {
             url: url.to_owned(),
             reason,
         })
     }
 
-    /// One transfer, from where the last one broke off.
-    fn continued(
+    /// Transfers the rest of a file, from where the last transfer was interrupted.
+    fn resume(
         &self,
         url: &str,
         headers: &Headers,
         part: &Path,
         before: u64,
-        told: Told<'_>,
+        on_bytes: OnBytes<'_>,
     ) -> Result<(), Attempt> {
         let io_failed = |e: io::Error| Attempt::Final(io_error(part)(e));
         let mut headers = headers.clone();
         if before > 0 {
             headers.push(("Range", format!("bytes={before}-")));
         }
-        let answer = get(&self.agent, url, &headers).map_err(Attempt::Again)?;
+        let answer = get(&self.agent, url, &headers).map_err(Attempt::Retry)?;
         let mut file = fs::OpenOptions::new();
         let (mut bytes, file) = match answer.status().as_u16() {
             206 => (before, file.append(true)),
             200 => (0, file.write(true).create(true).truncate(true)),
-            // There is nothing after what is here; whether that is all, its checksum says.
+            // The server has no more data. The checksum tells whether the file is complete.
             416 if before > 0 => return Ok(()),
             408 | 429 | 500.. => {
-                return Err(Attempt::Again(format!("it answered {}", answer.status())));
+                return Err(Attempt::Retry(format!("it answered {}", answer.status())));
             }
             status => {
                 return Err(Attempt::Final(Error::Refused {
@@ -330,24 +331,24 @@ impl<'a> Fetcher<'a> {
         loop {
             let n = body
                 .read(&mut buffer)
-                .map_err(|e| Attempt::Again(format!("after {bytes} bytes: {e}")))?;
+                .map_err(|e| Attempt::Retry(format!("after {bytes} bytes: {e}")))?;
             let Some(read) = buffer.get(..n).filter(|read| !read.is_empty()) else {
                 break;
             };
             file.write_all(read).map_err(io_failed)?;
             bytes += n as u64;
-            told(bytes, all);
+            on_bytes(bytes, all);
         }
         match all {
             Some(all) if all != bytes => {
-                Err(Attempt::Again(format!("after {bytes} bytes of {all}")))
+                Err(Attempt::Retry(format!("after {bytes} bytes of {all}")))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// Each step may take so long, and all of them together so long where that is said.
+/// Returns an HTTP client with this time limit for each phase of a request, and an optional limit for all of it.
 fn agent(patience: Duration, all: Option<Duration>) -> ureq::Agent {
     ureq::Agent::config_builder()
         .timeout_global(all)
@@ -356,7 +357,7 @@ fn agent(patience: Duration, all: Option<Duration>) -> ureq::Agent {
         .timeout_recv_response(Some(patience))
         .timeout_per_read(Some(patience))
         .http_status_as_error(false)
-        // Bytes as they lie there: their number and their checksum are meant.
+        // No compression: sizes and checksums are those of the stored files.
         .accept_encoding("identity")
         .user_agent(concat!("faultline/", env!("CARGO_PKG_VERSION")))
         .build()
@@ -372,7 +373,7 @@ fn get(
     for (name, value) in headers {
         request = request.header(*name, value);
     }
-    // A proxy of the place doesn't lead to this machine's own servers.
+    // A proxy can't reach servers on this machine.
     let host = url.split("://").nth(1).unwrap_or_default();
     let here = ["127.", "localhost", "[::1]"]
         .iter()
@@ -385,14 +386,14 @@ fn get(
     answer.map_err(|e| e.to_string())
 }
 
-/// Asks a few times when the server falters or nobody answers.
-fn again<T>(mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+/// Retries a few times if the server fails or doesn't answer.
+fn with_retries<T>(mut ask: impl FnMut() -> Result<T>) -> Result<T> {
     let mut attempt = 1;
     loop {
         match ask() {
             Err(
                 Error::Unreachable { .. }
-                | Error::BrokeOff { .. }
+                | Error::Interrupted { .. }
                 | Error::Refused { status: 500.., .. },
             ) if attempt < ATTEMPTS => {
                 std::thread::sleep(PAUSE * attempt * attempt);
@@ -408,7 +409,7 @@ pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
     |source| Error::Io { path, source }
 }
 
-/// A small text of a folder that stands for a host.
+/// Reads a small text from a folder that replaces a host.
 pub(super) fn read(path: &Path, url: &str) -> Result<String> {
     fs::read_to_string(path).map_err(|e| missing(path, url, e))
 }
@@ -426,7 +427,7 @@ fn missing(path: &Path, url: &str, e: io::Error) -> Error {
     }
 }
 
-/// Copies a file of a folder that stands for a host.
+/// Copies a file from a folder that replaces a host.
 pub(super) fn copy(path: &Path, url: &str, expected: &str, to: &Path) -> Result<()> {
     let mut from = fs::File::open(path).map_err(|e| missing(path, url, e))?;
     let mut copied = fs::File::create(to).map_err(io_error(to))?;
@@ -448,13 +449,13 @@ pub(super) fn mismatch(url: &str, expected: &str, got: String) -> Error {
     }
 }
 
-/// The last part of an address.
+/// Returns the last path segment of a URL.
 pub(super) fn file_of(url: &str) -> &str {
     url.rsplit('/').next().unwrap_or(url)
 }
 
-/// The SHA-256 of a file in a text that has nothing but it, or lines of hash and name.
-pub(super) fn listed(text: &str, file: &str) -> Option<String> {
+/// Returns the SHA-256 of a file from a text that is just the hash, or has lines of hash and file name.
+pub(super) fn find_checksum(text: &str, file: &str) -> Option<String> {
     let hash = |word: &str| {
         let hex = word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
         hex.then(|| word.to_ascii_lowercase())
@@ -470,21 +471,21 @@ pub(super) fn listed(text: &str, file: &str) -> Option<String> {
     })
 }
 
-/// Those of these hosts, or of what stands in their place, that can't be reached, each with its reason. A host is asked
-/// with its name and whether it is a registry.
+/// Returns the hosts, or their replacements, that can't be reached, each with the reason. A host is given by its name
+/// and whether it is a registry.
 pub(super) fn unreachable(bases: &Bases, hosts: &BTreeSet<(String, bool)>) -> Vec<String> {
     let agent = agent(REACH, Some(REACH));
     let look = |host: &str, registry: bool| -> Option<String> {
         let url = match bases.get(host) {
             Some(Base::Folder(folder)) => {
-                return (!folder.is_dir()).then(|| format!("{} is no folder", folder.display()));
+                return (!folder.is_dir()).then(|| format!("{} is not a folder", folder.display()));
             }
             Some(Base::Web(base)) if registry => root(&base),
             Some(Base::Web(base)) => format!("{base}/"),
-            None if registry => root(&home(host)),
+            None if registry => root(&server_of(host)),
             None => format!("https://{host}/"),
         };
-        // Any answer is one.
+        // Any answer will do, whatever its status.
         let answer = get(&agent, &url, &Headers::new());
         answer.err().map(|e| format!("{url}: {e}"))
     };
@@ -500,9 +501,9 @@ pub(super) fn unreachable(bases: &Bases, hosts: &BTreeSet<(String, bool)>) -> Ve
     })
 }
 
-/// The address that a registry answers on first.
+/// Returns the base URL of a registry's API.
 pub(super) fn root(base: &str) -> String {
-    // What follows the host is a part of every repository's name: so have caching registries their projects.
+    // A path after the host is a prefix of every repository's name, as for the projects of caching registries.
     let (scheme, rest) = base.split_once("://").unwrap_or(("https", base));
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let path = if path.is_empty() {
@@ -513,8 +514,8 @@ pub(super) fn root(base: &str) -> String {
     format!("{scheme}://{host}/v2/{path}")
 }
 
-/// The server of a registry's name.
-pub(super) fn home(registry: &str) -> String {
+/// Returns the server of a registry, by its name.
+pub(super) fn server_of(registry: &str) -> String {
     match registry {
         "docker.io" => "https://registry-1.docker.io".to_owned(),
         other => format!("https://{other}"),

@@ -1,10 +1,10 @@
-//! Container images of registries, by the OCI distribution protocol, or of folders with OCI layouts in their place.
+//! Pulls container images from registries, with the OCI distribution protocol, or from folders with OCI layouts.
 //!
-//! Read anonymously, for linux/amd64: index → manifest → configuration and layers, each compared with its digest. They
-//! are put down as an OCI layout, byte for byte, and so have the digests that everybody else knows.
+//! Pulls are anonymous and for linux/amd64: index → manifest → configuration and layers, each verified by its digest.
+//! They are stored as an OCI layout, byte for byte, so that the digests stay the official ones.
 //!
-//! A folder that stands for a registry has a layout for each repository (`<folder>/coredns/coredns/index.json`), or an
-//! archive of one for each image (`<folder>/coredns/coredns/v1.14.2.tar`).
+//! A folder that replaces a registry has a layout per repository (`<folder>/coredns/coredns/index.json`), or an archive
+//! of a layout per image (`<folder>/coredns/coredns/v1.14.2.tar`).
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::fetch::{
-    self, Error, Fetcher, Headers, Result, Told, file_of, home, io_error, mismatch, root,
+    self, Error, Fetcher, Headers, OnBytes, Result, file_of, io_error, mismatch, root, server_of,
 };
 use crate::source::{Base, Reference};
 
@@ -27,24 +27,24 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vn
                          application/vnd.docker.distribution.manifest.v2+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// What containerd and docker call the full name in a layout's index.
+/// The annotation for the full name in a layout's index, as containerd and Docker write it.
 const FULL_NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// A layout's index isn't nested deeper.
+/// The maximum depth of nested indexes.
 const DEPTH: u32 = 3;
 
-/// An image that was pulled into a layout.
+/// An image pulled into a layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulled {
-    /// Its manifest's digest, in hexadecimal.
+    /// The manifest's digest, in hexadecimal.
     pub digest: String,
-    /// Its official address, by that digest.
+    /// The official URL of the manifest with that digest.
     pub url: String,
-    /// Its layers' files, from the lowest.
+    /// The files of the layers, from the lowest.
     pub layers: Vec<PathBuf>,
 }
 
-/// Something that a manifest or an index points to.
+/// A reference in a manifest or an index.
 #[derive(Debug, Clone, Deserialize)]
 struct Descriptor {
     digest: String,
@@ -62,7 +62,7 @@ struct Platform {
     architecture: String,
 }
 
-/// An index, or a manifest.
+/// An index or a manifest.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Document {
@@ -75,7 +75,7 @@ struct Document {
 }
 
 impl Descriptor {
-    /// Its SHA-256, which becomes a file's name.
+    /// Returns the SHA-256, which becomes a file name.
     fn hex(&self, url: &str) -> Result<&str> {
         let hex = self.digest.strip_prefix("sha256:").filter(|hex| {
             hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -83,12 +83,12 @@ impl Descriptor {
         hex.ok_or_else(|| {
             unusable(
                 url,
-                format!("its digest {:?} is not known here", self.digest),
+                format!("its digest {:?} is not a SHA-256", self.digest),
             )
         })
     }
 
-    fn is_for_us(&self) -> bool {
+    fn is_linux_amd64(&self) -> bool {
         self.platform
             .as_ref()
             .is_some_and(|p| p.os == "linux" && p.architecture == "amd64")
@@ -108,7 +108,7 @@ fn unusable(url: &str, reason: impl Into<String>) -> Error {
     }
 }
 
-/// Where an image's parts are read.
+/// Where the parts of an image are read from.
 enum Store<'a> {
     Registry {
         fetcher: &'a Fetcher<'a>,
@@ -120,7 +120,7 @@ enum Store<'a> {
 }
 
 impl Store<'_> {
-    /// The address of a part, for messages.
+    /// Returns the URL or path of a part.
     fn url(&self, kind: &str, which: &str) -> String {
         match self {
             Self::Registry { base, .. } => format!("{base}/{kind}/{which}"),
@@ -137,7 +137,7 @@ impl Store<'_> {
         bearer.into_iter().collect()
     }
 
-    /// A manifest or an index, by tag or digest, as it lies there.
+    /// Reads a manifest or an index, by tag or digest, as stored.
     fn manifest(&mut self, which: &str) -> Result<String> {
         let url = self.url("manifests", which);
         let (text, digest) = match self {
@@ -150,7 +150,7 @@ impl Store<'_> {
                 };
                 let (headers, text) = match ask(token.as_ref()) {
                     Err(Error::Refused { status: 401, .. }) if token.is_none() => {
-                        *token = Some(admission(fetcher, &url)?);
+                        *token = Some(fetch_token(fetcher, &url)?);
                         ask(token.as_ref())?
                     }
                     answer => answer?,
@@ -173,22 +173,22 @@ impl Store<'_> {
         }
     }
 
-    /// A blob, verified.
-    fn blob(&self, blob: &Descriptor, to: &Path, told: Told<'_>) -> Result<()> {
+    /// Fetches a blob and verifies it.
+    fn blob(&self, blob: &Descriptor, to: &Path, on_bytes: OnBytes<'_>) -> Result<()> {
         let url = self.url("blobs", &blob.digest);
         let hex = blob.hex(&url)?;
         match self {
             Self::Layout(_) => fetch::copy(Path::new(&url), &url, hex, to),
             Self::Registry { fetcher, token, .. } => {
                 let headers = Self::headers(token.as_ref());
-                fetcher.download(&url, &headers, hex, to, told)
+                fetcher.download(&url, &headers, hex, to, on_bytes)
             }
         }
     }
 }
 
-/// A token for an address that wants one: asked of whom the registry names, anonymously.
-fn admission(fetcher: &Fetcher<'_>, url: &str) -> Result<String> {
+/// Gets an anonymous token for a URL that requires one, from the token server that the registry names.
+fn fetch_token(fetcher: &Fetcher<'_>, url: &str) -> Result<String> {
     #[derive(Deserialize)]
     struct Token {
         token: Option<String>,
@@ -200,11 +200,11 @@ fn admission(fetcher: &Fetcher<'_>, url: &str) -> Result<String> {
         .get("www-authenticate")
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    let mut said = challenged(challenge);
+    let mut said = parse_challenge(challenge);
     let realm = said.remove("realm").ok_or_else(|| {
         unusable(
             url,
-            format!("it wants to know who asks, and its challenge {challenge:?} is not understood"),
+            format!("it requires authentication with an unknown challenge: {challenge:?}"),
         )
     })?;
     let query: Vec<String> = ["service", "scope"]
@@ -217,11 +217,11 @@ fn admission(fetcher: &Fetcher<'_>, url: &str) -> Result<String> {
     serde_json::from_str::<Token>(&text)
         .ok()
         .and_then(|t| t.token.or(t.access_token))
-        .ok_or_else(|| unusable(&asked, "it gives no token"))
+        .ok_or_else(|| unusable(&asked, "the answer has no token"))
 }
 
-/// What a `Bearer` challenge says.
-fn challenged(challenge: &str) -> BTreeMap<String, String> {
+/// Parses the parameters of a `Bearer` challenge.
+fn parse_challenge(challenge: &str) -> BTreeMap<String, String> {
     let mut rest = match challenge.split_once(' ') {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest,
         _ => return BTreeMap::new(),
@@ -240,14 +240,15 @@ fn challenged(challenge: &str) -> BTreeMap<String, String> {
     said
 }
 
-/// Pulls an image into an OCI layout in a new folder, under these names. `scratch` is a folder that is the caller's.
+/// Pulls an image into an OCI layout in a new folder, under these names. `scratch` is an existing folder for temporary
+/// files.
 pub fn pull(
     fetcher: &Fetcher<'_>,
     name: &str,
     names: &[&str],
     layout: &Path,
     scratch: &Path,
-    told: Told<'_>,
+    on_bytes: OnBytes<'_>,
 ) -> Result<Pulled> {
     let reference = Reference::parse(name).map_err(|e| unusable(name, e))?;
     let (mut store, top) = open(fetcher, &reference, scratch)?;
@@ -271,12 +272,12 @@ pub fn pull(
     }
     for layer in &document.layers {
         let to = blobs.join(layer.hex(name)?);
-        // An image may have the same layer twice.
+        // An image may contain the same layer twice.
         if !to.exists() {
-            store.blob(layer, &to, &|bytes, _| told(before + bytes, Some(all)))?;
+            store.blob(layer, &to, &|bytes, _| on_bytes(before + bytes, Some(all)))?;
         }
         before += layer.size;
-        told(before, Some(all));
+        on_bytes(before, Some(all));
         layers.push(to);
     }
     write(blobs.join(&digest), &text)?;
@@ -308,7 +309,7 @@ pub fn pull(
     })
 }
 
-/// Where an image is read, and the tag or digest to begin with.
+/// Returns where to read an image from, and the tag or digest to begin with.
 fn open<'a>(
     fetcher: &'a Fetcher<'a>,
     name: &Reference,
@@ -320,7 +321,7 @@ fn open<'a>(
         token: None,
     };
     match fetcher.bases.get(&name.registry) {
-        None => Ok((web(&home(&name.registry)), name.tag.clone())),
+        None => Ok((web(&server_of(&name.registry)), name.tag.clone())),
         Some(Base::Web(base)) => Ok((web(&base), name.tag.clone())),
         Some(Base::Folder(folder)) => {
             let place = folder.join(&name.repository);
@@ -336,7 +337,7 @@ fn open<'a>(
     }
 }
 
-/// Unpacks an archive of a layout.
+/// Unpacks an archive of an OCI layout.
 fn unpack(archive: &Path, scratch: &Path) -> Result<PathBuf> {
     let to = scratch.join("unpacked");
     fs::create_dir_all(&to).map_err(io_error(&to))?;
@@ -352,7 +353,7 @@ fn unpack(archive: &Path, scratch: &Path) -> Result<PathBuf> {
         Ok(out) if out.status.success() && to.join("index.json").exists() => Ok(to),
         Ok(out) if out.status.success() => Err(unusable(
             &url,
-            "it is no archive of an OCI layout; make it with skopeo (oci-archive:), ctr images export, or docker save of Docker 25 or newer",
+            "it is not an archive of an OCI layout; make one with skopeo (oci-archive:), ctr images export, or docker save of Docker 25 or newer",
         )),
         Ok(out) => Err(unusable(
             &url,
@@ -362,7 +363,7 @@ fn unpack(archive: &Path, scratch: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The digest that a layout's index has under a name.
+/// Returns the digest for a name in a layout's index.
 fn named(layout: &Path, name: &Reference) -> Result<String> {
     let path = layout.join("index.json");
     let url = path.display().to_string();
@@ -374,7 +375,8 @@ fn named(layout: &Path, name: &Reference) -> Result<String> {
     Ok(found.digest.clone())
 }
 
-/// From a tag to the manifest of an image for this platform: its text, what it says, its digest in hexadecimal.
+/// Resolves a tag to the manifest of the image for this platform. Returns its text, its content, and its digest in
+/// hexadecimal.
 fn resolve(
     store: &mut Store<'_>,
     mut which: String,
@@ -392,17 +394,17 @@ fn resolve(
         let next = document
             .manifests
             .iter()
-            .find(|m| m.is_for_us())
+            .find(|m| m.is_linux_amd64())
             .ok_or_else(|| {
                 unusable(
                     &url,
-                    format!("{} is not there for linux/amd64", file_of(&name.repository)),
+                    format!("it has no {} for linux/amd64", file_of(&name.repository)),
                 )
             })?;
         next.hex(&url)?;
         which.clone_from(&next.digest);
     }
-    Err(unusable(&name.name(), "its index leads to indexes only"))
+    Err(unusable(&name.name(), "its index is nested too deeply"))
 }
 
 #[cfg(test)]

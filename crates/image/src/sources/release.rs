@@ -1,5 +1,5 @@
-//! The programs of an official release: fetched, compared with the checksum that is published beside them, taken out of
-//! their archive or image.
+//! Fetches the programs of an official release, verifies them with the published checksum, and extracts them from their
+//! archive or image.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use std::{
 use faultline_domain::progress::Stage;
 
 use super::{
-    fetch::{Error, Fetcher, amount, failed, file_of, listed},
+    fetch::{Error, Fetcher, amount, failed, file_of, find_checksum},
     registry,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     source::{IMAGE, ORIGINS, Origin},
 };
 
-/// Fetches all programs of a component into a folder, and what says where they came from.
+/// Fetches all programs of a component into a folder, and records their origins.
 pub(crate) fn fetch(
     recipe: &Recipe,
     component: &Component,
@@ -36,13 +36,13 @@ pub(crate) fn fetch(
     let count = component.build.len();
     let (mut fetched, mut origins) = (BTreeMap::new(), BTreeMap::new());
     for (done, program) in component.build.keys().enumerate() {
-        let release = official.of(program, &component.version);
+        let release = official.locate(program, &component.version);
         let part = |part: f64| {
             #[expect(clippy::cast_precision_loss, reason = "a handful of programs")]
             let fraction = (done as f64 + part) / count as f64;
             Some(fraction)
         };
-        let told = |bytes: u64, all: Option<u64>| {
+        let on_bytes = |bytes: u64, all: Option<u64>| {
             #[expect(clippy::cast_precision_loss, reason = "a part of one")]
             let of = all.map_or(0.0, |all| bytes as f64 / all.max(1) as f64);
             let text = format!("{}, {}", file_of(&release.url), amount(bytes, all));
@@ -54,9 +54,15 @@ pub(crate) fn fetch(
             let scratch = draft.join(format!(".fetched-{}", fetched.len()));
             at(stage, fs::create_dir(&scratch))?;
             let got = if let Some(name) = release.url.strip_prefix(IMAGE) {
-                of_image(&fetcher, name, &scratch, &told)
+                fetch_from_image(&fetcher, name, &scratch, &on_bytes)
             } else {
-                of_web(&fetcher, &release.url, &release.checksum, &scratch, &told)
+                fetch_from_web(
+                    &fetcher,
+                    &release.url,
+                    &release.checksum,
+                    &scratch,
+                    &on_bytes,
+                )
             };
             let got = got.map_err(|e| failed(stage, &e))?;
             fetched.insert(release.url.clone(), got);
@@ -65,12 +71,11 @@ pub(crate) fn fetch(
         if let Some((origin, files)) = fetched.get(&release.url) {
             match (&release.member, files.as_slice()) {
                 (None, [file]) => at(stage, fs::copy(file, &to).map(drop))?,
-                (member, files) => {
-                    take(member.as_deref().unwrap_or(program), files, &to).map_err(|reason| {
+                (member, files) => extract(member.as_deref().unwrap_or(program), files, &to)
+                    .map_err(|reason| {
                         let url = release.url.clone();
                         failed(stage, &Error::Unusable { url, reason })
-                    })?
-                }
+                    })?,
             }
             origins.insert(program.clone(), origin.clone());
         }
@@ -91,43 +96,43 @@ pub(crate) fn fetch(
 
 type Fetched = (Origin, Vec<PathBuf>);
 
-fn of_web(
+fn fetch_from_web(
     fetcher: &Fetcher<'_>,
     url: &str,
     checksum: &str,
     scratch: &Path,
-    told: &dyn Fn(u64, Option<u64>),
+    on_bytes: &dyn Fn(u64, Option<u64>),
 ) -> Result<Fetched, Error> {
     let text = fetcher.text(checksum)?;
     let file = file_of(url);
-    let sha256 = listed(&text, file).ok_or_else(|| Error::NoChecksum {
+    let sha256 = find_checksum(&text, file).ok_or_else(|| Error::NoChecksum {
         file: file.to_owned(),
         url: checksum.to_owned(),
     })?;
     let to = scratch.join("file");
-    fetcher.file(url, &sha256, &to, told)?;
+    fetcher.file(url, &sha256, &to, on_bytes)?;
     let url = url.to_owned();
     Ok((Origin { url, sha256 }, vec![to]))
 }
 
-fn of_image(
+fn fetch_from_image(
     fetcher: &Fetcher<'_>,
     name: &str,
     scratch: &Path,
-    told: &dyn Fn(u64, Option<u64>),
+    on_bytes: &dyn Fn(u64, Option<u64>),
 ) -> Result<Fetched, Error> {
     let layout = scratch.join("layout");
-    let pulled = registry::pull(fetcher, name, &[name], &layout, scratch, told)?;
+    let pulled = registry::pull(fetcher, name, &[name], &layout, scratch, on_bytes)?;
     let origin = Origin {
         url: pulled.url,
         sha256: pulled.digest,
     };
-    // What a later layer says holds.
+    // Later layers override earlier ones.
     Ok((origin, pulled.layers.into_iter().rev().collect()))
 }
 
-/// Takes a file out of the first of these archives that has it.
-fn take(member: &str, archives: &[PathBuf], to: &Path) -> Result<(), String> {
+/// Extracts a file from the first of these archives that contains it.
+fn extract(member: &str, archives: &[PathBuf], to: &Path) -> Result<(), String> {
     let plain = |name: &str| {
         name.trim_start_matches("./")
             .trim_start_matches('/')
@@ -154,12 +159,12 @@ fn take(member: &str, archives: &[PathBuf], to: &Path) -> Result<(), String> {
         if let Some(entry) = listed.lines().find(|name| plain(name) == plain(member)) {
             let content = run(tar(archive, "-x").args(["-O", "--"]).arg(entry))?;
             if content.is_empty() {
-                return Err(format!("{member} in it is no file"));
+                return Err(format!("{member} in it is not a file"));
             }
             return fs::write(to, content).map_err(|e| e.to_string());
         }
     }
-    Err(format!("there is no {member} in it"))
+    Err(format!("it contains no {member}"))
 }
 
 #[cfg(test)]
@@ -331,12 +336,12 @@ binaries:
             (
                 &sums,
                 Answer::body("nothing of the kind\n"),
-                &["says no SHA-256 of", ARCHIVE],
+                &["has no SHA-256 of", ARCHIVE],
             ),
             (
                 &etcd,
                 Answer::body(&files[&etcd[1..]]).cut_after(20),
-                &["broke off", "continues there"],
+                &["was interrupted", "resume the transfer"],
             ),
             (
                 &sums,
@@ -362,7 +367,7 @@ binaries:
             let key = &binaries::keys(&recipe("/")).unwrap()[component];
             assert!(cache.get("binaries", key).is_none(), "{path}");
         }
-        // What a file is worth that is right and yet no archive.
+        // A file with the right checksum that is not an archive.
         let server = served(&files);
         server.serve(&sums, Answer::body(&no_archive));
         server.serve(&etcd, Answer::body("no archive"));
@@ -374,7 +379,7 @@ binaries:
             error.contains(ARCHIVE) && error.contains("can't be used"),
             "{error}"
         );
-        // And building again goes on where it was.
+        // Building again resumes the transfer.
         let server = served(&files);
         build(&recipe(&server.url("")), &cache).unwrap();
         assert_eq!(server.asked(&kubelet), 0, "kubernetes was there already");

@@ -1,5 +1,5 @@
-//! For tests: a server on loopback with what official hosts have (ranges, transfers that break off, registries that want
-//! a token), and a small image to pull.
+//! For tests: a server on loopback that behaves like official hosts (ranges, interrupted transfers, registries that
+//! require a token), and a small image to pull.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ impl Image {
         Self::of("a layer".to_owned())
     }
 
-    /// One with this layer.
+    /// Returns an image with this layer.
     pub(crate) fn of(layer: String) -> Self {
         let config = json!({"os": "linux", "architecture": "amd64"}).to_string();
         let manifest = json!({
@@ -55,7 +55,7 @@ impl Image {
         }
     }
 
-    /// What a registry answers, by path, when the repository is at `root` and the tag is `v1`.
+    /// Returns the answers of a registry by path, if the repository is at `root` and the tag is `v1`.
     pub(crate) fn paths(&self, root: &str) -> [(String, String); 4] {
         let of = |kind: &str, content: &String| {
             (
@@ -79,7 +79,7 @@ impl Image {
         server
     }
 
-    /// An OCI layout with this tag, as tools that copy images leave it.
+    /// Writes an OCI layout with this tag, as tools that copy images do.
     pub(crate) fn layout(&self, folder: &Path, tag: &str) {
         let blobs = folder.join("blobs/sha256");
         fs::create_dir_all(&blobs).unwrap();
@@ -100,7 +100,7 @@ impl Image {
     }
 }
 
-/// What is answered to a path.
+/// The answer to a path.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Answer {
     status: u16,
@@ -113,7 +113,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// 200 with this.
+    /// Status 200 with this body.
     pub(crate) fn body(body: impl AsRef<[u8]>) -> Self {
         Self {
             status: 200,
@@ -122,7 +122,7 @@ impl Answer {
         }
     }
 
-    /// Nothing but a status.
+    /// Only a status.
     pub(crate) fn status(status: u16) -> Self {
         Self {
             status,
@@ -135,45 +135,45 @@ impl Answer {
         self
     }
 
-    /// Closes the connection after so many bytes.
+    /// Closes the connection after this many bytes.
     pub(crate) fn cut_after(mut self, bytes: usize) -> Self {
         self.cut_after = Some(bytes);
         self
     }
 
-    /// Breaks off the first time alone.
+    /// Closes the connection early only the first time.
     pub(crate) fn once(mut self) -> Self {
         self.once = Some(None);
         self
     }
 
-    /// Answers this the first time, and 200 with a body from then on.
+    /// Answers this the first time, and status 200 with a body from then on.
     pub(crate) fn once_then(mut self, body: &str) -> Self {
         self.once = Some(Some(body.as_bytes().to_vec()));
         self
     }
 
-    /// Doesn't know ranges.
+    /// Doesn't support ranges.
     pub(crate) fn without_ranges(mut self) -> Self {
         self.whole = true;
         self
     }
 
-    /// Wants `Authorization: Bearer <token>`, and says so with this challenge.
+    /// Requires `Authorization: Bearer <token>`, with this challenge.
     pub(crate) fn for_bearer(mut self, token: &str, challenge: impl Into<String>) -> Self {
         self.token = Some((token.to_owned(), challenge.into()));
         self
     }
 }
 
-/// A request that came.
+/// A received request.
 #[derive(Debug, Clone)]
 struct Asked {
     path: String,
     headers: BTreeMap<String, String>,
 }
 
-/// The server. Its thread ends with the test's process.
+/// The server. Its thread ends with the test process.
 pub(crate) struct Server {
     address: String,
     state: Arc<Mutex<State>>,
@@ -204,7 +204,7 @@ impl Server {
         server
     }
 
-    /// Answers this to a path, its query included, from now on.
+    /// From now on answers this to a path, including its query.
     pub(crate) fn serve(&self, path: &str, answer: Answer) {
         self.state
             .lock()
@@ -227,12 +227,12 @@ impl Server {
             .collect()
     }
 
-    /// How often a path was asked for.
+    /// Returns how often a path was requested.
     pub(crate) fn asked(&self, path: &str) -> usize {
         self.of(path).len()
     }
 
-    /// The ranges that were asked for.
+    /// Returns the requested ranges.
     pub(crate) fn ranges(&self, path: &str) -> Vec<Option<String>> {
         let of = self.of(path).into_iter();
         of.map(|mut a| a.headers.remove("range")).collect()

@@ -101,7 +101,7 @@ fn from_releases_only_what_is_needed_is_fetched_and_the_rest_is_built() {
 #[test]
 fn addresses_are_filled_in() {
     let recipe = recipe(Source::Official);
-    let release = recipe.binaries[0].official[0].of("bridge", "v1.2");
+    let release = recipe.binaries[0].official[0].locate("bridge", "v1.2");
     assert_eq!(release.url, "https://h.example/v1.2/cni-1.2.tgz");
     assert_eq!(
         release.checksum,
@@ -173,7 +173,7 @@ fn auto_takes_what_can_be_reached() {
     assert_eq!(chosen(&sources), official, "whether it is there or not");
 }
 
-/// The project's own program in a cluster's image; nobody else releases it.
+/// The only program in a cluster's image without an official release: the project's own.
 const OWN: &str = "ingress";
 
 #[test]
@@ -208,7 +208,7 @@ fn every_recipe_of_the_project_can_be_fetched_as_a_whole() {
     assert_eq!(count("/runc."), 2);
 }
 
-/// Lays a folder out as docs/kubernetes.md says, with scripts in the place of programs.
+/// Lays out a folder as described in docs/kubernetes.md, with scripts instead of programs.
 fn lay_out(recipe: &Recipe, folder: &Path) {
     let place = |address: &str| {
         let path = folder.join(address.split_once("://").unwrap().1);
@@ -220,7 +220,7 @@ fn lay_out(recipe: &Recipe, folder: &Path) {
     let mut sums = BTreeMap::new();
     for component in &recipe.binaries {
         for program in component.build.keys() {
-            let release = component.official[0].of(program, &component.version);
+            let release = component.official[0].locate(program, &component.version);
             match release.member {
                 None => fs::write(place(&release.url), script(program)).unwrap(),
                 Some(member) => {

@@ -63,7 +63,7 @@ fn checksums_are_found_in_every_form_they_are_published_in() {
         ("<html>".to_owned(), None),
         (String::new(), None),
     ] {
-        assert_eq!(listed(&text, "tool").as_ref(), found, "{text}");
+        assert_eq!(find_checksum(&text, "tool").as_ref(), found, "{text}");
     }
 }
 
@@ -154,8 +154,8 @@ fn what_broke_off_for_good_is_kept_for_the_next_build() {
     let server = Server::start([("/v1/tool", Answer::body(&body).cut_after(100))]);
     let bed = Bed::new(&server.url(""));
     let error = bed.file(&sum(body.as_bytes())).unwrap_err();
-    assert!(matches!(error, Error::BrokeOff { .. }), "{error}");
-    assert!(error.advice().contains("continues there"));
+    assert!(matches!(error, Error::Interrupted { .. }), "{error}");
+    assert!(error.advice().contains("resume the transfer"));
     assert!(!bed.to().exists());
     let part = fs::read_to_string(&bed.parts()[0]).unwrap();
     assert_eq!(part, body[..400], "a piece of each attempt");

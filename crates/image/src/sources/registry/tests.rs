@@ -131,7 +131,7 @@ fn every_part_is_compared_with_its_digest() {
         let server = image.server("/v2/group/tool");
         let tampered = format!("{body} ");
         let answer = Answer::body(&tampered);
-        // By tag, the registry itself says what the digest is.
+        // For a tag, the registry's answer has the digest.
         let answer = answer.header("Docker-Content-Digest", digest(&body));
         server.serve(&path, answer);
         let (got, folder) = pulled(&server.url(""));
@@ -198,7 +198,7 @@ fn an_image_for_another_processor_is_refused() {
     server.serve("/v2/group/tool/manifests/v1", Answer::body(index));
     let text = pulled(&server.url("")).0.unwrap_err().to_string();
     assert!(text.contains("linux/amd64"), "{text}");
-    // Without an index its configuration says it.
+    // Without an index, the platform is in the configuration.
     image.config = image.config.replace("amd64", "arm64");
     image.manifest = image
         .manifest
