@@ -1,8 +1,9 @@
-//! KVM or emulation, found out by booting.
+//! Decides between KVM and emulation, by booting.
 //!
-//! `/dev/kvm` can open, make a VM, and still be unable to run a guest (nested virtualisation that lacks a feature). KVM is
-//! tried in two steps. First a kernel is booted until it says its first word: that takes a moment, and finds the
-//! processor features that the host refuses. The full boot is the first bake; `image/src/bake.rs` records how it went.
+//! `/dev/kvm` may open and make a VM, but still be unable to run a guest, such as in nested virtualisation that lacks a
+//! feature. So KVM is tested in two steps. First, a kernel is booted until its first message: this is quick, and finds
+//! the processor features that the host refuses. The second step is the first bake, which boots fully;
+//! `image/src/bake.rs` records the result.
 //!
 //! ```text
 //! first word ─┬─► FirstWord ─┬─ a bake succeeds ───────────────────────► Works
@@ -10,7 +11,7 @@
 //!             └─► Fails
 //! ```
 //!
-//! What was found is kept by QEMU, both kernels and the processor, until [`forget`].
+//! The result is stored per QEMU version, host kernel, guest kernel and processor, until [`forget`].
 
 mod first_word;
 mod refused;
@@ -29,13 +30,13 @@ use crate::{
     spec::Accelerator,
 };
 
-/// What is known of KVM on this machine. `cpu` is the `-cpu` argument that it takes.
+/// What is known about KVM on this machine. `cpu` is the `-cpu` argument that works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kvm", rename_all = "snake_case")]
 pub enum Kvm {
-    /// `/dev/kvm` does not exist, or can't be opened. Never kept.
+    /// `/dev/kvm` does not exist or can't be opened. This is never stored.
     Missing,
-    /// A kernel says its first word. No image was booted yet.
+    /// A kernel prints its first message. No image was booted yet.
     FirstWord {
         /// QEMU's processor argument.
         cpu: String,
@@ -44,12 +45,12 @@ pub enum Kvm {
     Works {
         /// QEMU's processor argument.
         cpu: String,
-        /// The image and its shape, for people.
+        /// The image and its shape, as a message for people.
         image: String,
     },
-    /// It can't be used.
+    /// KVM can't be used.
     Fails {
-        /// Why, for people.
+        /// The reason, as a message for people.
         reason: String,
     },
 }
@@ -57,9 +58,9 @@ pub enum Kvm {
 impl fmt::Display for Kvm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing => f.write_str("/dev/kvm does not exist, or can't be opened"),
+            Self::Missing => f.write_str("/dev/kvm does not exist or can't be opened"),
             Self::FirstWord { .. } => {
-                f.write_str("a kernel says its first word; no image was booted yet")
+                f.write_str("a kernel prints its first message; no image was booted yet")
             }
             Self::Works { image, .. } => write!(f, "image {image} was booted and frozen"),
             Self::Fails { reason } => f.write_str(reason),
@@ -70,20 +71,20 @@ impl fmt::Display for Kvm {
 /// Whether KVM is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// What it follows from.
+    /// What is known about KVM.
     pub kvm: Kvm,
-    /// When that was found out, if it is kept.
+    /// When the result was stored, if it is.
     pub since: Option<SystemTime>,
 }
 
 impl Verdict {
-    /// A verdict that is not kept.
+    /// Returns a verdict that is not stored.
     #[must_use]
     pub const fn of(kvm: Kvm) -> Self {
         Self { kvm, since: None }
     }
 
-    /// What to use.
+    /// Returns the accelerator to use.
     #[must_use]
     pub const fn accelerator(&self) -> Accelerator {
         match self.kvm {
@@ -92,7 +93,7 @@ impl Verdict {
         }
     }
 
-    /// QEMU's processor argument under KVM.
+    /// Returns QEMU's processor argument under KVM.
     #[must_use]
     pub fn kvm_cpu(&self) -> &str {
         match &self.kvm {
@@ -101,15 +102,15 @@ impl Verdict {
         }
     }
 
-    /// True when an image was booted under KVM.
+    /// Returns true if an image was booted under KVM.
     #[must_use]
     pub const fn is_proven(&self) -> bool {
         matches!(self.kvm, Kvm::Works { .. })
     }
 }
 
-/// What distinguishes this machine's processor and QEMU; a snapshot taken under KVM is of use only where it is
-/// the same.
+/// Returns an identifier of this machine's processor and QEMU. A snapshot taken under KVM can only be used if it is the
+/// same.
 pub fn machine_identity() -> io::Result<String> {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let mut hash = Sha256::new();
@@ -128,8 +129,8 @@ pub fn machine_identity() -> io::Result<String> {
     ))
 }
 
-/// The processor's name, which says how fast its time stamp counter counts. A guest under emulation sees that counter as
-/// it is, and goes on counting seconds by it for as long as it lives.
+/// Returns the processor's name, which determines the rate of its time stamp counter. A guest under emulation sees that
+/// counter directly, and keeps time by the rate that it measured when it booted.
 pub fn processor_name() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|l| l.strip_prefix("model name"));
@@ -138,8 +139,8 @@ pub fn processor_name() -> String {
         .to_owned()
 }
 
-/// Finds out whether this machine can run `kernel` under KVM. Boots it until its first word, unless something is kept in
-/// the folder `cache`.
+/// Finds out whether this machine can run `kernel` under KVM. Boots it until its first message, unless a result is
+/// stored in the folder `cache`.
 pub fn detect(kernel: &Path, cache: &Path) -> io::Result<Verdict> {
     if fs::OpenOptions::new()
         .read(true)
@@ -159,13 +160,13 @@ pub fn detect(kernel: &Path, cache: &Path) -> io::Result<Verdict> {
     Ok(load(&path).unwrap_or(Verdict::of(kvm)))
 }
 
-/// Keeps what a bake has found out of KVM.
+/// Stores what a bake found out about KVM.
 pub fn record(kernel: &Path, cache: &Path, kvm: &Kvm) -> io::Result<()> {
     fs::create_dir_all(cache)?;
     save(&path(kernel, cache)?, kvm)
 }
 
-/// Removes all that is kept, so that KVM is tried again.
+/// Removes the stored results, so that KVM is tested again.
 pub fn forget(cache: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(cache) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -180,7 +181,8 @@ pub fn forget(cache: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Where it is kept what is known of KVM with this kernel. The host's kernel has a part, since KVM is a part of it.
+/// Returns the file with the result for this guest kernel. Its name also depends on the host's kernel, which KVM is
+/// part of.
 fn path(kernel: &Path, cache: &Path) -> io::Result<PathBuf> {
     let size = fs::metadata(kernel)?.len();
     let host = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -227,7 +229,7 @@ mod tests {
             assert_eq!(kept.kvm, kvm);
             assert!(kept.since.is_some());
         }
-        // As a version before this one kept it.
+        // The format of an earlier version.
         fs::write(dir.path().join("kvm-4567"), "works\n").unwrap();
         assert_eq!(load(&dir.path().join("kvm-4567")), None);
         fs::write(dir.path().join("other"), "").unwrap();

@@ -1,5 +1,5 @@
-//! An environment's control group: limits, usage, and the end of everything in it. Version 2 where the machine has
-//! it alone, version 1 otherwise; the same calls for both.
+//! The control group of an environment: limits, usage, and killing its processes. Uses version 2 if the machine has
+//! only that, otherwise version 1, through the same functions.
 
 use std::{
     fs, io,
@@ -11,10 +11,10 @@ use faultline_domain::{TenantId, limits::Limits};
 
 const ROOT: &str = "/sys/fs/cgroup";
 const PARENT: &str = "faultline";
-/// What version 1 keeps in hierarchies of their own.
+/// The controllers of version 1, which have separate hierarchies.
 const V1: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "blkio"];
 
-/// Which version this machine has: 1 or 2.
+/// Returns the version of control groups on this machine: 1 or 2.
 #[must_use]
 pub fn version() -> u8 {
     if Path::new(ROOT).join("cgroup.controllers").exists() {
@@ -43,7 +43,7 @@ fn set(folders: &[PathBuf], file: &str, value: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the group with its limits. A limit that this machine's kernel can't enforce is left out.
+/// Makes the group with its limits. Limits that this machine's kernel can't enforce are skipped.
 pub fn create(id: &TenantId, limits: &Limits) -> io::Result<()> {
     if version() == 2 {
         let root = Path::new(ROOT);
@@ -63,7 +63,7 @@ pub fn create(id: &TenantId, limits: &Limits) -> io::Result<()> {
     limit(id, limits)
 }
 
-/// Sets the limits of a group that is there. Lower ones fail where more than that is in use.
+/// Sets the limits of an existing group. A limit below the current usage fails.
 pub fn limit(id: &TenantId, limits: &Limits) -> io::Result<()> {
     let folders = folders(id.as_str());
     let memory = (u64::from(limits.memory_mib) << 20).to_string();
@@ -81,16 +81,16 @@ pub fn limit(id: &TenantId, limits: &Limits) -> io::Result<()> {
     set(&folders, "pids.max", &limits.pids.to_string())
 }
 
-/// Has the group give way to others: a template can wait, people can't. Without others it is as quick as they are.
-pub fn give_way(id: &TenantId) -> io::Result<()> {
+/// Lowers the CPU weight of the group, since people should not wait for a bake. An idle machine runs it at full speed.
+pub fn lower_priority(id: &TenantId) -> io::Result<()> {
     let folders = folders(id.as_str());
-    // A tenth of what a group has that nothing is said of.
+    // One tenth of the default weight.
     set(&folders, "cpu.weight", "10")?;
     set(&folders, "cpu.shares", "102")
 }
 
-/// Puts a process into the group. Fails with `NotFound` when a part of the group is not there: a process that is only
-/// half in it would be limited in half of what it uses.
+/// Puts a process into the group. Fails with `NotFound` if the group doesn't exist in one of the hierarchies, since the
+/// process would then be without some of its limits.
 pub fn add(id: &TenantId, pid: u32) -> io::Result<()> {
     for folder in folders(id.as_str()) {
         let path = folder.join("cgroup.procs");
@@ -101,11 +101,11 @@ pub fn add(id: &TenantId, pid: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes this process out of the group and removes it, if nobody else is in it.
+/// Moves this process out of the group, and removes the group if it is empty then.
 pub fn leave(id: &TenantId) {
     let pid = std::process::id().to_string();
     for folder in folders(id.as_str()) {
-        // The root of the hierarchy: on version 2 a group that has groups below it takes no processes.
+        // The root of the hierarchy: in version 2, a group with child groups can't have processes.
         if let Some(root) = folder.parent().and_then(Path::parent) {
             let _ = fs::write(root.join("cgroup.procs"), &pid);
         }
@@ -113,7 +113,7 @@ pub fn leave(id: &TenantId) {
     }
 }
 
-/// Removes the group if nobody is in it; kills nobody. True when nothing is left of it.
+/// Removes the group if it is empty, without killing processes. Returns true if the group doesn't exist any more.
 #[must_use]
 pub fn remove_empty(id: &TenantId) -> bool {
     folders(id.as_str())
@@ -124,7 +124,7 @@ pub fn remove_empty(id: &TenantId) -> bool {
         })
 }
 
-/// CPU time used by all that were ever in the group, in milliseconds.
+/// Returns the CPU time of all processes that were ever in the group, in milliseconds.
 #[must_use]
 pub fn cpu_millis(id: &TenantId) -> u64 {
     for folder in folders(id.as_str()) {
@@ -146,7 +146,7 @@ pub fn cpu_millis(id: &TenantId) -> u64 {
         / 1_000_000
 }
 
-/// The processes of the group.
+/// Returns the processes of the group.
 #[must_use]
 pub fn processes(id: &TenantId) -> Vec<i32> {
     let mut pids: Vec<i32> = folders(id.as_str())
@@ -163,13 +163,13 @@ pub fn processes(id: &TenantId) -> Vec<i32> {
     pids
 }
 
-/// True while a process is in the group.
+/// Returns true while the group has processes.
 #[must_use]
 pub fn is_populated(id: &TenantId) -> bool {
     !processes(id).is_empty()
 }
 
-/// Every group that exists, made by this process or an earlier one.
+/// Returns all groups, made by this process or an earlier one.
 #[must_use]
 pub fn list() -> Vec<TenantId> {
     let mut ids: Vec<TenantId> = folders("")
@@ -184,7 +184,7 @@ pub fn list() -> Vec<TenantId> {
     ids
 }
 
-/// Ends every process of the group and removes it. Succeeds when there is none.
+/// Kills all processes of the group and removes it. Succeeds if the group doesn't exist.
 pub fn destroy(id: &TenantId) -> io::Result<()> {
     let folders = folders(id.as_str());
     let mut last = Ok(());
@@ -209,7 +209,7 @@ pub fn destroy(id: &TenantId) -> io::Result<()> {
     last
 }
 
-/// Removes the group above all environments' groups, once it is empty.
+/// Removes the parent of all environments' groups if it is empty.
 pub fn remove_parent() {
     for folder in folders("") {
         let _ = fs::remove_dir(folder);
@@ -222,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    /// A group of our own, where this machine lets us make one.
+    /// Makes a group for a test, if this machine allows it.
     fn group(name: &str) -> Option<TenantId> {
         let id: TenantId = format!("{name}{}", std::process::id()).parse().unwrap();
         let limits = Limits {
@@ -254,7 +254,7 @@ mod tests {
         add(&id, inside.id()).unwrap();
         assert!(is_populated(&id) && list().contains(&id));
         assert!(!remove_empty(&id), "somebody is in it");
-        // The one that is in the group while it is freed must be reaped for the group to become empty.
+        // The killed process must be reaped for the group to become empty.
         let reaper = std::thread::spawn(move || inside.wait().unwrap());
         destroy(&id).unwrap();
         assert!(!reaper.join().unwrap().success());
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn a_group_gives_way() {
         let Some(id) = group("way") else { return };
-        give_way(&id).unwrap();
+        lower_priority(&id).unwrap();
         let read = |file: &str| {
             let found = folders(id.as_str()).into_iter().map(|f| f.join(file));
             let text = found

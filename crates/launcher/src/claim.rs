@@ -1,15 +1,16 @@
-//! The right to make the machines of a folder.
+//! The claim to start the machines of an environment's folder.
 //!
-//! A launcher takes time from its start until it is in its control group, and its environment may be freed meanwhile.
-//! So two orders are fixed, and one of them always wins:
+//! An environment may be freed between the start of its launcher and the moment when the launcher is in its control
+//! group. So both follow a fixed order, in which one of them always wins:
 //!
 //! ```text
-//! launcher   opens the folder ─► reads spec.json ─► joins the group ─► is spec.json still there, in that folder?
-//! destroy    removes spec.json ─► kills whatever is in the group until it can be removed ─► removes the folder
+//! launcher   opens the folder ─► reads spec.json ─► joins the group ─► checks that spec.json is still in that folder
+//! destroy    removes spec.json ─► kills the processes in the group until it can be removed ─► removes the folder
 //! ```
 //!
-//! Who joins before the group is removed is killed with it; who joins later finds `spec.json` gone, leaves, and starts
-//! nothing. A folder made anew under the same name is another one: the open one is held, so its number can't return.
+//! A launcher that joins before the group is removed is killed; one that joins later finds `spec.json` gone, leaves the
+//! group, and starts nothing. A new folder with the same name is told apart by its inode, which can't be reused while
+//! the old folder is open.
 
 use std::{
     fs::{self, File},
@@ -22,10 +23,10 @@ use faultline_domain::{TenantId, limits::Limits};
 
 use crate::{cgroup, spec::LaunchSpec};
 
-/// How often a group that vanishes while it is joined is made again.
+/// The number of attempts to join a group that is removed in the meantime.
 const TRIES: u32 = 3;
 
-/// The folder that a launcher works for, held since before its spec was read.
+/// The folder of a launcher, kept open since before its spec was read.
 #[derive(Debug)]
 pub struct Claim {
     dir: PathBuf,
@@ -33,7 +34,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Takes hold of a folder.
+    /// Opens a folder.
     pub fn open(dir: &Path) -> io::Result<Self> {
         Ok(Self {
             dir: dir.to_owned(),
@@ -41,9 +42,10 @@ impl Claim {
         })
     }
 
-    /// True while the environment is wanted: its folder is the one that was opened, and its spec is there.
+    /// Returns true while the environment is not being freed: its folder is the one that was opened, and contains the
+    /// spec.
     #[must_use]
-    pub fn stands(&self) -> bool {
+    pub fn is_valid(&self) -> bool {
         let (Ok(held), Ok(found)) = (self.folder.metadata(), fs::metadata(&self.dir)) else {
             return false;
         };
@@ -51,8 +53,8 @@ impl Claim {
             && LaunchSpec::path(&self.dir).exists()
     }
 
-    /// Puts this process into the environment's group, made with its limits. Refused when the environment was freed
-    /// meanwhile; nothing is left of the group then.
+    /// Makes the environment's group with its limits and puts this process into it. Fails, and removes the group, if
+    /// the environment was freed in the meantime.
     pub fn join(&self, id: &TenantId, limits: &Limits) -> io::Result<()> {
         let mut tries = 0;
         loop {
@@ -60,13 +62,13 @@ impl Claim {
             let joined =
                 cgroup::create(id, limits).and_then(|()| cgroup::add(id, std::process::id()));
             match joined {
-                // Somebody swept it away while it was empty.
+                // It was removed while it was empty.
                 Err(e) if e.kind() == io::ErrorKind::NotFound && tries < TRIES => {}
                 Err(e) => return Err(e),
                 Ok(()) => break,
             }
         }
-        if self.stands() {
+        if self.is_valid() {
             return Ok(());
         }
         cgroup::leave(id);
@@ -92,11 +94,11 @@ mod tests {
     fn it_stands_while_the_folder_and_its_spec_are_there() {
         let (_parent, dir) = folder();
         let claim = Claim::open(&dir).unwrap();
-        assert!(claim.stands());
+        assert!(claim.is_valid());
         fs::remove_file(LaunchSpec::path(&dir)).unwrap();
-        assert!(!claim.stands(), "to be freed");
+        assert!(!claim.is_valid(), "to be freed");
         fs::remove_dir_all(&dir).unwrap();
-        assert!(!claim.stands(), "freed");
+        assert!(!claim.is_valid(), "freed");
         assert!(Claim::open(&dir).is_err());
     }
 
@@ -108,8 +110,8 @@ mod tests {
             fs::remove_dir_all(&dir).unwrap();
             fs::create_dir(&dir).unwrap();
             fs::write(LaunchSpec::path(&dir), "{}").unwrap();
-            assert!(!claim.stands());
+            assert!(!claim.is_valid());
         }
-        assert!(Claim::open(&dir).unwrap().stands());
+        assert!(Claim::open(&dir).unwrap().is_valid());
     }
 }

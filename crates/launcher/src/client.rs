@@ -1,4 +1,4 @@
-//! What the server says to a launcher.
+//! The client of a launcher, used by the server.
 
 use std::{io, path::Path, time::Duration};
 
@@ -11,42 +11,43 @@ use tokio::{
 
 use crate::{
     protocol::{
-        Answer, Ask, Channel, MAX_LINE, Question, Refusal, SOCKET, Status, Told, Usage, VERSION,
+        Answer, Channel, MAX_LINE, Notification, Operation, Refusal, Request, SOCKET, Status,
+        Usage, VERSION,
     },
     spec::AddedNode,
 };
 
-/// Why a launcher did not do what was asked.
+/// The error of a request to a launcher.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No launcher answers there.
+    /// No launcher answers.
     #[error("the environment's launcher does not answer")]
     Gone(#[source] io::Error),
     /// The launcher refused.
     #[error("{}", .0.reason)]
     Refused(Refusal),
-    /// The nodes could not be brought to life.
+    /// The nodes could not be started.
     #[error("{stage}: {reason}")]
     Failed {
-        /// The stage, a stable word.
+        /// The stage that failed, as a stable word.
         stage: String,
-        /// Why, for people.
+        /// The reason, as a message for people.
         reason: String,
     },
 }
 
-/// Result of a question.
+/// The result of a request.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// Asks, and gives the answer with the connection, which for `Open` and `Watch` goes on.
-async fn ask(dir: &Path, ask: Ask) -> Result<(Answer, BufReader<UnixStream>)> {
+/// Sends a request and returns the answer with the connection, which stays in use for streams and notifications.
+async fn ask(dir: &Path, operation: Operation) -> Result<(Answer, BufReader<UnixStream>)> {
     let exchange = async {
         let mut stream = UnixStream::connect(dir.join(SOCKET)).await?;
-        let mut line = serde_json::to_vec(&Question {
+        let mut line = serde_json::to_vec(&Request {
             version: VERSION,
-            ask,
+            operation,
         })?;
         line.push(b'\n');
         stream.write_all(&line).await?;
@@ -63,40 +64,41 @@ async fn ask(dir: &Path, ask: Ask) -> Result<(Answer, BufReader<UnixStream>)> {
     }
 }
 
-async fn ask_done(dir: &Path, what: Ask) -> Result<()> {
-    match ask(dir, what).await? {
+async fn ask_done(dir: &Path, operation: Operation) -> Result<()> {
+    match ask(dir, operation).await? {
         (Answer::Done, _) => Ok(()),
-        _ => Err(out_of_turn()),
+        _ => Err(unexpected_answer()),
     }
 }
 
-fn out_of_turn() -> Error {
+fn unexpected_answer() -> Error {
     Error::Refused("the launcher sent an unexpected answer".to_owned().into())
 }
 
-/// How is the launcher?
+/// Returns the launcher's status.
 pub async fn status(dir: &Path) -> Result<Status> {
-    match ask(dir, Ask::Status).await? {
+    match ask(dir, Operation::Status).await? {
         (Answer::Status(status), _) => Ok(status),
-        _ => Err(out_of_turn()),
+        _ => Err(unexpected_answer()),
     }
 }
 
-/// Tells how the launcher is, and again after each change. Gives why it ended: an `UnexpectedEof` when the launcher did.
+/// Passes the launcher's status to the callback, now and after each change, until the connection ends. Returns why it
+/// ended: an `UnexpectedEof` if the launcher did.
 pub async fn follow(dir: &Path, mut told: impl FnMut(Status)) -> Error {
-    let mut lines = match ask(dir, Ask::Follow).await {
+    let mut lines = match ask(dir, Operation::Follow).await {
         Ok((Answer::Status(first), stream)) => {
             told(first);
             stream.lines()
         }
-        Ok(_) => return out_of_turn(),
+        Ok(_) => return unexpected_answer(),
         Err(e) => return e,
     };
     loop {
         match lines.next_line().await {
             Ok(Some(line)) => match serde_json::from_str(&line) {
                 Ok(Answer::Status(status)) => told(status),
-                _ => return out_of_turn(),
+                _ => return unexpected_answer(),
             },
             Ok(None) => return Error::Gone(io::ErrorKind::UnexpectedEof.into()),
             Err(e) => return Error::Gone(e),
@@ -104,29 +106,29 @@ pub async fn follow(dir: &Path, mut told: impl FnMut(Status)) -> Error {
     }
 }
 
-/// What does the environment use? Walks the memory of all its nodes: not for every second.
+/// Returns what the environment uses. This walks the memory maps of all its nodes, so don't call it every second.
 pub async fn usage(dir: &Path) -> Result<Usage> {
-    match ask(dir, Ask::Usage).await? {
+    match ask(dir, Operation::Usage).await? {
         (Answer::Usage(usage), _) => Ok(usage),
-        _ => Err(out_of_turn()),
+        _ => Err(unexpected_answer()),
     }
 }
 
-/// Reports what happens until the environment is ready.
+/// Reports progress until the environment is ready.
 pub async fn watch(dir: &Path, progress: &Progress) -> Result<()> {
-    let (_, stream) = ask(dir, Ask::Watch).await?;
+    let (_, stream) = ask(dir, Operation::Watch).await?;
     report(stream, progress).await
 }
 
-/// Powers on a further node; reports what happens until its helper answers. Dropping it frees what was made.
+/// Adds a node and reports progress until its helper answers. Dropping the future removes the node again.
 pub async fn add_node(dir: &Path, added: AddedNode, progress: &Progress) -> Result<()> {
-    let (_, stream) = ask(dir, Ask::AddNode { added }).await?;
+    let (_, stream) = ask(dir, Operation::AddNode { added }).await?;
     report(stream, progress).await
 }
 
-/// Powers off a worker and frees what it held.
+/// Powers off a worker and frees its resources.
 pub async fn remove_node(dir: &Path, node: &NodeName) -> Result<()> {
-    ask_done(dir, Ask::RemoveNode { node: node.clone() }).await
+    ask_done(dir, Operation::RemoveNode { node: node.clone() }).await
 }
 
 async fn report(stream: BufReader<UnixStream>, progress: &Progress) -> Result<()> {
@@ -137,43 +139,43 @@ async fn report(stream: BufReader<UnixStream>, progress: &Progress) -> Result<()
             return Err(Error::Gone(io::ErrorKind::UnexpectedEof.into()));
         };
         match serde_json::from_str(&line).map_err(|e| Error::Gone(e.into()))? {
-            Told::Event { event } => progress.report(event),
-            Told::Ready => return Ok(()),
-            Told::Failed { stage, reason } => return Err(Error::Failed { stage, reason }),
+            Notification::Event { event } => progress.report(event),
+            Notification::Ready => return Ok(()),
+            Notification::Failed { stage, reason } => return Err(Error::Failed { stage, reason }),
         }
     }
 }
 
-/// Bounds what the environment uses from now on, and opens its ways out.
+/// Sets the environment's limits, and the destinations that it may connect to.
 pub async fn configure(dir: &Path, limits: Limits, egress: Vec<Egress>) -> Result<()> {
-    ask_done(dir, Ask::Configure { limits, egress }).await
+    ask_done(dir, Operation::Configure { limits, egress }).await
 }
 
 /// Freezes all nodes.
 pub async fn pause(dir: &Path) -> Result<()> {
-    ask_done(dir, Ask::Pause).await
+    ask_done(dir, Operation::Pause).await
 }
 
 /// Continues all nodes.
 pub async fn resume(dir: &Path) -> Result<()> {
-    ask_done(dir, Ask::Resume).await
+    ask_done(dir, Operation::Resume).await
 }
 
 /// Freezes all nodes into a snapshot; the launcher ends.
 pub async fn freeze(dir: &Path) -> Result<()> {
-    ask_done(dir, Ask::Freeze).await
+    ask_done(dir, Operation::Freeze).await
 }
 
 /// Ends all nodes and the launcher.
 pub async fn stop(dir: &Path) -> Result<()> {
-    ask_done(dir, Ask::Stop).await
+    ask_done(dir, Operation::Stop).await
 }
 
 /// Opens a stream to a node.
 pub async fn open(dir: &Path, node: &NodeName, to: Channel) -> Result<BufReader<UnixStream>> {
     match ask(
         dir,
-        Ask::Open {
+        Operation::Open {
             node: node.clone(),
             to,
         },
@@ -181,6 +183,6 @@ pub async fn open(dir: &Path, node: &NodeName, to: Channel) -> Result<BufReader<
     .await?
     {
         (Answer::Done, stream) => Ok(stream),
-        _ => Err(out_of_turn()),
+        _ => Err(unexpected_answer()),
     }
 }

@@ -1,10 +1,10 @@
-//! The few ways out that a lab opens.
+//! Egress: the connections out of an environment that its lab allows.
 //!
-//! There is no route out of an environment. Its TCP connections to anywhere are turned by the namespace's rules to
-//! a relay in the launcher, which looks at where they wanted to go, and connects from the host's namespace when
-//! the lab's allowlist says so. Names are answered by a small resolver that knows only the allowed ones, so an
-//! address is reachable once a name of the list had it. Loopback, link-local (the metadata address) and
-//! the host's own addresses are never connected to, whatever a list says.
+//! There is no route out of an environment. The rules of its namespace redirect all TCP connections to a relay in the
+//! launcher, which looks up the original destination, and connects from the host's namespace if the lab's allowlist
+//! permits it. A small resolver answers only the allowed names; an address is reachable once an allowed name resolved
+//! to it. The relay never connects to loopback, link-local (the metadata address) and the host's own addresses,
+//! whatever the allowlist contains.
 
 use std::{
     collections::HashMap,
@@ -27,10 +27,10 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use crate::net::{GATEWAY, RELAY_PORT};
 
-/// The most connections at once.
+/// The maximum number of simultaneous connections.
 const MAX_CONNECTIONS: usize = 128;
 
-/// What a lab allows.
+/// The destinations that a lab allows.
 #[derive(Debug)]
 struct Allowlist {
     networks: Vec<(Ipv4Addr, u32, u16)>,
@@ -93,7 +93,7 @@ impl Allowlist {
     }
 }
 
-/// Starts the relay and the resolver. Called inside the environment's namespace; `host` is the host's namespace.
+/// Starts the relay and the resolver. Must be called in the environment's namespace; `host` is the host's namespace.
 pub fn start(entries: &[Egress], host: OwnedFd) -> io::Result<()> {
     let relay = StdTcpListener::bind((Ipv4Addr::UNSPECIFIED, RELAY_PORT))?;
     let resolver = StdUdpSocket::bind((GATEWAY, 53))?;
@@ -103,7 +103,8 @@ pub fn start(entries: &[Egress], host: OwnedFd) -> io::Result<()> {
     std::thread::Builder::new()
         .name("egress".to_owned())
         .spawn(move || {
-            // The listeners stay in the environment's namespace; what this thread opens from now on is the host's.
+            // The listeners stay in the environment's namespace. Sockets that this thread opens from now on are in the
+            // host's.
             let entered = rustix::thread::move_into_link_name_space(
                 std::os::fd::AsFd::as_fd(&host),
                 Some(rustix::thread::LinkNameSpaceType::Network),
@@ -120,7 +121,7 @@ pub fn start(entries: &[Egress], host: OwnedFd) -> io::Result<()> {
                     let result: io::Result<()> = runtime.block_on(async {
                         let relay = TcpListener::from_std(relay)?;
                         let resolver = UdpSocket::from_std(resolver)?;
-                        // Neither ends before the launcher does.
+                        // Both run until the launcher ends.
                         tokio::join!(
                             accept(relay, Arc::clone(&allowed)),
                             resolve(resolver, allowed)
@@ -131,17 +132,17 @@ pub fn start(entries: &[Egress], host: OwnedFd) -> io::Result<()> {
                         tracing::error!(error = %e, "egress: the relay could not be started");
                     }
                 }
-                Err(e) => tracing::error!(error = %e, "egress: no runtime"),
+                Err(e) => tracing::error!(error = %e, "egress: cannot start a runtime"),
             }
         })?;
     Ok(())
 }
 
-/// The rest after a failed accept or receive: without descriptors each attempt fails at once.
+/// The pause after a failed accept or receive. If file descriptors run out, each attempt fails immediately.
 const REST: Duration = Duration::from_millis(100);
 
-/// Tries `attempt` until it succeeds. A client that resets its connection, or a lack of descriptors or memory, ends
-/// neither the relay nor the resolver. Logs the first failure of a row.
+/// Repeats `attempt` until it succeeds, so that a client that resets its connection, or a lack of file descriptors or
+/// memory, doesn't end the relay or the resolver. Logs only the first failure in a row.
 async fn until_ok<T, F: Future<Output = io::Result<T>>>(
     what: &'static str,
     mut attempt: impl FnMut() -> F,
@@ -152,7 +153,7 @@ async fn until_ok<T, F: Future<Output = io::Result<T>>>(
             Ok(value) => return value,
             Err(e) => {
                 if !logged {
-                    tracing::warn!(error = %e, what, "egress: failed; it is tried again");
+                    tracing::warn!(error = %e, what, "egress: failed; retrying");
                 }
                 logged = true;
                 tokio::time::sleep(REST).await;
@@ -185,14 +186,14 @@ async fn accept(listener: TcpListener, allowed: Arc<Allowlist>) {
     }
 }
 
-/// True when the host itself has the address: binding to it works then, and only then.
+/// Returns true if the address is the host's own: only then binding to it succeeds.
 fn is_own_address(ip: Ipv4Addr) -> bool {
     StdUdpSocket::bind((ip, 0)).is_ok()
 }
 
 fn original_destination(stream: &TcpStream) -> io::Result<SocketAddrV4> {
     const SO_ORIGINAL_DST: libc::c_int = 80;
-    // SAFETY: sockaddr_in is plain data, for which zeroes are a value.
+    // SAFETY: sockaddr_in is plain data, for which zeroes are a valid value.
     let mut address: libc::sockaddr_in = unsafe { std::mem::zeroed() };
     let mut len = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).unwrap_or(16);
     // SAFETY: the kernel writes at most `len` bytes to `address`.
@@ -330,7 +331,7 @@ mod tests {
         let resolver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = resolver.local_addr().unwrap();
         let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        // A connected socket hears that its peer has gone: the next receive fails with ECONNREFUSED.
+        // A connected socket notices that its peer is gone: the next receive fails with ECONNREFUSED.
         resolver
             .connect(client.local_addr().unwrap())
             .await

@@ -1,4 +1,4 @@
-//! One environment's VMs, in one process that outlives the server.
+//! The launcher: runs an environment's VMs in a process that outlives the server.
 //!
 //! ```text
 //! faultline launch <dir>           reads <dir>/spec.json, serves <dir>/launcher.sock
@@ -8,17 +8,17 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`spec`] | what a launcher is told to run: nodes, machine, snapshot or boot |
-//! | [`protocol`] | what is said on `launcher.sock`; [`client`] says it |
-//! | [`run`] | the launcher's life from spec to end; nodes that are added and removed |
-//! | [`claim`] | that the environment is still wanted once the launcher can be killed with it |
+//! | [`spec`] | the specification of what a launcher runs: nodes, machines, snapshot or boot |
+//! | [`protocol`], [`client`] | the protocol on `launcher.sock`, and its client |
+//! | [`run`] | the launcher itself, from spec to end; adding and removing nodes |
+//! | [`claim`] | makes sure that a launcher doesn't start an environment that is being freed |
 //! | [`node`] | one VM: restore or boot, guest link, console, freeze |
-//! | [`qemu`], [`qmp`] | its command line and process; its control channel |
-//! | [`net`], [`egress`] | the namespace's inside; the few ways out that a lab opens |
-//! | [`cgroup`] | limits, usage and the end of everything in an environment |
-//! | [`accel`] | KVM or emulation, found out by booting |
+//! | [`qemu`], [`qmp`] | a node's QEMU: command line and process; control channel |
+//! | [`net`], [`egress`] | the environment's network; the connections out of it that its lab allows |
+//! | [`cgroup`] | an environment's control group: limits, usage, and killing its processes |
+//! | [`accel`] | the decision between KVM and emulation |
 //! | [`snapshot`] | a frozen template on disk |
-//! | [`user`] | the number that an environment's QEMUs run as |
+//! | [`user`] | the user ids that QEMU processes run as |
 
 pub mod accel;
 pub mod cgroup;

@@ -1,15 +1,15 @@
-//! The inside of an environment's network namespace.
+//! The network of an environment, in its own namespace.
 //!
 //! ```text
 //! br0 10.77.0.1/24 ── tap1 ── node1 10.77.0.11
 //!                  ├─ tap2 ── node2 10.77.0.12
-//!                  └─ …                          no uplink: the namespace leads nowhere
+//!                  └─ …                          no uplink: nothing leads out of the namespace
 //! ```
 //!
-//! Addresses and MACs are the same in every environment, so that what a template was frozen with stays valid in
-//! its clones. The namespace has no name and no link to any other: it ends with the launcher, and a packet has no
-//! way to the host, its networks, other environments or a metadata address. What a lab opens goes through
-//! [`crate::egress`], by connection, never by route.
+//! Addresses and MACs are the same in every environment, so that those in a frozen template stay valid in its clones.
+//! The namespace has no name and no link to others: it ends with the launcher, and packets can't reach the host, its
+//! networks, other environments or a metadata address. What a lab allows goes through [`crate::egress`], by connection,
+//! never by route.
 
 use std::{
     fs::OpenOptions,
@@ -19,23 +19,23 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The launcher's address on the bridge; the nodes' gateway and, with egress, their resolver.
+/// The launcher's address on the bridge: the nodes' gateway and, with egress, their resolver.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-/// Where connections are turned to.
+/// The port that outgoing connections are redirected to.
 pub const RELAY_PORT: u16 = 15001;
 
-/// Address of the node with this index, from 1.
+/// Returns the address of the node with this index, counted from 1.
 #[must_use]
 pub fn address(index: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, u8::try_from(10 + index).unwrap_or(u8::MAX))
 }
 
-/// A node's end of its cable.
+/// The tap device of a node.
 #[derive(Debug)]
 pub struct Tap {
-    /// The descriptor that QEMU reads and writes.
+    /// The file descriptor that QEMU reads and writes.
     pub fd: OwnedFd,
-    /// The guest's MAC.
+    /// The guest's MAC address.
     pub guest_mac: String,
 }
 
@@ -77,12 +77,13 @@ fn open_tap(index: usize) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// A tap's place on the bridge, for `ip`.
+/// Returns the commands for `ip` that connect a tap to the bridge.
 fn link(index: usize) -> String {
     format!("link set tap{index} master br0 up\n")
 }
 
-/// Towards the guest a queue, from the guest a meter: a tap has no queue of its own in that direction.
+/// Returns the commands for `tc` that limit traffic to the guest by a queue. Traffic from the guest is limited by a
+/// rule, see [`meter`], since a tap has no queue in that direction.
 fn queue(index: usize, mbit: u32) -> String {
     format!("qdisc replace dev tap{index} root tbf rate {mbit}mbit burst 256kb latency 100ms\n")
 }
@@ -99,25 +100,26 @@ fn rate(mbit: u32) -> String {
     format!("limit rate over {bytes} bytes/second burst 512 kbytes drop")
 }
 
-/// Lays the cable of a further node in a namespace that was built.
-pub fn plug(index: usize, mbit: u32) -> io::Result<Tap> {
+/// Adds the tap of another node to a network that was built.
+pub fn add_tap(index: usize, mbit: u32) -> io::Result<Tap> {
     let tap = tap(index)?;
-    feed("ip", &["-batch", "-"], &link(index))?;
-    feed("tc", &["-batch", "-"], &queue(index, mbit))?;
+    run_with_input("ip", &["-batch", "-"], &link(index))?;
+    run_with_input("tc", &["-batch", "-"], &queue(index, mbit))?;
     let rules = format!("table netdev inflow {{\n{}}}\n", meter(index, mbit));
-    feed("nft", &["-f", "-"], &rules)?;
+    run_with_input("nft", &["-f", "-"], &rules)?;
     Ok(tap)
 }
 
-/// Takes a node's cable away. Its tap goes with the last who holds it; what else names it goes here, first.
-pub fn unplug(index: usize) {
-    // A chain whose device is gone has been taken away with it by some kernels and left by others.
-    let _ = feed(
+/// Removes a node's tap from the network. The device itself is removed once nobody has it open; the rules for it are
+/// removed here first.
+pub fn remove_tap(index: usize) {
+    // Some kernels remove a chain together with its device, others don't.
+    let _ = run_with_input(
         "nft",
         &["-f", "-"],
         &format!("delete chain netdev inflow tap{index}\n"),
     );
-    let _ = feed("ip", &["-batch", "-"], &format!("link del tap{index}\n"));
+    let _ = run_with_input("ip", &["-batch", "-"], &format!("link del tap{index}\n"));
 }
 
 fn tap(index: usize) -> io::Result<Tap> {
@@ -127,8 +129,8 @@ fn tap(index: usize) -> io::Result<Tap> {
     })
 }
 
-/// Runs a program with lines on its standard input.
-fn feed(program: &str, args: &[&str], input: &str) -> io::Result<()> {
+/// Runs a program with this standard input.
+fn run_with_input(program: &str, args: &[&str], input: &str) -> io::Result<()> {
     let mut child = Command::new(program)
         .args(args)
         .stdin(Stdio::piped())
@@ -149,12 +151,12 @@ fn feed(program: &str, args: &[&str], input: &str) -> io::Result<()> {
     )))
 }
 
-/// Builds the namespace's inside; the calling process must already be in it. `mbit` bounds each node's traffic, each way.
+/// Builds the network in the namespace of this process. `mbit` limits the traffic of each node in each direction.
 pub fn build(nodes: usize, mbit: u32) -> io::Result<Vec<Tap>> {
-    // No IPv6 inside: nothing announces it, and link-local chatter would only wake idle guests.
+    // No IPv6: nothing uses it, and link-local traffic would only wake idle guests.
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
-    // Where the host has loaded br_netfilter, what nodes say to each other would be taken for forwarded packets.
+    // If the host has loaded br_netfilter, traffic between nodes would be filtered as forwarded packets.
     let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
     let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-arptables", "0");
     let taps = (1..=nodes).map(tap).collect::<io::Result<Vec<_>>>()?;
@@ -169,8 +171,8 @@ pub fn build(nodes: usize, mbit: u32) -> io::Result<Vec<Tap>> {
         queues.push_str(&queue(index, mbit));
         meters.push_str(&meter(index, mbit));
     }
-    feed("ip", &["-batch", "-"], &links)?;
-    feed("tc", &["-batch", "-"], &queues)?;
+    run_with_input("ip", &["-batch", "-"], &links)?;
+    run_with_input("tc", &["-batch", "-"], &queues)?;
     let rules = format!(
         "table netdev inflow {{\n{meters}}}\n\
          table inet walls {{\n\
@@ -178,11 +180,11 @@ pub fn build(nodes: usize, mbit: u32) -> io::Result<Vec<Tap>> {
          chain forward {{ type filter hook forward priority 0; policy drop; iifname br0 oifname br0 accept; }}\n\
          }}\n"
     );
-    feed("nft", &["-f", "-"], &rules)?;
+    run_with_input("nft", &["-f", "-"], &rules)?;
     Ok(taps)
 }
 
-/// Opens the launcher's resolver and relay to the nodes, and turns to the relay what wants to leave.
+/// Allows the nodes to use the launcher's resolver and relay, and redirects outgoing connections to the relay.
 pub fn open_to_relay() -> io::Result<()> {
     let rules = format!(
         "table ip turn {{}}\ndelete table ip turn\n\
@@ -190,15 +192,15 @@ pub fn open_to_relay() -> io::Result<()> {
          add rule inet walls in tcp dport {{ 53, {RELAY_PORT} }} accept\n\
          table ip turn {{\nchain in {{\ntype nat hook prerouting priority -100; iifname br0 ip daddr != {GATEWAY} meta l4proto tcp redirect to :{RELAY_PORT}\n}}\n}}\n"
     );
-    feed("nft", &["-f", "-"], &rules)
+    run_with_input("nft", &["-f", "-"], &rules)
 }
 
 /// Changes the bandwidth limit of a running node.
 pub fn limit_bandwidth(index: usize, mbit: u32) -> io::Result<()> {
-    feed("tc", &["-batch", "-"], &queue(index, mbit))?;
+    run_with_input("tc", &["-batch", "-"], &queue(index, mbit))?;
     let rules = format!(
         "flush chain netdev inflow tap{index}\nadd rule netdev inflow tap{index} {}\n",
         rate(mbit)
     );
-    feed("nft", &["-f", "-"], &rules)
+    run_with_input("nft", &["-f", "-"], &rules)
 }

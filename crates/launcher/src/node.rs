@@ -1,7 +1,7 @@
-//! One VM: control channel, serial console, guest link.
+//! One VM: its control channel, serial console and guest link.
 //!
-//! The guest link has a supervisor that lives as long as QEMU: it shakes hands, publishes the link, and begins
-//! again when the guest's helper closes its end, stops answering, or sends garbage.
+//! The guest link has a supervisor that runs as long as QEMU. It does the handshake, publishes the link, and starts
+//! again if the guest's helper closes its end, stops answering, or sends garbage.
 
 use std::{
     collections::VecDeque,
@@ -33,58 +33,58 @@ use crate::{
     snapshot,
 };
 
-/// Console output kept for a new viewer, in bytes.
+/// The size of the console output that is kept for new viewers, in bytes.
 const CONSOLE_KEEP: usize = 32 * 1024;
-/// How often an idle link is asked whether it is there.
+/// The interval at which the helper is pinged.
 const PING_EVERY: Duration = Duration::from_secs(15);
-/// How long the helper may take to answer on a loaded machine under emulation.
+/// The time limit for the helper's answer, long enough for a loaded machine under emulation.
 const PING_ANSWER: Duration = Duration::from_secs(20);
 
-/// A link that ends so soon after it began is waited after.
+/// A link that lost its connection within this time is reconnected only after a pause.
 const QUICK_END: Duration = Duration::from_secs(2);
 const AFTER_QUICK_END: Duration = Duration::from_millis(500);
-/// How long after an error of the host's disk the VM is continued to try again.
+/// The pause after an error of the host's disk before the VM is continued to try again.
 const AFTER_DISK_ERROR: Duration = Duration::from_secs(3);
-/// What is kept of QEMU's own words, in bytes; a guest can make it talk without end.
+/// The maximum size of QEMU's log, in bytes. A guest can make QEMU print without end.
 const QEMU_LOG: usize = 64 * 1024;
 
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
-    /// Its name.
+    /// The name.
     pub name: NodeName,
-    /// Its index, from 1.
+    /// The index, counted from 1.
     pub index: usize,
-    /// Its QEMU's process id.
+    /// The process id of QEMU.
     pub pid: u32,
-    /// Its control channel.
+    /// The control channel.
     pub qmp: Arc<Qmp>,
-    /// The guest's memory, where it will be frozen.
+    /// The guest's memory, if the node is to be frozen.
     pub memory: Option<std::fs::File>,
-    /// The device state's file: read for a clone, written by a freeze.
+    /// The file of the device state, which a clone reads and a freeze writes.
     pub state: std::fs::File,
-    /// Its serial console.
+    /// The serial console.
     pub console: Arc<Console>,
     link: watch::Receiver<Option<Link>>,
     hold: Arc<Hold>,
-    /// How its QEMU ended, once it has.
+    /// The exit status of QEMU, once it has exited.
     end: Arc<OnceLock<io::Result<ExitStatus>>>,
 }
 
-/// What the link's supervisor is told.
+/// The signals to the link's supervisor.
 #[derive(Debug, Default)]
 struct Hold {
-    /// The VM is frozen: don't expect answers.
+    /// True while the VM is frozen and can't answer.
     paused: AtomicBool,
-    /// The guest's helper closed its end.
+    /// Signals that the guest's helper closed its end.
     closed: Notify,
-    /// Stop for good and close the port: a freeze follows.
+    /// True once the port must be closed permanently, before a freeze.
     released: AtomicBool,
     release: Notify,
 }
 
 impl Node {
-    /// Takes over a started QEMU. `changes` hears of its end.
+    /// Takes over a started QEMU. `changes` is notified when it exits.
     pub async fn adopt(
         name: NodeName,
         index: usize,
@@ -128,7 +128,7 @@ impl Node {
                     {
                         hold_too.closed.notify_one();
                     }
-                    // A machine that was powered off is powered on again: there is nobody to press the button.
+                    // A guest that powers itself off is powered on again, since nobody can press the power button.
                     "SHUTDOWN"
                         if event.data.get("guest").and_then(Value::as_bool) == Some(true) =>
                     {
@@ -136,7 +136,7 @@ impl Node {
                         let _ = qmp_too.run("system_reset", Value::Null).await;
                         let _ = qmp_too.run("cont", Value::Null).await;
                     }
-                    // KVM can't continue this VM, and QEMU would keep it as it is.
+                    // KVM can't continue this VM, but QEMU would keep running.
                     "STOP" if !hold_too.paused.load(Ordering::SeqCst) => {
                         let status = qmp_too.run("query-status", Value::Null).await;
                         if status.is_ok_and(|s| s.get("status") == Some(&json!("internal-error"))) {
@@ -144,15 +144,15 @@ impl Node {
                             let _ = qmp_too.run("quit", Value::Null).await;
                         }
                     }
-                    // Its snapshot would find no room on the host's disk either.
+                    // There is no space on the host's disk for its snapshot either.
                     "BLOCK_IO_ERROR" if to_be_frozen => {
-                        tracing::error!(node = %name_too, "the host's disk took no write");
+                        tracing::error!(node = %name_too, "writing to the host's disk failed");
                         let _ = qmp_too.run("quit", Value::Null).await;
                     }
-                    // The host's disk is full: QEMU has stopped the VM before the write. It goes on once there
-                    // is room again, and the guest notices nothing.
+                    // The host's disk is full, and QEMU has stopped the VM before the write. It is continued once there
+                    // is space again, and the guest doesn't notice.
                     "BLOCK_IO_ERROR" => {
-                        tracing::warn!(node = %name_too, "the host's disk took no write; trying again");
+                        tracing::warn!(node = %name_too, "writing to the host's disk failed; retrying");
                         tokio::time::sleep(AFTER_DISK_ERROR).await;
                         while told.try_recv().is_ok() {}
                         if !hold_too.paused.load(Ordering::SeqCst) {
@@ -178,7 +178,7 @@ impl Node {
         })
     }
 
-    /// The guest link, once there is one.
+    /// Waits for the guest link, at most for `within`.
     pub async fn link(&self, within: Duration) -> Option<Link> {
         let mut link = self.link.clone();
         let found = tokio::time::timeout(within, link.wait_for(Option::is_some))
@@ -188,7 +188,7 @@ impl Node {
         found.clone()
     }
 
-    /// False when its QEMU has died.
+    /// Returns false if QEMU has exited.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.end.get().is_none()
@@ -199,7 +199,7 @@ impl Node {
         end.and_then(ExitStatus::signal) == Some(libc::SIGKILL)
     }
 
-    /// How its QEMU ended, for people; nothing while it lives.
+    /// Returns how QEMU ended, as a message for people; `None` while it runs.
     #[must_use]
     pub fn end(&self) -> Option<String> {
         Some(match self.end.get()? {
@@ -208,7 +208,7 @@ impl Node {
         })
     }
 
-    /// True from the moment that it is to stand still, until it goes on.
+    /// Returns true from the request to freeze the VM until it is continued.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.hold.paused.load(Ordering::SeqCst)
@@ -227,8 +227,8 @@ impl Node {
         Ok(())
     }
 
-    /// Bounds what the VM reads and writes from now on.
-    pub async fn bound_disks(&self, limits: &Limits) -> qmp::Result<()> {
+    /// Sets the limits of the VM's disks.
+    pub async fn limit_disks(&self, limits: &Limits) -> qmp::Result<()> {
         let value = json!({
             "bps-total": u64::from(limits.disk_mib_s) << 20,
             "iops-total": limits.disk_iops,
@@ -237,14 +237,14 @@ impl Node {
         self.qmp.run("qom-set", set).await.map(drop)
     }
 
-    /// Closes the guest link's port for good, so that it is frozen closed.
+    /// Closes the guest link's port permanently, so that it is closed in the snapshot.
     pub fn release_link(&self) {
         self.hold.released.store(true, Ordering::SeqCst);
         self.hold.release.notify_waiters();
         self.hold.release.notify_one();
     }
 
-    /// How the node is.
+    /// Returns the node's status.
     #[must_use]
     pub fn status(&self) -> NodeStatus {
         NodeStatus {
@@ -257,7 +257,7 @@ impl Node {
     }
 }
 
-/// Writes the first of what QEMU says into its log, and drops the rest.
+/// Writes the first part of QEMU's messages to its log, and drops the rest.
 async fn keep_log(mut said: tokio::process::ChildStderr, log: std::fs::File) {
     use std::io::Write;
     let (mut room, mut buffer, mut log) = (QEMU_LOG, vec![0; 4096], log);
@@ -271,8 +271,9 @@ async fn keep_log(mut said: tokio::process::ChildStderr, log: std::fs::File) {
     }
 }
 
-/// Memory that a QEMU has for itself, in bytes: of its guest's memory, and of its own. Of a clone's memory anonymous pages
-/// are those that are neither shared with the template nor given back; that of a machine that booted is all its own.
+/// Returns the memory that a QEMU doesn't share, in bytes: of its guest, and of its own. Of a clone's guest memory, the
+/// anonymous pages count, which are neither shared with the template nor given back. The guest memory of a booted
+/// machine counts completely.
 #[must_use]
 pub fn private_memory(pid: u32) -> (u64, u64) {
     let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/smaps")) else {
@@ -318,7 +319,7 @@ async fn supervise(
             Ok((link, engine)) => {
                 tracing::debug!(node = %name, "guest link up");
                 let began = tokio::time::Instant::now();
-                // A word about an end that came before this link began is not about this link.
+                // A signal from before this link began is about an earlier link.
                 let _ = hold.closed.notified().now_or_never();
                 let _ = publish.send(Some(link.clone()));
                 tokio::select! {
@@ -329,7 +330,7 @@ async fn supervise(
                 }
                 tracing::debug!(node = %name, "guest link lost");
                 let _ = publish.send(None);
-                // A guest that makes and breaks the link over and over costs its host no more than this.
+                // Limits the host's work for a guest that makes and breaks the link over and over.
                 if began.elapsed() < QUICK_END {
                     tokio::time::sleep(AFTER_QUICK_END).await;
                 }
@@ -346,7 +347,7 @@ async fn supervise(
     }
 }
 
-/// Returns when the helper no longer answers.
+/// Returns once the helper doesn't answer any more.
 async fn watchdog(link: &Link, hold: &Hold) {
     loop {
         tokio::time::sleep(PING_EVERY).await;
@@ -355,7 +356,7 @@ async fn watchdog(link: &Link, hold: &Hold) {
         }
         let ping = async {
             match link.open().await {
-                // A refusal is an answer too.
+                // A refusal is also an answer.
                 Ok(stream) => matches!(
                     client::ping(stream).await,
                     Ok(_) | Err(client::Error::Refused(_))
@@ -372,7 +373,7 @@ async fn watchdog(link: &Link, hold: &Hold) {
     }
 }
 
-/// A serial console: raw bytes, shared by all who hold it.
+/// A serial console: raw bytes, shared by all viewers.
 #[derive(Debug)]
 pub struct Console {
     write: tokio::sync::Mutex<OwnedWriteHalf>,
@@ -408,7 +409,7 @@ impl Console {
         console
     }
 
-    /// What it showed last.
+    /// Returns the latest output.
     #[must_use]
     pub fn recent(&self) -> Vec<u8> {
         self.recent
@@ -419,7 +420,7 @@ impl Console {
             .collect()
     }
 
-    /// Carries a viewer until it goes.
+    /// Serves a viewer until it disconnects.
     pub async fn view(&self, stream: UnixStream) -> io::Result<()> {
         let mut output = self.output.subscribe();
         let (mut from, mut to) = stream.into_split();

@@ -1,77 +1,78 @@
-//! What is said on `launcher.sock`: one JSON line asked, one JSON line answered.
+//! The protocol on `launcher.sock`: a request is one JSON line, and so is its answer.
 //!
-//! After an answered [`Ask::Open`] the connection carries the stream's bytes; after [`Ask::Watch`] and
-//! [`Ask::AddNode`] it carries [`Told`] lines until `Ready` or `Failed`. A launcher of another version is refused with a clear word, never
-//! misunderstood.
+//! After the answer to [`Operation::Open`], the connection carries the stream's bytes. After [`Operation::Watch`] and
+//! [`Operation::AddNode`], it carries [`Notification`] lines until `Ready` or `Failed`. Requests of another version are refused with
+//! an error.
 
 use faultline_domain::{NodeName, lab::Egress, limits::Limits, progress::Event};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::AddedNode;
 
-/// The protocol's version.
+/// The version of the protocol.
 pub const VERSION: u32 = 1;
-/// The longest line, in bytes.
+/// The maximum length of a line, in bytes.
 pub const MAX_LINE: u64 = 64 * 1024;
-/// The socket's name in an environment's folder.
+/// The name of the socket in an environment's folder.
 pub const SOCKET: &str = "launcher.sock";
 
-/// One question.
+/// A request and the version of its protocol.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Question {
+pub struct Request {
     /// [`VERSION`].
     pub version: u32,
-    /// What is asked.
-    pub ask: Ask,
+    /// The request.
+    #[serde(rename = "ask")]
+    pub operation: Operation,
 }
 
-/// What is asked.
+/// The request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
-pub enum Ask {
-    /// How are you?
+pub enum Operation {
+    /// Answer with the status.
     Status,
-    /// The same, and again after each change until the asker hangs up.
+    /// Answer with the status, and again after each change until the client disconnects.
     Follow,
-    /// What do you use? It may take a while.
+    /// Answer with what the environment uses. It may take a while.
     Usage,
-    /// What happens until the environment is ready or has failed, from the beginning.
+    /// Report all events of the start, from its beginning until the environment is ready or has failed.
     Watch,
-    /// Freeze all nodes; nothing happens when they are.
+    /// Freeze all nodes. Does nothing if they are frozen.
     Pause,
     /// Continue all nodes and step their clocks.
     Resume,
-    /// Use no more than this from now on, and let the nodes connect to these places. Ways out are opened once.
+    /// Set the limits, and the destinations that nodes may connect to. Destinations can only be set once.
     Configure {
-        /// What it may use.
+        /// The environment's limits.
         limits: Limits,
-        /// Where its nodes may connect to.
+        /// The destinations that its nodes may connect to.
         egress: Vec<Egress>,
     },
-    /// Freeze all nodes at one instant into the snapshot's folder, and end.
+    /// Freeze all nodes at the same instant into the snapshot's folder, and end.
     Freeze,
-    /// End: all nodes and the launcher.
+    /// End all nodes and the launcher.
     Stop,
-    /// Power on a further node, a worker. After the answer: what happens, until it is there or has failed.
+    /// Add a worker. After the answer, events are reported until the node is ready or has failed.
     AddNode {
-        /// The node, and what the environment may use more.
+        /// The node, and by how much it raises the limits.
         added: AddedNode,
     },
-    /// Power off a worker and free what it held. Idempotent.
+    /// Power off a worker and free its resources. Idempotent.
     RemoveNode {
         /// The node.
         node: NodeName,
     },
-    /// A stream to a node.
+    /// Open a stream to a node.
     Open {
         /// The node.
         node: NodeName,
-        /// Where to.
+        /// The destination of the stream.
         to: Channel,
     },
 }
 
-/// Where a stream leads.
+/// The destination of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Channel {
@@ -87,50 +88,50 @@ pub enum Channel {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
-    /// Done, or: the stream begins.
+    /// The request was carried out, or the stream begins.
     Done,
-    /// How the launcher is.
+    /// The launcher's status.
     Status(Status),
-    /// What it uses.
+    /// What the environment uses.
     Usage(Usage),
-    /// Not done.
+    /// The request was not carried out.
     Refused(Refusal),
 }
 
-/// Why something was not done.
+/// Why a request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// Its kind.
+    /// The kind, for programs.
     #[serde(default)]
-    pub why: Why,
-    /// For people.
+    pub why: RefusalKind,
+    /// The reason, as a message for people.
     pub reason: String,
 }
 
 /// The kind of a refusal, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Why {
-    /// It was tried and failed, or it is none of the others.
+pub enum RefusalKind {
+    /// It failed, or none of the other kinds applies.
     #[default]
     Other,
-    /// The nodes are coming to life.
+    /// The nodes are starting.
     Starting,
-    /// The nodes stand still.
+    /// The nodes are paused.
     Paused,
-    /// It could not start, or a node has died.
+    /// The start failed, or a node has died.
     Broken,
     /// There is no such node.
     NoNode,
-    /// There is such a node already.
+    /// The node exists already.
     NodeExists,
-    /// No worker can have this name here.
+    /// The node is not a worker, or no worker can have this name.
     NotAWorker,
 }
 
 impl Refusal {
-    /// Because of this.
-    pub fn new(why: Why, reason: impl Into<String>) -> Self {
+    /// Returns a refusal of this kind with this reason.
+    pub fn new(why: RefusalKind, reason: impl Into<String>) -> Self {
         Self {
             why,
             reason: reason.into(),
@@ -140,95 +141,95 @@ impl Refusal {
 
 impl From<String> for Refusal {
     fn from(reason: String) -> Self {
-        Self::new(Why::Other, reason)
+        Self::new(RefusalKind::Other, reason)
     }
 }
 
-/// Where a launcher is in its life. Derived from how its start went and how its nodes are, and held nowhere.
+/// The phase of a launcher. It is not stored, but derived from the result of the start and the state of the nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum Phase {
-    /// Nodes come to life.
+    /// Nodes are starting.
     Starting,
     /// All nodes run.
     Running,
-    /// Nodes are frozen: all of them, unless a pause or a resume stopped half-way, and has to be asked for again.
+    /// Nodes are frozen: all of them, unless a pause or a resume failed half-way and must be requested again.
     Paused,
-    /// It could not start, or a node has died.
+    /// The start failed, or a node has died.
     Broken {
         /// The node.
         #[serde(default)]
         node: Option<NodeName>,
-        /// Why, for people.
+        /// The reason, as a message for people.
         #[serde(default)]
         reason: String,
     },
 }
 
-/// How a launcher is. Cheap to ask for.
+/// The status of a launcher. Cheap to request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Where it is.
+    /// The phase.
     #[serde(flatten)]
     pub phase: Phase,
-    /// Its nodes.
+    /// The nodes.
     pub nodes: Vec<NodeStatus>,
 }
 
-/// How a node is.
+/// The status of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// The node.
     pub name: NodeName,
-    /// Its QEMU.
+    /// The process id of QEMU.
     pub pid: u32,
-    /// False when its QEMU has died.
+    /// False if QEMU has exited.
     pub alive: bool,
-    /// True when its QEMU was killed, by a person or for lack of memory.
+    /// True if QEMU was killed, by a person or for lack of memory.
     #[serde(default)]
     pub killed: bool,
-    /// False while its guest link is lost.
+    /// False while the guest link is lost.
     pub linked: bool,
 }
 
 /// What an environment uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Memory of its nodes.
+    /// The memory of each node.
     pub nodes: Vec<NodeMemory>,
-    /// CPU time that it has used, in milliseconds.
+    /// The CPU time used so far, in milliseconds.
     pub cpu_millis: u64,
-    /// Disk that its overlays take, in bytes.
+    /// The disk space of its overlays, in bytes.
     pub disk_bytes: u64,
 }
 
-/// Memory of a node that is private to it.
+/// The memory of a node that it doesn't share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeMemory {
     /// The node.
     pub name: NodeName,
-    /// Guest memory that differs from the template's, in bytes.
+    /// The guest memory that differs from the template's, in bytes.
     pub guest_private_bytes: u64,
-    /// QEMU's own, in bytes.
+    /// The memory of QEMU itself, in bytes.
     pub qemu_private_bytes: u64,
 }
 
-/// What a watcher is told.
+/// A notification to a client that watches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "told", rename_all = "snake_case")]
-pub enum Told {
-    /// Something happened.
+pub enum Notification {
+    /// An event occurred.
     Event {
-        /// What.
+        /// The event.
         event: Event,
     },
-    /// The environment may be used.
+    /// The environment, or the added node, is ready.
     Ready,
-    /// It could not be brought to life.
+    /// The environment, or the added node, could not be started.
     Failed {
-        /// The stage, a stable word.
+        /// The stage that failed, as a stable word.
         stage: String,
-        /// Why, for people.
+        /// The reason, as a message for people.
         reason: String,
     },
 }

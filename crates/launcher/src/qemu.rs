@@ -1,8 +1,8 @@
 //! A node's QEMU: its command line and its process.
 //!
-//! QEMU is started by descriptor: disks, memory, kernel, tap and sockets are opened here and inherited, so it runs
-//! as a user that owns nothing and needs no path. The argument list is the same for a template and its
-//! clones, but for `share`, the overlay and `-incoming`.
+//! Disks, memory, kernel, tap and sockets are opened here and inherited as file descriptors, so QEMU runs as a user
+//! that owns no files and needs no paths. The arguments of a template and its clones are the same, except for `share`,
+//! the overlay and `-incoming`.
 
 use std::{
     fs::{File, OpenOptions},
@@ -22,38 +22,37 @@ use crate::{
     spec::{Accelerator, LaunchSpec, Machine, NodeSpec, Start},
 };
 
-/// The emulator.
+/// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
-/// Raised when the argument list changes, so that snapshots of the old one are not restored with the new.
+/// Raised when the arguments change, so that snapshots are not restored with other arguments than they were made with.
 pub const GENERATION: &str = "9";
-/// The processor that guests see under emulation: the most that QEMU 7.2 emulates well and Debian needs.
+/// The processor that guests see under emulation, with the features that QEMU 7.2 emulates well and Debian needs.
 pub const TCG_CPU: &str = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt";
-/// The processor that guests see under KVM: the host's, of which features may be left out
-/// ([`LaunchSpec::kvm_cpu`]).
+/// The processor that guests see under KVM: the host's. Features may be removed, see [`LaunchSpec::kvm_cpu`].
 pub const KVM_CPU: &str = "host";
-/// The serial number of the pristine disk, by which the guest's helper finds it.
+/// The serial number of the original disk, by which the guest's helper finds it.
 pub const PRISTINE_SERIAL: &str = "faultline-base";
 
 /// The host's ends of a started QEMU.
 #[derive(Debug)]
 pub struct Started {
-    /// The process; its standard error is a pipe.
+    /// The process. Its standard error is a pipe.
     pub child: Child,
-    /// Where what it says is kept.
+    /// The log for its messages.
     pub log: File,
-    /// Control channel.
+    /// The control channel.
     pub monitor: UnixStream,
-    /// Serial console.
+    /// The serial console.
     pub console: UnixStream,
-    /// Guest link.
+    /// The guest link.
     pub link: UnixStream,
-    /// The guest's memory, where it will be frozen.
+    /// The guest's memory, if the node is to be frozen.
     pub memory: Option<File>,
-    /// The file of the device state: read for a clone, written by a freeze.
+    /// The file of the device state, which a clone reads and a freeze writes.
     pub state: File,
 }
 
-/// Everything that QEMU inherits; kept open until it was started.
+/// The file descriptors that QEMU inherits. They are kept open until it was started.
 #[derive(Default)]
 struct Inherited(Vec<OwnedFd>);
 
@@ -74,10 +73,10 @@ fn open(path: &Path, write: bool) -> io::Result<File> {
         .map_err(|e| io::Error::new(e.kind(), format!("cannot open {}: {e}", path.display())))
 }
 
-/// The library that gives QEMU its memory file.
+/// The library that passes the memory file to QEMU.
 pub const SHIM: &str = "libfaultline_qemu_shim.so";
 
-/// Where that library lies: beside this program, or a folder above it (tests).
+/// Returns the path of that library: next to this program, or in the folder above (in tests).
 pub fn shim() -> io::Result<PathBuf> {
     let program = std::env::current_exe()?;
     program
@@ -90,19 +89,20 @@ pub fn shim() -> io::Result<PathBuf> {
             io::Error::new(
                 io::ErrorKind::NotFound,
                 format!(
-                    "{SHIM} is not beside the faultline program; build or install both together"
+                    "{SHIM} is not next to the faultline program; build or install both together"
                 ),
             )
         })
 }
 
-/// The buffer for translated code. When it is full it is emptied, and what runs is translated anew: a cluster that wakes
-/// up then does little else. A control plane of 2 GiB fills nine tenths of a gigabyte of it until it was probed.
+/// Returns the size of the buffer for translated code. When the buffer is full, it is emptied and running code is
+/// translated again, which takes most of the time of a cluster that wakes up. A control plane of 2 GiB fills 0.9 GB of
+/// it until it is probed.
 fn translation_buffer_mib(machine: &Machine) -> u32 {
     (machine.memory_mib / 2).clamp(96, 1024)
 }
 
-/// What QEMU needs beside its guest's memory, in MiB.
+/// Returns the memory that QEMU needs besides its guest's, in MiB.
 #[must_use]
 pub fn overhead_mib(machine: &Machine) -> u32 {
     const OWN: u32 = 160;
@@ -112,7 +112,7 @@ pub fn overhead_mib(machine: &Machine) -> u32 {
     }
 }
 
-/// Arguments that a machine's template and clones share.
+/// Returns the arguments that a template's machine and its clones share.
 fn machine_arguments(machine: &Machine, kvm_cpu: &str) -> Vec<String> {
     let accelerator = match machine.accelerator {
         Accelerator::Kvm => "kvm".to_owned(),
@@ -148,14 +148,16 @@ fn machine_arguments(machine: &Machine, kvm_cpu: &str) -> Vec<String> {
     .to_vec()
 }
 
-/// The kernel's command line of a node. Large pages would be private to a clone as a whole, whatever part of them is used.
+/// Returns the kernel command line of a node. Huge pages are disabled: a clone would copy a whole huge page when it
+/// writes to any part of it.
 ///
-/// Under emulation a kernel takes the time stamp counters of two processors for out of step, since their maker is not
-/// known for keeping them in step, and reads the time from a device: a system call and the emulator's lock for every look
-/// at the clock, and Go's runtime looks often. QEMU's counters are one.
+/// Under emulation, a kernel assumes that the time stamp counters of two processors are not synchronized, since it
+/// doesn't know the processor vendor to do so, and reads the time from a device. Each read of the clock then takes a
+/// system call and the emulator's lock, and Go's runtime reads it often. QEMU's counters are synchronized, hence
+/// `tsc=reliable`.
 ///
-/// The emulator keeps its translations by the address that code runs at, so a library that each process has elsewhere is
-/// translated for each of them: addresses are not random under emulation.
+/// The emulator caches translations by the address of the code, so a library that each process maps at another address
+/// is translated for each of them. Hence `norandmaps` under emulation.
 fn kernel_command_line(spec: &LaunchSpec, node: &NodeSpec, index: usize) -> String {
     let emulated = match node.machine.accelerator {
         Accelerator::Tcg => " tsc=reliable norandmaps",
@@ -169,7 +171,7 @@ fn kernel_command_line(spec: &LaunchSpec, node: &NodeSpec, index: usize) -> Stri
     )
 }
 
-/// Starts a node's QEMU. `index` counts from 1; `dir` is the environment's folder.
+/// Starts a node's QEMU. `index` is counted from 1; `dir` is the environment's folder.
 pub fn start(
     spec: &LaunchSpec,
     dir: &Path,
@@ -213,8 +215,8 @@ pub fn start(
         }
     };
     let memory_fd = inherited.give(memory);
-    // What a clone writes is its own. A machine that boots writes to what it was given: pages of memory that is mapped
-    // privately would be there twice.
+    // Writes of a clone are private. A machine that boots writes to the shared memory, since privately mapped pages
+    // would exist twice.
     let share = match spec.start {
         Start::Clone { .. } => "off",
         Start::Boot { .. } => "on",
@@ -227,7 +229,7 @@ pub fn start(
         ),
     );
 
-    // The kernel is needed again when somebody reboots the guest.
+    // The kernel is needed again if the guest is rebooted.
     arg(
         "-kernel",
         format!("/proc/self/fd/{}", inherited.give(open(&kernel, false)?)),
@@ -254,7 +256,7 @@ pub fn start(
         "-device",
         "virtio-serial-pci,id=serial,max_ports=2".to_owned(),
     );
-    // With an id QEMU tells when the guest's side is opened and closed.
+    // With an id, QEMU reports when the guest opens and closes its side.
     arg(
         "-device",
         "virtserialport,id=link0,bus=serial.0,nr=1,chardev=link,name=faultline.0".to_owned(),
@@ -359,8 +361,8 @@ pub fn start(
     arg("-device", "virtio-rng-pci,id=rng,rng=rng0".to_owned());
     arg("-device", "vmgenid,guid=auto,id=generation".to_owned());
     // Memory that the guest frees is given back: a clone's page becomes the template's again
-    // (`docs/decisions/0012-freed-memory.md`). A kernel that relies on finding zeros in it doesn't report, for it is told
-    // that it must not rely on that. The host asks for none.
+    // (`docs/decisions/0012-freed-memory.md`). Page poisoning is off, so a kernel that relies on zeros in freed pages
+    // doesn't report them. The host never inflates the balloon.
     arg(
         "-device",
         "virtio-balloon-pci,id=memory,free-page-reporting=on,page-poison=off".to_owned(),
@@ -369,7 +371,7 @@ pub fn start(
         arg("-incoming", "defer".to_owned());
     }
 
-    // By descriptor too: the program may lie in a folder that QEMU's user can't enter.
+    // Also a descriptor, since the library may be in a folder that QEMU's user can't access.
     let shim = inherited.give(open(&shim()?, false)?);
     let uid = spec.uid();
     let group = match machine.accelerator {
@@ -390,7 +392,7 @@ pub fn start(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    // SAFETY: between fork and exec only async-signal-safe system calls are made; the vector was made before.
+    // SAFETY: only async-signal-safe system calls are made between fork and exec; the vector was allocated before.
     unsafe {
         command.pre_exec(move || {
             for number in &numbers {
@@ -402,7 +404,7 @@ pub fn start(
             if set_groups(group) != 0 || libc::setgid(uid) != 0 || libc::setuid(uid) != 0 {
                 return Err(io::Error::last_os_error());
             }
-            // After the change of user, which clears it: no QEMU outlives its launcher.
+            // Makes sure that no QEMU outlives its launcher. This is after the change of user, which resets it.
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
             Ok(())
@@ -411,7 +413,7 @@ pub fn start(
     let child = command.spawn().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => io::Error::new(
             e.kind(),
-            format!("{PROGRAM} is not installed; `faultline doctor` says what to install"),
+            format!("{PROGRAM} is not installed; run `faultline doctor` to see what to install"),
         ),
         _ => e,
     })?;
@@ -430,9 +432,9 @@ pub fn start(
     }
 }
 
-/// No group but, under KVM, the one that may open its device. Async-signal-safe.
+/// Drops all groups except, under KVM, the one that may open its device. Async-signal-safe.
 fn set_groups(group: Option<libc::gid_t>) -> libc::c_int {
-    // SAFETY: the kernel reads as many ids as it is told, from a pointer that is valid for the call.
+    // SAFETY: the kernel reads as many ids as given, from a pointer that is valid for the call.
     unsafe {
         match group {
             Some(group) => libc::setgroups(1, &raw const group),
@@ -448,7 +450,7 @@ fn log(dir: &Path, node: &str) -> io::Result<File> {
         .open(dir.join(format!("{node}.qemu.log")))
 }
 
-/// QEMU's version as its own first line says it.
+/// Returns QEMU's version: the first line of its output.
 pub fn version() -> io::Result<String> {
     let out = std::process::Command::new(PROGRAM)
         .arg("--version")
@@ -457,7 +459,7 @@ pub fn version() -> io::Result<String> {
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Makes an empty overlay of a size in MiB.
+/// Makes an empty overlay of this size in MiB.
 pub fn make_overlay(path: &Path, size_mib: u32) -> io::Result<()> {
     let out = std::process::Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on"])

@@ -1,9 +1,9 @@
 //! QEMU's control channel: JSON lines, one command at a time, events in between.
 //!
-//! Every command carries an id, which QEMU repeats in its answer. An answer to a command that timed out, or whose call
-//! was dropped, is discarded by the next command instead of being taken for its own.
+//! Every command has an id, which QEMU repeats in its answer. An answer to a command that timed out, or whose future
+//! was dropped, is discarded by the next command.
 //!
-//! Our own client, because the stream of the public one dies on events that it doesn't know.
+//! This is our own client, since the stream of the public one fails on unknown events.
 
 use std::{fs::File, io::IoSlice, mem::MaybeUninit, os::fd::AsFd, time::Duration};
 
@@ -16,29 +16,29 @@ use tokio::{
     time::timeout,
 };
 
-/// Why a command failed.
+/// The error of a command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// QEMU has gone.
-    #[error("QEMU has gone")]
+    /// QEMU has exited.
+    #[error("QEMU has exited")]
     Gone,
-    /// QEMU refused.
+    /// QEMU refused the command.
     #[error("QEMU refused {command}: {text}")]
     Refused {
         /// The command.
         command: String,
-        /// QEMU's words.
+        /// QEMU's message.
         text: String,
     },
-    /// No answer in time.
+    /// QEMU did not answer in time.
     #[error("QEMU did not answer {0} in time")]
     Silent(String),
 }
 
-/// Result of a command.
+/// The result of a command.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Longest wait for an answer.
+/// The time limit for an answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// A control channel.
@@ -56,7 +56,7 @@ struct Channel {
 }
 
 impl Channel {
-    /// Gives a command the next id and renders it as a line.
+    /// Adds the next id to a command and formats it as a line.
     fn command(&mut self, mut message: Value) -> String {
         self.latest += 1;
         if let Some(object) = message.as_object_mut() {
@@ -92,17 +92,17 @@ impl Channel {
     }
 }
 
-/// An event that QEMU told.
+/// An event from QEMU.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// Its name, such as `VSERPORT_CHANGE`.
+    /// The name, such as `VSERPORT_CHANGE`.
     pub name: String,
-    /// Its data.
+    /// The data.
     pub data: Value,
 }
 
 impl Qmp {
-    /// Greets QEMU. Events go to `events`, dropped when nobody takes them.
+    /// Starts the control channel. Events are sent to `events`, and dropped if it is full.
     pub async fn start(stream: UnixStream, events: mpsc::Sender<Event>) -> Result<Self> {
         let (read, write) = stream.into_split();
         let (give, answers) = mpsc::channel(4);
@@ -135,7 +135,7 @@ impl Qmp {
         Ok(qmp)
     }
 
-    /// Runs a command and gives what it returns.
+    /// Runs a command and returns its result.
     pub async fn run(&self, command: &str, arguments: Value) -> Result<Value> {
         let mut message = json!({ "execute": command });
         if !arguments.is_null()
@@ -153,13 +153,13 @@ impl Qmp {
         channel.answer(command).await
     }
 
-    /// Lets memory that is a shared file out of migration streams.
+    /// Excludes memory in a shared file from migration streams.
     pub async fn ignore_shared_memory(&self) -> Result<()> {
         let on = json!({ "capabilities": [{ "capability": "x-ignore-shared", "state": true }] });
         self.run("migrate-set-capabilities", on).await.map(drop)
     }
 
-    /// Gives QEMU a descriptor, which it then knows as `state`.
+    /// Passes a file descriptor to QEMU under the name `state`.
     async fn give_state(&self, file: &File) -> Result<()> {
         let mut channel = self.channel.lock().await;
         let line =
@@ -183,7 +183,7 @@ impl Qmp {
         channel.answer("getfd").await.map(drop)
     }
 
-    /// Loads the device state from a file and waits until the VM could continue.
+    /// Loads the device state from a file and waits until the VM can be continued.
     pub async fn restore(&self, state: &File) -> Result<()> {
         self.ignore_shared_memory().await?;
         self.give_state(state).await?;
@@ -229,7 +229,7 @@ impl Qmp {
                 if done(&self.run(command, Value::Null).await?) {
                     return Ok(());
                 }
-                // A coarser poll would dominate the time a clone takes.
+                // A longer interval would dominate the time of a clone.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -245,14 +245,14 @@ mod tests {
 
     use super::*;
 
-    /// QEMU's end of a channel: it reads commands, and answers when the test says so.
+    /// QEMU's end of a channel in a test: reads commands and answers on request.
     struct Peer {
         lines: Lines<BufReader<ReadHalf<UnixStream>>>,
         write: WriteHalf<UnixStream>,
     }
 
     impl Peer {
-        /// The next command's name and id.
+        /// Returns the name and id of the next command.
         async fn command(&mut self) -> (String, Value) {
             let line = self.lines.next_line().await.unwrap().unwrap();
             let command: Value = serde_json::from_str(&line).unwrap();
@@ -285,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn a_late_answer_is_not_the_next_commands() {
         let (qmp, mut peer) = connected().await;
-        // More of them than answers fit into the channel.
+        // More commands than the channel has room for answers.
         for _ in 0..8 {
             let dropped = timeout(
                 Duration::from_millis(5),

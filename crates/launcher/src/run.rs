@@ -1,13 +1,13 @@
-//! The launcher's life: spec → namespace → nodes → ready → served until it is stopped or a node dies.
+//! The launcher itself: spec → namespace → nodes → ready → serving until it is stopped or a node dies.
 //!
 //! ```text
 //! Starting ──► Running ◄──► Paused
 //!     │           │           │
-//!     └───────────┴───► Broken (a node died; the server sees it and frees the rest)
+//!     └───────────┴───► Broken (a node died; the server notices it and frees the rest)
 //! ```
 //!
-//! No phase is stored: [`Launcher::phase`] derives it from how the start went and how the nodes are, so that a node's
-//! death is never overwritten by what was under way meanwhile.
+//! The phase is not stored: [`Launcher::phase`] derives it from the result of the start and the state of the nodes, so
+//! that a running request can't overwrite a node's death.
 
 mod configure;
 mod grow;
@@ -44,17 +44,17 @@ use crate::{
     net,
     node::{Node, private_memory},
     protocol::{
-        Answer, Ask, Channel, MAX_LINE, NodeMemory, Phase, Question, Refusal, SOCKET, Status, Told,
-        Usage, VERSION, Why,
+        Answer, Channel, MAX_LINE, NodeMemory, Notification, Operation, Phase, Refusal,
+        RefusalKind, Request, SOCKET, Status, Usage, VERSION,
     },
     qemu,
     spec::{Accelerator, LaunchSpec, NodeSpec, Start},
 };
 
-/// How long a clone's helper may take to answer, and a booting one's.
+/// The time limits for the first answer of a clone's helper, and of a booting node's.
 const LINK_AFTER_CLONE: Duration = Duration::from_secs(60);
 const LINK_AFTER_BOOT: Duration = Duration::from_secs(600);
-/// Under KVM; a boot takes seconds.
+/// The same under KVM, where a boot takes seconds.
 const LINK_AFTER_BOOT_WITH_KVM: Duration = Duration::from_secs(180);
 
 /// A stage that failed.
@@ -85,26 +85,26 @@ impl<T, E: std::error::Error> At<T> for Result<T, E> {
 
 struct Launcher {
     dir: PathBuf,
-    /// The host's network namespace, from which ways out lead.
+    /// The host's network namespace, for connections out of the environment.
     host: File,
     claim: Claim,
     id: TenantId,
-    /// As it is in `spec.json`.
+    /// The content of `spec.json`.
     spec: Mutex<LaunchSpec>,
     clock: Clock,
     nodes: Mutex<Vec<Arc<Node>>>,
-    /// How its start went; nothing while it is under way.
+    /// The result of the start; `None` while it runs.
     started: Mutex<Option<Result<(), Failure>>>,
-    told: watch::Sender<Vec<Told>>,
-    /// Sends when its phase may be another: a node has died, stands still or goes on, came or went.
+    told: watch::Sender<Vec<Notification>>,
+    /// Notified when the status may have changed: a node has died, was paused or resumed, added or removed.
     changes: watch::Sender<()>,
     stop: Notify,
-    /// Pause, resume, freeze, a node more or less: one at a time.
+    /// Held while nodes are paused, resumed, frozen, added or removed: one at a time.
     turn: tokio::sync::Mutex<()>,
 }
 
-/// Runs the launcher of an environment's folder. Must be called while the process has one thread: it moves into a
-/// network namespace of its own.
+/// Runs the launcher of an environment's folder. Must be called while the process has only one thread, since it moves
+/// into its own network namespace.
 pub fn main(dir: &Path) -> io::Result<()> {
     let claim = Claim::open(dir)?;
     let spec = LaunchSpec::load(dir)?;
@@ -113,7 +113,7 @@ pub fn main(dir: &Path) -> io::Result<()> {
         unsafe_code,
         reason = "unshare of the network namespace, before any thread was started"
     )]
-    // SAFETY: this process has one thread, and the descriptor table stays shared with nobody.
+    // SAFETY: this process has only one thread, and doesn't share its descriptor table.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
         .map_err(|e| io::Error::other(format!("cannot make a network namespace: {e}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -140,9 +140,9 @@ impl Launcher {
         })
     }
 
-    /// Notes how its start went.
-    fn begun(&self, how: Result<(), Failure>) {
-        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some(how);
+    /// Records the result of the start.
+    fn set_started(&self, result: Result<(), Failure>) {
+        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         self.changes.send_replace(());
     }
 
@@ -166,11 +166,11 @@ impl Launcher {
         }
     }
 
-    fn tell(&self, told: Told) {
+    fn tell(&self, told: Notification) {
         self.told.send_modify(|all| all.push(told));
     }
 
-    /// Its nodes as they are now.
+    /// Returns the current nodes.
     fn nodes(&self) -> Vec<Arc<Node>> {
         self.nodes
             .lock()
@@ -178,7 +178,7 @@ impl Launcher {
             .clone()
     }
 
-    /// What it runs as of now.
+    /// Returns the current spec.
     fn spec(&self) -> LaunchSpec {
         self.spec
             .lock()
@@ -188,8 +188,8 @@ impl Launcher {
 
     async fn live(self: Arc<Self>) -> io::Result<()> {
         let socket = self.dir.join(SOCKET);
-        // Whoever sees the socket asks at once. A socket has its name before anybody listens behind it, so it gets the one
-        // that others look for afterwards.
+        // Clients connect as soon as they see the socket. It exists before it listens, so it is bound under another
+        // name and then renamed.
         let draft = self.dir.join("launcher.new");
         let _ = std::fs::remove_file(&draft);
         let listener = UnixListener::bind(&draft)?;
@@ -198,22 +198,23 @@ impl Launcher {
         let server = tokio::spawn(Arc::clone(&self).accept(listener));
         let progress = {
             let this = Arc::clone(&self);
-            Progress::new(move |event: Event| this.tell(Told::Event { event }))
+            Progress::new(move |event: Event| this.tell(Notification::Event { event }))
         };
         tokio::select! {
             started = self.bring_up(&progress) => match started {
                 Ok(()) => {
-                    self.begun(Ok(()));
-                    self.tell(Told::Ready);
+                    self.set_started(Ok(()));
+                    self.tell(Notification::Ready);
                     self.stop.notified().await;
                 }
                 Err(failure) => {
-                    self.begun(Err(failure.clone()));
+                    self.set_started(Err(failure.clone()));
                     let Failure { stage, reason } = failure;
                     tracing::error!(stage, reason, "could not start");
-                    self.tell(Told::Failed { stage: stage.to_owned(), reason });
-                    // The server reads the reason, then ends this launcher. One that is not wanted has nobody to tell.
-                    if self.claim.stands() {
+                    self.tell(Notification::Failed { stage: stage.to_owned(), reason });
+                    // The server reads the reason and then ends this launcher. If the environment is being freed,
+                    // nobody will.
+                    if self.claim.is_valid() {
                         let _ = tokio::time::timeout(Duration::from_secs(300), self.stop.notified()).await;
                     }
                 }
@@ -239,10 +240,10 @@ impl Launcher {
                 ..
             }
         ) {
-            cgroup::give_way(&spec.id).at("network")?;
+            cgroup::lower_priority(&spec.id).at("network")?;
         }
         let taps = net::build(spec.nodes.len(), spec.limits.bandwidth_mbit).at("network")?;
-        self.open_ways_out(&spec.egress).at("network")?;
+        self.open_egress(&spec.egress).at("network")?;
         stage.done();
 
         let clone = matches!(spec.start, Start::Clone { .. });
@@ -309,7 +310,7 @@ impl Launcher {
         Ok(())
     }
 
-    /// Each node's disk: an empty overlay over the frozen disk, or over the image's.
+    /// Makes a node's disk: an empty overlay on the frozen disk, or on the image's.
     fn make_disk(&self, spec: &LaunchSpec, node: &NodeSpec) -> io::Result<()> {
         let name = format!("{}.qcow2", node.name);
         match &spec.start {
@@ -333,7 +334,7 @@ impl Launcher {
             std::fs::read_to_string(self.dir.join(format!("{node}.qemu.log"))).unwrap_or_default();
         let lines: Vec<&str> = text.lines().rev().take(5).collect();
         if lines.is_empty() {
-            return "QEMU said nothing".to_owned();
+            return "QEMU printed nothing".to_owned();
         }
         format!(
             "QEMU said: {}",
@@ -397,9 +398,9 @@ impl Launcher {
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
-                // Out of descriptors, say: it passes, and a launcher that has gone deaf would not.
+                // Such as a lack of file descriptors, which is temporary. The launcher must keep accepting.
                 Err(e) => {
-                    tracing::warn!(error = %e, "a connection was not accepted");
+                    tracing::warn!(error = %e, "accepting a connection failed");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
@@ -417,33 +418,33 @@ impl Launcher {
         let mut stream = BufReader::new(stream);
         let mut line = String::new();
         (&mut stream).take(MAX_LINE).read_line(&mut line).await?;
-        // The asker waits for the answer, so nothing of the stream is in the buffer.
+        // The client waits for the answer, so the buffer contains nothing of the stream.
         let mut stream = stream.into_inner();
-        let question: Question = match serde_json::from_str(&line) {
-            Ok(question) => question,
-            Err(e) => return refuse(&mut stream, format!("not a question: {e}").into()).await,
+        let request: Request = match serde_json::from_str(&line) {
+            Ok(request) => request,
+            Err(e) => return refuse(&mut stream, format!("not a request: {e}").into()).await,
         };
-        if question.version != VERSION {
+        if request.version != VERSION {
             let reason = format!(
-                "this launcher speaks version {VERSION}, the question version {}",
-                question.version
+                "this launcher speaks protocol version {VERSION}, but the request has version {}",
+                request.version
             );
             return refuse(&mut stream, reason.into()).await;
         }
-        match question.ask {
-            Ask::Status => answer(&mut stream, &Answer::Status(self.status())).await,
-            Ask::Follow => self.follow(stream).await,
-            Ask::Usage => match self.usage().await {
+        match request.operation {
+            Operation::Status => answer(&mut stream, &Answer::Status(self.status())).await,
+            Operation::Follow => self.follow(stream).await,
+            Operation::Usage => match self.usage().await {
                 Ok(usage) => answer(&mut stream, &Answer::Usage(usage)).await,
                 Err(e) => refuse(&mut stream, e.to_string().into()).await,
             },
-            Ask::Configure { limits, egress } => {
+            Operation::Configure { limits, egress } => {
                 finish(&mut stream, self.configure(limits, egress).await).await
             }
-            Ask::Watch => self.tell_all(stream).await,
-            Ask::Pause => finish(&mut stream, self.pause().await).await,
-            Ask::Resume => finish(&mut stream, self.resume().await).await,
-            Ask::Freeze => {
+            Operation::Watch => self.tell_all(stream).await,
+            Operation::Pause => finish(&mut stream, self.pause().await).await,
+            Operation::Resume => finish(&mut stream, self.resume().await).await,
+            Operation::Freeze => {
                 let frozen = self.freeze().await;
                 let done = frozen.is_ok();
                 finish(&mut stream, frozen).await?;
@@ -452,14 +453,16 @@ impl Launcher {
                 }
                 Ok(())
             }
-            Ask::Stop => {
+            Operation::Stop => {
                 answer(&mut stream, &Answer::Done).await?;
                 self.stop.notify_one();
                 Ok(())
             }
-            Ask::AddNode { added } => self.add_node(stream, added).await,
-            Ask::RemoveNode { node } => finish(&mut stream, self.remove_node(&node).await).await,
-            Ask::Open { node, to } => self.open(stream, &node, to).await,
+            Operation::AddNode { added } => self.add_node(stream, added).await,
+            Operation::RemoveNode { node } => {
+                finish(&mut stream, self.remove_node(&node).await).await
+            }
+            Operation::Open { node, to } => self.open(stream, &node, to).await,
         }
     }
 
@@ -470,7 +473,7 @@ impl Launcher {
         }
     }
 
-    /// Says how it is, and again after each change, until the asker hangs up.
+    /// Sends the status, now and after each change, until the client disconnects.
     async fn follow(&self, stream: UnixStream) -> io::Result<()> {
         let mut changes = self.changes.subscribe();
         let (mut from, mut to) = stream.into_split();
@@ -490,7 +493,8 @@ impl Launcher {
         }
     }
 
-    /// What it uses. Reading the maps of its nodes' memory takes milliseconds for each GiB, so others are served meanwhile.
+    /// Returns what the environment uses. Reading the memory maps of its nodes takes milliseconds per GiB, so this runs
+    /// on another thread.
     async fn usage(&self) -> Result<Usage, tokio::task::JoinError> {
         let spec = self.spec();
         let disks: Vec<PathBuf> = spec
@@ -529,7 +533,7 @@ impl Launcher {
         let mut told = self.told.subscribe();
         let mut sent = 0;
         loop {
-            let news: Vec<Told> = told
+            let news: Vec<Notification> = told
                 .borrow_and_update()
                 .get(sent..)
                 .unwrap_or_default()
@@ -537,7 +541,7 @@ impl Launcher {
             sent += news.len();
             for item in news {
                 write_line(&mut stream, &item).await?;
-                if !matches!(item, Told::Event { .. }) {
+                if !matches!(item, Notification::Event { .. }) {
                     return Ok(());
                 }
             }
@@ -550,14 +554,14 @@ impl Launcher {
     async fn open(&self, mut stream: UnixStream, node: &NodeName, to: Channel) -> io::Result<()> {
         let Some(node) = self.nodes().into_iter().find(|n| n.name == *node) else {
             let reason = format!("there is no node {node}");
-            return refuse(&mut stream, Refusal::new(Why::NoNode, reason)).await;
+            return refuse(&mut stream, Refusal::new(RefusalKind::NoNode, reason)).await;
         };
         if let Some(end) = node.end() {
-            return refuse(&mut stream, Refusal::new(Why::Broken, end)).await;
+            return refuse(&mut stream, Refusal::new(RefusalKind::Broken, end)).await;
         }
         if node.is_paused() {
             let reason = "the environment is paused";
-            return refuse(&mut stream, Refusal::new(Why::Paused, reason)).await;
+            return refuse(&mut stream, Refusal::new(RefusalKind::Paused, reason)).await;
         }
         match to {
             Channel::Console => {
@@ -613,7 +617,7 @@ async fn answer(stream: &mut UnixStream, answer: &Answer) -> io::Result<()> {
     write_line(stream, answer).await
 }
 
-/// One line of the socket's protocol.
+/// Writes one line of the socket's protocol.
 async fn write_line(to: &mut (impl AsyncWrite + Unpin), what: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(what)?;
     line.push(b'\n');

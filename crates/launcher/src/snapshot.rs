@@ -1,5 +1,5 @@
-//! A frozen template on disk: for each node its memory, device state and disk, and a manifest written last, so
-//! that a folder with a manifest is whole.
+//! A frozen template on disk: memory, device state and disk of each node, and a manifest. The manifest is written last,
+//! so that a folder with a manifest is complete.
 //!
 //! ```text
 //! <snapshots>/<key>/manifest.json   what must match, and a checksum of every file
@@ -21,35 +21,36 @@ use sha2::{Digest, Sha256};
 
 use crate::spec::{Accelerator, NodeSpec, kvm_cpu};
 
-/// What a snapshot is of, and what its files must be.
+/// The description of a snapshot, with the checksums of its files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The content address of everything that must match.
     pub key: String,
     /// The nodes that were frozen together, and their machines.
     pub nodes: Vec<NodeSpec>,
-    /// How many of them, the first, are control planes.
+    /// The number of control planes, which are the first nodes.
     pub control_planes: u32,
-    /// QEMU's version.
+    /// The version of QEMU.
     pub qemu: String,
     /// QEMU's processor argument under KVM.
     #[serde(default = "kvm_cpu")]
     pub kvm_cpu: String,
-    /// Milliseconds from power-on to the settled state, as measured when it was baked.
+    /// The time from power-on to the settled state while baking, in milliseconds.
     pub cold_boot_millis: u64,
-    /// Milliseconds from power-on to the first shell.
+    /// The time from power-on to the first shell while baking, in milliseconds.
     pub cold_shell_millis: u64,
-    /// SHA-256 of every file, by name.
+    /// The SHA-256 of every file, by name.
     pub files: BTreeMap<String, String>,
-    /// The content address of the image whose disk is below them; empty in what an earlier version has frozen.
+    /// The content address of the image whose disk the nodes' disks are based on. Empty in snapshots of earlier
+    /// versions.
     #[serde(default)]
     pub image: String,
-    /// SHA-256 of that disk.
+    /// The SHA-256 of that disk.
     #[serde(default)]
     pub base_disk: String,
 }
 
-/// Why a snapshot can't be used.
+/// The reason why a snapshot can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
     /// A file can't be read.
@@ -57,11 +58,11 @@ pub enum Damage {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// A file is not what it was.
-    #[error("{path} is not what was frozen: its checksum differs")]
+    /// A file has changed.
+    #[error("{path} has changed since it was frozen: its checksum differs")]
     Changed {
         /// The file.
         path: PathBuf,
@@ -69,7 +70,7 @@ pub enum Damage {
 }
 
 impl Damage {
-    /// What is damaged.
+    /// Returns the damaged file.
     #[must_use]
     pub const fn path(&self) -> &PathBuf {
         match self {
@@ -78,11 +79,12 @@ impl Damage {
     }
 }
 
-/// The name of memory that [`new_memory`] makes, as `/proc/<pid>/maps` shows it.
+/// The name of memory from [`new_memory`] in `/proc/<pid>/maps`.
 pub(crate) const NEW_MEMORY: &str = "/memfd:guest";
 
-/// The memory of a guest that boots, of so many bytes; it can be frozen. In memory alone: the kernel writes pages of a file
-/// that were changed to the disk every half minute, and a guest that boots changes most of its pages all the time.
+/// Makes the memory of a guest that boots, of this many bytes, which can be frozen. It is not a file on disk: the
+/// kernel writes changed pages of a file to the disk every half minute, and a booting guest changes most of its pages
+/// all the time.
 pub fn new_memory(bytes: u64) -> io::Result<fs::File> {
     let memory = fs::File::from(rustix::fs::memfd_create(
         "guest",
@@ -92,8 +94,8 @@ pub fn new_memory(bytes: u64) -> io::Result<fs::File> {
     Ok(memory)
 }
 
-/// Copies a guest's memory to a file; what the guest never wrote, or gave back, stays a hole.
-pub fn keep_memory(mut memory: &fs::File, to: &Path) -> io::Result<()> {
+/// Copies a guest's memory to a file. Pages that the guest never wrote, or gave back, become holes.
+pub fn save_memory(mut memory: &fs::File, to: &Path) -> io::Result<()> {
     let mut file = fs::File::create(to)?;
     file.set_len(memory.metadata()?.len())?;
     let mut at = 0;
@@ -111,7 +113,7 @@ pub fn keep_memory(mut memory: &fs::File, to: &Path) -> io::Result<()> {
     }
 }
 
-/// SHA-256 of a file, in hex.
+/// Returns the SHA-256 of a file in hexadecimal.
 pub fn checksum(path: &Path) -> io::Result<String> {
     let mut file = fs::File::open(path)?;
     let mut hash = Sha256::new();
@@ -126,7 +128,7 @@ pub fn checksum(path: &Path) -> io::Result<String> {
 }
 
 impl Manifest {
-    /// How its nodes run.
+    /// Returns the accelerator of its nodes.
     #[must_use]
     pub fn accelerator(&self) -> Accelerator {
         self.nodes
@@ -134,25 +136,25 @@ impl Manifest {
             .map_or(Accelerator::Tcg, |node| node.machine.accelerator)
     }
 
-    /// Memory of all its nodes together, in MiB.
+    /// Returns the memory of all its nodes together, in MiB.
     #[must_use]
     pub fn memory_mib(&self) -> u32 {
         self.nodes.iter().map(|node| node.machine.memory_mib).sum()
     }
 
-    /// The manifest's file in a snapshot's folder.
+    /// Returns the path of the manifest in a snapshot's folder.
     #[must_use]
     pub fn path(folder: &Path) -> PathBuf {
         folder.join("manifest.json")
     }
 
-    /// Reads a folder's manifest.
+    /// Reads the manifest of a snapshot's folder.
     pub fn load(folder: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&fs::read(Self::path(folder))?)?)
     }
 
-    /// Adds the checksums of the folder's files, makes them read-only, and writes the manifest: the snapshot is
-    /// whole from then on.
+    /// Adds the checksums of the folder's files, makes the files read-only, and writes the manifest, which completes
+    /// the snapshot.
     pub fn seal(mut self, folder: &Path) -> io::Result<Self> {
         use std::os::unix::fs::PermissionsExt;
         self.files.clear();
@@ -173,7 +175,7 @@ impl Manifest {
         Ok(self)
     }
 
-    /// Compares every file, and the image's disk, with its checksum.
+    /// Compares every file and the image's disk with its checksum.
     pub fn verify(&self, folder: &Path, base_disk: &Path) -> Result<(), Damage> {
         let files = self
             .files
@@ -203,11 +205,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("node1.mem");
         let memory = new_memory(8 * MIB).unwrap();
-        keep_memory(&memory, &path).unwrap();
+        save_memory(&memory, &path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().blocks(), 0);
         memory.write_all_at(&[7; 4096], 2 * MIB).unwrap();
         memory.write_all_at(&[9], 8 * MIB - 1).unwrap();
-        keep_memory(&memory, &path).unwrap();
+        save_memory(&memory, &path).unwrap();
         let kept = fs::read(&path).unwrap();
         assert_eq!(kept.len() as u64, 8 * MIB);
         let at = |i: u64| kept.get(usize::try_from(i).unwrap()).copied();

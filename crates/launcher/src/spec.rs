@@ -1,4 +1,5 @@
-//! What a launcher is told to run. Written as `spec.json` into the environment's folder before it starts.
+//! The specification of what a launcher runs. It is written as `spec.json` into the environment's folder before the
+//! launcher starts.
 
 use std::path::{Path, PathBuf};
 
@@ -7,18 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{qemu, user};
 
-/// How guests are run.
+/// How guests are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Accelerator {
-    /// The processor's virtualisation.
+    /// Hardware virtualisation.
     Kvm,
-    /// QEMU's software emulation, about ten times slower.
+    /// Software emulation by QEMU, about ten times slower.
     Tcg,
 }
 
 impl Accelerator {
-    /// QEMU's word for it.
+    /// Returns QEMU's name for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -28,21 +29,20 @@ impl Accelerator {
     }
 }
 
-/// A node's machine. Everything here must be the same in a template and its clones, so it is a part of the
-/// snapshot's key.
+/// The machine of a node. All of it must be the same in a template and its clones, so it is part of the snapshot's key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Machine {
-    /// How it runs.
+    /// How the guest is executed.
     pub accelerator: Accelerator,
-    /// Processors.
+    /// The number of processors.
     pub vcpus: u32,
-    /// Memory in MiB.
+    /// The memory, in MiB.
     pub memory_mib: u32,
-    /// Size of its disk in MiB.
+    /// The size of the disk, in MiB.
     pub disk_mib: u32,
 }
 
-/// How a launcher brings its nodes to life.
+/// How a launcher starts its nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "start", rename_all = "snake_case")]
 pub enum Start {
@@ -51,78 +51,78 @@ pub enum Start {
         /// The snapshot's folder.
         snapshot: PathBuf,
     },
-    /// Power on; with `freeze_to` the memory is made there, to be frozen on demand.
+    /// Power on and boot. With `freeze_to`, the nodes can be frozen.
     Boot {
         /// The kernel.
         kernel: PathBuf,
         /// The initial RAM disk.
         initrd: PathBuf,
-        /// The snapshot's folder to be.
+        /// The folder in which to make the snapshot.
         freeze_to: Option<PathBuf>,
     },
 }
 
-/// One node and its machine. Nodes of an environment differ: a control plane wants more than a worker.
+/// A node and its machine. Nodes of an environment may differ: a control plane needs more than a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSpec {
-    /// Its name.
+    /// The name.
     pub name: NodeName,
-    /// Its machine.
+    /// The machine.
     pub machine: Machine,
 }
 
-/// A node that was added while the environment ran: a worker, booted from the image.
+/// A node that was added to a running environment: a worker, booted from the image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddedNode {
     /// The node.
     pub node: NodeSpec,
-    /// What the environment may use more because of it.
+    /// By how much it raises the environment's limits.
     pub share: Limits,
 }
 
 impl AddedNode {
-    /// Its index, which its address and its cable are made of.
+    /// Returns the node's index, which determines its address and its tap device.
     #[must_use]
     pub fn index(&self) -> Option<usize> {
         usize::try_from(self.node.name.number()?).ok()
     }
 }
 
-/// What a launcher is told to run.
+/// The specification of what a launcher runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaunchSpec {
-    /// The environment.
+    /// The id of the tenant.
     pub id: TenantId,
-    /// The number that its QEMUs run as, see [`user::allocate`]; none in specs of earlier versions.
+    /// The user id that its QEMU processes run as, see [`user::allocate`]. Specs of earlier versions have none.
     #[serde(default)]
     pub user: Option<u32>,
-    /// Its nodes, in order: node n has address 10.77.0.(10+n).
+    /// The nodes, in order: node n has the address 10.77.0.(10+n).
     pub nodes: Vec<NodeSpec>,
-    /// Nodes that were added since. The launcher writes them here while it runs.
+    /// The nodes that were added later. The launcher writes them here while it runs.
     #[serde(default)]
     pub added: Vec<AddedNode>,
-    /// How many of them, the first, are control planes.
+    /// The number of control planes, which are the first nodes.
     pub control_planes: u32,
-    /// How they come to life.
+    /// How the nodes are started.
     pub start: Start,
-    /// QEMU's processor argument where a node runs under KVM; clones have their template's. Default: `host`.
+    /// QEMU's processor argument under KVM. Clones use their template's. Default: `host`.
     #[serde(default = "kvm_cpu")]
     pub kvm_cpu: String,
-    /// The image's pristine disk (raw ext4).
+    /// The image's original disk (raw ext4).
     pub base_disk: PathBuf,
-    /// What the environment may use.
+    /// The environment's limits, without those of added nodes.
     pub limits: Limits,
-    /// Where its nodes may connect to.
+    /// The destinations that its nodes may connect to.
     pub egress: Vec<Egress>,
 }
 
-/// The processor argument of specs and snapshots that were written before features could be left out.
+/// The default processor argument, for specs and snapshots from before features could be left out.
 pub(crate) fn kvm_cpu() -> String {
     qemu::KVM_CPU.to_owned()
 }
 
 impl LaunchSpec {
-    /// The file in an environment's folder.
+    /// Returns the path of the spec in an environment's folder.
     #[must_use]
     pub fn path(dir: &Path) -> PathBuf {
         dir.join("spec.json")
@@ -133,21 +133,21 @@ impl LaunchSpec {
         Ok(serde_json::from_slice(&std::fs::read(Self::path(dir))?)?)
     }
 
-    /// Writes it there, all or nothing.
+    /// Writes the spec atomically into an environment's folder.
     pub fn save(&self, dir: &Path) -> std::io::Result<()> {
         let draft = dir.join("spec.json.new");
         std::fs::write(&draft, serde_json::to_vec_pretty(self)?)?;
         std::fs::rename(draft, Self::path(dir))
     }
 
-    /// All its nodes, added ones last.
+    /// Returns all nodes, added ones last.
     pub fn all_nodes(&self) -> impl Iterator<Item = &NodeSpec> {
         self.nodes.iter().chain(self.added.iter().map(|a| &a.node))
     }
 
-    /// What it may use now: its limits, and the shares of its added nodes.
+    /// Returns the current limits, including the shares of added nodes.
     #[must_use]
-    pub fn limits_now(&self) -> Limits {
+    pub fn current_limits(&self) -> Limits {
         self.added.iter().fold(self.limits, |sum, added| Limits {
             cpu_millis: sum.cpu_millis.saturating_add(added.share.cpu_millis),
             memory_mib: sum.memory_mib.saturating_add(added.share.memory_mib),
@@ -156,7 +156,7 @@ impl LaunchSpec {
         })
     }
 
-    /// The unprivileged user and group that this environment's QEMUs run as.
+    /// Returns the id of the unprivileged user and group that this environment's QEMU processes run as.
     #[must_use]
     pub fn uid(&self) -> u32 {
         self.user.unwrap_or_else(|| user::derived(self.id.as_str()))
@@ -210,7 +210,7 @@ mod tests {
             ..limits
         };
         spec.added.push(AddedNode { node, share });
-        let now = spec.limits_now();
+        let now = spec.current_limits();
         assert_eq!((now.cpu_millis, now.memory_mib, now.pids), (2000, 812, 256));
         assert_eq!((now.disk_mib_s, now.bandwidth_mbit), (200, 100));
         assert_eq!(spec.added[0].index(), Some(2));

@@ -1,28 +1,29 @@
-//! The numbers that QEMUs run as: one for each environment, so that none holds anything of another's.
+//! The user ids that QEMU processes run as. Each environment has its own, so that none can access another's files and
+//! processes.
 
 use std::{collections::BTreeSet, fs, io, os::unix::fs::MetadataExt};
 
 use rand::Rng;
 
-/// Where the numbers begin: outside the ranges that systems give to people, services and containers.
+/// The first user id: outside the ranges that systems use for people, services and containers.
 const FIRST: u32 = 0x7000_0000;
-/// How many there are.
+/// The number of user ids.
 const COUNT: u32 = 0x0100_0000;
 
-/// A number that is not among `taken` and as which nothing runs on this machine.
+/// Returns a user id that is not in `taken` and that no process on this machine has.
 pub fn allocate(taken: &BTreeSet<u32>) -> io::Result<u32> {
     free(taken, &running()?, rand::rng().random_range(0..COUNT))
-        .ok_or_else(|| io::Error::other("all user numbers are taken"))
+        .ok_or_else(|| io::Error::other("all user ids are in use"))
 }
 
-/// The first free number from an offset on, around the end.
+/// Returns the first free user id from an offset on, wrapping around.
 fn free(taken: &BTreeSet<u32>, running: &BTreeSet<u32>, offset: u32) -> Option<u32> {
     (0..COUNT)
         .map(|n| FIRST + (offset + n) % COUNT)
         .find(|number| !taken.contains(number) && !running.contains(number))
 }
 
-/// The numbers as which this machine's processes run.
+/// Returns the user ids of this machine's processes.
 fn running() -> io::Result<BTreeSet<u32>> {
     let processes = fs::read_dir("/proc")?.flatten();
     Ok(processes
@@ -33,12 +34,13 @@ fn running() -> io::Result<BTreeSet<u32>> {
                 .iter()
                 .all(u8::is_ascii_digit)
         })
-        // One that ends meanwhile holds nothing.
+        // A process that ends in the meantime doesn't matter.
         .filter_map(|entry| Some(entry.metadata().ok()?.uid()))
         .collect())
 }
 
-/// The number that earlier versions derived from an environment's id: what they started runs as it.
+/// Returns the user id that earlier versions derived from an environment's id. QEMU processes that they started run as
+/// it.
 pub(crate) fn derived(id: &str) -> u32 {
     let hash = id.bytes().fold(0x811c_9dc5_u32, |h, b| {
         (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
@@ -69,12 +71,12 @@ mod tests {
         );
     }
 
-    /// Among a thousand environments the derived ones collide; allocated ones don't.
+    /// Among a thousand environments, derived ids collide, but allocated ones don't.
     #[test]
     fn a_thousand_environments_have_a_thousand_numbers() {
         let mut taken = BTreeSet::new();
         for n in 0..1000 {
-            // All begin at the same place.
+            // All start from the same offset.
             let number = free(&taken, &BTreeSet::new(), derived("same")).unwrap();
             assert!(taken.insert(number), "{n}");
         }

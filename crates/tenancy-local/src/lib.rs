@@ -48,7 +48,7 @@ use faultline_image::{
 };
 use faultline_launcher::{
     cgroup, client,
-    protocol::{Channel, Refusal, SOCKET, Why},
+    protocol::{Channel, Refusal, RefusalKind, SOCKET},
     spec::{LaunchSpec, Start},
     user,
 };
@@ -309,11 +309,11 @@ impl Local {
         }
         asked.await.map_err(|e| match e {
             client::Error::Refused(Refusal { why, reason }) => match why {
-                Why::Other => Error::Unreachable(reason),
-                Why::Starting | Why::Broken => Error::WrongState(Observed::Broken),
-                Why::Paused => Error::WrongState(Observed::Paused),
-                Why::NoNode => Error::NotFound,
-                Why::NodeExists | Why::NotAWorker => Error::failed("power-on", reason),
+                RefusalKind::Other => Error::Unreachable(reason),
+                RefusalKind::Starting | RefusalKind::Broken => Error::WrongState(Observed::Broken),
+                RefusalKind::Paused => Error::WrongState(Observed::Paused),
+                RefusalKind::NoNode => Error::NotFound,
+                RefusalKind::NodeExists | RefusalKind::NotAWorker => Error::failed("power-on", reason),
             },
             client::Error::Gone(_) => Error::WrongState(changes::without_answer(&e)),
             client::Error::Failed { stage, reason } => Error::Failed { stage, reason },

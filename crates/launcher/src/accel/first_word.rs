@@ -1,4 +1,4 @@
-//! The quick test of KVM: a kernel alone, until its first word on the serial console.
+//! The quick test of KVM: boots a kernel alone until its first message on the serial console.
 
 use std::{
     fs, io,
@@ -10,34 +10,34 @@ use std::{
 use super::{Kvm, refused::refused};
 use crate::qemu::KVM_CPU;
 
-/// How long a kernel may take to say its first word under KVM; it needs a tenth of a second.
+/// The time limit for a kernel's first message under KVM. It usually takes a tenth of a second.
 const FIRST_WORD: Duration = Duration::from_secs(8);
-/// The most of QEMU's message that becomes a reason, in characters.
+/// The maximum length of a QEMU message in a reason, in characters.
 const MAX_MESSAGE: usize = 300;
 
-/// What came of a boot.
-enum Heard {
+/// The result of a boot.
+enum Outcome {
     Word,
     Nothing,
-    /// QEMU ended, with these messages.
+    /// QEMU exited with these messages.
     End(String),
 }
 
-/// Boots `kernel` with QEMU, `program`. Where QEMU ends because the host refuses features of its processor, it is tried
-/// again without them. Files of the boot are in `folder` meanwhile.
+/// Boots `kernel` with the QEMU at `program`. If QEMU exits because the host refuses processor features, it is started
+/// again without them. `folder` is for temporary files.
 pub(super) fn listen(program: &Path, kernel: &Path, folder: &Path) -> io::Result<Kvm> {
     let mut cpu = KVM_CPU.to_owned();
     loop {
         let said = match boot(program, kernel, folder, &cpu)? {
-            Heard::Word => return Ok(Kvm::FirstWord { cpu }),
-            Heard::Nothing => {
+            Outcome::Word => return Ok(Kvm::FirstWord { cpu }),
+            Outcome::Nothing => {
                 let reason = format!(
-                    "a kernel says nothing within {} s (-cpu {cpu})",
+                    "a kernel printed nothing within {} s (-cpu {cpu})",
                     FIRST_WORD.as_secs()
                 );
                 return Ok(Kvm::Fails { reason });
             }
-            Heard::End(said) => said,
+            Outcome::End(said) => said,
         };
         let before = cpu.len();
         for feature in refused(&said) {
@@ -49,7 +49,7 @@ pub(super) fn listen(program: &Path, kernel: &Path, folder: &Path) -> io::Result
         if cpu.len() == before {
             let said: String = said.trim().chars().take(MAX_MESSAGE).collect();
             let reason = format!(
-                "QEMU ended before a kernel said a word (-cpu {cpu}): {}",
+                "QEMU exited before a kernel printed anything (-cpu {cpu}): {}",
                 said.replace('\n', " | ")
             );
             return Ok(Kvm::Fails { reason });
@@ -57,16 +57,16 @@ pub(super) fn listen(program: &Path, kernel: &Path, folder: &Path) -> io::Result
     }
 }
 
-fn boot(program: &Path, kernel: &Path, folder: &Path, cpu: &str) -> io::Result<Heard> {
+fn boot(program: &Path, kernel: &Path, folder: &Path, cpu: &str) -> io::Result<Outcome> {
     let name = format!("first-word-{:08x}", rand::random::<u32>());
     let (serial, messages) = (
         folder.join(format!("{name}.serial")),
         folder.join(format!("{name}.log")),
     );
-    let heard = run(program, kernel, cpu, &serial, &messages);
+    let outcome = run(program, kernel, cpu, &serial, &messages);
     let _ = fs::remove_file(serial);
     let _ = fs::remove_file(messages);
-    heard
+    outcome
 }
 
 fn run(
@@ -75,7 +75,7 @@ fn run(
     cpu: &str,
     serial: &Path,
     messages: &Path,
-) -> io::Result<Heard> {
+) -> io::Result<Outcome> {
     let mut child = Command::new(program)
         .args([
             "-nodefaults",
@@ -97,31 +97,31 @@ fn run(
         fs::read(serial).is_ok_and(|text| String::from_utf8_lossy(&text).contains("Linux version"))
     };
     let began = Instant::now();
-    let heard = loop {
+    let outcome = loop {
         std::thread::sleep(Duration::from_millis(50));
         let ended = child.try_wait()?.is_some();
         if spoke() {
-            break Heard::Word;
+            break Outcome::Word;
         }
         if ended {
             let said = fs::read(messages)?;
-            break Heard::End(String::from_utf8_lossy(&said).into_owned());
+            break Outcome::End(String::from_utf8_lossy(&said).into_owned());
         }
         if began.elapsed() > FIRST_WORD {
-            break Heard::Nothing;
+            break Outcome::Nothing;
         }
     };
     let _ = child.kill();
     let _ = child.wait();
-    Ok(heard)
+    Ok(outcome)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Listens to a script in the place of QEMU; `$cpu` is the processor argument, `$serial` the console's file.
-    fn heard(script: &str) -> Kvm {
+    /// Runs the test with a script instead of QEMU; `$cpu` is the processor argument, `$serial` the console's file.
+    fn outcome(script: &str) -> Kvm {
         let [dir, apart] = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let (program, text) = (dir.path().join("qemu"), apart.path().join("qemu"));
         let head = "#!/bin/bash\n\
@@ -154,21 +154,21 @@ mod tests {
     #[test]
     fn features_that_the_host_refuses_are_left_out() {
         let speaks = "echo 'Linux version 6.1' > $serial; sleep 9";
-        assert_eq!(heard(speaks), first_word("host"));
+        assert_eq!(outcome(speaks), first_word("host"));
         let one = format!("{REFUSES}refuses arch-capabilities 0x10a; {speaks}");
-        assert_eq!(heard(&one), first_word("host,-arch-capabilities"));
+        assert_eq!(outcome(&one), first_word("host,-arch-capabilities"));
         let two = format!("{REFUSES}refuses arch-capabilities 0x10a; refuses vmx 0x48b; {speaks}");
-        assert_eq!(heard(&two), first_word("host,-arch-capabilities,-vmx"));
+        assert_eq!(outcome(&two), first_word("host,-arch-capabilities,-vmx"));
     }
 
     #[test]
     fn a_qemu_that_ends_for_another_reason_or_all_the_same_is_a_failure() {
-        let fails = |script: &str, why: &str| match heard(script) {
+        let fails = |script: &str, why: &str| match outcome(script) {
             Kvm::Fails { reason } => assert!(reason.contains(why), "{reason}"),
             other => panic!("{other}"),
         };
         fails("echo no memory >&2; exit 1", "(-cpu host): no memory");
-        fails("exit 1", "QEMU ended");
+        fails("exit 1", "QEMU exited");
         fails("echo 'failed to set MSR 0x1b to 0x0' >&2; exit 134", "0x1b");
         let stubborn = "echo 'failed to set MSR 0x10a to 0x69' >&2; exit 134";
         fails(stubborn, "(-cpu host,-arch-capabilities)");

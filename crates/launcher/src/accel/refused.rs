@@ -1,8 +1,9 @@
-//! What QEMU says about features that the host refuses. Pure.
+//! Parses QEMU's messages about processor features that the host refuses. Pure.
 
 use std::ops::RangeInclusive;
 
-/// The CPU features, by QEMU's names, that registers (MSRs) belong to: without the feature QEMU doesn't set the register.
+/// The CPU features, by QEMU's names, that registers (MSRs) belong to. Without the feature, QEMU doesn't set the
+/// register.
 const FEATURES: [(RangeInclusive<u32>, &str); 12] = [
     (0xc1..=0xc8, "pmu"),
     (0xcf..=0xcf, "core-capability"),
@@ -18,7 +19,7 @@ const FEATURES: [(RangeInclusive<u32>, &str); 12] = [
     (0xc000_0300..=0xc000_0302, "pmu"),
 ];
 
-/// The features that QEMU names in its messages, each once. A register of no known feature gives none.
+/// Returns the features in QEMU's messages, without duplicates. Registers of unknown features are ignored.
 pub(super) fn refused(said: &str) -> Vec<String> {
     let mut found = Vec::new();
     for line in said.lines() {
@@ -31,7 +32,7 @@ pub(super) fn refused(said: &str) -> Vec<String> {
     found
 }
 
-/// `error: failed to set MSR 0x10a to 0x69`, after which QEMU aborts.
+/// Parses `error: failed to set MSR 0x10a to 0x69`, after which QEMU aborts.
 fn of_register(line: &str) -> Option<String> {
     let (_, rest) = line.split_once("failed to set MSR 0x")?;
     let digits = rest.split(|c: char| !c.is_ascii_hexdigit()).next()?;
@@ -40,15 +41,15 @@ fn of_register(line: &str) -> Option<String> {
     Some((*feature).to_owned())
 }
 
-/// `host doesn't support requested feature: CPUID.80000001H:ECX.svm [bit 2]`; for a feature of a register the place is
-/// `MSR(48DH)`.
+/// Parses `host doesn't support requested feature: CPUID.80000001H:ECX.svm [bit 2]`. For the feature of a register, it
+/// has `MSR(48DH)` instead of the CPUID.
 fn of_warning(line: &str) -> Option<String> {
     let (_, rest) = line.split_once("host doesn't support requested feature: ")?;
     let (rest, _) = rest.split_once(" [bit")?;
     let (_, name) = ["EAX.", "EBX.", "ECX.", "EDX.", "H)."]
         .iter()
         .find_map(|register| rest.split_once(register))?;
-    // It becomes a part of an argument.
+    // The name becomes part of a command-line argument.
     let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     (!name.is_empty() && name.chars().all(is_name)).then(|| name.to_owned())
 }

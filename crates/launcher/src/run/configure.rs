@@ -1,4 +1,4 @@
-//! What a lab allows, given when its environment is claimed: limits, and ways out.
+//! Applies what a lab allows when its environment is claimed: limits and egress.
 
 use std::{io, os::fd::AsFd, sync::PoisonError};
 
@@ -11,13 +11,13 @@ impl Launcher {
     pub(super) async fn configure(
         &self,
         limits: Limits,
-        ways_out: Vec<Egress>,
+        egress: Vec<Egress>,
     ) -> Result<(), Refusal> {
         let _turn = self.turn.lock().await;
-        self.must_be_whole()?;
+        self.ensure_complete()?;
         let failed = |e: io::Error| Refusal::from(e.to_string());
         let mut spec = self.spec();
-        if spec.egress != ways_out && !spec.egress.is_empty() {
+        if spec.egress != egress && !spec.egress.is_empty() {
             return Err(
                 "network access is already set and can't be changed; reset the environment"
                     .to_owned()
@@ -25,24 +25,24 @@ impl Launcher {
             );
         }
         spec.limits = limits;
-        cgroup::limit(&spec.id, &spec.limits_now()).map_err(failed)?;
+        cgroup::limit(&spec.id, &spec.current_limits()).map_err(failed)?;
         for node in self.nodes() {
             net::limit_bandwidth(node.index, limits.bandwidth_mbit).map_err(failed)?;
-            node.bound_disks(&limits)
+            node.limit_disks(&limits)
                 .await
                 .map_err(|e| Refusal::from(e.to_string()))?;
         }
-        // Last, and noted at once: the same call may be repeated after whatever failed.
-        if spec.egress != ways_out {
-            self.open_ways_out(&ways_out).map_err(failed)?;
-            spec.egress = ways_out;
+        // Egress comes last and is recorded immediately, so that the request can be repeated if anything failed.
+        if spec.egress != egress {
+            self.open_egress(&egress).map_err(failed)?;
+            spec.egress = egress;
             *self.spec.lock().unwrap_or_else(PoisonError::into_inner) = spec.clone();
         }
         self.keep(spec).map_err(failed)
     }
 
-    /// Lets the nodes connect to these places, and to no other.
-    pub(super) fn open_ways_out(&self, to: &[Egress]) -> io::Result<()> {
+    /// Allows the nodes to connect to these destinations, and to no others.
+    pub(super) fn open_egress(&self, to: &[Egress]) -> io::Result<()> {
         if to.is_empty() {
             return Ok(());
         }

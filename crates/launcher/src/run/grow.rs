@@ -1,12 +1,12 @@
-//! A node more, a node less, while the environment runs.
+//! Adding and removing nodes while the environment runs.
 //!
 //! ```text
-//! add     spec.json names it ─► limits ─► disk ─► cable ─► QEMU ─► it has booted ─► its identity ─► a node like others
-//! remove  a node no more ─► cable ─► QEMU ends ─► files ─► spec.json forgets it ─► limits
+//! add     name in spec.json ─► limits ─► disk ─► tap ─► QEMU ─► boot ─► identity ─► in the list of nodes
+//! remove  out of the list of nodes ─► tap ─► QEMU ─► files ─► name in spec.json ─► limits
 //! ```
 //!
-//! Whatever fails on the way there, and whoever asked and has gone meanwhile: what was made is unmade the other way.
-//! `spec.json` names a node before anything of it exists and until nothing does.
+//! If adding a node fails, or the client disconnects, what was made is removed in the reverse order. `spec.json`
+//! contains a node's name before anything else of it exists, and until nothing else of it is left.
 
 use std::{
     io,
@@ -28,31 +28,31 @@ use super::{At, Failure, LINK_AFTER_BOOT, Launcher, answer, refuse, write_line};
 use crate::{
     cgroup, net,
     node::Node,
-    protocol::{Answer, Refusal, Told, Why},
+    protocol::{Answer, Notification, Refusal, RefusalKind},
     qemu,
     spec::{AddedNode, LaunchSpec, Start},
 };
 
-/// The stage of all that comes before the machine boots.
+/// The stage for everything before the machine boots.
 const POWER_ON: &str = "power-on";
-/// How long a booted node may take until its services are up; a student may have reasons to go on without.
+/// How long to wait for a booted node's services, in seconds. The node is used even if they are not up then.
 const SETTLE: u32 = 600;
-/// How long a QEMU may take to end by itself.
+/// How long QEMU may take to exit by itself.
 const QUIT: Duration = Duration::from_secs(5);
 
-/// What an addition has begun, for who must end it.
+/// The QEMU that was started for a node, to be killed if adding the node fails.
 #[derive(Default)]
-struct Begun(std::sync::Mutex<Option<OwnedFd>>);
+struct StartedQemu(std::sync::Mutex<Option<OwnedFd>>);
 
-impl Begun {
-    fn qemu(&self, pid: Option<u32>) {
+impl StartedQemu {
+    fn set(&self, pid: Option<u32>) {
         let pid = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         let held = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
 
-    /// Kills the QEMU and waits until it is gone.
-    async fn end(&self) {
+    /// Kills the QEMU and waits until it has exited.
+    async fn kill(&self) {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(qemu) = held else { return };
         let gone = async {
@@ -64,8 +64,8 @@ impl Begun {
     }
 }
 
-/// How a node boots beside those that were cloned: from the same kernel, over the image's disk.
-fn boots(spec: &LaunchSpec) -> LaunchSpec {
+/// Returns the spec for booting a node next to cloned ones: with the same kernel, and an overlay on the image's disk.
+fn boot_spec(spec: &LaunchSpec) -> LaunchSpec {
     let (kernel, initrd) = match &spec.start {
         Start::Clone { snapshot } => (snapshot.join("kernel"), snapshot.join("initrd")),
         Start::Boot { kernel, initrd, .. } => (kernel.clone(), initrd.clone()),
@@ -82,7 +82,7 @@ fn boots(spec: &LaunchSpec) -> LaunchSpec {
 }
 
 impl Launcher {
-    /// Adds a node, and tells the asker how it goes.
+    /// Adds a node and reports progress to the client.
     pub(super) async fn add_node(
         &self,
         mut stream: UnixStream,
@@ -99,15 +99,15 @@ impl Launcher {
         let progress = Progress::new(move |event| {
             let _ = tell.send(event);
         });
-        let begun = Begun::default();
+        let started_qemu = StartedQemu::default();
         let work = async {
-            let made = self.power_on(&added, index, &begun, &progress).await;
+            let made = self.power_on(&added, index, &started_qemu, &progress).await;
             drop(progress);
             made
         };
         let relay = async {
             while let Some(event) = told.recv().await {
-                let _ = write_line(&mut to, &Told::Event { event }).await;
+                let _ = write_line(&mut to, &Notification::Event { event }).await;
             }
         };
         let hung_up = async {
@@ -118,7 +118,7 @@ impl Launcher {
             (made, ()) = async { tokio::join!(work, relay) } => made,
             () = hung_up => Err(Failure {
                 stage: POWER_ON,
-                reason: "nobody waits for it any more".to_owned(),
+                reason: "the client has disconnected".to_owned(),
             }),
         };
         let last = match made {
@@ -128,14 +128,14 @@ impl Launcher {
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .push(node);
-                Told::Ready
+                Notification::Ready
             }
             Err(Failure { stage, reason }) => {
                 tracing::warn!(node = %added.node.name, stage, reason, "not added");
-                net::unplug(index);
-                begun.end().await;
+                net::remove_tap(index);
+                started_qemu.kill().await;
                 self.forget(&added.node.name);
-                Told::Failed {
+                Notification::Failed {
                     stage: stage.to_owned(),
                     reason,
                 }
@@ -144,7 +144,7 @@ impl Launcher {
         write_line(&mut to, &last).await
     }
 
-    /// Its index, if it may be added now.
+    /// Returns the index of the node, if it may be added now.
     fn may_add(&self, added: &AddedNode) -> Result<usize, Refusal> {
         let (spec, name) = (self.spec(), &added.node.name);
         let planes = usize::try_from(spec.control_planes).unwrap_or(usize::MAX);
@@ -153,14 +153,14 @@ impl Launcher {
             .filter(|index| *index > planes)
             .ok_or_else(|| {
                 Refusal::new(
-                    Why::NotAWorker,
+                    RefusalKind::NotAWorker,
                     format!("{name} can't be used as a worker's name in this environment"),
                 )
             })?;
-        self.must_run()?;
+        self.ensure_running()?;
         if spec.all_nodes().any(|node| node.name == *name) {
-            let reason = format!("there is a {name} already");
-            return Err(Refusal::new(Why::NodeExists, reason));
+            let reason = format!("{name} exists already");
+            return Err(Refusal::new(RefusalKind::NodeExists, reason));
         }
         if spec.all_nodes().count() >= usize::try_from(MAX_NODES).unwrap_or(5) {
             return Err(format!("an environment has at most {MAX_NODES} nodes").into());
@@ -168,7 +168,7 @@ impl Launcher {
         match spec.start {
             Start::Boot {
                 freeze_to: Some(_), ..
-            } => Err("a template that is being made has the nodes of its shape"
+            } => Err("nodes can't be added while a template is being baked"
                 .to_owned()
                 .into()),
             _ => Ok(index),
@@ -179,7 +179,7 @@ impl Launcher {
         &self,
         added: &AddedNode,
         index: usize,
-        begun: &Begun,
+        started_qemu: &StartedQemu,
         progress: &Progress,
     ) -> Result<Arc<Node>, Failure> {
         let name = &added.node.name;
@@ -187,12 +187,12 @@ impl Launcher {
         let mut spec = self.spec();
         spec.added.push(added.clone());
         self.keep(spec.clone()).at(POWER_ON)?;
-        cgroup::limit(&spec.id, &spec.limits_now()).at(POWER_ON)?;
-        let machine = boots(&spec);
+        cgroup::limit(&spec.id, &spec.current_limits()).at(POWER_ON)?;
+        let machine = boot_spec(&spec);
         self.make_disk(&machine, &added.node).at(POWER_ON)?;
-        let tap = net::plug(index, spec.limits.bandwidth_mbit).at(POWER_ON)?;
+        let tap = net::add_tap(index, spec.limits.bandwidth_mbit).at(POWER_ON)?;
         let started = qemu::start(&machine, &self.dir, &added.node, index, tap).at(POWER_ON)?;
-        begun.qemu(started.child.id());
+        started_qemu.set(started.child.id());
         let node = Node::adopt(name.clone(), index, started, self.changes.clone())
             .await
             .map_err(|e| Failure {
@@ -212,7 +212,7 @@ impl Launcher {
         };
         let booted = async {
             self.settle(&node).await;
-            stage.update(Some(0.9), "giving it an identity of its own");
+            stage.update(Some(0.9), "giving it its own identity");
             self.refresh(&node, true, LINK_AFTER_BOOT).await
         };
         tokio::select! {
@@ -223,7 +223,7 @@ impl Launcher {
         Ok(Arc::new(node))
     }
 
-    /// Waits until a booted node's services are up: its identity must not change under them while they begin.
+    /// Waits until a booted node's services are up: its identity must not change while they start.
     async fn settle(&self, node: &Node) {
         let Some(link) = node.link(LINK_AFTER_BOOT).await else {
             return;
@@ -242,13 +242,15 @@ impl Launcher {
             Ok(done) if done.code == 0 => {}
             Ok(done) => {
                 let state = String::from_utf8_lossy(&done.stdout).trim().to_owned();
-                tracing::warn!(node = %node.name, state, "a service did not come up");
+                tracing::warn!(node = %node.name, state, "a service did not start");
             }
-            Err(e) => tracing::warn!(node = %node.name, error = %e, "it was not waited for"),
+            Err(e) => {
+                tracing::warn!(node = %node.name, error = %e, "waiting for its services failed")
+            }
         }
     }
 
-    /// Removes a worker. One that is not there was removed before.
+    /// Removes a worker. Succeeds if it doesn't exist.
     pub(super) async fn remove_node(&self, name: &NodeName) -> Result<(), Refusal> {
         let _turn = self.turn.lock().await;
         let spec = self.spec();
@@ -257,15 +259,15 @@ impl Launcher {
         }
         let Some(number) = name.number().filter(|n| *n > spec.control_planes) else {
             let reason = format!("{name} is a control plane; it can't be removed");
-            return Err(Refusal::new(Why::NotAWorker, reason));
+            return Err(Refusal::new(RefusalKind::NotAWorker, reason));
         };
-        self.must_be_whole()?;
-        // Before it ends, so that its end is no death.
+        self.ensure_complete()?;
+        // Before QEMU ends, so that its end doesn't count as a death.
         let gone: Vec<Arc<Node>> = {
             let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
             nodes.extract_if(.., |node| node.name == *name).collect()
         };
-        net::unplug(usize::try_from(number).unwrap_or_default());
+        net::remove_tap(usize::try_from(number).unwrap_or_default());
         for node in gone {
             end(&node).await;
         }
@@ -274,12 +276,12 @@ impl Launcher {
         Ok(())
     }
 
-    /// Removes a node's files and its share of the limits, and last its name.
+    /// Removes a node's files, its name, and its share of the limits.
     fn forget(&self, name: &NodeName) {
         for kind in ["qcow2", "mem", "state", "qemu.log"] {
             match std::fs::remove_file(self.dir.join(format!("{name}.{kind}"))) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(node = %name, kind, error = %e, "a file was left");
+                    tracing::warn!(node = %name, kind, error = %e, "removing a file failed");
                 }
                 _ => {}
             }
@@ -287,19 +289,19 @@ impl Launcher {
         let mut spec = self.spec();
         spec.nodes.retain(|node| node.name != *name);
         spec.added.retain(|added| added.node.name != *name);
-        let limits = spec.limits_now();
+        let limits = spec.current_limits();
         if let Err(e) = self.keep(spec) {
-            tracing::warn!(node = %name, error = %e, "its name was left");
+            tracing::warn!(node = %name, error = %e, "removing its name from spec.json failed");
         }
-        // The kernel takes no limit that is below what is in use; the former one then stays.
+        // The kernel refuses a limit below the current usage; then the old limit stays.
         if let Err(e) = cgroup::limit(&self.id, &limits) {
-            tracing::warn!(error = %e, "limits were left as they were");
+            tracing::warn!(error = %e, "lowering the limits failed");
         }
     }
 
-    /// Changes what the environment is made of, on disk and here. What is being freed stays as it is.
+    /// Stores a new spec, on disk and in memory. Fails if the environment is being freed.
     pub(super) fn keep(&self, spec: LaunchSpec) -> io::Result<()> {
-        if !self.claim.stands() {
+        if !self.claim.is_valid() {
             return Err(io::Error::other("the environment is being freed"));
         }
         spec.save(&self.dir)?;
@@ -308,7 +310,7 @@ impl Launcher {
     }
 }
 
-/// Ends a node's QEMU: by a word, so that it closes what it holds, or else by force.
+/// Ends a node's QEMU: asks it to quit, so that it closes its files, and kills it if that takes too long.
 async fn end(node: &Node) {
     let ended = async {
         while node.is_alive() {
@@ -320,9 +322,9 @@ async fn end(node: &Node) {
         ended.await;
     };
     if tokio::time::timeout(QUIT, quit).await.is_err() {
-        let begun = Begun::default();
-        begun.qemu(node.is_alive().then_some(node.pid));
-        begun.end().await;
+        let started_qemu = StartedQemu::default();
+        started_qemu.set(node.is_alive().then_some(node.pid));
+        started_qemu.kill().await;
     }
 }
 
@@ -388,14 +390,17 @@ mod tests {
     fn only_a_further_worker_is_added_and_only_to_what_runs() {
         let dir = tempfile::tempdir().unwrap();
         let it = launcher(dir.path(), &["node1", "node2"], 1);
-        assert_eq!(it.may_add(&added("node3")).unwrap_err().why, Why::Starting);
-        it.begun(Ok(()));
+        assert_eq!(
+            it.may_add(&added("node3")).unwrap_err().why,
+            RefusalKind::Starting
+        );
+        it.set_started(Ok(()));
         assert_eq!(it.may_add(&added("node3")), Ok(3));
         for (name, why) in [
-            ("node1", Why::NotAWorker),
-            ("node2", Why::NodeExists),
-            ("node6", Why::NotAWorker),
-            ("other", Why::NotAWorker),
+            ("node1", RefusalKind::NotAWorker),
+            ("node2", RefusalKind::NodeExists),
+            ("node6", RefusalKind::NotAWorker),
+            ("other", RefusalKind::NotAWorker),
         ] {
             assert_eq!(it.may_add(&added(name)).unwrap_err().why, why, "{name}");
         }
@@ -404,7 +409,7 @@ mod tests {
             &["node1", "node2", "node3", "node4", "node5"],
             3,
         );
-        full.begun(Ok(()));
+        full.set_started(Ok(()));
         assert!(full.may_add(&added("node2")).is_err());
     }
 
@@ -413,7 +418,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut spec = launcher(dir.path(), &["node1"], 1).spec();
         spec.added.push(added("node3"));
-        let machine = boots(&spec);
+        let machine = boot_spec(&spec);
         assert_eq!(machine.nodes.len(), 2);
         assert_eq!(
             machine.start,
@@ -429,7 +434,7 @@ mod tests {
     async fn a_removed_node_leaves_no_file_and_no_name() {
         let dir = tempfile::tempdir().unwrap();
         let it = launcher(dir.path(), &["node1"], 1);
-        it.begun(Ok(()));
+        it.set_started(Ok(()));
         let mut spec = it.spec();
         spec.added.push(added("node2"));
         it.keep(spec).unwrap();
