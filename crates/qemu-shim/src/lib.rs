@@ -1,13 +1,13 @@
-//! Preloaded into QEMU: opening `/faultline/memory` gives the descriptor in `FAULTLINE_MEMORY_FD`, and punching a hole into
-//! that file, where it may only be read, does nothing.
+//! A library that is preloaded into QEMU. Opening `/faultline/memory` returns a copy of the descriptor in
+//! `FAULTLINE_MEMORY_FD`, and punching a hole into that file does nothing if it is read-only.
 //!
-//! QEMU opens a memory backend's file for reading and writing even when it maps it privately, so a QEMU that a
-//! guest has taken over could write into the template that all its clones share. With this library the launcher
-//! opens the file, read-only for clones, and QEMU gets a copy of that descriptor: it never holds a writable one,
-//! and needs no permission on any path. (QEMU 8.2 has `rom=off` with `readonly=on` for this; Debian 12 has 7.2.)
+//! QEMU opens a memory backend's file for reading and writing even if it maps it privately, so a guest that has taken
+//! over its QEMU could write to the template that all clones share. With this library, the launcher opens the file,
+//! read-only for clones, and QEMU gets a copy of that descriptor: it never has a writable one, and needs no permission
+//! on any path. (QEMU 8.2 has `rom=off` with `readonly=on` for this; Debian 12 has QEMU 7.2.)
 //!
-//! Memory that a guest reports as free QEMU takes out of the backend's file before it drops its own copy. A template's
-//! file stays as it is, and the copy is dropped all the same.
+//! When a guest reports memory as free, QEMU punches a hole into the backend's file before it drops its own copy. A
+//! template's file stays unchanged, and the copy is still dropped.
 
 use std::{
     ffi::CStr,
@@ -18,7 +18,7 @@ use libc::{c_char, c_int, mode_t, off64_t};
 
 const PATH: &CStr = c"/faultline/memory";
 
-/// The copy that QEMU was given.
+/// The descriptor that was returned to QEMU.
 static GIVEN: AtomicI32 = AtomicI32::new(-1);
 
 fn memory_fd() -> Option<c_int> {
@@ -34,7 +34,7 @@ fn memory_fd() -> Option<c_int> {
 /// # Safety
 /// `path` must be a C string, as for open(2).
 unsafe fn open_or_give(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees it.
     if unsafe { CStr::from_ptr(path) } == PATH
         && let Some(fd) = memory_fd()
     {
@@ -68,7 +68,7 @@ pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t)
     unsafe { open_or_give(path, flags, mode) }
 }
 
-/// What the C library's checked headers turn open(2) without a mode into.
+/// The function that the C library's fortified headers call for open(2) without a mode.
 ///
 /// # Safety
 /// As open(2).
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn __open64_2(path: *const c_char, flags: c_int) -> c_int 
 #[unsafe(no_mangle)]
 pub extern "C" fn fallocate64(fd: c_int, mode: c_int, offset: off64_t, length: off64_t) -> c_int {
     if fd == GIVEN.load(Ordering::Relaxed) && mode & libc::FALLOC_FL_PUNCH_HOLE != 0 {
-        // SAFETY: asks how a descriptor is open.
+        // SAFETY: reads the flags of a descriptor.
         let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
         if flags != -1 && flags & libc::O_ACCMODE == libc::O_RDONLY {
             return 0;
