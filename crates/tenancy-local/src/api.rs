@@ -1,5 +1,5 @@
-//! The way to a tenant's API server. Its cluster's authority was taken out of the first node while nobody but the platform
-//! had been in it, and signs what each person shows.
+//! Access to a tenant's API server. The keys of its cluster's certificate authority are read from the first node before
+//! anybody else has access to it, and sign each person's credential.
 
 use std::{
     fs,
@@ -22,21 +22,21 @@ use crate::Local;
 
 /// The file with the cluster's keys in a tenant's folder.
 const KEYS: &str = "cluster.json";
-/// The API server's port on every control plane.
+/// The port of the API server on every control plane.
 const PORT: u16 = 6443;
-/// A name that kubeadm puts into every API server's certificate.
+/// A name that kubeadm puts into the certificate of every API server.
 const SERVER: &str = "kubernetes";
 
-/// What is kept of a cluster.
+/// The stored data of a cluster.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     #[serde(flatten)]
     keys: AuthorityKeys,
-    /// The nodes on which its API server listens.
+    /// The nodes on which the API server listens.
     control_planes: Vec<NodeName>,
 }
 
-/// The way for somebody.
+/// Returns access to a tenant's API server for this identity.
 pub(crate) fn access(local: &Local, id: &TenantId, identity: &Identity) -> Result<ApiAccess> {
     let text = fs::read(local.folder(id).join(KEYS)).map_err(|_| Error::NotFound)?;
     let Kept {
@@ -61,7 +61,7 @@ pub(crate) fn access(local: &Local, id: &TenantId, identity: &Identity) -> Resul
     })
 }
 
-/// Takes the cluster's keys out of the first node, while nobody but the platform has been in it.
+/// Reads the cluster's keys from the first node and stores them, before anybody else has access to the node.
 pub(crate) async fn keep_keys(dir: &Path, shape: Shape) -> io::Result<()> {
     let names = shape.node_names();
     let planes = usize::try_from(shape.control_planes()).unwrap_or(1);

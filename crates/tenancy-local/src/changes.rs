@@ -1,4 +1,4 @@
-//! What launchers say of their nodes, passed on as it happens.
+//! Passes on changes of tenants as their launchers report them.
 
 use std::{
     collections::HashSet,
@@ -12,10 +12,10 @@ use faultline_launcher::{client, protocol::Phase, spec::LaunchSpec};
 use faultline_provider::{Change, Observed};
 use tokio::sync::broadcast;
 
-/// How many changes a receiver may lag behind.
+/// The number of changes that a receiver may lag behind.
 const KEPT: usize = 1024;
 
-/// Who listens, and which launchers are listened to.
+/// The channel to the receivers, and the tenants whose launchers are followed.
 #[derive(Debug, Clone)]
 pub(crate) struct Changes {
     sender: broadcast::Sender<Change>,
@@ -40,7 +40,7 @@ impl Changes {
         let _ = self.sender.send((id.clone(), observed));
     }
 
-    /// Listens to a tenant's launcher from now on, until it ends; once only.
+    /// Follows a tenant's launcher until it ends. Does nothing if it is followed already.
     pub(crate) fn follow(&self, id: &TenantId, dir: &Path) {
         let is_new = self
             .followed
@@ -64,7 +64,8 @@ impl Changes {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(&id);
-            // A launcher that ends takes its nodes with it. One that is freed ends so too, and what frees it says so.
+            // A launcher's nodes end with it. If the tenant is being freed, its spec is gone, and that is reported
+            // elsewhere.
             if LaunchSpec::path(&dir).exists() && is_end(&ended) {
                 this.tell(&id, Observed::Broken);
             }
@@ -72,7 +73,7 @@ impl Changes {
     }
 }
 
-/// What a launcher's phase is to who uses its tenant.
+/// Returns the observation that a launcher's phase amounts to.
 pub(crate) const fn observed(phase: &Phase) -> Observed {
     match phase {
         Phase::Running => Observed::Running,
@@ -81,10 +82,10 @@ pub(crate) const fn observed(phase: &Phase) -> Observed {
     }
 }
 
-/// What is to be thought of a launcher that did not answer.
-pub(crate) fn without_answer(error: &client::Error) -> Observed {
+/// Returns the observation that an error of a launcher amounts to.
+pub(crate) fn observed_without_answer(error: &client::Error) -> Observed {
     match error {
-        // Nobody listens there: the launcher has died.
+        // Nothing listens on the socket: the launcher has died.
         client::Error::Gone(e)
             if matches!(
                 e.kind(),
@@ -93,12 +94,13 @@ pub(crate) fn without_answer(error: &client::Error) -> Observed {
         {
             Observed::Broken
         }
-        // Overloaded, of another version, or this process lacks descriptors: no reason to free a machine.
+        // It is overloaded or of another version, or this process lacks file descriptors. That is no reason to free a
+        // machine.
         _ => Observed::Unknown,
     }
 }
 
-/// Whether a connection that was answered ended because its launcher did.
+/// Returns true if a connection ended because its launcher did.
 fn is_end(error: &client::Error) -> bool {
     matches!(error, client::Error::Gone(e) if matches!(
         e.kind(),

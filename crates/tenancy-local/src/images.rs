@@ -1,4 +1,4 @@
-//! Container images of a lab's own: the host makes each once, and the containerd of a node is given it.
+//! Container images that come with a lab: built once on the host, and imported into the containerd of nodes.
 
 use faultline_domain::{NodeName, TenantId, container::ContainerImage};
 use faultline_guest::{client, wire::Exec};
@@ -7,13 +7,13 @@ use faultline_provider::{Error, Provider, Result, Target};
 
 use crate::Local;
 
-/// Where a node has the archive until it is imported.
+/// The path of the archive on a node until it is imported.
 const ARCHIVE: &str = "/var/tmp/faultline-image.tar";
 const IMPORT: &str = "ctr --namespace k8s.io images import /var/tmp/faultline-image.tar; code=$?; \
     rm -f /var/tmp/faultline-image.tar; exit $code";
-/// The longest that an import may take.
+/// The time limit of an import, in seconds.
 const SECONDS: u32 = 600;
-/// The most output of a failed import that is reported, in bytes.
+/// The maximum size of the reported output of a failed import, in bytes.
 const SAID: usize = 4096;
 
 pub(crate) async fn load(
@@ -32,12 +32,13 @@ pub(crate) async fn load(
         .map_err(|e| Error::failed("load", e))?;
     let each = nodes
         .iter()
-        .map(|node| give(local, id, node, archive.as_slice()));
+        .map(|node| import(local, id, node, archive.as_slice()));
     futures::future::try_join_all(each).await.map(drop)
 }
 
-async fn give(local: &Local, id: &TenantId, node: &NodeName, archive: &[u8]) -> Result<()> {
-    let failed = |why: String| Error::failed("load", format!("{node} did not take it: {why}"));
+async fn import(local: &Local, id: &TenantId, node: &NodeName, archive: &[u8]) -> Result<()> {
+    let failed =
+        |why: String| Error::failed("load", format!("importing it on {node} failed: {why}"));
     let stream = local.open(id, node, Target::Guest).await?;
     client::write_file(stream, ARCHIVE, 0o600, archive)
         .await

@@ -1,14 +1,14 @@
-//! Makes a node that was added, and those that were there before, known to each other: by name, and by the keys with
-//! which root of one enters another by `ssh`.
+//! Makes an added node and the other nodes known to each other: their names, and the keys for `ssh` between their
+//! roots.
 //!
 //! ```text
-//! ask every node    for root's public keys (one is made where there is none) and the host keys of its sshd
-//! tell the new one  the names, keys and host keys of the others
-//! tell the others   those of the new one
+//! ask every node    for root's public keys (one is made if there is none) and the host keys of its sshd
+//! tell the new node the names, keys and host keys of the others
+//! tell the others   those of the new node
 //! ```
 //!
-//! Nodes that were cloned together know each other's names from the start. Nothing here is an error: a student, or a lab,
-//! may have broken on purpose what it needs. What fails is logged, and the node is added or removed without it.
+//! Nodes that were cloned together know each other's names from the start. Failures are logged, and the node is added
+//! or removed anyway, since a student or a lab may have broken something on purpose.
 
 use std::{fmt::Write, time::Duration};
 
@@ -19,16 +19,16 @@ use futures::future::join_all;
 
 use crate::Local;
 
-/// How long a script may take in a guest, in seconds.
+/// The time limit of a script in a guest, in seconds.
 const LIMIT: u32 = 30;
-/// How long a guest may take to answer, that included.
+/// The time limit of a guest's answer, including the script.
 const ANSWER: Duration = Duration::from_secs(45);
-/// The largest answer of a guest, in bytes.
+/// The maximum size of a guest's answer, in bytes.
 const MAX_ANSWER: usize = 32 * 1024;
-/// The most keys of each kind that are taken from a node.
+/// The maximum number of keys of each kind per node.
 const MAX_KEYS: usize = 4;
 
-/// Prints a node's public keys, each line with its kind before it: `root` or `host`.
+/// A script that prints a node's public keys, each prefixed by its kind: `root` or `host`.
 const ASK: &str = r#"
 umask 077
 mkdir -p /root/.ssh
@@ -38,8 +38,9 @@ sed 's/^/root /' /root/.ssh/id_*.pub
 sed 's/^/host /' /etc/ssh/ssh_host_*_key.pub
 "#;
 
-/// Shell functions that write what one node knows of another, and take it away again. `forget` also removes host keys that
-/// ssh has learnt by itself, since the next machine of that name has others. All else in these files stays.
+/// Shell functions that record a node's name and keys on another node, and remove them again. `forget` also removes
+/// host keys that ssh recorded by itself, since the next machine with that name has others. Other lines in these files
+/// stay.
 const TELL: &str = r#"
 umask 077
 failed=0
@@ -63,7 +64,7 @@ host() { append "$1 $2 added-by-faultline" $known; }
 mkdir -p /root/.ssh
 "#;
 
-/// A node's public keys: those of its root, and of its sshd. Each is an algorithm and a key.
+/// The public keys of a node's root and its sshd. Each is an algorithm and a key.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Keys {
     root: Vec<String>,
@@ -71,7 +72,8 @@ struct Keys {
 }
 
 impl Keys {
-    /// Reads what [`ASK`] printed. A guest may print anything, and what is kept becomes part of scripts for other guests.
+    /// Parses the output of [`ASK`]. It is validated strictly: a guest may print anything, and the keys become part of
+    /// scripts for other guests.
     fn parse(printed: &str) -> Self {
         let mut keys = Self::default();
         for line in printed.lines() {
@@ -102,18 +104,18 @@ impl Keys {
     }
 }
 
-/// A node's address in its environment.
+/// Returns a node's address in its environment.
 fn address(node: &NodeName) -> Option<String> {
     Some(format!("10.77.0.{}", 10 + node.number()?))
 }
 
-/// Calls the function of [`TELL`] that makes a node forget another one.
+/// Returns a call of the function in [`TELL`] that makes a node forget another one.
 fn forget(node: &NodeName) -> String {
     let address = address(node).unwrap_or_default();
     format!("forget '{address}' '{node}'\n")
 }
 
-/// Calls the functions of [`TELL`] that make `of` known to a node.
+/// Returns calls of the functions in [`TELL`] that make `of` known to a node.
 fn tell(of: &NodeName, keys: &Keys) -> String {
     let address = address(of).unwrap_or_default();
     let mut words = forget(of);
@@ -128,7 +130,7 @@ fn tell(of: &NodeName, keys: &Keys) -> String {
 }
 
 impl Local {
-    /// Makes a node that was added and the others known to each other. `spec` is without it.
+    /// Makes the added node and the others known to each other. `spec` is the spec before it was added.
     pub(super) async fn introduce(&self, id: &TenantId, spec: &LaunchSpec, new: &NodeName) {
         let others: Vec<&NodeName> = spec.all_nodes().map(|other| &other.name).collect();
         let all = others.iter().copied().chain([new]);
@@ -141,7 +143,7 @@ impl Local {
         let answering = asked.iter().filter(|(_, answers, _)| *answers);
         let told = answering.map(|(node, ..)| {
             let of = asked.iter().filter(|(of, ..)| {
-                // What the other nodes know of each other stays as it is.
+                // The other nodes know each other already.
                 of != node && (*of == new || *node == new)
             });
             let words: String = of.map(|(of, _, keys)| tell(of, keys)).collect();
@@ -150,7 +152,7 @@ impl Local {
         join_all(told).await;
     }
 
-    /// Lets the other nodes forget one that has gone.
+    /// Makes the other nodes forget a removed node.
     pub(super) async fn forget(&self, id: &TenantId, spec: &LaunchSpec, gone: &NodeName) {
         let others = spec.all_nodes().filter(|other| other.name != *gone);
         let words = format!("{TELL}{}exit $failed\n", forget(gone));
@@ -183,7 +185,7 @@ impl Local {
             Err(e) => Some(e.clone()),
         };
         if let Some(error) = failed {
-            tracing::warn!(tenant = %id, %node, error, "it may not know the other nodes' names and keys");
+            tracing::warn!(tenant = %id, %node, error, "the node may not know the other nodes' names and keys");
         }
         let printed = done.ok()?.stdout;
         Some(String::from_utf8_lossy(&printed).into_owned())
@@ -213,7 +215,7 @@ mod tests {
         assert_eq!(Keys::parse(&many).root.len(), MAX_KEYS);
     }
 
-    /// The scripts as they are, on files of a folder.
+    /// Runs the real scripts on files in a temporary folder.
     #[test]
     fn what_is_told_is_forgotten_again_and_all_else_stays() {
         let folder = tempfile::tempdir().unwrap();
@@ -258,7 +260,7 @@ mod tests {
         assert_eq!(read("hosts"), hosts);
         assert_eq!(read("authorized_keys"), format!("{own}\n"));
         assert_eq!(read("known_hosts"), "");
-        // What is broken keeps nothing else from being done.
+        // A failure of one function doesn't keep the others from running.
         std::fs::remove_file(at("known_hosts")).unwrap();
         std::fs::create_dir(at("known_hosts")).unwrap();
         assert_eq!(done(&tell(&two, &keys)), Some(1));

@@ -1,22 +1,22 @@
-//! VMs of this machine: one launcher process per tenant, cloned from a baked snapshot.
+//! The provider of VMs on this machine: one launcher process per tenant, cloned from a baked snapshot.
 //!
 //! ```text
 //! <data>/tenants/<id>/spec.json, made-of.json, cluster.json, launcher.sock, launcher.log, <node>.qcow2
-//! <data>/tenants/<id>/unfinished      while it is made; what is left with it is broken
+//! <data>/tenants/<id>/unfinished      while it is being made; a tenant left with it is broken
 //! ```
 //!
-//! The provider holds nothing in memory that it could not find again: what exists is what has a folder or a
-//! control group, and how it is, its launcher says.
+//! The provider has no state in memory that it can't find again: a tenant exists if it has a folder or a control group,
+//! and its launcher reports its state.
 //!
 //! | module | holds |
 //! |---|---|
-//! | this one | the provider: made, listed, freed |
-//! | [`api`] | the way to a tenant's API server, with credentials that its cluster's authority signs |
-//! | [`changes`] | what launchers say of their nodes, passed on as it happens |
-//! | [`nodes`] | a node more, a node less |
-//! | [`introduce`] | a node that was added and the others, known to each other |
-//! | [`images`] | container images for the nodes' runtimes |
-//! | [`templates`] | which templates are cloned from, and which nobody needs any more |
+//! | this one | the provider: making, listing and freeing tenants |
+//! | [`api`] | access to a tenant's API server, with credentials signed by its cluster's authority |
+//! | [`changes`] | changes of tenants as their launchers report them |
+//! | [`nodes`] | adding and removing nodes |
+//! | [`introduce`] | making an added node and the others known to each other |
+//! | [`images`] | loading container images into nodes |
+//! | [`templates`] | records of the templates in use and those that were superseded |
 
 mod api;
 mod changes;
@@ -63,18 +63,18 @@ use self::{changes::Changes, templates::Templates};
 
 /// The file with what a tenant was made of.
 const MADE_OF: &str = "made-of.json";
-/// The file that is there until a tenant was handed out.
+/// The file that exists until a tenant is complete.
 const UNFINISHED: &str = "unfinished";
-/// How long a launcher may take to say how it is; beyond it nothing is decided about its tenant.
+/// The time limit for a launcher's status. A tenant that exceeds it is observed as unknown.
 const STATUS: Duration = Duration::from_secs(5);
 
-/// What a tenant keeps of its recipe, for the nodes that come and go: the recipe may be another by now, and the
-/// tenant is what it was.
+/// The parts of a tenant's recipe that adding and removing nodes need, as they were when the tenant was made: the
+/// recipe may have changed since.
 #[derive(Debug, Serialize, Deserialize)]
 struct MadeOf {
-    /// What it is cloned from.
+    /// The template that it was cloned from.
     template: Option<TemplateRef>,
-    /// The same, as earlier versions wrote it: the form alone.
+    /// What earlier versions wrote instead: the form only.
     #[serde(default, skip_serializing)]
     shape: Option<String>,
     worker: MachineShape,
@@ -83,7 +83,8 @@ struct MadeOf {
 }
 
 impl MadeOf {
-    /// What it is cloned from; of what an earlier version made the image's name is not known, nor asked for.
+    /// Returns the template that it was cloned from. For tenants of earlier versions, the image's name is unknown and
+    /// not needed.
     fn template(&self) -> TemplateRef {
         let form = || self.shape.as_deref().and_then(|s| s.parse::<Form>().ok());
         let earlier = || form().unwrap_or_default().of("", !self.join.is_empty());
@@ -94,17 +95,18 @@ impl MadeOf {
     }
 }
 
-/// Finds out how the image of a tenant stands; the server plugs in its builder's progress here.
+/// Returns the readiness of a template that is not baked, if known. The server reports the progress of its image builds
+/// here.
 pub type Prepare = Arc<dyn Fn(&TemplateRef) -> Option<Readiness> + Send + Sync>;
 
-/// The provider of this machine.
+/// The provider of VMs on this machine.
 #[derive(Clone)]
 pub struct Local {
-    /// Where tenants have their folders.
+    /// The parent of the tenants' folders.
     tenants: PathBuf,
-    /// Where recipes are.
+    /// The folder of recipes.
     recipes: PathBuf,
-    /// Where programs and images come from.
+    /// The sources of programs and images.
     sources: Sources,
     cache: Cache,
     templates: Templates,
@@ -112,7 +114,7 @@ pub struct Local {
     preparing: Option<Prepare>,
     rekey: bool,
     changes: Changes,
-    /// Held while a user's number is chosen and written down.
+    /// Held while a user id is chosen and stored.
     users: Arc<Mutex<()>>,
 }
 
@@ -125,14 +127,14 @@ impl std::fmt::Debug for Local {
 }
 
 impl Local {
-    /// A provider with its tenants under `data`, recipes in `recipes`; `program` is the faultline program,
+    /// Returns a provider with its tenants under `data` and recipes in `recipes`. `program` is the faultline program,
     /// which is run as each tenant's launcher.
     pub fn new(data: &Path, recipes: &Path, cache: Cache, program: &Path) -> io::Result<Self> {
         use std::os::unix::fs::PermissionsExt;
         let tenants = data.join("tenants");
-        take_over(&data.join("environments"), &tenants)?;
+        rename_folder(&data.join("environments"), &tenants)?;
         fs::create_dir_all(&tenants)?;
-        // QEMUs run as strangers and inherit what they need by descriptor; nobody else has business here.
+        // Only root needs access: QEMU processes run as other users, but inherit what they need as file descriptors.
         fs::set_permissions(&tenants, fs::Permissions::from_mode(0o700))?;
         Ok(Self {
             tenants: fs::canonicalize(tenants)?,
@@ -148,43 +150,43 @@ impl Local {
         })
     }
 
-    /// Takes images from these sources.
+    /// Sets the sources of images.
     #[must_use]
     pub fn with_sources(mut self, sources: Sources) -> Self {
         self.sources = sources;
         self
     }
 
-    /// Asks `prepare` about images that are not there yet.
+    /// Sets the function that returns the readiness of templates that are not baked.
     #[must_use]
     pub fn with_preparation(mut self, prepare: Prepare) -> Self {
         self.preparing = Some(prepare);
         self
     }
 
-    /// Gives every cluster keys of its own before it is handed out.
+    /// Sets whether each cluster gets its own keys before its tenant is complete.
     #[must_use]
     pub const fn with_rekey(mut self, rekey: bool) -> Self {
         self.rekey = rekey;
         self
     }
 
-    /// The folder of a tenant.
+    /// Returns the folder of a tenant.
     #[must_use]
     pub fn folder(&self, id: &TenantId) -> PathBuf {
         self.tenants.join(id.as_str())
     }
 
-    /// A template, if it was baked.
+    /// Returns a template if it was baked.
     pub fn template(&self, of: &TemplateRef) -> Result<Option<Template>> {
         self.sources
             .template(&self.recipes, of, &self.cache)
             .map_err(|e| Error::failed("image", e))
     }
 
-    /// The template: found when it was baked before. A machine whose QEMU or processor differs bakes its own here,
-    /// and so does one whose snapshot is damaged: that is never handed out.
-    async fn sound_template(
+    /// Returns a template whose files are verified, baking it if needed. This is the case if it was not baked yet, if
+    /// QEMU or the processor has changed, or if the snapshot is damaged.
+    async fn verified_template(
         &self,
         recipe: &Recipe,
         of: &TemplateRef,
@@ -196,7 +198,7 @@ impl Local {
                 of,
                 &self.cache,
                 &self.program,
-                &quiet_when_cached(progress),
+                &hide_cached_stages(progress),
             )
             .await
             .map_err(|e| Error::failed("image", e))?;
@@ -207,7 +209,7 @@ impl Local {
             match verified {
                 Ok(()) => return Ok(template),
                 Err(damage) => {
-                    tracing::error!(error = %damage, "a snapshot is damaged; it is built again");
+                    tracing::error!(error = %damage, "a snapshot is damaged; rebuilding it");
                     template.discard(&damage).map_err(|e| {
                         Error::failed("image", format!("{damage}, and can't be removed: {e}"))
                     })?;
@@ -216,7 +218,7 @@ impl Local {
         }
         Err(Error::failed(
             "image",
-            "its snapshot is damaged each time it is made; look at this machine's disk and memory",
+            "its snapshot was damaged again after it was rebuilt; check this machine's disk and memory",
         ))
     }
 
@@ -235,9 +237,9 @@ impl Local {
             .stdout(log)
             .stderr(stderr)
             .current_dir("/");
-        // A session of its own: neither Ctrl-C at the server's terminal nor the server's end reaches it.
-        // Nor does it inherit what whoever started the server left open.
-        // SAFETY: both are single, async-signal-safe system calls.
+        // A new session, so that neither Ctrl-C in the server's terminal nor the server's end affects it. It also
+        // doesn't inherit file descriptors that were open when the server was started. SAFETY: both are single,
+        // async-signal-safe system calls.
         unsafe {
             command.pre_exec(|| {
                 rustix::process::setsid()?;
@@ -276,10 +278,10 @@ impl Local {
         };
         tokio::select! {
             () = appeared => {}
-            _ = child.wait() => return Err(told("the launcher ended at once")),
+            _ = child.wait() => return Err(told("the launcher exited immediately")),
             () = tokio::time::sleep(Duration::from_secs(20)) => return Err(told("the launcher did not start within 20 s")),
         }
-        // Waited for in the background, so that it leaves no zombie while this server lives.
+        // Waits in the background, so that no zombie is left while this server runs.
         tokio::spawn(async move { child.wait().await });
         match client::watch(dir, progress).await {
             Ok(()) => Ok(()),
@@ -288,7 +290,7 @@ impl Local {
         }
     }
 
-    /// Whether a launcher of this installation runs the group, be it that its folder was taken away.
+    /// Returns true if a launcher of this installation runs in the group, even if its folder was removed.
     fn has_launched(&self, id: &TenantId) -> bool {
         let folder = self.folder(id);
         cgroup::processes(id).into_iter().any(|pid| {
@@ -313,14 +315,16 @@ impl Local {
                 RefusalKind::Starting | RefusalKind::Broken => Error::WrongState(Observed::Broken),
                 RefusalKind::Paused => Error::WrongState(Observed::Paused),
                 RefusalKind::NoNode => Error::NotFound,
-                RefusalKind::NodeExists | RefusalKind::NotAWorker => Error::failed("power-on", reason),
+                RefusalKind::NodeExists | RefusalKind::NotAWorker => {
+                    Error::failed("power-on", reason)
+                }
             },
-            client::Error::Gone(_) => Error::WrongState(changes::without_answer(&e)),
+            client::Error::Gone(_) => Error::WrongState(changes::observed_without_answer(&e)),
             client::Error::Failed { stage, reason } => Error::Failed { stage, reason },
         })
     }
 
-    /// Writes what a tenant's launcher is to run, with a user of its own.
+    /// Writes the spec of a tenant's launcher, with a new user id.
     fn write_spec(&self, dir: &Path, mut spec: LaunchSpec) -> io::Result<()> {
         let _held = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         let others = fs::read_dir(&self.tenants)?.flatten();
@@ -333,9 +337,9 @@ impl Local {
     }
 }
 
-/// Gives the folder of an earlier version its new name. Launchers that were started before find their files by the old
-/// one, which leads there.
-fn take_over(old: &Path, new: &Path) -> io::Result<()> {
+/// Renames the tenants' folder of an earlier version. A symbolic link with the old name stays, for launchers that were
+/// started before.
+fn rename_folder(old: &Path, new: &Path) -> io::Result<()> {
     if new.exists() || fs::symlink_metadata(old).is_err() {
         return Ok(());
     }
@@ -401,9 +405,9 @@ impl Provider for Local {
                 .map_err(|e| Error::failed("image", e))?
                 .map_err(|e| Error::failed("image", e))?
         };
-        let template = self.sound_template(&recipe, of, progress).await?;
-        if let Err(e) = self.templates.note(of, &template) {
-            tracing::warn!(error = %e, "a template was not noted; its files stay when its recipe changes");
+        let template = self.verified_template(&recipe, of, progress).await?;
+        if let Err(e) = self.templates.record(of, &template) {
+            tracing::warn!(error = %e, "recording a template failed; its files will not be removed when its recipe changes");
         }
         let launch = LaunchSpec {
             id: id.clone(),
@@ -434,7 +438,7 @@ impl Provider for Local {
             .map_err(|e| Error::failed("clone", format!("cannot write {}: {e}", dir.display())))?;
         self.launch(&dir, progress).await?;
         if self.rekey {
-            let what = ("rekey", "Giving the cluster keys of its own");
+            let what = ("rekey", "Giving the cluster its own keys");
             carry_out(&recipe.rekey, what, &dir, of, progress).await?;
         }
         let what = ("probe", "Waiting until the cluster answers");
@@ -479,7 +483,7 @@ impl Provider for Local {
             let asked = tokio::time::timeout(STATUS, client::status(&dir)).await;
             let observed = match asked {
                 Ok(Ok(status)) => changes::observed(&status.phase),
-                Ok(Err(e)) => changes::without_answer(&e),
+                Ok(Err(e)) => changes::observed_without_answer(&e),
                 Err(_) => Observed::Unknown,
             };
             self.changes.follow(&id, &dir);
@@ -502,7 +506,8 @@ impl Provider for Local {
 
     async fn destroy(&self, id: &TenantId) -> Result<()> {
         let dir = self.folder(id);
-        // Before anything is killed: a launcher that is only starting finds its spec gone, see `launcher::claim`.
+        // Before anything is killed, so that a launcher that is still starting finds its spec gone, see
+        // `launcher::claim`.
         let spec = LaunchSpec::path(&dir);
         match fs::remove_file(&spec) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -511,7 +516,7 @@ impl Provider for Local {
             }
             _ => {}
         }
-        // A word first, so that QEMUs close what they hold; then whatever is left is killed.
+        // Asks the launcher to stop first, so that QEMU closes its files. Then everything that is left is killed.
         if client::stop(&dir).await.is_ok() {
             for _ in 0..50 {
                 if !cgroup::is_populated(id) {
@@ -535,8 +540,8 @@ impl Provider for Local {
         Ok(())
     }
 
-    /// A group without a folder may be another installation's; an empty one is nobody's. A template that a changed recipe
-    /// has replaced goes with its last environment.
+    /// A control group without a folder may belong to another installation, so only empty ones are removed. A
+    /// superseded template is removed when no tenant is cloned from it any more.
     async fn sweep(&self) -> Result<u32> {
         let this = self.clone();
         let swept = tokio::task::spawn_blocking(move || {
@@ -551,9 +556,10 @@ impl Provider for Local {
             for entry in fs::read_dir(&this.tenants)?.flatten() {
                 match LaunchSpec::load(&entry.path()) {
                     Ok(spec) => tenants.push(spec),
-                    // Made or freed at this moment.
+                    // It is being made or freed at this moment.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    // What can't be read may be a clone of anything: nothing is collected until it was freed.
+                    // If a spec can't be read, its template is unknown: no template is removed until that tenant was
+                    // freed.
                     Err(_) => return Ok(swept),
                 }
             }
@@ -564,11 +570,11 @@ impl Provider for Local {
     }
 
     async fn add_node(&self, id: &TenantId, node: &NodeName, progress: &Progress) -> Result<()> {
-        self.grow(id, node, progress).await
+        self.add_worker(id, node, progress).await
     }
 
     async fn remove_node(&self, id: &TenantId, node: &NodeName, progress: &Progress) -> Result<()> {
-        self.shrink(id, node, progress).await
+        self.remove_worker(id, node, progress).await
     }
 
     async fn load_image(
@@ -612,7 +618,8 @@ impl Provider for Local {
     }
 }
 
-/// Memory is what the template's machines were promised: less would only have the host end a node whose owner uses it.
+/// Raises memory and tasks to at least what the template's machines may use. With less memory, the host would kill a
+/// node that uses it.
 fn at_least(asked: Limits, promised: &Limits) -> Limits {
     Limits {
         memory_mib: asked.memory_mib.max(promised.memory_mib),
@@ -621,7 +628,7 @@ fn at_least(asked: Limits, promised: &Limits) -> Limits {
     }
 }
 
-/// Carries out a recipe's steps in a clone before anybody may enter, as a stage with this name and text.
+/// Runs a recipe's bake steps in a clone before it can be used, as a stage with this name and text.
 async fn carry_out(
     steps: &[BakeStep],
     (name, text): (&'static str, &'static str),
@@ -650,8 +657,9 @@ async fn carry_out(
     Ok(())
 }
 
-/// Passes on what a bake reports only once it turns out to be work: a found template is no stage of a start.
-fn quiet_when_cached(progress: &Progress) -> Progress {
+/// Returns a handle that hides the start and the end of cached stages: a template that is found is not a stage of a
+/// start.
+fn hide_cached_stages(progress: &Progress) -> Progress {
     use faultline_domain::progress::Event;
     let progress = progress.clone();
     Progress::new(move |event| match event {

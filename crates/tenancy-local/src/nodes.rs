@@ -1,4 +1,5 @@
-//! A node more, a node less: the machine by the launcher, its place in the cluster by the recipe's steps.
+//! Adding and removing nodes. The launcher starts and ends the machine; the recipe's steps join it to the cluster and
+//! remove it.
 
 use faultline_domain::{
     NodeName, TemplateRef, TenantId,
@@ -18,11 +19,11 @@ use faultline_launcher::{
 use crate::{Local, MADE_OF, MadeOf};
 use faultline_provider::{Error, Result};
 
-/// The log of what an addition and a removal did, in an environment's folder.
+/// The log of adding and removing nodes, in a tenant's folder.
 const LOG: &str = "nodes.log";
 
 impl Local {
-    pub(super) async fn grow(
+    pub(super) async fn add_worker(
         &self,
         id: &TenantId,
         node: &NodeName,
@@ -56,10 +57,10 @@ impl Local {
             .carry_out(id, &made_of.template(), node, &made_of.join, &stage)
             .await;
         if let Err(failed) = joined {
-            // What it has left in the cluster is told to leave; its machine ends in any case.
+            // This also tries to remove what it left in the cluster. Its machine ends in any case.
             let quiet = Progress::ignored();
-            if let Err(e) = self.shrink(id, node, &quiet).await {
-                tracing::warn!(environment = %id, node = %node, error = %e, "what was begun was left");
+            if let Err(e) = self.remove_worker(id, node, &quiet).await {
+                tracing::warn!(environment = %id, node = %node, error = %e, "removing the node that failed to join failed");
             }
             return Err(Error::failed("join", failed));
         }
@@ -67,7 +68,7 @@ impl Local {
         Ok(())
     }
 
-    pub(super) async fn shrink(
+    pub(super) async fn remove_worker(
         &self,
         id: &TenantId,
         node: &NodeName,
@@ -81,8 +82,8 @@ impl Local {
             return Err(Error::NotAWorker(node.clone()));
         }
         if let Err(e) = self.leave(id, node, progress).await {
-            // A broken cluster holds no machine.
-            tracing::info!(environment = %id, node = %node, error = %e, "it did not leave its cluster");
+            // A broken cluster doesn't keep the machine from being removed.
+            tracing::info!(environment = %id, node = %node, error = %e, "removing the node from its cluster failed");
         }
         let stage = progress.stage("power-off", format!("Powering off {node}"));
         self.ask(id, client::remove_node(&self.folder(id), node))
@@ -92,13 +93,13 @@ impl Local {
         Ok(())
     }
 
-    /// Takes a node out of its cluster, where there is one.
+    /// Removes a node from its cluster, if it has one.
     async fn leave(&self, id: &TenantId, node: &NodeName, progress: &Progress) -> Result<()> {
         let (_, made_of) = self.made_of(id)?;
         if made_of.leave.is_empty() {
             return Ok(());
         }
-        let stage = progress.stage("leave", format!("Taking {node} out of the cluster"));
+        let stage = progress.stage("leave", format!("Removing {node} from the cluster"));
         let left = self
             .carry_out(id, &made_of.template(), node, &made_of.leave, &stage)
             .await;
@@ -106,7 +107,7 @@ impl Local {
         left.map_err(|e| Error::failed("leave", e))
     }
 
-    /// What an environment runs, and what it was made of.
+    /// Reads a tenant's spec, and what it was made of.
     fn made_of(&self, id: &TenantId) -> Result<(LaunchSpec, MadeOf)> {
         let dir = self.folder(id);
         let spec = LaunchSpec::load(&dir).map_err(|_| Error::NotFound)?;
@@ -115,13 +116,14 @@ impl Local {
         let made_of = made_of.ok_or_else(|| {
             Error::failed(
                 "power-on",
-                "this environment was started by an earlier version of Faultline; a fresh one can be given nodes",
+                "this environment was started by an earlier version of Faultline, which can't add nodes; reset it to add nodes",
             )
         })?;
         Ok((spec, made_of))
     }
 
-    /// The machine of a worker, and what the environment may use more with it: as much CPU as its other nodes have.
+    /// Returns a worker with its machine and by how much it raises the environment's limits: by as much CPU as another
+    /// node has.
     fn worker(
         &self,
         spec: &LaunchSpec,
@@ -166,7 +168,7 @@ impl Local {
         };
         place
             .carry_out(steps, |index, step, _| {
-                // At first it says what all of them are for.
+                // While the first step runs, the stage keeps its own text.
                 if index > 0 {
                     stage.part(index, steps.len(), step.text.clone());
                 }

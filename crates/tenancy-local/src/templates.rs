@@ -1,9 +1,9 @@
-//! Which templates this installation clones from, so that those which a changed recipe has replaced can go: their
-//! environments live on, and with the last of them their files are removed from the cache.
+//! Records of the templates that this installation clones from, so that templates that a changed recipe has superseded
+//! can be removed: their tenants stay, and when the last of them is freed, their files are removed from the cache.
 //!
 //! ```text
-//! <data>/templates/<image>@<form>.json      what is cloned now
-//! <data>/templates/<key>.superseded.json     what was, until a recipe changed
+//! <data>/templates/<image>@<form>.json      the template that is cloned now
+//! <data>/templates/<key>.superseded.json     a template that was cloned until the recipe changed
 //! ```
 
 use std::{
@@ -43,8 +43,8 @@ impl Templates {
         Self(data.join("templates"))
     }
 
-    /// Notes what an image's environments are cloned from now.
-    pub(super) fn note(&self, of: &TemplateRef, template: &Template) -> io::Result<()> {
+    /// Records the template that a reference's tenants are cloned from now.
+    pub(super) fn record(&self, of: &TemplateRef, template: &Template) -> io::Result<()> {
         let now = Record {
             snapshot: template.snapshot.clone(),
             disk: template.image.folder.clone(),
@@ -63,7 +63,7 @@ impl Templates {
         write(&place, &now)
     }
 
-    /// Whether there is anything to collect, be it still in use.
+    /// Returns true if there are superseded templates, even if they are still in use.
     pub(super) fn has_superseded(&self) -> bool {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
         entries
@@ -71,7 +71,7 @@ impl Templates {
             .any(|e| e.file_name().to_string_lossy().ends_with(SUPERSEDED))
     }
 
-    /// Removes the superseded templates that none of these environments was cloned from; gives how many.
+    /// Removes the superseded templates that none of these tenants was cloned from. Returns their number.
     pub(super) fn collect(&self, environments: &[LaunchSpec]) -> io::Result<u32> {
         let mut found: Vec<(PathBuf, Record)> = match fs::read_dir(&self.0) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -90,7 +90,7 @@ impl Templates {
                 kept.push((place, record));
                 continue;
             }
-            // A recipe that was changed back has its template in use again.
+            // The template is in use again if the recipe was changed back.
             if !kept.iter().any(|(_, k)| k.snapshot == record.snapshot) {
                 remove(&record.snapshot)?;
                 collected += 1;
@@ -114,7 +114,7 @@ fn write(path: &Path, record: &Record) -> io::Result<()> {
     fs::rename(draft, path)
 }
 
-/// Somebody may have emptied the cache meanwhile.
+/// Removes a folder of the cache. It may have been removed already.
 fn remove(folder: &Path) -> io::Result<()> {
     match cache::discard(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -178,13 +178,13 @@ mod tests {
         let templates = Templates::of(data.path());
         let plain = TemplateRef::plain("debian-12", Shape::SINGLE);
         let old = template(cache.path(), "old", "old-disk");
-        templates.note(&plain, &old).unwrap();
+        templates.record(&plain, &old).unwrap();
         assert!(!templates.has_superseded());
         assert_eq!(templates.collect(&[]).unwrap(), 0);
         assert!(old.snapshot.exists(), "it is the one in use");
 
         let new = template(cache.path(), "new", "new-disk");
-        templates.note(&plain, &new).unwrap();
+        templates.record(&plain, &new).unwrap();
         assert!(templates.has_superseded());
         let lives_on = environment(&old);
         assert_eq!(templates.collect(&[lives_on]).unwrap(), 0);
@@ -205,7 +205,7 @@ mod tests {
         let b = template(cache.path(), "b", "disk");
         for now in [&a, &b, &a] {
             templates
-                .note(&TemplateRef::plain("debian-12", Shape::SINGLE), now)
+                .record(&TemplateRef::plain("debian-12", Shape::SINGLE), now)
                 .unwrap();
         }
         assert_eq!(templates.collect(&[]).unwrap(), 1);

@@ -1,7 +1,7 @@
 //! The local provider against real VMs: conformance, what only a machine has, isolation, and faults.
 //!
-//! One test, since two cores carry one VM test at a time: the parts run one after the other and print what they do.
-//! Needs root, QEMU, and `scripts/build dev` before it (`./test` does that).
+//! It is a single test, since two cores can run only one VM test at a time. Its parts run one after another and print
+//! what they do. Needs root, QEMU, and a build by `scripts/build dev` (`./test` does that).
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -38,7 +38,7 @@ fn workspace() -> PathBuf {
         .unwrap()
 }
 
-/// The program that runs as launcher: built by `scripts/build dev` into the folder above this test's.
+/// The program that is run as the launcher, built by `scripts/build dev` into the folder above this test's.
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test.parent().unwrap().parent().unwrap().join("faultline");
@@ -94,7 +94,7 @@ async fn local_provider() {
         .unwrap();
     let provider = Local::new(data.path(), &recipes, cache, &program()).unwrap();
 
-    // What a failed run left.
+    // Left by a failed run.
     for id in ["conformance", "twin-a", "twin-b", "open", "trio"] {
         provider.destroy(&id.parse().unwrap()).await.unwrap();
     }
@@ -194,7 +194,7 @@ async fn twins_differ(provider: &Local, a: &TenantId, b: &TenantId) {
 }
 
 async fn is_isolated(provider: &Local, a: &TenantId, b: &TenantId) {
-    // The same address in both: each sees only itself.
+    // Both have the same address: each reaches only itself.
     out(provider, a, "echo a > /tmp/who; cd /tmp && (python3 -m http.server 8000 > /dev/null 2>&1 &) ; for i in $(seq 50); do curl -fs -m 2 10.77.0.11:8000/who && break; sleep 0.2; done").await;
     let other = shell(provider, b, "curl -s -m 3 http://10.77.0.11:8000/who").await;
     assert_ne!(
@@ -203,7 +203,8 @@ async fn is_isolated(provider: &Local, a: &TenantId, b: &TenantId) {
         "a twin's server answered: {}",
         String::from_utf8_lossy(&other.stdout)
     );
-    // Other networks, and whatever the launcher's side of the bridge might offer; all at once, for a guest is slow.
+    // Other networks, and services that the launcher's side of the bridge might offer. All at once, since a guest is
+    // slow.
     let tries: String = [
         "169.254.169.254:80",
         "10.77.0.12:80",
@@ -288,7 +289,7 @@ async fn limits_hold(provider: &Local, id: &TenantId, data: &Path) {
         };
         std::fs::read_to_string(path).unwrap().trim().to_owned()
     };
-    // What was asked for, or what its machines were promised where that is more.
+    // The requested limits, or what its machines may use if that is more.
     let promised = LaunchSpec::load(&dir).unwrap().limits.memory_mib;
     assert!((1024..1200).contains(&promised), "{promised} MiB");
     assert_eq!(
@@ -302,7 +303,7 @@ async fn limits_hold(provider: &Local, id: &TenantId, data: &Path) {
         usage.private_bytes > 0 && usage.cpu_millis > 0 && usage.disk_bytes > 0,
         "{usage:?}"
     );
-    // The disk ends where the overlay does.
+    // The disk has the size of the overlay.
     let full = shell(
         provider,
         id,
@@ -310,7 +311,7 @@ async fn limits_hold(provider: &Local, id: &TenantId, data: &Path) {
     )
     .await;
     assert_ne!(full.code, 0);
-    // Its reads and writes are bounded: 150 MiB at the 100 MiB/s of the conformance suite's environments.
+    // Its reads and writes are limited: 150 MiB at the 100 MiB/s of the conformance suite's environments.
     for disk in [
         "$(findmnt -no SOURCE /)",
         "/dev/$(lsblk -ndo NAME,SERIAL | awk '$2==\"faultline-base\"{print $1}')",
@@ -381,7 +382,7 @@ async fn trusted_tools(provider: &Local, id: &TenantId) {
         "umount /usr/bin/systemctl /usr/bin/ls; rm /usr/local/bin/systemctl",
     )
     .await;
-    // What is not the tools themselves and makes them lie: code to load, settings, and the kernel's word.
+    // Other ways to make the tools lie: preloaded code, settings, and fake files of the kernel.
     out(
         provider,
         id,
@@ -409,7 +410,7 @@ async fn trusted_tools(provider: &Local, id: &TenantId) {
         "{}",
         String::from_utf8_lossy(&done.stderr)
     );
-    // What keeps the link is no lie of the guest's either: it would be ended every few seconds.
+    // The helper isn't fooled either: with the fake uptime, the link would be lost every few seconds.
     assert!(client::ping(guest(provider, id).await).await.unwrap() > 1);
     out(
         provider,
@@ -418,20 +419,20 @@ async fn trusted_tools(provider: &Local, id: &TenantId) {
          umount /sys/devices/system/cpu/online && rm /etc/ld.so.preload /root/.curlrc /etc/python3.11/sitecustomize.py",
     )
     .await;
-    // The helper is the last to be ended for want of memory; what runs in it is not.
+    // The helper is the last process to be killed for lack of memory; its children are not protected.
     let score = "cat /proc/self/oom_score_adj; cat /proc/$(pidof faultline-guest)/oom_score_adj";
     assert_eq!(out(provider, id, score).await, "0\n-1000");
-    // Nothing of the private mounts is left.
+    // No private mounts are left.
     assert_eq!(
         out(provider, id, "grep -c faultline-check /proc/mounts || true").await,
         "0"
     );
-    // The pristine disk can't be written, not even by root.
+    // The original disk can't be written to, not even by root.
     let write = shell(provider, id, "d=$(lsblk -ndo NAME,SERIAL | awk '$2==\"faultline-base\"{print $1}'); dd if=/dev/zero of=/dev/$d bs=4096 count=1 conv=fsync").await;
     assert_ne!(write.code, 0);
 }
 
-/// What a template's services do before their clone is refreshed is nothing; the helper answers all the while.
+/// A template's services are stopped until their clone is refreshed. The helper answers meanwhile.
 async fn services_are_held(provider: &Local, id: &TenantId) {
     out(
         provider,
@@ -445,7 +446,7 @@ async fn services_are_held(provider: &Local, id: &TenantId) {
     let before = out(provider, id, ticks).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(out(provider, id, ticks).await, before);
-    // An order that is refused changes nothing, and lets them go on all the same.
+    // A refused refresh changes nothing, and the services still continue.
     let machine = out(provider, id, "cat /etc/machine-id").await;
     let refused = Refresh {
         seed: String::new(),
@@ -465,7 +466,7 @@ async fn services_are_held(provider: &Local, id: &TenantId) {
     out(provider, id, &goes_on).await;
 }
 
-/// Steps of a probe are in no template's key, so this clones what is there.
+/// The probe's steps are not part of a template's key, so this clones an existing template.
 async fn failing_probe(recipes: &Path) {
     let (own, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let recipe = std::fs::read_to_string(recipes.join(format!("{IMAGE}.yaml"))).unwrap();
@@ -509,7 +510,7 @@ async fn announcement_reaches_a_passing_terminal(provider: &Local, id: &TenantId
     while session.output.next().await.unwrap().is_some() {}
 }
 
-/// Waits until the guest's helper answers, and still does a moment later.
+/// Waits until the guest's helper answers, and still answers a moment later.
 async fn answers_again(provider: &Local, id: &TenantId) {
     let node = "node1".parse().unwrap();
     let began = Instant::now();
@@ -592,7 +593,7 @@ async fn port_from_outside(provider: &Local, id: &TenantId) {
     port.read_to_string(&mut text).await.unwrap();
     assert!(text.ends_with("a\n"), "{text}");
     assert!(provider.open(id, &node, Target::Port(9)).await.is_err());
-    // By way of the guest: its own loopback.
+    // From inside the guest: its own loopback.
     let mut inside = client::forward(guest(provider, id).await, "127.0.0.1", 8000)
         .await
         .unwrap();
@@ -605,8 +606,8 @@ async fn port_from_outside(provider: &Local, id: &TenantId) {
     assert!(text.ends_with("a\n"), "{text}");
 }
 
-/// 8 Mbit/s carry 6 MB in six seconds; the burst that is let through at first is up to a second's worth and half a
-/// megabyte. Only a lower bound is judged, so a loaded machine can't fail it.
+/// 8 Mbit/s transfer 6 MB in six seconds, minus an initial burst of up to one second's worth and half a megabyte. Only
+/// a lower bound of the time is checked, so that a loaded machine can't fail the test.
 async fn bandwidth_is_bounded(provider: &Local) {
     const BYTES: usize = 6_000_000;
     let mut narrow = tenant("open", IMAGE, 1);
@@ -654,8 +655,8 @@ async fn bandwidth_is_bounded(provider: &Local) {
     provider.destroy(&narrow.id).await.unwrap();
 }
 
-/// A decoy in a namespace of the test's own stands for the world outside, the metadata address with it; its cable's
-/// other end stands for the host.
+/// A decoy of the outside world, including the metadata address, in a namespace of the test. The other end of its link
+/// represents the host.
 struct Decoy {
     server: std::process::Child,
     host: Vec<tokio::task::JoinHandle<()>>,
@@ -712,7 +713,7 @@ impl Decoy {
                 }
             }));
         }
-        // All of it answers those who may ask.
+        // All destinations answer permitted requests.
         for to in [
             (Self::ADDRESS, 8000),
             (Self::ADDRESS, 8001),
@@ -798,8 +799,8 @@ async fn egress_is_an_allowlist(provider: &Local) {
     provider.destroy(&open.id).await.unwrap();
 }
 
-/// Three nodes frozen together come back together: names, addresses and the cables between them. Without one of them
-/// the environment is broken, and freed whole.
+/// Three nodes that were frozen together are restored together, with names, addresses and network. If one of them dies,
+/// the environment is broken, and all of it is freed.
 #[tokio::test(flavor = "multi_thread")]
 async fn local_provider_with_three_nodes() {
     let data = tempfile::tempdir().unwrap();
@@ -877,7 +878,7 @@ async fn local_provider_with_three_nodes() {
     }
 }
 
-/// Ended, be it that nobody has taken note of it yet.
+/// Returns true if the process has ended, even if it was not reaped yet.
 fn has_ended(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
         || !Path::new(&format!("/proc/{pid}")).exists()
@@ -891,7 +892,7 @@ fn kill(pid: u32) {
     assert!(status.success());
 }
 
-/// Until the provider sees that an environment is broken.
+/// Waits until the provider observes that an environment is broken.
 async fn until_broken(provider: &Local, id: &TenantId) {
     let began = Instant::now();
     loop {
@@ -904,7 +905,7 @@ async fn until_broken(provider: &Local, id: &TenantId) {
     }
 }
 
-/// A cache on a file system of its own, of this size, that has the user's disk of the image.
+/// A cache on a separate file system of this size, with links to the user's disk images.
 struct SmallCache(tempfile::TempDir);
 
 impl SmallCache {
@@ -942,7 +943,7 @@ impl Drop for SmallCache {
     }
 }
 
-/// Baking: a disk that is full is said at once and leaves nothing, and two builds at once build once.
+/// Baking: a full disk is reported immediately and nothing is left, and two simultaneous builds build once.
 #[tokio::test(flavor = "multi_thread")]
 async fn local_provider_bakes() {
     let recipe = Recipe::load(&workspace().join("images"), IMAGE).unwrap();
@@ -983,7 +984,7 @@ async fn local_provider_bakes() {
     let recipes = workspace().join("images");
     let provider = Local::new(data.path(), &recipes, cache.clone(), &program).unwrap();
     let memory = one.snapshot.join("node1.mem");
-    // As a failing disk does, in the middle: one byte.
+    // Changes one byte in the middle, as a failing disk does.
     let mut file = std::fs::File::options()
         .write(true)
         .read(true)
@@ -1033,7 +1034,7 @@ async fn local_provider_bakes() {
     step("a disk that fills up while it is frozen ends the bake, and leaves nothing");
     let filler = cache.folder().join("filler");
     let filling = async {
-        // The draft's folder shows that the machine is being made.
+        // The draft's folder exists while the machine is being made.
         let drafts = || {
             std::fs::read_dir(cache.folder().join("bake"))
                 .unwrap()
@@ -1086,7 +1087,7 @@ async fn local_provider_bakes() {
     restarted.destroy(&newer.id).await.unwrap();
 }
 
-/// A node that was added is a machine like the others, known to whoever comes later, and leaves nothing.
+/// An added node is a machine like the others, is found by a new provider, and leaves nothing behind.
 #[tokio::test(flavor = "multi_thread")]
 async fn local_provider_adds_and_removes_a_node() {
     let data = tempfile::tempdir().unwrap();
@@ -1116,7 +1117,7 @@ async fn local_provider_adds_and_removes_a_node() {
     let limit = ["memory.max", "memory.limit_in_bytes"];
     let before = memory(id, limit);
 
-    // What a student has written stays.
+    // Lines that a student wrote stay.
     let written = "echo '10.77.0.12 db' >> /etc/hosts; mkdir -p /root/.ssh; \
         printf 'ssh-ed25519 AAAA mine' > /root/.ssh/authorized_keys";
     out(&provider, id, written).await;
