@@ -8,7 +8,7 @@ use faultline_domain::progress::Progress;
 use faultline_fuzz::run;
 use faultline_launcher::{
     client,
-    protocol::{Answer, Channel, Question, SOCKET, Told},
+    protocol::{Answer, Channel, Notification, Request, SOCKET},
 };
 use libfuzzer_sys::fuzz_target;
 use tokio::{
@@ -34,9 +34,9 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     for line in said.split(|b| *b == b'\n') {
-        again::<Question>(line);
+        again::<Request>(line);
         again::<Answer>(line);
-        again::<Told>(line);
+        again::<Notification>(line);
     }
     let dir = FOLDER.get_or_init(|| tempfile::tempdir().unwrap()).path();
     let socket = dir.join(SOCKET);
