@@ -19,6 +19,6 @@ addressType: IPv4
 ports:
 - {name: http, port: 80, protocol: TCP}
 endpoints:
-- addresses: [$(kubectl -n shop get pods -l app.kubernetes.io/name=prices -o jsonpath='{.items[0].status.podIP}')]
+- addresses: [$(kubectl -n shop get pods -l app.kubernetes.io/name=prices --sort-by=.metadata.creationTimestamp -o jsonpath='{.items[-1:].status.podIP}')]
   conditions: {ready: true}
 END
