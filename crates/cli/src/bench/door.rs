@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 use faultline_cluster::client;
-use faultline_domain::{Clock, LabSlug};
+use faultline_domain::{Clock, LabSlug, lab::SetupStep};
 use faultline_lab::{Catalogue, LabFolder};
 use faultline_provider::{ApiAccess, Error, Provider, Stream, api::ApiServer};
 use faultline_tenancy_local::Local;
@@ -187,12 +187,16 @@ async fn in_folder(rounds: u32, labs: &Path, images: &Path, dir: &Path) -> anyho
     measured.map(|()| report)
 }
 
-/// The lab whose cluster has the fewest nodes, and where a student is an administrator.
+/// Returns the lab with the fewest nodes whose API server runs, and where a student is an administrator.
 fn smallest_cluster(labs: &Path) -> anyhow::Result<Arc<LabFolder>> {
     let catalogue = Catalogue::load(labs);
     let clusters = catalogue.labs().into_iter().filter(|l| {
         let needs = &l.lab.needs;
-        needs.kubernetes.is_some() && needs.groups.is_empty()
+        // A setup that ends with the API server's help has not broken it.
+        let ends_with_it = |s: &SetupStep| s.wait.is_some() || s.apply.is_some();
+        needs.kubernetes.is_some()
+            && needs.groups.is_empty()
+            && l.lab.setup.last().is_some_and(ends_with_it)
     });
     clusters
         .min_by_key(|l| (l.lab.needs.nodes, l.slug.to_string()))
