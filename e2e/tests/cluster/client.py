@@ -34,19 +34,19 @@ failed = []
 
 
 def get(path, query):
-    return api.call_api(
-        path, "GET", query_params=query, header_params={"Accept": TABLE},
-        auth_settings=["BearerToken"], _preload_content=False, response_type="object",
-    )
+    """Asks for a table; gives the response to be read as it comes."""
+    asked = api.param_serialize("GET", path, query_params=query, header_params={"Accept": TABLE},
+                                auth_settings=["BearerToken"])
+    return api.call_api(*asked).response
 
 
 def follow(name, path):
     try:
-        listed = json.loads(raw(get(path, [])).read())
+        listed = json.loads(get(path, []).read())
         assert listed["kind"] == "Table", listed["kind"]
         version = listed["metadata"]["resourceVersion"]
         query = [("watch", "true"), ("resourceVersion", version), ("allowWatchBookmarks", "true")]
-        answer = raw(get(path, query))
+        answer = get(path, query)
         buffer = b""
         for chunk in answer.stream(amt=None):
             buffer += chunk
@@ -54,11 +54,6 @@ def follow(name, path):
             seen[name] += sum(1 for line in lines if json.loads(line)["type"] in ("ADDED", "MODIFIED"))
     except Exception as error:  # Told by the main thread.
         failed.append(f"{name}: {error!r}")
-
-
-def raw(answer):
-    """The response itself: versions of the client differ in what they wrap it in."""
-    return answer[0] if isinstance(answer, tuple) else answer
 
 
 for name, path in WATCHED.items():
