@@ -61,7 +61,7 @@ impl Problem {
             _ => return,
         };
         self.title = format!("there is no {what}");
-        self.detail = format!("`{list}` names those that there are");
+        self.detail = format!("`{list}` shows those that exist");
     }
 }
 

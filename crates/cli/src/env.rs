@@ -260,7 +260,7 @@ fn begin(api: &Api, lab: &LabSlug, output: Output) -> anyhow::Result<()> {
         let labs: Vec<Named> = api.get("/labs").unwrap_or_default();
         let meant = suggest::question(lab.as_str(), labs.iter().map(|l| l.slug.as_str()));
         anyhow::anyhow!(
-            "there is no lab {lab}{meant}\n`faultline lab list` names those that there are"
+            "there is no lab {lab}{meant}\n`faultline lab list` shows the labs that exist"
         )
     })
 }

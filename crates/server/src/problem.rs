@@ -90,7 +90,7 @@ impl Problem {
             StatusCode::METHOD_NOT_ALLOWED,
             "method-not-allowed",
             "This can't be done here",
-            "The address is right, the method is not; `Allow` names those that there are.",
+            "This address does not support that method; see `Allow`.",
         )
     }
 

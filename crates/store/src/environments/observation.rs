@@ -63,7 +63,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Notes that its owner was warned so many seconds before the end, or, with nothing, that no warning counts.
+    /// Records the last warning, in seconds before the end; `None` clears it.
     pub async fn record_warned(&self, id: &EnvironmentId, seconds: Option<i64>) -> Result<()> {
         sqlx::query("UPDATE environments SET warned = $1 WHERE id = $2")
             .bind(seconds)
