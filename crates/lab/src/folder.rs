@@ -117,7 +117,7 @@ impl LabFolder {
         let yaml_text = yaml_text.unwrap_or_default();
         let declared = variables::declared(&yaml_text);
         variables::lint(&yaml_text, &declared, found);
-        let example = variables::values(&declared, "an example");
+        let example = variables::values(&declared, variables::EXAMPLE);
         let filled = variables::fill(&yaml_text, &example);
         // A missing file was told of already.
         let lab = files
@@ -182,7 +182,7 @@ impl LabFolder {
     pub fn restore(slug: &LabSlug, hash: &str, content: &str) -> Option<Self> {
         let kept: Kept = serde_json::from_str(content).ok()?;
         let declared = variables::declared(&kept.yaml);
-        let example = variables::values(&declared, "an example");
+        let example = variables::values(&declared, variables::EXAMPLE);
         let scripts = kept
             .scripts
             .into_iter()

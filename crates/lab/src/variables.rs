@@ -20,6 +20,9 @@ const ALPHABET: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
 static PLACES: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\{\{([a-z][a-z0-9_]*)\}\}").expect("a regular expression"));
 
+/// The seed of the values that a lab has before it is started.
+pub(crate) const EXAMPLE: &str = "an example";
+
 /// Values by name.
 pub(crate) type Values = BTreeMap<String, String>;
 

@@ -17,6 +17,7 @@ use serde_saphyr::Spanned;
 use crate::{
     Diagnostic, LabFolder, quantity, suggest,
     tree::Node,
+    variables::EXAMPLE,
     yaml::{self, FILE, point},
 };
 
@@ -71,15 +72,24 @@ struct Brought {
 }
 
 impl Served {
-    /// Reads a description.
+    /// Reads a description. Its schemas refuse unknown fields from then on, as `kubectl --validate=strict` does.
     pub fn read(json: &str) -> serde_json::Result<Self> {
-        serde_json::from_str(json)
+        let mut served: Self = serde_json::from_str(json)?;
+        for fields in served.schemas.values_mut().filter_map(Value::as_object_mut) {
+            if fields.contains_key("properties")
+                && !fields.contains_key("additionalProperties")
+                && !fields.contains_key("x-kubernetes-preserve-unknown-fields")
+            {
+                fields.insert("additionalProperties".to_owned(), Value::Bool(false));
+            }
+        }
+        Ok(served)
     }
 
     /// What a lab says of a cluster like this one that isn't so.
     #[must_use]
     pub fn lint(&self, lab: &LabFolder) -> Vec<Diagnostic> {
-        let lab = lab.of("an example");
+        let lab = lab.of(EXAMPLE);
         let texts: Vec<(&str, &str)> = lab
             .scripts
             .iter()
@@ -160,27 +170,11 @@ impl Served {
             .collect()
     }
 
-    /// The schema of a kind, which refuses unknown fields as `kubectl --validate=strict` does.
+    /// Returns the schema of a kind.
     fn schema(&self, name: &str) -> Option<Schema> {
-        let strict = |schema: &Value| {
-            let mut schema = schema.clone();
-            if let Some(fields) = schema.as_object_mut()
-                && fields.contains_key("properties")
-                && !fields.contains_key("additionalProperties")
-                && !fields.contains_key("x-kubernetes-preserve-unknown-fields")
-            {
-                fields.insert("additionalProperties".to_owned(), Value::Bool(false));
-            }
-            schema
-        };
-        let schemas: Map<String, Value> = self
-            .schemas
-            .iter()
-            .map(|(name, schema)| (name.clone(), strict(schema)))
-            .collect();
         let document = json!({
             "$ref": format!("#/components/schemas/{name}"),
-            "components": {"schemas": schemas},
+            "components": {"schemas": self.schemas},
         });
         // A description that can't be read says nothing against a lab.
         let validator = options()
@@ -534,7 +528,7 @@ fn unserved(kind: &Kind, known: &BTreeMap<Kind, &str>) -> String {
     format!("this Kubernetes serves no {name} of {api}{instead}")
 }
 
-/// The documents of a text. None when it is no YAML, which is told elsewhere.
+/// Returns the documents of a text. Invalid YAML has none; `lint::manifests` reports it.
 fn documents(text: &str) -> Vec<Node> {
     let all = serde_saphyr::from_multiple::<Spanned<Node>>(text);
     all.into_iter().flatten().map(|node| node.value).collect()
