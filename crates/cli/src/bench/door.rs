@@ -164,14 +164,8 @@ fn millis(began: Instant) -> f64 {
 
 /// Measures; whatever comes of it, nothing is left behind.
 pub(super) async fn door(rounds: u32, labs: &Path, images: &Path) -> anyhow::Result<Report> {
-    let dir = std::env::temp_dir().join(format!("faultline-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&dir)?;
-    let measured = in_folder(rounds, labs, images, &dir).await;
-    std::fs::remove_dir_all(dir)?;
-    measured
-}
-
-async fn in_folder(rounds: u32, labs: &Path, images: &Path, dir: &Path) -> anyhow::Result<Report> {
+    let scratch = super::scratch()?;
+    let dir = scratch.path();
     let lab = smallest_cluster(labs)?;
     // The only one of its server, which would prepare the images of others too.
     let only = dir.join("labs");
@@ -184,6 +178,7 @@ async fn in_folder(rounds: u32, labs: &Path, images: &Path, dir: &Path) -> anyho
     let up = Up::begin(dir, &only, images).await?;
     let measured = measure(rounds, &up, &provider, &lab.slug, &mut report).await;
     up.end(&provider).await?;
+    scratch.close()?;
     measured.map(|()| report)
 }
 

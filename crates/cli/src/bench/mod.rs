@@ -9,6 +9,7 @@ mod served;
 
 use clap::{Args, Subcommand};
 use faultline_domain::template::Form;
+use tempfile::TempDir;
 
 use crate::{
     Output,
@@ -85,6 +86,13 @@ pub struct Machines {
     images: ImagesArg,
     #[command(flatten)]
     sources: SourceArgs,
+}
+
+/// Makes a folder for the data of a measurement. It is removed when the value is dropped.
+fn scratch() -> std::io::Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("faultline-bench-")
+        .tempdir()
 }
 
 /// Measures and prints.

@@ -44,16 +44,15 @@ pub async fn pages(
     images: &Path,
     sources: Sources,
 ) -> anyhow::Result<Report> {
-    let dir = std::env::temp_dir().join(format!("faultline-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&dir)?;
+    let dir = super::scratch()?;
     let cache = faultline_image::cache::Cache::of_user();
-    let provider = Local::new(&dir, images, cache, &std::env::current_exe()?)?;
+    let provider = Local::new(dir.path(), images, cache, &std::env::current_exe()?)?;
     let provider = Arc::new(provider.with_sources(sources));
-    let measured = serve_and_measure(seconds, labs, &dir, &provider).await;
+    let measured = serve_and_measure(seconds, labs, dir.path(), &provider).await;
     for (id, _) in provider.list().await? {
         provider.destroy(&id).await?;
     }
-    std::fs::remove_dir_all(dir)?;
+    dir.close()?;
     measured
 }
 

@@ -1,6 +1,6 @@
 //! A server whose reconcilers look after one tenant: what it costs that somebody looks.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::Context;
 use faultline_domain::{
@@ -15,11 +15,12 @@ use faultline_store::{Store, lab_contents::LabContent};
 use faultline_tenancy_local::Local;
 use jiff::{SignedDuration, Timestamp};
 use rand::SeedableRng;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 /// A server that serves, until it is ended.
 pub(super) struct Served {
-    dir: PathBuf,
+    dir: TempDir,
     shutdown: Shutdown,
     task: tokio::task::JoinHandle<Result<(), faultline_server::Error>>,
 }
@@ -31,20 +32,19 @@ impl Served {
         tenant: &TenantId,
         spec: tenant::Spec,
     ) -> anyhow::Result<Self> {
-        let dir = std::env::temp_dir().join(format!("faultline-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&dir)?;
-        let store = Store::open(&dir.join("bench.db")).await?;
+        let dir = super::scratch()?;
+        let store = Store::open(&dir.path().join("bench.db")).await?;
         active(&store, tenant, spec, Clock::system().now()).await?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let server = Server::new(Parts {
             config: Config {
                 public_url: format!("http://{}", listener.local_addr()?),
-                data_dir: dir.clone(),
+                data_dir: dir.path().to_owned(),
                 ..Config::default()
             },
             store,
             provider: Arc::new(provider.clone()),
-            catalogue: Catalogue::load(&dir),
+            catalogue: Catalogue::load(dir.path()),
             clock: Clock::system(),
             rng: rand::rngs::StdRng::from_os_rng(),
         })
@@ -62,7 +62,7 @@ impl Served {
     pub(super) async fn end(self) -> anyhow::Result<()> {
         self.shutdown.soft.cancel();
         self.task.await??;
-        Ok(std::fs::remove_dir_all(self.dir)?)
+        Ok(self.dir.close()?)
     }
 }
 
