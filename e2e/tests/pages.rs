@@ -3,6 +3,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use anyhow::Result;
+use faultline_domain::TenantId;
 use faultline_e2e::{
     Browser, access,
     serving::Serving,
@@ -36,6 +37,13 @@ fn plan() -> Plan {
     }
 }
 
+/// Returns the tenant of the workspace that is shown.
+async fn tenant(browser: &Browser) -> Result<TenantId> {
+    let script = "return document.getElementById('workspace').dataset.tenant";
+    let tenant = browser.js(script).await?;
+    Ok(tenant.as_str().unwrap_or_default().parse()?)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_student_solves_a_lab() -> Result<()> {
     let (_alone, serving, browser, base) = signed_in(Duration::from_secs(2)).await?;
@@ -48,10 +56,7 @@ async fn a_student_solves_a_lab() -> Result<()> {
 async fn terminals_come_back_after_a_drop_and_say_when_they_are_the_console() -> Result<()> {
     let (_alone, serving, browser, base) = signed_in(Duration::ZERO).await?;
     student::start(&browser, &base, "two-nodes").await?;
-    let tenant = browser
-        .js("return document.getElementById('workspace').dataset.tenant")
-        .await?;
-    let id = tenant.as_str().unwrap_or_default().parse()?;
+    let id = tenant(&browser).await?;
     browser.click(".xterm-screen").await?;
     browser.keys("echo before-the-drop\n").await?;
     student::until_output(&browser, "before-the-drop").await?;
@@ -106,10 +111,7 @@ async fn a_silent_network_is_seen_and_what_is_typed_then_is_refused() -> Result<
     browser.click(".xterm-screen").await?;
     browser.keys("echo after\n").await?;
     student::until_output(&browser, "after").await?;
-    let tenant = browser
-        .js("return document.getElementById('workspace').dataset.tenant")
-        .await?;
-    let id = tenant.as_str().unwrap_or_default().parse()?;
+    let id = tenant(&browser).await?;
     let late = serving.provider.file(&id, &"node1".parse()?, "/tmp/late");
     anyhow::ensure!(late.is_none(), "what was refused was run");
     browser.close().await?;
@@ -148,10 +150,7 @@ async fn eight_windows_of_a_workspace_load_and_show_a_terminal() -> Result<()> {
 async fn a_terminal_that_floods_arrives_whole_and_holds_up_no_other() -> Result<()> {
     let (_alone, serving, browser, base) = signed_in(Duration::ZERO).await?;
     student::start(&browser, &base, "stale-flag").await?;
-    let tenant = browser
-        .js("return document.getElementById('workspace').dataset.tenant")
-        .await?;
-    let id = tenant.as_str().unwrap_or_default().parse()?;
+    let id = tenant(&browser).await?;
     let lines = "0123456789\n".repeat(5000);
     serving
         .provider
