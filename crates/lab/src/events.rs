@@ -12,7 +12,7 @@ use faultline_cluster::{
 
 use crate::text::clean;
 
-/// How many warnings are told.
+/// The maximum number of warnings that are returned.
 const MOST: usize = 3;
 /// Characters of one.
 const LENGTH: usize = 300;

@@ -13,7 +13,7 @@
 //! | [`single`] | a program's WebSocket: one terminal, without channels |
 //! | [`bridge`] | one terminal, between the queues of a WebSocket and a node |
 //! | [`message`] | what pages and programs send |
-//! | [`notice`] | what they are told, and why something ended |
+//! | [`notice`] | messages to them, and why something ended |
 //! | [`connection`] | signs of life, and closing with a reason |
 //!
 //! The session goes on in the guest when the browser goes away; the guest replays the screen to whoever comes back,

@@ -1,4 +1,4 @@
-//! What pages and programs are told about terminals.
+//! Messages to pages and programs about terminals.
 
 use std::fmt;
 
@@ -39,7 +39,7 @@ impl Notice {
     }
 }
 
-/// What else a page is told in text messages.
+/// The other text messages to a page.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum ToPage<'a> {

@@ -93,7 +93,7 @@ async fn listen(
     }
 }
 
-/// Sends what there is, until the terminal ends or the program takes no more.
+/// Sends the output, notices and pongs until the terminal ends or the program disconnects.
 async fn speak(
     sink: &mut Sink,
     terminal: &Terminal,

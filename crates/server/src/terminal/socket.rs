@@ -119,7 +119,7 @@ fn on(open: &Open, channel: Channel, act: impl FnOnce(&Terminal)) {
     }
 }
 
-/// Sends what there is, until the page takes no more.
+/// Sends pongs, events and the output of terminals until the page disconnects.
 async fn speak(sink: &mut Sink, open: &Open, mut outgoing: Outgoing) -> End {
     let mut heartbeat = connection::heartbeat();
     // Those that have something take turns.

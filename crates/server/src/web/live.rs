@@ -1,5 +1,5 @@
 //! What changes on the workspace: named parts of the page, each with what it shows. On each poke the parts are made from
-//! the store, and those that differ from what was told last are told: nothing is lost when a poke is.
+//! the store, and those that differ from what was sent last are sent: a lost poke loses nothing.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::{parts, starting, workspace::phase_key};
 use crate::{app::Shared, problem::Problem};
 
-/// Changes closer together than this are told as one.
+/// Changes closer together than this are sent as one.
 const CALM: Duration = Duration::from_millis(120);
 /// Without a poke the parts are made anew after this: warnings count down.
 const PERIOD: Duration = Duration::from_secs(20);

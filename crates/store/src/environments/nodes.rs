@@ -110,7 +110,7 @@ impl Store {
     }
 
     /// Writes how an added node is; nothing: it is gone. One that could not be added is not wanted any more, unless
-    /// somebody asks again. What is told of a tenant that the environment has no more isn't written.
+    /// somebody asks again. Ignored if the environment has another tenant by now.
     pub async fn record_node(
         &self,
         of: &Environment,
