@@ -10,7 +10,7 @@ use std::{
 use faultline_domain::TenantId;
 use faultline_launcher::{client, protocol::Phase, spec::LaunchSpec};
 use faultline_provider::{Change, Observed};
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, task::JoinSet};
 
 /// The number of changes that a receiver may lag behind.
 const KEPT: usize = 1024;
@@ -20,6 +20,8 @@ const KEPT: usize = 1024;
 pub(crate) struct Changes {
     sender: broadcast::Sender<Change>,
     followed: Arc<Mutex<HashSet<TenantId>>>,
+    /// The tasks that follow them. They are aborted when the last clone of this is dropped.
+    followers: Arc<Mutex<JoinSet<()>>>,
 }
 
 impl Default for Changes {
@@ -27,6 +29,7 @@ impl Default for Changes {
         Self {
             sender: broadcast::channel(KEPT).0,
             followed: Arc::default(),
+            followers: Arc::default(),
         }
     }
 }
@@ -37,7 +40,7 @@ impl Changes {
     }
 
     pub(crate) fn tell(&self, id: &TenantId, observed: Observed) {
-        let _ = self.sender.send((id.clone(), observed));
+        tell(&self.sender, id, observed);
     }
 
     /// Follows a tenant's launcher until it ends. Does nothing if it is followed already.
@@ -50,27 +53,39 @@ impl Changes {
         if !is_new {
             return;
         }
-        let (this, id, dir) = (self.clone(), id.clone(), dir.to_owned());
-        tokio::spawn(async move {
+        // A task holds neither `self` nor `followers`: those that remain must end with the last `Changes`.
+        let (sender, followed) = (self.sender.clone(), Arc::clone(&self.followed));
+        let (id, dir) = (id.clone(), dir.to_owned());
+        let mut followers = self
+            .followers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        while followers.try_join_next().is_some() {}
+        followers.spawn(async move {
             let ended = client::follow(&dir, |status| {
                 if let Phase::Broken { node, reason } = &status.phase {
                     let node = node.as_ref().map(tracing::field::display);
                     tracing::warn!(tenant = %id, node, reason, "a tenant is broken");
                 }
-                this.tell(&id, observed(&status.phase));
+                tell(&sender, &id, observed(&status.phase));
             })
             .await;
-            this.followed
+            followed
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(&id);
             // A launcher's nodes end with it. If the tenant is being freed, its spec is gone, and that is reported
             // elsewhere.
             if LaunchSpec::path(&dir).exists() && is_end(&ended) {
-                this.tell(&id, Observed::Broken);
+                tell(&sender, &id, Observed::Broken);
             }
         });
     }
+}
+
+fn tell(sender: &broadcast::Sender<Change>, id: &TenantId, observed: Observed) {
+    // An error means that nobody listens.
+    let _ = sender.send((id.clone(), observed));
 }
 
 /// Returns the observation that a launcher's phase amounts to.
