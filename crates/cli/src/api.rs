@@ -1,4 +1,4 @@
-//! The server's API, as the CLI calls it.
+//! The client of the server's API.
 
 use std::{path::Path, time::Duration};
 
@@ -8,30 +8,29 @@ use serde_json::{Value, json};
 
 use crate::config::files;
 
-/// How the server is reached: what `faultline up`, or on another machine `faultline login`, left for the CLI in its data
+/// How the server is reached, as `faultline up`, or `faultline login` on another machine, wrote it into the data
 /// folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Api {
-    /// Its address.
+    /// The server's URL.
     pub url: String,
     /// The CLI's token.
     pub token: String,
-    /// The SSH gateway; nothing where the server has none.
+    /// The SSH gateway, if the server has one.
     pub ssh: Option<Gateway>,
 }
 
 /// The SSH gateway.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Gateway {
-    /// Its host name or address.
+    /// The host name or address.
     pub host: String,
-    /// Its port.
     pub port: u16,
-    /// Its public host key, an OpenSSH line.
+    /// The public host key, as an OpenSSH line.
     pub host_key: String,
 }
 
-/// The part of a problem document that people read, and its status.
+/// The part of a problem document that is shown to people, and the status.
 #[derive(Debug, Deserialize)]
 struct Problem {
     title: String,
@@ -42,7 +41,7 @@ struct Problem {
 }
 
 impl Problem {
-    /// A page that is not there is a wrong address; on the command line it is a wrong name.
+    /// Replaces the text of a 404: a missing page is a wrong URL in a browser, but a wrong name on the command line.
     fn name_what_is_missing(&mut self, path: &str) {
         if self.status != 404 {
             return;
@@ -67,7 +66,7 @@ impl Problem {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Two sentences, or one that goes on.
+        // The text ends a sentence or continues one.
         let sentence = self.detail.starts_with(|c: char| c.is_uppercase());
         let between = if sentence { "." } else { ":" };
         write!(f, "{}{between} {}", self.title, self.detail)
@@ -76,7 +75,7 @@ impl std::fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// Whether the server knows no such thing.
+/// Returns true if the error is the server's 404.
 pub fn is_missing(e: &anyhow::Error) -> bool {
     e.downcast_ref().is_some_and(|p: &Problem| p.status == 404)
 }
@@ -89,7 +88,7 @@ struct Key {
 }
 
 impl Api {
-    /// Reads what the server left.
+    /// Reads the file in the data folder.
     pub fn load(data: &Path) -> anyhow::Result<Self> {
         let path = data.join(files::CLI);
         let text = std::fs::read(&path).with_context(|| {
@@ -109,14 +108,14 @@ impl Api {
     fn agent() -> ureq::Agent {
         ureq::Agent::config_builder()
             .timeout_global(Some(Duration::from_secs(90)))
-            // What is sent along is meant for this address alone.
+            // Redirects aren't followed: the token is meant for this server alone.
             .max_redirects(0)
             .http_status_as_error(false)
             .build()
             .into()
     }
 
-    /// Asks, and gives the answer; a problem becomes an error with its words.
+    /// Sends a request and returns the answer. A problem document becomes an error with its text.
     fn call(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
         let url = format!("{}/api/v1{path}", self.url.trim_end_matches('/'));
         let bearer = format!("Bearer {}", self.token);
@@ -166,12 +165,12 @@ impl Api {
         }
     }
 
-    /// `GET`.
+    /// Sends a `GET` request.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         Ok(serde_json::from_value(self.call("GET", path, None)?)?)
     }
 
-    /// `GET` of what may not be there.
+    /// Sends a `GET` request. Returns `None` for a 404.
     pub fn get_if_there<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Option<T>> {
         match self.get(path) {
             Err(e) if is_missing(&e) => Ok(None),
@@ -179,17 +178,17 @@ impl Api {
         }
     }
 
-    /// `POST`.
+    /// Sends a `POST` request.
     pub fn post(&self, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
         self.call("POST", path, body)
     }
 
-    /// `DELETE`.
+    /// Sends a `DELETE` request.
     pub fn delete(&self, path: &str) -> anyhow::Result<Value> {
         self.call("DELETE", path, None)
     }
 
-    /// A fresh link that signs the owner's browser in.
+    /// Returns a new link that signs the owner's browser in.
     pub fn sign_in_link(&self) -> anyhow::Result<String> {
         let link = self.post("/sign-in-links", None)?;
         link.get("url")
@@ -198,7 +197,7 @@ impl Api {
             .context("the server gave no link")
     }
 
-    /// Registers a public key; one that is there already is as good.
+    /// Registers a public key. Succeeds if it is registered already.
     pub fn add_key(&self, name: &str, public_key: &str) -> anyhow::Result<()> {
         if self.key(public_key)?.is_none() {
             self.post(
@@ -209,7 +208,7 @@ impl Api {
         Ok(())
     }
 
-    /// Takes a public key away; one that is not there is as good.
+    /// Removes a public key. Succeeds if it isn't registered.
     pub fn remove_key(&self, public_key: &str) -> anyhow::Result<()> {
         if let Some(id) = self.key(public_key)? {
             self.delete(&format!("/keys/{id}"))?;
@@ -217,7 +216,7 @@ impl Api {
         Ok(())
     }
 
-    /// The id of a public key, whatever its comment is.
+    /// Returns the id of a public key. The comment is ignored.
     fn key(&self, public_key: &str) -> anyhow::Result<Option<String>> {
         let key = |text: &str| {
             let words = text.split_whitespace().take(2);

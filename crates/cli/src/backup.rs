@@ -1,4 +1,4 @@
-//! `faultline backup` and `faultline restore`: the database, consistent, while the server runs.
+//! `faultline backup` and `faultline restore`: copies of the database, made while the server runs.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::{
     config::{data_dir, files},
 };
 
-/// Where to write, or to read.
+/// The options of both commands.
 #[derive(Debug, Args)]
 pub struct BackupArgs {
     /// The backup's file
@@ -34,7 +34,7 @@ pub async fn backup(args: &BackupArgs, output: Output) -> anyhow::Result<()> {
     say(args, output, "written")
 }
 
-/// Puts a copy in the database's place, keeping what was there.
+/// Replaces the database with a copy, and keeps the replaced one.
 pub async fn restore(args: &BackupArgs, output: Output) -> anyhow::Result<()> {
     faultline_store::backup::restore(&args.database(), &args.file).await?;
     say(args, output, "restored")

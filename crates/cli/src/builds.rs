@@ -1,4 +1,4 @@
-//! How builds in the background stand: for the pages of labs that wait for them, and for the console.
+//! The progress of background builds, for the console and for the pages of labs that wait for them.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use faultline_tenancy_local::Prepare;
 
 use crate::console::Doing;
 
-/// How builds in the background stand.
+/// The progress of all background builds.
 #[derive(Debug, Clone, Default)]
 pub struct Builds(Arc<Mutex<BTreeMap<TemplateRef, State>>>);
 
@@ -24,7 +24,7 @@ enum State {
     Failed(String),
 }
 
-/// A build under way.
+/// A running build.
 #[derive(Debug, Clone)]
 pub struct Build {
     estimate: Estimate,
@@ -33,7 +33,7 @@ pub struct Build {
 }
 
 impl Build {
-    /// A build that begins now.
+    /// Creates a build that starts now.
     pub fn new(estimate: Estimate) -> Self {
         Self {
             stage: estimate.text().to_owned(),
@@ -42,7 +42,7 @@ impl Build {
         }
     }
 
-    /// Takes notice of an event.
+    /// Applies a progress event.
     pub fn hear(&mut self, event: &Event) {
         self.estimate.update(event);
         if let Event::Started { text, .. } = event {
@@ -50,7 +50,7 @@ impl Build {
         }
     }
 
-    /// How long it will still take, in words.
+    /// Returns the estimated remaining time, in words.
     fn left(&self) -> String {
         about(self.estimate.left(self.began.elapsed()))
     }
@@ -65,27 +65,27 @@ impl Builds {
         };
     }
 
-    /// It will be built.
+    /// Records that an image waits to be built.
     pub fn waits(&self, what: &TemplateRef) {
         self.set(what, Some(State::Waiting));
     }
 
-    /// It is being built.
+    /// Records that an image is being built.
     pub fn runs(&self, what: &TemplateRef, build: &Build) {
         self.set(what, Some(State::Running(Box::new(build.clone()))));
     }
 
-    /// It could not be built.
+    /// Records that a build failed.
     pub fn failed(&self, what: &TemplateRef, why: String) {
         self.set(what, Some(State::Failed(why)));
     }
 
-    /// It is built.
+    /// Records that a build is done.
     pub fn done(&self, what: &TemplateRef) {
         self.set(what, None);
     }
 
-    /// Answers the provider when a template is not there.
+    /// Explains to the provider's caller why a template is missing.
     pub fn ask(&self) -> Prepare {
         let this = self.clone();
         Arc::new(move |template| {
@@ -119,7 +119,7 @@ impl Builds {
         })
     }
 
-    /// What the console says of a build under way.
+    /// Returns what the console shows of a running build.
     pub fn doing(&self, what: &TemplateRef) -> Option<Doing> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let State::Running(build) = all.get(what)? else {

@@ -1,9 +1,9 @@
-//! `faultline completions`: what a shell completes after `faultline`.
+//! `faultline completions`: prints a shell's completion script.
 
 use clap::{Args, Command, CommandFactory};
 use clap_complete::{Shell, generate};
 
-/// Whose completions.
+/// The options of the command.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
     /// The shell
@@ -23,7 +23,7 @@ fn script<Program: CommandFactory>(shell: Shell) -> anyhow::Result<String> {
     Ok(String::from_utf8(script)?)
 }
 
-/// The program without its hidden commands, which `generate` would complete too.
+/// Returns the command without its hidden subcommands, which `generate` would complete too.
 fn for_people(program: &Command) -> Command {
     let commands = program.get_subcommands();
     Command::new("faultline")

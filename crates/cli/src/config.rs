@@ -1,4 +1,4 @@
-//! Where things are and what the operator set: one TOML file, every field with a default that suits one machine.
+//! The configuration file and the paths of the data folder. Every setting has a default that suits a single machine.
 
 use std::{
     net::SocketAddr,
@@ -9,37 +9,38 @@ use anyhow::Context;
 use faultline_image::sources::Sources;
 use serde::{Deserialize, Serialize};
 
-/// The web page's port.
+/// The default port of the web pages.
 pub const HTTP_PORT: u16 = 7890;
-/// The SSH gateway's port.
+/// The default port of the SSH gateway.
 pub const SSH_PORT: u16 = 2222;
-/// The port of the environments' API servers.
+/// The default port of the gateway to API servers.
 pub const KUBE_PORT: u16 = 7443;
 
 /// The configuration file of `faultline up --config`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the pages are served.
+    /// The address of the web pages.
     pub listen: SocketAddr,
-    /// Where the SSH gateway is served.
+    /// The address of the SSH gateway.
     pub ssh_listen: SocketAddr,
-    /// Where the API servers of environments are served.
+    /// The address of the gateway to API servers.
     pub kube_listen: SocketAddr,
-    /// The certificate of the door to API servers, PEM, with its chain; one by the platform's own authority unless set.
+    /// The certificate of the gateway to API servers with its chain, in PEM. Default: one that the platform's own
+    /// authority signs.
     pub kube_certificate: Option<PathBuf>,
-    /// Its key, PEM.
+    /// The certificate's private key, in PEM.
     pub kube_key: Option<PathBuf>,
-    /// The folder of labs; found as `places.rs` says unless set.
+    /// The folder of labs. Default: see `places.rs`.
     pub labs: Option<PathBuf>,
-    /// The folder of image recipes; found as `places.rs` says unless set.
+    /// The folder of image recipes. Default: see `places.rs`.
     pub images: Option<PathBuf>,
-    /// Gives every cluster certificates and keys of its own before it is handed out: a second wall behind the network's,
-    /// for people who don't trust each other. A start takes longer by it.
+    /// Gives every cluster certificates and keys of its own before it is handed out. This is a second barrier behind
+    /// the network's, for people who don't trust each other. Starts take longer with it. Default: false.
     pub rekey: bool,
-    /// Where the programs and images of clusters come from.
+    /// The sources of the clusters' programs and images.
     pub sources: Sources,
-    /// What the server may do: public address, capacity, limits, lifetimes.
+    /// The server's own settings: public URL, capacity, limits, lifetimes.
     pub server: faultline_server::Config,
 }
 
@@ -65,13 +66,13 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads a file; its relative paths are meant from its own folder.
+    /// Reads a file. Relative paths in it are relative to the file's folder.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
         let mut config: Self = toml::from_str(&text)
             .with_context(|| format!("in the configuration {}", path.display()))?;
-        // What the file leaves out keeps the defaults of one machine; what it says is meant from its own folder.
+        // Settings that the file leaves out keep their defaults; paths in the file are relative to its folder.
         let table: toml::Table = toml::from_str(&text)?;
         let server = table.get("server").and_then(toml::Value::as_table);
         let says = |key: &str| server.is_some_and(|t| t.contains_key(key));
@@ -98,7 +99,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Fills in what follows from the rest.
+    /// Fills in settings that follow from others.
     #[must_use]
     pub fn complete(mut self) -> Self {
         if self.server.public_url.is_empty() {
@@ -110,7 +111,7 @@ impl Config {
     }
 }
 
-/// The user's data folder: `$FAULTLINE_DATA`, or `faultline` in `$XDG_DATA_HOME` or `~/.local/share`.
+/// Returns the user's data folder: `$FAULTLINE_DATA`, or `faultline` in `$XDG_DATA_HOME` or `~/.local/share`.
 #[must_use]
 pub fn data_dir() -> PathBuf {
     let var = |name: &str| {
@@ -126,9 +127,9 @@ pub fn data_dir() -> PathBuf {
     })
 }
 
-/// The files of a data folder. What is not named here is not Faultline's to remove.
+/// The names of the files in a data folder. Faultline removes no others.
 pub mod files {
-    /// Everything that may be in the folder.
+    /// All names.
     pub const ALL: [&str; 19] = [
         DATABASE,
         "faultline.db-wal",
@@ -147,7 +148,7 @@ pub mod files {
         SSH_PUBLIC_KEY,
         KNOWN_HOSTS,
         "tenants",
-        // Of earlier versions; now a link.
+        // A file of earlier versions; now a link.
         "environments",
         "templates",
     ];
@@ -155,17 +156,17 @@ pub mod files {
     pub const DATABASE: &str = "faultline.db";
     /// The running server's process id.
     pub const PID: &str = "server.pid";
-    /// Address and token for the CLI.
+    /// The URL and token for the CLI.
     pub const CLI: &str = "cli.json";
-    /// The platform's authority, by which clients know the door to API servers.
+    /// The certificate of the platform's authority, by which clients verify the gateway to API servers.
     pub const AUTHORITY: &str = "authority.pem";
-    /// Its key.
+    /// The authority's private key.
     pub const AUTHORITY_KEY: &str = "authority.key";
     /// The key of `faultline ssh`.
     pub const SSH_KEY: &str = "ssh_key";
-    /// Its public half.
+    /// The public key of `faultline ssh`.
     pub const SSH_PUBLIC_KEY: &str = "ssh_key.pub";
-    /// The gateway's host key, as `faultline ssh` knows it.
+    /// The gateway's public host key, for `faultline ssh`.
     pub const KNOWN_HOSTS: &str = "known_hosts";
     /// The SSH gateway's host key.
     pub const HOST_KEY: &str = "ssh_host_ed25519_key";

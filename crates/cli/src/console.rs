@@ -1,23 +1,22 @@
-//! What `faultline up` says of its work in the background: on a terminal one line that is redrawn, otherwise a line for
-//! each stage.
+//! The console output about background work: on a terminal, one line that is redrawn; otherwise, a line for each stage.
 
 use std::{io::IsTerminal, pin::pin, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often it is looked at what is under way.
+/// The interval between two updates.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What is under way.
+/// The work in progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doing {
     /// The stage.
     pub stage: String,
-    /// The stage and how far it is.
+    /// The stage and its progress.
     pub line: String,
 }
 
-/// Does the work, and says meanwhile what is under way; nothing of work that is done at once.
+/// Runs the work and shows its progress meanwhile. Prints nothing if the work is done at once.
 pub async fn alongside<T>(doing: impl Fn() -> Option<Doing>, work: impl Future<Output = T>) -> T {
     let mut shown = None;
     let mut work = pin!(work);
@@ -32,7 +31,7 @@ pub async fn alongside<T>(doing: impl Fn() -> Option<Doing>, work: impl Future<O
     }
 }
 
-/// Takes the line away that is drawn on a terminal, so that another can be written in its place.
+/// Clears the progress line of a terminal, so that another line can be printed.
 #[must_use]
 pub fn wipe() -> &'static str {
     if std::io::stderr().is_terminal() {
@@ -44,7 +43,7 @@ pub fn wipe() -> &'static str {
 
 enum Shown {
     Drawn(ProgressBar),
-    /// The stage that was written last.
+    /// The stage that was printed last.
     Written(String),
 }
 
@@ -81,7 +80,7 @@ impl Drop for Shown {
     }
 }
 
-/// The line to write, when another stage has begun.
+/// Returns the line to print if a new stage has begun.
 fn news(stage: &mut String, doing: Doing) -> Option<String> {
     if *stage == doing.stage {
         return None;

@@ -1,5 +1,5 @@
-//! `faultline doctor`: what this machine can do, each finding with its consequence and its cure. `readings.rs` looks
-//! at the machine, `findings.rs` judges what was seen.
+//! `faultline doctor`: examines this machine. Each finding has its consequence and its remedy. `readings.rs` reads the
+//! machine's state, `findings.rs` judges it.
 
 mod findings;
 mod readings;
@@ -17,7 +17,7 @@ use serde::Serialize;
 use self::readings::Readings;
 use crate::{Output, config, places::ImagesArg, sources::SourceArgs};
 
-/// What the doctor looks at.
+/// The options of the command.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     #[command(flatten)]
@@ -36,43 +36,42 @@ pub struct DoctorArgs {
     /// The port of the gateway of API servers
     #[arg(long, default_value_t = config::KUBE_PORT)]
     kube_port: u16,
-    /// Forget what is known of KVM on this machine, and try it again
+    /// Forget the verdict on KVM on this machine, and try KVM again
     #[arg(long)]
     try_kvm_again: bool,
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Grade {
-    /// As it should be.
+    /// No problem.
     Good,
-    /// It works, with less comfort.
+    /// Faultline works, with restrictions.
     Warning,
-    /// Nothing can start until it is mended.
+    /// Nothing can start until this is repaired.
     Fatal,
 }
 
 /// One finding.
 #[derive(Debug, Clone, Serialize)]
 pub struct Finding {
-    /// What was looked at.
+    /// The subject.
     pub what: &'static str,
-    /// How it stands.
     pub grade: Grade,
-    /// What was seen.
+    /// The observation.
     pub seen: String,
-    /// What follows from it.
+    /// The consequence.
     pub consequence: String,
-    /// What to do about it; empty when it is good.
+    /// The remedy; empty if there is no problem.
     pub cure: String,
 }
 
-/// Looks at everything, prints it; fails when a finding is fatal.
+/// Examines the machine and prints the findings. Fails if one of them is fatal.
 pub fn run(args: &DoctorArgs, output: Output) -> anyhow::Result<()> {
     if args.try_kvm_again {
         accel::forget(&bake::accelerator(&Cache::of_user()))
-            .context("what is known of KVM could not be removed from the cache")?;
+            .context("cannot remove the verdict on KVM from the cache")?;
     }
     let findings = examine(
         &args.images.folder(None)?,
@@ -92,7 +91,7 @@ pub fn run(args: &DoctorArgs, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The ports that the server listens on, with what each is for.
+/// Returns the server's ports, each with its purpose.
 pub const fn ports(http: u16, ssh: u16, kube: u16) -> [(&'static str, u16); 3] {
     [
         ("web page", http),
@@ -117,7 +116,7 @@ pub fn print_all(findings: &[Finding]) {
     }
 }
 
-/// All findings. Ports are tried by binding them on loopback.
+/// Returns all findings. Ports are tried by binding them on loopback.
 pub fn examine(
     recipes: &Path,
     sources: &Sources,

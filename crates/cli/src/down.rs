@@ -1,4 +1,4 @@
-//! `faultline down`: stop the server; with `--purge` leave nothing behind.
+//! `faultline down`: stops the server; with `--purge`, removes everything it made.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use crate::{
     lab::platform,
 };
 
-/// What is stopped, and how much of it is removed.
+/// The options of the command.
 #[derive(Debug, Args)]
 pub struct DownArgs {
     /// The data folder [default: ~/.local/share/faultline]
@@ -35,12 +35,12 @@ pub struct DownArgs {
     /// With --purge: keep the images, which take minutes to build
     #[arg(long, requires = "purge")]
     keep_images: bool,
-    /// Don't ask
+    /// Don't ask for confirmation
     #[arg(long, short)]
     yes: bool,
 }
 
-/// Stops, and purges when asked to.
+/// Stops the server, and purges if asked to.
 pub async fn run(args: &DownArgs, output: Output) -> anyhow::Result<()> {
     let data = match (&args.data, &args.config) {
         (Some(data), _) => data.clone(),
@@ -73,7 +73,7 @@ pub async fn run(args: &DownArgs, output: Output) -> anyhow::Result<()> {
     if args.purge {
         let others = cgroup::list();
         if others.is_empty() {
-            println!("{ended} environment(s) ended; nothing of Faultline is left but its program.");
+            println!("{ended} environment(s) ended; everything but the program is removed.");
         } else {
             let names: Vec<_> = others.iter().map(ToString::to_string).collect();
             println!(
@@ -82,7 +82,7 @@ pub async fn run(args: &DownArgs, output: Output) -> anyhow::Result<()> {
             );
         }
     } else if stopped {
-        println!("Environments go on; `faultline up` finds them again.");
+        println!("Environments keep running; `faultline up` finds them again.");
     }
     Ok(())
 }
@@ -104,7 +104,7 @@ fn confirm(data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Stops the server that the data folder names; true when there was one.
+/// Stops the server of the data folder. Returns true if one was running.
 fn stop(data: &Path) -> anyhow::Result<bool> {
     let path = data.join(files::PID);
     let Some(pid) = fs::read_to_string(&path)
@@ -114,8 +114,8 @@ fn stop(data: &Path) -> anyhow::Result<bool> {
     else {
         return Ok(false);
     };
-    // A number may have passed to somebody else since: only a faultline program is told to stop.
-    // A process that has ended but was not waited for yet has no program either.
+    // The process id may have been reused since, so only a faultline program is stopped. A process that has ended but
+    // was not waited for has no program either.
     let program = || fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero())).ok();
     let name = program().unwrap_or_default();
     if !name
@@ -144,7 +144,8 @@ fn stop(data: &Path) -> anyhow::Result<bool> {
 async fn purge(data: &Path, keep_images: bool) -> anyhow::Result<usize> {
     let cache = Cache::of_user();
     let program = std::env::current_exe()?;
-    // What authors and benches left when they were killed; without the images' cache, what they have now can't stay either.
+    // Removes what killed `lab` and `bench` commands left behind. Without the image cache, those that run now can't go
+    // on either.
     let mut ended = platform::sweep(&cache, &program, !keep_images).await?;
     if data.join("tenants").exists() || data.join("environments").exists() {
         let provider = Local::new(data, Path::new("images"), cache.clone(), &program)?;
@@ -153,7 +154,7 @@ async fn purge(data: &Path, keep_images: bool) -> anyhow::Result<usize> {
             ended += 1;
         }
     }
-    // A bake that was killed: its group and its folder.
+    // Removes the control group and folder of a bake that was killed.
     for id in cgroup::list()
         .into_iter()
         .filter(|id| id.as_str().starts_with("bake-"))
@@ -164,10 +165,10 @@ async fn purge(data: &Path, keep_images: bool) -> anyhow::Result<usize> {
     remove(Path::new(faultline_image::bake::RUN))?;
     for name in files::ALL {
         remove(&data.join(name))?;
-        // What a write that was cut short has left.
+        // Temporary files of interrupted writes.
         remove(&data.join(name).with_extension("draft"))?;
     }
-    // The folder itself only when nobody else has put anything there.
+    // The folder itself is removed only if nobody else has put anything into it.
     let _ = fs::remove_dir(data);
     if !keep_images {
         remove(cache.folder())?;

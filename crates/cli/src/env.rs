@@ -18,7 +18,7 @@ use serde_json::Value;
 use self::stages::Stage;
 use crate::{Output, api::Api, config::data_dir};
 
-/// Where the server's data folder is.
+/// The options of all subcommands.
 #[derive(Debug, Args)]
 pub struct Where {
     /// The data folder [default: ~/.local/share/faultline]
@@ -32,10 +32,10 @@ impl Where {
     }
 }
 
-/// Which environment is meant.
+/// The environment that a command acts on.
 #[derive(Debug, Args)]
 pub struct Of {
-    /// The environment; your only one unless said
+    /// The environment [default: your only one]
     id: Option<EnvironmentId>,
 }
 
@@ -45,7 +45,7 @@ impl Of {
     }
 }
 
-/// The environment that is named, or the only one that its owner has.
+/// Returns the named environment, or the caller's only one.
 fn only(api: &Api, named: Option<&EnvironmentId>) -> anyhow::Result<EnvironmentId> {
     if let Some(id) = named {
         return Ok(id.clone());
@@ -67,59 +67,59 @@ fn only(api: &Api, named: Option<&EnvironmentId>) -> anyhow::Result<EnvironmentI
     }
 }
 
-/// What can be done with environments.
+/// The subcommands of `faultline env`.
 #[derive(Debug, Subcommand)]
 pub enum EnvCommand {
-    /// List your environments that run or are being made
+    /// List your environments
     List {
-        /// Those that failed or ended too, the latest hundred in all
+        /// Include those that failed or ended, up to a hundred in all
         #[arg(long, short)]
         all: bool,
     },
-    /// Start a lab's environment and wait until it can be used
+    /// Start an environment for a lab, and wait until it is ready
     ///
     ///   faultline env start disk-full
     Start {
         /// The lab
         lab: LabSlug,
     },
-    /// Begin the lab again on a fresh machine, and wait until it can be used; also the retry of a start that failed
+    /// Start the lab again on a fresh machine, and wait until it is ready; also retries a failed start
     ///
-    /// What was done in the old environment is lost, progress is kept.
+    /// Changes in the old environment are lost. Your progress is kept.
     #[command(verbatim_doc_comment)]
     Reset {
         #[command(flatten)]
         of: Of,
     },
-    /// Say how one environment is, an ended one too
+    /// Show an environment, even an ended one
     Show {
         #[command(flatten)]
         of: Of,
     },
-    /// Run a lab's checks in an environment; exits with 1 when something does not hold
+    /// Run the lab's checks in an environment; exits with 1 if one of them fails
     Check {
         #[command(flatten)]
         of: Of,
     },
-    /// Give it more time
+    /// Extend the lifetime of an environment
     Extend {
         #[command(flatten)]
         of: Of,
     },
-    /// Pause it: everything stays as it is, nothing runs; its time goes on
+    /// Pause an environment: it keeps its state and stops running, but its lifetime goes on
     Suspend {
         #[command(flatten)]
         of: Of,
     },
-    /// Let a paused one go on where it stood
+    /// Resume a paused environment
     Resume {
         #[command(flatten)]
         of: Of,
     },
-    /// Give it a node more, a worker, and wait until it can be used
+    /// Add a worker node, and wait until it is ready
     ///
-    /// It takes the next free number, at most five nodes in all. In a cluster it joins and becomes Ready, which takes
-    /// minutes. Operators may do it to anybody's environment.
+    /// The node gets the next free number; there can be at most five nodes. In a cluster it joins and becomes Ready,
+    /// which takes minutes. Operators may add nodes to anybody's environment.
     ///
     ///   faultline env add-node
     #[command(verbatim_doc_comment)]
@@ -127,25 +127,25 @@ pub enum EnvCommand {
         #[command(flatten)]
         of: Of,
     },
-    /// Remove a node that was added, and wait until it is gone
+    /// Remove an added node, and wait until it is gone
     ///
-    /// In a cluster its pods are moved away first. The nodes that the lab has stay.
+    /// In a cluster the node is drained first. The lab's own nodes can't be removed.
     ///
     ///   faultline env remove-node node2
     #[command(verbatim_doc_comment)]
     RemoveNode {
-        /// The environment, which may be left out where you have one, and the node, such as `node2`
+        /// The environment (optional if you have only one) and the node, such as `node2`
         #[arg(required = true, num_args = 1..=2, value_names = ["ENVIRONMENT", "NODE"])]
         words: Vec<String>,
     },
-    /// End it
+    /// End an environment
     End {
         #[command(flatten)]
         of: Of,
     },
 }
 
-/// `faultline env` with where the server is.
+/// The options and the subcommand of `faultline env`.
 #[derive(Debug, Args)]
 pub struct EnvArgs {
     #[command(subcommand)]
@@ -154,7 +154,7 @@ pub struct EnvArgs {
     place: Where,
 }
 
-/// An environment, as the API shows it.
+/// An environment, as the API returns it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Environment {
     pub(crate) id: String,
@@ -171,24 +171,24 @@ pub(crate) struct Environment {
     progress: Option<Try>,
 }
 
-/// The try at the lab that it belongs to.
+/// The attempt at the lab that an environment belongs to.
 #[derive(Debug, Deserialize)]
 struct Try {
     solved: bool,
 }
 
 impl Environment {
-    /// True until it can be used for the first time.
+    /// Returns true until the environment can be used for the first time.
     pub(crate) fn is_starting(&self) -> bool {
         matches!(self.phase.as_str(), "requested" | "preparing")
     }
 
-    /// True when nobody can use it any more.
+    /// Returns true if the environment can't be used any more.
     fn is_over(&self) -> bool {
         matches!(self.phase.as_str(), "failed" | "expired" | "gone")
     }
 
-    /// How long it lives, for people: however much it is used, and without use.
+    /// Formats the remaining lifetime: the hard limit, and the limit without use.
     fn left(&self) -> String {
         if self.is_over() {
             return "-".to_owned();
@@ -203,7 +203,7 @@ impl Environment {
     }
 }
 
-/// Runs an environment command.
+/// Runs a subcommand.
 pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
     let api = Api::load(&args.place.data())?;
     match &args.command {
@@ -219,7 +219,7 @@ pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
             let id = of.get(&api)?;
             let answer = api.post(&format!("/environments/{id}/extend"), None)?;
             let e: Environment = serde_json::from_value(answer.clone())?;
-            let text = format!("{id} has more time: {}.", e.left());
+            let text = format!("{id} is extended: {}.", e.left());
             say(&answer, output, &text)
         }
         EnvCommand::Suspend { of } => turn(&api, &of.get(&api)?, "suspend", "suspended", output),
@@ -246,7 +246,7 @@ pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
     }
 }
 
-/// Starts a lab, or says which one may have been meant.
+/// Starts a lab. If there is no such lab, suggests a similar name.
 fn begin(api: &Api, lab: &LabSlug, output: Output) -> anyhow::Result<()> {
     #[derive(Deserialize)]
     struct Named {
@@ -330,7 +330,7 @@ fn show(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has an environment made, and waits until it can be used.
+/// Requests an environment and waits until it is ready.
 fn start(api: &Api, path: &str, output: Output) -> anyhow::Result<()> {
     let mut answer = api.post(path, None)?;
     let began = Instant::now();
@@ -364,7 +364,7 @@ fn start(api: &Api, path: &str, output: Output) -> anyhow::Result<()> {
             ),
             other => anyhow::bail!("{} is {other} now", environment.id),
         }
-        // The server ends a start that takes too long; this is for one that has forgotten it.
+        // The server itself ends a start that takes too long; this timeout is a backstop.
         anyhow::ensure!(
             began.elapsed() < Duration::from_secs(3600),
             "it did not become active within an hour"
@@ -374,7 +374,7 @@ fn start(api: &Api, path: &str, output: Output) -> anyhow::Result<()> {
     }
 }
 
-/// Asks for another state and waits until it is so.
+/// Requests a state and waits until it is reached.
 fn turn(
     api: &Api,
     id: &EnvironmentId,
@@ -393,7 +393,7 @@ fn turn(
                 "suspended" => format!(
                     "It is paused and ends in {left} min unless you resume it:\n\n  faultline env resume {id}"
                 ),
-                _ => format!("It runs again; time left: {}.", e.left()),
+                _ => format!("It is running again; time left: {}.", e.left()),
             };
             return say(&answer, output, &text);
         }
@@ -411,7 +411,7 @@ fn turn(
     }
 }
 
-/// An environment's latest run of checks.
+/// The latest check run of an environment.
 #[derive(Debug, Deserialize)]
 struct Checked {
     checks: Value,
@@ -425,13 +425,13 @@ struct Run {
     results: Vec<CheckResult>,
 }
 
-/// Runs the checks and prints each result as it is known.
+/// Runs the checks and prints each result as soon as it is known.
 fn check(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
     eprintln!("… checking");
     let mut answer = api.post(&format!("/environments/{id}/checks?wait=0"), None)?;
     let mut printed = 0;
     let run = loop {
-        let run: Run = serde_json::from_value(answer.clone()).context("no checks were begun")?;
+        let run: Run = serde_json::from_value(answer.clone()).context("the server started no check run")?;
         if output == Output::Text {
             run.results.iter().skip(printed).for_each(print_result);
             printed = run.results.len();

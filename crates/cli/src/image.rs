@@ -21,64 +21,64 @@ use crate::{
     sources::{SourceArgs, template},
 };
 
-/// In seconds.
+/// The polling interval, in seconds.
 const DAY: f64 = 86_400.0;
 
-/// What can be done with images.
+/// The subcommands of `faultline image`.
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
-    /// Build an image and freeze its template; resumes after the last finished stage
+    /// Build an image and freeze its template; continues after the last finished stage
     ///
     ///   faultline image build debian-12
     ///   faultline image build kubernetes-1.36 --shape 1+2
     ///   faultline image build kubernetes-1.36 --source official --base '*=/srv/official'
     #[command(verbatim_doc_comment)]
     Build {
-        /// The recipe's name: one that `faultline image list` shows
+        /// The name of a recipe; see `faultline image list`
         name: String,
-        /// The nodes that are frozen together: control planes + workers; with -stock at its end a cluster as kubeadm
-        /// makes it
+        /// The nodes that are frozen together, as control planes + workers; with the suffix -stock, a cluster exactly
+        /// as kubeadm makes it
         #[arg(long, default_value_t = Form::default())]
         shape: Form,
         #[command(flatten)]
         images: ImagesArg,
         #[command(flatten)]
         sources: SourceArgs,
-        /// Say what happens as JSON lines on standard error, for programs
+        /// Print progress as JSON lines on standard error, for programs
         #[arg(long, hide = true)]
         events: bool,
     },
-    /// List every official address that an image is made from, for those who run a mirror
+    /// List the official addresses of everything that an image is made from, for operators of a mirror
     Addresses {
         /// The recipe's name
         name: String,
         #[command(flatten)]
         images: ImagesArg,
     },
-    /// Compare every template with its checksums; exits with 1 when one is damaged
+    /// Verify the checksums of every template; exits with 1 if one of them is damaged
     Verify,
-    /// Remove what images no longer need from the cache: stages that nothing has asked for in a while
+    /// Remove stages from the cache that have not been used for a while
     ///
     ///   faultline image prune --dry-run
     ///   faultline image prune --unused-for 1
     ///   faultline image prune --unused-for 0.5 --min-free-gib 20
     ///
-    /// Whatever is needed again is built again. With --min-free-gib it stops as soon as the disk has that much to
-    /// spare, and takes first what is soonest built again for its size. Environments that run are not disturbed,
-    /// but one of a removed template can't be reset, so leave more days than an environment lives.
+    /// What is needed again is built again. With --min-free-gib, pruning stops as soon as that much disk space is free,
+    /// and begins with what is rebuilt fastest for its size. Running environments are not affected, but one whose
+    /// template was removed can't be reset, so give more days than environments live.
     #[command(verbatim_doc_comment)]
     Prune {
-        /// Days without a build or a start that asked for it; fractions are possible
+        /// Days since a build or a start last used a stage; may be a fraction
         #[arg(long, value_name = "DAYS", default_value_t = 7.0, value_parser = days)]
         unused_for: f64,
-        /// Remove no more than it takes until the cache's disk has this much free
+        /// Stop as soon as this much space is free on the cache's disk
         #[arg(long, value_name = "GIB", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
         min_free_gib: Option<u64>,
-        /// Say what would be removed, and leave it
+        /// Print what would be removed, and remove nothing
         #[arg(long)]
         dry_run: bool,
     },
-    /// List the recipes and whether their templates are in the cache
+    /// List the recipes and the state of their templates
     List {
         #[command(flatten)]
         images: ImagesArg,
@@ -87,7 +87,7 @@ pub enum ImageCommand {
     },
 }
 
-/// Runs an image command.
+/// Runs a subcommand.
 pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
     let cache = Cache::of_user();
     match command {
@@ -101,7 +101,7 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
             let recipes = images.folder(None)?;
             let of = template(&recipes, &name, shape)?;
             let recipe = sources.sources().recipe(&recipes, &of, &cache)?;
-            let program = std::env::current_exe().context("where is this program?")?;
+            let program = std::env::current_exe().context("cannot find the path of this program")?;
             let template = bake::bake(
                 &recipe,
                 &of,
@@ -157,7 +157,7 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A line for each shape of an image that is there, and one for an image that isn't.
+/// Lists a line for each shape of a built image, and one for each image that isn't built.
 fn list(recipes: &Path, sources: &Sources, cache: &Cache, output: Output) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for name in Recipe::names(recipes) {
@@ -203,7 +203,7 @@ fn list(recipes: &Path, sources: &Sources, cache: &Cache, output: Output) -> any
     Ok(())
 }
 
-/// What an image is, and the shapes of it that are in the cache with the keys of their templates.
+/// Returns the shapes of an image that are in the cache, with the keys of their templates.
 fn there(
     recipes: &Path,
     name: &str,
@@ -228,7 +228,7 @@ fn days(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Removes what nothing has asked for in these days, or of that as much as it takes to have so much disk free.
+/// Removes stages that were not used for this many days, or as many of them as are needed to free the wanted space.
 fn prune(
     cache: &Cache,
     days: f64,
@@ -282,7 +282,7 @@ fn prune(
     Ok(())
 }
 
-/// Leaves of what could go, in this order, what it takes to have so many bytes free.
+/// Keeps only as many candidates, in this order, as are needed to free `wanted` bytes.
 fn no_more_than(unused: &mut Vec<Unused>, mut free: u64, wanted: u64) {
     unused.retain(|result| {
         let needed = free < wanted;
@@ -291,8 +291,8 @@ fn no_more_than(unused: &mut Vec<Unused>, mut free: u64, wanted: u64) {
     });
 }
 
-/// Reads every file of every template; what is damaged is taken out of use. Environments that were cloned from it hold its
-/// files and live on.
+/// Reads every file of every template. Damaged templates are taken out of use; environments that were cloned from them
+/// keep their files and go on.
 fn verify_all(cache: &Cache) -> anyhow::Result<Vec<(String, Option<String>)>> {
     let mut rows = Vec::new();
     for (key, snapshot) in cache.list("bake") {
@@ -375,7 +375,7 @@ mod tests {
         }
     }
 
-    /// A disk or memory that fails changes neither a file's size nor its times: only reading all of it finds that.
+    /// Failing memory or a failing disk changes neither a file's size nor its times; only reading the file detects it.
     #[test]
     fn what_is_damaged_without_a_trace_is_found_and_taken_out_of_use() {
         let dir = tempfile::tempdir().unwrap();

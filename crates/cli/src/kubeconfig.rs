@@ -1,4 +1,4 @@
-//! `faultline kubeconfig` and `faultline credential`: an environment's cluster for one's own `kubectl`.
+//! `faultline kubeconfig` and `faultline credential`: access to an environment's cluster for the user's own `kubectl`.
 
 use std::path::PathBuf;
 
@@ -10,19 +10,19 @@ use serde::Deserialize;
 
 use crate::{api::Api, env::Where, up::write_private};
 
-/// `faultline kubeconfig`.
+/// The options of `faultline kubeconfig`.
 #[derive(Debug, Args)]
 pub struct KubeconfigArgs {
-    /// The environment; your only one unless said
+    /// The environment [default: your only one]
     environment: Option<EnvironmentId>,
-    /// Where to write it; to standard output unless said
+    /// The file to write [default: standard output]
     #[arg(long, short)]
     file: Option<PathBuf>,
     #[command(flatten)]
     place: Where,
 }
 
-/// `faultline credential`.
+/// The options of `faultline credential`.
 #[derive(Debug, Args)]
 pub struct CredentialArgs {
     /// The environment
@@ -43,7 +43,7 @@ struct Token {
     expires_at: String,
 }
 
-/// Writes a kubeconfig that asks this program for credentials.
+/// Writes a kubeconfig that runs this program to get credentials.
 pub fn run(args: &KubeconfigArgs) -> anyhow::Result<()> {
     let data = args.place.data();
     let api = Api::load(&data)?;
@@ -53,7 +53,7 @@ pub fn run(args: &KubeconfigArgs) -> anyhow::Result<()> {
     };
     let cluster: Cluster = serde_json::from_value(api.get(&format!("/environments/{id}/cluster"))?)
         .context("the server's answer")?;
-    let program = std::env::current_exe().context("where is this program?")?;
+    let program = std::env::current_exe().context("cannot find the path of this program")?;
     let user = User::Program {
         command: &program.to_string_lossy(),
         args: vec![
@@ -74,7 +74,7 @@ pub fn run(args: &KubeconfigArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints an `ExecCredential`, as kubectl asks for it.
+/// Prints the `ExecCredential` that kubectl asks for.
 pub fn credential(args: &CredentialArgs) -> anyhow::Result<()> {
     let api = Api::load(&args.place.data())?;
     let answer = api.post(

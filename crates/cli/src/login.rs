@@ -1,6 +1,6 @@
-//! `faultline login` and `logout`: a server that runs on another machine, for `env`, `ssh` and `kubeconfig` on this one.
+//! `faultline login` and `logout`: use a server on another machine with `env`, `ssh` and `kubeconfig` on this one.
 //!
-//! What is remembered is what `faultline up` leaves for the CLI on its own machine, in the same file.
+//! The URL and token are stored in the file that `faultline up` writes for the CLI on its own machine.
 
 use std::{
     fs::{self, DirBuilder},
@@ -26,20 +26,19 @@ use crate::{
     up::write_private,
 };
 
-/// `faultline login`.
+/// The options of `faultline login`.
 #[derive(Debug, Args)]
 pub struct LoginArgs {
-    /// The server's address, as the browser shows it
+    /// The server's URL, as the browser shows it
     url: String,
-    /// A file that holds the API token. Without it the token is asked for, or read from standard input where that is no
-    /// terminal
+    /// A file that contains the API token [default: prompt on a terminal, otherwise read standard input]
     #[arg(long)]
     token_file: Option<PathBuf>,
     #[command(flatten)]
     place: Where,
 }
 
-/// `faultline logout`.
+/// The options of `faultline logout`.
 #[derive(Debug, Args)]
 pub struct LogoutArgs {
     #[command(flatten)]
@@ -51,7 +50,7 @@ struct Me {
     person: String,
 }
 
-/// Asks for a token, looks whether the server knows it, and remembers both.
+/// Asks for a token, verifies it with the server, and stores it with the URL.
 pub fn login(args: &LoginArgs, output: Output) -> anyhow::Result<()> {
     let server = server(&args.url)?;
     let url = server.to_string().trim_end_matches('/').to_owned();
@@ -103,13 +102,13 @@ pub fn login(args: &LoginArgs, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes what `login`, and `ssh` after it, have left here and there.
+/// Removes what `login`, and later `ssh`, stored here and on the server.
 pub fn logout(args: &LogoutArgs, output: Output) -> anyhow::Result<()> {
     let data = args.place.data();
     not_a_servers(&data)?;
     let was_known = data.join(files::CLI).exists();
     let api = Api::load(&data).ok();
-    // A server that doesn't answer any more is left as well.
+    // The local files are removed even if the server doesn't answer.
     let key_is_gone = match (&api, fs::read_to_string(data.join(files::SSH_PUBLIC_KEY))) {
         (Some(api), Ok(key)) => api.remove_key(&key).is_ok(),
         (None, Ok(_)) => false,
@@ -151,7 +150,7 @@ pub fn logout(args: &LogoutArgs, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a server keeps for the CLI on its own machine is not a login's to replace.
+/// Fails if the folder belongs to a server: `login` must not replace that server's own file.
 fn not_a_servers(data: &Path) -> anyhow::Result<()> {
     let kept = [files::DATABASE, files::PID].map(|name| data.join(name).exists());
     anyhow::ensure!(
@@ -163,7 +162,7 @@ fn not_a_servers(data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Scheme and host of an address, whatever page it leads to.
+/// Returns the scheme and host of a URL, without the path.
 fn server(url: &str) -> anyhow::Result<Uri> {
     let whole = url.trim().parse::<Uri>().ok().map(Uri::into_parts);
     if let Some(mut parts) = whole
@@ -179,14 +178,14 @@ fn server(url: &str) -> anyhow::Result<Uri> {
     )
 }
 
-/// Whether what is sent there stays on this machine.
+/// Returns true if requests to the server don't leave this machine.
 fn is_loopback(server: &Uri) -> bool {
     let host = server.host().unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
-/// A gateway as the server names it, fit to stand in a file of known hosts and on a command line.
+/// Checks that a gateway's fields are safe in a known-hosts file and on a command line.
 fn checked(gateway: Gateway) -> anyhow::Result<Gateway> {
     let is_a_host = |c: char| c.is_ascii_alphanumeric() || "-.:_".contains(c);
     anyhow::ensure!(
@@ -201,7 +200,7 @@ fn checked(gateway: Gateway) -> anyhow::Result<Gateway> {
     })
 }
 
-/// A token from standard input; without showing it where that is a terminal.
+/// Reads a token from standard input, without echo on a terminal.
 fn ask(url: &str) -> anyhow::Result<String> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
@@ -210,7 +209,7 @@ fn ask(url: &str) -> anyhow::Result<String> {
     eprint!("Token ({url}/keys makes one; it is not shown here): ");
     let before = tcgetattr(&stdin).context("cannot ask")?;
     let mut silent = before.clone();
-    // Ctrl-C would leave a terminal that shows nothing; as a part of the token it ends the asking too.
+    // Without ISIG, Ctrl-C is a part of the line. As a signal it would end the process and leave the terminal without echo.
     silent
         .local_modes
         .remove(LocalModes::ECHO | LocalModes::ISIG);

@@ -1,4 +1,4 @@
-//! The `faultline` command: parses, chooses, prints. What it does lies in the crates.
+//! The `faultline` command: parses arguments, selects, prints. The work is done in the other crates.
 
 mod api;
 mod backup;
@@ -27,9 +27,9 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-/// Learn to repair machines by repairing them.
+/// Learn Kubernetes by repairing it.
 ///
-/// Start with `faultline up`: it prepares what is missing, serves the labs on this machine and prints a link.
+/// Begin with `faultline up`: it builds what is missing, serves the labs on this machine, and prints a link.
 #[derive(Debug, Parser)]
 #[command(
     name = "faultline",
@@ -38,14 +38,14 @@ use clap::{Parser, Subcommand, ValueEnum};
     max_term_width = 100
 )]
 struct Cli {
-    /// How results are printed.
+    /// The output format.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     output: Output,
     #[command(subcommand)]
     command: Command,
 }
 
-/// How results are printed.
+/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// For people.
@@ -56,35 +56,35 @@ pub enum Output {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Prepare this machine, serve the labs, print a link that opens them
+    /// Prepare this machine, serve the labs, and print a sign-in link
     ///
     ///   faultline up
     ///   faultline up --config faultline.toml
     #[command(verbatim_doc_comment)]
     Up(up::UpArgs),
-    /// Stop the server; environments go on. With --purge leave nothing behind
+    /// Stop the server; environments keep running. With --purge, remove everything
     Down(down::DownArgs),
-    /// Say what this machine can do, and what to do about what it can't
+    /// Examine this machine, with a remedy for each problem
     Doctor(doctor::DoctorArgs),
-    /// List, start, check and end environments of the running server
+    /// List, start, check and end environments on the server
     Env(env::EnvArgs),
-    /// Let this machine's `env`, `ssh` and `kubeconfig` talk to a server that runs elsewhere
+    /// Connect `env`, `ssh` and `kubeconfig` on this machine to a server that runs elsewhere
     ///
     ///   faultline login https://labs.example.org
     ///
-    /// It asks for an API token, which the page *Keys and tokens* makes, and remembers it.
+    /// Prompts for an API token from the page *Keys and tokens*, and stores it.
     #[command(verbatim_doc_comment)]
     Login(login::LoginArgs),
-    /// Forget what `login` remembers, and the key that `ssh` made here
+    /// Remove what `login` stored, and the key that `ssh` created here
     Logout(login::LogoutArgs),
-    /// Enter an environment, without setting anything up
+    /// Open a shell in an environment; no setup needed
     ///
     ///   faultline ssh                      your only environment
     ///   faultline ssh node2.k7f3q9xw2m     one of its nodes
     ///   faultline ssh -- uptime            one command
     #[command(verbatim_doc_comment)]
     Ssh(ssh::SshArgs),
-    /// Write a kubeconfig for an environment's cluster; its credential renews itself
+    /// Write a kubeconfig for an environment's cluster, whose credential is renewed automatically
     ///
     ///   faultline kubeconfig -f lab.kubeconfig && kubectl --kubeconfig lab.kubeconfig get nodes
     #[command(verbatim_doc_comment)]
@@ -95,33 +95,33 @@ enum Command {
     /// Write, lint, run and prove labs
     #[command(subcommand)]
     Lab(lab::LabCommand),
-    /// Measure this machine; ratios come from one run
+    /// Measure this machine; each ratio comes from a single run
     #[command(subcommand)]
     Bench(bench::BenchCommand),
-    /// Write a consistent copy of the database, while the server runs
+    /// Write a consistent copy of the database while the server runs
     Backup(backup::BackupArgs),
-    /// Put a copy in the database's place; the server must be stopped
+    /// Replace the database with a copy; the server must be stopped
     Restore(backup::BackupArgs),
-    /// Build images and list them
+    /// Build, list, verify and prune images
     #[command(subcommand)]
     Image(image::ImageCommand),
-    /// Print the completions of a shell
+    /// Print a shell's completion script
     ///
     ///   faultline completions bash >/usr/share/bash-completion/completions/faultline
     ///   faultline completions zsh >/usr/local/share/zsh/site-functions/_faultline
     ///   faultline completions fish >/etc/fish/completions/faultline.fish
     #[command(verbatim_doc_comment)]
     Completions(completions::CompletionsArgs),
-    /// Run one environment's machines (started by the server, not by people)
+    /// Run the machines of one tenant (started by the server, not by people)
     #[command(hide = true)]
     Launch {
-        /// The environment's folder.
+        /// The tenant's folder.
         dir: PathBuf,
     },
 }
 
 impl Command {
-    /// Whether it makes or ends machines.
+    /// Returns true if the command makes or ends machines.
     const fn needs_root(&self) -> bool {
         use image::ImageCommand;
         use lab::LabCommand;
@@ -139,7 +139,7 @@ impl Command {
     }
 }
 
-/// Whoever reads the output may have enough of it (`| head`): then this ends, as other programs do.
+/// Ends the process without a message if the reader of its output has ended, as in `faultline … | head`.
 fn end_when_nobody_reads() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -160,14 +160,14 @@ fn main() -> ExitCode {
         );
         return ExitCode::FAILURE;
     }
-    // Streams are descriptors, and the usual soft limit of 1024 is soon reached.
+    // Every stream is a file descriptor; the usual soft limit of 1024 is soon reached.
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit {
         current: files.maximum,
         ..files
     };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
-    // The launcher moves into a network namespace of its own, which only a process with one thread can do.
+    // The launcher enters a network namespace of its own, which only a single-threaded process can do.
     if let Command::Launch { dir } = &cli.command {
         log("info");
         return finish(faultline_launcher::run::main(dir).map_err(Into::into));
@@ -184,7 +184,7 @@ fn main() -> ExitCode {
         }
     };
     let ended = runtime.block_on(run(cli));
-    // A thread that reads standard input does so until its next line; nobody has to press Enter for this to end.
+    // A thread that is blocked on standard input ends only with the next line; don't wait for it.
     runtime.shutdown_background();
     finish(ended)
 }
@@ -223,13 +223,13 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
 fn log(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FAULTLINE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    // The multiplexer of the guest link writes a line for each malformed frame, and those are a guest's to send.
+    // The guest link's multiplexer logs a line for each malformed frame, and a guest can send as many as it likes.
     let filter = match "yamux=off".parse() {
         Ok(quiet) => filter.add_directive(quiet),
         Err(_) => filter,
     };
-    // A line that can't be written is lost. To say so where the line was to go would end what it was about: the log of a
-    // launcher lies on the disk whose being full it tells.
+    // A log line that can't be written is dropped. Reporting the failure to the same place would end the process: the
+    // launcher's log is on the disk that may be full.
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -1,5 +1,5 @@
-//! Where labs and image recipes are: in the folder that was named, in the nearest one at or above the current folder, or in
-//! the program.
+//! Finds the folders of labs and of image recipes: the one that was named, else the nearest at or above the current
+//! folder, else the program's own.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::shipped;
 const LABS: &str = "labs";
 const IMAGES: &str = "images";
 
-/// Where labs are.
+/// The option for the folder of labs.
 #[derive(Debug, Clone, Default, Args)]
 pub struct LabsArg {
     /// The folder of labs [default: the nearest `labs` at or above the current folder, otherwise the program's own labs]
@@ -25,7 +25,7 @@ pub struct LabsArg {
 }
 
 impl LabsArg {
-    /// The folder that labs are read from; `configured` is what a configuration says.
+    /// Returns the folder to read labs from. `configured` is the setting of the configuration file.
     pub fn folder(&self, configured: Option<&Path>) -> anyhow::Result<PathBuf> {
         match self.own(configured)? {
             Some(own) => Ok(own),
@@ -35,7 +35,7 @@ impl LabsArg {
         }
     }
 
-    /// The folder that a new lab is written into: never that of the program's own labs.
+    /// Returns the folder to write a new lab into; never that of the program's own labs.
     pub fn folder_to_write(&self) -> anyhow::Result<PathBuf> {
         Ok(self.own(None)?.unwrap_or_else(|| LABS.into()))
     }
@@ -48,7 +48,7 @@ impl LabsArg {
     }
 }
 
-/// Where image recipes are.
+/// The option for the folder of image recipes.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ImagesArg {
     /// The folder of image recipes [default: the nearest `images` with recipes at or above the current folder, otherwise
@@ -58,7 +58,7 @@ pub struct ImagesArg {
 }
 
 impl ImagesArg {
-    /// The folder that recipes are read from; `configured` is what a configuration says.
+    /// Returns the folder to read recipes from. `configured` is the setting of the configuration file.
     pub fn folder(&self, configured: Option<&Path>) -> anyhow::Result<PathBuf> {
         if let Some(named) = self.images.as_deref().or(configured) {
             return Ok(named.to_owned());
@@ -76,7 +76,7 @@ fn current_folder() -> anyhow::Result<PathBuf> {
     std::env::current_dir().context("the current folder can't be read; change into another")
 }
 
-/// Whether a folder holds a lab.
+/// Returns true if a folder holds a lab.
 pub fn has_labs(folder: &Path) -> bool {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -90,9 +90,9 @@ fn has_recipes(folder: &Path) -> bool {
         .any(|name| Recipe::load(folder, name).is_ok())
 }
 
-/// The folder called `name` in `current`, in the folder above it, and so on: the first that is `wanted`. Only folders of
-/// root, of whoever runs this, or of the owner of `current` count; the latter not where anybody may write, such as in
-/// `/tmp`.
+/// Finds the nearest folder called `name` in `current` or above it that is `wanted`. Only folders count that belong to
+/// root, to the current user, or to the owner of `current`; the latter not in folders that anybody may write to, such
+/// as `/tmp`.
 fn nearest(
     current: &Path,
     name: &str,

@@ -1,4 +1,4 @@
-//! What the labs need, built: plain machines before anything is served, clusters while it is.
+//! Builds what the labs need: plain machines before anything is served, clusters in the background afterwards.
 
 use std::{
     collections::BTreeSet,
@@ -22,7 +22,7 @@ use crate::{
     sources::Recipes,
 };
 
-/// The images that labs need: clusters, or plain machines.
+/// Returns the images that labs need: either clusters or plain machines.
 fn wanted(catalogue: &Catalogue, clusters: bool) -> BTreeSet<TemplateRef> {
     catalogue
         .labs()
@@ -32,7 +32,7 @@ fn wanted(catalogue: &Catalogue, clusters: bool) -> BTreeSet<TemplateRef> {
         .collect()
 }
 
-/// Builds and freezes the plain machines that labs need, with progress; quick when they are in the cache.
+/// Builds and freezes the plain machines that labs need, with progress. Fast if they are in the cache.
 pub async fn machines(
     images: &Recipes,
     catalogue: &Catalogue,
@@ -47,7 +47,7 @@ pub async fn machines(
     Ok(())
 }
 
-/// Makes the container images that a lab loads, so that its first start need not.
+/// Builds the container images that a lab loads, so that its first start needn't.
 async fn container_images(lab: &LabFolder, cache: &Cache) -> Result<(), String> {
     for (file, image) in lab.images() {
         let (image, cache) = (image?, cache.clone());
@@ -59,7 +59,7 @@ async fn container_images(lab: &LabFolder, cache: &Cache) -> Result<(), String> 
     Ok(())
 }
 
-/// The clusters that labs need and that are not built; from now on they count as waiting.
+/// Returns the clusters that labs need and that are not built, and marks them as waiting.
 pub fn missing_clusters(
     recipes: &Recipes,
     catalogue: &Catalogue,
@@ -77,9 +77,9 @@ pub fn missing_clusters(
     missing
 }
 
-/// Makes the container images that labs bring, and builds the clusters that are missing, one after the other, until `stop`:
-/// each in a process of its own, at low priority, so that the labs which can be served already are. The console says
-/// how far it is.
+/// Builds the labs' container images, then the missing clusters one after the other, until `stop`. Each cluster is
+/// built by a process of its own at low priority, so that labs that are ready can be served meanwhile. Progress is
+/// shown on the console.
 pub async fn clusters(
     recipes: Recipes,
     catalogue: Catalogue,
@@ -89,7 +89,7 @@ pub async fn clusters(
     builds: Builds,
     stop: CancellationToken,
 ) {
-    // Where values differ from environment to environment, so may the images: those are made at the start.
+    // With variables, the images may differ between environments; those are built when an environment starts.
     let labs = catalogue.labs().into_iter();
     for lab in labs.filter(|l| l.lab.variables.is_empty()) {
         let stage = format!("container images of {}", lab.slug);
@@ -103,7 +103,7 @@ pub async fn clusters(
         {
             None => return,
             Some(Ok(())) => {}
-            // Its start tries again, and says this to whoever waits for it.
+            // The lab's start tries again, and reports the error to whoever waits for it.
             Some(Err(e)) => {
                 tracing::warn!(lab = %lab.slug, error = e, "an image of the lab's was not made")
             }
@@ -142,7 +142,7 @@ async fn build(
     program: &Path,
     builds: &Builds,
 ) -> anyhow::Result<()> {
-    // Chosen here, so that what is estimated is what is built.
+    // Sources are chosen here, so that the estimate is for what is built.
     let recipe = images.recipe(what, cache).await?;
     let mut state = Build::new(Estimate::new(&recipe, what.shape));
     builds.runs(what, &state);
@@ -163,7 +163,8 @@ async fn build(
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    // SAFETY: both are single, async-signal-safe system calls. The build ends with the server, and gives way to it.
+    // SAFETY: both are single, async-signal-safe system calls. The build ends with the server, and has a lower
+    // priority.
     unsafe {
         command.pre_exec(|| {
             set_parent_process_death_signal(Some(Signal::TERM))?;
@@ -181,7 +182,7 @@ async fn build(
                 state.hear(&event);
                 builds.runs(what, &state);
             }
-            // The error at its end, for people.
+            // The error message at the end of the output.
             Err(_) if last.len() < 2000 => {
                 last.push_str(line.trim_start_matches("error: "));
                 last.push(' ');
@@ -217,7 +218,7 @@ mod tests {
         }
     }
 
-    /// A program in the place of `faultline image build`: what it tells is what a page says, and so is how it fails.
+    /// Runs a stand-in for `faultline image build`, and checks that its progress and its error reach the pages.
     #[tokio::test]
     async fn a_build_in_the_background_says_how_far_it_is_and_why_it_failed() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Staged progress on a terminal: a line per stage with elapsed time and a bar where the part done is known.
-//! Without a terminal a line when a stage begins and one when it ends, and every ten seconds what it has come to.
+//! Prints progress by stage. On a terminal, a line per stage with the elapsed time, and a bar if the fraction is known.
+//! Otherwise a line when a stage begins and ends, and one with its progress every ten seconds.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use std::{
 use faultline_domain::progress::{Event, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// Progress as JSON lines on standard error, for a program that started this one.
+/// Prints progress as JSON lines on standard error, for a parent process.
 pub fn lines() -> Progress {
     Progress::new(|event| {
         if let Ok(line) = serde_json::to_string(&event) {
@@ -20,7 +20,7 @@ pub fn lines() -> Progress {
     })
 }
 
-/// Progress with a name before each stage, so that labs proven at the same time can be told apart.
+/// Prints progress with a prefix, to tell labs apart that are proven concurrently.
 pub fn named(name: &str, shown: &Progress) -> Progress {
     let (name, shown) = (name.to_owned(), shown.clone());
     Progress::new(move |mut event| {
@@ -33,7 +33,7 @@ pub fn named(name: &str, shown: &Progress) -> Progress {
     })
 }
 
-/// Progress that is drawn on standard error.
+/// Draws progress on standard error.
 pub fn shown() -> Progress {
     if !std::io::stderr().is_terminal() {
         let lines: Mutex<Lines> = Mutex::default();
@@ -88,13 +88,13 @@ pub fn shown() -> Progress {
     })
 }
 
-/// How often a line says what a stage has come to.
+/// The interval between two progress lines of a stage.
 const REST: Duration = Duration::from_secs(10);
 
-/// Progress as lines for people, in a log.
+/// Prints progress as lines for people, in a log.
 #[derive(Default)]
 struct Lines {
-    /// The stages under way, with what their last line said and when.
+    /// The running stages, each with the text and time of its last line.
     last: HashMap<String, (String, Instant)>,
 }
 

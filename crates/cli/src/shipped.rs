@@ -1,5 +1,5 @@
-//! The labs and image recipes that are in the program. Linters, `go` and `mmdebstrap` read files, so they are written into
-//! the cache, each into a folder that is named by the hash of its content.
+//! The labs and image recipes in the binary. Linters, `go` and `mmdebstrap` read files, so they are extracted into the
+//! cache, each set into a folder that is named by the hash of its content.
 
 use std::{
     borrow::Cow,
@@ -20,17 +20,17 @@ struct Labs;
 #[folder = "../../images"]
 struct Images;
 
-/// The cache's stage.
+/// The stage of the cache.
 const STAGE: &str = "shipped";
 
 type Files = BTreeMap<String, Cow<'static, [u8]>>;
 
-/// The folder of labs.
+/// Returns the folder of labs.
 pub fn labs(cache: &Cache) -> io::Result<PathBuf> {
     folder(cache, "labs", &files::<Labs>())
 }
 
-/// The folder of image recipes.
+/// Returns the folder of image recipes.
 pub fn images(cache: &Cache) -> io::Result<PathBuf> {
     folder(cache, "images", &files::<Images>())
 }
@@ -41,7 +41,8 @@ fn files<Embedded: RustEmbed>() -> Files {
         .collect()
 }
 
-/// The files as a folder. One that somebody has changed is written anew, so that its name says what is in it.
+/// Extracts the files into a folder. A folder that somebody has changed is written anew, so that its name matches its
+/// content.
 fn folder(cache: &Cache, name: &str, files: &Files) -> io::Result<PathBuf> {
     let hash = files
         .iter()
@@ -68,7 +69,7 @@ fn folder(cache: &Cache, name: &str, files: &Files) -> io::Result<PathBuf> {
     cache.keep(&draft, STAGE, &key)
 }
 
-/// Whether a folder has these files as they are to be, and no others.
+/// Returns true if a folder has exactly these files with this content.
 fn is_whole(folder: &Path, files: &Files) -> bool {
     let whole = |(name, content): (&String, &Cow<'_, [u8]>)| {
         let path = folder.join(name);
@@ -78,7 +79,7 @@ fn is_whole(folder: &Path, files: &Files) -> bool {
     files.iter().all(whole) && count(folder).is_ok_and(|found| found == files.len())
 }
 
-/// How many files there are, in all folders below.
+/// Counts the files in a folder and all folders below.
 fn count(folder: &Path) -> io::Result<usize> {
     fs::read_dir(folder)?.try_fold(0, |sum, entry| {
         let entry = entry?;
@@ -91,7 +92,7 @@ fn count(folder: &Path) -> io::Result<usize> {
     })
 }
 
-/// The program holds no modes: as in the repository, a script can be executed and nothing else.
+/// Writes a file. The binary stores no modes: scripts become executable, as in the repository, and other files don't.
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
@@ -121,7 +122,7 @@ mod tests {
             .join(folder)
     }
 
-    /// Names and hashes, which cover names, modes and contents of all files.
+    /// Returns the labs' names and hashes, which cover the names, modes and contents of all files.
     fn hashes(labs: &Path) -> Vec<(String, String)> {
         let catalogue = Catalogue::load(labs);
         assert!(catalogue.broken().is_empty(), "{:?}", catalogue.broken());

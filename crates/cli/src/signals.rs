@@ -1,9 +1,9 @@
-//! The signals that end a command: Ctrl-C, `kill` by whoever runs it as a service, and the end of its terminal.
+//! The signals that end a command: Ctrl-C, SIGTERM from a service manager, and SIGHUP from a closed terminal.
 
 use futures::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Hears each of them from here on, also what comes while nobody waits for it.
+/// Receives the signals from its creation on, even those that arrive while nobody waits.
 pub struct StopSignals(Vec<Signal>);
 
 impl StopSignals {
@@ -15,7 +15,7 @@ impl StopSignals {
         Self(kinds.into_iter().flat_map(signal).collect())
     }
 
-    /// Comes back with the next one; never where signals can't be heard.
+    /// Waits for the next signal. Pends forever if signals can't be received.
     pub async fn next(&mut self) {
         if self.0.is_empty() {
             return std::future::pending().await;
@@ -25,7 +25,7 @@ impl StopSignals {
     }
 }
 
-/// Whoever said `nohup` means it to go on without a terminal. See proc_pid_status(5).
+/// Returns true if SIGHUP is ignored, as `nohup` makes it. See proc_pid_status(5).
 fn hangup_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
@@ -33,7 +33,7 @@ fn hangup_is_ignored() -> bool {
     ignored.is_some_and(|mask| mask & 1 != 0)
 }
 
-/// Comes back when the process is told to stop.
+/// Waits until the process is told to stop.
 pub async fn told_to_stop() {
     StopSignals::listen().next().await;
 }

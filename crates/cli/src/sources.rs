@@ -1,4 +1,4 @@
-//! Recipes as an operator wants them made: the options that say where programs and images come from.
+//! The options for the sources of the clusters' programs and images.
 
 use std::path::{Path, PathBuf};
 
@@ -11,15 +11,15 @@ use faultline_image::{
     sources::{Choice, Named, Sources},
 };
 
-/// Where programs and images come from.
+/// The sources of the clusters' programs and images.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SourceArgs {
-    /// Where the programs and images of clusters come from: modules (built from pinned Go modules), official
-    /// (fetched as released), or auto (official where all of it can be reached, otherwise modules)
+    /// The source of the clusters' programs and images: modules (built from pinned Go modules), official (released
+    /// binaries and images), or auto (official if all of them can be reached, otherwise modules)
     #[arg(long, env = "FAULTLINE_SOURCE")]
     source: Option<Choice>,
-    /// A mirror or a folder in the place of an official host, such as github.com=/srv/mirror/github.com; '*' stands
-    /// for all hosts without one. May be repeated
+    /// A mirror or a folder in place of an official host, such as github.com=/srv/mirror/github.com; '*' stands for
+    /// every host without one. May be repeated
     #[arg(
         long = "base",
         env = "FAULTLINE_BASES",
@@ -30,7 +30,7 @@ pub struct SourceArgs {
 }
 
 impl SourceArgs {
-    /// What these say, and what a file says where they say nothing.
+    /// Overrides a configuration file's settings with these options.
     #[must_use]
     pub fn over(&self, mut file: Sources) -> Sources {
         file.from = self.source.unwrap_or(file.from);
@@ -41,14 +41,14 @@ impl SourceArgs {
         file
     }
 
-    /// What these say.
+    /// Returns the options as settings.
     #[must_use]
     pub fn sources(&self) -> Sources {
         self.over(Sources::default())
     }
 }
 
-/// The template of an image in a form, if its recipe can have it.
+/// Returns the reference of an image's template in a form, if the recipe supports it.
 pub fn template(recipes: &Path, image: &str, form: Form) -> anyhow::Result<TemplateRef> {
     let recipe = Recipe::load(recipes, image)?;
     form.of(image, recipe.kubernetes.is_some())
@@ -60,17 +60,17 @@ pub fn template(recipes: &Path, image: &str, form: Form) -> anyhow::Result<Templ
         })
 }
 
-/// Where recipes are, and where what they name comes from.
+/// The folder of recipes and the sources of what they name.
 #[derive(Debug, Clone)]
 pub struct Recipes {
-    /// Their folder.
+    /// The folder of recipes.
     pub folder: PathBuf,
-    /// Where programs and images come from.
+    /// The sources of programs and images.
     pub sources: Sources,
 }
 
 impl Recipes {
-    /// A recipe as it is to be built.
+    /// Loads a recipe for the chosen source.
     pub async fn recipe(&self, of: &TemplateRef, cache: &Cache) -> anyhow::Result<Recipe> {
         let (this, of, cache) = (self.clone(), of.clone(), cache.clone());
         let chosen = move || this.sources.recipe(&this.folder, &of, &cache);

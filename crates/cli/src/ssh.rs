@@ -1,4 +1,4 @@
-//! `faultline ssh`: the stock ssh client, with nothing to set up.
+//! `faultline ssh`: runs the stock ssh client without any setup.
 
 use std::{
     os::unix::process::CommandExt,
@@ -17,10 +17,10 @@ use crate::{
     up::write_private,
 };
 
-/// `faultline ssh`.
+/// The options of the command.
 #[derive(Debug, Args)]
 pub struct SshArgs {
-    /// The environment, or node.environment; your only one unless said
+    /// The environment, or node.environment [default: your only environment]
     target: Option<String>,
     /// A command to run instead of a shell
     #[arg(last = true)]
@@ -29,14 +29,14 @@ pub struct SshArgs {
     place: Where,
 }
 
-/// Becomes the stock ssh client, with a key of its own that it registers first.
+/// Registers a key of its own, then replaces this process with the stock ssh client.
 pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
     let data = args.place.data();
     let api = Api::load(&data)?;
     let user = match &args.target {
         Some(target) => {
             let id = check_target(target)?;
-            // The gateway must not say more than "no" to who can't prove who they are; the API may.
+            // The gateway tells nothing to clients that can't prove who they are, so ask the API, which may.
             let e: Environment = api.get(&format!("/environments/{id}"))?;
             match e.phase.as_str() {
                 "active" => {}
@@ -58,7 +58,7 @@ pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
         .ssh
         .context("the server named no SSH gateway; once it has one, `faultline login` again")?;
     let (host, port) = (gateway.host, gateway.port);
-    // The usual port is not written there.
+    // In a known-hosts file, the default port is omitted.
     let name = if port == 22 {
         host.clone()
     } else {
@@ -83,7 +83,7 @@ pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
         .arg(format!("UserKnownHostsFile={}", known.display()))
         .arg("-p")
         .arg(port.to_string())
-        // Whatever the server said, this is no option.
+        // The host comes from the server; it must not be taken for an option.
         .arg("--")
         .arg(format!("{user}@{host}"))
         .args(&args.command)
@@ -102,10 +102,10 @@ fn check_target(target: &str) -> anyhow::Result<EnvironmentId> {
 }
 
 fn paused(id: &str) -> String {
-    format!("{id} is paused; `faultline env resume {id}` lets it go on")
+    format!("{id} is paused; `faultline env resume {id}` resumes it")
 }
 
-/// The only environment that the caller has; an error that says what to do where there are none or several.
+/// Returns the caller's only environment. Fails with advice if there are none or several.
 pub fn only_environment(api: &Api) -> anyhow::Result<EnvironmentId> {
     let all: Vec<Environment> = api.get("/environments")?;
     let (mut active, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|e| e.phase == "active");
@@ -123,7 +123,7 @@ pub fn only_environment(api: &Api) -> anyhow::Result<EnvironmentId> {
                 "you have no active environment; `faultline env start <lab>` starts one"
             ),
         },
-        _ => anyhow::bail!("you have more than one; `faultline env list` shows them, name one"),
+        _ => anyhow::bail!("you have several environments; name one (`faultline env list` shows them)"),
     }
 }
 

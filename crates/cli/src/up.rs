@@ -1,4 +1,4 @@
-//! `faultline up`: look, prepare, serve, print a link.
+//! `faultline up`: checks the machine, builds what is missing, serves, and prints a sign-in link.
 
 use std::{
     fs,
@@ -38,10 +38,10 @@ use crate::{
     sources::{Recipes, SourceArgs},
 };
 
-/// How the server is started.
+/// The options of the command.
 #[derive(Debug, Args)]
 pub struct UpArgs {
-    /// A configuration file (TOML); everything has a default without it
+    /// A configuration file (TOML); all settings are optional
     #[arg(long)]
     config: Option<PathBuf>,
     /// The folder for the database and the environments [default: ~/.local/share/faultline]
@@ -53,16 +53,16 @@ pub struct UpArgs {
     images: ImagesArg,
     #[command(flatten)]
     sources: SourceArgs,
-    /// Where the pages are served
+    /// The address of the web pages
     #[arg(long)]
     listen: Option<SocketAddr>,
-    /// Where the SSH gateway is served
+    /// The address of the SSH gateway
     #[arg(long)]
     ssh_listen: Option<SocketAddr>,
-    /// Where the API servers of environments are served
+    /// The address of the gateway to API servers
     #[arg(long)]
     kube_listen: Option<SocketAddr>,
-    /// Don't try to open a browser
+    /// Don't open a browser
     #[arg(long)]
     no_browser: bool,
 }
@@ -84,7 +84,7 @@ impl UpArgs {
     }
 }
 
-/// Listens, or says whose the port might be and how to take another.
+/// Binds a listener. The error names the program that may hold the port, and the option for another port.
 async fn bind(what: &str, at: SocketAddr, field: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(at).await.with_context(|| {
         let flag = field.replace('_', "-");
@@ -124,16 +124,16 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
         labs.display()
     );
 
-    // Bound before the long work, so that a port in use is said at once.
+    // Bind before the long work, so that a port in use is reported at once.
     let pages = bind("pages", config.listen, "listen").await?;
     let ssh = bind("SSH", config.ssh_listen, "ssh_listen").await?;
     let kube = bind("API servers", config.kube_listen, "kube_listen").await?;
-    // From here on `faultline down` finds this process, also while it builds.
+    // From here on `faultline down` finds this process, even while it builds.
     write_private(
         &data.join(files::PID),
         std::process::id().to_string().as_bytes(),
     )?;
-    let program = std::env::current_exe().context("where is this program?")?;
+    let program = std::env::current_exe().context("cannot find the path of this program")?;
     let cache = Cache::of_user();
     let images = Recipes {
         folder: recipes.clone(),
@@ -213,7 +213,7 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
         );
     }
     tokio::spawn(stop_on_signal(shutdown.clone()));
-    // Begun after the link was printed, since the console is drawn on from now on.
+    // Starts after the link was printed, because the console is redrawn from now on.
     let clusters = tokio::spawn(prepare::clusters(
         images,
         of_labs,
@@ -231,7 +231,7 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     served.map_err(Into::into)
 }
 
-/// The sign-in link of a server that runs already.
+/// Returns a sign-in link of a server that is already running.
 async fn running(data: &Path) -> Option<String> {
     data.join(files::PID).exists().then_some(())?;
     let api = Api::load(data).ok()?;
@@ -240,7 +240,7 @@ async fn running(data: &Path) -> Option<String> {
         .ok()?
 }
 
-/// Says what keeps Faultline from starting before anything is started.
+/// Reports what keeps Faultline from starting, before anything is started.
 fn preflight(config: &Config, recipes: &Path) -> anyhow::Result<()> {
     let ports = doctor::ports(
         config.listen.port(),
@@ -258,7 +258,7 @@ fn preflight(config: &Config, recipes: &Path) -> anyhow::Result<()> {
     anyhow::bail!("nothing was started; `faultline doctor` looks at everything again")
 }
 
-/// Where this machine reaches what listens there: what listens everywhere, on loopback.
+/// Returns the address by which this machine reaches a listener: loopback for the unspecified address.
 const fn local(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(all) if all.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -267,7 +267,7 @@ const fn local(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// The gateway's host key: made once, so that people's ssh knows it again.
+/// Returns the SSH gateway's host key. It is created once, so that clients recognise it again.
 fn host_key(data: &Path) -> anyhow::Result<HostKey> {
     let path = data.join(files::HOST_KEY);
     if let Ok(text) = fs::read_to_string(&path) {
@@ -280,8 +280,8 @@ fn host_key(data: &Path) -> anyhow::Result<HostKey> {
     Ok(key)
 }
 
-/// What the door to API servers serves with, and the platform's authority where its certificate is by that: the operator's
-/// own certificate, or one made now by an authority that was made at the first start.
+/// Returns the certificate of the gateway to API servers, and the platform's authority if that signed it. Either the
+/// operator's own certificate, or a new one by the authority that was created at the first start.
 fn certificate(
     config: &Config,
 ) -> anyhow::Result<(Arc<certificate::ServerConfig>, Option<String>)> {
@@ -299,7 +299,7 @@ fn certificate(
             return Ok((tls, None));
         }
         (None, None) => {}
-        _ => anyhow::bail!("kube_certificate and kube_key go together: set both, or neither"),
+        _ => anyhow::bail!("set both kube_certificate and kube_key, or neither"),
     }
     let data = &config.server.data_dir;
     let (path, key) = (data.join(files::AUTHORITY), data.join(files::AUTHORITY_KEY));
@@ -339,7 +339,7 @@ fn certificate(
     Ok((certificate::tls(&pair)?, Some(authority.certificate)))
 }
 
-/// Writes a file that only its owner reads, whole or not at all.
+/// Writes a file that only its owner may read, atomically.
 pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let draft = path.with_extension("draft");
     let write = || -> std::io::Result<()> {
@@ -370,12 +370,12 @@ fn announce(link: &str, output: Output, no_browser: bool) {
     }
 }
 
-/// The first signal stops softly, the second at once.
+/// Stops gracefully at the first signal, and at once at the second.
 async fn stop_on_signal(shutdown: Shutdown) {
     let mut signals = StopSignals::listen();
     for token in [&shutdown.soft, &shutdown.hard] {
         signals.next().await;
-        // Not `eprintln!`, which ends this task where nothing can be written, and the second signal with it.
+        // Not `eprintln!`: it panics if nothing can be written, and then the second signal would be lost.
         let _ = writeln!(std::io::stderr(), "{}stopping…", console::wipe());
         token.cancel();
     }

@@ -1,4 +1,4 @@
-//! All labs of a directory.
+//! The labs of a directory.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Diagnostic, LabFolder};
 
-/// All labs of a directory, as they were when it was read.
+/// The labs of a directory, as they were when it was read.
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
     path: PathBuf,
@@ -20,17 +20,17 @@ pub struct Catalogue {
     broken: Vec<Broken>,
 }
 
-/// A folder that is not a usable lab, or the directory itself when it can't be read.
+/// A folder that is not a usable lab, or the directory itself if it can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broken {
     /// The folder.
     pub path: PathBuf,
-    /// Why.
+    /// The reasons.
     pub diagnostics: Vec<Diagnostic>,
 }
 
 impl Broken {
-    /// The findings as they are printed.
+    /// Formats the diagnostics as they are printed.
     #[must_use]
     pub fn render(&self) -> String {
         let folder = self.path.display().to_string();
@@ -40,7 +40,7 @@ impl Broken {
 }
 
 impl Catalogue {
-    /// Reads every folder of a directory. Folders that begin with a dot and plain files are ignored.
+    /// Reads every folder of a directory. Plain files, and folders that begin with a dot, are ignored.
     #[must_use]
     pub fn load(path: &Path) -> Self {
         Self {
@@ -50,8 +50,8 @@ impl Catalogue {
         .reload()
     }
 
-    /// Reads the directory again. A lab that was usable and has become broken stays as it was, and is listed
-    /// among the broken ones; a lab whose folder is gone is gone.
+    /// Reads the directory again. A lab that has become broken keeps its last usable version, and is listed among the
+    /// broken ones as well. A lab whose folder was removed is removed.
     #[must_use]
     pub fn reload(&self) -> Self {
         let mut next = Self {
@@ -88,7 +88,7 @@ impl Catalogue {
             if name.starts_with('.') {
                 continue;
             }
-            // Linting starts a shell for each script; what is as it was need not be looked at again.
+            // Linting starts a shell for each script; an unchanged lab need not be linted again.
             if let Ok(slug) = name.parse::<LabSlug>()
                 && let Some(before) = self.labs.get(&slug)
                 && !self.broken.iter().any(|b| b.path == folder)
@@ -117,19 +117,19 @@ impl Catalogue {
         next
     }
 
-    /// The directory.
+    /// Returns the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A lab.
+    /// Returns a lab by name.
     #[must_use]
     pub fn get(&self, slug: &LabSlug) -> Option<&Arc<LabFolder>> {
         self.labs.get(slug)
     }
 
-    /// All usable labs, easiest first, then shortest first.
+    /// Returns all usable labs, sorted by level, then by length.
     #[must_use]
     pub fn labs(&self) -> Vec<&Arc<LabFolder>> {
         let mut labs: Vec<_> = self.labs.values().collect();
@@ -138,7 +138,7 @@ impl Catalogue {
         labs
     }
 
-    /// Folders that are not usable labs now.
+    /// Returns the folders that are not usable labs at the moment.
     #[must_use]
     pub fn broken(&self) -> &[Broken] {
         &self.broken

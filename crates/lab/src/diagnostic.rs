@@ -1,12 +1,12 @@
-//! What is wrong with a file of a lab, and what to do about it.
+//! Findings about a lab's files, each with a position and advice.
 
 use serde::{Deserialize, Serialize};
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// The lab works, but somebody will stumble.
+    /// The lab works, but something in it will cause trouble.
     Warning,
     /// The lab can't be used.
     Error,
@@ -15,24 +15,23 @@ pub enum Severity {
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnostic {
-    /// How bad it is.
     pub severity: Severity,
     /// The file, relative to the lab's folder.
     pub file: String,
-    /// Its line, from 1, where one can be told.
+    /// The line, from 1, if known.
     pub line: Option<u32>,
     /// The column, from 1.
     pub column: Option<u32>,
     /// What is wrong.
     pub message: String,
-    /// What to do; empty where the message says it.
+    /// What to do; empty if the message already says it.
     pub help: String,
-    /// The lines around, with a caret; empty without a line.
+    /// The surrounding lines, with a caret; empty without a line.
     pub snippet: String,
 }
 
 impl Diagnostic {
-    /// An error about a whole file.
+    /// Creates an error about a whole file.
     pub fn error(file: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
@@ -45,7 +44,7 @@ impl Diagnostic {
         }
     }
 
-    /// A warning about a whole file.
+    /// Creates a warning about a whole file.
     pub fn warning(file: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
@@ -53,14 +52,14 @@ impl Diagnostic {
         }
     }
 
-    /// Says what to do.
+    /// Sets the advice.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = help.into();
         self
     }
 
-    /// Points at a place of the file, whose text is `source`. A line of 0 is no place.
+    /// Sets the position in the file, whose text is `source`. Does nothing if `line` is 0.
     #[must_use]
     pub fn at(mut self, source: &str, line: u64, column: u64) -> Self {
         let (Ok(line), Ok(column)) = (u32::try_from(line), u32::try_from(column)) else {
@@ -75,7 +74,8 @@ impl Diagnostic {
         self
     }
 
-    /// The finding as it is printed: message, place, snippet, help. `folder` goes before the file's name.
+    /// Formats the finding as it is printed: message, position, snippet, advice. `folder` is put before the file's
+    /// name.
     #[must_use]
     pub fn render(&self, folder: &str) -> String {
         let word = match self.severity {
@@ -101,7 +101,7 @@ impl Diagnostic {
 
 const WIDTH: usize = 100;
 
-/// The line before, the line, and a caret under the column.
+/// Returns the line before, the line, and a caret under the column.
 fn snippet(source: &str, line: usize, column: usize) -> String {
     let gutter = line.to_string().len();
     let mut out = format!("{:gutter$} |\n", "");
@@ -113,7 +113,7 @@ fn snippet(source: &str, line: usize, column: usize) -> String {
         if number > line {
             break;
         }
-        // A long line is shown from a little before the column.
+        // Of a long line, only the part around the column is shown.
         let from = if number == line && column > WIDTH {
             column - WIDTH / 2
         } else {

@@ -1,4 +1,4 @@
-//! What a cluster says of its own trouble: the warnings among its events.
+//! Reads the warnings among a cluster's events.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,10 @@ use crate::text::clean;
 
 /// The maximum number of warnings that are returned.
 const MOST: usize = 3;
-/// Characters of one.
+/// The maximum length of a warning, in characters.
 const LENGTH: usize = 300;
 
-/// The last warnings of a namespace, or of all, the newest first: `Pod web-1: ErrImagePull: …`.
+/// Returns the last warnings of a namespace, or of all namespaces, the newest first: `Pod web-1: ErrImagePull: …`.
 pub(crate) async fn warnings(
     client: &Client,
     namespace: Option<&str>,
@@ -38,7 +38,7 @@ pub(crate) async fn warnings(
             object.name.as_deref().unwrap_or_default(),
             event.reason.as_deref().unwrap_or_default(),
         );
-        // Each reason of an object once: the newest says it best.
+        // Of an object's events with the same reason, only the newest is returned.
         let is_new = told.insert(what.clone());
         let message = event.message.as_deref().unwrap_or_default();
         is_new.then(|| clean(format!("{what}: {message}").as_bytes(), LENGTH))
@@ -46,7 +46,7 @@ pub(crate) async fn warnings(
     Ok(new.take(MOST).collect())
 }
 
-/// Seconds since 1970: events have their time in one of three places.
+/// Returns the time of an event, in seconds since 1970. An event may have it in any of three fields.
 fn last_seen(event: &Event) -> i64 {
     let series = event.series.as_ref();
     let times = [

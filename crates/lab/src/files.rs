@@ -1,4 +1,4 @@
-//! The files of a lab's folder: read once, bounded, without following links.
+//! Reads the files of a lab's folder once, bounded, and without following links.
 
 use std::{collections::BTreeMap, fs, io, io::Read, path::Path};
 
@@ -6,11 +6,11 @@ use sha2::{Digest, Sha256};
 
 use crate::Diagnostic;
 
-/// The largest file of a lab, in bytes.
+/// The maximum size of a lab's file, in bytes.
 pub const MAX_FILE: u64 = 256 * 1024;
-/// The most files that a lab may have.
+/// The maximum number of a lab's files.
 pub const MAX_FILES: usize = 200;
-/// The most wrong repairs that a lab may have: each is a clone of its own.
+/// The maximum number of a lab's wrong repairs. Each needs a clone of its own.
 pub const MAX_WRONG: usize = 12;
 /// The folder of wrong repairs.
 pub(crate) const WRONG: &str = "wrong/";
@@ -24,7 +24,7 @@ pub(crate) struct File {
 
 pub(crate) type Files = BTreeMap<String, File>;
 
-/// What a file is for, for whoever lacks it.
+/// Explains the purpose of a file, for the error about a missing one.
 pub(crate) fn purpose(name: &str) -> &'static str {
     match name {
         "lab.yaml" => {
@@ -40,7 +40,7 @@ pub(crate) fn purpose(name: &str) -> &'static str {
     }
 }
 
-/// SHA-256 over names, modes and contents, in hex.
+/// Returns the SHA-256 of all names, modes and contents, in hex.
 pub(crate) fn hash(files: &Files) -> String {
     let mut sha = Sha256::new();
     for (name, file) in files {
@@ -52,8 +52,8 @@ pub(crate) fn hash(files: &Files) -> String {
     hex::encode(sha.finalize())
 }
 
-/// Reads the folder's files and those of the folders directly in it. Names that begin with a dot, and editors'
-/// backups, are not part of a lab.
+/// Reads the files of a folder and of its direct subfolders. Names that begin with a dot, and editors' backups, are
+/// ignored.
 pub(crate) fn read_files(path: &Path, found: &mut Vec<Diagnostic>) -> io::Result<Files> {
     let mut files = Files::new();
     read_into(path, "", &mut files, found)?;
@@ -115,7 +115,7 @@ fn read_into(
 
 fn read_file(path: &Path) -> io::Result<Option<File>> {
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-    // The link was refused by its type already; O_NOFOLLOW closes the moment between.
+    // A link was refused by its file type already; O_NOFOLLOW covers the time between the check and the open.
     let file = fs::OpenOptions::new()
         .read(true)
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())

@@ -1,7 +1,7 @@
-//! One lab's folder, read whole.
+//! Reads one lab's folder.
 //!
-//! Everything is read once, bounded, without following links, so that what was linted, hashed and shown is what
-//! is run.
+//! Everything is read once, bounded, and without following links, so that exactly what was linted, hashed and shown is
+//! run.
 
 use std::{
     borrow::Cow,
@@ -21,34 +21,34 @@ use crate::{
     variables, yaml,
 };
 
-/// A lab that can be used.
+/// A usable lab.
 #[derive(Debug, Clone)]
 pub struct LabFolder {
-    /// Where it was read from.
+    /// The folder that it was read from.
     pub path: PathBuf,
-    /// Its name: the folder's.
+    /// The lab's name, which is the folder's name.
     pub slug: LabSlug,
-    /// What `lab.yaml` says, its variables filled with one environment's values or an example's.
+    /// The content of `lab.yaml`, its variables filled with the values of one environment or of an example.
     pub lab: Lab,
     /// The text of `lab.yaml`.
     pub(crate) yaml: String,
     /// `README.md`: what the student reads.
     pub readme: String,
-    /// `SOLUTION.md`: what the student reads after solving it or giving up.
+    /// `SOLUTION.md`: what the student reads after a repair or after giving up.
     pub solution: String,
     /// `solution.sh`: repairs it.
     pub solution_script: Vec<u8>,
     /// The files under `setup/`, `checks/`, `images/`, `files/` and `solution/`, by their path in the folder.
     pub scripts: BTreeMap<String, Vec<u8>>,
-    /// The wrong repairs, by their path in the folder, `wrong/NAME.sh`. An environment's lab is kept without them.
+    /// The wrong repairs, by their path in the folder, `wrong/NAME.sh`. Empty in the copy that an environment keeps.
     pub wrong: BTreeMap<String, Vec<u8>>,
-    /// SHA-256 over the names, modes and contents of all its files, in hex.
+    /// The SHA-256 of the names, modes and contents of all files, in hex.
     pub hash: String,
-    /// The same without the wrong repairs: what its proof is kept by.
+    /// The same hash without the wrong repairs; the key of the lab's proof.
     pub proof_hash: String,
 }
 
-/// What is kept of a lab; bytes are in hex.
+/// A lab as it is stored with an environment. Bytes are encoded in hex.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     yaml: String,
@@ -58,12 +58,12 @@ struct Kept {
     scripts: BTreeMap<String, String>,
 }
 
-/// What reading a folder gave.
+/// The result of reading a folder.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The lab, unless an error is among the findings.
+    /// The lab, unless there is an error among the diagnostics.
     pub folder: Option<LabFolder>,
-    /// What was found, errors first.
+    /// All findings, errors first.
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -81,7 +81,7 @@ impl LabFolder {
         }
     }
 
-    /// Whether a folder holds exactly this lab.
+    /// Returns true if a folder holds exactly this lab.
     pub(crate) fn is_as_in(&self, path: &Path) -> bool {
         let mut found = Vec::new();
         let files = read_files(path, &mut found);
@@ -119,7 +119,7 @@ impl LabFolder {
         variables::lint(&yaml_text, &declared, found);
         let example = variables::values(&declared, variables::EXAMPLE);
         let filled = variables::fill(&yaml_text, &example);
-        // A missing file was told of already.
+        // A missing file is reported already.
         let lab = files
             .contains_key(yaml::FILE)
             .then(|| yaml::parse(&filled).map_err(|mut d| found.append(&mut d)))
@@ -160,7 +160,7 @@ impl LabFolder {
         })
     }
 
-    /// Its content as a text, from which [`Self::restore`] makes it again.
+    /// Serializes the lab into a text that [`Self::restore`] reads.
     #[must_use]
     pub fn content(&self) -> String {
         let kept = Kept {
@@ -177,7 +177,8 @@ impl LabFolder {
         serde_json::to_string(&kept).unwrap_or_default()
     }
 
-    /// A lab from the content that it once had. Nothing when this version does not understand it.
+    /// Restores a lab from the text that [`Self::content`] returned. Returns `None` if this version doesn't understand
+    /// it.
     #[must_use]
     pub fn restore(slug: &LabSlug, hash: &str, content: &str) -> Option<Self> {
         let kept: Kept = serde_json::from_str(content).ok()?;
@@ -202,13 +203,14 @@ impl LabFolder {
         })
     }
 
-    /// A file for students, by its path: one of `files/` or `solution/`. Those of `solution/` open with the solution.
+    /// Returns a file that students may read, in `files/` or `solution/`. The caller must withhold `solution/` until
+    /// the solution may be read.
     #[must_use]
     pub fn public(&self, path: &str) -> Option<&[u8]> {
         is_public(path).then(|| self.script(path)).flatten()
     }
 
-    /// The content of a script that `lab.yaml` names.
+    /// Returns the content of a script that `lab.yaml` names.
     #[must_use]
     pub fn script(&self, name: &str) -> Option<&[u8]> {
         self.scripts.get(name).map(Vec::as_slice)

@@ -1,10 +1,10 @@
-//! Container images of a lab's own: `images/<name>.yaml` in its folder says what one is made of.
+//! A lab's own container images, each described by a file `images/<name>.yaml`.
 
 use faultline_domain::container::ContainerImage;
 
 use crate::LabFolder;
 
-/// Reads the image that a file of the lab describes, `file` being what gives the content of its other files.
+/// Parses an image's description. `file` returns the content of the lab's other files.
 pub(crate) fn parse(
     yaml: &str,
     file: impl Fn(&str) -> Option<Vec<u8>>,
@@ -22,7 +22,7 @@ pub(crate) fn parse(
 }
 
 impl LabFolder {
-    /// The image that a file of the lab describes.
+    /// Parses the image that one of the lab's files describes.
     pub fn image(&self, file: &str) -> Result<ContainerImage, String> {
         let yaml = self.script(file).ok_or("the file is missing")?;
         parse(&String::from_utf8_lossy(yaml), |source| {
@@ -30,7 +30,7 @@ impl LabFolder {
         })
     }
 
-    /// The images that the lab loads, each with its file.
+    /// Returns the images that the lab loads, each with its file.
     pub fn images(&self) -> impl Iterator<Item = (&str, Result<ContainerImage, String>)> {
         let loaded = self.lab.setup.iter().filter_map(|s| s.load.as_deref());
         loaded.map(|file| (file, self.image(file)))

@@ -1,4 +1,4 @@
-//! Proofs as JUnit XML, for CI.
+//! Writes proofs as JUnit XML, for CI.
 
 use std::io;
 
@@ -9,23 +9,23 @@ use quick_xml::{
 
 use crate::{prove::Proof, text};
 
-/// One test suite: a lab is a test case.
+/// A test case: one lab.
 pub struct Case<'a> {
     /// The lab.
     pub lab: &'a str,
-    /// Its proof; nothing when it could not even be loaded, for the reason in `failure`.
+    /// The proof; `None` if the lab could not be loaded, for the reason in `failure`.
     pub proof: Option<&'a Proof>,
-    /// Why it failed, when it did.
+    /// The reason of the failure, if any.
     pub failure: Option<String>,
-    /// True when the proof came from the cache.
+    /// True if the proof came from the cache.
     pub cached: bool,
-    /// True when it was not proven now, for lack of time.
+    /// True if the lab was skipped for lack of time.
     pub left_out: bool,
-    /// What came of its wrong repairs, a line each.
+    /// The results of its wrong repairs, a line each.
     pub wrong: Vec<String>,
 }
 
-/// The document.
+/// Writes the document.
 pub fn document(cases: &[Case<'_>]) -> io::Result<String> {
     let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
     writer.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;

@@ -1,4 +1,4 @@
-//! Labs: folders of files that break a machine, say what must hold when it is repaired, and prove both.
+//! Labs: folders of files that break a machine, define what a repair must achieve, and prove both.
 //!
 //! | module | holds |
 //! |---|---|
@@ -66,7 +66,7 @@ mod yaml;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    /// Reads, lints and shows what was found, as for a folder with nothing but this `lab.yaml`.
+    /// Parses, lints and renders a folder that holds only this `lab.yaml`.
     pub fn lab_yaml(text: &str) {
         let lab = crate::yaml::parse(text);
         let mut found = lab.as_ref().err().cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The rules of a lab beyond what its types say.
+//! Lint rules beyond what the types express.
 
 mod markdown;
 mod served;
@@ -50,11 +50,11 @@ pub(crate) fn run(files: &Files, yaml: &str, lab: Option<&Lab>, found: &mut Vec<
             script(name, file, found);
             wrong_repair(name, file, found);
         } else if name.starts_with("files/") || name.starts_with("solution/") {
-            // `texts` looks at them.
+            // Checked by `texts`.
         } else if name.contains('/') {
             found.push(
                 Diagnostic::warning(name, "nothing reads this file")
-                    .help("scripts lie under setup/, checks/ and, with `.sh`, wrong/, what students see under files/ and solution/; remove what isn't needed"),
+                    .help("put scripts into setup/, checks/ or, ending in `.sh`, wrong/, and files for students into files/ or solution/; remove other files"),
             );
         }
     }
@@ -68,7 +68,7 @@ pub(crate) fn run(files: &Files, yaml: &str, lab: Option<&Lab>, found: &mut Vec<
     }
 }
 
-/// A container image of the lab's own.
+/// Checks the description of one of the lab's own container images.
 fn image(files: &Files, name: &str, file: &File, found: &mut Vec<Diagnostic>) {
     let yaml = String::from_utf8_lossy(&file.content);
     let content = |name: &str| files.get(name).map(|f| f.content.clone());
@@ -80,15 +80,15 @@ fn image(files: &Files, name: &str, file: &File, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// What only a cluster can do needs one.
+/// Requires a cluster for steps and checks that need one.
 fn cluster(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diagnostic>) {
     if lab.needs.kubernetes.is_some() {
         cluster_patterns(yaml, lab, places, found);
         return;
     }
     let none = |what: &str| {
-        Diagnostic::error(FILE, format!("{what} a cluster, and the lab has none"))
-            .help("say `kubernetes: \"1.36\"` under needs")
+        Diagnostic::error(FILE, format!("{what} a cluster, but the lab has none"))
+            .help("add `kubernetes: \"1.36\"` under needs")
     };
     for (index, step) in lab.setup.iter().enumerate() {
         if step.apply.is_some() || step.wait.is_some() || step.load.is_some() {
@@ -112,7 +112,7 @@ fn cluster(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diagnostic>) 
     }
 }
 
-/// Paths and regular expressions of cluster checks.
+/// Checks the paths and regular expressions of cluster checks.
 fn cluster_patterns(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diagnostic>) {
     let checks = lab.checks.iter().enumerate().filter_map(|(i, c)| {
         let at = places.checks.get(i).map(|c| &c.name);
@@ -128,7 +128,7 @@ fn cluster_patterns(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diag
     for (test, at) in checks.chain(waits) {
         for field in &test.fields {
             if let Err(e) = jsonpath_rust::parser::parse_json_path(&field.path) {
-                let what = format!("{} is no JSONPath: {e}", field.path);
+                let what = format!("{} is not a JSONPath: {e}", field.path);
                 found.push(point(
                     Diagnostic::error(FILE, what)
                         .help("as in RFC 9535: $.status.conditions[?@.type=='Ready'].status"),
@@ -137,7 +137,7 @@ fn cluster_patterns(yaml: &str, lab: &Lab, places: &Places, found: &mut Vec<Diag
                 ));
             }
             if let Some(Err(_)) = field.matches.as_deref().map(regex::Regex::new) {
-                let what = format!("{:?} is no regular expression", field.matches);
+                let what = format!("{:?} is not a regular expression", field.matches);
                 found.push(point(Diagnostic::error(FILE, what), yaml, at));
             }
         }
@@ -176,7 +176,7 @@ fn readme(files: &Files, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// What of the texts is not shown, and the files that they are to show.
+/// Reports parts of texts that are not shown, and references to files that can't be shown.
 fn texts(
     files: &Files,
     yaml: &str,
@@ -226,7 +226,7 @@ fn solution(files: &Files, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// A wrong repair says what is wrong with it.
+/// Requires a comment that explains what is wrong with the repair.
 fn wrong_repair(name: &str, file: &File, found: &mut Vec<Diagnostic>) {
     if first_comment(&file.content).is_none() {
         let text = String::from_utf8_lossy(&file.content);
@@ -249,7 +249,7 @@ fn script(name: &str, file: &File, found: &mut Vec<Diagnostic>) {
         let what = if text.starts_with("#!") {
             "is for an interpreter that labs can't use"
         } else {
-            "does not say what runs it"
+            "does not name its interpreter"
         };
         found.push(
             Diagnostic::error(name, what)
@@ -273,12 +273,12 @@ fn script(name: &str, file: &File, found: &mut Vec<Diagnostic>) {
         found.push(
             Diagnostic::error(name, message)
                 .at(&text, line, 1)
-                .help("`bash -n` says the same; mend the syntax there or above"),
+                .help("`bash -n` says the same; correct the syntax there or above"),
         );
     }
 }
 
-/// What `bash -n` says first: line and message. Nothing where there is no bash.
+/// Returns the line and message of the first error that `bash -n` reports. Returns `None` if bash is not installed.
 fn bash_syntax(content: &[u8]) -> Option<(u64, String)> {
     let mut child = Command::new("bash")
         .arg("-n")
@@ -290,7 +290,7 @@ fn bash_syntax(content: &[u8]) -> Option<(u64, String)> {
         .stderr(Stdio::piped())
         .spawn()
         .ok()?;
-    // Bash reads its input as it goes and may stop at the fault: a broken pipe is no matter.
+    // Bash reads its input as it goes and may stop at the error, so a broken pipe is expected.
     let mut input = child.stdin.take()?;
     let _ = input.write_all(content);
     drop(input);
@@ -436,7 +436,7 @@ fn patterns(
                     .and_then(|t| t.dns.as_ref())
                     .and_then(|p| p.name.as_ref());
                 found.push(point(
-                    Diagnostic::error(FILE, format!("{:?} is no domain name", t.name)),
+                    Diagnostic::error(FILE, format!("{:?} is not a domain name", t.name)),
                     yaml,
                     place,
                 ));

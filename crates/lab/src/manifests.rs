@@ -1,4 +1,4 @@
-//! Kubernetes objects of a lab: read from its files, applied to the cluster as its administrator.
+//! Reads a lab's Kubernetes objects from its files and applies them as the cluster's administrator.
 
 use std::time::{Duration, Instant};
 
@@ -9,28 +9,28 @@ use faultline_cluster::kube::{
     discovery::{ApiResource, Scope, pinned_kind},
 };
 
-/// Who the API server is told has set the fields.
+/// The field manager of server-side apply.
 const MANAGER: &str = "faultline";
-/// Between two tries of an object whose kind or admission is not ready yet.
+/// The pause between two attempts to apply an object whose kind or admission is not ready yet.
 const AGAIN: Duration = Duration::from_secs(3);
 
-/// Why an object was not applied.
+/// An error of applying objects.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file is malformed.
     #[error("{0}")]
     Malformed(String),
-    /// The API server refused.
+    /// The API server rejected an object.
     #[error("{object} was not applied")]
     Refused {
         /// The object.
         object: String,
-        /// Why.
+        /// The cause.
         source: Box<kube::Error>,
     },
 }
 
-/// Reads a file of one or more manifests.
+/// Parses a file of one or more manifests.
 pub fn parse(text: &str) -> Result<Vec<DynamicObject>, String> {
     let documents: Vec<Option<DynamicObject>> =
         serde_saphyr::from_multiple(text).map_err(|e| e.without_snippet().to_string())?;
@@ -44,8 +44,8 @@ pub fn parse(text: &str) -> Result<Vec<DynamicObject>, String> {
         .collect()
 }
 
-/// Applies all objects of a file, in order. What is refused is tried again until the time is over: a kind or a
-/// namespace that was just made takes a moment.
+/// Applies all objects of a file in order. Rejected objects are retried until the timeout: a kind or a namespace that
+/// was just created takes a moment.
 pub async fn apply(client: &Client, text: &str, within: Duration) -> Result<(), Error> {
     let began = Instant::now();
     for object in parse(text).map_err(Error::Malformed)? {
@@ -80,7 +80,7 @@ async fn apply_one(client: &Client, object: &DynamicObject) -> Result<(), kube::
         .map(drop)
 }
 
-/// What the API server calls a kind, and whether it has namespaces.
+/// Returns the API resource of a kind, and its scope.
 pub(crate) async fn find(
     client: &Client,
     group: &str,
@@ -92,7 +92,7 @@ pub(crate) async fn find(
     Ok((resource, can.scope))
 }
 
-/// The objects of a kind: of one namespace, of all, or those that have none.
+/// Returns the API of a kind's objects: in one namespace, in all, or cluster-scoped.
 pub(crate) fn api(
     client: &Client,
     resource: &ApiResource,

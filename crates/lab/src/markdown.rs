@@ -1,5 +1,5 @@
-//! Markdown of labs as HTML: what GitHub shows, made safe. A lab's author is trusted with root in a guest, not with the
-//! student's browser.
+//! Renders a lab's Markdown as HTML with what GitHub supports, sanitised. Authors are trusted with root in a guest, but
+//! not with the student's browser.
 
 use std::{
     borrow::Cow,
@@ -12,21 +12,21 @@ use comrak::{Options, markdown_to_html};
 use faultline_domain::LabSlug;
 use regex::Regex;
 
-/// Where a text stands.
+/// The place of a text on a page.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// The address below which the lab's files are, such as `/labs/disk-full`, without a slash at the end.
+    /// The URL path of the lab's files, such as `/labs/disk-full`, without a trailing slash.
     pub base: &'a str,
-    /// What the ids in the text begin with, so that several texts of one page, and the page itself, don't share any.
+    /// The prefix of ids in the text, so that the texts of one page, and the page itself, don't share any.
     pub prefix: &'a str,
 }
 
-/// Links to other hosts, in HTML that is clean: it has a bare `>` only at the end of a tag.
+/// Links to other hosts in sanitised HTML, where `>` occurs only at the end of a tag.
 #[expect(clippy::expect_used, reason = "a literal, tried by the tests below")]
 static ELSEWHERE: LazyLock<Regex> =
     LazyLock::new(|| Regex::new("(<a\\b[^>]*?) href=\"(https?:)").expect("a regular expression"));
 
-/// What of Markdown is understood.
+/// Returns the Markdown extensions that are supported.
 pub(crate) fn options() -> Options<'static> {
     let mut options = Options::default();
     options.extension.table = true;
@@ -37,7 +37,7 @@ pub(crate) fn options() -> Options<'static> {
     options.extension.alerts = true;
     options.extension.header_id_prefix = Some(String::new());
     options.render.tasklist_classes = true;
-    // What is not safe is taken away afterwards.
+    // Raw HTML is allowed here; the sanitiser removes what is unsafe.
     options.render.r#unsafe = true;
     options
 }
@@ -59,7 +59,8 @@ fn cleaner<'a>() -> Builder<'a> {
     cleaner
 }
 
-/// The classes that Markdown itself makes: an author's own would look like parts of the page.
+/// Returns the classes that the Markdown renderer produces. Others are removed, so that a text can't imitate parts of the
+/// page.
 fn classes() -> HashMap<&'static str, HashSet<&'static str>> {
     let alerts = [
         "markdown-alert",
@@ -87,16 +88,16 @@ fn classes() -> HashMap<&'static str, HashSet<&'static str>> {
     .collect()
 }
 
-/// Whether a tag of HTML in a text is shown.
+/// Returns true if an HTML tag in a text is shown.
 pub(crate) fn is_shown(tag: &str) -> bool {
     static TAGS: LazyLock<HashSet<&str>> = LazyLock::new(|| cleaner().clone_tags());
     TAGS.contains(tag.to_ascii_lowercase().as_str())
 }
 
-/// Where a link or a picture leads.
+/// The target of a link or picture.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Address<'a> {
-    /// A heading, or something else with an id, of the same text.
+    /// An anchor in the same text.
     Within(&'a str),
     /// A file of the lab: `files/…` or `solution/…`.
     File(&'a str),
@@ -104,9 +105,9 @@ pub(crate) enum Address<'a> {
     Lab(LabSlug),
     /// A page of this server.
     Page,
-    /// Another host, or a mail.
+    /// Another host, or a mail address.
     Elsewhere,
-    /// Nothing that is shown.
+    /// A target that is not shown.
     Nowhere,
 }
 
@@ -138,7 +139,7 @@ impl<'a> Address<'a> {
     }
 }
 
-/// Whether a file of a lab is one that pages give to students.
+/// Returns true if students may read a file of the lab through its page.
 pub(crate) fn is_public(path: &str) -> bool {
     let name = path
         .strip_prefix("files/")
@@ -152,7 +153,7 @@ pub(crate) fn is_public(path: &str) -> bool {
     })
 }
 
-/// The media type of a picture, by its name.
+/// Returns the media type of a picture from its file name.
 #[must_use]
 pub fn picture(name: &str) -> Option<&'static str> {
     let (_, ending) = name.rsplit_once('.')?;
@@ -167,7 +168,7 @@ pub fn picture(name: &str) -> Option<&'static str> {
     })
 }
 
-/// HTML of a Markdown text.
+/// Renders a text.
 #[must_use]
 pub fn html(markdown: &str, place: Place<'_>) -> String {
     let (base, prefix) = (place.base.to_owned(), place.prefix.to_owned());
@@ -197,7 +198,7 @@ pub fn html(markdown: &str, place: Place<'_>) -> String {
         .into_owned()
 }
 
-/// The same without the first heading, where the page has the title already.
+/// Renders a text without its first heading, for pages that already show the title.
 #[must_use]
 pub fn html_without_title(markdown: &str, place: Place<'_>) -> String {
     let text = markdown.trim_start();

@@ -1,5 +1,5 @@
-//! Proving a lab: it is broken at its start, it can be evaluated, its solution repairs it, and each of its wrong repairs
-//! fails a check.
+//! Proves a lab: it is broken at its start, its checks can be evaluated, its solution repairs it, and each of its wrong
+//! repairs fails a check.
 
 use std::{
     collections::BTreeSet,
@@ -22,12 +22,12 @@ use crate::{
     set_up, text,
 };
 
-/// How long the solution may take, on a plain machine and on a cluster.
+/// The maximum time of the solution, on a plain machine and on a cluster.
 const SOLUTION: [Duration; 2] = [Duration::from_secs(300), Duration::from_secs(900)];
-/// How long after the solution the checks may need until they hold: services start, kernels reclaim, a control plane
-/// comes to terms with what has changed.
+/// The maximum time after the solution until the checks hold: services start, kernels reclaim memory, a control plane
+/// reconciles.
 const SETTLE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(180)];
-/// Between two tries.
+/// The pause between two rounds of checks.
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// A step of a proof.
@@ -36,64 +36,64 @@ pub struct Step {
     /// `start`, `setup`, `broken`, `solution`, `repaired`, `destroy`; of a wrong repair `start`, `setup`, `repair`,
     /// `caught`, `destroy`.
     pub name: String,
-    /// How long it took, in milliseconds.
+    /// The duration, in milliseconds.
     pub millis: u64,
-    /// Why it failed; nothing when it went well.
+    /// The reason of the failure; `None` if the step succeeded.
     pub failure: Option<String>,
 }
 
-/// Whether a lab is what it claims to be.
+/// The proof of a lab, or the failed attempt at one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
     /// The lab.
     pub lab: String,
-    /// The hash of its folder, without its wrong repairs.
+    /// The hash of its folder without its wrong repairs.
     pub hash: String,
-    /// What was done, in order; the first that fails ends the proof, except that the environment is destroyed.
+    /// The steps, in order. The first failure ends the proof; the tenant is destroyed in any case.
     pub steps: Vec<Step>,
-    /// The checks on the untouched machine.
+    /// The results of the checks before the repair.
     pub before: Outcome,
-    /// The checks after the solution.
+    /// The results of the checks after the solution.
     pub after: Outcome,
-    /// Things to know that don't disprove the lab.
+    /// Remarks that don't disprove the lab.
     pub notes: Vec<String>,
 }
 
 impl Proof {
-    /// True when every step went well.
+    /// Returns true if every step succeeded.
     #[must_use]
     pub fn proven(&self) -> bool {
         !self.steps.is_empty() && self.steps.iter().all(|s| s.failure.is_none())
     }
 
-    /// The first failure, with its step.
+    /// Returns the first failed step and its reason.
     #[must_use]
     pub fn failure(&self) -> Option<(&str, &str)> {
         failure(&self.steps)
     }
 
-    /// How long everything took, in milliseconds.
+    /// Returns the total duration, in milliseconds.
     #[must_use]
     pub fn millis(&self) -> u64 {
         self.steps.iter().map(|s| s.millis).sum()
     }
 }
 
-/// What the checks make of one wrong repair.
+/// The result of one wrong repair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WrongRepair {
-    /// Its file, `wrong/NAME.sh`.
+    /// The file, `wrong/NAME.sh`.
     pub name: String,
-    /// What is wrong with it, in the words of its first comment.
+    /// The first comment of the file, which says what is wrong with it.
     pub about: String,
-    /// What was done, in order; the first that fails ends it, except that the environment is destroyed.
+    /// The steps, in order. The first failure ends the attempt; the tenant is destroyed in any case.
     pub steps: Vec<Step>,
-    /// The checks after it.
+    /// The results of the checks after the repair.
     pub after: Outcome,
 }
 
 impl WrongRepair {
-    /// The checks that it fails. One that could not be evaluated is none of them.
+    /// Returns the checks that fail. A check that could not be evaluated doesn't count as failed.
     pub fn caught_by(&self) -> impl Iterator<Item = &str> {
         let failed = |r: &&CheckResult| r.evaluated && !r.passed;
         self.after
@@ -103,7 +103,7 @@ impl WrongRepair {
             .map(|r| r.name.as_str())
     }
 
-    /// Why it says nothing good about the lab: no check fails it, or it could not be tried.
+    /// Returns why the repair was not caught: no check fails, or the repair could not be tried.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let (step, why) = failure(&self.steps)?;
@@ -114,7 +114,7 @@ impl WrongRepair {
     }
 }
 
-/// The checks that hold on the untouched machine and that no wrong repair fails.
+/// Returns the checks that pass before any repair and that no wrong repair fails.
 #[must_use]
 pub fn idle_checks(before: &Outcome, wrong: &[&WrongRepair]) -> Vec<String> {
     let caught: BTreeSet<&str> = wrong.iter().flat_map(|w| w.caught_by()).collect();
@@ -132,8 +132,8 @@ fn failure(steps: &[Step]) -> Option<(&str, &str)> {
         .find_map(|s| Some((s.name.as_str(), s.failure.as_deref()?)))
 }
 
-/// Makes a tenant `id`, proves the lab in it, and destroys it whatever happens. If the future is dropped,
-/// the caller destroys it.
+/// Makes a tenant `id`, proves the lab in it, and destroys it in any case. If the future is dropped, the caller must
+/// destroy the tenant.
 pub async fn prove(
     provider: &dyn Provider,
     id: &TenantId,
@@ -155,8 +155,8 @@ pub async fn prove(
     proof
 }
 
-/// Makes a tenant `id`, tries a wrong repair of the lab in it, and destroys it whatever happens. If the future is
-/// dropped, the caller destroys it.
+/// Makes a tenant `id`, tries a wrong repair of the lab in it, and destroys it in any case. If the future is dropped,
+/// the caller must destroy the tenant.
 pub async fn try_wrong(
     provider: &dyn Provider,
     id: &TenantId,
@@ -180,7 +180,7 @@ pub async fn try_wrong(
     wrong
 }
 
-/// Notes a step; true when it went well.
+/// Records a step and returns true if it succeeded.
 fn record(steps: &mut Vec<Step>, name: &str, began: Instant, went: Result<(), String>) -> bool {
     let good = went.is_ok();
     steps.push(Step {
@@ -191,7 +191,7 @@ fn record(steps: &mut Vec<Step>, name: &str, began: Instant, went: Result<(), St
     good
 }
 
-/// Makes the tenant and breaks it; true when it went well.
+/// Makes the tenant and runs the lab's setup. Returns true if both succeeded.
 async fn start(
     provider: &dyn Provider,
     id: &TenantId,
@@ -286,7 +286,8 @@ async fn sequence(
     }
 }
 
-/// Runs the wrong repair, then the checks until two rounds in a row say the same: what it starts or stops takes a moment.
+/// Runs the wrong repair, then the checks until two rounds in a row agree: what the repair starts or stops takes a
+/// moment.
 async fn wrong_sequence(
     provider: &dyn Provider,
     id: &TenantId,
@@ -318,7 +319,7 @@ async fn wrong_sequence(
             .map(|r| (r.passed, r.evaluated))
             .collect();
         let settled = said_before.as_ref() == Some(&said) || began.elapsed() > of(folder, SETTLE);
-        // A student who presses the button now is done.
+        // A single passing round is enough: a student who presses *Check* at that moment has solved the lab.
         if settled || wrong.after.passed() {
             break;
         }
@@ -363,7 +364,7 @@ fn judge_before(proof: &Proof) -> Result<(), String> {
     }
     if proof.before.passed() {
         return Err(
-            "every check holds on the untouched machine: the setup breaks nothing that is checked"
+            "every check passes on the untouched machine: the setup breaks nothing that a check covers"
                 .to_owned(),
         );
     }
@@ -392,7 +393,7 @@ fn judge_after(proof: &Proof) -> Result<(), String> {
     }
 }
 
-/// Which of two limits is for this lab.
+/// Selects the limit for plain machines or for clusters.
 fn of(folder: &LabFolder, [plain, cluster]: [Duration; 2]) -> Duration {
     if folder.lab.needs.kubernetes.is_some() {
         cluster

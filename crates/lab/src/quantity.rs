@@ -1,6 +1,6 @@
-//! Quantities of Kubernetes.
+//! Kubernetes quantities.
 
-/// The number that a text stands for, as Kubernetes writes quantities: `150m`, `1Gi`, `2e3`.
+/// Parses a Kubernetes quantity, such as `150m`, `1Gi` or `2e3`, into a number.
 pub(crate) fn parse(text: &str) -> Option<f64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text.get(digits.len()..)? {

@@ -6,10 +6,10 @@ use faultline_domain::LabSlug;
 
 use crate::schema::lab_schema;
 
-/// Why a new lab could not be written.
+/// An error of writing a new lab.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The folder is there already.
+    /// The folder exists already.
     #[error("{0} exists already; choose another name or remove it")]
     Exists(String),
     /// A file could not be written.
@@ -17,14 +17,14 @@ pub enum Error {
     Write {
         /// The file.
         path: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// The schema in a checkout of Faultline, from the labs' folder.
+/// The path of the schema in a checkout of Faultline, relative to the labs' folder.
 const OF_CHECKOUT: &str = "../docs/lab.schema.json";
-/// The schema beside labs that lie elsewhere; its name keeps it out of the catalogue.
+/// The name of the schema beside labs outside a checkout. It begins with a dot, so that the catalogue ignores it.
 const BESIDE: &str = ".lab.schema.json";
 
 const YAML: &str = r#"title: The status page is gone
@@ -101,7 +101,8 @@ const REPAIR: &str = "#!/bin/bash\n# Repairs the machine, as the student would.\
 
 const WRONG_REPAIR: &str = "#!/bin/bash\n# Lets everybody write the page.\nset -euo pipefail\n\nmv /srv/status/status.html.old /srv/status/status.html\nchmod 666 /srv/status/status.html\n";
 
-/// Writes the files of a new lab into `labs/slug`, and the schema of `lab.yaml` beside it where editors would find none.
+/// Writes the files of a new lab into `labs/slug`, and the schema of `lab.yaml` beside it unless `labs` is in a
+/// checkout of Faultline.
 pub fn create(labs: &Path, slug: &LabSlug) -> Result<(), Error> {
     let folder = labs.join(slug.as_str());
     if folder.exists() {

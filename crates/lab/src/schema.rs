@@ -3,7 +3,7 @@
 use faultline_domain::lab::Lab;
 use serde_json::Value;
 
-/// The schema as committed at `docs/lab.schema.json`, with a newline at the end.
+/// Returns the schema as committed at `docs/lab.schema.json`, with a newline at the end.
 #[must_use]
 pub fn lab_schema() -> String {
     let schema = schemars::schema_for!(Lab);
@@ -12,12 +12,12 @@ pub fn lab_schema() -> String {
     text
 }
 
-/// The schema, to be walked.
+/// Returns the schema as JSON.
 pub(crate) fn value() -> Value {
     serde_json::to_value(schemars::schema_for!(Lab)).unwrap_or_default()
 }
 
-/// What the field at a path means, in its own words: `["checks", "0", "hint"]`.
+/// Returns the description of the field at a path, such as `["checks", "0", "hint"]`.
 pub(crate) fn meaning(path: &[&str]) -> Option<String> {
     let schema = value();
     let (mut at, mut text) = (&schema, None);
@@ -26,7 +26,7 @@ pub(crate) fn meaning(path: &[&str]) -> Option<String> {
             Ok(_) => at.get("items").unwrap_or(at),
             Err(_) => property(&schema, at, segment)?,
         };
-        // An item of a list means what the list does, unless it says more.
+        // A list's description also describes its items, unless they have their own.
         let own = at.get("description");
         text = own
             .or_else(|| target(&schema, at)?.get("description"))
@@ -35,12 +35,12 @@ pub(crate) fn meaning(path: &[&str]) -> Option<String> {
     text?.as_str().map(|text| text.replace('\n', " "))
 }
 
-/// What `$ref` names.
+/// Resolves `$ref`.
 pub(crate) fn target<'a>(root: &'a Value, at: &Value) -> Option<&'a Value> {
     root.pointer(at.get("$ref")?.as_str()?.trim_start_matches('#'))
 }
 
-/// A property of an object, or of what it refers to or is one of. The variants of an enum are looked into.
+/// Finds a property of a schema, of the schema that it refers to, or of its alternatives.
 fn property<'a>(root: &'a Value, at: &'a Value, name: &str) -> Option<&'a Value> {
     let own = at.get("properties").and_then(Value::as_object);
     if let Some(found) = own.and_then(|all| all.get(name)) {

@@ -1,8 +1,8 @@
-//! Running a script in a guest without leaving it there.
+//! Runs scripts in a guest without leaving a trace there.
 //!
-//! A script travels through the interpreter's standard input, whole, before its first line runs. It is never a
-//! file in the guest, not in a shell's history and not in a process's arguments, so a student who looks for it
-//! finds nothing.
+//! A script is sent through the interpreter's standard input, complete, before its first line runs. It is never written
+//! to a file in the guest, and appears in no shell history and in no process arguments, so a student who searches for
+//! it finds nothing.
 
 use std::{collections::BTreeMap, ffi::OsString, time::Duration};
 
@@ -14,7 +14,7 @@ use faultline_guest::{
 };
 use faultline_provider::{Provider, Target};
 
-/// What a script of a lab may begin with, and what runs it.
+/// An interpreter that a lab's script may name in its first line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interpreter {
     /// `#!/bin/bash`, `#!/usr/bin/env bash`, `#!/bin/sh`
@@ -24,7 +24,7 @@ pub enum Interpreter {
 }
 
 impl Interpreter {
-    /// From a script's first line.
+    /// Returns the interpreter that a script's first line names.
     #[must_use]
     pub fn of(script: &[u8]) -> Option<Self> {
         let line = script.split(|b| *b == b'\n').next()?.strip_prefix(b"#!")?;
@@ -37,7 +37,8 @@ impl Interpreter {
         }
     }
 
-    /// Reads the whole script first, so that what the script itself reads is not its own text.
+    /// Returns the arguments that make the interpreter read the whole script before running it, so that a script that
+    /// reads standard input doesn't consume its own text.
     fn argv(self) -> Vec<OsString> {
         let argv: &[&str] = match self {
             Self::Bash => &[
@@ -59,7 +60,7 @@ impl Interpreter {
     }
 }
 
-/// A script's first comment after the line that says what runs it, its lines joined.
+/// Returns the script's first comment below the interpreter line, with its lines joined.
 pub(crate) fn first_comment(script: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(script).ok()?;
     let lines: Vec<&str> = text
@@ -74,31 +75,31 @@ pub(crate) fn first_comment(script: &[u8]) -> Option<String> {
 /// How a script runs.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// With the image's own untouched `/usr`.
+    /// Use the image's own, unmodified `/usr`.
     pub trusted: bool,
-    /// Ends it after that.
+    /// The time after which the script is ended.
     pub timeout: Duration,
 }
 
-/// What a script left behind.
+/// The result of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ran {
-    /// Exit code; 124 after the time limit.
+    /// The exit code; 124 if the script ran into its time limit.
     pub code: i32,
     /// The beginning of its standard output, at most [`MAX_HEAD`] bytes.
     pub stdout: Vec<u8>,
-    /// The end of both outputs as they came, at most [`MAX_TAIL`] bytes.
+    /// The end of both outputs in the order in which they arrived, at most [`MAX_TAIL`] bytes.
     pub tail: Vec<u8>,
 }
 
-/// How much of a script's standard output is kept.
+/// The maximum of standard output that is kept, in bytes.
 pub const MAX_HEAD: usize = 16 * 1024;
-/// How much of the end of both outputs is kept.
+/// The maximum of the end of both outputs that is kept, in bytes.
 pub const MAX_TAIL: usize = 16 * 1024;
-/// How much longer than the script's own limit the host waits for a guest that does not enforce it.
+/// The extra time that the host waits beyond the script's own limit, for a guest that doesn't enforce it.
 const MARGIN: Duration = Duration::from_secs(15);
 
-/// Why a script could not be run to its end.
+/// An error that kept a script from running to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No stream to the guest could be opened.
@@ -106,7 +107,7 @@ pub enum Error {
     Open {
         /// The node.
         node: NodeName,
-        /// Why.
+        /// The cause.
         source: faultline_provider::Error,
     },
     /// The link broke, or the guest refused.
@@ -114,20 +115,20 @@ pub enum Error {
     Guest {
         /// The node.
         node: NodeName,
-        /// Why.
+        /// The cause.
         source: client::Error,
     },
-    /// The guest neither ended the script nor answered.
+    /// The guest neither ended the script nor answered in time.
     #[error("{node} did not answer any more after {} s", .after.as_secs())]
     Silent {
         /// The node.
         node: NodeName,
-        /// How long was waited.
+        /// The time waited.
         after: Duration,
     },
 }
 
-/// Runs a script to its end on one node, as root, in a clean environment.
+/// Runs a script to its end on one node, as root, with a clean environment.
 pub async fn run(
     provider: &dyn Provider,
     env: &TenantId,
@@ -186,7 +187,7 @@ async fn talk(
     let session = client::exec(stream, request).await.map_err(guest)?;
     let (mut input, mut output) = (session.input, session.output);
     let send = async {
-        // A program that ends before it has read everything is no fault of the link.
+        // A program may end before it has read all of its input; that is not an error of the link.
         if input.stdin(Bytes::copy_from_slice(script)).await.is_ok() {
             let _ = input.send(Frame::StdinEnd).await;
         }

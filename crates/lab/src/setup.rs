@@ -1,4 +1,4 @@
-//! Breaking a machine, before the student enters.
+//! Breaks a machine before the student enters.
 
 use std::time::{Duration, Instant};
 
@@ -17,17 +17,17 @@ use crate::{
     text,
 };
 
-/// What the student is told that happens: a script's name would give the incident away to whoever watches the start.
+/// The stage that students see. A script's name would give the incident away to whoever watches the start.
 const PREPARING: &str = "Preparing the incident";
-/// How long adding a node may take.
+/// The maximum time for adding a node.
 const ADD: Duration = Duration::from_secs(1200);
-/// How long the cluster may take to say what troubles it.
+/// The maximum time for reading the cluster's warnings.
 const EVENTS: Duration = Duration::from_secs(15);
 
-/// Why a machine could not be prepared. The text is for the student and the author: script, node, what it said.
+/// An error of a lab's setup. Its text is for students and authors: the script, the node, and its output.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The folder lacks a script that `lab.yaml` names. Linting prevents it.
+    /// The folder lacks a script that `lab.yaml` names. Linting prevents this.
     #[error("{script} is missing in the lab's folder")]
     Missing {
         /// The script.
@@ -36,41 +36,41 @@ pub enum SetupError {
     /// The cluster could not be reached.
     #[error("the cluster can't be reached: {0}")]
     Cluster(String),
-    /// Manifests were not applied.
+    /// Manifests could not be applied.
     #[error("{file} was not applied")]
     Apply {
         /// The file.
         file: String,
-        /// Why.
+        /// The cause.
         source: manifests::Error,
     },
-    /// A container image of the lab's own could not be made, or not be given to a node.
+    /// One of the lab's own container images could not be built or loaded into a node.
     #[error("{file}: {why}")]
     Load {
         /// The file.
         file: String,
-        /// Why.
+        /// The cause.
         why: String,
     },
-    /// What the step waits for did not come.
+    /// The condition that the step waits for was not met in time.
     #[error(
-        "what the lab waits for did not come within {seconds} s; last seen: {seen}{}",
+        "the lab's setup waited {seconds} s in vain; last seen: {seen}{}",
         also(warnings)
     )]
     Symptom {
-        /// How long was waited.
+        /// The time waited.
         seconds: u32,
-        /// What was seen last.
+        /// The last observation.
         seen: String,
-        /// The last warnings of the cluster, where it was waited for.
+        /// The cluster's last warnings, if the step waited for the cluster.
         warnings: Vec<String>,
     },
-    /// A further node was not added.
+    /// A further node could not be added.
     #[error("{node} was not added")]
     Node {
         /// The node.
         node: NodeName,
-        /// Why.
+        /// The cause.
         source: faultline_provider::Error,
     },
     /// The script could not be run to its end.
@@ -80,17 +80,17 @@ pub enum SetupError {
         script: String,
         /// The node.
         node: NodeName,
-        /// Why.
+        /// The cause.
         source: script::Error,
     },
-    /// The script took too long.
+    /// The script ran into its time limit.
     #[error("{script} took more than {seconds} s on {node}; its last words: {tail}")]
     Slow {
         /// The script.
         script: String,
         /// The node.
         node: NodeName,
-        /// What it may take.
+        /// The time limit.
         seconds: u32,
         /// The end of its output.
         tail: String,
@@ -110,7 +110,7 @@ pub enum SetupError {
 }
 
 impl SetupError {
-    /// The same for who is about to look for the fault: a script's name and its words would give it away.
+    /// Returns the error without the script's name and output: they would give the fault away to the student.
     #[must_use]
     pub fn discreet(&self) -> String {
         match self {
@@ -127,7 +127,9 @@ impl SetupError {
             Self::Load { why, .. } => format!("an image of the lab's could not be loaded: {why}"),
             Self::Cluster(why) => format!("the cluster can't be reached: {why}"),
             Self::Node { node, source } => format!("{node} was not added: {source}"),
-            Self::Apply { .. } => "what the lab runs in the cluster was not applied".to_owned(),
+            Self::Apply { .. } => {
+                "the lab's objects could not be applied to the cluster".to_owned()
+            }
             Self::Symptom { seconds, .. } => {
                 format!("the incident did not show within {seconds} s")
             }
@@ -135,8 +137,8 @@ impl SetupError {
     }
 }
 
-/// Carries out the setup steps, in order, of a lab whose variables have their values. Not idempotent in itself: on a
-/// failure destroy the environment. Reports one stage, `setup`, and those of each node that it adds.
+/// Runs the setup steps of a lab in order. The lab's variables must be filled in. Not idempotent: after a failure,
+/// destroy the environment. Reports one stage, `setup`, and the stages of each node that it adds.
 pub async fn set_up(
     provider: &dyn Provider,
     env: &TenantId,
@@ -178,7 +180,7 @@ pub async fn set_up(
     Ok(())
 }
 
-/// A container image of the lab's own, to the nodes that run it.
+/// Builds one of the lab's own container images and loads it into the nodes that run it.
 async fn load(
     provider: &dyn Provider,
     env: &TenantId,
@@ -194,7 +196,7 @@ async fn load(
         .map_err(|e| chain(&e))
 }
 
-/// A script, on its nodes at the same time.
+/// Runs a script on its nodes, concurrently.
 async fn run_script(
     provider: &dyn Provider,
     env: &TenantId,
@@ -250,7 +252,7 @@ fn missing(name: &str) -> SetupError {
     }
 }
 
-/// Manifests, as the cluster's administrator.
+/// Applies manifests as the cluster's administrator.
 async fn apply(
     provider: &dyn Provider,
     env: &TenantId,
@@ -269,7 +271,7 @@ async fn apply(
         })
 }
 
-/// One node more.
+/// Adds a node.
 async fn add(
     provider: &dyn Provider,
     env: &TenantId,
@@ -282,7 +284,7 @@ async fn add(
     };
     let slow = || faultline_provider::Error::failed("node", "it took more than 20 minutes");
     let fresh = async {
-        // An author may run the setup again on the same machine.
+        // The node exists if an author runs the setup again on the same machine.
         provider
             .remove_node(env, node, &Progress::ignored())
             .await?;
@@ -294,7 +296,7 @@ async fn add(
         .map_err(failed)
 }
 
-/// Until the cluster is as the step says.
+/// Waits until the cluster meets the step's condition.
 async fn wait(
     provider: &dyn Provider,
     env: &TenantId,
@@ -333,7 +335,7 @@ async fn wait(
     })
 }
 
-/// Warnings, one per line.
+/// Formats warnings, one per line.
 fn also(warnings: &[String]) -> String {
     let lines = warnings.iter().map(|line| format!("\n  {line}"));
     match warnings {

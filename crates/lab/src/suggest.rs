@@ -1,9 +1,9 @@
-//! What somebody may have meant who wrote a name that there is not.
+//! Suggests the name that was probably meant in place of an unknown one.
 
-/// How alike two names must be, from 0 to 1.
+/// The minimum similarity of two names, from 0 to 1.
 const ALIKE: f64 = 0.75;
 
-/// The name that is most like this word, if one is like it.
+/// Returns the most similar name, if any is similar enough.
 pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     names
         .into_iter()
@@ -13,14 +13,14 @@ pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, name)| name)
 }
 
-/// A word of the name, or a beginning, counts as much as a slip of the finger.
+/// Returns the similarity of two names. A word, or the beginning, of a name counts as much as a typing error.
 fn likeness(word: &str, name: &str) -> f64 {
     let within = word.len() >= 3 && name.contains(word);
     let slipped = strsim::normalized_damerau_levenshtein(word, name);
     if within { slipped.max(0.9) } else { slipped }
 }
 
-/// ` did you mean …?`, or nothing.
+/// Returns `; did you mean …?`, or an empty string if no name is similar enough.
 pub fn question<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> String {
     nearest(word, names).map_or_else(String::new, |name| format!("; did you mean {name}?"))
 }

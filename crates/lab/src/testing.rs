@@ -1,5 +1,5 @@
-//! A provider for tests: scripts run as bash on this machine, files and ports are what the test says. And an API server
-//! that answers as the test says.
+//! A provider for tests: scripts run as bash on this machine, files and ports are what the test provides. Also an API
+//! server whose answers the test provides.
 
 use std::{
     collections::BTreeMap,
@@ -27,9 +27,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 /// What listens on a port.
 #[derive(Debug, Clone)]
 pub enum Port {
-    /// Says this whatever it is asked, then ends.
+    /// Sends this text whatever the request is, then closes.
     Says(Vec<u8>),
-    /// Takes the connection and is silent.
+    /// Accepts the connection and stays silent.
     Silent,
 }
 
@@ -39,7 +39,7 @@ pub struct Inner {
     pub ports: Mutex<BTreeMap<u16, Port>>,
     /// The guest link can't be opened.
     pub lost: AtomicBool,
-    /// What was run, with whether trusted tools were asked for.
+    /// The scripts that were run, each with whether trusted tools were asked for.
     pub ran: Mutex<Vec<(Vec<OsString>, bool)>>,
     pub destroyed: AtomicBool,
 }
@@ -125,8 +125,8 @@ impl Inner {
     }
 }
 
-/// A client of an API server that knows Pods, and answers everything else by its path and what it is given: with a status,
-/// and a body that is text where it is a JSON text.
+/// Returns a client of an API server that knows Pods. Every other request is answered by the function, from its path
+/// and body, with a status and a body; a body that isn't JSON is sent as text.
 pub fn api(answer: impl Fn(&str, &Value) -> (u16, Value) + Send + Sync + 'static) -> Client {
     let answer = Arc::new(answer);
     let service = tower::service_fn(move |request: HttpRequest<Body>| {

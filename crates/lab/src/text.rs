@@ -1,7 +1,7 @@
-//! Text that came out of a guest: hostile until bounded and cleaned.
+//! Cleans text from guests, which is hostile until it is bounded and cleaned.
 
-/// Makes text fit for a page, a log or a terminal: invalid UTF-8 replaced, terminal sequences and control
-/// characters dropped (newlines and tabs stay), trailing white space cut, at most `max` characters.
+/// Makes text safe for a page, a log or a terminal: replaces invalid UTF-8, removes terminal sequences and control
+/// characters except newlines and tabs, trims trailing white space, and truncates to `max` characters.
 #[must_use]
 pub fn clean(bytes: &[u8], max: usize) -> String {
     let text = String::from_utf8_lossy(bytes);
@@ -27,7 +27,7 @@ pub fn clean(bytes: &[u8], max: usize) -> String {
     out
 }
 
-/// The end of `bytes`, cleaned, at most about `max` characters, beginning with a whole line where one fits.
+/// Returns the end of `bytes`, cleaned, at most about `max` characters, beginning with a whole line if one fits.
 #[must_use]
 pub fn clean_tail(bytes: &[u8], max: usize) -> String {
     let text = clean(bytes, usize::MAX);
@@ -42,13 +42,13 @@ pub fn clean_tail(bytes: &[u8], max: usize) -> String {
     }
 }
 
-/// Control characters, and those that reorder or hide text.
+/// Returns true for control characters and for those that reorder or hide text.
 fn invisible(c: char) -> bool {
     (c.is_control() && c != '\n' && c != '\t')
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Drops what follows an escape character: a CSI sequence up to its final byte, an OSC string up to its end, or
+/// Skips what follows an escape character: a CSI sequence up to its final byte, an OSC string up to its terminator, or
 /// one character.
 fn skip_sequence(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     match chars.next() {

@@ -1,4 +1,4 @@
-//! YAML as it is written: values with their places.
+//! A YAML tree whose values have positions.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::{
 use serde_json::Value;
 use serde_saphyr::{Location, Spanned};
 
-/// Any YAML, with places.
+/// Any YAML value.
 #[derive(Debug)]
 pub(crate) enum Node {
     Nothing,
@@ -78,7 +78,7 @@ impl<'de> Visitor<'de> for AnyNode {
 }
 
 impl Node {
-    /// What lies at a path of names and indices.
+    /// Returns the value at a path of names and indices.
     pub(crate) fn get(&self, path: &[&str]) -> Option<&Self> {
         match (self, path) {
             (_, []) => Some(self),
@@ -93,7 +93,7 @@ impl Node {
         }
     }
 
-    /// The text at a path.
+    /// Returns the string at a path.
     pub(crate) fn text(&self, path: &[&str]) -> Option<&str> {
         match self.get(path)? {
             Self::Text(text) => Some(text),
@@ -101,7 +101,7 @@ impl Node {
         }
     }
 
-    /// The items of the list at a path.
+    /// Returns the items of the list at a path.
     pub(crate) fn items(&self, path: &[&str]) -> &[Spanned<Self>] {
         match self.get(path) {
             Some(Self::List(items)) => items,
@@ -109,8 +109,8 @@ impl Node {
         }
     }
 
-    /// Where a path leads: to a field's name, or an item. What lies deeper than what is written is placed at its nearest
-    /// parent.
+    /// Returns the position of the field or item at a path. If the path doesn't exist, returns the position of its
+    /// nearest existing parent.
     pub(crate) fn place(&self, path: &[&str]) -> Option<Location> {
         let [first, rest @ ..] = path else {
             return None;
@@ -129,7 +129,7 @@ impl Node {
         inner.place(rest).or(Some(at))
     }
 
-    /// As JSON, without fields that hold nothing: an API server takes those for not written.
+    /// Converts the value into JSON without empty fields, which an API server treats as not set.
     pub(crate) fn json(&self) -> Value {
         match self {
             Self::Nothing => Value::Null,

@@ -1,8 +1,8 @@
-//! Values that differ from environment to environment, so that one student's answer is not another's.
+//! Values that differ between environments, so that one student's answer is not another's.
 //!
-//! A lab declares them in `lab.yaml`, and writes `{{name}}` in any of its texts. A value follows from the environment's
-//! id, so nothing is stored, and whoever asks again for the same environment gets the same. Only declared names are
-//! replaced: other braces, a Helm template's say, stay.
+//! A lab declares variables in `lab.yaml` and writes `{{name}}` in any of its texts. A value is derived from the
+//! environment's id, so nothing is stored and the same environment always gets the same values. Only declared names are
+//! replaced; other braces, such as those of a Helm template, stay.
 
 use std::{borrow::Cow, collections::BTreeMap, sync::LazyLock};
 
@@ -13,32 +13,32 @@ use sha2::{Digest, Sha256};
 
 use crate::{Diagnostic, LabFolder, yaml};
 
-/// Letters and digits that no font confuses.
+/// Letters and digits that can't be mistaken for each other in any font.
 const ALPHABET: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
 
 #[expect(clippy::expect_used, reason = "a literal, tried by every test below")]
 static PLACES: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\{\{([a-z][a-z0-9_]*)\}\}").expect("a regular expression"));
 
-/// The seed of the values that a lab has before it is started.
+/// The seed of the values of a lab that isn't started.
 pub(crate) const EXAMPLE: &str = "an example";
 
 /// Values by name.
 pub(crate) type Values = BTreeMap<String, String>;
 
-/// What a `lab.yaml` declares. The rest of it need not make sense yet.
+/// Returns the variables that a `lab.yaml` declares. The rest of the text need not be valid yet.
 pub(crate) fn declared(yaml: &str) -> BTreeMap<String, Variable> {
     #[derive(Deserialize)]
     struct Head {
         #[serde(default)]
         variables: BTreeMap<String, Variable>,
     }
-    // A bare `{{name}}` is no YAML.
+    // A bare `{{name}}` is not valid YAML.
     let readable = PLACES.replace_all(yaml, "0");
     serde_saphyr::from_str::<Head>(&readable).map_or_else(|_| BTreeMap::new(), |h| h.variables)
 }
 
-/// The values that a seed gives.
+/// Returns the values for a seed.
 pub(crate) fn values(declared: &BTreeMap<String, Variable>, seed: &str) -> Values {
     declared
         .iter()
@@ -74,7 +74,7 @@ fn value(variable: &Variable, digest: &[u8]) -> String {
     }
 }
 
-/// A text with every declared name replaced.
+/// Replaces every declared name in a text.
 pub(crate) fn fill<'a>(text: &'a str, values: &Values) -> Cow<'a, str> {
     if values.is_empty() {
         return Cow::Borrowed(text);
@@ -95,7 +95,7 @@ pub(crate) fn fill_bytes(content: &[u8], values: &Values) -> Vec<u8> {
     }
 }
 
-/// What `lab.yaml` refers to and doesn't declare.
+/// Reports references in `lab.yaml` to undeclared variables.
 pub(crate) fn lint(yaml: &str, declared: &BTreeMap<String, Variable>, found: &mut Vec<Diagnostic>) {
     for (number, line) in (1..).zip(yaml.lines()) {
         for place in PLACES.captures_iter(line) {
@@ -115,8 +115,8 @@ pub(crate) fn lint(yaml: &str, declared: &BTreeMap<String, Variable>, found: &mu
 }
 
 impl LabFolder {
-    /// The lab with its variables' values, as they follow from a seed: an environment's id. Without variables, the same
-    /// lab.
+    /// Returns the lab with its variables filled in with the values for a seed, usually a tenant's id. A lab without
+    /// variables is returned as it is.
     #[must_use]
     pub fn of(&self, seed: &str) -> Cow<'_, Self> {
         if self.lab.variables.is_empty() {
@@ -124,7 +124,8 @@ impl LabFolder {
         }
         let values = values(&self.lab.variables, seed);
         let mut filled = self.clone();
-        // What one seed's values fitted into, another's fit into too: they are of the same kind and bounded alike.
+        // A lab that is valid with one seed's values is valid with another's: the values are of the same kind and
+        // length.
         if let Ok(lab) = yaml::parse(&fill(&self.yaml, &values)) {
             filled.lab = lab;
         }

@@ -1,7 +1,7 @@
-//! Everything in a `lab.yaml` that is not as its schema says, where its types would name the first alone.
+//! Finds every violation of the schema in a `lab.yaml`, where deserialization would report only the first.
 //!
-//! The types decide whether a lab is read. Only when they refuse it is the text walked along the schema, so scalars are
-//! taken as freely as the types do: a number where text belongs is text.
+//! Deserialization decides whether a lab is valid. Only if it fails is the text compared with the schema; scalars are
+//! then accepted as leniently as by deserialization: a number where a string belongs is a string.
 
 use regex::Regex;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::{
     yaml::{FILE, SEE, point, spoken},
 };
 
-/// Finds all of it. Nothing when the text is no YAML, or the schema has nothing against it.
+/// Finds all violations. Returns none if the text is not YAML, or if the schema has no objection to it.
 pub(crate) fn all(text: &str) -> Vec<Diagnostic> {
     let Ok(root) = serde_saphyr::from_str::<Spanned<Node>>(text) else {
         return Vec::new();
@@ -43,7 +43,7 @@ impl Walk<'_> {
         self.found.push(point(found, self.text, Some(at)));
     }
 
-    /// A value of the right type and out of its bounds, in the words of the types' own rules.
+    /// Reports a value of the right type that is out of bounds, with the message of the type's own validation.
     fn bounds(&mut self, at: &Spanned<Node>, what: &str) {
         let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
         let meaning = schema::meaning(&path).unwrap_or_else(|| SEE.to_owned());
@@ -98,7 +98,7 @@ impl Walk<'_> {
         }
     }
 
-    /// One of several: words, values that may be left out, or fields of which one is written.
+    /// Checks a choice: words, optional values, or an object of which exactly one field is set.
     fn choice(&mut self, node: &Spanned<Node>, choices: &[Value]) {
         let root = self.schema;
         let is = |choice: &Value, kind: &str| {
@@ -259,7 +259,7 @@ impl Walk<'_> {
     }
 }
 
-/// The name of the one field that a choice has.
+/// Returns the name of a choice's only field.
 fn only_field(choice: &Value) -> Option<&str> {
     let mut names = choice.get("properties")?.as_object()?.keys();
     names

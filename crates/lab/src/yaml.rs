@@ -1,5 +1,5 @@
-//! `lab.yaml`: its text into [`Lab`], or into diagnostics with line and caret; and where in the text things are,
-//! for the rules that the types can't say.
+//! Parses `lab.yaml` into [`Lab`], or into diagnostics with line and caret. Also finds the positions of values, for
+//! rules that the types can't express.
 
 use faultline_domain::lab::Lab;
 use serde::Deserialize;
@@ -10,12 +10,12 @@ use crate::{Diagnostic, schema, violations};
 /// The name of the file.
 pub(crate) const FILE: &str = "lab.yaml";
 
-/// Reads the text of a `lab.yaml`.
+/// Parses the text of a `lab.yaml`.
 pub(crate) fn parse(text: &str) -> Result<Lab, Vec<Diagnostic>> {
     serde_saphyr::from_str_valid::<Lab>(text).map_err(|e| explain(&e, text))
 }
 
-/// Reads the text of a `lab.yaml` that was valid once: rules that have changed since don't count.
+/// Parses the text of a `lab.yaml` that was valid once. Rules that were added since are not applied.
 pub(crate) fn read(text: &str) -> Option<Lab> {
     serde_saphyr::from_str(text).ok()
 }
@@ -58,7 +58,7 @@ fn explain(error: &Error, text: &str) -> Vec<Diagnostic> {
     }
 }
 
-/// The types name what they trip over first; the schema tells the rest, in the same words.
+/// Returns all violations. Deserialization reports only the first; the schema finds the others, with the same messages.
 fn everything(first: Diagnostic, text: &str) -> Vec<Diagnostic> {
     let mut all = violations::all(text);
     if !all.iter().any(|found| found.line == first.line) {
@@ -70,7 +70,7 @@ fn everything(first: Diagnostic, text: &str) -> Vec<Diagnostic> {
 
 pub(crate) const SEE: &str = "docs/author.md and docs/lab.schema.json say what each field means";
 
-/// A path as one says it, counted from 1 like hints: `check 2, test, mode`.
+/// Formats a path for people, counting from 1 as hints do: `check 2, test, mode`.
 pub(crate) fn spoken(path: &[&str]) -> String {
     let mut words: Vec<String> = Vec::new();
     for segment in path {
@@ -80,7 +80,7 @@ pub(crate) fn spoken(path: &[&str]) -> String {
                     "setup" => "setup step",
                     many => many.strip_suffix('s').unwrap_or(many),
                 };
-                // The alternatives of `test` are told apart by their names.
+                // The variants of `test` are told apart by their names.
                 if one != "test" {
                     *list = format!("{one} {}", index + 1);
                 }
@@ -91,14 +91,14 @@ pub(crate) fn spoken(path: &[&str]) -> String {
     words.join(", ")
 }
 
-/// What a parser says, in an author's words.
+/// Rewrites a parser's message for authors.
 fn plain(said: &str) -> String {
     if let Some(rest) = said.strip_prefix("duplicate mapping key: ") {
         let name = rest.split(',').next().unwrap_or(rest);
-        return format!("`{name}` is said a second time");
+        return format!("`{name}` is given twice");
     }
     if let Some(name) = said.strip_prefix("missing field ") {
-        // The place is that of the last field of those among which it is missing.
+        // The parser reports the position of the last field of the object that lacks one.
         return format!("{name} is missing among these fields");
     }
     if let Some((value, all)) = said
@@ -123,7 +123,7 @@ fn plain(said: &str) -> String {
     .to_owned()
 }
 
-/// Where in the text the values are that rules point at. Everything else is ignored, since [`parse`] has read it.
+/// The positions of the values that rules point at. Everything else is ignored, since [`parse`] has read it.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Places {
     #[serde(default)]
@@ -185,12 +185,12 @@ pub(crate) struct PatternPlaces {
     pub name: Option<Spanned<String>>,
 }
 
-/// Finds the places; none when the text is not a lab.
+/// Finds the positions; none if the text is not a lab.
 pub(crate) fn places(text: &str) -> Places {
     serde_saphyr::from_str(text).unwrap_or_default()
 }
 
-/// Points a finding at a value.
+/// Points a diagnostic at a value.
 pub(crate) fn point<T>(found: Diagnostic, text: &str, value: Option<&Spanned<T>>) -> Diagnostic {
     match value {
         Some(v) => found.at(text, v.referenced.line(), v.referenced.column()),

@@ -1,4 +1,4 @@
-//! `bench door`: an API server asked through the server's door, and asked directly, by the same client.
+//! `bench door`: compares requests to an API server through the gateway with direct ones, by the same client.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -23,15 +23,15 @@ use tokio::net::TcpStream;
 use super::{Report, pages::start};
 use crate::api::Api;
 
-/// What `kubectl get nodes` asks.
+/// The request of `kubectl get nodes`.
 const NODES: &str = "/api/v1/nodes?limit=500";
-/// What is watched: little happens there.
+/// The watched resource, which changes rarely.
 const WATCH: &str = "/api/v1/namespaces/default/secrets?watch=true&timeoutSeconds=600";
 const WATCHES: usize = 100;
-/// How long a server may take to begin, and to end.
+/// The timeout for a server's start and stop.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A server of its own, as a process: its memory is to be looked at.
+/// A server in a process of its own, so that its memory can be measured.
 struct Up {
     child: Child,
     kube: SocketAddr,
@@ -68,22 +68,22 @@ impl Up {
                 let _ = child.kill();
                 let _ = child.wait();
                 let said = std::fs::read_to_string(dir.join("up.log"))?;
-                bail!("the server did not begin:\n{said}");
+                bail!("the server did not start:\n{said}");
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
-    /// Memory that the server holds.
+    /// Returns the server's memory in MiB.
     fn memory_mib(&self) -> anyhow::Result<f64> {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path)?;
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
         let kib = line.and_then(|l| l.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
-        Ok(kib.context("the kernel does not say how much memory the server has")? / 1024.0)
+        Ok(kib.context("cannot read the server's memory")? / 1024.0)
     }
 
-    /// Ends the server, and all that it has made.
+    /// Stops the server and removes everything it made.
     async fn end(mut self, provider: &Local) -> anyhow::Result<()> {
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
@@ -99,7 +99,7 @@ fn free() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// The door, as the place of an API server.
+/// The gateway as the address of an API server.
 #[derive(Debug)]
 struct Door(SocketAddr);
 
@@ -116,10 +116,10 @@ impl ApiServer for Door {
     }
 }
 
-/// A way to the API server, and what each request needs there.
+/// A route to the API server, and what each request on it needs.
 struct Way {
     access: ApiAccess,
-    /// What goes before the path.
+    /// The prefix of paths.
     before: String,
     token: Option<String>,
 }
@@ -133,7 +133,8 @@ impl Way {
         Ok(request.body(Vec::new())?)
     }
 
-    /// Connects anew and asks, as each run of kubectl does. Gives milliseconds: to the answer, and of one more request.
+    /// Connects and sends a request, as each run of kubectl does, and then a second request. Returns the duration of
+    /// both in milliseconds.
     async fn ask(&self) -> anyhow::Result<(f64, f64)> {
         let began = Instant::now();
         let client = client::connect(&self.access).await?;
@@ -145,7 +146,7 @@ impl Way {
         Ok((first, millis(began)))
     }
 
-    /// A watch, and its connection; reads until its first bytes or headers are there.
+    /// Opens a watch on a connection of its own, and reads until its headers or first bytes have arrived.
     async fn watch(&self) -> anyhow::Result<impl Sized + use<>> {
         let client = client::connect(&self.access).await?;
         let answer = client.send(self.request(WATCH)?.map(Into::into)).await?;
@@ -162,12 +163,12 @@ fn millis(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1000.0
 }
 
-/// Measures; whatever comes of it, nothing is left behind.
+/// Measures, and cleans up in any case.
 pub(super) async fn door(rounds: u32, labs: &Path, images: &Path) -> anyhow::Result<Report> {
     let scratch = super::scratch()?;
     let dir = scratch.path();
     let lab = smallest_cluster(labs)?;
-    // The only one of its server, which would prepare the images of others too.
+    // The only lab of its server, which would otherwise prepare the images of others too.
     let only = dir.join("labs");
     copy(&lab.path, &only.join(lab.slug.as_str()))?;
     let cache = faultline_image::cache::Cache::of_user();
@@ -187,7 +188,7 @@ fn smallest_cluster(labs: &Path) -> anyhow::Result<Arc<LabFolder>> {
     let catalogue = Catalogue::load(labs);
     let clusters = catalogue.labs().into_iter().filter(|l| {
         let needs = &l.lab.needs;
-        // A setup that ends with the API server's help has not broken it.
+        // A setup whose last step uses the API server hasn't broken it.
         let ends_with_it = |s: &SetupStep| s.wait.is_some() || s.apply.is_some();
         needs.kubernetes.is_some()
             && needs.groups.is_empty()
@@ -259,7 +260,7 @@ async fn measure(
     };
 
     let mut samples = [const { Vec::new() }; 4];
-    // In turns, so that what else the machine does meets both.
+    // Alternates, so that other load on the machine affects both alike.
     for _ in 0..rounds {
         let (first, next) = direct.ask().await.context("directly")?;
         let (first_by_door, next_by_door) = door.ask().await.context("through the door")?;

@@ -1,4 +1,4 @@
-//! `bench clone`, `density`, `idle`: real machines, made and freed.
+//! `bench clone`, `density` and `idle`: measurements of real machines.
 
 use std::{
     path::{Path, PathBuf},
@@ -28,7 +28,7 @@ use crate::{
     sources::{self, Recipes},
 };
 
-/// What the bench's environments are made of.
+/// What the measured machines are made from.
 #[derive(Clone)]
 struct Bed {
     program: PathBuf,
@@ -54,7 +54,7 @@ impl Bed {
         })
     }
 
-    /// The same bed for another shape.
+    /// Returns the same bed for another shape.
     async fn with_shape(&self, args: &Machines, shape: Form) -> anyhow::Result<Self> {
         let (of, recipe, template) = baked(args, shape, &self.program, &self.progress).await?;
         Ok(Self {
@@ -83,8 +83,8 @@ impl Bed {
         }
     }
 
-    /// From nothing to what a student waits for, and on to a cluster that was probed. It is used as soon as it is
-    /// refreshed, while the provider still probes it.
+    /// Clones a tenant and measures until it is usable, and until a cluster has been probed. It is used as soon as it
+    /// is refreshed, while the provider still probes it.
     async fn clone(&self, n: usize) -> anyhow::Result<Cloned> {
         let (id, spec) = (Self::id(n)?, self.spec());
         let began = Instant::now();
@@ -117,7 +117,7 @@ impl Bed {
         Ok(cloned)
     }
 
-    /// A shell on every node; on a cluster, `kubectl get nodes` that shows all of them Ready.
+    /// Opens a shell on every node and, on a cluster, runs `kubectl get nodes` until all of them are Ready.
     async fn used(&self, id: &TenantId, began: Instant) -> anyhow::Result<Cloned> {
         let shell = async |node: &NodeName, line: &str| {
             let stream = self.provider.open(id, node, Target::Guest).await?;
@@ -180,7 +180,7 @@ impl Bed {
     }
 }
 
-/// The image in a shape, baked if it isn't.
+/// Returns the image's template in a shape, and bakes it if necessary.
 async fn baked(
     args: &Machines,
     shape: Form,
@@ -198,28 +198,28 @@ async fn baked(
     Ok((of, recipe, template))
 }
 
-/// When what happened, in milliseconds since a clone was asked for.
+/// The times of events, in milliseconds since the clone was requested.
 struct Cloned {
-    /// Each stage of the provider, how long it took.
+    /// The provider's stages with their durations.
     stages: Vec<(String, f64)>,
     /// A shell had answered on every node.
     shells: f64,
-    /// Of a cluster: the API server had answered.
+    /// The API server had answered. Clusters only.
     answered: Option<f64>,
-    /// Of a cluster: it had answered that every node is Ready.
+    /// The API server had reported every node as Ready. Clusters only.
     ready: Option<f64>,
-    /// Of a cluster: every node's lease was fresh, and a new pod on each had resolved a name.
+    /// Every node's lease was fresh, and a new pod on each had resolved a name. Clusters only.
     probed: Option<f64>,
 }
 
 impl Cloned {
-    /// A student can work.
+    /// Returns the time after which a student can work.
     fn usable(&self) -> f64 {
         self.ready.unwrap_or(self.shells)
     }
 }
 
-/// Makes a bed, measures on it, and leaves nothing behind whatever comes of it.
+/// Creates a bed, measures on it, and cleans up in any case.
 async fn on_bed(
     args: &Machines,
     measure: impl AsyncFnOnce(&Bed) -> anyhow::Result<Report>,
@@ -240,12 +240,12 @@ fn millis(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1000.0
 }
 
-/// `bench clone`.
+/// Runs `bench clone`.
 pub async fn clone(args: &Machines) -> anyhow::Result<Report> {
     on_bed(args, async |bed| {
         let mut report = bed.report("clone");
         let cluster = bed.recipe.kubernetes.is_some();
-        // A cluster's cold start takes minutes: once is enough against several clones.
+        // A cluster's cold boot takes minutes, so one is compared with several clones.
         let colds = if cluster { 1 } else { args.rounds.clamp(1, 3) };
         let (mut shells, mut settled) = (Vec::new(), Vec::new());
         for _ in 0..colds {
@@ -331,7 +331,7 @@ pub async fn clone(args: &Machines) -> anyhow::Result<Report> {
     .await
 }
 
-/// `bench density`.
+/// Runs `bench density`.
 pub async fn density(args: &Machines) -> anyhow::Result<Report> {
     on_bed(args, async |bed| {
         let usual = if bed.recipe.kubernetes.is_some() {
@@ -385,8 +385,8 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// `bench idle`. What is compared is measured one after the other: two clusters at once may ask for more than a small
-/// machine has, and the hungrier of them would be measured at what it got.
+/// Runs `bench idle`. Shapes are measured one after the other: two clusters at once may need more than a small machine
+/// has, and then the larger consumer would be measured too low.
 pub async fn idle(args: &Machines) -> anyhow::Result<Report> {
     const OF_CLONE: &str = "CPU of an idle clone";
     on_bed(args, async |bed| {
@@ -425,7 +425,7 @@ pub async fn idle(args: &Machines) -> anyhow::Result<Report> {
 
 const LOOKED_AFTER: &str = "CPU of an idle clone that a server looks after";
 
-/// The clone that is there, while a server's reconcilers look after it; and what the server takes.
+/// Measures the clone while a server's reconcilers look after it, and the server itself.
 async fn looked_after(
     bed: &Bed,
     args: &Machines,
@@ -445,13 +445,13 @@ async fn looked_after(
     Ok(())
 }
 
-/// CPU time of this process.
+/// Returns the CPU time of this process.
 fn own_cpu() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::try_from(now).unwrap_or_default()
 }
 
-/// A clone that is left alone, and then measured.
+/// Clones, leaves the clone alone, and measures it.
 async fn at_rest(bed: &Bed, args: &Machines) -> anyhow::Result<Vec<f64>> {
     let what = format!("A clone of {} until it was probed", bed.of);
     let stage = bed.progress.stage("clone", what);

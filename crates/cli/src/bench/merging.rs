@@ -1,5 +1,5 @@
-//! What merging of identical pages (KSM) would give back: the guests' private pages, compared by their content.
-//! Nothing is merged for it.
+//! Measures what merging of identical pages (KSM) would save, by comparing the content of the guests' private pages.
+//! Nothing is merged.
 
 use std::{
     collections::HashSet,
@@ -10,11 +10,11 @@ use std::{
 };
 
 const PAGE: usize = 4096;
-/// Of an entry of `/proc/<pid>/pagemap`, see `Documentation/admin-guide/mm/pagemap.rst` of the kernel.
+/// Fields of an entry in `/proc/<pid>/pagemap`; see the kernel's `Documentation/admin-guide/mm/pagemap.rst`.
 const PRESENT: u64 = 1 << 63;
 const OF_A_FILE: u64 = 1 << 61;
 
-/// Private pages, by content, as they are added.
+/// The private pages that were added, by content.
 #[derive(Debug, Default)]
 pub(super) struct Pages {
     seen: HashSet<u64>,
@@ -22,7 +22,7 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// Adds the private pages of the guest that a QEMU runs.
+    /// Adds the private pages of a QEMU process's guest.
     pub(super) fn add(&mut self, pid: u32) -> io::Result<()> {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
         let entries = File::open(format!("/proc/{pid}/pagemap"))?;
@@ -53,13 +53,13 @@ impl Pages {
         }
     }
 
-    /// What the pages that are a copy of another take, in bytes.
+    /// Returns the size of the pages that are copies of others, in bytes.
     pub(super) fn repeated_bytes(&self) -> u64 {
         self.repeated * PAGE as u64
     }
 }
 
-/// The addresses of a line of `/proc/<pid>/maps`.
+/// Parses the address range of a line of `/proc/<pid>/maps`.
 fn bounds(line: &str) -> Option<(u64, u64)> {
     let (from, rest) = line.split_once('-')?;
     let to = rest.split_ascii_whitespace().next()?;

@@ -1,4 +1,4 @@
-//! `faultline bench`: what this machine does, measured. Ratios come from one run.
+//! `faultline bench`: measures this machine. Each ratio comes from a single run.
 
 mod door;
 mod machines;
@@ -19,27 +19,28 @@ use crate::{
 
 pub use report::Report;
 
-/// What can be measured.
+/// The measurements.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
-    /// Cold boot to a usable shell against clone to a usable shell; 1, 4 and 8 clones at once
+    /// Cold boot to a usable shell, compared with clone to a usable shell; 1, 4 and 8 clones at once
     ///
     ///   faultline bench clone --image kubernetes-1.36 --shape 1+2
     #[command(verbatim_doc_comment)]
     Clone(Machines),
-    /// Memory private to each clone against the template's memory, and what merging of identical pages would give back
+    /// Memory private to each clone, compared with the template's memory, and what merging of identical pages would
+    /// save
     ///
     ///   faultline bench density --image kubernetes-1.36 --shape 1+2 --rest 600
     #[command(verbatim_doc_comment)]
     Density(Machines),
-    /// CPU that an idle clone uses
+    /// Processor time of an idle clone
     ///
     ///   faultline bench idle --image kubernetes-1.36 --against 1+0-stock --rest 300
     #[command(verbatim_doc_comment)]
     Idle(Machines),
     /// Requests per second and latency of the pages, with 100 idle terminals open
     Pages {
-        /// Seconds to measure each page
+        /// Seconds of measurement for each page
         #[arg(long, default_value_t = 5)]
         seconds: u64,
         #[command(flatten)]
@@ -49,9 +50,10 @@ pub enum BenchCommand {
         #[command(flatten)]
         sources: SourceArgs,
     },
-    /// A cluster's API server asked through the server's door against directly; memory of the server with 100 watches
+    /// Requests to an API server through the server's gateway, compared with direct ones; memory of the server with 100
+    /// watches
     Door {
-        /// How often each way is asked
+        /// Number of requests on each way
         #[arg(long, default_value_t = 30)]
         rounds: u32,
         #[command(flatten)]
@@ -61,25 +63,25 @@ pub enum BenchCommand {
     },
 }
 
-/// What machines are measured.
+/// The options for measurements of machines.
 #[derive(Debug, Args)]
 pub struct Machines {
     /// The image
     #[arg(long, default_value = "debian-12")]
     image: String,
-    /// The nodes: control planes + workers
+    /// The nodes, as control planes + workers
     #[arg(long, default_value_t = Form::default())]
     shape: Form,
-    /// Seconds of rest before memory and CPU are looked at; 30, and 120 for a cluster, unless said
+    /// Seconds of rest before memory and processor time are measured [default: 30, for clusters 120]
     #[arg(long)]
     rest: Option<u64>,
-    /// How many clones `density` makes; 8 machines or one cluster unless said
+    /// Number of clones that `density` makes [default: 8 machines or 1 cluster]
     #[arg(long)]
     clones: Option<usize>,
-    /// A second shape that `idle` looks at before the first, such as 1+0-stock
+    /// A second shape that `idle` measures first, such as 1+0-stock
     #[arg(long, value_name = "SHAPE")]
     against: Option<Form>,
-    /// How often a single start, or ten idle seconds, are measured
+    /// Number of measurements of a single start, or of ten idle seconds
     #[arg(long, default_value_t = 5)]
     rounds: u32,
     #[command(flatten)]
@@ -88,14 +90,14 @@ pub struct Machines {
     sources: SourceArgs,
 }
 
-/// Makes a folder for the data of a measurement. It is removed when the value is dropped.
+/// Creates a folder for a measurement's data. It is removed when the value is dropped.
 fn scratch() -> std::io::Result<TempDir> {
     tempfile::Builder::new()
         .prefix("faultline-bench-")
         .tempdir()
 }
 
-/// Measures and prints.
+/// Runs a measurement and prints the result.
 pub async fn run(command: BenchCommand, output: Output) -> anyhow::Result<()> {
     let report = match command {
         BenchCommand::Clone(args) => machines::clone(&args).await?,

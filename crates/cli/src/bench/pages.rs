@@ -1,4 +1,4 @@
-//! `bench pages`: the real server over real sockets, with one real environment and 100 viewers of its terminals.
+//! `bench pages`: measures the server over real sockets, with one real environment and 100 viewers of its terminals.
 
 use std::{
     path::Path,
@@ -29,15 +29,15 @@ use tokio_tungstenite::{connect_async, tungstenite::client::IntoClientRequest};
 use super::Report;
 use crate::api::Api;
 
-/// Viewers, spread over so many terminals of the environment.
+/// The number of viewers, spread over this many terminals.
 const VIEWERS: usize = 100;
 const TERMINALS: usize = 8;
-/// Connections that ask for pages at once.
+/// The number of concurrent connections.
 const CONNECTIONS: usize = 8;
 
 type Http = Client<HttpConnector, Full<Bytes>>;
 
-/// Measures; whatever comes of it, nothing is left behind.
+/// Measures, and cleans up in any case.
 pub async fn pages(
     seconds: u64,
     labs: &Path,
@@ -187,7 +187,7 @@ async fn measure(
     Ok(())
 }
 
-/// Uses the one-time link as a browser's form does, and gives the session's cookie.
+/// Submits the one-time link's form as a browser does, and returns the session's cookie.
 async fn sign_in(http: &Http, base: &str, link: &str) -> anyhow::Result<String> {
     let token = link
         .split_once("token=")
@@ -212,7 +212,7 @@ async fn sign_in(http: &Http, base: &str, link: &str) -> anyhow::Result<String> 
     Ok(cookies.join("; "))
 }
 
-/// Starts a lab and waits until it can be used.
+/// Starts a lab and waits until it is ready.
 pub(super) async fn start(base: String, token: String, slug: String) -> anyhow::Result<String> {
     let api = Api {
         url: base,

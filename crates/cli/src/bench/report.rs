@@ -1,15 +1,15 @@
-//! The form of a measurement: `docs/bench.schema.json` is generated from these types.
+//! The format of results. `docs/bench.schema.json` is generated from these types.
 
 use faultline_domain::memory::Memory;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// What was measured, on what.
+/// A measurement and the machine that it was made on.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
-    /// What was measured: `clone`, `density`, `idle`, `pages`, `door`.
+    /// The measurement: `clone`, `density`, `idle`, `pages` or `door`.
     pub name: String,
-    /// On what.
+    /// The machine.
     pub machine: Machine,
     /// The figures.
     pub metrics: Vec<Metric>,
@@ -20,11 +20,11 @@ pub struct Report {
 /// The machine.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Machine {
-    /// Processors.
+    /// The number of processors.
     pub cpus: usize,
-    /// Memory in MiB.
+    /// The memory in MiB.
     pub memory_mib: u64,
-    /// `kvm`, `tcg`, or `none` where no machine was run.
+    /// `kvm`, `tcg`, or `none` if no machine was run.
     pub accelerator: String,
     /// QEMU's version.
     pub qemu: String,
@@ -33,31 +33,31 @@ pub struct Machine {
 /// One figure.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Metric {
-    /// What it is.
+    /// The name.
     pub metric: String,
-    /// Its unit: `ms`, `MiB`, `%`, `1/s`.
+    /// The unit: `ms`, `MiB`, `%` or `1/s`.
     pub unit: String,
-    /// What was measured, in order. For many samples, evenly chosen ones.
+    /// The samples in the order of their measurement. Of many samples, an even selection.
     pub samples: Vec<f64>,
     /// The median.
     pub p50: f64,
     /// The 95th percentile.
     pub p95: f64,
-    /// The 99th percentile, where there are a hundred samples or more.
+    /// The 99th percentile, if there are at least a hundred samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p99: Option<f64>,
 }
 
-/// How one figure stands to another of the same run.
+/// The ratio of two figures of the same run.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Ratio {
-    /// What it says.
+    /// The name.
     pub metric: String,
     /// `of` divided by `to`.
     pub value: f64,
-    /// A figure's name.
+    /// The name of the numerator's figure.
     pub of: String,
-    /// Another's.
+    /// The name of the denominator's figure.
     pub to: String,
 }
 
@@ -80,7 +80,7 @@ fn round(value: f64) -> f64 {
 }
 
 impl Report {
-    /// An empty report of this machine.
+    /// Creates an empty report of this machine.
     pub fn new(name: &str, accelerator: &str) -> Self {
         let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Self {
@@ -111,7 +111,7 @@ impl Report {
         });
     }
 
-    /// Adds how the medians of two figures stand to each other.
+    /// Adds the ratio of two figures' medians.
     pub fn ratio(&mut self, metric: &str, of: &str, to: &str) {
         let p50 = |name: &str| {
             self.metrics
@@ -130,7 +130,7 @@ impl Report {
         }
     }
 
-    /// The report for people.
+    /// Formats the report for people.
     pub fn table(&self) -> String {
         let machine = &self.machine;
         let mut table = comfy_table::Table::new();

@@ -1,4 +1,4 @@
-//! A server whose reconcilers look after one tenant: what it costs that somebody looks.
+//! A server whose reconcilers look after one tenant, to measure what that costs.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use rand::SeedableRng;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-/// A server that serves, until it is ended.
+/// A running server.
 pub(super) struct Served {
     dir: TempDir,
     shutdown: Shutdown,
@@ -26,7 +26,7 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Has a server take a tenant that runs for the one of an active environment.
+    /// Starts a server that takes a running tenant for that of an active environment.
     pub(super) async fn begin(
         provider: &Local,
         tenant: &TenantId,
@@ -58,7 +58,7 @@ impl Served {
         })
     }
 
-    /// Stops the server; the tenant goes on.
+    /// Stops the server. The tenant keeps running.
     pub(super) async fn end(self) -> anyhow::Result<()> {
         self.shutdown.soft.cancel();
         self.task.await??;
@@ -66,7 +66,7 @@ impl Served {
     }
 }
 
-/// Writes an environment that is active on this tenant.
+/// Writes an active environment of this tenant into the store.
 async fn active(
     store: &Store,
     tenant: &TenantId,

@@ -1,4 +1,4 @@
-//! What follows from what was seen, and what to do about it. Nothing is looked at here.
+//! Judges the readings: what follows from them and what to do. Reads nothing itself.
 
 use faultline_domain::memory::Memory;
 use faultline_image::go;
@@ -10,11 +10,11 @@ use super::{
     readings::{ControlGroups, Disk, Held, Images, Port, Readings},
 };
 
-/// Memory below which nothing is started, in MiB: an environment and the server.
+/// The minimum of memory, in MiB: for one environment and the server.
 pub const MIN_MEMORY_MIB: u64 = 1024;
-/// Disk below which no image is built, in MiB.
+/// The minimum of disk space for building an image, in MiB.
 pub const MIN_DISK_MIB: u64 = 6 * 1024;
-/// Disk below which no environment is started, in MiB.
+/// The minimum of disk space for starting an environment, in MiB.
 pub const MIN_ENVIRONMENT_DISK_MIB: u64 = 1024;
 
 impl Finding {
@@ -45,7 +45,7 @@ impl Finding {
     }
 }
 
-/// A finding for each reading.
+/// Returns a finding for each reading.
 pub fn judge(seen: &Readings) -> Vec<Finding> {
     let mut findings = vec![
         root(seen.root),
@@ -102,7 +102,7 @@ fn programs(missing: &[(&str, &str)]) -> Finding {
     )
 }
 
-/// Only when the program was installed without them.
+/// Reports missing parts of the installation.
 fn parts(missing: &[&str]) -> Option<Finding> {
     (!missing.is_empty()).then(|| {
         Finding::bad(
@@ -164,7 +164,7 @@ fn accelerator(seen: &Readings) -> Finding {
     }
 }
 
-/// When a verdict was found out.
+/// Formats the time of a verdict.
 fn since(verdict: &Verdict) -> String {
     let at = verdict.since.and_then(|at| Timestamp::try_from(at).ok());
     at.map_or_else(String::new, |at| {
@@ -172,7 +172,7 @@ fn since(verdict: &Verdict) -> String {
     })
 }
 
-/// The features of the host's processor that guests don't get.
+/// Names the features of the host's processor that guests don't get.
 fn without(cpu: &str) -> String {
     let refused: Vec<&str> = cpu.split(",-").skip(1).collect();
     if refused.is_empty() {
@@ -270,7 +270,7 @@ fn memory(memory: Option<Memory>) -> Finding {
     )
 }
 
-/// Only when the kernel merges pages: guests could find out what others hold (`docs/security.md`).
+/// Warns if the kernel merges pages: guests could find out what others hold (`docs/security.md`).
 fn merging(merges: bool) -> Option<Finding> {
     merges.then(|| {
         Finding::bad(
@@ -283,7 +283,7 @@ fn merging(merges: bool) -> Option<Finding> {
     })
 }
 
-/// What a folder has to have room for, and what follows when it hasn't.
+/// What a folder needs space for, and the consequence of too little.
 struct Room {
     of: &'static str,
     least: u64,
@@ -300,8 +300,8 @@ impl Room {
             return Finding::bad(
                 "disk",
                 Grade::Warning,
-                format!("{folder} could not be asked"),
-                "Free space is not known.",
+                format!("the free space of {folder} could not be read"),
+                "It is unknown whether there is enough space.",
                 format!("see what `df {folder}` says"),
             );
         };
@@ -319,7 +319,7 @@ impl Room {
     }
 }
 
-/// The room that images are built in; when some are `built`, their labs start without it.
+/// Judges the space for building images. If some images are `built`, their labs start even without it.
 fn cache(disk: &Disk, built: bool) -> Finding {
     let (grade, lacking) = if built {
         (Grade::Warning, "No further image can be built.")
@@ -337,7 +337,7 @@ fn cache(disk: &Disk, built: bool) -> Finding {
     room.judge(disk)
 }
 
-/// The room that environments write in, which need not be the cache's file system.
+/// Judges the space that environments write to, which may be on another file system than the cache.
 fn data(disk: &Disk) -> Finding {
     let room = Room {
         of: "environments",

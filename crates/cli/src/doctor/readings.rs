@@ -1,4 +1,4 @@
-//! What the doctor sees of a machine. Nothing is judged here.
+//! Reads the state of a machine. Judges nothing.
 
 use std::{
     fs, io,
@@ -21,32 +21,32 @@ use faultline_launcher::{
     spec::Accelerator,
 };
 
-/// All that was seen.
+/// All readings.
 #[derive(Debug, Clone)]
 pub struct Readings {
-    /// This program runs as root.
+    /// True if this program runs as root.
     pub root: bool,
-    /// Programs that aren't here, with the Debian packages that bring them.
+    /// Missing programs, each with the Debian package that has it.
     pub missing: Vec<(&'static str, &'static str)>,
-    /// Files that belong beside this program and aren't there.
+    /// Missing files of this installation.
     pub parts: Vec<&'static str>,
-    /// What is known of KVM; nothing when there is no kernel to boot.
+    /// The verdict on KVM; `None` if there is no kernel to boot.
     pub accelerator: Option<Result<Verdict, String>>,
-    /// The compiler of Go modules, as it prints its version.
+    /// The version of the Go compiler, as it prints it.
     pub go: Option<String>,
     /// Control groups.
     pub control_groups: ControlGroups,
-    /// `/dev/net/tun` exists.
+    /// True if `/dev/net/tun` exists.
     pub tun: bool,
-    /// This machine's memory, where its kernel says.
+    /// The memory of this machine, if its kernel reports it.
     pub memory: Option<Memory>,
-    /// The kernel merges identical pages.
+    /// True if the kernel merges identical pages.
     pub merging: bool,
-    /// Where images are built.
+    /// The folder in which images are built.
     pub cache: Disk,
-    /// Where environments are.
+    /// The folder of environments.
     pub data: Disk,
-    /// Recipes, and what was made of them.
+    /// The recipes and their images.
     pub images: Images,
     /// The server's ports.
     pub ports: Vec<Port>,
@@ -55,11 +55,11 @@ pub struct Readings {
 /// The control groups of this machine.
 #[derive(Debug, Clone)]
 pub struct ControlGroups {
-    /// 1 or 2.
+    /// The version: 1 or 2.
     pub version: u8,
-    /// Where they are mounted.
+    /// The mount point.
     pub folder: &'static str,
-    /// Groups can be made there.
+    /// True if groups can be created there.
     pub writable: bool,
 }
 
@@ -68,44 +68,44 @@ pub struct ControlGroups {
 pub struct Disk {
     /// The folder, which may not exist yet.
     pub folder: PathBuf,
-    /// Free MiB; nothing when it could not be asked.
+    /// The free space in MiB, if it is known.
     pub free: Option<u64>,
 }
 
 /// The recipes and their images.
 #[derive(Debug, Clone)]
 pub struct Images {
-    /// The recipes' folder.
+    /// The folder of recipes.
     pub recipes: PathBuf,
-    /// It has any.
+    /// True if it contains recipes.
     pub any: bool,
-    /// Those whose machines can be cloned at once.
+    /// The images that are built.
     pub ready: Vec<String>,
 }
 
 /// A port of the server.
 #[derive(Debug, Clone)]
 pub struct Port {
-    /// What it is for.
+    /// The purpose.
     pub who: &'static str,
-    /// Its number.
+    /// The port number.
     pub number: u16,
-    /// Who has it.
+    /// The process that holds the port.
     pub held: Held,
 }
 
-/// Who has a port.
+/// The process that holds a port.
 #[derive(Debug, Clone)]
 pub enum Held {
     /// Nobody.
     Free,
-    /// A server of ours.
+    /// A Faultline server.
     Ours,
-    /// Another program, if its name is known; and how the attempt to have it failed.
+    /// Another program, by name if known, and the error of binding the port.
     Other(Option<String>, String),
 }
 
-/// Programs that Faultline runs, with the Debian packages that bring them.
+/// The programs that Faultline runs, each with the Debian package that has it.
 const PROGRAMS: [(&str, &str); 10] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("qemu-img", "qemu-utils"),
@@ -120,7 +120,7 @@ const PROGRAMS: [(&str, &str); 10] = [
 ];
 
 impl Readings {
-    /// Looks at everything. Ports are tried by binding them on loopback.
+    /// Reads everything. Ports are tried by binding them on loopback.
     pub fn take(
         recipes: &Path,
         sources: &Sources,
@@ -150,7 +150,7 @@ impl Readings {
 }
 
 impl Disk {
-    /// Asks the file system that the folder is on, or will be.
+    /// Reads the file system of a folder, which may not exist yet.
     pub fn of(folder: &Path) -> Self {
         let existing = folder
             .ancestors()
@@ -164,7 +164,7 @@ impl Disk {
 }
 
 impl Port {
-    /// Tries to have it on loopback.
+    /// Tries to bind the port on loopback.
     pub fn ask(who: &'static str, number: u16) -> Self {
         let held = match TcpListener::bind(("127.0.0.1", number)) {
             Ok(_) => Held::Free,
@@ -208,7 +208,7 @@ fn accelerator(recipes: &Path, cache: &Cache) -> Option<Result<Verdict, String>>
         kernels.extend(newest_kernel());
     }
     let found = kernels.iter().map(|kernel| accel::detect(kernel, &folder));
-    // Images may have different kernels; what fails with one of them is worth knowing.
+    // Images may have different kernels; a failure with any of them is reported.
     let worst = |a: Result<Verdict, _>, b: Result<Verdict, _>| match &a {
         Ok(verdict) if verdict.accelerator() == Accelerator::Kvm => b,
         _ => a,
@@ -265,7 +265,7 @@ fn holder(port: u16) -> Option<String> {
         .output()
         .ok()?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    // A child that has just been forked holds it too, under its thread's name.
+    // A child that was just forked holds the port too, under the name of the thread that forked it.
     if text.contains("(\"faultline\",") {
         return Some("faultline".to_owned());
     }

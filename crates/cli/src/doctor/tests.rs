@@ -1,4 +1,4 @@
-//! Judgements on readings that no machine has to have.
+//! Tests of judgements on made-up readings.
 
 use std::net::TcpListener;
 
@@ -11,7 +11,7 @@ use super::{
     *,
 };
 
-/// A machine that lacks nothing.
+/// Returns the readings of a machine without problems.
 fn good() -> Readings {
     let disk = |folder: &str| Disk {
         folder: folder.into(),
@@ -45,7 +45,7 @@ fn works(cpu: &str) -> Kvm {
     }
 }
 
-/// What is found of KVM where this was found out at the epoch.
+/// Returns the finding for a verdict on KVM that was made at the epoch.
 fn found_of(kvm: Kvm) -> Finding {
     let mut seen = good();
     seen.accelerator = Some(Ok(Verdict {
@@ -80,7 +80,7 @@ fn port(held: Held) -> Port {
     }
 }
 
-/// The only finding that isn't good, when the good machine is changed so.
+/// Changes the good machine's readings and returns the only finding that is a problem.
 fn lacking(change: impl FnOnce(&mut Readings)) -> Finding {
     let mut seen = good();
     change(&mut seen);

@@ -1,4 +1,4 @@
-//! `faultline env add-node` and `remove-node`: asks, and shows the stages until it is so.
+//! `faultline env add-node` and `remove-node`: sends the request and shows the stages until it is done.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{Output, api::Api};
 
-/// Longer than the server itself waits.
+/// The timeout, which is longer than the server's own.
 const PATIENCE: Duration = Duration::from_secs(2400);
 
 #[derive(Debug, Deserialize)]
@@ -40,7 +40,7 @@ pub(super) fn add(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Resu
     let New { name } =
         serde_json::from_value(api.post(&format!("/environments/{id}/nodes"), None)?)?;
     let Some(watch) = watch else {
-        return say(&Value::Null, output, &format!("{name} is asked for."));
+        return say(&Value::Null, output, &format!("Requested {name}."));
     };
     let there = |seen: &Seen| seen.nodes.iter().any(|n| n == name.as_str());
     let (answer, took) = watch.follow(&name, there)?;
@@ -60,7 +60,7 @@ pub(super) fn remove(
     let watch = Watch::begin(api, id, output)?;
     api.delete(&format!("/environments/{id}/nodes/{name}"))?;
     let Some(watch) = watch else {
-        return say(&Value::Null, output, &format!("{name} is asked to go."));
+        return say(&Value::Null, output, &format!("Requested the removal of {name}."));
     };
     let gone = |seen: &Seen| {
         let mut known = seen.changing.iter().map(|c| &c.name).chain(&seen.nodes);
@@ -70,7 +70,7 @@ pub(super) fn remove(
     say(&answer, output, &format!("{name} is gone."))
 }
 
-/// An environment, and which of its stages were shown.
+/// An environment, and the stages that were shown.
 struct Watch<'a> {
     api: &'a Api,
     id: &'a EnvironmentId,
@@ -79,8 +79,8 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// From before anything is asked, so that stages of earlier times are not shown. Nothing, when the environment is
-    /// somebody else's: an operator changes it, but doesn't see into it.
+    /// Takes note of existing stages before the request, so that they are not shown. Returns `None` for somebody else's
+    /// environment: an operator may change its nodes, but not see it.
     fn begin(api: &'a Api, id: &'a EnvironmentId, output: Output) -> anyhow::Result<Option<Self>> {
         let mine: Vec<Value> = api.get("/environments")?;
         let is_it = |e: &Value| e.get("id").and_then(Value::as_str) == Some(id.as_str());
@@ -96,7 +96,7 @@ impl<'a> Watch<'a> {
         }))
     }
 
-    /// Shows a node's stages until `done`; gives the environment then, and how long it took.
+    /// Shows a node's stages until `done`. Returns the environment and the time taken.
     fn follow(
         mut self,
         node: &NodeName,
@@ -133,7 +133,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// The name of a node's stage, without the node.
+/// Returns the name of a node's stage without the node's name.
 fn of_node<'a>(node: &NodeName, stage: &'a str) -> Option<&'a str> {
     let (of, name) = stage.split_once(' ')?;
     (of == node.as_str()).then_some(name)

@@ -1,11 +1,11 @@
-//! The stages of what the server does, as the API shows them, told as they change.
+//! Shows the server's stages, as the API returns them, while they change.
 
 use faultline_domain::progress::{Event, Progress};
 use serde::Deserialize;
 
 use crate::{Output, progress};
 
-/// A stage at one look.
+/// A stage as it was at one time.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Stage {
     stage: String,
@@ -16,19 +16,19 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// True for an earlier look at the same stage.
+    /// Returns true if `other` is an earlier observation of the same stage.
     fn is(&self, other: &Self) -> bool {
         (&self.stage, &self.started_at) == (&other.stage, &other.started_at)
     }
 }
 
-/// What the stage does that is being worked at.
+/// Returns the text of the stage in progress.
 pub(super) fn current(stages: &[Stage]) -> Option<&str> {
     let running = stages.iter().rev().find(|s| s.millis.is_none())?;
     Some(&running.text)
 }
 
-/// Where stages are shown.
+/// Returns the progress printer for an output format.
 pub(super) fn progress(output: Output) -> Progress {
     match output {
         Output::Json => Progress::ignored(),
@@ -36,7 +36,7 @@ pub(super) fn progress(output: Output) -> Progress {
     }
 }
 
-/// What is new since the last look about those stages that `of` has a name for.
+/// Reports what has changed since the last observation. `of` returns the name of a stage to show.
 pub(super) fn news(
     stages: &[Stage],
     of: impl Fn(&str) -> Option<&str>,

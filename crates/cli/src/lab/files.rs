@@ -1,4 +1,4 @@
-//! What needs no machine: new, lint, list.
+//! `faultline lab new`, `lint` and `list`, which need no machine.
 
 use std::{
     collections::BTreeMap,
@@ -101,7 +101,7 @@ pub(super) fn lint(place: &Place, names: &[String], output: Output) -> anyhow::R
     Ok(())
 }
 
-/// What the clusters serve that labs run on, as far as they are built here.
+/// What the labs' clusters serve, for the clusters that are built on this machine.
 struct Clusters {
     recipes: PathBuf,
     sources: Sources,
@@ -125,14 +125,14 @@ impl Clusters {
             .map_or_else(Vec::new, |served| served.lint(lab))
     }
 
-    /// Those that aren't built.
+    /// Returns the clusters that aren't built.
     fn unknown(&self) -> impl Iterator<Item = String> {
         let missing = self.served.iter().filter(|(_, served)| served.is_none());
         missing.map(|(of, _)| format!("{} --shape {}", of.image, of.form()))
     }
 }
 
-/// The finding when a lab's image has no recipe. Where there are no recipes at all nothing can be said.
+/// Returns an error if a lab's image has no recipe. Without any recipes there is no error.
 fn no_image(path: &Path, lab: &LabFolder, images: &[String]) -> Option<Diagnostic> {
     let needs = &lab.lab.needs;
     let name = needs.template().image;
@@ -145,7 +145,7 @@ fn no_image(path: &Path, lab: &LabFolder, images: &[String]) -> Option<Diagnosti
     } else {
         "image:"
     };
-    // A field that is left out has no place.
+    // A field that is left out has no position.
     let (line, column) = (1..)
         .zip(text.lines())
         .find_map(|(line, l)| Some((line, l.find(field)? as u64 + 1)))

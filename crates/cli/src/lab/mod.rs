@@ -1,4 +1,4 @@
-//! `faultline lab`: everything that an author does with labs.
+//! `faultline lab`: the commands for authors.
 
 mod files;
 mod named;
@@ -20,10 +20,10 @@ use crate::{
     sources::SourceArgs,
 };
 
-/// What can be done with labs.
+/// The subcommands of `faultline lab`.
 #[derive(Debug, Subcommand)]
 pub enum LabCommand {
-    /// Write the files of a new lab: small, and provable as they are
+    /// Create a new lab: small, and provable as it is
     ///
     ///   faultline lab new cache-is-cold       in the folder of labs, or in a new folder `labs` here
     ///   faultline lab new ./cache-is-cold     in this folder
@@ -35,7 +35,7 @@ pub enum LabCommand {
         #[command(flatten)]
         place: Place,
     },
-    /// Say what is wrong with labs, where, and what to do
+    /// Find mistakes in labs, with position and advice
     ///
     ///   faultline lab lint                    all labs
     ///   faultline lab lint cache-is-cold      one of the folder of labs
@@ -48,7 +48,7 @@ pub enum LabCommand {
         #[command(flatten)]
         place: Place,
     },
-    /// Start a lab by itself: machine, terminals, checks, setup again, texts read anew when files change
+    /// Run a lab while writing it: machine, terminals, checks, repeated setup; files are read again when they change
     ///
     ///   faultline lab run cache-is-cold       then: t for a terminal, c to check, ? for the rest
     ///   faultline lab run .                   the lab in the current folder
@@ -57,13 +57,13 @@ pub enum LabCommand {
         /// The lab, by name or by path
         #[arg(value_name = "LAB")]
         name: String,
-        /// Don't open a terminal at once
+        /// Don't open a terminal at the start
         #[arg(long)]
         no_terminal: bool,
         #[command(flatten)]
         place: Place,
     },
-    /// Open one more terminal on a lab that `lab run` has started in another window
+    /// Open another terminal on a lab that `lab run` has started in another window
     ///
     ///   faultline lab shell cache-is-cold
     ///   faultline lab shell cache-is-cold node2
@@ -76,13 +76,14 @@ pub enum LabCommand {
         #[arg(default_value = "node1")]
         node: String,
     },
-    /// Prove labs: start, checks must fail, solution, checks must hold, destroy; after each wrong repair, a check must fail
+    /// Prove labs: start, checks must fail, solution, checks must pass, destroy; after each wrong repair, a check must
+    /// fail
     ///
     ///   faultline lab test cache-is-cold
     ///   faultline lab test --all --junit labs.xml
     ///   faultline lab test --kubernetes 1.37 claim-pending
     ///
-    /// A proof is kept until the lab, the image or this program changes; what was taken from there is said.
+    /// A proof is kept until the lab, the image or this program changes; the output says which proofs were reused.
     #[command(verbatim_doc_comment)]
     Test {
         /// Labs, by name or by path
@@ -91,7 +92,7 @@ pub enum LabCommand {
         /// All labs
         #[arg(long, conflicts_with = "names")]
         all: bool,
-        /// Prove again what is proven already
+        /// Prove again even what has been proven
         #[arg(long)]
         fresh: bool,
         /// Don't try the wrong repairs
@@ -100,14 +101,14 @@ pub enum LabCommand {
         /// Write a JUnit report into this file
         #[arg(long, value_name = "FILE")]
         junit: Option<PathBuf>,
-        /// Begin no further cluster lab or wrong repair after so many minutes, and no lab whose cluster has to be baked
-        /// after half of them; what is left out is said. What has changed comes first, wrong repairs last
+        /// Start no cluster lab or wrong repair after this many minutes, and no lab whose cluster has to be baked after
+        /// half of them. Changed labs come first and wrong repairs last; the output says what was left out
         #[arg(long, value_name = "MINUTES")]
         within: Option<u64>,
-        /// Prove labs with a cluster on this minor version in the place of theirs; what needs no cluster is left as it is
+        /// Prove labs with this minor version of Kubernetes in place of their own; plain machines are not affected
         #[arg(long, value_name = "VERSION")]
         kubernetes: Option<String>,
-        /// How many labs are proven at the same time
+        /// Number of labs that are proven at the same time
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
         jobs: u32,
         #[command(flatten)]
@@ -120,7 +121,7 @@ pub enum LabCommand {
     },
 }
 
-/// Where labs and images are.
+/// The options for the folders of labs and images.
 #[derive(Debug, Clone, Args)]
 pub struct Place {
     #[command(flatten)]
@@ -141,7 +142,7 @@ impl Place {
     }
 }
 
-/// Runs a lab command.
+/// Runs a subcommand.
 pub async fn run(command: LabCommand, output: Output) -> anyhow::Result<()> {
     match command {
         LabCommand::New { name, place } => files::new(&place, &name, output),

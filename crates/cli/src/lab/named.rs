@@ -1,4 +1,4 @@
-//! Labs as a command line names them: `disk-full` in the folder of labs, or a path such as `./disk-full`.
+//! Labs as arguments: `disk-full` in the folder of labs, or a path such as `./disk-full`.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use faultline_lab::suggest;
 
 use crate::places;
 
-/// The folder of a lab that is there.
+/// Returns the folder of an existing lab.
 pub(super) fn find(labs: &Path, named: &str) -> anyhow::Result<PathBuf> {
     let path = place(labs, named);
     if path.join("lab.yaml").exists() {
@@ -44,7 +44,7 @@ pub(super) fn find(labs: &Path, named: &str) -> anyhow::Result<PathBuf> {
     )
 }
 
-/// The folder of a lab that is to be made, and its name.
+/// Returns the folder and the name of a lab to be created.
 pub(super) fn make(labs: &Path, named: &str) -> anyhow::Result<(PathBuf, LabSlug)> {
     if !is_path(named) {
         return Ok((labs.to_owned(), named.parse()?));
@@ -58,7 +58,7 @@ pub(super) fn make(labs: &Path, named: &str) -> anyhow::Result<(PathBuf, LabSlug
     Ok((parent.to_owned(), name.parse()?))
 }
 
-/// A lab's name, of a lab that may be gone.
+/// Returns the name of a lab, which may not exist any more.
 pub(super) fn name(named: &str) -> String {
     let path = Path::new(named);
     let whole = fs::canonicalize(path).ok().filter(|_| is_path(named));
@@ -67,14 +67,14 @@ pub(super) fn name(named: &str) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// Whether it names a folder, and not a lab in the folder of labs.
+/// Returns true if the argument is a path, and not the name of a lab.
 pub(super) fn is_path(named: &str) -> bool {
     named.contains('/') || matches!(named, "" | "." | "..")
 }
 
 fn place(labs: &Path, named: &str) -> PathBuf {
     if is_path(named) {
-        // Without the slash that a shell's completion leaves at the end.
+        // Without the trailing slash of a shell's completion.
         Path::new(named).components().collect()
     } else {
         labs.join(named)

@@ -1,4 +1,4 @@
-//! Machines for authors: the local provider on a folder of this process alone, apart from any server's.
+//! The local provider for authors, in a folder of this process, apart from any server's.
 
 use std::{
     fs,
@@ -18,21 +18,21 @@ use faultline_tenancy_local::Local;
 
 use crate::sources::Recipes;
 
-/// Where authors' machines are made.
+/// The provider and its folder.
 pub struct Platform {
     cache: Cache,
     recipes: PathBuf,
     sources: Sources,
     program: PathBuf,
-    /// `<cache>/lab/<process>`; a folder whose process is gone holds what nobody owns.
+    /// `<cache>/lab/<process>`. The tenants of a folder whose process has ended are orphans.
     home: PathBuf,
 }
 
 impl Platform {
-    /// Claims a folder for this process, after sweeping those of processes that are gone.
+    /// Creates a folder for this process, after cleaning up those of ended processes.
     pub async fn open(recipes: &Path, sources: Sources) -> anyhow::Result<Self> {
         let cache = Cache::of_user();
-        let program = std::env::current_exe().context("where is this program?")?;
+        let program = std::env::current_exe().context("cannot find the path of this program")?;
         let platform = Self {
             home: homes(&cache).join(std::process::id().to_string()),
             cache,
@@ -46,18 +46,18 @@ impl Platform {
         Ok(platform)
     }
 
-    /// The provider.
+    /// Returns the provider.
     pub fn provider(&self) -> anyhow::Result<Arc<dyn Provider>> {
         Ok(Arc::new(self.local()?))
     }
 
-    /// The provider, for who looks at its machines from the host.
+    /// Returns the provider with its type, for access to its machines from the host.
     pub fn local(&self) -> anyhow::Result<Local> {
         let local = Local::new(&self.home, &self.recipes, self.cache.clone(), &self.program)?;
         Ok(local.with_sources(self.sources.clone()))
     }
 
-    /// The template that a lab needs, if it was built.
+    /// Returns the template that a lab needs, if it is built.
     pub fn find(&self, needs: &Needs) -> anyhow::Result<Option<Template>> {
         let template = needs.template();
         Ok(self
@@ -65,7 +65,7 @@ impl Platform {
             .template(&self.recipes, &template, &self.cache)?)
     }
 
-    /// The template that a lab needs: found, or built now.
+    /// Returns the template that a lab needs, and builds it if necessary.
     pub async fn template(&self, needs: &Needs, progress: &Progress) -> anyhow::Result<Template> {
         let of = needs.template();
         if let Some(found) = self.find(needs)? {
@@ -79,23 +79,23 @@ impl Platform {
         Ok(bake::bake(&recipe, &of, &self.cache, &self.program, progress).await?)
     }
 
-    /// The limits of a lab's environment.
+    /// Returns the limits of a lab's tenant.
     pub fn limits(template: &Template) -> Limits {
         bake::limits(&template.manifest.nodes)
     }
 
-    /// Notes what `lab run` has started, so that `lab shell` finds it.
+    /// Records the tenant that `lab run` has started, for `lab shell`.
     pub fn note(&self, lab: &str, id: &TenantId) -> anyhow::Result<()> {
         fs::write(self.home.join("running"), format!("{lab} {id}\n"))?;
         Ok(())
     }
 
-    /// The cache.
+    /// Returns the cache.
     pub const fn cache(&self) -> &Cache {
         &self.cache
     }
 
-    /// Gives the folder back, once every environment was destroyed.
+    /// Removes the folder, once every tenant was destroyed.
     pub async fn close(self) {
         if let Ok(provider) = self.provider() {
             for (id, _) in provider.list().await.unwrap_or_default() {
@@ -106,7 +106,7 @@ impl Platform {
     }
 }
 
-/// Frees what processes left behind that were killed, or, `all`, what others have too. Gives how many environments.
+/// Frees the tenants of processes that were killed or, if `all`, of every process. Returns their number.
 pub async fn sweep(cache: &Cache, program: &Path, all: bool) -> anyhow::Result<usize> {
     let mut freed = 0;
     for home in others(cache) {
@@ -140,7 +140,7 @@ fn others(cache: &Cache) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The machine that a `lab run` elsewhere has started for a lab.
+/// Returns the tenant that `lab run` in another process has started for a lab.
 pub fn running(lab: &str) -> anyhow::Result<Option<(Arc<dyn Provider>, TenantId)>> {
     let cache = Cache::of_user();
     for home in others(&cache) {

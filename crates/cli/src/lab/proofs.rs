@@ -1,4 +1,4 @@
-//! Proofs that are kept: good as long as the lab, the image and the sources that prove it are the same.
+//! The cache of proofs. A proof is valid as long as the lab, the image and the sources of the prover are the same.
 
 use std::{collections::BTreeSet, fs};
 
@@ -23,12 +23,12 @@ fn key_of(folder: &LabFolder, template: &str) -> Key {
         .with("sources", env!("FAULTLINE_SOURCES"))
 }
 
-/// The key of a lab's proof.
+/// Returns the key of a lab's proof.
 pub fn key(folder: &LabFolder, template: &str) -> String {
     key_of(folder, template).finish()
 }
 
-/// The key of a wrong repair: another one of the lab does not change it.
+/// Returns the key of a wrong repair, which doesn't depend on the lab's other wrong repairs.
 pub fn wrong_key(folder: &LabFolder, name: &str, template: &str) -> String {
     let content = folder.wrong.get(name).map_or(&[][..], Vec::as_slice);
     key_of(folder, template)
@@ -37,17 +37,17 @@ pub fn wrong_key(folder: &LabFolder, name: &str, template: &str) -> String {
         .finish()
 }
 
-/// A kept proof. Only good ones are kept.
+/// Loads a proof. Only successful ones are kept.
 pub fn load(cache: &Cache, key: &str) -> Option<Proof> {
     read(cache, PROOF, key).filter(Proof::proven)
 }
 
-/// A wrong repair that was tried. Only good ones are kept.
+/// Loads the result of a wrong repair. Only caught ones are kept.
 pub fn load_wrong(cache: &Cache, key: &str) -> Option<WrongRepair> {
     read(cache, WRONG, key).filter(|r: &WrongRepair| r.failure().is_none())
 }
 
-/// The hashes of the labs that were ever proven as they are, be it with another program or image.
+/// Returns the hashes of all labs that were ever proven, even with another program or image.
 pub fn proven_once(cache: &Cache) -> BTreeSet<String> {
     cache
         .list(PROOF)
@@ -56,12 +56,12 @@ pub fn proven_once(cache: &Cache) -> BTreeSet<String> {
         .collect()
 }
 
-/// Keeps a proof. A cache that can't be written only costs time.
+/// Keeps a proof. If the cache can't be written to, the proof is only made again.
 pub fn keep(cache: &Cache, key: &str, proof: &Proof) {
     write(cache, PROOF, key, proof, &proof.lab);
 }
 
-/// Keeps what came of a wrong repair.
+/// Keeps the result of a wrong repair.
 pub fn keep_wrong(cache: &Cache, key: &str, repair: &WrongRepair) {
     write(cache, WRONG, key, repair, &repair.name);
 }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{progress, signals::told_to_stop};
 
-/// How often the lab's files are looked at.
+/// The interval at which the lab's files are checked for changes.
 const LOOK: Duration = Duration::from_secs(1);
 
 const HELP: &str = "  t [node]   a terminal (leave it with Ctrl-])
@@ -45,7 +45,7 @@ pub(super) async fn run(place: &Place, name: &str, open_terminal: bool) -> anyho
         session.converse(open_terminal).await
     };
     let ended = tokio::select! {
-        // What prints panics when its terminal is closed; the machine is to be destroyed all the same.
+        // Printing panics if the terminal was closed; the machine must be destroyed even then.
         ended = AssertUnwindSafe(session).catch_unwind() => ended.unwrap_or_else(|_| bail!("it ended early")),
         () = told_to_stop() => Ok(()),
     };
@@ -54,7 +54,7 @@ pub(super) async fn run(place: &Place, name: &str, open_terminal: bool) -> anyho
     ended
 }
 
-/// Loads a lab and prints what is wrong with it.
+/// Loads a lab and prints the findings.
 fn load(path: &Path) -> anyhow::Result<LabFolder> {
     let loaded = LabFolder::load(path);
     for found in &loaded.diagnostics {
@@ -91,12 +91,12 @@ impl<'a> Session<'a> {
         Ok(session)
     }
 
-    /// The lab with its variables' values.
+    /// Returns the lab with its variables filled in.
     fn filled(&self) -> Cow<'_, LabFolder> {
         self.folder.of(self.id.as_str())
     }
 
-    /// A new machine, set up.
+    /// Makes a new machine and runs the setup.
     async fn machine(&mut self) -> anyhow::Result<()> {
         let shown = progress::shown();
         let needs = &self.folder.lab.needs;
@@ -118,7 +118,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Reads commands until the end. Without a terminal they come from standard input, a line each.
+    /// Runs commands until the end. Without a terminal, reads them from standard input, one per line.
     async fn converse(&mut self, open_terminal: bool) -> anyhow::Result<()> {
         let interactive = std::io::stdin().is_terminal();
         if open_terminal && interactive {
@@ -147,7 +147,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Reads the lab's files again when they have changed.
+    /// Reads the lab's files again if they have changed.
     fn look(&mut self) {
         let loaded = LabFolder::load(&self.path);
         let stamp = loaded.folder.as_ref().map_or_else(
@@ -210,7 +210,7 @@ impl<'a> Session<'a> {
                 self.machine().await?;
             }
             "v" | "solve" => match prove::solve(&*self.provider, &self.id, &self.filled()).await {
-                Ok(()) => println!("solution.sh ended well; c checks"),
+                Ok(()) => println!("solution.sh succeeded; c runs the checks"),
                 Err(why) => println!("{why}"),
             },
             "i" | "incident" => println!("{}", self.folder.readme),
@@ -251,7 +251,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// One more terminal on a lab that runs in another window.
+/// Opens another terminal on a lab that runs in another window.
 pub(super) async fn shell(name: &str, node: &str) -> anyhow::Result<()> {
     let node: NodeName = node.parse()?;
     let Some((provider, id)) = platform::running(&named::name(name))? else {

@@ -1,4 +1,4 @@
-//! This terminal on a terminal of a node.
+//! Connects this terminal to a terminal of a node.
 
 use std::{
     io::IsTerminal,
@@ -18,10 +18,10 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-/// `Ctrl-]`, as in telnet: leaves the terminal; what runs in it goes on.
+/// `Ctrl-]`, as in telnet: detaches from the terminal, in which programs keep running.
 const LEAVE: u8 = 0x1d;
 
-/// The local terminal in raw mode, until dropped.
+/// Keeps the local terminal in raw mode until dropped.
 struct Raw {
     before: Termios,
 }
@@ -50,7 +50,7 @@ fn size() -> (u16, u16) {
     tcgetwinsize(std::io::stdout()).map_or((24, 80), |s| (s.ws_row.max(2), s.ws_col.max(20)))
 }
 
-/// Attaches until the terminal ends or the person leaves with `Ctrl-]`.
+/// Attaches until the terminal ends or the user detaches with `Ctrl-]`.
 pub(super) async fn attach(
     provider: &dyn Provider,
     env: &TenantId,
@@ -58,7 +58,7 @@ pub(super) async fn attach(
     name: &str,
 ) -> anyhow::Result<()> {
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
-        bail!("a terminal needs a terminal here too");
+        bail!("standard input is not a terminal; run this in one");
     }
     let (rows, cols) = size();
     let stream = provider.open(env, node, Target::Guest).await?;
@@ -73,7 +73,7 @@ pub(super) async fn attach(
     };
     let (session, _) = client::terminal(stream, request)
         .await
-        .context("the node opens no terminal")?;
+        .context("cannot open a terminal on the node")?;
     println!("{node}: leave with Ctrl-], end with `exit`");
     let (mut input, mut output) = (session.input, session.output);
     let mut resized = signal(SignalKind::window_change())?;

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{Output, progress, signals::told_to_stop};
 
-/// What was asked for.
+/// The options of the command.
 pub(super) struct Wanted {
     pub names: Vec<String>,
     pub all: bool,
@@ -49,13 +49,13 @@ struct Row {
     lab: String,
     proven: bool,
     cached: bool,
-    /// Not proven now, for lack of time.
+    /// True if the lab was left out for lack of time.
     left_out: bool,
     failure: Option<String>,
     proof: Option<Proof>,
-    /// Its wrong repairs; none where they were not asked for, or the lab is not proven.
+    /// The results of its wrong repairs; empty if they were not requested or the lab is not proven.
     wrong: Vec<Tried>,
-    /// Checks that hold from the start and that none of these fails.
+    /// The checks that pass from the start and that none of the wrong repairs fails.
     idle_checks: Vec<String>,
 }
 
@@ -86,7 +86,7 @@ impl Row {
         }
     }
 
-    /// Adds what came of its wrong repairs.
+    /// Adds the results of its wrong repairs.
     fn judge(&mut self, wrong: Vec<Tried>) {
         self.failure = wrong::failure(&wrong);
         self.proven = self.failure.is_none();
@@ -105,7 +105,7 @@ pub(super) async fn run(place: &Place, wanted: Wanted, output: Output) -> anyhow
         }
     }
     let platform = place.platform().await?;
-    // However this ends, by a signal too, the machines that were made are destroyed.
+    // However this ends, even by a signal, the tenants are destroyed.
     let outcome = tokio::select! {
         outcome = prove_all(&platform, &labs, &wanted) => outcome,
         () = told_to_stop() => Err(anyhow::anyhow!("interrupted; the machines that were made are destroyed")),
@@ -137,7 +137,7 @@ pub(super) async fn run(place: &Place, wanted: Wanted, output: Output) -> anyhow
     Ok(())
 }
 
-/// The labs to prove, and rows for those that can't even be loaded.
+/// Returns the labs to prove, and rows for those that can't be loaded.
 fn select(labs: &Path, wanted: &Wanted) -> anyhow::Result<(Vec<Arc<LabFolder>>, Vec<Row>)> {
     let unusable = |name: &str, failure: String| Row {
         lab: name.to_owned(),
@@ -189,7 +189,7 @@ async fn prove_all(
     Ok(rows)
 }
 
-/// Tries the wrong repairs of what is proven, when all proofs are done: where time runs out, these are cut first.
+/// Tries the wrong repairs of proven labs, after all proofs: if time runs out, wrong repairs are left out first.
 async fn try_wrong(
     platform: &Platform,
     labs: &[Arc<LabFolder>],
@@ -231,7 +231,7 @@ async fn proofs_of(
 ) -> anyhow::Result<Vec<Row>> {
     let shown = progress::shown();
     let mut rows = Vec::new();
-    // Plain machines side by side; a cluster wants the whole of a small machine for itself.
+    // Plain machines are proven concurrently; a cluster needs all of a small machine.
     let (mut clusters, machines): (Vec<_>, Vec<_>) = labs
         .iter()
         .partition(|lab| lab.lab.needs.kubernetes.is_some());
@@ -253,7 +253,7 @@ async fn proofs_of(
     order(&mut clusters, &proofs::proven_once(platform.cache()));
     for lab in clusters {
         let found = platform.find(&lab.lab.needs)?;
-        // A cluster that has to be baked first takes longest of all, so there must be time for it.
+        // A cluster that must be baked first takes the longest, so time must be left for it.
         let last = wanted
             .within
             .map(|w| if found.is_some() { w } else { w / 2 });
@@ -270,7 +270,7 @@ async fn proofs_of(
     Ok(rows)
 }
 
-/// What has changed since it was proven comes first, then small clusters before large ones.
+/// Sorts the labs: changed ones before proven ones, then small clusters before large ones.
 fn order(labs: &mut [&Arc<LabFolder>], proven_once: &BTreeSet<String>) {
     labs.sort_by_key(|lab| {
         let needs = &lab.lab.needs;

@@ -1,4 +1,4 @@
-//! The wrong repairs of labs that are proven: each is tried on a clone of its own, after all proofs.
+//! Tries the wrong repairs of proven labs, each on a clone of its own, after all proofs.
 
 use std::{sync::Arc, time::Instant};
 
@@ -14,24 +14,24 @@ use serde::Serialize;
 use super::{platform::Platform, proofs};
 use crate::progress;
 
-/// How wrong repairs are tried.
+/// The options for trying wrong repairs.
 pub(super) struct How {
-    /// Those on machines that are tried at the same time; clusters follow one after the other.
+    /// The number of plain machines at the same time. Clusters are tried one after the other.
     pub jobs: usize,
-    /// Try again what was tried already.
+    /// Try even those whose result is kept.
     pub fresh: bool,
-    /// Begin no further one after that.
+    /// Start none after this time.
     pub until: Option<Instant>,
 }
 
-/// One wrong repair's result.
+/// The result of one wrong repair.
 #[derive(Debug, Serialize)]
 pub(super) struct Tried {
     pub name: String,
     cached: bool,
     caught_by: Vec<String>,
     failure: Option<String>,
-    /// None when it was left out, for lack of time.
+    /// `None` if it was left out for lack of time.
     pub repair: Option<WrongRepair>,
 }
 
@@ -57,7 +57,7 @@ impl Tried {
     }
 }
 
-/// Tries all wrong repairs of these labs. What could be tried and says nothing bad about its lab is kept.
+/// Tries all wrong repairs of these labs, and keeps the results of those that were caught.
 pub(super) async fn try_all(
     platform: &Platform,
     labs: &[(Arc<LabFolder>, Template)],
@@ -114,19 +114,20 @@ async fn one(
     Ok((slug, Tried::new(repair, false)))
 }
 
-/// Why a lab is not proven, by its wrong repairs.
+/// Returns why a lab's wrong repairs make it fail, if they do.
 pub(super) fn failure(tried: &[Tried]) -> Option<String> {
     let failures: Vec<&str> = tried.iter().filter_map(|t| t.failure.as_deref()).collect();
     (!failures.is_empty()).then(|| failures.join("\n"))
 }
 
-/// The checks that hold from the start and that no wrong repair fails. None while one is left out: it may fail them.
+/// Returns the checks that pass from the start and that no wrong repair fails. Returns none if a wrong repair was left
+/// out, as that may fail them.
 pub(super) fn idle_checks(before: &Outcome, tried: &[Tried]) -> Vec<String> {
     let repairs: Option<Vec<&WrongRepair>> = tried.iter().map(|t| t.repair.as_ref()).collect();
     repairs.map_or_else(Vec::new, |repairs| idle_in(before, &repairs))
 }
 
-/// A table of wrong repairs and the checks that caught them, and under it the checks that caught none.
+/// Formats a table of wrong repairs with the checks that caught them, followed by the checks that caught none.
 pub(super) fn table(tried: &[Tried], idle: &[String]) -> Vec<String> {
     let title = "wrong repair";
     let width = tried.iter().map(|t| t.name.len()).max().unwrap_or(0);
@@ -144,7 +145,7 @@ pub(super) fn table(tried: &[Tried], idle: &[String]) -> Vec<String> {
         lines.push(format!("{:<width$}  {by}", one.name));
     }
     lines.extend(idle.iter().map(|check| {
-        format!("note: check {check} holds from the start, and no wrong repair fails it: write one, or leave the check out")
+        format!("note: check {check} passes from the start, and no wrong repair fails it: write one that does, or remove the check")
     }));
     lines
 }
@@ -192,10 +193,10 @@ mod tests {
                 "wrong repair          caught by",
                 "wrong/a.sh            mode",
                 "wrong/longer-name.sh  page, mode",
-                "note: check owner holds from the start, and no wrong repair fails it: write one, or leave the check out",
+                "note: check owner passes from the start, and no wrong repair fails it: write one that does, or remove the check",
             ]
         );
-        // What is left out may fail it.
+        // A wrong repair that is left out may fail it.
         all.push(Tried::left_out("wrong/z.sh"));
         assert!(idle_checks(&before, &all).is_empty());
         assert!(

@@ -1,4 +1,4 @@
-//! A check of what somebody may do in the cluster: the API server is asked, as `kubectl auth can-i` does.
+//! Checks what somebody may do in the cluster, by asking the API server as `kubectl auth can-i` does.
 
 use faultline_cluster::{
     k8s_openapi::api::authorization::v1::{
@@ -33,7 +33,7 @@ pub(super) async fn evaluate(client: &Client, test: &CanITest) -> Result<Finding
         }
     }
     let seen = if holds {
-        format!("{} may do what it must and no more", test.who)
+        format!("{} has exactly the permissions that it needs", test.who)
     } else {
         format!("{} {}", test.who, seen.join("; "))
     };
@@ -67,7 +67,7 @@ async fn may(client: &Client, who: &str, deed: &ApiAction) -> Result<bool, kube:
     Ok(answer.status.is_some_and(|s| s.allowed))
 }
 
-/// The groups that the API server itself puts somebody into.
+/// Returns the groups that the API server itself adds to an identity.
 fn groups(who: &str) -> Vec<String> {
     let mut groups = vec!["system:authenticated".to_owned()];
     if let Some((namespace, _)) = who
@@ -104,7 +104,8 @@ mod tests {
     use super::*;
     use crate::testing::api;
 
-    /// An API server that lets the bot of the shop list Pods there, and everybody authenticated read Nodes.
+    /// Returns a client of an API server that lets the shop's bot list Pods there, and every authenticated user read
+    /// Nodes.
     fn server() -> Client {
         api(|path, review| {
             assert_eq!(path, "/apis/authorization.k8s.io/v1/subjectaccessreviews");

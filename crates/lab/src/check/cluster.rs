@@ -1,4 +1,4 @@
-//! Checks that ask the cluster: the connection to its API server, one for a round of checks, and what is said when
+//! Checks that ask the cluster: the connection to its API server that a round of checks shares, and the message if
 //! there is none.
 
 use std::time::Duration;
@@ -30,11 +30,11 @@ use crate::{
     text,
 };
 
-/// The connection of a round of checks: made when the first check needs it, tried again by each that finds none.
+/// The connection of a round of checks, opened when the first check needs it. A check that finds none opens it again.
 #[derive(Default)]
 pub(crate) struct Connection(Option<Client>);
 
-/// A connection to the cluster as its administrator.
+/// Connects to the cluster as its administrator.
 pub(crate) async fn connect(provider: &dyn Provider, env: &TenantId) -> Result<Client, String> {
     let platform = client::platform(Clock::system().now());
     let access = provider.api(env, &platform).await.map_err(|e| chain(&e))?;
@@ -72,7 +72,7 @@ impl Connection {
                 Ok(Finding::new(false, format!("the API server says: {said}")))
             }
             Ok(Err(e)) => {
-                // The connection may be what broke: the next check makes a new one.
+                // The connection itself may be broken; the next check opens a new one.
                 self.0 = None;
                 Ok(Finding::new(false, down(provider, env, &chain(&e)).await))
             }
@@ -93,11 +93,11 @@ impl Connection {
     }
 }
 
-/// How long an API server may take to say that it is there.
+/// The timeout for asking an API server whether it is ready.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a test may take in all. A probe pod has its own end, and is removed after it; what must stay as it is takes
-/// so long where all is well.
+/// Returns the timeout of a test: its own limit, the time for which a state must last, and a margin, since a probe pod
+/// has a limit of its own and is removed after that.
 fn bound(test: &Test, limit: Duration) -> Duration {
     const MORE: Duration = Duration::from_secs(20);
     let stays = match test {
@@ -107,15 +107,15 @@ fn bound(test: &Test, limit: Duration) -> Duration {
     limit + Duration::from_secs(stays.into()) + MORE
 }
 
-/// The longest that a test may take, with what is found out after it failed.
+/// Returns the maximum time of a test, including the diagnosis after a failure.
 pub(super) fn longest(test: &Test, limit: Duration) -> Duration {
     bound(test, limit) + ANSWERS_WITHIN + LOOK_WITHIN
 }
 
-/// How long a control plane may take to show how its API server is.
+/// The timeout for asking a control plane about its API server.
 const LOOK_WITHIN: Duration = Duration::from_secs(20);
 
-/// Says that the API server does not answer, and what each control plane shows of it.
+/// Returns the message that the API server does not answer, with what each control plane shows of it.
 async fn down(provider: &dyn Provider, env: &TenantId, why: &str) -> String {
     const LOOK: &[u8] = b"#!/bin/bash\n\
         systemctl is-active kubelet containerd | paste -sd' ' | sed 's/^/kubelet and containerd: /'\n\
@@ -129,7 +129,7 @@ async fn down(provider: &dyn Provider, env: &TenantId, why: &str) -> String {
             let names = access.servers.iter().map(|server| server.name().parse());
             names.filter_map(Result::ok).collect()
         }
-        // Its keys are of no matter here: the first node is always one.
+        // The first node is always a control plane, so its keys need not be looked at.
         Err(_) => "node1".parse().into_iter().collect(),
     };
     let how = Run {
@@ -147,8 +147,8 @@ async fn down(provider: &dyn Provider, env: &TenantId, why: &str) -> String {
     said
 }
 
-/// A cluster that was suspended has old leases for a moment, and one that was just repaired tells so long of what is not
-/// ready.
+/// Checks the cluster's health, repeatedly for a while: leases of a cluster that was suspended are stale for a moment,
+/// and a cluster that was just repaired reports parts that are not ready yet.
 async fn health(client: &Client, test: &ClusterTest) -> Result<Finding, kube::Error> {
     const READY_WITHIN: Duration = Duration::from_secs(25);
     let began = tokio::time::Instant::now();
@@ -164,8 +164,8 @@ async fn health(client: &Client, test: &ClusterTest) -> Result<Finding, kube::Er
     }
 }
 
-/// What may be right in a moment: a node that is not ready or whose lease has run out, a part of the control plane that is
-/// not ready. Kubelets report every twenty seconds.
+/// A fault that may clear by itself: a node that is not ready or whose lease has expired, or a part of the
+/// control plane that is not ready. Kubelets report every twenty seconds.
 struct NotYet(String);
 
 async fn look(client: &Client, test: &ClusterTest) -> Result<Result<Finding, NotYet>, kube::Error> {
@@ -236,7 +236,7 @@ async fn look(client: &Client, test: &ClusterTest) -> Result<Result<Finding, Not
     )))
 }
 
-/// What the API server says of itself, unless it is ready.
+/// Returns the API server's own report, unless it is ready.
 async fn not_ready(client: &Client) -> Result<Option<String>, kube::Error> {
     let request = Request::get("/readyz")
         .body(Vec::new())
@@ -247,7 +247,7 @@ async fn not_ready(client: &Client) -> Result<Option<String>, kube::Error> {
         Err(kube::Error::Api(status)) => status.message.clone(),
         Err(e) => return Err(e),
     };
-    // A line for each of what it looks at.
+    // The report has a line for each check.
     let mut failed: Vec<&str> = said.lines().filter(|l| l.starts_with("[-]")).collect();
     if failed.is_empty() {
         failed.extend(said.lines().next());
@@ -258,8 +258,8 @@ async fn not_ready(client: &Client) -> Result<Option<String>, kube::Error> {
     )))
 }
 
-/// The cluster's own time, in seconds since 1970: the API server says it with each answer. The host's may have been stepped
-/// while the machines went on with theirs.
+/// Returns the cluster's own time, in seconds since 1970, from the `Date` of an answer. The host's clock may have been
+/// stepped while the machines' clocks went on.
 async fn now(client: &Client) -> Result<i64, kube::Error> {
     let request = Request::get("/version")
         .body(Body::empty())
@@ -273,21 +273,21 @@ async fn now(client: &Client) -> Result<i64, kube::Error> {
     ))
 }
 
-/// The name of a node that is a control plane.
+/// Returns the node's name if it is a control plane.
 fn control_plane(node: &Node) -> Option<&str> {
     let labels = node.metadata.labels.as_ref()?;
     labels.get("node-role.kubernetes.io/control-plane")?;
     node.metadata.name.as_deref()
 }
 
-/// The node that a pod is on.
+/// Returns the node that a pod is on.
 fn node_of(pod: &Pod) -> &str {
     let spec = pod.spec.as_ref();
     spec.and_then(|s| s.node_name.as_deref())
         .unwrap_or_default()
 }
 
-/// Why a node's lease does not stand at `now`, in seconds since 1970.
+/// Returns why a node's lease is not valid at `now`, in seconds since 1970.
 fn overdue(lease: Option<&Lease>, now: i64) -> Option<String> {
     let spec = lease.and_then(|l| l.spec.as_ref());
     let renewed = spec.and_then(|s| s.renew_time.as_ref());
@@ -315,7 +315,7 @@ fn unready(node: &Node) -> Option<String> {
                 .or(c.reason.as_deref())
                 .unwrap_or_default()
         )),
-        None => Some("says nothing about itself".to_owned()),
+        None => Some("reports no status".to_owned()),
     }
 }
 
@@ -343,12 +343,12 @@ mod tests {
         assert!(bound(&test(can), limit) > limit);
     }
 
-    /// A cluster of one node, which is as it should be, and whose API server says this of itself.
+    /// Returns a client of a healthy cluster of one node whose API server reports this readiness.
     fn server(code: u16, readyz: &'static str) -> Client {
         server_with(code, readyz, "node1")
     }
 
-    /// Its control plane's pods are on this node.
+    /// As [`server`], with the control plane's pods on this node.
     fn server_with(code: u16, readyz: &'static str, on: &'static str) -> Client {
         let now = Clock::system().now().to_string();
         let list = |kind: &str, items: Value| {

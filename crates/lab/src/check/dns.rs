@@ -1,4 +1,4 @@
-//! A check by a DNS question from outside the guest, over TCP.
+//! Checks by a DNS query from outside the guest, over TCP.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -38,9 +38,9 @@ pub(super) async fn evaluate(
     })
 }
 
-/// The question, behind its length.
+/// Returns the query, prefixed with its length.
 fn question(name: &str) -> Result<Vec<u8>, Unknown> {
-    let bad = |_| Unknown(format!("{name:?} is no domain name"));
+    let bad = |_| Unknown(format!("{name:?} is not a domain name"));
     let mut packet = Packet::new_query(ID);
     packet.set_flags(PacketFlag::RECURSION_DESIRED);
     packet.questions.push(Question::new(
@@ -60,7 +60,7 @@ fn question(name: &str) -> Result<Vec<u8>, Unknown> {
 
 fn judge(answer: &[u8], test: &DnsTest) -> Finding {
     let Ok(packet) = Packet::parse(answer) else {
-        return Finding::new(false, "the answer is no DNS message");
+        return Finding::new(false, "the answer is not a DNS message");
     };
     if packet.id() != ID {
         return Finding::new(false, "the answer is to another question");

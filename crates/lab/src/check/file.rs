@@ -1,4 +1,4 @@
-//! A check by a file in the guest.
+//! Checks a file in the guest.
 
 use faultline_domain::{NodeName, TenantId, lab::FileTest};
 use faultline_guest::client;
@@ -7,7 +7,7 @@ use regex::bytes::Regex;
 
 use super::{Finding, Unknown, chain};
 
-/// How much of a file is looked at.
+/// The maximum of a file that is read, in bytes.
 const MAX_CONTENT: u64 = 1024 * 1024;
 
 pub(super) async fn evaluate(
@@ -44,14 +44,14 @@ pub(super) async fn evaluate(
     let found = |pattern: &str| {
         Regex::new(pattern)
             .map(|r| r.is_match(&content))
-            .map_err(|_| Unknown(format!("{pattern:?} is no regular expression")))
+            .map_err(|_| Unknown(format!("{pattern:?} is not a regular expression")))
     };
     if let Some(pattern) = &test.matches
         && !found(pattern)?
     {
         return Ok(Finding::new(
             false,
-            format!("{path} lacks what it must have"),
+            format!("{path} lacks the expected text"),
         ));
     }
     if let Some(pattern) = &test.lacks
@@ -59,7 +59,7 @@ pub(super) async fn evaluate(
     {
         return Ok(Finding::new(
             false,
-            format!("{path} has what it must not have"),
+            format!("{path} contains text that must not be there"),
         ));
     }
     Ok(Finding::new(true, format!("{path} is as it must be")))

@@ -1,4 +1,4 @@
-//! A check by a request from a pod in the cluster.
+//! Checks by a request from a pod in the cluster.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,20 +20,20 @@ use serde_json::json;
 use super::Finding;
 use crate::text;
 
-/// The image that every cluster image has.
+/// The image of probe pods, which every cluster image has.
 const IMAGE: &str = "docker.io/library/busybox:1.35";
-/// How long a request may take in the pod, in seconds.
+/// The timeout of a request in the pod, in seconds.
 const ANSWER: u32 = 8;
-/// How often it is made until it ends as it must. A network policy takes hold of a new pod's packets a moment after
-/// the pod has begun, so an answer that must not come may come at first.
+/// The maximum number of attempts until the request ends as it must. A network policy applies to a new pod's packets
+/// only a moment after the pod has started, so a forbidden answer may come at first.
 const TRIES: u32 = 3;
 const LOOK: Duration = Duration::from_millis(500);
-/// The exit codes by which the pod says how its request ended. Any other: it was not made, for the pod was ended, or
-/// lacks what it makes requests with.
+/// The exit codes by which the pod reports how its request ended. Any other code means that no request was made: the
+/// pod was ended, or lacks the program for it.
 const ANSWERED: i32 = 0;
 const NO_ANSWER: i32 = 3;
 const NOT_MADE: i32 = 4;
-/// The pauses before each further try to remove a probe pod.
+/// The pauses before each further attempt to remove a probe pod.
 const REMOVALS: [Duration; 5] = [
     Duration::from_secs(5),
     Duration::from_secs(10),
@@ -41,7 +41,7 @@ const REMOVALS: [Duration; 5] = [
     Duration::from_secs(40),
     Duration::from_secs(80),
 ];
-/// How long the node's kubelet may take to give out what the pod printed.
+/// The timeout for reading the pod's output from its kubelet.
 const LOGS: Duration = Duration::from_secs(8);
 
 pub(super) async fn evaluate(
@@ -67,9 +67,9 @@ pub(super) async fn evaluate(
             match (said.ok().and_then(Result::ok), exit_code(&ended)) {
                 (_, None) => judge(test, None, &why_ended(&ended)),
                 (Some(said), code) => judge(test, code, &said),
-                // How it ended is known in any case.
+                // How the request ended is known even without the output.
                 (None, code) if asks_for_nothing_else(&test.request) => judge(test, code, ""),
-                (None, _) => Finding::new(false, "what the probe pod got could not be read"),
+                (None, _) => Finding::new(false, "the probe pod's output could not be read"),
             }
         }
         Ok(Err(e)) => Err(e)?,
@@ -79,7 +79,7 @@ pub(super) async fn evaluate(
     Ok(finding)
 }
 
-/// A probe pod; removed with its holder, even where that is dropped half way.
+/// A probe pod, removed when this is dropped.
 struct Probe {
     api: Api<Pod>,
     name: Option<String>,
@@ -102,7 +102,7 @@ impl Drop for Probe {
     }
 }
 
-/// Removes a pod. An API server that has much to do may take long for it: the check does not wait for that.
+/// Removes a pod. A busy API server may take long for it; the check doesn't wait for that.
 async fn remove(api: Api<Pod>, name: String) {
     if is_removed(&api, &name).await {
         return;
@@ -130,8 +130,8 @@ async fn is_removed(api: &Api<Pod>, name: &str) -> bool {
     }
 }
 
-/// What a request takes in the pod's shell: the command that makes it, its arguments, and, where its exit code does not
-/// tell, what sets `end`.
+/// Returns the parts of a request in the pod's shell: the command, its arguments, and, if the exit code alone doesn't
+/// tell how the request ended, the code that sets `end`.
 fn attempt(request: &PodRequest) -> (String, Vec<String>, String) {
     match request {
         PodRequest::Http(http) => match http.status {
@@ -148,7 +148,7 @@ fn attempt(request: &PodRequest) -> (String, Vec<String>, String) {
                 ),
             ),
         },
-        // Debian's busybox has no `nc -z`. What `-e` names is run once the connection is made.
+        // Debian's busybox has no `nc -z`. The program after `-e` runs once the connection is made.
         PodRequest::Tcp(place) => {
             let (host, port) = place.rsplit_once(':').unwrap_or((place, ""));
             (
@@ -157,7 +157,7 @@ fn attempt(request: &PodRequest) -> (String, Vec<String>, String) {
                 String::new(),
             )
         }
-        // Some nslookups end with 0 although the name does not exist.
+        // Some versions of nslookup exit with 0 although the name does not exist.
         PodRequest::Dns(dns) => (
             format!("timeout {ANSWER} nslookup \"$1\""),
             vec![dns.name().to_owned()],
@@ -168,8 +168,8 @@ fn attempt(request: &PodRequest) -> (String, Vec<String>, String) {
     }
 }
 
-/// The pod's script. It knows a request that was not made by the shell's exit codes for a program that is missing or
-/// crashes, and by busybox's words for options that it does not have.
+/// Returns the pod's script. A request was not made if the shell's exit code says that a program is missing or has
+/// crashed, or if busybox prints its usage.
 fn script(attempt: &str, or_else: &str, answered: bool) -> String {
     let wanted = if answered { "=" } else { "!=" };
     format!(
@@ -184,7 +184,7 @@ fn script(attempt: &str, or_else: &str, answered: bool) -> String {
 fn manifest(name: &str, test: &FromPodTest) -> serde_json::Value {
     let mut labels = BTreeMap::from([("faultline.dev/probe".to_owned(), "true".to_owned())]);
     labels.extend(test.labels.clone());
-    // The request's parts are arguments, never a part of the script.
+    // The request's parts are passed as arguments and never become part of the script.
     let (attempt, args, or_else) = attempt(&test.request);
     let script = script(&attempt, &or_else, test.answered);
     let mut command = vec![
@@ -195,7 +195,7 @@ fn manifest(name: &str, test: &FromPodTest) -> serde_json::Value {
     ];
     command.extend(args);
     let spec = json!({
-        // Any unless said: nothing stands for that.
+        // Without a node, the scheduler chooses.
         "nodeName": test.on_node.as_ref().map(faultline_domain::NodeName::as_str),
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": 0,
@@ -206,7 +206,7 @@ fn manifest(name: &str, test: &FromPodTest) -> serde_json::Value {
             "name": "probe", "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": command,
             "securityContext": {"allowPrivilegeEscalation": false, "runAsUser": 65534, "runAsNonRoot": true,
                                 "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}},
-            // Never ready: a pod with a Service's labels must not become one of its endpoints.
+            // The pod is never ready: with a Service's labels it must not become one of its endpoints.
             "readinessProbe": {"exec": {"command": ["/bin/false"]}, "initialDelaySeconds": 3600},
         }],
     });
@@ -234,7 +234,7 @@ fn exit_code(pod: &Pod) -> Option<i32> {
     Some(ended.exit_code)
 }
 
-/// Why a pod ended of which no container has: its node put it out, or did not take it.
+/// Returns why a pod ended before any of its containers did: its node evicted or rejected it.
 fn why_ended(pod: &Pod) -> String {
     let status = pod.status.as_ref();
     let reason = status.and_then(|s| s.reason.as_deref());
@@ -243,7 +243,7 @@ fn why_ended(pod: &Pod) -> String {
     format!("the probe pod ended as {}", said.join(": "))
 }
 
-/// Why the pod has not ended.
+/// Returns why the pod has not ended.
 async fn not_started(api: &Api<Pod>, name: &str, limit: Duration) -> String {
     let status = api.get(name).await.ok().and_then(|p| p.status);
     let phase = status.as_ref().and_then(|s| s.phase.clone());
@@ -273,13 +273,13 @@ fn judge(test: &FromPodTest, code: Option<i32>, said: &str) -> Finding {
         PodRequest::Tcp(place) => place,
         PodRequest::Dns(dns) => dns.name(),
     };
-    // The shell's word for a request that `timeout` ended.
+    // The shell's message about a request that `timeout` ended.
     let (ended, lines): (Vec<&str>, Vec<&str>) =
         said.lines().partition(|l| l.trim() == "Terminated");
     let begins = text::clean(lines.join("\n").as_bytes(), 300);
     let holds = match code {
         Some(ANSWERED) => test.answered && fits(&test.request, said),
-        // With another status than the lab's it has answered all the same.
+        // An unexpected status is still an answer.
         Some(NO_ANSWER) => !test.answered && status(said).is_none_or(|_| no_status(&test.request)),
         code => {
             let code = code.map_or_else(String::new, |code| format!(" (exit code {code})"));
@@ -308,7 +308,7 @@ const fn no_status(request: &PodRequest) -> bool {
     )
 }
 
-/// True when the lab says no more of the answer than whether it comes.
+/// Returns true if the lab only asks whether an answer comes.
 fn asks_for_nothing_else(request: &PodRequest) -> bool {
     match request {
         PodRequest::Http(http) => http.status.is_none() && http.body.is_none(),
@@ -317,7 +317,7 @@ fn asks_for_nothing_else(request: &PodRequest) -> bool {
     }
 }
 
-/// Whether an answer is the one that the lab says.
+/// Returns true if an answer is the expected one.
 fn fits(request: &PodRequest, said: &str) -> bool {
     match request {
         PodRequest::Http(http) => {
@@ -340,15 +340,15 @@ fn fits(request: &PodRequest, said: &str) -> bool {
     }
 }
 
-/// The last status that `wget -S` has printed, before the body.
+/// Returns the last status that `wget -S` printed before the body.
 fn status(said: &str) -> Option<u16> {
     let head = said.get(..said.len() - body(said).len())?;
     let mut lines = head.lines().filter_map(|l| l.strip_prefix("  HTTP/"));
     lines.next_back()?.split(' ').nth(1)?.parse().ok()
 }
 
-/// What follows the headers of `wget -S`, which are lines that begin with two spaces: an empty one ends those of an
-/// answer, and after a redirect there is another answer.
+/// Returns the text after the headers that `wget -S` prints. Header lines begin with two spaces, and an empty one ends
+/// the headers of an answer; after a redirect, another answer follows.
 fn body(said: &str) -> &str {
     let mut rest = said;
     while rest.starts_with("  HTTP/") {
@@ -364,8 +364,8 @@ fn body(said: &str) -> &str {
     rest
 }
 
-/// The IPv4 addresses of `nslookup`, as `Address: 10.96.0.1` or `Address 1: 10.96.0.1 a-name`. Before the first empty line
-/// is the server that was asked.
+/// Returns the IPv4 addresses in the output of `nslookup`, such as `Address: 10.96.0.1` or `Address 1: 10.96.0.1
+/// a-name`. The part before the first empty line describes the server that was asked.
 fn addresses(said: &str) -> BTreeSet<Ipv4Addr> {
     said.lines()
         .skip_while(|line| !line.trim().is_empty())
@@ -476,7 +476,7 @@ mod tests {
         }
     }
 
-    /// Runs a probe's script here, with these shell functions in place of the container's programs.
+    /// Runs a probe's script on this machine, with shell functions in place of the container's programs.
     fn run(request: &str, answered: bool, programs: &str) -> (Option<i32>, String) {
         let (attempt, args, or_else) = attempt(&test(request, answered).request);
         let script = format!(

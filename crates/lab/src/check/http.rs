@@ -1,4 +1,4 @@
-//! A check by an HTTP request from outside the guest.
+//! Checks by an HTTP request from outside the guest.
 
 use bytes::Bytes;
 use faultline_domain::{NodeName, TenantId, lab::HttpTest};
@@ -11,9 +11,9 @@ use regex::bytes::Regex;
 use super::{Finding, Unknown, chain, port};
 use crate::text;
 
-/// How much of a body is looked at.
+/// The maximum of a body that is read, in bytes.
 const MAX_BODY: usize = 64 * 1024;
-/// How long a head may be.
+/// The maximum size of the headers, in bytes.
 const MAX_HEAD: usize = 32 * 1024;
 
 pub(super) async fn evaluate(
@@ -25,7 +25,7 @@ pub(super) async fn evaluate(
     let pattern = match &test.body {
         Some(pattern) => Some(
             Regex::new(pattern)
-                .map_err(|_| Unknown(format!("{pattern:?} is no regular expression")))?,
+                .map_err(|_| Unknown(format!("{pattern:?} is not a regular expression")))?,
         ),
         None => None,
     };
@@ -69,7 +69,7 @@ async fn fetch(
         let mut incoming = response.into_body();
         let mut body = Vec::new();
         while let Some(frame) = incoming.frame().await {
-            // A body that breaks off still has a status and a beginning.
+            // A truncated body still has a status and a beginning.
             let Ok(frame) = frame else { break };
             if let Some(data) = frame.data_ref() {
                 let room = MAX_BODY.saturating_sub(body.len()).min(data.len());
@@ -81,7 +81,7 @@ async fn fetch(
         }
         Ok((status, body))
     };
-    // The connection must be driven for the exchange to move; its end alone decides nothing.
+    // The connection must be polled for the exchange to proceed; its own end decides nothing.
     let drive = async {
         let _ = connection.await;
         std::future::pending::<()>().await;

@@ -1,8 +1,8 @@
-//! Finding out whether a machine is repaired.
+//! Evaluates a lab's checks.
 //!
-//! Every check is evaluated, in the lab's order, each within its own time. Scripts and files go over the guest
-//! link, with the image's own tools; TCP, HTTP and DNS come from outside the guest, over the provider's streams.
-//! What a guest says is bounded and cleaned before anybody sees it.
+//! The checks run in the lab's order, each with its own timeout. Scripts and files go over the guest link, with the
+//! image's own tools; TCP, HTTP and DNS come from outside the guest, over the provider's streams. Output of a guest is
+//! bounded and cleaned before anybody sees it.
 
 mod can_i;
 pub(crate) mod cluster;
@@ -29,7 +29,7 @@ use faultline_provider::{Provider, Stream, Target};
 
 use crate::{LabFolder, text};
 
-/// What a check found.
+/// The result of a check that could be evaluated.
 pub(crate) struct Finding {
     pub holds: bool,
     pub seen: String,
@@ -44,10 +44,10 @@ impl Finding {
     }
 }
 
-/// Why a check could not be evaluated, for the student.
+/// The reason why a check could not be evaluated, for the student.
 pub(crate) struct Unknown(pub String);
 
-/// Says all errors of a chain in one line.
+/// Formats an error and its sources in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -59,16 +59,16 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text::clean(text.as_bytes(), 500)
 }
 
-/// The most characters of what was seen.
+/// The maximum length of the evidence, in characters.
 pub(crate) const MAX_SEEN: usize = 2000;
-/// How long a guest may take to say that it is there before its checks are given up.
+/// The timeout for a guest's first answer, after which its checks are not evaluated.
 const PING: Duration = Duration::from_secs(15);
 
-/// The longest that a run of a lab's checks may take when each of them takes as long as it may. Whoever ends a run ends
-/// it no sooner.
+/// Returns the maximum time of a run of a lab's checks, if each of them takes as long as it may. A caller's timeout
+/// must not be shorter.
 #[must_use]
 pub fn longest(lab: &Lab) -> Duration {
-    /// What the answers of guests, and a connection to the API server, may take besides.
+    /// The allowance for guests' first answers and for the connection to the API server.
     const MARGIN: Duration = Duration::from_secs(60);
     let limits = lab.checks.iter().map(|check| {
         let limit = Duration::from_secs(check.timeout_seconds.into());
@@ -81,7 +81,7 @@ pub fn longest(lab: &Lab) -> Duration {
     MARGIN + limits.sum::<Duration>()
 }
 
-/// Evaluates every check of a lab whose variables have their values, and reports each result as it comes.
+/// Evaluates every check of a lab, and reports each result as it comes. The lab's variables must be filled in.
 pub async fn check(
     provider: &dyn Provider,
     env: &TenantId,
@@ -147,7 +147,7 @@ async fn evaluate(
     let node = &check.node;
     let late = || format!("no answer within {} s", limit.as_secs());
     match &check.test {
-        // A script is ended in the guest, at its limit, and knows how to say so.
+        // A script's timeout is enforced in the guest, which reports it.
         Test::Script(name) => script::evaluate(provider, env, folder, node, name, limit).await,
         Test::File(test) => tokio::time::timeout(limit, file::evaluate(provider, env, node, test))
             .await
@@ -167,7 +167,7 @@ async fn evaluate(
     }
 }
 
-/// Which guests answered in this round, asked once each.
+/// The guests that answered in this round. Each is asked once.
 #[derive(Default)]
 struct Links(BTreeMap<NodeName, Result<(), String>>);
 
@@ -203,7 +203,7 @@ impl Links {
     }
 }
 
-/// Opens a port of the node from outside it. Nothing there is a finding, not an error; anything else is one.
+/// Opens a port of the node from outside. A closed port is a finding; anything else that fails is an error.
 async fn port(
     provider: &dyn Provider,
     env: &TenantId,

@@ -1,4 +1,4 @@
-//! A check of the cluster's objects.
+//! Checks the cluster's objects.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::Finding;
 use crate::{manifests, quantity};
 
-/// Between two looks at what must stay as it is.
+/// The pause between two observations of a state that must last.
 const LOOK: Duration = Duration::from_secs(2);
 
 pub(crate) async fn evaluate(client: &Client, test: &ObjectTest) -> Result<Finding, kube::Error> {
@@ -51,7 +51,7 @@ async fn look(client: &Client, test: &ObjectTest) -> Result<Finding, kube::Error
     Ok(judge(test, &objects))
 }
 
-/// Pure: what the objects say.
+/// Judges the objects. Pure.
 fn judge(test: &ObjectTest, objects: &[DynamicObject]) -> Finding {
     let what = named(test);
     if !test.exists {
@@ -102,7 +102,7 @@ fn named(test: &ObjectTest) -> String {
     text
 }
 
-/// Why a condition is not `True`.
+/// Returns why a condition is not `True`.
 fn lacks(object: &DynamicObject, condition: &str) -> Option<String> {
     let all = object.data.get("status").and_then(|s| s.get("conditions"));
     let found = all.and_then(Value::as_array).and_then(|all| {
@@ -127,7 +127,7 @@ fn lacks(object: &DynamicObject, condition: &str) -> Option<String> {
     }
 }
 
-/// What was found at a field's path, or why it is not as it must be.
+/// Returns the value at a field's path, or why it is not the expected one.
 fn read(object: &Value, field: &Field) -> Result<String, String> {
     let found = object
         .query(&field.path)
@@ -142,13 +142,13 @@ fn read(object: &Value, field: &Field) -> Result<String, String> {
     if found.is_empty() {
         return Err(match path.split_once("[…]") {
             None => around(object, &path),
-            // There may well be something, only not what the lab looks for.
-            Some((before, _)) => format!("nothing in {before} is what is looked for"),
+            // There may be a value, but not one that the lab's path selects.
+            Some((before, _)) => format!("nothing in {before} matches"),
         });
     }
     let pattern = match field.matches.as_deref().map(Regex::new) {
         Some(Ok(pattern)) => Some(pattern),
-        Some(Err(_)) => return Err(format!("{:?} is no regular expression", field.matches)),
+        Some(Err(_)) => return Err(format!("{:?} is not a regular expression", field.matches)),
         None => None,
     };
     for value in &found {
@@ -171,7 +171,8 @@ fn read(object: &Value, field: &Field) -> Result<String, String> {
         .join(", "))
 }
 
-/// What there is where nothing is at a path: the last part of the way that exists. What is missing may be the repair.
+/// Describes the nearest existing parent of a path at which nothing is. The missing part may be the repair, so it isn't
+/// named.
 fn around(object: &Value, path: &str) -> String {
     let mut path = path;
     while let Some(above) = above(path) {
@@ -194,7 +195,7 @@ fn around(object: &Value, path: &str) -> String {
     "it is empty".to_owned()
 }
 
-/// A path without its last part, `.name` or `[…]`.
+/// Returns the path without its last segment, `.name` or `[…]`.
 fn above(path: &str) -> Option<&str> {
     let (mut last, mut quote, mut depth) = (None, None, 0_u32);
     for (at, c) in path.char_indices() {
@@ -216,7 +217,7 @@ fn above(path: &str) -> Option<&str> {
     path.get(..last?)
 }
 
-/// A path without what it selects by: that is what the lab is after, and the student reads this.
+/// Returns the path without its selectors: they are what the lab is after, and the student reads this.
 fn brief(path: &str) -> String {
     let (mut brief, mut depth, mut quote) = (String::new(), 0_u32, None);
     let mut rest = path.chars().peekable();
@@ -244,14 +245,14 @@ fn brief(path: &str) -> String {
     brief
 }
 
-/// Text without quotes, everything else as JSON.
+/// Formats a string without quotes and any other value as JSON.
 fn plain(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// As much of a value as a person reads in passing: a file's first line says which file it is.
+/// Shortens a value to what a person reads in passing: the first line of a file identifies it.
 fn shown(value: &Value) -> String {
     let text = plain(value);
     let first = crate::text::clean(text.lines().next().unwrap_or_default().as_bytes(), 300);
@@ -345,7 +346,7 @@ mod tests {
         assert!(judge(&test(r#""exists": false"#), &[]).holds);
         assert!(
             !judge(&test(r#""conditions": ["Ready"]"#), &[]).holds,
-            "nothing is not ready"
+            "without Pods none is ready"
         );
         let _ = Count { min: 1, max: None };
     }
@@ -439,10 +440,10 @@ mod tests {
             &[pod("True", 0)],
         )
         .seen;
-        assert_eq!(seen, "web-1: nothing in $.spec is what is looked for");
+        assert_eq!(seen, "web-1: nothing in $.spec matches");
     }
 
-    /// An API server whose Pods are ready for so many looks.
+    /// Returns a client of an API server whose Pods are ready for this many observations.
     fn ready_for(looks: u32) -> Client {
         let left = AtomicU32::new(looks);
         api(move |path, _| {

@@ -1,4 +1,4 @@
-//! A check by a script in the guest, with the image's own tools.
+//! Checks by a script in the guest, with the image's own tools.
 
 use std::time::Duration;
 
@@ -37,8 +37,8 @@ pub(super) async fn evaluate(
             false,
             format!("not finished after {} s", limit.as_secs()),
         )),
-        // The shell's own words for a command that is not there or can't be run, and deaths by a signal: the
-        // script itself is broken, not the machine. 137 may be the guest's own lack of memory.
+        // These exit codes are the shell's own, for a command that doesn't exist or can't be run, or mean death by a
+        // signal: the script itself is broken, not the machine. 137 may be caused by the guest's lack of memory.
         code @ (126 | 127 | 137) => Err(Unknown(format!(
             "{name} ended with exit code {code}: {}",
             text::clean_tail(&ran.tail, 300)

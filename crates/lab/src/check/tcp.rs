@@ -1,4 +1,4 @@
-//! A check by a TCP connection from outside the guest.
+//! Checks by a TCP connection from outside the guest.
 
 use faultline_domain::{NodeName, TenantId, lab::TcpTest};
 use faultline_provider::Provider;

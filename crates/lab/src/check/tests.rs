@@ -27,7 +27,7 @@ fn a_run_is_given_the_time_that_its_checks_may_take() {
     assert!(one >= PING + Duration::from_secs(100), "{one:?}");
 }
 
-/// A lab with these checks, in YAML, and these scripts.
+/// Returns a lab with these checks, in YAML, and these scripts.
 fn lab(checks: &str, scripts: &[(&str, &str)]) -> LabFolder {
     let yaml = format!(
         "title: A lab\nsummary: A lab of a test\nlevel: beginner\ntopics: [test]\nminutes: 1\nsetup: [{{script: setup/a.sh}}]\nchecks:\n{checks}\nhints: [{{text: hint 1}}, {{text: hint 2}}, {{text: hint 3}}]\n"
@@ -53,7 +53,7 @@ fn lab(checks: &str, scripts: &[(&str, &str)]) -> LabFolder {
     }
 }
 
-/// A check of this test, in YAML.
+/// Returns a lab's only check, in YAML.
 fn one(test: &str) -> String {
     format!(
         "  - {{name: it, title: it holds, fail: it does not hold, hint: 2, timeout_seconds: 1, test: {{{test}}}}}"
@@ -276,7 +276,7 @@ async fn dns_compares_addresses_in_any_order() {
         ),
         ("dns: {name: db.test, port: 54}", false, "no address"),
         ("dns: {name: db.test, port: 55}", false, "another question"),
-        ("dns: {name: db.test, port: 56}", false, "no DNS message"),
+        ("dns: {name: db.test, port: 56}", false, "not a DNS message"),
         ("dns: {name: db.test, port: 57}", false, "node1:57"),
         ("dns: {name: db.test, port: 58}", false, "refuses"),
     ] {
@@ -314,7 +314,7 @@ async fn files_are_looked_at() {
         assert!(result.evaluated);
     }
     let bad = evaluate(&machine, "file: {path: /etc/conf, lacks: two}", "").await;
-    assert_eq!(bad.seen, "/etc/conf has what it must not have");
+    assert_eq!(bad.seen, "/etc/conf contains text that must not be there");
 }
 
 const LIMITS: Limits = Limits {
@@ -326,7 +326,7 @@ const LIMITS: Limits = Limits {
     bandwidth_mbit: 1,
 };
 
-/// A lab whose machine is a folder: broken when `broken` is in it.
+/// Returns a lab whose machine is a folder, and broken if that contains `broken`.
 fn folder_lab(dir: &std::path::Path, solution: &str) -> LabFolder {
     let dir = dir.display();
     let mut folder = lab(
@@ -383,11 +383,11 @@ async fn a_lab_that_breaks_nothing_or_whose_solution_fails_is_not_proven() {
     let (step, why) = proof.failure().unwrap();
     assert_eq!(step, "broken");
     assert!(
-        why.contains("every check holds on the untouched machine"),
+        why.contains("every check passes on the untouched machine"),
         "{why}"
     );
 
-    // A check that can't be evaluated proves nothing, though it "fails".
+    // A check that can't be evaluated proves nothing, although it doesn't hold.
     folder.scripts.insert(
         "checks/it.sh".to_owned(),
         b"#!/bin/bash\nno-such-program\n".to_vec(),
@@ -396,7 +396,7 @@ async fn a_lab_that_breaks_nothing_or_whose_solution_fails_is_not_proven() {
     assert!(proof.failure().unwrap().1.contains("could be evaluated"));
 }
 
-/// What comes of a wrong repair of a lab whose only check can't be carried out when `strange` is in the machine's folder.
+/// Tries a wrong repair of a lab whose only check can't be evaluated if the machine's folder contains `strange`.
 async fn wrongly(repair: &str) -> WrongRepair {
     let dir = tempfile::tempdir().unwrap();
     let machine = Machine::default();

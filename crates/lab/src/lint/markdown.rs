@@ -1,4 +1,4 @@
-//! What of a lab's texts pages don't show.
+//! Finds the parts of a lab's texts that pages don't show.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,7 @@ use crate::{
     markdown::{Address, Place, html, is_public, is_shown, options, picture},
 };
 
-/// An opening tag, and an attribute that leads somewhere.
+/// An opening tag, or an attribute with a URL.
 #[expect(clippy::expect_used, reason = "literals, tried by the tests of lint")]
 static TAG: LazyLock<Regex> =
     LazyLock::new(|| Regex::new("<([A-Za-z][A-Za-z0-9-]*)([^>]*)").expect("a regular expression"));
@@ -20,9 +20,9 @@ static LEADS: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new("\\b(href|src)\\s*=\\s*[\"']([^\"']*)").expect("a regular expression")
 });
 
-/// What a text has that is not shown.
+/// A part of a text that is not shown.
 pub(super) struct Flaw {
-    /// Its line in the text, from 1.
+    /// The line in the text, from 1.
     pub line: usize,
     what: String,
     help: &'static str,
@@ -30,7 +30,7 @@ pub(super) struct Flaw {
 }
 
 impl Flaw {
-    /// As a finding about this file.
+    /// Converts the flaw into a diagnostic of this file.
     pub(super) fn found(&self, file: &str) -> Diagnostic {
         let found = if self.is_error {
             Diagnostic::error(file, &self.what)
@@ -44,13 +44,13 @@ impl Flaw {
 /// A text of a lab: `README.md`, `SOLUTION.md`, or a hint.
 pub(super) struct Text<'a> {
     pub markdown: &'a str,
-    /// It may name files that open with the solution.
+    /// True if the text may name files that become readable with the solution.
     pub is_solution: bool,
     pub files: &'a Files,
 }
 
 impl Text<'_> {
-    /// Everything that is not shown, in the text's order.
+    /// Finds everything that is not shown, in the text's order.
     pub(super) fn flaws(&self) -> Vec<Flaw> {
         let mut flaws = Vec::new();
         let (arena, options) = (Arena::new(), options());
@@ -156,7 +156,7 @@ impl Text<'_> {
         }
     }
 
-    /// A file that a text names must be there, and be open with the text.
+    /// Reports a file that doesn't exist, or that becomes readable later than the text that names it.
     fn file(&self, path: &str, line: usize) -> Option<Flaw> {
         let flaw = |what, help| {
             Some(Flaw {
@@ -182,7 +182,7 @@ impl Text<'_> {
     }
 }
 
-/// Files for students that no text can name, or none does.
+/// Warns of files for students that no text can name, or that no text names.
 pub(super) fn unused<'a>(
     files: &Files,
     texts: impl Iterator<Item = &'a str> + Clone,

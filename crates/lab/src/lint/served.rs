@@ -1,6 +1,7 @@
-//! What a lab says of its cluster, against what that cluster serves: kinds, fields, images, namespaces, what nodes have.
+//! Compares a lab's manifests and checks with what its cluster serves: kinds, fields, images, namespaces and the nodes'
+//! resources.
 //!
-//! A fault that belongs to the incident is left alone where its line ends with [`ON_PURPOSE`].
+//! A line that ends with [`ON_PURPOSE`] is not reported: its fault is part of the incident.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,17 +22,17 @@ use crate::{
     yaml::{self, FILE, point},
 };
 
-/// The comment behind what is meant to be wrong.
+/// The comment that marks an intended fault.
 const ON_PURPOSE: &str = "# on purpose";
 
-/// What a cluster serves, as the recipe of its image describes it when it is baked.
+/// What a cluster serves, as its image's recipe recorded it during the bake.
 #[derive(Debug, Deserialize)]
 pub struct Served {
     /// The schemas of its OpenAPI document, by name.
     schemas: Map<String, Value>,
     namespaces: BTreeSet<String>,
     nodes: Vec<NodeHas>,
-    /// Full names, with tags.
+    /// The container images on its nodes, by full name with tag.
     images: BTreeSet<String>,
 }
 
@@ -47,13 +48,13 @@ struct Kind {
     kind: String,
 }
 
-/// A kind's schema.
+/// The schema of a kind.
 struct Schema {
     validator: Validator,
     document: Value,
 }
 
-/// An object of a manifest, and where it is.
+/// An object of a manifest and its position.
 struct Object<'a> {
     file: &'a str,
     text: &'a str,
@@ -61,18 +62,18 @@ struct Object<'a> {
     node: &'a Node,
 }
 
-/// What all manifests of a lab bring along.
+/// What all manifests of a lab define.
 #[derive(Default)]
 struct Brought {
     kinds: BTreeSet<Kind>,
     namespaces: BTreeSet<String>,
     images: BTreeSet<String>,
-    /// All its scripts: what they name, they may make.
+    /// All scripts of the lab. They may create the things that they name.
     scripts: String,
 }
 
 impl Served {
-    /// Reads a description. Its schemas refuse unknown fields from then on, as `kubectl --validate=strict` does.
+    /// Parses a description. Its schemas are made to reject unknown fields, as `kubectl --validate=strict` does.
     pub fn read(json: &str) -> serde_json::Result<Self> {
         let mut served: Self = serde_json::from_str(json)?;
         for fields in served.schemas.values_mut().filter_map(Value::as_object_mut) {
@@ -86,7 +87,7 @@ impl Served {
         Ok(served)
     }
 
-    /// What a lab says of a cluster like this one that isn't so.
+    /// Reports everything in a lab that contradicts what the cluster serves.
     #[must_use]
     pub fn lint(&self, lab: &LabFolder) -> Vec<Diagnostic> {
         let lab = lab.of(EXAMPLE);
@@ -142,7 +143,7 @@ impl Served {
         found
     }
 
-    /// Every kind, with the name of its schema.
+    /// Indexes every kind by the name of its schema.
     fn kinds(&self) -> BTreeMap<Kind, &str> {
         let of = |schema: &Value| -> Vec<Kind> {
             let all = schema.get("x-kubernetes-group-version-kind");
@@ -176,7 +177,7 @@ impl Served {
             "$ref": format!("#/components/schemas/{name}"),
             "components": {"schemas": self.schemas},
         });
-        // A description that can't be read says nothing against a lab.
+        // An unreadable description reports nothing.
         let validator = options()
             .with_draft(Draft::Draft202012)
             .build(&document)
@@ -219,7 +220,7 @@ impl Served {
             let at: Vec<&str> = path.iter().map(String::as_str).chain(["image"]).collect();
             let full = full_name(image);
             let host = full.split('/').next().unwrap_or_default();
-            // A registry that the lab itself runs, or names.
+            // An image of a registry that the lab itself runs or names.
             if host != "docker.io" && brought.scripts.contains(host) {
                 continue;
             }
@@ -256,7 +257,7 @@ impl Served {
         }
     }
 
-    /// What a pod asks for and no node has, even an empty one.
+    /// Reports requests that exceed what an empty node offers.
     fn requests(&self, object: &Object<'_>, pod: &[&str], found: &mut Vec<Diagnostic>) {
         let all = containers(object.node, pod);
         for resource in ["cpu", "memory"] {
@@ -302,7 +303,7 @@ impl Served {
         }
     }
 
-    /// The kinds that checks and waits look at.
+    /// Reports unknown kinds in checks and waits.
     fn tests(
         &self,
         lab: &LabFolder,
@@ -393,7 +394,7 @@ impl Object<'_> {
         }
     }
 
-    /// Fields that the schema doesn't know, lacks, or has of another type.
+    /// Reports fields that are unknown, missing or of another type than in the schema.
     fn fields(&self, schema: &Schema, found: &mut Vec<Diagnostic>) {
         let value = self.node.json();
         for error in schema.validator.iter_errors(&value) {
@@ -464,7 +465,7 @@ impl Object<'_> {
 }
 
 impl Schema {
-    /// The fields that there are where one was written that isn't.
+    /// Lists the known fields next to an unknown one.
     fn fields(&self, error: &ValidationError<'_>) -> impl Iterator<Item = &str> {
         let at = error.schema_path().as_str();
         let above = at.rsplit_once('/').map_or("", |(above, _)| above);
@@ -495,7 +496,7 @@ fn types(kind: &TypeKind) -> String {
     }
 }
 
-/// A path as `kubectl` writes it.
+/// Formats a path as `kubectl` does.
 fn spoken(path: &[&str]) -> String {
     let mut text = String::new();
     for part in path {
@@ -534,7 +535,7 @@ fn documents(text: &str) -> Vec<Node> {
     all.into_iter().flatten().map(|node| node.value).collect()
 }
 
-/// Where the pod is in an object of a kind that has one.
+/// Returns the path of the pod template in an object of a kind that has one.
 fn pod(kind: &str) -> Option<&'static [&'static str]> {
     match kind {
         "Pod" => Some(&["spec"]),
@@ -549,7 +550,7 @@ fn pod(kind: &str) -> Option<&'static [&'static str]> {
     }
 }
 
-/// A pod's containers, each with its path.
+/// Returns a pod's containers, each with its path.
 fn containers<'a>(object: &'a Node, pod: &[&str]) -> Vec<(Vec<String>, &'a Node)> {
     let mut all = Vec::new();
     for list in ["initContainers", "containers"] {
@@ -563,7 +564,7 @@ fn containers<'a>(object: &'a Node, pod: &[&str]) -> Vec<(Vec<String>, &'a Node)
     all
 }
 
-/// An image's full name, as containerd has it.
+/// Returns an image's full name, as containerd stores it.
 fn full_name(image: &str) -> String {
     let (first, has_host) = match image.split_once('/') {
         Some((first, _)) => (first, first.contains(['.', ':']) || first == "localhost"),
@@ -583,7 +584,7 @@ fn full_name(image: &str) -> String {
     name
 }
 
-/// Whether the line that a finding points at says that it is meant so.
+/// Returns true if the line of a finding is marked as intended.
 fn is_on_purpose(found: &Diagnostic, manifests: &[(&str, &str, Vec<Node>)], lab: &str) -> bool {
     let text = manifests
         .iter()

@@ -9,7 +9,7 @@ fn fresh() -> (tempfile::TempDir, std::path::PathBuf) {
     (dir, folder)
 }
 
-/// The findings, rendered, without the folder.
+/// Returns the rendered findings, without the folder.
 fn findings(folder: &Path) -> String {
     LabFolder::load(folder)
         .diagnostics
@@ -50,7 +50,7 @@ fn what_the_parser_says_is_said_in_an_authors_words() {
         (
             "minutes: 10",
             "minutes: 10\nminutes: 11",
-            "`minutes` is said a second time",
+            "`minutes` is given twice",
         ),
         (
             "title:",
@@ -133,7 +133,7 @@ fn scripts_are_checked() {
         "setup/break.sh:",
         "syntax error",
         "is not executable",
-        "does not say what runs it",
+        "does not name its interpreter",
         "nothing in lab.yaml uses this file",
         "solution.sh is missing",
         "does not begin with a title",
