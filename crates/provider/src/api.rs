@@ -1,8 +1,7 @@
-//! The way to a tenant's API server: where it is reached, how it is known, and what to show there.
+//! Access to a tenant's API server: its addresses, its certificate authority, and a client credential.
 //!
-//! A tenancy knows how an identity becomes a credential: VMs have their cluster's authority and sign a certificate, a
-//! namespace on a host's cluster has none to hand over. So the credential is the tenancy's to make, for one identity at a
-//! time.
+//! The tenancy creates the credential, for one identity at a time, because only it knows how. VMs have their cluster's
+//! certificate authority and sign a certificate; a namespace on a host's cluster has no authority to hand over.
 
 use std::sync::Arc;
 
@@ -12,25 +11,25 @@ use jiff::Timestamp;
 
 use crate::{Provider, Result, Stream, Target};
 
-/// Who somebody is to an API server, and for how long.
+/// A user as an API server sees them, for a limited time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The user's name there.
+    /// The user name in the cluster.
     pub user: String,
-    /// The groups.
+    /// The user's groups in the cluster.
     pub groups: Vec<String>,
-    /// From when. The tenant's clock may lag, so what is made of this begins earlier.
+    /// The start of validity. The tenant's clock may lag, so credentials are valid from slightly earlier.
     pub from: Timestamp,
-    /// Until when.
+    /// The end of validity.
     pub until: Timestamp,
 }
 
 /// A client certificate and its key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// The certificate, PEM.
+    /// The certificate, in PEM.
     pub certificate: String,
-    /// Its key, PEM.
+    /// Its private key, in PEM.
     pub key: String,
 }
 
@@ -40,39 +39,39 @@ impl std::fmt::Debug for ClientCertificate {
     }
 }
 
-/// The way to a tenant's API server for one identity.
+/// What is needed to connect to a tenant's API server as one identity.
 #[derive(Debug, Clone)]
 pub struct ApiAccess {
-    /// Where it is reached. Any of these will do: a cluster has one for each control plane.
+    /// The API servers, one for each control plane. Any of them can be used.
     pub servers: Vec<Arc<dyn ApiServer>>,
-    /// The name that its certificate has.
+    /// The name to expect in the server's certificate.
     pub server_name: String,
-    /// The certificates by which it is known, PEM.
+    /// The cluster's CA certificates, in PEM.
     pub authority: String,
-    /// What to show there.
+    /// The client certificate to authenticate with.
     pub credential: ClientCertificate,
 }
 
-/// One place where an API server listens.
+/// One endpoint of an API server.
 #[async_trait]
 pub trait ApiServer: Send + Sync + std::fmt::Debug {
-    /// Its name, for people: the node's.
+    /// Returns its name, for people: the node's name.
     fn name(&self) -> &str;
 
-    /// Opens a connection on which TLS is to be begun.
+    /// Opens a connection, on which the caller starts TLS.
     async fn connect(&self) -> Result<Stream>;
 }
 
 /// An API server on a port of one of the tenant's nodes.
 #[derive(Debug, Clone)]
 pub struct OnNode<P> {
-    /// Whose node.
+    /// The provider of the tenant.
     pub provider: P,
     /// The tenant.
     pub tenant: TenantId,
     /// The node.
     pub node: NodeName,
-    /// The port.
+    /// The TCP port.
     pub port: u16,
 }
 

@@ -1,35 +1,35 @@
-//! What a tenancy can do beyond being made and freed.
+//! The optional features of a tenancy, beyond creating and freeing it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One thing that some tenancies can do and others can't.
+/// A feature that not every tenancy supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Capability {
-    /// It has nodes on which whoever enters is root, with a kernel of its own.
+    /// Nodes with a kernel of their own, on which people are root.
     RootOnNodes,
     /// A guest link to each node: programs, files, terminals.
     GuestLink,
-    /// A serial console of each node.
+    /// A serial console for each node.
     Console,
-    /// Nodes can be added while it runs, and removed.
+    /// Nodes can be added and removed while it runs.
     AddNodes,
-    /// It can stand still without using the processor, and go on.
+    /// It can be paused, without using the processor, and resumed.
     Pause,
-    /// Its memory and disks can be written down at one instant, and continued from.
+    /// Its memory and disks can be saved at one instant and restored.
     Save,
-    /// Container images can be given to the runtime of its nodes.
+    /// Container images can be loaded into its nodes' runtimes.
     LoadImages,
-    /// A cluster of its own, on templates that have one: its administrator may do everything in it.
+    /// A cluster of its own, if the template has one, in which an administrator may do everything.
     ClusterAdmin,
-    /// Namespaces of its own can be made in its cluster.
+    /// Namespaces can be created in its cluster.
     OwnNamespaces,
 }
 
 impl Capability {
-    /// All there are.
+    /// All capabilities.
     pub const ALL: [Self; 9] = [
         Self::RootOnNodes,
         Self::GuestLink,
@@ -42,7 +42,7 @@ impl Capability {
         Self::OwnNamespaces,
     ];
 
-    /// What can be done, after "this tenancy can't".
+    /// Returns the verb phrase that completes "this tenancy can't …".
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -52,9 +52,9 @@ impl Capability {
             Self::AddNodes => "add or remove nodes",
             Self::Pause => "be paused",
             Self::Save => "be saved",
-            Self::LoadImages => "take container images",
-            Self::ClusterAdmin => "make anybody a cluster's administrator",
-            Self::OwnNamespaces => "have namespaces of its own",
+            Self::LoadImages => "load container images",
+            Self::ClusterAdmin => "grant administrator access to a cluster",
+            Self::OwnNamespaces => "create namespaces in a cluster",
         }
     }
 }

@@ -1,11 +1,11 @@
-//! The suite that every provider passes, the fake included. What it asserts is what the rest of Faultline relies on.
+//! The test suite that every provider must pass, including the fake. The rest of Faultline relies on what it asserts.
 //!
-//! Call [`run`] from a test with a provider whose image is ready. It uses only programs that the fake's guest knows
-//! too (`true`, `echo`, `cat`), so that the same lines run everywhere.
+//! Call [`run`] from a test, with a provider whose image is ready. The suite uses only programs that the fake's guests
+//! also have, such as `echo` and `cat`.
 #![expect(
     clippy::expect_used,
     clippy::panic,
-    reason = "a test suite: a broken expectation ends it"
+    reason = "a test suite fails by panicking"
 )]
 
 use std::time::Duration;
@@ -26,26 +26,26 @@ use crate::{
     Target,
 };
 
-/// How soon a change must be reported.
-const TOLD_WITHIN: Duration = Duration::from_secs(20);
+/// The time within which a change must be reported.
+const REPORTED_WITHIN: Duration = Duration::from_secs(20);
 
-/// A tenant to be made.
+/// A tenant to be created.
 #[derive(Debug, Clone)]
 pub struct Tenant {
-    /// Its id.
+    /// The tenant's ID.
     pub id: TenantId,
-    /// What it is made of.
+    /// The template and the allowance.
     pub spec: Spec,
 }
 
 impl Tenant {
-    /// Has it made, and gives it what it is allowed.
+    /// Creates and configures it.
     pub async fn create(&self, provider: &dyn Provider, progress: &Progress) -> Result<()> {
         crate::make(provider, &self.id, &self.spec, progress).await
     }
 }
 
-/// A small tenant for tests.
+/// Returns a small tenant for tests.
 #[must_use]
 pub fn tenant(id: &str, image: &str, nodes: u32) -> Tenant {
     let spec = Spec {
@@ -92,8 +92,8 @@ async fn observed(provider: &dyn Provider, id: &TenantId) -> Option<Observed> {
     all.into_iter().find(|(i, _)| i == id).map(|(_, o)| o)
 }
 
-/// The whole suite against one image of plain machines. What a tenancy can't do is expected to be refused. Leaves nothing
-/// behind.
+/// Runs the suite against an image of plain machines. Expects that operations which the tenancy doesn't support are
+/// refused. Leaves nothing behind.
 pub async fn run(provider: &dyn Provider, image: &str) {
     let ready = TemplateRef::plain(image, Shape::SINGLE);
     assert_eq!(provider.readiness(&ready).await, Readiness::Ready);
@@ -102,15 +102,15 @@ pub async fn run(provider: &dyn Provider, image: &str) {
         provider.readiness(&unknown).await,
         Readiness::Unavailable { .. }
     ));
-    strangers_are_not_found(provider).await;
+    unknown_tenants_are_not_found(provider).await;
     let tenant = tenant("conformance", image, 1);
     provider
         .destroy(&tenant.id)
         .await
         .expect("destroying nothing succeeds");
-    let mut told = Told(provider.changes(), tenant.id.clone());
+    let mut changes = Changes(provider.changes(), tenant.id.clone());
     starts_with_stages(provider, &tenant).await;
-    told.expect(Observed::Running).await;
+    changes.expect(Observed::Running).await;
     is_configured(provider, &tenant).await;
     if can(provider, Capability::GuestLink) {
         runs_programs(provider, &tenant.id).await;
@@ -118,53 +118,53 @@ pub async fn run(provider: &dyn Provider, image: &str) {
         keeps_terminals(provider, &tenant.id).await;
     }
     if can(provider, Capability::Pause) {
-        pauses_and_resumes(provider, &tenant.id, &mut told).await;
-        bears_dropped_pauses(provider, &tenant.id).await;
+        pauses_and_resumes(provider, &tenant.id, &mut changes).await;
+        tolerates_dropped_pauses(provider, &tenant.id).await;
     }
     if can(provider, Capability::AddNodes) {
-        grows_and_shrinks(provider, &tenant.id).await;
+        adds_and_removes_a_node(provider, &tenant.id).await;
     }
-    refuses_what_it_cannot(provider, &tenant.id).await;
-    ends(provider, &tenant.id).await;
-    told.expect(Observed::Absent).await;
-    bears_dropped_calls(provider, &tenant).await;
+    refuses_unsupported_operations(provider, &tenant.id).await;
+    is_destroyed(provider, &tenant.id).await;
+    changes.expect(Observed::Absent).await;
+    tolerates_dropped_calls(provider, &tenant).await;
 }
 
 fn can(provider: &dyn Provider, capability: Capability) -> bool {
     provider.capabilities().contains(&capability)
 }
 
-/// The changes of one tenant, as they are reported.
-struct Told(tokio::sync::broadcast::Receiver<Change>, TenantId);
+/// The reported changes of one tenant.
+struct Changes(tokio::sync::broadcast::Receiver<Change>, TenantId);
 
-impl Told {
-    /// Waits until this was told.
+impl Changes {
+    /// Waits until this observation is reported.
     async fn expect(&mut self, wanted: Observed) {
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         let read = async {
             loop {
-                let (id, observed) = self.0.recv().await.expect("changes are told");
+                let (id, observed) = self.0.recv().await.expect("changes are reported");
                 if id == self.1 {
-                    heard.push(observed);
+                    received.push(observed);
                     if observed == wanted {
                         return;
                     }
                 }
             }
         };
-        let in_time = tokio::time::timeout(TOLD_WITHIN, read).await.is_ok();
-        assert!(in_time, "{wanted:?} was not told, but {heard:?}");
+        let in_time = tokio::time::timeout(REPORTED_WITHIN, read).await.is_ok();
+        assert!(in_time, "{wanted:?} was not reported, but {received:?}");
     }
 }
 
-async fn strangers_are_not_found(provider: &dyn Provider) {
-    let id: TenantId = "stranger".parse().expect("a valid id");
+async fn unknown_tenants_are_not_found(provider: &dyn Provider) {
+    let id: TenantId = "unknown".parse().expect("a valid id");
     if can(provider, Capability::Pause) {
         assert!(matches!(provider.pause(&id).await, Err(Error::NotFound)));
         assert!(matches!(provider.resume(&id).await, Err(Error::NotFound)));
     }
     assert!(matches!(provider.usage(&id).await, Err(Error::NotFound)));
-    let allowance = tenant("stranger", "any", 1).spec.allowance;
+    let allowance = tenant("unknown", "any", 1).spec.allowance;
     let configured = provider.configure(&id, &allowance).await;
     assert!(matches!(configured, Err(Error::NotFound)), "{configured:?}");
     if can(provider, Capability::AddNodes) {
@@ -199,7 +199,7 @@ async fn starts_with_stages(provider: &dyn Provider, tenant: &Tenant) {
         .count();
     assert!(
         started >= 2 && started == done,
-        "every stage that began ended: {events:?}"
+        "every stage that started is done: {events:?}"
     );
     assert_eq!(
         observed(provider, &tenant.id).await,
@@ -222,7 +222,7 @@ async fn starts_with_stages(provider: &dyn Provider, tenant: &Tenant) {
             Target::Guest,
         )
         .await;
-    assert!(nowhere.is_err(), "a node that isn't there");
+    assert!(nowhere.is_err(), "there is no such node");
 }
 
 async fn is_configured(provider: &dyn Provider, tenant: &Tenant) {
@@ -230,7 +230,7 @@ async fn is_configured(provider: &dyn Provider, tenant: &Tenant) {
         provider
             .configure(&tenant.id, &tenant.spec.allowance)
             .await
-            .expect("it is configured, once or twice");
+            .expect("configuring it repeatedly succeeds");
     }
     assert_eq!(
         observed(provider, &tenant.id).await,
@@ -238,8 +238,8 @@ async fn is_configured(provider: &dyn Provider, tenant: &Tenant) {
     );
 }
 
-/// What a tenancy can't do is refused as unsupported, and changes nothing.
-async fn refuses_what_it_cannot(provider: &dyn Provider, id: &TenantId) {
+/// Checks that what a tenancy doesn't support is refused and changes nothing.
+async fn refuses_unsupported_operations(provider: &dyn Provider, id: &TenantId) {
     let quiet = Progress::ignored();
     for capability in Capability::ALL {
         if can(provider, capability) {
@@ -253,7 +253,7 @@ async fn refuses_what_it_cannot(provider: &dyn Provider, id: &TenantId) {
             }
             Capability::GuestLink => provider.open(id, &node1(), Target::Guest).await.map(drop),
             Capability::Console => provider.open(id, &node1(), Target::Console).await.map(drop),
-            // Nothing asks a provider for these yet, or they are promises about what is inside.
+            // These have no operation that could be refused here: none exists yet, or they are about the inside.
             Capability::RootOnNodes
             | Capability::Save
             | Capability::LoadImages
@@ -325,7 +325,7 @@ async fn runs_programs(provider: &dyn Provider, id: &TenantId) {
     };
     let done = client::run(guest(provider, id).await, slow, 1024)
         .await
-        .expect("a program that is too slow");
+        .expect("a program that exceeds its timeout");
     assert_eq!(done.code, 124);
 }
 
@@ -354,7 +354,7 @@ async fn moves_files(provider: &dyn Provider, id: &TenantId) {
     )
     .await
     .expect("read");
-    assert!(back == content, "what was written is read");
+    assert!(back == content, "the content read is the content written");
     let start = client::read_file(guest(provider, id).await, "/var/tmp/conformance/file", 10)
         .await
         .expect("read a part");
@@ -377,7 +377,7 @@ async fn moves_files(provider: &dyn Provider, id: &TenantId) {
     );
 }
 
-/// Reads a terminal's output until `text` was shown.
+/// Reads a terminal's output until `text` appears. Returns all the output read.
 pub async fn expect_output(output: &mut client::Output<Stream>, text: &str) -> String {
     let mut seen = String::new();
     let read = async {
@@ -444,17 +444,17 @@ async fn keeps_terminals(provider: &dyn Provider, id: &TenantId) {
     );
 }
 
-async fn pauses_and_resumes(provider: &dyn Provider, id: &TenantId, told: &mut Told) {
+async fn pauses_and_resumes(provider: &dyn Provider, id: &TenantId, changes: &mut Changes) {
     provider.pause(id).await.expect("pause");
-    told.expect(Observed::Paused).await;
+    changes.expect(Observed::Paused).await;
     provider.pause(id).await.expect("pausing twice");
     assert_eq!(observed(provider, id).await, Some(Observed::Paused));
     assert!(
         provider.open(id, &node1(), Target::Guest).await.is_err(),
-        "nobody enters what is paused"
+        "a paused tenant refuses streams"
     );
     provider.resume(id).await.expect("resume");
-    told.expect(Observed::Running).await;
+    changes.expect(Observed::Running).await;
     provider.resume(id).await.expect("resuming twice");
     assert_eq!(observed(provider, id).await, Some(Observed::Running));
     let done = client::run(guest(provider, id).await, program(&["echo", "awake"]), 1024)
@@ -463,7 +463,7 @@ async fn pauses_and_resumes(provider: &dyn Provider, id: &TenantId, told: &mut T
     assert_eq!(done.stdout, b"awake\n");
 }
 
-async fn grows_and_shrinks(provider: &dyn Provider, id: &TenantId) {
+async fn adds_and_removes_a_node(provider: &dyn Provider, id: &TenantId) {
     let node: NodeName = "node2".parse().expect("a valid name");
     let (tell, told) = std::sync::mpsc::channel();
     let progress = Progress::new(move |event| {
@@ -473,7 +473,7 @@ async fn grows_and_shrinks(provider: &dyn Provider, id: &TenantId) {
     provider
         .remove_node(id, &node, &quiet)
         .await
-        .expect("removing what is not there succeeds");
+        .expect("removing a missing node succeeds");
     for wrong in ["node1", "node6", "other"] {
         let wrong = wrong.parse().expect("a valid name");
         let refused = provider.add_node(id, &wrong, &quiet).await;
@@ -497,7 +497,7 @@ async fn grows_and_shrinks(provider: &dyn Provider, id: &TenantId) {
     assert!(matches!(twice, Err(Error::NodeExists(_))), "{twice:?}");
     assert_eq!(observed(provider, id).await, Some(Observed::Running));
     let open = || provider.open(id, &node, Target::Guest);
-    let stream = open().await.expect("it is reached");
+    let stream = open().await.expect("the new node can be reached");
     let done = client::run(stream, program(&["echo", "more"]), 1024)
         .await
         .expect("echo on the new node");
@@ -505,23 +505,23 @@ async fn grows_and_shrinks(provider: &dyn Provider, id: &TenantId) {
     provider.pause(id).await.expect("pause both");
     assert!(open().await.is_err(), "it is paused with the others");
     provider.resume(id).await.expect("resume both");
-    open().await.map(drop).expect("it goes on with the others");
+    open().await.map(drop).expect("it resumes with the others");
     let planes = provider.remove_node(id, &node1(), &quiet).await;
     assert!(matches!(planes, Err(Error::NotAWorker(_))), "{planes:?}");
     for _ in 0..2 {
         provider
             .remove_node(id, &node, &quiet)
             .await
-            .expect("it is removed, once or twice");
-        assert!(open().await.is_err(), "a node that isn't there any more");
+            .expect("removing it repeatedly succeeds");
+        assert!(open().await.is_err(), "the node is gone");
     }
     assert_eq!(observed(provider, id).await, Some(Observed::Running));
     client::ping(guest(provider, id).await)
         .await
-        .expect("the first node goes on");
+        .expect("the first node keeps running");
 }
 
-/// The moments at which a call without stages is dropped.
+/// The delays after which a call without stages is dropped.
 const MOMENTS: [Duration; 4] = [
     Duration::ZERO,
     Duration::from_micros(300),
@@ -529,10 +529,10 @@ const MOMENTS: [Duration; 4] = [
     Duration::from_millis(30),
 ];
 
-/// A pause or a resume that was dropped, half done or not begun, is done by the next.
-async fn bears_dropped_pauses(provider: &dyn Provider, id: &TenantId) {
+/// Checks that after a dropped pause or resume, the next call succeeds.
+async fn tolerates_dropped_pauses(provider: &dyn Provider, id: &TenantId) {
     for moment in MOMENTS {
-        // Dropped while it runs, or done before that: both are fine.
+        // It may also finish before it is dropped.
         let _ = tokio::time::timeout(moment, provider.pause(id)).await;
         provider.pause(id).await.expect("pause after a dropped one");
         assert_eq!(observed(provider, id).await, Some(Observed::Paused));
@@ -545,12 +545,12 @@ async fn bears_dropped_pauses(provider: &dyn Provider, id: &TenantId) {
         if can(provider, Capability::GuestLink) {
             client::ping(guest(provider, id).await)
                 .await
-                .expect("it goes on");
+                .expect("it runs");
         }
     }
 }
 
-/// Progress that says when the stage with this number begins, from 0; and how to wait for it.
+/// Returns a progress, and a future that completes when the stage with this number, from 0, starts.
 fn until_stage(number: usize) -> (Progress, impl Future<Output = ()>) {
     let (begin, begun) = tokio::sync::watch::channel(0);
     let progress = Progress::new(move |event| {
@@ -560,16 +560,16 @@ fn until_stage(number: usize) -> (Progress, impl Future<Output = ()>) {
     });
     let mut begun = begun;
     (progress, async move {
-        // Without an end where it never comes to that: then the call itself does.
+        // The call may end before that stage. Then this never completes, and the call's result is used.
         if begun.wait_for(|n| *n > number).await.is_err() {
             std::future::pending::<()>().await;
         }
     })
 }
 
-/// A creation, an addition of a node and an end, each dropped at each of its stages: what is left is seen as broken, and
-/// freed.
-async fn bears_dropped_calls(provider: &dyn Provider, tenant: &Tenant) {
+/// Drops creations and additions of a node at each of their stages, and calls that free them after each delay. Checks
+/// that the remains of a creation are listed as broken, and that everything can be freed.
+async fn tolerates_dropped_calls(provider: &dyn Provider, tenant: &Tenant) {
     let (id, template) = (&tenant.id, &tenant.spec.template);
     for number in 0.. {
         let (progress, stage) = until_stage(number);
@@ -605,13 +605,13 @@ async fn bears_dropped_calls(provider: &dyn Provider, tenant: &Tenant) {
         assert_eq!(observed(provider, id).await, None, "stage {number}");
     }
     if can(provider, Capability::AddNodes) {
-        bears_dropped_additions(provider, id).await;
+        tolerates_dropped_additions(provider, id).await;
     }
     provider.destroy(id).await.expect("destroy");
     assert_eq!(observed(provider, id).await, None);
 }
 
-async fn bears_dropped_additions(provider: &dyn Provider, id: &TenantId) {
+async fn tolerates_dropped_additions(provider: &dyn Provider, id: &TenantId) {
     let node: NodeName = "node2".parse().expect("a valid name");
     let quiet = Progress::ignored();
     for number in 0.. {
@@ -641,7 +641,7 @@ async fn bears_dropped_additions(provider: &dyn Provider, id: &TenantId) {
     }
 }
 
-async fn ends(provider: &dyn Provider, id: &TenantId) {
+async fn is_destroyed(provider: &dyn Provider, id: &TenantId) {
     provider.destroy(id).await.expect("destroy");
     provider.destroy(id).await.expect("destroying twice");
     assert_eq!(observed(provider, id).await, None);

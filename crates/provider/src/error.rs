@@ -1,39 +1,39 @@
-//! Why a provider did not do what was asked.
+//! The errors of providers.
 
 use faultline_domain::{NodeName, tenant::Observed};
 
 use crate::Capability;
 
-/// Why a provider did not do what was asked.
+/// An error of a provider.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no such tenant, or no such node in it.
-    #[error("there is no such environment or node")]
+    /// The tenant, or a node in it, doesn't exist.
+    #[error("no such environment or node")]
     NotFound,
-    /// There is a tenant with this id already.
-    #[error("there is such an environment already")]
+    /// A tenant with this ID already exists.
+    #[error("the environment already exists")]
     Exists,
-    /// It can't be done in the state that the tenant is in.
+    /// The tenant's state doesn't allow the operation.
     #[error("the environment is {}", state(*.0))]
     WrongState(Observed),
-    /// There is a node with this name already.
-    #[error("there is a {0} already")]
+    /// A node with this name already exists.
+    #[error("{0} already exists")]
     NodeExists(NodeName),
-    /// No worker can have this name here: it is a control plane's, or beyond the most nodes of an environment.
+    /// No worker can have this name: it belongs to a control plane, or its number exceeds the limit of nodes.
     #[error("{0} can't be used as a worker's name in this environment")]
     NotAWorker(NodeName),
-    /// Such a tenancy can't do it at all.
+    /// The tenancy doesn't support the operation.
     #[error("this tenancy can't {0}")]
     Unsupported(Capability),
     /// A stage of the work failed.
     #[error("{stage}: {reason}")]
     Failed {
-        /// The stage, a stable word.
+        /// The stage's stable name.
         stage: String,
-        /// Why and what to do, for people.
+        /// Why, and what to do, for people.
         reason: String,
     },
-    /// Nothing answers at the other end of the stream.
+    /// The other end of the stream can't be reached.
     #[error("{0}")]
     Unreachable(String),
 }
@@ -44,12 +44,12 @@ const fn state(observed: Observed) -> &'static str {
         Observed::Running => "running",
         Observed::Paused => "paused",
         Observed::Broken => "broken",
-        Observed::Unknown => "in a state that is not known",
+        Observed::Unknown => "in an unknown state",
     }
 }
 
 impl Error {
-    /// A failure in a stage.
+    /// Creates an [`Error::Failed`].
     pub fn failed(stage: impl Into<String>, reason: impl std::fmt::Display) -> Self {
         Self::Failed {
             stage: stage.into(),
@@ -58,5 +58,5 @@ impl Error {
     }
 }
 
-/// Result of a provider's work.
+/// The result of a provider's operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

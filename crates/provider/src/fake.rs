@@ -1,10 +1,9 @@
 //! A provider without machines: it has latency, fails on demand, loses nodes.
 //!
-//! Its guests speak the real request protocol of the guest link, in-process, with files in memory and a shell that
-//! knows a handful of words (see [`shell`]). What it does not have: processes, a kernel, users, a network. A TCP
-//! port "listens", and echoes, when the file `/run/listen/PORT` exists in the guest. Everything is lost when the
-//! value is dropped; a clone of it shares the same machines, so a test can hand one to a server, drop the server,
-//! and hand the other to the next.
+//! Its guests speak the real protocol of the guest link, in-process, with files in memory and a shell with a handful of
+//! commands (see [`shell`]). They have no processes, kernel, users or network. A TCP port listens, and echoes, if the
+//! file `/run/listen/PORT` exists in the guest. Everything is lost when the value is dropped. Clones share the same
+//! machines, so a test can pass one to a server, drop the server, and pass another to the next.
 
 mod files;
 mod guest;
@@ -37,36 +36,32 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The stages of a creation, with what they say and their part of the latency in percent.
+/// The stages of a creation: name, text, and share of the latency in percent.
 const STAGES: [(&str, &str, u32); 3] = [
-    ("clone", "cloning the machine", 60),
-    ("network", "closing it in a network of its own", 10),
-    (
-        "refresh",
-        "giving it keys, a clock and an identity of its own",
-        30,
-    ),
+    ("clone", "copying the machine", 60),
+    ("network", "setting up its private network", 10),
+    ("refresh", "renewing its keys, clock and identity", 30),
 ];
 
-/// The stages of an addition, likewise.
+/// The stages of adding a node, in the same form.
 const ADDITION: [(&str, &str, u32); 2] = [
     ("power-on", "powering on the machine", 20),
     ("boot", "booting until its services are up", 80),
 ];
 
-/// Where an API server would listen.
+/// The port of a cluster's API server.
 const API_PORT: u16 = 6443;
-/// How many changes a receiver may lag behind.
+/// The number of changes that a receiver may lag behind.
 const CHANGES: usize = 256;
 
-/// The one image that the fake knows, beside those of clusters where it was told of their authority.
+/// The only image that the fake has, besides those of clusters (see [`FakeProvider::with_clusters`]).
 pub const IMAGE: &str = "debian-12";
 
 /// A provider without machines. Cloning shares the machines.
 #[derive(Debug, Clone, Default)]
 pub struct FakeProvider(Arc<Inner>);
 
-/// How a cluster's API server is known, and what everybody shows there.
+/// The certificate authority of all clusters, and the client certificate that every identity gets.
 #[derive(Debug, Clone)]
 struct FakeApi {
     authority: String,
@@ -88,9 +83,9 @@ struct Inner {
     latency: Mutex<Duration>,
     failures: Mutex<Vec<(String, String)>>,
     list_fails: Mutex<bool>,
-    stubborn: Mutex<Option<TenantId>>,
-    eased: Notify,
-    unready: Mutex<Option<Readiness>>,
+    held: Mutex<Option<TenantId>>,
+    released: Notify,
+    readiness: Mutex<Option<Readiness>>,
     clusters: Mutex<Option<FakeApi>>,
     changes: Changes,
     tasks: TaskTracker,
@@ -100,37 +95,37 @@ struct Inner {
 struct Environment {
     observed: Observed,
     nodes: BTreeMap<NodeName, Arc<Guest>>,
-    /// How many of them, the first, stay as long as it does.
+    /// The number of control planes. They are the first nodes and can't be removed.
     control_planes: u32,
     is_cluster: bool,
     allowance: Option<Allowance>,
-    /// Nodes that were begun and not finished.
+    /// Nodes whose addition hasn't finished.
     unfinished: Vec<NodeName>,
-    /// Ends every stream to it.
+    /// Ends all its streams when cancelled.
     life: CancellationToken,
 }
 
 impl FakeProvider {
-    /// One that does everything at once and fails never.
+    /// Creates a provider that has no latency and never fails.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Creations take so long.
+    /// Sets how long creations take, in all.
     #[must_use]
     pub fn with_latency(self, latency: Duration) -> Self {
         *lock(&self.0.latency) = latency;
         self
     }
 
-    /// Creations take so long from now on.
+    /// Sets how long creations take from now on.
     pub fn set_latency(&self, latency: Duration) {
         *lock(&self.0.latency) = latency;
     }
 
-    /// It has the images of clusters too. Their API servers are known by this authority, and everybody shows this
-    /// certificate there; none of them answers.
+    /// Adds the images of clusters. Their API servers have this certificate authority, and every identity gets this
+    /// client certificate. No API server listens.
     #[must_use]
     pub fn with_clusters(self, authority: String, credential: ClientCertificate) -> Self {
         *lock(&self.0.clusters) = Some(FakeApi {
@@ -140,40 +135,40 @@ impl FakeProvider {
         self
     }
 
-    /// What a tenant was allowed, once it was configured.
+    /// Returns a tenant's allowance, if it was configured.
     #[must_use]
     pub fn allowance(&self, id: &TenantId) -> Option<Allowance> {
         lock(&self.0.environments).get(id)?.allowance.clone()
     }
 
-    /// The next creation that comes to `stage` (`clone`, `network`, `refresh`), or addition (`power-on`, `boot`), or
-    /// removal (`leave`) fails there. Called twice, the next two fail.
+    /// Makes the next call that reaches `stage` fail there: a creation (`clone`, `network`, `refresh`), an addition of
+    /// a node (`power-on`, `boot`) or a removal (`leave`). Called twice, the next two calls fail.
     pub fn fail_next(&self, stage: &str, reason: &str) {
         lock(&self.0.failures).push((stage.to_owned(), reason.to_owned()));
     }
 
-    /// `list` fails from now on, or works again.
+    /// Makes `list` fail, or work again.
     pub fn fail_list(&self, fails: bool) {
         *lock(&self.0.list_fails) = fails;
     }
 
-    /// Freeing this tenant hangs, until [`Self::let_destroy`].
+    /// Makes `destroy` of this tenant hang until [`Self::release_destroy`].
     pub fn hold_destroy(&self, id: &TenantId) {
-        *lock(&self.0.stubborn) = Some(id.clone());
+        *lock(&self.0.held) = Some(id.clone());
     }
 
-    /// Freeing works again, also where it hangs.
-    pub fn let_destroy(&self) {
-        *lock(&self.0.stubborn) = None;
-        self.0.eased.notify_waiters();
+    /// Lets `destroy` continue, including calls that hang.
+    pub fn release_destroy(&self) {
+        *lock(&self.0.held) = None;
+        self.0.released.notify_waiters();
     }
 
-    /// What `readiness` answers from now on.
+    /// Sets what `readiness` returns from now on.
     pub fn set_readiness(&self, readiness: Readiness) {
-        *lock(&self.0.unready) = Some(readiness);
+        *lock(&self.0.readiness) = Some(readiness);
     }
 
-    /// A node dies: streams break, the environment is seen as broken.
+    /// Breaks a tenant, as if a node had died: its streams end.
     pub fn crash(&self, id: &TenantId) {
         if let Some(e) = lock(&self.0.environments).get_mut(id) {
             e.observed = Observed::Broken;
@@ -182,7 +177,7 @@ impl FakeProvider {
         }
     }
 
-    /// Everything of an environment disappears without a word.
+    /// Removes a tenant, as if all its machines had vanished.
     pub fn lose(&self, id: &TenantId) {
         if let Some(e) = lock(&self.0.environments).remove(id) {
             e.life.cancel();
@@ -190,7 +185,7 @@ impl FakeProvider {
         }
     }
 
-    /// Every stream to the environment breaks now; new ones can be opened.
+    /// Breaks all open streams to a tenant. New ones can be opened.
     pub fn drop_streams(&self, id: &TenantId) {
         if let Some(e) = lock(&self.0.environments).get_mut(id) {
             e.life.cancel();
@@ -198,21 +193,21 @@ impl FakeProvider {
         }
     }
 
-    /// The guest's helper stops answering (or answers again); the console goes on.
+    /// Makes a guest's helper stop responding, or respond again. The console keeps working.
     pub fn silence(&self, id: &TenantId, node: &NodeName, silent: bool) {
         if let Ok((guest, _)) = self.guest(id, node) {
             guest.set_silent(silent);
         }
     }
 
-    /// The guest's terminals take no keys any more; they go on showing.
+    /// Makes a guest's terminals ignore input. They still show output.
     pub fn deafen(&self, id: &TenantId, node: &NodeName) {
         if let Ok((guest, _)) = self.guest(id, node) {
             guest.deafen();
         }
     }
 
-    /// Something exists that nobody asked for.
+    /// Adds a running tenant that nobody requested.
     pub fn plant(&self, id: &TenantId) {
         lock(&self.0.environments).insert(
             id.clone(),
@@ -228,7 +223,7 @@ impl FakeProvider {
         );
     }
 
-    /// A file in a guest.
+    /// Returns the content of a file in a guest.
     #[must_use]
     pub fn file(&self, id: &TenantId, node: &NodeName, path: &str) -> Option<Vec<u8>> {
         self.guest(id, node)
@@ -308,10 +303,10 @@ impl Provider for FakeProvider {
         if template.image != IMAGE && !(template.is_cluster() && has_clusters) {
             let image = &template.image;
             return Readiness::Unavailable {
-                reason: format!("the fake knows no image {image}; it knows {IMAGE}"),
+                reason: format!("the fake has no image {image}, only {IMAGE}"),
             };
         }
-        lock(&self.0.unready).clone().unwrap_or(Readiness::Ready)
+        lock(&self.0.readiness).clone().unwrap_or(Readiness::Ready)
     }
 
     async fn create(
@@ -331,7 +326,7 @@ impl Provider for FakeProvider {
                 .into_iter()
                 .map(|node| (node.clone(), Arc::new(Guest::new(node))))
                 .collect();
-            // Whoever drops this future leaves behind what `list` shows as broken.
+            // If this future is dropped, `list` reports the tenant as broken.
             let begun = Environment {
                 observed: Observed::Broken,
                 nodes,
@@ -352,7 +347,7 @@ impl Provider for FakeProvider {
                 self.0.tell(id, Observed::Running);
                 Ok(())
             }
-            None => Err(Error::failed("clone", "it was destroyed meanwhile")),
+            None => Err(Error::failed("clone", "it was destroyed in the meantime")),
         }
     }
 
@@ -372,7 +367,7 @@ impl Provider for FakeProvider {
 
     async fn list(&self) -> Result<Vec<Change>> {
         if *lock(&self.0.list_fails) {
-            return Err(Error::failed("list", "the fake was told to fail"));
+            return Err(Error::failed("list", "the test made it fail"));
         }
         let all = lock(&self.0.environments);
         Ok(all.iter().map(|(id, e)| (id.clone(), e.observed)).collect())
@@ -387,9 +382,9 @@ impl Provider for FakeProvider {
     }
 
     async fn destroy(&self, id: &TenantId) -> Result<()> {
-        let eased = self.0.eased.notified();
-        if lock(&self.0.stubborn).as_ref() == Some(id) {
-            eased.await;
+        let released = self.0.released.notified();
+        if lock(&self.0.held).as_ref() == Some(id) {
+            released.await;
         }
         self.lose(id);
         Ok(())
@@ -425,7 +420,7 @@ impl Provider for FakeProvider {
         let mut all = lock(&self.0.environments);
         let e = all
             .get_mut(id)
-            .ok_or_else(|| Error::failed("boot", "it was destroyed meanwhile"))?;
+            .ok_or_else(|| Error::failed("boot", "it was destroyed in the meantime"))?;
         e.unfinished.retain(|n| n != node);
         e.nodes
             .insert(node.clone(), Arc::new(Guest::new(node.clone())));
@@ -452,7 +447,7 @@ impl Provider for FakeProvider {
         Ok(())
     }
 
-    /// The image is a file below `/run/images`.
+    /// Creates a file in `/run/images`.
     async fn load_image(
         &self,
         id: &TenantId,
@@ -488,7 +483,7 @@ impl Provider for FakeProvider {
         let (ours, theirs) = tokio::io::duplex(256 * 1024);
         self.0.tasks.spawn(async move {
             let serve = async {
-                // A stream that ends badly is what its other end is about to learn anyway.
+                // The other end notices a broken stream itself.
                 let _ = match target {
                     Target::Guest => guest.serve(theirs).await,
                     Target::Console => guest.console(theirs).await,
@@ -535,7 +530,7 @@ impl Provider for FakeProvider {
 }
 
 impl Inner {
-    /// Says what changed to whoever listens.
+    /// Sends a change to all receivers.
     fn tell(&self, id: &TenantId, observed: Observed) {
         let _ = self.changes.0.send((id.clone(), observed));
     }

@@ -1,13 +1,13 @@
-//! What a tenancy provider is.
+//! Defines what a tenancy provider is: the [`Provider`] trait.
 //!
 //! | module | holds |
 //! |---|---|
-//! | this one | the [`Provider`] trait and its words |
-//! | [`capability`] | what some tenancies can do and others can't |
-//! | [`api`] | the way to a tenant's API server, for one identity |
-//! | [`error`] | why something was not done |
+//! | this one | the trait and its types |
+//! | [`capability`] | the optional features of a tenancy |
+//! | [`api`] | access to a tenant's API server, for one identity |
+//! | [`error`] | the provider's errors |
 //! | [`fake`] | a provider without machines, for load and fault tests: it has latency, fails on demand, loses nodes |
-//! | [`conformance`] | the suite that every provider passes, the fake included |
+//! | [`conformance`] | the test suite that every provider must pass, including the fake |
 
 pub mod api;
 pub mod capability;
@@ -33,53 +33,53 @@ pub use self::{
 /// A byte stream to or from a tenant.
 pub type Stream = Box<dyn Duplex>;
 
-/// What was seen of a tenant, when it changed.
+/// A change of a tenant: what was observed of it.
 pub type Change = (TenantId, Observed);
 
-/// Where a stream leads.
+/// The endpoint of a stream within a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     /// A TCP port of the node, reached from outside it.
     Port(u16),
-    /// The node's serial console: raw bytes, shared by all who hold one.
+    /// The node's serial console: raw bytes, shared by all open streams.
     Console,
-    /// A fresh substream of the guest link: speak [`faultline_guest::client`] on it.
+    /// A new substream of the guest link, for use with [`faultline_guest::client`].
     Guest,
 }
 
-/// Whether tenants of an image can be made.
+/// Whether tenants of a template can be created.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "readiness", rename_all = "snake_case")]
 pub enum Readiness {
-    /// Now.
+    /// They can be created now.
     Ready,
-    /// Later: it is being built.
+    /// The template is being built.
     Preparing {
-        /// Part that is done, from 0 to 1.
+        /// The progress of the build, from 0 to 1.
         fraction: f64,
         /// What is happening, for people.
         text: String,
     },
-    /// Not, for this reason.
+    /// They can't be created.
     Unavailable {
-        /// Why and what to do, for people.
+        /// Why, and what to do, for people.
         reason: String,
     },
 }
 
-/// What a tenant uses now.
+/// The resources that a tenant uses.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Usage {
-    /// Memory of its processes that is private to it, in bytes.
+    /// The private memory of its processes, in bytes.
     pub private_bytes: u64,
-    /// CPU time used so far, in milliseconds.
+    /// The CPU time used so far, in milliseconds.
     pub cpu_millis: u64,
-    /// Disk that its overlays take, in bytes.
+    /// The disk space that its overlays take, in bytes.
     pub disk_bytes: u64,
 }
 
-/// Makes a tenant that has what its lab allows.
+/// Creates a tenant and applies what its lab allows.
 pub async fn make(
     provider: &dyn Provider,
     id: &TenantId,
@@ -90,26 +90,28 @@ pub async fn make(
     provider.configure(id, &spec.allowance).await
 }
 
-/// A kind of tenancy.
+/// A provider of tenants.
 ///
-/// The reconcilers call `create` … `remove_node`, one at a time for each tenant (a lab's setup, within a start,
-/// calls `add_node` too); `open`, `api` and `usage` are called by anybody at any time. Every method may be cancelled by
-/// dropping it: what a cancelled `create` leaves is listed as [`Observed::Broken`] and freed by `destroy`; after any other
-/// the same call works again, or `destroy` does. What a tenancy can't do is refused with [`Error::Unsupported`].
+/// The reconcilers call `create` … `remove_node`, one at a time for each tenant (the setup of a lab, which is part of a
+/// start, also calls `add_node`). `open`, `api` and `usage` are called by anyone at any time.
+///
+/// Every method may be cancelled by dropping its future. What a cancelled `create` leaves behind is listed as
+/// [`Observed::Broken`] and freed by `destroy`. After any other cancelled call, the same call can be repeated, and
+/// `destroy` works. Methods that a tenancy doesn't support return [`Error::Unsupported`].
 #[async_trait]
 pub trait Provider: Send + Sync + std::fmt::Debug {
-    /// A stable word: `local`, `fake`.
+    /// Returns the provider's stable name: `local`, `fake`.
     fn name(&self) -> &'static str;
 
-    /// What its tenants can do.
+    /// Returns what its tenants support.
     fn capabilities(&self) -> &'static [Capability];
 
-    /// Can tenants of this template be made? Quick; does no work.
+    /// Returns whether tenants of this template can be created. Fast; starts no work.
     async fn readiness(&self, template: &TemplateRef) -> Readiness;
 
-    /// Makes a tenant that runs, refreshed and not yet broken: randomness, clock, machine-id and host keys
-    /// are its own, and its guest link answers. It has what its template was promised and no way out, until it is
-    /// configured. Reports stages. Refused with [`Error::Exists`] when there is one.
+    /// Creates a running tenant, before any lab's setup: randomness, clock, machine ID and host keys are its own, and
+    /// its guest link responds. Until it is configured, it has its template's default resources and no connections to
+    /// the outside. Reports stages. Returns [`Error::Exists`] if the tenant exists.
     async fn create(
         &self,
         id: &TenantId,
@@ -117,45 +119,45 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
         progress: &Progress,
     ) -> Result<()>;
 
-    /// Gives a tenant what its lab allows, before somebody has it: what it may use, and where it may connect to. Idempotent
-    /// with the same allowance; other ways out than those that are open are refused, and all close with the tenant.
+    /// Applies what a lab allows, before anyone uses the tenant: its limits and its egress. Idempotent with the same
+    /// allowance. Fails if other egress is already open; all egress closes when the tenant ends.
     async fn configure(&self, id: &TenantId, allowance: &Allowance) -> Result<()>;
 
-    /// All tenants of which anything exists, made by this process or an earlier one.
+    /// Returns all tenants of which anything exists, whether created by this process or an earlier one.
     async fn list(&self) -> Result<Vec<Change>>;
 
-    /// What changes from now on, soon after it does. A receiver that lags behind has missed some, and one that was made
-    /// before an earlier process's tenants were listed hears nothing of those: `list` is the truth.
+    /// Subscribes to changes. Each is sent soon after it happens. A receiver that lags behind misses some, and one that
+    /// was created before the first `list` receives nothing about tenants of earlier processes: `list` is
+    /// authoritative.
     fn changes(&self) -> broadcast::Receiver<Change>;
 
-    /// Freezes all nodes. Idempotent.
+    /// Pauses all nodes. Idempotent.
     async fn pause(&self, id: &TenantId) -> Result<()>;
 
-    /// Continues all nodes, their clocks stepped. Idempotent.
+    /// Resumes all nodes and sets their clocks. Idempotent.
     async fn resume(&self, id: &TenantId) -> Result<()>;
 
-    /// Frees everything of a tenant. Idempotent: succeeds when nothing exists.
+    /// Frees everything of a tenant. Idempotent: succeeds if nothing exists.
     async fn destroy(&self, id: &TenantId) -> Result<()>;
 
-    /// Removes what is left of no tenant and can't be in use: an empty control group, say. Called by the
-    /// reconciler that frees orphans; gives how many such remains there were.
+    /// Removes leftovers that belong to no tenant and can't be in use, such as an empty control group. Called by the
+    /// reconciler that frees orphans. Returns the number of leftovers.
     async fn sweep(&self) -> Result<u32> {
         Ok(0)
     }
 
-    /// Adds a worker with this name, the next free number, to a tenant that runs, and gives it back once it may
-    /// be used: its identity is its own, its guest link answers, and in a cluster it is Ready. Reports stages. What
-    /// was made is freed when it fails. Cancelled, a part of it may be there: call `remove_node` before it is tried
-    /// again. Refused with [`Error::NodeExists`] when there is such a node.
+    /// Adds a worker with this name to a running tenant. The caller picks the next free number. Returns when the node
+    /// can be used: it has its own identity, its guest link responds, and in a cluster it is Ready. Reports stages. On
+    /// failure, everything is undone. A cancelled call may leave parts behind: call `remove_node` before the next
+    /// attempt. Returns [`Error::NodeExists`] if the node exists.
     async fn add_node(&self, id: &TenantId, node: &NodeName, progress: &Progress) -> Result<()>;
 
-    /// Removes a worker: in a cluster its pods are moved away and it is forgotten, as far as that works; then its
-    /// machine ends. Idempotent: succeeds when there is no such node. Refused with [`Error::NotAWorker`] for a control
-    /// plane.
+    /// Removes a worker. In a cluster, it is drained and deleted first, as far as that works; then its machine ends.
+    /// Idempotent: succeeds if the node doesn't exist. Returns [`Error::NotAWorker`] for a control plane.
     async fn remove_node(&self, id: &TenantId, node: &NodeName, progress: &Progress) -> Result<()>;
 
-    /// Gives an image to the container runtime of these nodes, all at the same time; it is made before where it isn't
-    /// there. Idempotent.
+    /// Loads an image into the container runtimes of these nodes, in parallel. Builds the image first if it doesn't
+    /// exist. Idempotent.
     async fn load_image(
         &self,
         id: &TenantId,
@@ -166,10 +168,10 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// Opens a stream to a node.
     async fn open(&self, id: &TenantId, node: &NodeName, target: Target) -> Result<Stream>;
 
-    /// The way to its API server for somebody. Makes a credential; connects to nothing. `NotFound` where there is no such
-    /// tenant, or no cluster in it.
+    /// Creates a credential for a tenant's API server and returns it with the server's addresses. Makes no connection.
+    /// Returns [`Error::NotFound`] if there is no such tenant, or it has no cluster.
     async fn api(&self, id: &TenantId, identity: &Identity) -> Result<ApiAccess>;
 
-    /// What it uses now. May take a while.
+    /// Returns what a tenant uses now. May take a while.
     async fn usage(&self, id: &TenantId) -> Result<Usage>;
 }

@@ -1,4 +1,4 @@
-//! The fake behaves: it passes the suite that real machines pass.
+//! Checks that the fake passes the same suite as real machines.
 
 use faultline_provider::{
     conformance,

@@ -1,4 +1,4 @@
-//! What a guest of the fake has: a name, and files in memory.
+//! The state of a fake guest: its node's name, and files in memory.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -26,7 +26,7 @@ impl Files {
             .map(|(_, content)| content.clone())
     }
 
-    /// A file's permission bits and its size.
+    /// Returns a file's permission bits and its size.
     pub(super) fn stat(&self, path: &str) -> Option<(u32, u64)> {
         lock(&self.files)
             .get(path)

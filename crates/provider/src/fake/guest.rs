@@ -1,4 +1,4 @@
-//! What answers at the other end of the fake's guest link.
+//! The guest's end of the fake's guest link.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use super::{
     terminal::Terminal,
 };
 
-/// The largest file that a guest takes, in bytes.
+/// The maximum size of a file, in bytes. The rest of a larger one is dropped.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Guest {
         self.files.write(path, mode, content);
     }
 
-    /// The serial console: raw bytes, shared by all who hold one.
+    /// Serves the serial console: raw bytes, shared by all open streams.
     pub(super) async fn console(&self, stream: DuplexStream) -> io::Result<()> {
         let (mut read, mut write) = tokio::io::split(stream);
         let (_, mut news) = self.console.attach();
@@ -87,7 +87,7 @@ impl Guest {
         }
     }
 
-    /// One substream: one request.
+    /// Serves one substream, which carries one request.
     pub(super) async fn serve(&self, mut stream: DuplexStream) -> io::Result<()> {
         if self.silent.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
@@ -176,7 +176,7 @@ impl Guest {
                     .ok()
                     .and_then(|v| v.get("op").and_then(|o| o.as_str()).map(str::to_owned))
                     .unwrap_or_default();
-                refuse(&mut stream, format!("the fake guest knows no {op}")).await
+                refuse(&mut stream, format!("the fake guest doesn't support {op}")).await
             }
         }
     }
@@ -214,7 +214,7 @@ impl Guest {
                         lock(&self.terminals).remove(id);
                         return Frame::Exit(0).write(&mut write).await;
                     }
-                    // A viewer that is too slow is let go; it comes back and gets the screen.
+                    // A viewer that lags behind is disconnected. It reconnects and gets the screen.
                     Err(_) => return Ok(()),
                 }
             }
@@ -263,7 +263,7 @@ impl Guest {
             Frame::Stderr(chunk).write(&mut write).await?;
         }
         Frame::Exit(outcome.code).write(&mut write).await?;
-        // What the host still sends is taken and forgotten, so that its sending never fails.
+        // Discards what the host still sends, so that its writes don't fail.
         while Frame::read(&mut read).await?.is_some() {}
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! For tests of what lies above a provider: guests whose programs run on this machine, behind the guest link's real
-//! protocol. The test says what else its guests do.
+//! Guests whose programs run on this machine, over the guest link's real protocol, for tests of the layers above a
+//! provider. The test implements what else its guests do.
 
 use std::{ffi::OsString, io, process::Stdio, sync::Arc, time::Duration};
 
@@ -20,17 +20,18 @@ use crate::{
     Target, Usage,
 };
 
-/// What a test's guests do.
+/// The behaviour of a test's guests.
 #[async_trait]
 pub trait Streams: Send + Sync + std::fmt::Debug + 'static {
     /// Opens a stream to a node.
     async fn open(self: Arc<Self>, node: &NodeName, target: Target) -> Result<Stream>;
 
-    /// The environment was freed.
+    /// Called when the tenant is destroyed.
     fn destroyed(&self) {}
 }
 
-/// A provider that opens streams; everything else succeeds and does nothing. Clones share what it is made of.
+/// A provider that only opens streams. It has no API servers; everything else succeeds and does nothing. Clones share
+/// the inner value.
 #[derive(Debug)]
 pub struct OnlyStreams<T>(pub Arc<T>);
 
@@ -99,8 +100,8 @@ impl<T: Streams> Provider for OnlyStreams<T> {
     }
 }
 
-/// Runs `argv` as `exec` asks, through pipes and without a terminal, until it ends, its time is over, or the host
-/// goes. `seen` is told each frame that the host sends.
+/// Runs `argv` with the environment and timeout of `exec`, on pipes and without a terminal, until it ends, its timeout
+/// passes, or the host disconnects. Calls `seen` with each frame that the host sends.
 pub async fn exec(
     mut stream: DuplexStream,
     exec: &Exec,
@@ -184,13 +185,13 @@ pub async fn exec(
     write.shutdown().await
 }
 
-/// A program and its children; killed when dropped.
+/// A program's process group, which is killed on drop.
 struct Group(Option<Pid>);
 
 impl Group {
     fn signal(&self, signal: Option<Signal>) {
         if let (Some(pid), Some(signal)) = (self.0, signal) {
-            // It may have ended.
+            // Fails if it has already ended.
             let _ = kill_process_group(pid, signal);
         }
     }

@@ -1,8 +1,8 @@
-//! The words that the fake's guests know: `true`, `false`, `echo`, `cat`, `touch`, `rm`, `ls`, `test -e`,
-//! `hostname`, `sleep`, `exit`; `> FILE` and `>> FILE` after any of them. Everything else is not found (127).
+//! The commands of fake guests: `true`, `false`, `echo`, `cat`, `touch`, `rm`, `ls`, `test -e`, `hostname`, `sleep`,
+//! `exit`, each optionally followed by `> FILE` or `>> FILE`. Any other command is not found (exit code 127).
 //!
-//! Of `bash` there is only this: `bash -c TEXT` runs the lines of TEXT, or of its standard input when TEXT reads it
-//! (`mapfile`), until one fails. No variables, no pipes, no quoting beyond a pair of quotes around a word.
+//! `bash -c TEXT` runs the lines of TEXT until one fails. If TEXT starts with `mapfile`, it runs the lines of standard
+//! input instead. There are no variables and no pipes; the only quoting is a pair of quotes around a word.
 
 use std::{fmt::Write, time::Duration};
 
@@ -13,7 +13,7 @@ pub(super) struct Outcome {
     pub stdout: String,
     pub stderr: String,
     pub code: i32,
-    /// The shell itself ends.
+    /// Whether the shell itself ends.
     pub end: bool,
 }
 
@@ -106,7 +106,7 @@ pub(super) async fn line(files: &Files, text: &str) -> Outcome {
     outcome
 }
 
-/// Words, each perhaps in a pair of quotes; `>file` is two.
+/// Splits a line into words, which may be quoted. `>file` is two words.
 fn split(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();

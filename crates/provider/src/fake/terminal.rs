@@ -1,4 +1,4 @@
-//! A terminal of the fake's guests: a line editor that echoes, whose screen outlives its viewers.
+//! A terminal of a fake guest: a line editor that echoes, with a screen that outlives its viewers.
 
 use std::sync::Mutex;
 
@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 
 use super::{files::Files, lock, shell};
 
-/// How much of what was shown is kept for the next viewer, in bytes.
+/// The amount of output kept for the next viewer, in bytes.
 const KEPT: usize = 64 * 1024;
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Terminal {
 struct State {
     shown: Vec<u8>,
     line: String,
-    /// `None` says that the terminal ended.
+    /// Output as it is shown. `None` means that the terminal ended.
     news: broadcast::Sender<Option<Bytes>>,
 }
 
@@ -42,7 +42,7 @@ impl Terminal {
         &self.prompt
     }
 
-    /// What restores the screen, and what happens from there on.
+    /// Returns the bytes that restore the screen, and a receiver of the output after them.
     pub(super) fn attach(&self) -> (Bytes, broadcast::Receiver<Option<Bytes>>) {
         let state = lock(&self.state);
         (Bytes::copy_from_slice(&state.shown), state.news.subscribe())
@@ -104,7 +104,7 @@ impl State {
         if self.shown.len() > KEPT {
             self.shown.drain(..self.shown.len() - KEPT);
         }
-        // Nobody watching is no fault.
+        // Sending fails if there are no viewers.
         let _ = self.news.send(Some(Bytes::copy_from_slice(bytes)));
     }
 }

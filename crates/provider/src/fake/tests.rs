@@ -64,7 +64,7 @@ async fn a_terminal_outlives_its_viewer() {
 }
 
 #[tokio::test]
-async fn programs_files_and_keys() {
+async fn guests_run_programs_and_store_files_and_keys() {
     let (p, id, node) = made().await;
     let open = || p.open(&id, &node, Target::Guest);
     let run = async |argv: &[&str]| {
@@ -97,7 +97,7 @@ async fn programs_files_and_keys() {
 }
 
 #[tokio::test]
-async fn failures_crashes_and_silence() {
+async fn guests_go_silent_crash_and_fail_to_start() {
     let (p, id, node) = made().await;
     assert!(matches!(
         p.create(&id, &template(), &Progress::ignored()).await,
@@ -133,7 +133,7 @@ async fn failures_crashes_and_silence() {
 }
 
 #[tokio::test]
-async fn paused_machines_have_no_open_door() {
+async fn paused_machines_refuse_streams() {
     let (p, id, node) = made().await;
     p.pause(&id).await.unwrap();
     assert!(matches!(

@@ -194,7 +194,7 @@ async fn what_resists_being_freed_delays_nobody() {
     bed.active("two-nodes").await;
     let e = bed.app.store.environment(&stubborn).await.unwrap().unwrap();
     assert!(matches!(e.state, State::Expired { .. }), "{:?}", e.state);
-    bed.provider.let_destroy();
+    bed.provider.release_destroy();
     bed.until(&stubborn, is_final).await;
 }
 
