@@ -1,4 +1,4 @@
-//! What happens on one channel, in a task of its own: a program, files, a forward, or the serial console.
+//! The task of one channel: a program, file transfer, a forward, or the serial console.
 
 use std::{fmt::Display, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::{
     ssh::{Opening, Sender},
 };
 
-/// What comes from the client on one channel. The queue's end is the channel's end.
+/// Input from the client on one channel. When the queue ends, the channel is closed.
 #[derive(Debug)]
 pub(crate) enum Input {
     Data(Held),
@@ -57,7 +57,7 @@ fn chain(error: client::Error) -> String {
 
 /// How a program's channel ended.
 enum Ended {
-    /// It exited.
+    /// The program exited, with this code.
     Exit(i32),
     /// The client closed the channel.
     Closed,
@@ -65,7 +65,7 @@ enum Ended {
     Lost,
 }
 
-/// Runs a program; a shell on a terminal falls back to the serial console when the guest link is lost.
+/// Runs a program. A shell on a terminal falls back to the serial console if the guest link is lost.
 pub(crate) async fn run(
     guest: Guest,
     sender: Sender,
@@ -101,10 +101,10 @@ pub(crate) async fn run(
     }
 }
 
-/// The file-transfer server of the guest; the image's own untouched one when the guest has none any more.
+/// The guest's SFTP server.
 const SFTP: &str = "/usr/lib/openssh/sftp-server";
 
-/// Transfers files.
+/// Runs the guest's SFTP server, or the one from the image's original disk if the guest's is missing.
 pub(crate) async fn sftp(guest: Guest, sender: Sender, input: UnboundedReceiver<Input>) {
     let there = match guest.open(Target::Guest).await {
         Ok(stream) => client::stat(stream, SFTP)
@@ -120,7 +120,7 @@ pub(crate) async fn sftp(guest: Guest, sender: Sender, input: UnboundedReceiver<
     run(guest, sender, exec, input).await;
 }
 
-/// Carries a program's streams until one side ends.
+/// Copies a program's streams until one side ends.
 async fn pump(
     session: client::Session<Stream>,
     sender: &Sender,
@@ -130,7 +130,7 @@ async fn pump(
     let incoming = async {
         let mut takes = true;
         while let Some(item) = input.recv().await {
-            // A program that takes no more input may still have much to say.
+            // A program that accepts no more input may still write output.
             if !takes {
                 continue;
             }
@@ -155,7 +155,7 @@ async fn pump(
                 Ok(Some(Frame::Stdout(bytes))) => (&mut stdout, bytes),
                 Ok(Some(Frame::Stderr(bytes))) => (&mut stderr, bytes),
                 Ok(Some(Frame::Exit(code))) => return Ended::Exit(code),
-                // Nothing else comes from a guest that keeps to the protocol.
+                // The protocol allows no other frames here.
                 Ok(Some(_) | None) | Err(_) => return Ended::Lost,
             };
             if !bytes.is_empty() && to.write_all(&bytes).await.is_err() {
@@ -169,7 +169,7 @@ async fn pump(
     }
 }
 
-/// The serial console as the terminal of last resort.
+/// Serves the serial console, as the terminal of last resort.
 async fn console(guest: &Guest, sender: &Sender, input: &mut UnboundedReceiver<Input>, why: &str) {
     let node = &guest.access.node;
     sender
@@ -190,7 +190,7 @@ async fn console(guest: &Guest, sender: &Sender, input: &mut UnboundedReceiver<I
     };
     sender
         .say(&format!(
-            "faultline: this is the serial console of {node} instead; press Enter for its prompt, and Enter ~ . to leave"
+            "faultline: connected to the serial console of {node} instead; press Enter for its prompt, and Enter ~ . to leave"
         ))
         .await;
     carry(stream, sender, input).await;
@@ -223,7 +223,7 @@ pub(crate) async fn forward(
     }
 }
 
-/// Carries raw bytes both ways until both have ended, or the client has closed the channel.
+/// Copies raw bytes both ways until the guest's side ends or the client closes the channel.
 async fn carry(stream: Stream, sender: &Sender, input: &mut UnboundedReceiver<Input>) {
     let (mut read, mut write) = tokio::io::split(stream);
     let incoming = async {
@@ -259,15 +259,15 @@ async fn carry(stream: Stream, sender: &Sender, input: &mut UnboundedReceiver<In
         }
         sender.eof().await;
     };
-    // The other end's last word ends it; what the client still sends has no reader then. A client that has
-    // only ended its own input goes on receiving.
+    // When the guest's side ends, nothing reads what the client still sends. A client that has only ended its own input
+    // keeps receiving.
     tokio::select! {
         () = outgoing => {}
         () = incoming => {}
     }
 }
 
-/// A guest's words without control characters, one line.
+/// Removes control characters from a guest's text and shortens it to one line of at most 300 characters.
 fn plain(text: &(impl Display + ?Sized)) -> String {
     text.to_string()
         .chars()

@@ -1,4 +1,4 @@
-//! The loop of one connection: consumes its events, owns its channels, never waits for one of them.
+//! The loop of one connection. It consumes events and owns the channels, and never waits for one of them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,12 +20,12 @@ use crate::{
     ssh::{Admitted, Event, Id, Running, Sender},
 };
 
-/// At most so often the directory hears that an environment is used.
+/// The minimum interval between reports to the directory that an environment is in use.
 const USED_EVERY: Duration = Duration::from_secs(30);
-/// How long one may stay who can't enter.
-const READ: Duration = Duration::from_secs(10);
+/// The time that clients who can't enter may stay connected, to read why.
+const READING_TIME: Duration = Duration::from_secs(10);
 
-/// A connection's state.
+/// The state of a connection.
 pub(crate) struct Connection {
     pub config: Arc<Config>,
     pub directory: Arc<dyn Directory>,
@@ -34,19 +34,19 @@ pub(crate) struct Connection {
     admitted: Option<Admitted>,
     channels: HashMap<Id, Stage>,
     tasks: JoinSet<()>,
-    told: Option<Instant>,
-    since: Instant,
+    use_reported_at: Option<Instant>,
+    connected_at: Instant,
 }
 
-/// What a channel is doing.
+/// The stage of a channel.
 enum Stage {
-    /// Opened, and nothing is run yet.
+    /// It is open, and nothing runs on it yet.
     Waiting {
         sender: Sender,
         pty: Option<Pty>,
         env: BTreeMap<String, String>,
     },
-    /// A task has it. Input is queued without waiting; the connection's gate bounds it.
+    /// A task serves it. Input is queued without waiting; the connection's gate limits the queue.
     Running(mpsc::UnboundedSender<Input>),
 }
 
@@ -65,12 +65,12 @@ impl Connection {
             admitted: None,
             channels: HashMap::new(),
             tasks: JoinSet::new(),
-            told: None,
-            since: Instant::now(),
+            use_reported_at: None,
+            connected_at: Instant::now(),
         }
     }
 
-    /// Serves the connection to its end. Dropping it ends all its tasks.
+    /// Serves the connection until it ends. Dropping the future ends all its tasks.
     pub(crate) async fn serve(
         mut self,
         mut running: Running,
@@ -89,31 +89,31 @@ impl Connection {
                 },
                 Some(_) = self.tasks.join_next() => {}
                 () = stop.cancelled() => {
-                    running.disconnect("the gateway is stopping; your environment goes on, connect again in a moment").await;
+                    running.disconnect("the gateway is stopping; your environment keeps running, connect again in a moment").await;
                     break;
                 }
                 _ = recheck.tick(), if self.admitted.is_some() => {
-                    if let Err(why) = self.still_may().await {
+                    if let Err(why) = self.reauthorize().await {
                         running.disconnect(&why).await;
                         break;
                     }
                 }
                 () = &mut late, if self.admitted.is_none() => {
-                    running.disconnect("too slow to log in").await;
+                    running.disconnect("login timed out").await;
                     break;
                 }
             }
         }
         self.tasks.shutdown().await;
         self.gate.cut();
-        // The library's own task ends once its socket does; it is given a moment to say what is left to say.
+        // The library's own task ends when its socket does. This gives it a moment to send what is left.
         let _ = tokio::time::timeout(Duration::from_secs(2), running.ended()).await;
     }
 
     fn on(&mut self, event: Event) {
         match event {
             Event::Authenticated(admitted) => {
-                tracing::info!(environment = %admitted.login.environment, "ssh login");
+                tracing::info!(environment = %admitted.login.environment, "SSH login");
                 self.admitted = Some(admitted);
             }
             Event::Opened { id, sender } => self.opened(id, sender),
@@ -124,7 +124,7 @@ impl Connection {
                 port,
                 opening,
             } => {
-                // Dropping what waits to be opened refuses it.
+                // Dropping `opening` refuses the channel.
                 if let (Some(guest), true) = (self.guest(), self.has_room()) {
                     let (queue, input) = mpsc::unbounded_channel();
                     self.channels.insert(id, Stage::Running(queue));
@@ -171,16 +171,16 @@ impl Connection {
                 self.used();
             }
             Event::Eof { id } => self.input(id, Input::Eof),
-            // The task sees its queue end.
+            // Its task sees the queue end.
             Event::Closed { id } => {
                 self.channels.remove(&id);
             }
         }
     }
 
-    /// Whether the client could log in now as it did. A reset has given the environment another tenant: what the client
-    /// opens from here on is opened there.
-    async fn still_may(&mut self) -> Result<(), String> {
+    /// Checks that the client may still log in as it did, or returns why not. After a reset, the environment has
+    /// another tenant, in which new channels are opened.
+    async fn reauthorize(&mut self) -> Result<(), String> {
         let Some(Admitted {
             login,
             key,
@@ -191,19 +191,20 @@ impl Connection {
         };
         match self.directory.authorize(login, key).await {
             Some(enter @ Admission::Enter(_)) => *admission = enter,
-            // Who came to a closed door has a moment to read why.
+            // A client that could not enter in the first place has some time to read why.
             Some(Admission::Closed(why))
-                if matches!(admission, Admission::Enter(_)) || self.since.elapsed() >= READ =>
+                if matches!(admission, Admission::Enter(_))
+                    || self.connected_at.elapsed() >= READING_TIME =>
             {
                 return Err(why);
             }
             Some(Admission::Closed(_)) => {}
-            None => return Err("this key does not open this environment any more".to_owned()),
+            None => return Err("this key no longer gives access to this environment".to_owned()),
         }
         Ok(())
     }
 
-    /// Why nothing can be entered, if that is so.
+    /// Returns why the environment can't be entered, if so.
     fn closed(&self) -> Option<String> {
         match &self.admitted.as_ref()?.admission {
             Admission::Closed(why) => Some(why.clone()),
@@ -256,7 +257,7 @@ impl Connection {
         }
     }
 
-    /// Takes a waiting channel into a running one.
+    /// Turns a waiting channel into a running one.
     fn begin(&mut self, id: Id) -> Option<(Guest, Begun)> {
         let guest = self.guest()?;
         match self.channels.remove(&id)? {
@@ -304,10 +305,13 @@ impl Connection {
         else {
             return;
         };
-        if self.told.is_some_and(|at| at.elapsed() < USED_EVERY) {
+        if self
+            .use_reported_at
+            .is_some_and(|at| at.elapsed() < USED_EVERY)
+        {
             return;
         }
-        self.told = Some(Instant::now());
+        self.use_reported_at = Some(Instant::now());
         let (directory, environment) = (self.directory.clone(), access.environment.clone());
         self.tasks
             .spawn(async move { directory.used(&environment).await });

@@ -1,9 +1,9 @@
-//! Holds a client back that sends faster than the guest takes.
+//! Applies backpressure to a client that sends faster than the guest reads.
 //!
-//! The SSH library gives a client new window as soon as data has arrived, and its loop must never wait for one
-//! channel, or everything else of the connection waits too. So what has arrived is queued without waiting, is
-//! counted here, and beyond a bound the connection's socket is not read until the queues have shrunk: TCP then
-//! holds the client back, and memory stays bounded.
+//! The SSH library enlarges the client's window as soon as data has arrived, and the connection's loop must never wait
+//! for one channel, or all other channels would wait too. So input is queued without waiting and counted here. Above a
+//! limit, the connection's socket is not read until the queues have shrunk. TCP then slows the client down, and memory
+//! stays bounded.
 
 use std::{
     io,
@@ -22,12 +22,12 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Beyond so many queued bytes the socket is not read.
+/// The number of queued bytes at which the socket is no longer read.
 const HIGH: usize = 4 * 1024 * 1024;
-/// What anything queued costs beside its bytes: a client may send much of what has none.
+/// The cost of each queued item besides its bytes, in bytes. A client may send many items without data.
 const EACH: usize = 512;
 
-/// Counts what is queued on one connection, and can cut it off.
+/// Counts the queued input of one connection, and can end its input.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     queued: AtomicUsize,
@@ -36,13 +36,13 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// The client's next read is its end.
+    /// Makes the next read from the client's socket return its end.
     pub(crate) fn cut(&self) {
         self.cut.store(true, Ordering::Release);
         self.reader.wake();
     }
 
-    /// Counts bytes until they are dropped. Without bytes: a word such as a terminal's new size.
+    /// Counts these bytes until the result is dropped. They are empty for a message such as a terminal's new size.
     pub(crate) fn hold(self: &Arc<Self>, bytes: Bytes) -> Held {
         self.queued.fetch_add(bytes.len() + EACH, Ordering::AcqRel);
         Held {
@@ -52,7 +52,7 @@ impl Gate {
     }
 }
 
-/// Bytes on their way to the guest.
+/// Bytes that are queued for the guest.
 #[derive(Debug)]
 pub(crate) struct Held {
     bytes: Bytes,
@@ -75,7 +75,7 @@ impl Drop for Held {
     }
 }
 
-/// A client's socket behind its gate.
+/// A client's socket, read only while its gate allows it.
 pub(crate) struct Gated {
     socket: TcpStream,
     gate: Arc<Gate>,

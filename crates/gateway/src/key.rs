@@ -1,14 +1,14 @@
-//! Keys, without the SSH library's types.
+//! SSH keys, without the SSH library's types.
 
 use rand::Rng;
 use russh::keys::{HashAlg, PrivateKey, ssh_key};
 
-/// Why a text is no key.
+/// The reason why a text isn't a valid key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidKey(String);
 
-/// A person's public key, comparable, without its comment.
+/// A person's public key, without its comment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PublicKey {
     line: String,
@@ -16,27 +16,27 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// From a line such as `ssh-ed25519 AAAA… comment`.
+    /// Parses a line such as `ssh-ed25519 AAAA… comment`.
     pub fn parse(line: &str) -> Result<Self, InvalidKey> {
         let line = line.trim();
         if line.contains("PRIVATE KEY") {
             return Err(InvalidKey(
-                "this is a private key: keep it to yourself and give the one in the file ending in .pub"
+                "this is a private key; keep it secret, and use the public key in the file that ends in .pub"
                     .to_owned(),
             ));
         }
         if line.len() > 16 * 1024 || line.contains('\n') {
-            return Err(InvalidKey("a public key is one line".to_owned()));
+            return Err(InvalidKey("a public key is a single line".to_owned()));
         }
         let key = ssh_key::PublicKey::from_openssh(line).map_err(|_| {
             InvalidKey(
-                "not a public key in OpenSSH's form, such as `ssh-ed25519 AAAA… you@host`"
+                "not a public key in OpenSSH format, such as `ssh-ed25519 AAAA… you@host`"
                     .to_owned(),
             )
         })?;
         match key.algorithm() {
             ssh_key::Algorithm::Dsa => Err(InvalidKey(
-                "DSA keys are broken; make one with `ssh-keygen -t ed25519`".to_owned(),
+                "DSA keys are insecure; create a key with `ssh-keygen -t ed25519`".to_owned(),
             )),
             _ => Self::from_library(&key).ok_or_else(|| InvalidKey("not a public key".to_owned())),
         }
@@ -51,20 +51,20 @@ impl PublicKey {
         })
     }
 
-    /// The line in OpenSSH's form, without comment.
+    /// Returns the key in OpenSSH format, without a comment.
     #[must_use]
     pub fn as_openssh(&self) -> &str {
         &self.line
     }
 
-    /// The fingerprint, as `ssh-keygen -l` prints it: `SHA256:…`.
+    /// Returns the fingerprint as `ssh-keygen -l` prints it: `SHA256:…`.
     #[must_use]
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 }
 
-/// The gateway's own key. Made once and kept by the caller, readable by nobody else.
+/// The gateway's host key. The caller generates it once and stores it where nobody else can read it.
 #[derive(Clone)]
 pub struct HostKey(PrivateKey);
 
@@ -75,21 +75,21 @@ impl std::fmt::Debug for HostKey {
 }
 
 impl HostKey {
-    /// A new ed25519 key.
+    /// Generates an Ed25519 key.
     #[must_use]
     pub fn generate(rng: &mut impl Rng) -> Self {
         let pair = ssh_key::private::Ed25519Keypair::from_seed(&rng.random());
         Self(PrivateKey::from(pair))
     }
 
-    /// Reads what [`Self::to_openssh`] wrote.
+    /// Parses the output of [`Self::to_openssh`].
     pub fn from_openssh(text: &str) -> Result<Self, InvalidKey> {
         PrivateKey::from_openssh(text)
             .map(Self)
-            .map_err(|_| InvalidKey("not a private key in OpenSSH's form".to_owned()))
+            .map_err(|_| InvalidKey("not a private key in OpenSSH format".to_owned()))
     }
 
-    /// The key as a text to keep.
+    /// Returns the private key in OpenSSH format.
     #[must_use]
     pub fn to_openssh(&self) -> String {
         self.0
@@ -98,7 +98,7 @@ impl HostKey {
             .unwrap_or_default()
     }
 
-    /// Its public half, for `known_hosts`.
+    /// Returns its public key, for `known_hosts`.
     #[must_use]
     pub fn public(&self) -> PublicKey {
         PublicKey::from_library(self.0.public_key()).unwrap_or_else(|| PublicKey {
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn host_keys_come_back() {
+    fn host_keys_survive_a_round_trip() {
         let key = HostKey::generate(&mut rand::rng());
         let again = HostKey::from_openssh(&key.to_openssh()).unwrap();
         assert_eq!(key.public(), again.public());
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_spaces_don_t_matter_and_private_keys_are_noticed() {
+    fn comments_and_spaces_are_ignored_and_private_keys_refused() {
         let key = HostKey::generate(&mut rand::rng()).public();
         let line = format!("  {} ann@laptop \n", key.as_openssh());
         assert_eq!(PublicKey::parse(&line).unwrap(), key);

@@ -1,21 +1,21 @@
-//! The door to API servers: one port for the clusters of all environments, for `kubectl` and every other client.
+//! The gateway to API servers: one port for the clusters of all environments, for `kubectl` and any other client.
 //!
 //! ```text
-//! kubectl ── TLS: the platform's certificate ──► proxy.rs ── lease.rs: whose token, may they? ──► ApiServers::admit
+//! kubectl ── TLS: the platform's certificate ──► proxy.rs ── lease.rs: authorizes the token ────► ApiServers::admit
 //!   /environments/<id>/api/v1/pods                  │                                                 every few s
 //!   Authorization: Bearer <token>                   └── TLS: the person's certificate ──► the tenant's API server
 //!                                                       /api/v1/pods                      ApiServers::connect
 //! ```
 //!
-//! | module | does |
+//! | module | holds |
 //! |---|---|
-//! | [`certificate`] | the platform's authority, and the door's certificate by it |
-//! | `lease` | what one token opens: asked for again and again, and ended when it is withdrawn |
-//! | `proxy` | carries one request, whatever it is upgraded to |
-//! | [`request`] | what a request is about, in the words of the audit |
-//! | [`status`] | refusals, as the objects that Kubernetes clients show |
+//! | [`certificate`] | the platform's certificate authority, and the gateway's certificate |
+//! | `lease` | the access that one token gives: rechecked regularly, and ended when it is withdrawn |
+//! | `proxy` | forwards one request, including upgraded connections |
+//! | [`request`] | what a request changes, as recorded in the audit log |
+//! | [`status`] | refusals, as the objects that Kubernetes clients display |
 //!
-//! Nothing is buffered: bodies go on frame by frame, and a client that reads slowly holds its API server back.
+//! Nothing is buffered: bodies are forwarded frame by frame, and a client that reads slowly slows its API server down.
 
 pub mod certificate;
 mod lease;
@@ -50,39 +50,40 @@ use self::{lease::Leases, proxy::Proxy};
 pub use self::{request::Change, status::Refusal};
 use crate::limit;
 
-/// How long a client may take for the handshake, and to say what it wants.
+/// The timeout of the TLS handshake, of a request's headers, and of the first request with a valid token.
 const HELLO: Duration = Duration::from_secs(15);
-/// How often a client that says nothing is asked whether it is there, and how long it may take to answer.
+/// The interval of keepalives to a silent client.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// The time that a client may take to respond to a keepalive.
 const ANSWER: Duration = Duration::from_secs(20);
-/// How long connections have to end after `stop`.
+/// The time that connections have to end after `stop`.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// That a person may use an environment's API server now: made only by [`ApiServers`].
+/// Proof that a person may use an environment's API server now. Only [`ApiServers`] creates it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// The environment.
     pub environment: EnvironmentId,
-    /// What it runs on now.
+    /// The tenant that it currently runs on.
     pub tenant: TenantId,
-    /// Who uses it.
+    /// The person.
     pub person: PersonId,
 }
 
 /// The protocol of a connection to an API server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// For requests that are upgraded, each on a connection of its own.
+    /// For requests that are upgraded, each on its own connection.
     Http1,
-    /// For all others.
+    /// For all other requests.
     Http2,
 }
 
-/// Who may use which environment's API server, and the way to it.
+/// Decides who may use which environment's API server, and connects to it.
 #[async_trait]
 pub trait ApiServers: Send + Sync {
-    /// May the holder of this token use this environment's API server? Asked again, with `open`, while what it opened is
-    /// open, which ends once the answer is another; that its time has run out ends nothing that is open.
+    /// Returns whether the holder of this token may use this environment's API server. Called again while requests or
+    /// sessions are open, with `open` set. They end if the result changes, but not if the token has merely expired.
     async fn admit(
         &self,
         environment: &EnvironmentId,
@@ -90,31 +91,31 @@ pub trait ApiServers: Send + Sync {
         open: bool,
     ) -> Result<Grant, Refusal>;
 
-    /// A connection to the API server that knows its client as this person.
+    /// Connects to the API server, authenticated as this person.
     async fn connect(&self, grant: &Grant, protocol: Protocol) -> Result<Stream, Refusal>;
 
-    /// The person does something: called at most every half minute.
+    /// Records that the person is active. Called at most every 30 seconds for each token.
     async fn used(&self, grant: &Grant);
 
-    /// The person asks for a change.
+    /// Records in the audit log that the person requested a change.
     async fn changes(&self, grant: &Grant, change: &Change);
 }
 
-/// How the door behaves.
+/// The configuration of the gateway to API servers.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
-    /// Limits of connections.
+    /// The limits of connections.
     pub limits: limit::Limits,
-    /// How often it is asked again whether who is connected still may be.
+    /// The interval at which tokens in use are authorized again. Default: 10 s.
     pub recheck: Duration,
-    /// The most requests of a person to an environment within a second, on average.
+    /// The maximum average rate of a person's requests to an environment, per second. Default: 100.
     pub per_second: u32,
-    /// The most of them at once, watches and sessions included.
+    /// The maximum number of a person's open requests to an environment, including watches and sessions. Default: 500.
     pub at_once: usize,
 }
 
 impl Default for Config {
-    /// Several times what `kubectl`, `helm` and `k9s` allow themselves.
+    /// Returns limits that are several times those of `kubectl`, `helm` and `k9s` themselves.
     fn default() -> Self {
         Self {
             limits: limit::Limits::default(),
@@ -134,7 +135,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
-    let door = Arc::new(Door {
+    let gateway = Arc::new(Gateway {
         tls: TlsAcceptor::from(tls),
         proxy: Proxy {
             leases: Leases::new(servers, config, tasks.clone(), stop.clone()),
@@ -147,13 +148,13 @@ pub async fn serve(
             () = stop.cancelled() => break,
             taken = listener.accept() => match taken {
                 Ok((socket, peer)) => {
-                    let (door, stop) = (door.clone(), stop.clone());
+                    let (gateway, stop) = (gateway.clone(), stop.clone());
                     tasks.spawn(async move {
-                        stop.run_until_cancelled(door.connection(socket, peer)).await;
+                        stop.run_until_cancelled(gateway.connection(socket, peer)).await;
                     });
                 }
                 Err(e) => {
-                    tracing::warn!(error = %e, "a connection to an API server can't be taken");
+                    tracing::warn!(error = %e, "accepting a connection to an API server failed");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
@@ -163,24 +164,24 @@ pub async fn serve(
     let _ = tokio::time::timeout(GOODBYE, tasks.wait()).await;
 }
 
-struct Door {
+struct Gateway {
     tls: TlsAcceptor,
     proxy: Proxy,
     ledger: Mutex<limit::Ledger>,
 }
 
-impl Door {
+impl Gateway {
     fn ledger(&self) -> MutexGuard<'_, limit::Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn connection(self: Arc<Self>, socket: TcpStream, peer: SocketAddr) {
         if let Err(refusal) = self.ledger().admit(peer.ip(), Instant::now()) {
-            tracing::debug!(%peer, %refusal, "a connection to an API server is refused");
+            tracing::debug!(%peer, %refusal, "a connection to an API server was refused");
             return;
         }
-        // Given back also when the server stops in the middle.
-        let _place = Place(self.clone(), peer);
+        // Released on drop, so also when the server stops.
+        let _slot = Slot(self.clone(), peer);
         if let Err(e) = self.carry(socket, peer).await {
             tracing::debug!(%peer, error = %e, "a connection to an API server ended");
         }
@@ -192,23 +193,26 @@ impl Door {
         peer: SocketAddr,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         socket.set_nodelay(true)?;
-        // A client that vanished without a word is found out also where nothing is sent to it.
+        // Detects clients that have vanished, even if nothing is sent to them.
         let keepalive = TcpKeepalive::new()
             .with_time(KEEPALIVE)
             .with_interval(ANSWER);
         SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
         let stream = tokio::time::timeout(HELLO, self.tls.accept(socket)).await??;
-        // Whoever guesses too often is put out, and so is who has not been let through in time.
-        let (out, known) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
-        let (put_out, is_known) = (out.clone(), known.clone());
+        // A client is disconnected if its address has sent too many invalid tokens, or if it has sent no valid one in
+        // time.
+        let blocked = CancellationToken::new();
+        let authenticated = Arc::new(AtomicBool::new(false));
+        let (block, authenticate) = (blocked.clone(), authenticated.clone());
         let service = service_fn(move |request| {
-            let (door, out, known) = (self.clone(), put_out.clone(), is_known.clone());
+            let (gateway, block, authenticate) =
+                (self.clone(), block.clone(), authenticate.clone());
             async move {
-                let answer = door.proxy.answer(request).await;
+                let answer = gateway.proxy.answer(request).await;
                 if answer.extensions().get::<status::Guessed>().is_none() {
-                    known.store(true, Ordering::Release);
-                } else if !door.ledger().failed(peer.ip(), Instant::now()) {
-                    out.cancel();
+                    authenticate.store(true, Ordering::Release);
+                } else if !gateway.ledger().failed(peer.ip(), Instant::now()) {
+                    block.cancel();
                 }
                 Ok::<_, std::convert::Infallible>(answer)
             }
@@ -226,23 +230,24 @@ impl Door {
             .max_concurrent_streams(512);
         let serving = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(serving);
-        let stranger = async {
+        let unauthenticated = async {
             tokio::time::sleep(HELLO).await;
-            if known.load(Ordering::Acquire) {
+            if authenticated.load(Ordering::Acquire) {
                 std::future::pending::<()>().await;
             }
         };
         tokio::select! {
             done = &mut serving => done,
-            () = stranger => Ok(()),
-            () = out.cancelled() => Ok(()),
+            () = unauthenticated => Ok(()),
+            () = blocked.cancelled() => Ok(()),
         }
     }
 }
 
-struct Place(Arc<Door>, SocketAddr);
+/// A connection's entry in the ledger, released on drop.
+struct Slot(Arc<Gateway>, SocketAddr);
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.0.ledger().ended(self.1.ip());
     }

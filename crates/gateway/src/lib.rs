@@ -1,4 +1,4 @@
-//! The gateways: the trust boundary between people and environments. SSH, and the way to API servers.
+//! The gateways: SSH, and access to API servers. They are the trust boundary between people and environments.
 //!
 //! ```text
 //! ssh ──► accept: limits ──► ssh.rs (callbacks → Event) ──► connection.rs (one loop per connection)
@@ -11,26 +11,25 @@
 //! |---|---|
 //! | [`login`] | user names: `<environment>` and `<node>.<environment>` |
 //! | [`key`] | host keys and people's public keys, without the SSH library's types |
-//! | `ssh` | the only module that knows the SSH library |
+//! | `ssh` | the only module that uses the SSH library |
 //! | `connection` | the loop that consumes a connection's events and owns its channels |
-//! | `channel` | what happens on one channel |
-//! | `gate` | holds a client back that sends faster than the guest takes |
-//! | [`kube`] | the door to API servers: an authenticating reverse proxy |
-//! | [`limit`] | how many connections and failures an address may have |
+//! | `channel` | the task of one channel: a program, files, a forward, the console |
+//! | `gate` | backpressure on clients that send faster than the guest reads |
+//! | [`kube`] | the gateway to API servers: an authenticating reverse proxy |
+//! | [`limit`] | limits of connections and failures, overall and per address |
 //!
-//! Nobody needs sshd in a guest for this: shells, commands, files and forwards go over the guest link, so they
-//! work while a lab has the guest's network in pieces. When the link itself is lost a shell falls back to the
-//! serial console.
+//! The guest needs no sshd: shells, commands, files and forwards go over the guest link, so they work even if a lab has
+//! broken the guest's network. If the link itself is lost, a shell falls back to the serial console.
 //!
-//! What a client learns about an environment it may not use is nothing: an unknown one, somebody else's and a wrong key
-//! are refused alike, after the same time. Its owner, with a key of theirs, is let in far enough to be told why it can't be
-//! entered.
+//! A client learns nothing about an environment that it may not use: an unknown environment, somebody else's and a
+//! wrong key are refused in the same way, after the same time. The owner of an environment that can't be entered, with
+//! the right key, may log in and is told why.
 //!
 //! ```no_run
 //! # use std::sync::Arc;
 //! # async fn example(directory: Arc<dyn faultline_gateway::Directory>, provider: Arc<dyn faultline_provider::Provider>) -> Result<(), Box<dyn std::error::Error>> {
 //! use faultline_gateway::{Config, HostKey, serve};
-//! let key = HostKey::generate(&mut rand::rng()); // keep key.to_openssh() and read it back next time
+//! let key = HostKey::generate(&mut rand::rng()); // store key.to_openssh() and load it next time
 //! let listener = tokio::net::TcpListener::bind("0.0.0.0:2222").await?;
 //! let stop = tokio_util::sync::CancellationToken::new();
 //! serve(listener, &key, Config::default(), directory, provider, stop).await?;
@@ -56,54 +55,57 @@ pub use key::{HostKey, PublicKey};
 pub use login::Login;
 pub use server::serve;
 
-/// Proof that the holder of a key may use a node: made only by a [`Directory`].
+/// Proof that the holder of a key may use a node. Only a [`Directory`] creates it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
     /// The environment.
     pub environment: EnvironmentId,
-    /// What it runs on now.
+    /// The tenant that it currently runs on.
     pub tenant: TenantId,
     /// The node that shells and forwards go to.
     pub node: NodeName,
 }
 
-/// What the holder of a key meets at an environment of theirs: made only by a [`Directory`].
+/// The result for the holder of a key who asks to enter their own environment. Only a [`Directory`] creates it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
-    /// The way in.
+    /// They may enter.
     Enter(Access),
-    /// A closed door, with why and what to do: it is paused, say, or has ended, or has no such node.
+    /// They can't enter now, with why and what to do: it is paused, for example, or has ended, or has no such node.
     Closed(String),
 }
 
-/// Who may use what.
+/// Decides who may use which environment.
 #[async_trait]
 pub trait Directory: Send + Sync {
-    /// May the holder of this key log in so? Called for each key that a client offers, and again when it has
-    /// proven to hold it. Nothing for an unknown environment, somebody else's, and an unknown key. Asked again while a
-    /// connection lasts, which ends once the answer is not to enter.
-    /// Should take less than [`Config::rejection`], which hides how long it took.
+    /// Returns whether the holder of this key may log in. `None` for an unknown environment, somebody else's, and an
+    /// unknown key.
+    ///
+    /// Called for each key that a client offers, and again when it has proven that it holds the key. Also called
+    /// regularly during a connection, which ends if the client may no longer enter. Should take less time than
+    /// [`Config::rejection`], which hides how long the call took.
     async fn authorize(&self, login: &Login, key: &PublicKey) -> Option<Admission>;
 
-    /// Somebody does something in this environment: called when a channel opens and then at most every half
-    /// minute while keys are typed or data is sent.
+    /// Records that the environment is in use. Called when a channel opens, and then at most every 30 seconds while the
+    /// client sends input.
     async fn used(&self, environment: &EnvironmentId);
 }
 
-/// How the gateway behaves.
+/// The configuration of the SSH gateway.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// How long a client may take to authenticate.
+    /// The time limit for authentication. Default: 30 s.
     pub login_grace: Duration,
-    /// How long each refusal takes, so that all look alike.
+    /// The duration of each refusal, so that all look alike. Default: 400 ms.
     pub rejection: Duration,
-    /// How often the directory is asked again whether who is connected still may be.
+    /// The interval at which connected clients are authorized again. Default: 15 s.
     pub recheck: Duration,
-    /// How often a silent client is asked whether it is there; after three times without an answer it is gone.
+    /// The interval of keepalive requests to a silent client. After three without a response, the connection ends.
+    /// Default: 30 s.
     pub keepalive: Duration,
-    /// The most channels of one connection.
+    /// The maximum number of channels of a connection. Default: 32.
     pub max_channels: usize,
-    /// Limits of connections.
+    /// The limits of connections.
     pub limits: limit::Limits,
 }
 

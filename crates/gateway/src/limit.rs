@@ -1,4 +1,4 @@
-//! How many connections and failures an address may have. Pure: the caller says what time it is.
+//! Limits of connections and failures, overall and per address. Does no I/O: the caller passes the time.
 
 use std::{
     collections::HashMap,
@@ -6,16 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The limits.
+/// The limits of connections and failures.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The most connections at once.
+    /// The maximum number of open connections. Default: 1024.
     pub connections: usize,
-    /// The most connections at once of one address (an IPv6 network of 64 bits counts as one).
+    /// The maximum number of open connections from one address. An IPv6 /64 network counts as one address. Default:
+    /// 128.
     pub of_address: usize,
-    /// The most connections of one address within a minute.
+    /// The maximum number of new connections from one address per minute. Default: 600.
     pub per_minute: u32,
-    /// The most refused keys of one address within a minute; connections wait when they are used up.
+    /// The maximum number of refused keys or tokens from one address per minute. At the limit, new connections are
+    /// refused until the minute is over. Default: 120.
     pub failures_per_minute: u32,
 }
 
@@ -30,16 +32,16 @@ impl Default for Limits {
     }
 }
 
-/// Why a connection is not taken; the text is sent to the client.
+/// Why a connection is refused. SSH clients receive the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The gateway is full.
+    /// The gateway has too many connections, or tracks too many addresses.
     #[error("too many connections; try again later")]
     Full,
-    /// The address has too many.
-    #[error("too many connections from your address")]
+    /// The address has too many open connections.
+    #[error("too many connections from your address; close some")]
     OfAddress,
-    /// The address connects or fails too often.
+    /// The address has connected or failed too often within a minute.
     #[error("too many attempts from your address; try again in a minute")]
     TooOften,
 }
@@ -52,7 +54,7 @@ struct Record {
     failures: u32,
 }
 
-/// Who is connected, and how often who tried.
+/// The connections, and the recent attempts and failures, of each address.
 #[derive(Debug)]
 pub struct Ledger {
     limits: Limits,
@@ -61,11 +63,11 @@ pub struct Ledger {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Addresses remembered before those without connections are forgotten.
+/// The maximum number of tracked addresses. At the limit, those without connections and recent attempts are dropped.
 const MAX_RECORDS: usize = 16 * 1024;
 
 impl Ledger {
-    /// An empty ledger.
+    /// Creates an empty ledger.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -75,7 +77,7 @@ impl Ledger {
         }
     }
 
-    /// Takes a connection, or says why not. Every taken one must be given back with [`Self::ended`].
+    /// Admits and counts a connection, or returns why not. The caller must call [`Self::ended`] when it ends.
     pub fn admit(&mut self, address: IpAddr, now: Instant) -> Result<(), Refusal> {
         if self.open >= self.limits.connections {
             return Err(Refusal::Full);
@@ -101,7 +103,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// A taken connection has ended.
+    /// Records the end of an admitted connection.
     pub fn ended(&mut self, address: IpAddr) {
         self.open = self.open.saturating_sub(1);
         if let Some(record) = self.records.get_mut(&key(address)) {
@@ -109,7 +111,7 @@ impl Ledger {
         }
     }
 
-    /// A key was refused. False when the address has used up its failures.
+    /// Records a refused key or token. Returns false if the address has exceeded its limit of failures.
     pub fn failed(&mut self, address: IpAddr, now: Instant) -> bool {
         let most = self.limits.failures_per_minute;
         let record = self.record(address, now);
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_so_many_at_once_and_a_minute() {
+    fn an_address_has_limits_at_once_and_per_minute() {
         let (mut ledger, a, now) = ledger();
         assert_eq!(ledger.admit(a, now), Ok(()));
         assert_eq!(ledger.admit(a, now), Ok(()));
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_close_the_door_for_a_minute() {
+    fn failures_block_an_address_for_a_minute() {
         let (mut ledger, a, now) = ledger();
         assert!(ledger.failed(a, now));
         assert!(ledger.failed(a, now));
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_64_bits_is_one_address() {
+    fn an_ipv6_64_network_counts_as_one_address() {
         let (mut ledger, _, now) = ledger();
         for last in 1..=2 {
             let a: IpAddr = format!("2001:db8::{last}").parse().unwrap();

@@ -1,18 +1,18 @@
-//! User names.
+//! SSH user names.
 
 use faultline_domain::{EnvironmentId, NodeName};
 
-/// What a user name asks for.
+/// The environment and node that an SSH user name selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     /// The environment.
     pub environment: EnvironmentId,
-    /// The node; its first one unless said.
+    /// The node. Default: the environment's first node.
     pub node: Option<NodeName>,
 }
 
 impl Login {
-    /// From `<environment>` or `<node>.<environment>`.
+    /// Parses `<environment>` or `<node>.<environment>`.
     #[must_use]
     pub fn parse(user: &str) -> Option<Self> {
         let (node, environment) = match user.split_once('.') {
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_and_nothing_else() {
+    fn only_the_two_forms_are_accepted() {
         let plain = Login::parse("k7fj2n9x4a").unwrap();
         assert_eq!(
             (plain.environment.as_str(), plain.node),

@@ -1,4 +1,4 @@
-//! Takes connections.
+//! Accepts SSH connections and enforces their limits.
 
 use std::{
     io,
@@ -22,10 +22,10 @@ use crate::{
     ssh::Library,
 };
 
-/// How long connections have to end after `stop`.
+/// The time that connections have to end after `stop`.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// Serves SSH on a listener until `stop`, then ends all connections and returns. Environments are not touched.
+/// Serves SSH on a listener until `stop`, then ends all connections and returns. Environments keep running.
 pub async fn serve(
     listener: TcpListener,
     key: &HostKey,
@@ -49,9 +49,9 @@ pub async fn serve(
                 Ok((socket, peer)) => {
                     tasks.spawn(shared.clone().connection(socket, peer, stop.clone()));
                 }
-                // Out of descriptors, or the client was gone already: others may still succeed.
+                // Out of file descriptors, or the client has already disconnected. Later connections may succeed.
                 Err(e) => {
-                    tracing::warn!(error = %e, "an ssh connection can't be taken");
+                    tracing::warn!(error = %e, "accepting an SSH connection failed");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
@@ -59,7 +59,7 @@ pub async fn serve(
     }
     tasks.close();
     if tokio::time::timeout(GOODBYE, tasks.wait()).await.is_err() {
-        tracing::warn!(left = tasks.len(), "ssh connections did not end in time");
+        tracing::warn!(left = tasks.len(), "SSH connections did not end in time");
     }
     Ok(())
 }
@@ -85,7 +85,7 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
             .admit(peer.ip(), Instant::now());
         if let Err(refusal) = admitted {
-            tracing::debug!(%peer, %refusal, "ssh connection refused");
+            tracing::debug!(%peer, %refusal, "SSH connection refused");
             let line = format!("{refusal}\r\n");
             let _ = tokio::time::timeout(Duration::from_secs(2), socket.write_all(line.as_bytes()))
                 .await;
@@ -122,8 +122,8 @@ impl Shared {
                 .serve(running, events, stop)
                 .await;
             }
-            Ok(Err(e)) => tracing::debug!(%peer, error = %e, "not an ssh client"),
-            Err(_) => tracing::debug!(%peer, "silent client"),
+            Ok(Err(e)) => tracing::debug!(%peer, error = %e, "the SSH version exchange failed"),
+            Err(_) => tracing::debug!(%peer, "the SSH version exchange timed out"),
         }
     }
 }

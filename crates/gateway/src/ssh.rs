@@ -1,5 +1,5 @@
-//! The only module that knows the SSH library. Its callbacks decide nothing but authentication; they translate
-//! into [`Event`]s, which the connection's loop consumes without ever waiting.
+//! The only module that uses the SSH library. Its callbacks decide only about authentication. Everything else they
+//! translate into [`Event`]s, which the connection's loop consumes without waiting for a channel.
 
 use std::{
     net::IpAddr,
@@ -27,23 +27,23 @@ use crate::{
     limit::Ledger,
 };
 
-/// A channel's number on its connection.
+/// The number of a channel on its connection.
 pub(crate) type Id = u32;
 
-/// What a client may use, and with what it logged in, so that the directory can be asked again.
+/// A logged-in client's admission, and its credentials, so that it can be authorized again.
 pub(crate) struct Admitted {
     pub admission: Admission,
     pub login: Login,
     pub key: PublicKey,
 }
 
-/// What a client did.
+/// An action of a client.
 pub(crate) enum Event {
-    /// It is who it says.
+    /// It logged in.
     Authenticated(Admitted),
     /// It opened a session channel.
     Opened { id: Id, sender: Sender },
-    /// It wants a connection from inside the guest.
+    /// It requested a connection to an address, made from inside the guest.
     Forward {
         id: Id,
         sender: Sender,
@@ -51,42 +51,42 @@ pub(crate) enum Event {
         port: u16,
         opening: Opening,
     },
-    /// It wants a terminal.
+    /// It requested a terminal.
     Pty {
         id: Id,
         term: String,
         rows: u16,
         cols: u16,
     },
-    /// It sets a variable that it may set.
+    /// It set an allowed environment variable.
     Env { id: Id, name: String, value: String },
-    /// It wants a shell.
+    /// It requested a shell.
     Shell { id: Id },
-    /// It wants a command.
+    /// It requested a command.
     Exec { id: Id, command: Vec<u8> },
-    /// It wants to transfer files.
+    /// It requested file transfer.
     Sftp { id: Id },
-    /// Its terminal has a new size.
+    /// It resized its terminal.
     Resize {
         id: Id,
         rows: u16,
         cols: u16,
         held: Held,
     },
-    /// A signal for the program.
+    /// It sent a signal for the program.
     Signal { id: Id, number: u8, held: Held },
-    /// Input for the program or the connection.
+    /// It sent input for the program or the forwarded connection.
     Data { id: Id, data: Held },
-    /// No more input.
+    /// It ended its input.
     Eof { id: Id },
-    /// The channel is closed.
+    /// It closed the channel.
     Closed { id: Id },
 }
 
-/// What goes back on one channel. Writes wait for the client's window.
+/// The sending side of one channel. Writes wait for the client's window.
 pub(crate) struct Sender(ChannelWriteHalf<Msg>);
 
-/// A stream back to the client.
+/// An output stream to the client.
 pub(crate) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
 impl Sender {
@@ -105,7 +105,7 @@ impl Sender {
         let _ = self.0.close().await;
     }
 
-    /// No more output.
+    /// Ends the output.
     pub(crate) async fn eof(&self) {
         let _ = self.0.eof().await;
     }
@@ -115,7 +115,7 @@ impl Sender {
         let _ = self.0.close().await;
     }
 
-    /// Says a line on standard error, as far as the client takes it at once.
+    /// Writes a line to standard error. Gives up after 5 seconds if the client doesn't read it.
     pub(crate) async fn say(&self, line: &str) {
         let text = format!("{line}\r\n");
         let mut stderr = self.stderr();
@@ -124,7 +124,7 @@ impl Sender {
     }
 }
 
-/// A channel that waits to be taken or refused.
+/// A requested channel, to be accepted or refused.
 pub(crate) struct Opening(ChannelOpenHandle);
 
 impl Opening {
@@ -137,21 +137,21 @@ impl Opening {
     }
 }
 
-/// One client's connection, running.
+/// The library's side of an open connection.
 pub(crate) struct Running {
     session: russh::server::RunningSession<Translator>,
     handle: Handle,
 }
 
 impl Running {
-    /// Waits for its end.
+    /// Waits until the connection ends.
     pub(crate) async fn ended(&mut self) {
         if let Err(e) = (&mut self.session).await {
-            tracing::debug!(error = %e, "ssh connection ended");
+            tracing::debug!(error = %e, "SSH connection ended");
         }
     }
 
-    /// Says goodbye.
+    /// Disconnects the client, with a reason.
     pub(crate) async fn disconnect(&self, why: &str) {
         let bye = self
             .handle
@@ -160,7 +160,7 @@ impl Running {
     }
 }
 
-/// What all connections share of the library.
+/// The library's configuration, which all connections share.
 pub(crate) struct Library(Arc<russh::server::Config>);
 
 impl Library {
@@ -169,7 +169,7 @@ impl Library {
             server_id: SshId::Standard("SSH-2.0-Faultline".into()),
             methods: MethodSet::from([MethodKind::PublicKey].as_slice()),
             auth_rejection_time: config.rejection,
-            // The first question of every client, which methods there are, tells nothing.
+            // Every client first asks for the supported methods. The refusal of that reveals nothing.
             auth_rejection_time_initial: Some(Duration::ZERO),
             keys: vec![key.library()],
             max_auth_attempts: 12,
@@ -183,7 +183,8 @@ impl Library {
         }))
     }
 
-    /// Greets a client; what it does comes through the receiver, which ends with the connection.
+    /// Exchanges versions with a client and starts the session. The receiver gets the client's events and ends with the
+    /// connection.
     pub(crate) async fn run(
         &self,
         socket: Gated,
@@ -222,8 +223,8 @@ impl Translator {
             .map_err(|_| russh::Error::Disconnect)
     }
 
-    /// Asks the directory; a refusal is counted, and too many end the connection.
-    async fn ask(
+    /// Asks the directory. Counts refusals, and returns an error that ends the connection after too many.
+    async fn authorize(
         &self,
         credential: Option<&(Login, PublicKey)>,
     ) -> Result<Option<Admission>, russh::Error> {
@@ -241,7 +242,7 @@ impl Translator {
     }
 }
 
-/// What a client presents, if it can be understood.
+/// Parses the user name and the key that a client presents.
 fn credential(user: &str, key: &ssh_key::PublicKey) -> Option<(Login, PublicKey)> {
     Some((Login::parse(user)?, PublicKey::from_library(key)?))
 }
@@ -254,7 +255,7 @@ fn size(n: u32) -> u16 {
     u16::try_from(n).unwrap_or(u16::MAX)
 }
 
-/// The variables that a client may set.
+/// Returns whether a client may set this environment variable to this value.
 fn may_set(name: &str, value: &str) -> bool {
     matches!(name, "LANG" | "TERM")
         && value.len() <= 64
@@ -292,7 +293,7 @@ impl Handler for Translator {
     ) -> Result<Auth, Self::Error> {
         Ok(
             match self
-                .ask(credential(user, offer.public_key).as_ref())
+                .authorize(credential(user, offer.public_key).as_ref())
                 .await?
             {
                 Some(_) => Auth::Accept,
@@ -307,18 +308,20 @@ impl Handler for Translator {
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Self::Error> {
         let credential = credential(user, key.public_key);
-        Ok(match (self.ask(credential.as_ref()).await?, credential) {
-            (Some(admission), Some((login, key))) => {
-                let admitted = Admitted {
-                    admission,
-                    login,
-                    key,
-                };
-                self.tell(Event::Authenticated(admitted)).await?;
-                Auth::Accept
-            }
-            _ => Auth::reject(),
-        })
+        Ok(
+            match (self.authorize(credential.as_ref()).await?, credential) {
+                (Some(admission), Some((login, key))) => {
+                    let admitted = Admitted {
+                        admission,
+                        login,
+                        key,
+                    };
+                    self.tell(Event::Authenticated(admitted)).await?;
+                    Auth::Accept
+                }
+                _ => Auth::reject(),
+            },
+        )
     }
 
     async fn channel_open_session(

@@ -1,4 +1,4 @@
-//! The platform's own authority, made once, and the certificate by which clients know the door.
+//! The platform's certificate authority, which is created once, and the gateway's server certificate.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ pub use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use time::{Duration, OffsetDateTime};
 
-/// How long an authority lasts: kubeconfigs hold it.
+/// The validity of the authority. It is long because kubeconfigs contain the authority.
 const AUTHORITY: Duration = Duration::days(3650);
-/// How long a certificate lasts; each start of the server makes one.
+/// The validity of a server certificate. Each start of the server issues a new one.
 const SERVER: Duration = Duration::days(730);
-/// A client's clock may lag.
+/// The time before now from which certificates are valid, because a client's clock may lag.
 const BEFORE: Duration = Duration::days(1);
 
-/// A certificate, or a chain of them, and the key of the first.
+/// A certificate, or a chain, and the private key of the first certificate.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pair {
-    /// PEM.
+    /// The certificates, in PEM.
     pub certificate: String,
-    /// PEM.
+    /// The private key, in PEM.
     pub key: String,
 }
 
@@ -32,21 +32,21 @@ impl std::fmt::Debug for Pair {
     }
 }
 
-/// Why a certificate could not be made or used.
+/// Why a certificate can't be issued or used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It could not be made.
-    #[error("the certificate can't be made")]
+    /// It can't be issued.
+    #[error("issuing the certificate failed")]
     Make(#[from] rcgen::Error),
-    /// What is there is not PEM, or not of this kind.
-    #[error("no certificate and key in PEM: {0}")]
+    /// The text isn't a certificate or a private key in PEM.
+    #[error("the certificate or its key is not valid PEM: {0}")]
     Pem(String),
-    /// The two don't fit, or are of a kind that TLS can't use.
-    #[error("the certificate can't be used")]
+    /// The certificate and the key don't match, or TLS doesn't support them.
+    #[error("the certificate can't be used for TLS")]
     Use(#[from] rustls::Error),
 }
 
-/// A new authority.
+/// Creates a certificate authority.
 pub fn authority() -> Result<Pair, Error> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
@@ -62,7 +62,7 @@ pub fn authority() -> Result<Pair, Error> {
     })
 }
 
-/// A certificate by this authority for a server of these host names and addresses.
+/// Issues a server certificate for these host names and IP addresses.
 pub fn issue(authority: &Pair, names: Vec<String>) -> Result<Pair, Error> {
     let issuer =
         Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
@@ -85,7 +85,7 @@ fn lasts(params: &mut CertificateParams, long: Duration) {
     params.not_after = now + long;
 }
 
-/// What the door serves with: this certificate, HTTP/2 and HTTP/1.1.
+/// Returns the gateway's TLS configuration, with this certificate, for HTTP/2 and HTTP/1.1.
 pub fn tls(pair: &Pair) -> Result<Arc<ServerConfig>, Error> {
     let unreadable = |e: &dyn std::fmt::Display| Error::Pem(e.to_string());
     let chain: Vec<_> = CertificateDer::pem_slice_iter(pair.certificate.as_bytes())

@@ -1,5 +1,5 @@
-//! What one token opens in one environment: asked for once, asked for again every few seconds while it is in use, and
-//! ended, with everything that goes over it, as soon as the answer is another.
+//! Leases: the access that one token gives to one environment. It is authorized once, and again every few seconds while
+//! it is in use. As soon as the result changes, the lease ends with everything that uses it.
 
 use std::{
     collections::HashMap,
@@ -25,20 +25,21 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{ApiServers, Config, Grant, Protocol, Refusal};
 
-/// A lease that nothing goes over is kept so long, so that the next command of a person finds it.
+/// The time that an idle lease is kept, so that the person's next command can reuse it.
 const KEPT: Duration = Duration::from_secs(60);
-/// How often use is reported at most.
+/// The minimum interval between reports that a lease is in use.
 const USED_EVERY: Duration = Duration::from_secs(30);
-/// The most changes of a person in an environment that get a line each in the audit within a minute: a loop must not push
-/// everything else out of it.
-const TOLD: u32 = 20;
+/// The maximum number of audit lines per minute for a person's changes in an environment, so that a loop doesn't push
+/// everything else out of the audit log.
+const MAX_LINES: u32 = 20;
 const MINUTE: Duration = Duration::from_secs(60);
-/// How many seconds of the rate may come at once.
+/// The maximum burst, in seconds of the rate.
 const BURST: NonZeroU32 = NonZeroU32::new(4).unwrap();
-/// The most requests on one connection to an API server, below the 250 that Go's servers allow.
-const ON_ONE: usize = 200;
-/// How often an API server is asked whether it is there, and how long it may take, under emulation and load.
+/// The maximum number of requests on one connection to an API server, below the 250 that Go's servers allow.
+const MAX_REQUESTS: usize = 200;
+/// The interval of keepalives to an API server.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// The time that an API server may take to respond to a keepalive. It may be emulated or under load.
 const ANSWER: Duration = Duration::from_secs(60);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -57,7 +58,7 @@ struct Inner {
     tasks: TaskTracker,
     stop: CancellationToken,
     open: Mutex<HashMap<Key, Arc<Lease>>>,
-    /// What a person may ask of an environment, however many tokens they have.
+    /// The limits of each person in each environment, whose tokens share them.
     accounts: Mutex<HashMap<(PersonId, EnvironmentId), Weak<Account>>>,
 }
 
@@ -78,7 +79,7 @@ impl Leases {
         }))
     }
 
-    /// The lease of this token at this environment.
+    /// Returns the lease of this token for this environment. Authorizes the token if there is none.
     pub(super) async fn get(
         &self,
         environment: &EnvironmentId,
@@ -99,10 +100,10 @@ impl Leases {
             servers: self.0.servers.clone(),
             tasks: self.0.tasks.clone(),
             connections: tokio::sync::Mutex::default(),
-            told: Mutex::new(None),
+            use_reported_at: Mutex::new(None),
         });
         {
-            // Of requests that came together the first has made one already.
+            // A concurrent request may have created one already.
             let mut open = lock(&self.0.open);
             if let Some(other) = open.get(&key)
                 && !other.ended.is_cancelled()
@@ -117,9 +118,9 @@ impl Leases {
         Ok(lease)
     }
 
-    /// Why a request over this lease got no answer: asks now whether the lease still holds, and ends it if not. `seen` is
-    /// what the request ran into.
-    pub(super) async fn why(&self, lease: &Lease, token: &str, seen: Refusal) -> Refusal {
+    /// Returns why a request that uses this lease failed with `seen`. Authorizes the token again. If the result has
+    /// changed, ends the lease and returns that reason instead.
+    pub(super) async fn explain(&self, lease: &Lease, token: &str, seen: Refusal) -> Refusal {
         match self
             .0
             .servers
@@ -129,9 +130,7 @@ impl Leases {
             Ok(grant) if grant == lease.grant => seen,
             Ok(_) => {
                 lease.ended.cancel();
-                Refusal::unavailable(
-                    "this environment was reset, and its cluster is another now; ask again",
-                )
+                Refusal::unavailable("this environment was reset and has a new cluster; try again")
             }
             Err(refusal) if refusal.undecided => seen,
             Err(refusal) => {
@@ -151,9 +150,9 @@ impl Inner {
             return account;
         }
         let account = Arc::new(Account {
-            most: self.config,
+            config: self.config,
             at_once: AtomicUsize::new(0),
-            told: Mutex::new(Told {
+            audit: Mutex::new(AuditLimiter {
                 since: Instant::now(),
                 lines: 0,
                 left_out: 0,
@@ -165,7 +164,7 @@ impl Inner {
     }
 }
 
-/// Asks again and again, until the answer is another or nothing goes over it for a while.
+/// Authorizes a lease's token regularly. Ends the lease if the result changes or the lease is idle for [`KEPT`].
 async fn watch(inner: Arc<Inner>, key: Key, lease: Arc<Lease>) {
     let mut quiet = Instant::now();
     loop {
@@ -174,7 +173,7 @@ async fn watch(inner: Arc<Inner>, key: Key, lease: Arc<Lease>) {
             () = lease.ended.cancelled() => break,
         }
         {
-            // Nobody takes it from the map while it is counted. One is the map's, one is this task's.
+            // The lock keeps others from cloning it while references are counted. Two are the map's and this task's.
             let mut open = lock(&inner.open);
             if Arc::strong_count(&lease) > 2 {
                 quiet = Instant::now();
@@ -184,7 +183,7 @@ async fn watch(inner: Arc<Inner>, key: Key, lease: Arc<Lease>) {
                 return;
             }
         }
-        // What nothing goes over has nothing that is open.
+        // Nothing is open on an idle lease.
         let is_open = quiet.elapsed() < inner.config.recheck;
         match inner.servers.admit(&key.0, &key.1, is_open).await {
             Ok(grant) if grant == lease.grant => {}
@@ -202,23 +201,23 @@ async fn watch(inner: Arc<Inner>, key: Key, lease: Arc<Lease>) {
     }
 }
 
-/// What one person may ask of one environment.
+/// The limits of one person in one environment, and their use.
 struct Account {
-    most: Config,
+    config: Config,
     at_once: AtomicUsize,
     rate: DefaultDirectRateLimiter,
-    told: Mutex<Told>,
+    audit: Mutex<AuditLimiter>,
 }
 
-/// How many changes were told of within a minute, and how many were not.
-struct Told {
+/// Counts the changes within a minute, and those that were left out of the audit log.
+struct AuditLimiter {
     since: Instant,
     lines: u32,
     left_out: u64,
 }
 
-impl Told {
-    /// Whether one more is told of, and how many were left out in the minute before.
+impl AuditLimiter {
+    /// Counts a change. Returns whether to record it, and how many were left out in the previous minute.
     fn take(&mut self, now: Instant) -> (bool, u64) {
         let mut left_out = 0;
         if now.duration_since(self.since) >= MINUTE {
@@ -226,130 +225,133 @@ impl Told {
             (self.since, self.lines) = (now, 0);
         }
         self.lines += 1;
-        let told = self.lines <= TOLD;
-        self.left_out += u64::from(!told);
-        (told, left_out)
+        let recorded = self.lines <= MAX_LINES;
+        self.left_out += u64::from(!recorded);
+        (recorded, left_out)
     }
 }
 
-/// The rate of a person's requests, and four seconds of it at once.
+/// Returns the quota of a person's requests: the rate, with bursts of [`BURST`] seconds of it.
 fn quota(per_second: u32) -> Quota {
     let rate = NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN);
     Quota::per_second(rate).allow_burst(rate.saturating_mul(BURST))
 }
 
-/// The right to one request; given back when dropped.
-pub(super) struct Turn(Arc<Account>);
+/// The permit for one request, released on drop.
+pub(super) struct Permit(Arc<Account>);
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.at_once.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// What a token opens.
+/// The access that a token gives to an environment.
 pub(super) struct Lease {
     pub grant: Grant,
-    /// Cancelled when it opens that no more.
+    /// Cancelled when the access ends.
     pub ended: CancellationToken,
     account: Arc<Account>,
     servers: Arc<dyn ApiServers>,
     tasks: TaskTracker,
     connections: tokio::sync::Mutex<Connections>,
-    told: Mutex<Option<Instant>>,
+    use_reported_at: Mutex<Option<Instant>>,
 }
 
-/// The connections to the API server, of which one is made at a time.
+/// The connections to the API server. One is opened at a time.
 #[derive(Default)]
 struct Connections {
     open: Vec<Connection>,
-    /// When one could not be made, and why.
+    /// When connecting last failed, and why.
     failed: Option<(Instant, Refusal)>,
 }
 
-/// A connection to the API server, and how many requests are on it.
+/// A connection to the API server, and the number of its open requests.
 #[derive(Clone)]
 struct Connection {
     sender: http2::SendRequest<Body>,
     busy: Arc<AtomicUsize>,
 }
 
-/// A request's place on a connection; given back when dropped.
-pub(super) struct OnConnection(Arc<AtomicUsize>);
+/// A request's slot on a connection, released on drop.
+pub(super) struct ConnectionSlot(Arc<AtomicUsize>);
 
-impl Drop for OnConnection {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl Lease {
-    /// The right to one request more.
-    pub(super) fn turn(&self) -> Result<Turn, Refusal> {
+    /// Acquires a permit for one request.
+    pub(super) fn permit(&self) -> Result<Permit, Refusal> {
         let account = &self.account;
-        let (per_second, at_once) = (account.most.per_second, account.most.at_once);
+        let (per_second, at_once) = (account.config.per_second, account.config.at_once);
         if account.rate.check().is_err() {
             return Err(Refusal::too_many(format!(
-                "more than {per_second} requests a second; go slower"
+                "more than {per_second} requests per second; slow down"
             )));
         }
-        // Counted before it is compared, and given back with the turn if it is one too many.
+        // The request is counted before the limit is checked. If it exceeds the limit, dropping the permit undoes that.
         let before = account.at_once.fetch_add(1, Ordering::AcqRel);
-        let turn = Turn(account.clone());
+        let permit = Permit(account.clone());
         if before >= at_once {
             return Err(Refusal::too_many(format!(
-                "{at_once} requests are open, watches and sessions included; close some"
+                "{at_once} requests are already open, including watches and sessions; close some"
             )));
         }
-        Ok(turn)
+        Ok(permit)
     }
 
-    /// Somebody does something.
+    /// Reports that the lease is in use, at most every [`USED_EVERY`].
     pub(super) fn used(self: &Arc<Self>) {
         {
-            let mut told = lock(&self.told);
-            if told.is_some_and(|at| at.elapsed() < USED_EVERY) {
+            let mut reported = lock(&self.use_reported_at);
+            if reported.is_some_and(|at| at.elapsed() < USED_EVERY) {
                 return;
             }
-            *told = Some(Instant::now());
+            *reported = Some(Instant::now());
         }
         let lease = self.clone();
         self.tasks
             .spawn(async move { lease.servers.used(&lease.grant).await });
     }
 
-    /// Somebody asks for a change.
+    /// Records a requested change, or counts it if there are too many.
     pub(super) async fn changes(&self, change: &super::Change) {
-        let (told, left_out) = lock(&self.account.told).take(Instant::now());
+        let (recorded, left_out) = lock(&self.account.audit).take(Instant::now());
         if left_out > 0 {
             let more = super::Change {
                 verb: "more",
-                resource: format!("{left_out} further changes before this minute"),
+                resource: format!("{left_out} earlier changes that are not listed"),
             };
             self.servers.changes(&self.grant, &more).await;
         }
-        if told {
+        if recorded {
             self.servers.changes(&self.grant, change).await;
         }
     }
 
-    /// Sends a request on a connection that others share.
+    /// Sends a request on a shared connection.
     pub(super) async fn send(
         &self,
         request: Request<Body>,
-    ) -> Result<(Response<Incoming>, OnConnection), Refusal> {
+    ) -> Result<(Response<Incoming>, ConnectionSlot), Refusal> {
         let sent = async {
-            let (mut sender, place) = self.connection().await?;
-            let answer = sender.send_request(request).await.map_err(|e| broken(&e))?;
-            Ok((answer, place))
+            let (mut sender, slot) = self.connection().await?;
+            let answer = sender
+                .send_request(request)
+                .await
+                .map_err(|e| no_response(&e))?;
+            Ok((answer, slot))
         };
         self.ended
             .run_until_cancelled(sent)
             .await
-            .unwrap_or_else(over)
+            .unwrap_or_else(lease_ended)
     }
 
-    /// Sends a request that is to be upgraded, on a connection of its own.
+    /// Sends a request for an upgrade, on its own connection.
     pub(super) async fn send_alone(
         &self,
         request: Request<Body>,
@@ -358,25 +360,28 @@ impl Lease {
             let stream = self.servers.connect(&self.grant, Protocol::Http1).await?;
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
                 .await
-                .map_err(|e| broken(&e))?;
+                .map_err(|e| no_response(&e))?;
             self.drive(connection.with_upgrades());
-            sender.send_request(request).await.map_err(|e| broken(&e))
+            sender
+                .send_request(request)
+                .await
+                .map_err(|e| no_response(&e))
         };
         self.ended
             .run_until_cancelled(sent)
             .await
-            .unwrap_or_else(over)
+            .unwrap_or_else(lease_ended)
     }
 
-    async fn connection(&self) -> Result<(http2::SendRequest<Body>, OnConnection), Refusal> {
+    async fn connection(&self) -> Result<(http2::SendRequest<Body>, ConnectionSlot), Refusal> {
         let asked = Instant::now();
         let mut all = self.connections.lock().await;
         all.open.retain(|connection| !connection.sender.is_closed());
-        let free = |c: &&Connection| c.busy.load(Ordering::Acquire) < ON_ONE;
+        let free = |c: &&Connection| c.busy.load(Ordering::Acquire) < MAX_REQUESTS;
         let connection = match all.open.iter().find(free) {
             Some(connection) => connection.clone(),
             None => {
-                // Whoever waited for the one that was being made shares how that ended: each would wait as long again.
+                // If connecting failed while this request waited, it fails too. Otherwise each request would wait anew.
                 if let Some((at, why)) = &all.failed
                     && *at > asked
                 {
@@ -395,7 +400,7 @@ impl Lease {
             }
         };
         connection.busy.fetch_add(1, Ordering::AcqRel);
-        Ok((connection.sender, OnConnection(connection.busy)))
+        Ok((connection.sender, ConnectionSlot(connection.busy)))
     }
 
     async fn dial(&self) -> Result<Connection, Refusal> {
@@ -407,7 +412,7 @@ impl Lease {
             .keep_alive_while_idle(true)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|e| broken(&e))?;
+            .map_err(|e| no_response(&e))?;
         self.drive(connection);
         Ok(Connection {
             sender,
@@ -415,7 +420,7 @@ impl Lease {
         })
     }
 
-    /// Keeps a connection going until it ends, or the lease does.
+    /// Runs a connection until it or the lease ends.
     fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
         let ended = self.ended.clone();
         self.tasks.spawn(async move {
@@ -426,21 +431,21 @@ impl Lease {
     }
 }
 
-/// The answer to a request whose lease has ended meanwhile, if nothing better is known.
-fn over<T>() -> Result<T, Refusal> {
+/// Returns the refusal of a request whose lease ended in the meantime. [`Leases::explain`] replaces it if it can.
+fn lease_ended<T>() -> Result<T, Refusal> {
     Err(Refusal::unavailable(
-        "this was withdrawn, or ended, while it was asked for; ask again",
+        "access to this environment ended during the request; try again",
     ))
 }
 
-/// The answer to a request that the API server did not answer.
-fn broken(e: &hyper::Error) -> Refusal {
+/// Returns the refusal of a request that the API server didn't respond to.
+fn no_response(e: &hyper::Error) -> Refusal {
     use std::error::Error;
     let why = e
         .source()
         .map_or_else(|| e.to_string(), ToString::to_string);
     Refusal::unavailable(format!(
-        "the API server of this environment did not answer this request: {why}"
+        "the API server of this environment didn't respond to this request: {why}"
     ))
 }
 
@@ -451,21 +456,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loop_of_changes_is_told_of_as_one() {
+    fn a_loop_of_changes_is_summarized() {
         let now = Instant::now();
-        let mut told = Told {
+        let mut limiter = AuditLimiter {
             since: now,
             lines: 0,
             left_out: 0,
         };
-        let taken = (0..100).filter(|_| told.take(now).0).count();
+        let taken = (0..100).filter(|_| limiter.take(now).0).count();
         assert_eq!(taken, 20);
-        assert_eq!(told.take(now + MINUTE), (true, 80));
-        assert_eq!(told.take(now + MINUTE), (true, 0));
+        assert_eq!(limiter.take(now + MINUTE), (true, 80));
+        assert_eq!(limiter.take(now + MINUTE), (true, 0));
     }
 
     #[test]
-    fn a_rate_gives_a_burst_and_then_the_rate() {
+    fn the_quota_allows_a_burst_and_then_the_rate() {
         let clock = FakeRelativeClock::default();
         let rate = RateLimiter::direct_with_clock(quota(10), clock.clone());
         let taken = (0..100).filter(|_| rate.check().is_ok()).count();

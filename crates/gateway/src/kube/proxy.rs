@@ -1,4 +1,4 @@
-//! Carries one request to the API server and its answer back, whatever it is upgraded to.
+//! Forwards one request to the API server and its response back, including upgraded connections.
 
 use std::{
     pin::Pin,
@@ -20,16 +20,16 @@ use tokio_util::{sync::WaitForCancellationFutureOwned, task::TaskTracker};
 
 use super::{
     Refusal,
-    lease::{Lease, Leases, OnConnection, Turn},
+    lease::{ConnectionSlot, Lease, Leases, Permit},
     request,
 };
 
-/// An error of either side of a body.
+/// An error of either side while a body is forwarded.
 type BodyError = Box<dyn std::error::Error + Send + Sync>;
-/// The body of an answer.
+/// The response to the client.
 pub(super) type Answer = Response<BoxBody<Bytes, BodyError>>;
 
-/// Of one connection and of no use on the next, or said by the platform alone.
+/// Hop-by-hop headers. They concern a single connection and are not forwarded, except for upgrades.
 const HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -58,11 +58,11 @@ impl Proxy {
     }
 
     async fn carry(&self, mut request: Request<Incoming>) -> Result<Answer, Refusal> {
-        let (environment, path) = place(request.uri())?;
+        let (environment, path) = destination(request.uri())?;
         let token = bearer(request.headers()).ok_or_else(Refusal::unauthorized)?;
         let token = token.to_owned();
         let lease = self.leases.get(&environment, &token).await?;
-        let turn = lease.turn()?;
+        let permit = lease.permit()?;
         if !is_watch(request.uri()) {
             lease.used();
         }
@@ -86,16 +86,16 @@ impl Proxy {
             parts.version = Version::HTTP_2;
             let request = Request::from_parts(parts, body.boxed());
             let answer = lease.send(request).await;
-            answer.map(|(answer, place)| (answer, Some(place)))
+            answer.map(|(answer, slot)| (answer, Some(slot)))
         };
-        let (mut answer, place) = match sent {
+        let (mut answer, slot) = match sent {
             Ok(sent) => sent,
-            Err(seen) => return Err(self.leases.why(&lease, &token, seen).await),
+            Err(seen) => return Err(self.leases.explain(&lease, &token, seen).await),
         };
-        // Without this, an upgrade was refused or not heard of: its answer is like any other.
+        // With any other status, the upgrade was refused or isn't supported, and the response is forwarded as usual.
         if let (Some(client), StatusCode::SWITCHING_PROTOCOLS) = (upgrade, answer.status()) {
             let server = hyper::upgrade::on(&mut answer);
-            self.tasks.spawn(upgraded(client, server, lease, turn));
+            self.tasks.spawn(upgraded(client, server, lease, permit));
             let (mut parts, body) = answer.into_parts();
             clean(&mut parts.headers, true);
             let body = body.map_err(Into::into).boxed();
@@ -104,26 +104,26 @@ impl Proxy {
         let (mut parts, body) = answer.into_parts();
         clean(&mut parts.headers, false);
         parts.version = Version::default();
-        let body = Guarded {
+        let body = LeasedBody {
             body,
             ended: Box::pin(lease.ended.clone().cancelled_owned()),
-            _held: (lease, turn, place),
+            _held: (lease, permit, slot),
         };
         Ok(Response::from_parts(parts, body.boxed()))
     }
 }
 
-/// Which environment, and which path at its API server, with the query.
-fn place(uri: &Uri) -> Result<(EnvironmentId, PathAndQuery), Refusal> {
+/// Returns the environment, and the path and query on its API server.
+fn destination(uri: &Uri) -> Result<(EnvironmentId, PathAndQuery), Refusal> {
     let (id, path) = request::split(uri.path()).ok_or_else(|| {
-        Refusal::bad_request("the address of an API server here is /environments/<id>; `faultline kubeconfig` writes it")
+        Refusal::bad_request("the path must start with /environments/<id>; `faultline kubeconfig` writes a kubeconfig with the right address")
     })?;
     let id = id.parse().map_err(|_| Refusal::not_found())?;
     let path = match uri.query() {
         Some(query) => format!("{path}?{query}").parse(),
         None => path.parse(),
     };
-    let path = path.map_err(|_| Refusal::bad_request("this path can't be read"))?;
+    let path = path.map_err(|_| Refusal::bad_request("the path is invalid"))?;
     Ok((id, path))
 }
 
@@ -134,7 +134,7 @@ fn uri(path: PathAndQuery, alone: bool) -> Result<Uri, Refusal> {
         parts.scheme = Some(hyper::http::uri::Scheme::HTTPS);
         parts.authority = Some(hyper::http::uri::Authority::from_static("kubernetes"));
     }
-    Uri::from_parts(parts).map_err(|_| Refusal::bad_request("this path can't be read"))
+    Uri::from_parts(parts).map_err(|_| Refusal::bad_request("the path is invalid"))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -143,7 +143,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     kind.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Whether it waits for news that may never come: that alone is no use of a cluster.
+/// Returns whether a request waits for events or logs that may never come. That alone doesn't count as use.
 fn is_watch(uri: &Uri) -> bool {
     let asked = uri.query().unwrap_or_default().split('&');
     asked
@@ -151,7 +151,7 @@ fn is_watch(uri: &Uri) -> bool {
         .any(|part| matches!(part, "watch=true" | "watch=1" | "follow=true"))
 }
 
-/// The words of `Connection`.
+/// Returns the options in the `Connection` headers.
 fn connection(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let said = headers.get_all(header::CONNECTION).iter();
     said.filter_map(|v| v.to_str().ok())
@@ -165,7 +165,7 @@ fn is_upgrade(request: &Request<Incoming>) -> bool {
         && connection(request.headers()).any(|word| word.eq_ignore_ascii_case("upgrade"))
 }
 
-/// Removes what is of one connection, and what only a front proxy of the API server may say.
+/// Removes hop-by-hop headers, and `x-remote-` headers, which only the API server's own front proxy may set.
 fn clean(headers: &mut HeaderMap, upgrades: bool) {
     let named: Vec<HeaderName> = connection(headers)
         .filter_map(|word| word.parse().ok())
@@ -186,34 +186,34 @@ fn clean(headers: &mut HeaderMap, upgrades: bool) {
     }
 }
 
-/// True for bytes that are nothing but pings and their answers: `kubectl exec` and `port-forward` send one every five
-/// seconds, whether somebody is there or not.
+/// Returns whether bytes are only pings and pongs. `kubectl exec` and `port-forward` send one every five seconds, even
+/// if nobody uses them.
 fn is_heartbeat(mut bytes: &[u8]) -> bool {
     loop {
         bytes = match bytes {
             [] => return true,
-            // WebSocket: a ping or a pong, masked, with its payload's length, and a key of four bytes.
+            // WebSocket: a masked ping or pong, with the payload's length and a masking key of four bytes.
             [0x89 | 0x8a, length @ 0x80..=0xfd, rest @ ..] => {
                 match rest.get(4 + usize::from(length & 0x7f)..) {
                     Some(next) => next,
                     None => return false,
                 }
             }
-            // SPDY/3.1: a ping of four bytes.
+            // SPDY/3.1: a ping with a payload of four bytes.
             [0x80, 3, 0, 6, _, 0, 0, 4, _, _, _, _, rest @ ..] => rest,
             _ => return false,
         }
     }
 }
 
-/// An answer's body, for as long as its lease lasts.
-struct Guarded {
+/// A response's body, which fails when its lease ends.
+struct LeasedBody {
     body: Incoming,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
-    _held: (Arc<Lease>, Turn, Option<OnConnection>),
+    _held: (Arc<Lease>, Permit, Option<ConnectionSlot>),
 }
 
-impl http_body::Body for Guarded {
+impl http_body::Body for LeasedBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -222,7 +222,7 @@ impl http_body::Body for Guarded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.ended.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(Err("this token opens that no more".into())));
+            return Poll::Ready(Some(Err("access to this environment has ended".into())));
         }
         Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into)
     }
@@ -236,16 +236,16 @@ impl http_body::Body for Guarded {
     }
 }
 
-/// Carries bytes both ways until either side ends, or the lease does.
+/// Copies bytes both ways until either side or the lease ends.
 async fn upgraded(
     client: hyper::upgrade::OnUpgrade,
     server: hyper::upgrade::OnUpgrade,
     lease: Arc<Lease>,
-    _turn: Turn,
+    _permit: Permit,
 ) {
     let carried = async {
         let (client, server) = tokio::try_join!(client, server)?;
-        let mut client = Noted {
+        let mut client = UseReporting {
             stream: TokioIo::new(client),
             lease: lease.clone(),
         };
@@ -253,17 +253,17 @@ async fn upgraded(
         Ok::<_, BodyError>(())
     };
     if let Some(Err(e)) = lease.ended.run_until_cancelled(carried).await {
-        tracing::debug!(error = %e, "a session at an API server ended");
+        tracing::debug!(error = %e, "a session with an API server ended");
     }
 }
 
-/// A client's side of a session: what it sends is use, but for its heartbeats.
-struct Noted {
+/// The client's side of a session. Everything that the client sends counts as use, except heartbeats.
+struct UseReporting {
     stream: TokioIo<hyper::upgrade::Upgraded>,
     lease: Arc<Lease>,
 }
 
-impl AsyncRead for Noted {
+impl AsyncRead for UseReporting {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -279,7 +279,7 @@ impl AsyncRead for Noted {
     }
 }
 
-impl AsyncWrite for Noted {
+impl AsyncWrite for UseReporting {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -302,7 +302,7 @@ mod tests {
     use super::is_heartbeat;
 
     #[test]
-    fn heartbeats_are_told_from_use() {
+    fn heartbeats_are_distinguished_from_use() {
         let ping = [0x89, 0x80, 1, 2, 3, 4];
         let pong = [0x8a, 0x82, 1, 2, 3, 4, 5, 6];
         let spdy = [0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1];

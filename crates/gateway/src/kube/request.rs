@@ -1,21 +1,21 @@
-//! What a request to an API server is about, read from its method and path.
+//! Derives what a request to an API server changes from its method and path.
 
 use hyper::Method;
 
-/// A change that somebody asks for, in the words of the audit.
+/// A requested change, as recorded in the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Kubernetes' verb: `create`, `update`, `patch`, `delete`; or what is opened in a pod: `exec`, `attach`,
-    /// `portforward`, `proxy`.
+    /// The Kubernetes verb (`create`, `update`, `patch`, `delete`), or the subresource that is opened (`exec`,
+    /// `attach`, `portforward`, `proxy`).
     pub verb: &'static str,
-    /// What is changed: `pods shop/web`, `deployments.apps/scale shop/web`, `nodes node1`.
+    /// The resource, such as `pods shop/web`, `deployments.apps/scale shop/web` or `nodes node1`.
     pub resource: String,
 }
 
-/// Subresources that lead into a pod, a service or a node, whatever the method.
+/// Subresources that open a connection into a pod, service or node, with any method.
 const OPENED: [&str; 4] = ["exec", "attach", "portforward", "proxy"];
-/// Created to ask a question, not to change anything.
-const QUESTIONS: [&str; 5] = [
+/// Resources that clients create to query something, which changes nothing.
+const QUERIES: [&str; 5] = [
     "selfsubjectaccessreviews",
     "selfsubjectrulesreviews",
     "selfsubjectreviews",
@@ -23,7 +23,7 @@ const QUESTIONS: [&str; 5] = [
     "localsubjectaccessreviews",
 ];
 
-/// The environment that a path names, and the path at its API server.
+/// Splits a path into the environment and the path on its API server.
 #[must_use]
 pub fn split(path: &str) -> Option<(&str, &str)> {
     let rest = path.strip_prefix("/environments/")?;
@@ -33,21 +33,21 @@ pub fn split(path: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// Whether a path is asked to discover the API, and is no resource: `/api`, `/apis/apps/v1`, `/version`.
+/// Returns whether a path is for API discovery rather than a resource: `/api`, `/apis/apps/v1`, `/version`.
 #[must_use]
 pub fn is_discovery(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     !matches!(parts.as_slice(), ["api", _, _, ..] | ["apis", _, _, _, ..])
 }
 
-/// What a request changes; nothing when it only looks.
+/// Returns what a request changes. `None` if it only reads.
 #[must_use]
 pub fn change(method: &Method, path: &str) -> Option<Change> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let (group, rest) = match parts.as_slice() {
         ["api", _, rest @ ..] => ("", rest),
         ["apis", group, _, rest @ ..] => (*group, rest),
-        // Outside the API's groups there are only questions, such as /version.
+        // Paths outside the API groups, such as /version, are read-only.
         _ => return None,
     };
     let (namespace, rest) = match rest {
@@ -63,7 +63,7 @@ pub fn change(method: &Method, path: &str) -> Option<Change> {
     let opened = below.and_then(|below| OPENED.into_iter().find(|opened| *opened == below));
     let verb = match (opened, method) {
         (Some(opened), _) => opened,
-        (None, &Method::POST) if !QUESTIONS.contains(&kind) => "create",
+        (None, &Method::POST) if !QUERIES.contains(&kind) => "create",
         (None, &Method::PUT) => "update",
         (None, &Method::PATCH) => "patch",
         (None, &Method::DELETE) => "delete",
@@ -82,7 +82,7 @@ pub fn change(method: &Method, path: &str) -> Option<Change> {
         (None, Some(name)) => format!(" {name}"),
         (None, None) => String::new(),
     };
-    // A client says what it likes, and an operator reads it.
+    // The client controls this text, and operators read it, so its length is limited.
     let resource = (resource + &place).chars().take(300).collect();
     Some(Change { verb, resource })
 }
@@ -91,7 +91,7 @@ pub fn change(method: &Method, path: &str) -> Option<Change> {
 mod tests {
     use super::*;
 
-    fn told(method: Method, path: &str) -> String {
+    fn described(method: Method, path: &str) -> String {
         change(&method, path).map_or_else(String::new, |c| format!("{} {}", c.verb, c.resource))
     }
 
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_told_with_their_resource() {
+    fn changes_are_described_with_their_resource() {
         let post = || Method::POST;
         for (method, path, wanted) in [
             (post(), "/api/v1/namespaces/shop/pods", "create pods shop/"),
@@ -132,12 +132,12 @@ mod tests {
                 "proxy services shop/http:web:80",
             ),
         ] {
-            assert_eq!(told(method, path), wanted);
+            assert_eq!(described(method, path), wanted);
         }
     }
 
     #[test]
-    fn what_leads_to_no_resource_is_discovery() {
+    fn paths_without_a_resource_are_discovery() {
         for path in [
             "/",
             "/api",
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn who_only_looks_changes_nothing() {
+    fn reading_changes_nothing() {
         for path in [
             "/api/v1/namespaces/shop/pods",
             "/api/v1/namespaces/shop/pods/web/log",
@@ -163,9 +163,9 @@ mod tests {
             "/apis",
             "/openapi/v3/apis/apps/v1",
         ] {
-            assert_eq!(told(Method::GET, path), "");
+            assert_eq!(described(Method::GET, path), "");
         }
         let asked = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-        assert_eq!(told(Method::POST, asked), "");
+        assert_eq!(described(Method::POST, asked), "");
     }
 }

@@ -1,26 +1,26 @@
-//! Refusals, as Kubernetes clients show them: `kubectl` prints a `Status` object's message.
+//! Refusals, in the form that Kubernetes clients display: `kubectl` prints the message of a `Status` object.
 
 use bytes::Bytes;
 use hyper::{HeaderMap, Response, StatusCode, header};
 use serde_json::json;
 
-/// Why a request is not carried, for the person who reads it.
+/// Why a request is refused, for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// The HTTP status.
+    /// The HTTP status code.
     pub code: u16,
-    /// Kubernetes' word for it.
+    /// Kubernetes' reason for the code, such as `NotFound`.
     pub reason: &'static str,
-    /// What is the matter, and what to do.
+    /// What is wrong, and what to do.
     pub message: String,
-    /// True when nothing was decided: what is open stays open.
+    /// True if access could not be decided. Then open requests and sessions stay open.
     pub undecided: bool,
-    /// True when it counts against the address that it came from: a guess.
+    /// True if the token was missing or unknown, which counts as a failure of the client's address.
     pub guessed: bool,
 }
 
-/// On the answer to a guess.
+/// Marks the response to a missing or unknown token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Guessed;
 
@@ -35,7 +35,7 @@ impl Refusal {
         }
     }
 
-    /// No token, or one that nobody was given.
+    /// Refuses a missing token, or one that was never issued.
     #[must_use]
     pub fn unauthorized() -> Self {
         Self {
@@ -44,45 +44,45 @@ impl Refusal {
         }
     }
 
-    /// A token that opens nothing any more.
+    /// Refuses an expired token.
     #[must_use]
     pub fn expired() -> Self {
         Self::new(
             401,
             "Unauthorized",
-            "this token opens nothing, or nothing any more; `faultline kubeconfig` writes a kubeconfig that renews its own",
+            "the token is missing, invalid or expired; `faultline kubeconfig` writes a kubeconfig that renews its token",
         )
     }
 
-    /// An unknown environment, or somebody else's: on purpose the same.
+    /// Refuses an unknown environment and somebody else's, deliberately in the same way.
     #[must_use]
     pub fn not_found() -> Self {
         Self::new(
             404,
             "NotFound",
-            "no such environment, or it is not yours; `faultline env list` shows your environments",
+            "the environment doesn't exist or isn't yours; `faultline env list` shows your environments",
         )
     }
 
-    /// There is one, and it will never have an API server.
+    /// Refuses an environment that never has an API server.
     #[must_use]
     pub fn no_cluster(message: impl Into<String>) -> Self {
         Self::new(404, "NotFound", message)
     }
 
-    /// It has ended.
+    /// Refuses an environment that has ended.
     #[must_use]
     pub fn gone(message: impl Into<String>) -> Self {
         Self::new(410, "Gone", message)
     }
 
-    /// Not now: it starts, is paused, or does not answer.
+    /// Refuses a request that can't be served now: the environment is starting or paused, or doesn't respond.
     #[must_use]
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(503, "ServiceUnavailable", message)
     }
 
-    /// The platform could not find out.
+    /// Refuses a request because the platform failed to look up the token or the environment.
     #[must_use]
     pub fn undecided() -> Self {
         Self {
@@ -90,25 +90,26 @@ impl Refusal {
             ..Self::new(
                 500,
                 "InternalError",
-                "the platform could not look this up; try again in a moment",
+                "the platform failed to check your access; try again in a moment",
             )
         }
     }
 
-    /// Too many requests.
+    /// Refuses a request that exceeds a limit.
     #[must_use]
     pub fn too_many(message: impl Into<String>) -> Self {
         Self::new(429, "TooManyRequests", message)
     }
 
-    /// The request makes no sense.
+    /// Refuses a malformed request.
     #[must_use]
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
     }
 
-    /// The answer to the client. client-go shows no `Status` of what it asks to discover the API, but words of its own for
-    /// the code; of 403 alone it shows the text as it comes.
+    /// Returns the response for the client. If API discovery fails, client-go doesn't display a `Status` but its own
+    /// text for the code. Only for 403 does it display the response's text, so discovery is refused with 403 and plain
+    /// text, except for 401 and 429.
     pub(super) fn response(&self, discovery: bool) -> Response<Bytes> {
         if discovery && !matches!(self.code, 401 | 429) {
             let mut response = Response::new(Bytes::from(self.message.clone()));

@@ -1,4 +1,4 @@
-//! The door with real TLS and HTTP on both sides, before an API server that says what reaches it.
+//! Tests with real TLS and HTTP on both sides, and an API server that responds with the request it received.
 
 use std::{
     convert::Infallible,
@@ -29,20 +29,20 @@ fn whole(text: impl Into<Bytes>) -> Whole {
     Full::new(text.into()).boxed()
 }
 
-/// One environment, `abc`, and an API server that tells what it is asked.
+/// One environment, `abc`, with an API server.
 #[derive(Default)]
 struct Fake {
     withdrawn: AtomicBool,
     undecided: AtomicBool,
-    /// The token's time has run out.
+    /// Whether the token has expired.
     expired: AtomicBool,
     moved: AtomicBool,
     used: Mutex<u32>,
     changed: Mutex<Vec<Change>>,
     connections: Mutex<Vec<Protocol>>,
-    /// Nothing answers, as in a cluster that stands still.
+    /// Whether the API server doesn't respond.
     frozen: AtomicBool,
-    /// What it is asked for is refused so from now on.
+    /// If set, the refusal of every request.
     refused: Mutex<Option<Refusal>>,
 }
 
@@ -182,7 +182,7 @@ fn quick() -> Config {
 }
 
 impl Bed {
-    /// A connection that trusts the platform's authority and nobody else.
+    /// Opens a connection that trusts only the platform's authority.
     async fn tls(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         let authority = CertificateDer::from_pem_slice(self.authority.as_bytes()).unwrap();
@@ -230,7 +230,7 @@ impl Bed {
         (code, serde_json::from_slice(&body).unwrap())
     }
 
-    /// Until this many connections to the API server were made.
+    /// Returns the number of connections that were made to the API server.
     fn connections(&self) -> usize {
         self.fake.connections.lock().unwrap().len()
     }
@@ -247,7 +247,7 @@ fn request(token: &str, method: Method, path: &str, body: &'static str) -> Reque
 }
 
 #[tokio::test]
-async fn a_request_reaches_its_api_server_without_what_is_the_platforms() {
+async fn a_request_is_forwarded_without_the_platforms_headers() {
     let bed = bed(quick()).await;
     let (code, told) = bed
         .get(TOKEN, "/environments/abc/version?timeout=32s")
@@ -259,7 +259,7 @@ async fn a_request_reaches_its_api_server_without_what_is_the_platforms() {
         !headers.contains("authorization") && !headers.contains("x-remote"),
         "{headers}"
     );
-    // HTTP/1.1 to the client, HTTP/2 to the API server, on the same connection there.
+    // A client with HTTP/1.1 uses the same HTTP/2 connection to the API server.
     let mut sender = bed.http1().await;
     let mut asked = request(TOKEN, Method::GET, "/environments/abc/version", "");
     *asked.uri_mut() = "/environments/abc/version".parse().unwrap();
@@ -272,7 +272,7 @@ async fn a_request_reaches_its_api_server_without_what_is_the_platforms() {
 }
 
 #[tokio::test]
-async fn refusals_are_objects_that_clients_show() {
+async fn refusals_are_objects_that_clients_display() {
     let bed = bed(quick()).await;
     for (token, path, code, reason) in [
         ("wrong", "/environments/abc/api", 401, "Unauthorized"),
@@ -292,22 +292,22 @@ async fn refusals_are_objects_that_clients_show() {
         assert_eq!(status["kind"], "Status");
         assert!(status["message"].as_str().is_some_and(|m| !m.is_empty()));
     }
-    // What is asked to discover the API: client-go shows the text of a 403 alone.
+    // For API discovery, client-go displays only the text of a 403.
     let mut sender = bed.http2().await;
     let asked = request(TOKEN, Method::GET, "/environments/paused/api", "");
     let answer = sender.send_request(asked).await.unwrap();
     assert_eq!(answer.status(), StatusCode::FORBIDDEN);
-    let words = answer.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(words, "it is paused; resume it");
-    let mut stranger = request("", Method::GET, "/environments/abc/api", "");
-    stranger.headers_mut().remove("authorization");
-    let answer = sender.send_request(stranger).await.unwrap();
+    let text = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(text, "it is paused; resume it");
+    let mut anonymous = request("", Method::GET, "/environments/abc/api", "");
+    anonymous.headers_mut().remove("authorization");
+    let answer = sender.send_request(anonymous).await.unwrap();
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(bed.connections(), 0, "nobody came through");
+    assert_eq!(bed.connections(), 0, "no request was forwarded");
 }
 
 #[tokio::test]
-async fn bodies_go_on_while_they_are_open_and_end_with_what_opened_them() {
+async fn bodies_last_as_long_as_their_lease() {
     let bed = bed(quick()).await;
     let mut sender = bed.http2().await;
     for ends in ["withdrawn", "moved"] {
@@ -323,7 +323,7 @@ async fn bodies_go_on_while_they_are_open_and_end_with_what_opened_them() {
             let news = body.frame().await.unwrap().unwrap().into_data().unwrap();
             assert_eq!(news, "news\n");
         }
-        // The platform can't look it up for a while: nothing ends.
+        // While the platform can't decide, nothing ends.
         bed.fake.undecided.store(true, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(200)).await;
         for _ in 0..5 {
@@ -338,19 +338,19 @@ async fn bodies_go_on_while_they_are_open_and_end_with_what_opened_them() {
         bed.fake.undecided.store(false, Ordering::SeqCst);
         let over = async { while let Some(Ok(_)) = body.frame().await {} };
         let over = tokio::time::timeout(Duration::from_secs(5), over).await;
-        over.unwrap_or_else(|_| panic!("{ends}: the watch goes on"));
+        over.unwrap_or_else(|_| panic!("{ends}: the watch should end"));
         bed.fake.withdrawn.store(false, Ordering::SeqCst);
     }
-    assert_eq!(*bed.fake.used.lock().unwrap(), 0, "a watch alone is no use");
+    assert_eq!(*bed.fake.used.lock().unwrap(), 0, "a watch is not use");
 }
 
 #[tokio::test]
-async fn what_is_open_outlives_its_tokens_time() {
+async fn open_requests_outlive_their_tokens_expiry() {
     let bed = bed(quick()).await;
     let mut sender = bed.http2().await;
     let path = "/environments/abc/api/v1/pods?watch=true";
     let watch = || request(TOKEN, Method::GET, path, "");
-    // Asked for together, they share one lease.
+    // Concurrent requests share one lease.
     let (one, two) = tokio::join!(
         sender.clone().send_request(watch()),
         sender.send_request(watch())
@@ -367,7 +367,7 @@ async fn what_is_open_outlives_its_tokens_time() {
 }
 
 #[tokio::test]
-async fn whoever_guesses_too_often_is_put_out() {
+async fn clients_with_too_many_invalid_tokens_are_disconnected() {
     let bed = bed(Config {
         limits: limit::Limits {
             failures_per_minute: 3,
@@ -390,7 +390,7 @@ async fn whoever_guesses_too_often_is_put_out() {
 }
 
 #[tokio::test]
-async fn what_gets_no_answer_is_told_why() {
+async fn a_failed_request_is_told_why() {
     let bed = bed(Config {
         recheck: Duration::from_secs(600),
         ..quick()
@@ -398,7 +398,7 @@ async fn what_gets_no_answer_is_told_why() {
     .await;
     let at = "/environments/abc/api/v1/pods";
     assert_eq!(bed.get(TOKEN, at).await.0, 200);
-    // The cluster is gone, and the connection to it; that was not looked up yet.
+    // The cluster doesn't respond, and the next recheck is far away.
     bed.fake.frozen.store(true, Ordering::SeqCst);
     let mut sender = bed.http1().await;
     let mut asked = |path: &str| {
@@ -419,27 +419,27 @@ async fn what_gets_no_answer_is_told_why() {
         .await
         .unwrap();
     assert_eq!(ended.status(), StatusCode::GONE);
-    // From then on it is known.
+    // The lease has ended, so the next request is refused too.
     let (code, status) = bed.get(TOKEN, at).await;
     assert_eq!((code, &status["message"]), (410, &json!("it has ended")));
 }
 
 #[tokio::test]
-async fn those_who_wait_for_one_connection_share_how_it_ended() {
+async fn requests_that_wait_for_one_connection_share_its_failure() {
     let bed = bed(quick()).await;
     bed.fake.frozen.store(true, Ordering::SeqCst);
     let at = "/environments/abc/api/v1/pods";
     let all = futures::future::join_all((0..20).map(|_| bed.get(TOKEN, at))).await;
     assert!(all.iter().all(|(code, _)| *code == 503), "{all:?}");
-    // One that came a moment later may have made another try, but not each its own.
+    // A request that came a moment later may have tried again, but not every one of them.
     assert!(bed.connections() <= 5, "{}", bed.connections());
-    // Whoever comes afterwards tries again.
+    // Later requests try again.
     bed.fake.frozen.store(false, Ordering::SeqCst);
     assert_eq!(bed.get(TOKEN, at).await.0, 200);
 }
 
 #[tokio::test]
-async fn a_session_is_carried_both_ways_and_is_use_and_ends_when_withdrawn() {
+async fn a_session_works_both_ways_counts_as_use_and_ends_when_withdrawn() {
     let bed = bed(quick()).await;
     let mut sender = bed.http1().await;
     let asked = Request::get("/environments/abc/api/v1/namespaces/shop/pods/web/exec?command=sh")
@@ -470,7 +470,7 @@ async fn a_session_is_carried_both_ways_and_is_use_and_ends_when_withdrawn() {
 }
 
 #[tokio::test]
-async fn what_is_sent_arrives_and_changes_are_told() {
+async fn bodies_are_forwarded_and_changes_recorded() {
     let bed = bed(quick()).await;
     let path = "/environments/abc/api/v1/namespaces/shop/pods";
     let mut sender = bed.http2().await;
@@ -484,7 +484,7 @@ async fn what_is_sent_arrives_and_changes_are_told() {
 }
 
 #[tokio::test]
-async fn a_person_has_so_many_requests_at_once_and_a_second() {
+async fn a_person_has_limits_at_once_and_per_second() {
     let bed = bed(Config {
         at_once: 2,
         ..quick()

@@ -1,4 +1,4 @@
-//! Guests that are this machine: programs run through pipes, forwards connect from here.
+//! Guests that run on this machine: programs run on pipes, forwards connect from here.
 
 use std::sync::{
     Arc, Mutex,
@@ -21,11 +21,11 @@ use tokio::{
 
 #[derive(Debug, Default)]
 pub struct ThisMachine {
-    /// When set, no guest stream can be opened.
+    /// If set, no guest stream can be opened.
     pub lost: AtomicBool,
-    /// Every program that was run, as asked for.
+    /// The requests of all programs that were run.
     pub execs: Mutex<Vec<Exec>>,
-    /// Sizes that terminals were given.
+    /// The sizes that terminals were given.
     pub resizes: Mutex<Vec<(u16, u16)>>,
 }
 
@@ -49,7 +49,7 @@ impl Streams for ThisMachine {
     }
 }
 
-/// Answers each line with itself, loudly.
+/// Responds to each line with the line in upper case.
 async fn console(mut stream: DuplexStream) {
     let mut buffer = [0; 256];
     while let Ok(n @ 1..) = stream.read(&mut buffer).await {

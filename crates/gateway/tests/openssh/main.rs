@@ -3,7 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "helpers of tests"
+    reason = "test helpers"
 )]
 
 mod guest;
@@ -34,7 +34,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Two people with a key and an environment each; one of them has one more, which has ended.
+/// Two people with a key and an environment each. One of them has another environment, which has ended.
 #[derive(Debug)]
 struct TwoPeople {
     key: PublicKey,
@@ -50,7 +50,7 @@ impl Directory for TwoPeople {
             "mine" => (&self.key, true),
             "ended" => (&self.key, false),
             "hers" => (&self.hers, true),
-            // It is somebody else's too, and finding that out takes a while.
+            // It also belongs to somebody else, and the lookup takes a while.
             "slow" => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 (&self.hers, true)
@@ -187,7 +187,7 @@ impl Gateway {
         .collect()
     }
 
-    /// A client that goes on while the test does.
+    /// Starts a client that runs in the background.
     fn begin(&self, args: &[&str]) -> Child {
         Command::new("ssh")
             .args(self.options("key"))
@@ -224,7 +224,7 @@ impl Gateway {
         });
         let output = tokio::time::timeout(Duration::from_secs(120), child.wait_with_output())
             .await
-            .expect("the client hangs")
+            .expect("the client should end")
             .unwrap();
         feed.abort();
         Said {
@@ -242,7 +242,7 @@ impl Gateway {
 const ME: &str = "mine@127.0.0.1";
 
 #[tokio::test]
-async fn a_command_has_its_exit_code_and_its_streams_apart() {
+async fn a_command_returns_its_exit_code_and_separate_streams() {
     let gateway = Gateway::start().await;
     let said = gateway.ssh(&[ME, "echo out; echo err >&2; exit 7"]).await;
     assert_eq!(
@@ -264,7 +264,7 @@ async fn a_command_arrives_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn a_closed_door_says_why_to_whom_it_belongs() {
+async fn the_owner_is_told_why_an_environment_cannot_be_entered() {
     let gateway = Gateway::start().await;
     for command in [
         &["ended@127.0.0.1", "true"][..],
@@ -281,7 +281,7 @@ async fn a_closed_door_says_why_to_whom_it_belongs() {
 }
 
 #[tokio::test]
-async fn a_session_ends_when_its_key_is_taken_away() {
+async fn a_session_ends_when_its_key_is_removed() {
     let gateway = Gateway::with(Config {
         recheck: Duration::from_millis(200),
         ..Config::default()
@@ -296,14 +296,15 @@ async fn a_session_ends_when_its_key_is_taken_away() {
         futures::future::join(gateway.ssh(&[ME, "echo begun; sleep 60"]), take_away).await;
     assert_eq!((said.code, said.out.as_str()), (Some(255), "begun\n"));
     assert!(
-        said.err.contains("does not open this environment any more"),
+        said.err
+            .contains("no longer gives access to this environment"),
         "{said:?}"
     );
     assert!(began.elapsed() < Duration::from_secs(30));
 }
 
 #[tokio::test]
-async fn a_client_that_answers_no_more_is_ended_and_one_that_is_only_silent_is_not() {
+async fn an_unresponsive_client_is_disconnected_and_a_silent_one_is_not() {
     let gateway = Gateway::with(Config {
         keepalive: Duration::from_millis(700),
         ..Config::default()
@@ -323,18 +324,18 @@ async fn a_client_that_answers_no_more_is_ended_and_one_that_is_only_silent_is_n
     while program.exists() {
         assert!(
             began.elapsed() < Duration::from_secs(30),
-            "what it ran goes on"
+            "its program should end"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(
         began.elapsed() > Duration::from_millis(1400),
-        "it was asked more than once"
+        "it got more than one keepalive"
     );
 }
 
 #[tokio::test]
-async fn only_harmless_variables_get_through() {
+async fn only_harmless_variables_are_passed_on() {
     let gateway = Gateway::start().await;
     let said = gateway
         .ssh(&[
@@ -350,7 +351,7 @@ async fn only_harmless_variables_get_through() {
 }
 
 #[tokio::test]
-async fn more_than_any_buffer_goes_through_and_comes_back() {
+async fn input_larger_than_all_buffers_is_carried_both_ways() {
     let gateway = Gateway::start().await;
     let mut big = vec![0u8; 12 * 1024 * 1024];
     rand::rng().fill(&mut big[..]);
@@ -360,7 +361,7 @@ async fn more_than_any_buffer_goes_through_and_comes_back() {
         .await;
     assert_eq!(said.code, Some(0), "{}", said.err);
     assert!(said.out == text);
-    // A program that reads nothing does not stall its connection's end.
+    // A program that reads nothing doesn't delay the end of its connection.
     let said = gateway
         .program("ssh", "key", &[ME, "sleep 1; echo done"], text.as_bytes())
         .await;
@@ -405,9 +406,9 @@ async fn a_terminal_has_the_client_s_size_and_follows_it() {
 }
 
 #[tokio::test]
-async fn files_go_both_ways() {
+async fn files_are_copied_both_ways() {
     if !std::path::Path::new("/usr/lib/openssh/sftp-server").exists() {
-        eprintln!("left out: openssh-sftp-server is not installed on this machine");
+        eprintln!("skipped: openssh-sftp-server is not installed on this machine");
         return;
     }
     let gateway = Gateway::start().await;
@@ -436,7 +437,7 @@ async fn files_go_both_ways() {
     assert_eq!(std::fs::read(back).unwrap(), content);
 }
 
-/// Answers each byte with its successor.
+/// Starts a server that responds to each byte with its successor. Returns its port.
 async fn successor() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -457,7 +458,7 @@ async fn successor() -> u16 {
 }
 
 #[tokio::test]
-async fn local_forwards_lead_into_the_guest_and_remote_ones_are_refused() {
+async fn local_forwards_connect_from_the_guest_and_remote_ones_are_refused() {
     let gateway = Gateway::start().await;
     let port = successor().await;
     let said = gateway
@@ -513,7 +514,7 @@ async fn local_forwards_lead_into_the_guest_and_remote_ones_are_refused() {
 
 #[tokio::test]
 async fn a_node_is_reached_through_a_jump() {
-    // The inner ssh speaks to an sshd of the node; here that is the gateway itself again.
+    // The inner ssh would connect to the node's sshd. Here that is the gateway itself.
     let gateway = Gateway::start().await;
     let proxy = format!(
         "ProxyCommand=ssh {} -W %h:%p {ME}",
@@ -535,12 +536,12 @@ async fn all_refusals_look_alike() {
         .await;
     assert_eq!(said.code, Some(0), "her key opens hers: {said:?}");
     let mut quickest = [Duration::MAX; 7];
-    // Less than it takes to find out that `slow` is somebody else's.
+    // Shorter than the lookup of `slow` takes.
     let alike = |quickest: &[Duration]| {
         let (least, most) = (quickest.iter().min(), quickest.iter().max());
         *most.unwrap() - *least.unwrap() < Duration::from_millis(90)
     };
-    // The client's own start varies under load; the quickest of as many tries as that takes tells the gateway's part.
+    // The client's start time varies under load, so the fastest of several tries shows the gateway's part.
     for _ in 0..40 {
         for (at, (key, user)) in [
             ("unknown", "mine"),
@@ -587,7 +588,7 @@ async fn all_refusals_look_alike() {
 }
 
 #[tokio::test]
-async fn a_lost_guest_link_gives_a_shell_the_console_and_a_command_the_reason() {
+async fn without_a_guest_link_a_shell_gets_the_console_and_a_command_the_reason() {
     let gateway = Gateway::start().await;
     gateway.machine.lost.store(true, Ordering::SeqCst);
     let said = gateway.ssh(&[ME, "true"]).await;
@@ -619,7 +620,7 @@ async fn a_lost_guest_link_gives_a_shell_the_console_and_a_command_the_reason() 
 }
 
 #[tokio::test]
-async fn nonsense_neither_hangs_nor_harms() {
+async fn invalid_input_neither_hangs_nor_breaks_the_gateway() {
     let gateway = Gateway::with(Config {
         login_grace: Duration::from_secs(2),
         ..Config::default()
@@ -636,7 +637,7 @@ async fn nonsense_neither_hangs_nor_harms() {
                 let _ = socket.write_all(b"SSH-2.0-Nonsense\r\n").await;
             }
             if round % 3 == 2 {
-                // A packet of a believable length with a key exchange's number and rubbish inside.
+                // A packet of a plausible length, with a key exchange's number and garbage inside.
                 bytes[..6].copy_from_slice(&[0, 0, 1, 0xfc, 4, 20]);
             }
             let _ = socket.write_all(&bytes).await;
@@ -644,7 +645,7 @@ async fn nonsense_neither_hangs_nor_harms() {
             let _ = socket.read_to_end(&mut sink).await;
         });
     }
-    // Silent ones and ones that stop halfway are let go after the grace.
+    // Clients that send nothing, or stop halfway, are disconnected after the login grace time.
     for begin in [b"".as_slice(), b"SSH-2.0-", b"SSH-2.0-x\r\n\0\0"] {
         let port = gateway.port;
         clients.spawn(async move {
@@ -656,13 +657,13 @@ async fn nonsense_neither_hangs_nor_harms() {
     }
     tokio::time::timeout(Duration::from_secs(40), clients.join_all())
         .await
-        .expect("a connection with nonsense hangs");
+        .expect("connections with invalid input should end");
     let said = gateway.ssh(&[ME, "echo fine"]).await;
     assert_eq!(said.out, "fine\n", "{said:?}");
 }
 
 #[tokio::test]
-async fn an_address_that_fails_too_often_waits() {
+async fn an_address_that_fails_too_often_is_blocked() {
     let gateway = Gateway::with(Config {
         rejection: Duration::from_millis(10),
         limits: limit::Limits {
@@ -694,13 +695,13 @@ async fn stopping_ends_connections_and_returns() {
     gateway.stop.cancel();
     let output = tokio::time::timeout(Duration::from_secs(10), child.wait_with_output())
         .await
-        .expect("the client hangs")
+        .expect("the client should end")
         .unwrap();
     assert_eq!(output.status.code(), Some(255));
     assert!(String::from_utf8_lossy(&output.stderr).contains("stopping"));
     tokio::time::timeout(Duration::from_secs(10), gateway.served)
         .await
-        .expect("the gateway hangs")
+        .expect("the gateway should return")
         .unwrap()
         .unwrap();
 }
