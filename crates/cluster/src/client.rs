@@ -1,5 +1,5 @@
-//! A Kubernetes client over the provider's streams: one HTTP/2 connection to the API server, made with the
-//! platform's or a person's certificate, which verifies the server against the cluster's own authority.
+//! A Kubernetes client over the provider's streams. It uses one HTTP/2 connection to the API server, authenticates with
+//! the platform's or a person's certificate, and verifies the server with the cluster's own CA.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,39 +19,39 @@ use rustls::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower::ServiceExt;
 
-/// How long the platform's own credential lasts; it gets a new one for each piece of work.
+/// The validity of the platform's own credential. It gets a new one for each operation.
 const PLATFORM: SignedDuration = SignedDuration::from_hours(2);
-/// How long a control plane may take to shake hands, under emulation and load.
+/// The timeout of connecting to a control plane, which may be emulated or under load.
 const HANDSHAKE: Duration = Duration::from_secs(20);
-/// How long one may have before the next is asked beside it.
+/// The delay after which the next control plane is tried in parallel.
 const NEXT: Duration = Duration::from_secs(2);
 
-/// Why there is no connection to the API server.
+/// Why connecting to the API server failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No control plane took the connection.
-    #[error("the API server takes no connection: {0}")]
+    /// No control plane accepted the connection.
+    #[error("connecting to the API server failed: {0}")]
     Unreachable(String),
-    /// It answered, but not as this cluster's API server.
-    #[error("what answers on the API server's port is not this cluster's API server")]
+    /// The TLS handshake failed.
+    #[error("the TLS handshake with the cluster's API server failed")]
     Tls(#[source] std::io::Error),
-    /// The connection was made and the server did not go on.
-    #[error("the API server does not answer within {} s", .0.as_secs())]
+    /// The server didn't respond in time.
+    #[error("the API server did not respond within {} s", .0.as_secs())]
     Silent(Duration),
-    /// HTTP/2 could not be begun.
-    #[error("the API server does not speak HTTP/2")]
+    /// The HTTP/2 handshake failed.
+    #[error("the HTTP/2 handshake with the API server failed")]
     Http(#[source] hyper::Error),
     /// The credentials are malformed.
     #[error("the credentials can't be used: {0}")]
     Credentials(String),
 }
 
-/// Application protocols, as TLS names them.
+/// The TLS protocol name (ALPN) of HTTP/1.1.
 pub const HTTP1: &[u8] = b"http/1.1";
-/// See [`HTTP1`].
+/// The TLS protocol name (ALPN) of HTTP/2.
 pub const HTTP2: &[u8] = b"h2";
 
-/// Who the platform is to a cluster: its administrator.
+/// Returns the platform's identity in a cluster, which is an administrator's.
 #[must_use]
 pub fn platform(now: Timestamp) -> Identity {
     Identity {
@@ -62,7 +62,7 @@ pub fn platform(now: Timestamp) -> Identity {
     }
 }
 
-/// Connects to the first control plane that answers.
+/// Returns a client that is connected to the first control plane that responds.
 pub async fn connect(access: &ApiAccess) -> Result<kube::Client, Error> {
     let stream = dial(access, HTTP2).await?;
     tokio::time::timeout(HANDSHAKE, begin(stream))
@@ -70,13 +70,13 @@ pub async fn connect(access: &ApiAccess) -> Result<kube::Client, Error> {
         .map_err(|_| Error::Silent(HANDSHAKE))?
 }
 
-/// An encrypted connection to the first control plane that answers: one that takes the connection and says nothing, as
-/// a stopped process does, holds nobody up for long.
+/// Opens a TLS connection to the first control plane that responds. If one accepts the connection but doesn't respond,
+/// as a stopped process does, the next is tried after a short delay.
 pub async fn dial(access: &ApiAccess, protocol: &[u8]) -> Result<TlsStream<Stream>, Error> {
     let tls = tls(&access.authority, &access.credential, protocol)?;
     let name = ServerName::try_from(access.server_name.clone());
     let name = name.map_err(|e| Error::Credentials(e.to_string()))?;
-    let mut last = Error::Unreachable("it has no control plane".to_owned());
+    let mut last = Error::Unreachable("the cluster has no control plane".to_owned());
     let mut servers = access.servers.iter();
     let mut under_way = FuturesUnordered::new();
     loop {
@@ -151,7 +151,7 @@ async fn begin(stream: TlsStream<Stream>) -> Result<kube::Client, Error> {
         http2::handshake::<_, _, Body>(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .map_err(Error::Http)?;
-    // Ends with the client: the connection closes when its last sender is dropped.
+    // The task ends with the client, because the connection closes when its last sender is dropped.
     tokio::spawn(async move {
         if let Err(e) = connection.await {
             tracing::debug!(error = %e, "a connection to an API server ended");

@@ -1,4 +1,4 @@
-//! Client certificates, signed with the cluster's own authority.
+//! Client certificates, signed with a cluster's own CA.
 
 use faultline_provider::api::{ClientCertificate, Identity};
 use jiff::{SignedDuration, Timestamp};
@@ -36,15 +36,15 @@ use x509_cert::{
     time::{Time, Validity},
 };
 
-/// A guest's clock may lag: certificates begin this much in the past.
+/// The time by which certificates are valid earlier than requested, because a guest's clock may lag.
 const BEFORE: SignedDuration = SignedDuration::from_hours(1);
 
-/// A cluster's authority: whoever has its key is the cluster's administrator.
+/// A cluster's CA. Anyone who has its key can become the cluster's administrator.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorityKeys {
-    /// Its certificate, PEM.
+    /// The CA's certificate, in PEM.
     pub authority: String,
-    /// Its key, PEM.
+    /// The CA's private key, in PEM.
     pub authority_key: String,
 }
 
@@ -54,17 +54,17 @@ impl std::fmt::Debug for AuthorityKeys {
     }
 }
 
-/// Why a certificate could not be made.
+/// Why a certificate can't be issued.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The cluster's key is not one that can be used.
-    #[error("the cluster's authority can't be used: {0}")]
+    /// The CA's key can't be used.
+    #[error("the cluster's CA key can't be used: {0}")]
     Authority(String),
     /// Signing failed.
-    #[error("the certificate could not be signed")]
+    #[error("signing the certificate failed")]
     Sign(#[from] rcgen::Error),
-    /// What was to be written or read is no certificate.
-    #[error("the certificate could not be made")]
+    /// Reading the CA's certificate or encoding the new one failed.
+    #[error("encoding the certificate failed")]
     Encode(#[from] builder::Error),
 }
 
@@ -80,7 +80,7 @@ impl From<spki::Error> for Error {
     }
 }
 
-/// A certificate for somebody, from a little before it is to hold.
+/// Issues a client certificate for an identity. It is valid from an hour before `identity.from`.
 pub fn mint(keys: &AuthorityKeys, identity: &Identity) -> Result<ClientCertificate, Error> {
     let key = KeyPair::generate()?;
     let not_before = identity.from.saturating_sub(BEFORE);
@@ -104,8 +104,8 @@ pub fn mint(keys: &AuthorityKeys, identity: &Identity) -> Result<ClientCertifica
     })
 }
 
-/// Who somebody is to an API server: its user is the common name, each organisation a group. They are written here, for
-/// `rcgen` knows of one organisation only.
+/// Encodes a user and groups as a subject: the user is the common name, and each group an organization. `rcgen`
+/// supports only one organization, so this isn't done with it.
 fn subject(user: &str, groups: &[String]) -> Result<Name, Error> {
     let mut names = RdnSequence::default();
     let groups = groups
@@ -124,7 +124,7 @@ fn time(at: Timestamp) -> Result<Time, Error> {
     Ok(Time::try_from(at)?)
 }
 
-/// Between whom a certificate is; everything else in it is said when it is made.
+/// The issuer and subject of a certificate. Its extensions are added by [`mint`].
 struct Parties {
     issuer: Name,
     subject: Name,
@@ -149,7 +149,7 @@ impl BuilderProfile for Parties {
     }
 }
 
-/// The cluster's authority.
+/// A cluster's CA, ready to sign.
 struct Authority {
     name: Name,
     key: KeyPair,
@@ -184,7 +184,7 @@ impl DynSignatureAlgorithmIdentifier for Authority {
     }
 }
 
-/// A public key with its algorithm, DER.
+/// A public key with its algorithm, in DER.
 #[derive(Clone)]
 struct PublicKey(Vec<u8>);
 
@@ -194,7 +194,7 @@ impl EncodePublicKey for PublicKey {
     }
 }
 
-/// kubeadm writes keys in the older forms of their kind; what signs reads PKCS #8 alone.
+/// Converts a private key to PKCS #8, which signing requires. kubeadm writes the older formats PKCS #1 and SEC 1.
 fn pkcs8_pem(pem: &str) -> Result<String, Error> {
     const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
     const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -206,18 +206,18 @@ fn pkcs8_pem(pem: &str) -> Result<String, Error> {
         PrivateKeyDer::Pkcs8(_) => return Ok(pem.to_owned()),
         PrivateKeyDer::Pkcs1(der) => (RSA, AnyRef::NULL, der.secret_pkcs1_der()),
         PrivateKeyDer::Sec1(der) => (EC, AnyRef::from(&P256), der.secret_sec1_der()),
-        _ => return Err(unusable("its key is of an unknown form")),
+        _ => return Err(unusable("its format is unknown")),
     };
     let info = PrivateKeyInfoRef::new(
         AlgorithmIdentifierRef {
             oid: algorithm,
             parameters: Some(parameters),
         },
-        OctetStringRef::new(der).map_err(|_| unusable("its key is malformed"))?,
+        OctetStringRef::new(der).map_err(|_| unusable("it is malformed"))?,
     );
     info.to_pkcs8_pem(LineEnding::LF)
         .map(|text| text.to_string())
-        .map_err(|_| unusable("its key can't be rewritten"))
+        .map_err(|_| unusable("it can't be converted to PKCS #8"))
 }
 
 #[cfg(test)]
@@ -240,7 +240,7 @@ mod tests {
         }
     }
 
-    /// The key as kubeadm writes it: SEC 1.
+    /// Generates a key in the format of kubeadm, SEC 1.
     fn sec1() -> String {
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let info = PrivateKeyInfoRef::try_from(pair.serialized_der()).unwrap();
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_says_who_and_how_long() {
+    fn a_certificate_has_subject_issuer_and_validity() {
         let keys = keys(sec1());
         let now: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
         let identity = Identity {
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_none_is_said_to_be() {
+    fn an_invalid_key_is_an_error() {
         let mut keys = keys(sec1());
         keys.authority_key =
             "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n".to_owned();

@@ -1,24 +1,25 @@
-//! What a person's `kubectl` is given.
+//! Kubeconfigs for people.
 
 use serde_json::json;
 
-/// How the credential in a kubeconfig is got.
+/// The credential in a kubeconfig.
 #[derive(Debug, Clone)]
 pub enum User<'a> {
-    /// By running this program whenever it is needed: it renews what has run out.
+    /// A program that `kubectl` runs to get a token, and again when the token has expired.
     Program {
         /// The program.
         command: &'a str,
         /// Its arguments.
         args: Vec<String>,
     },
-    /// A token, for as long as it lasts.
+    /// A fixed token.
     Token(&'a str),
 }
 
-/// A kubeconfig for one environment, as YAML (JSON is YAML). `server` is where the door leads to it, such as
-/// `https://127.0.0.1:7443/environments/k7f3q9xw2m`; `authority` is the one by which the door is known, PEM, and nothing
-/// where the client's own know it.
+/// Returns a kubeconfig for an environment, as YAML (JSON is YAML).
+///
+/// `server` is the environment's address at the gateway, such as `https://127.0.0.1:7443/environments/k7f3q9xw2m`.
+/// `authority` is the CA certificate of the gateway, in PEM. `None` if the client's own CAs are to be used.
 #[must_use]
 pub fn kubeconfig(
     environment: &str,
@@ -33,7 +34,7 @@ pub fn kubeconfig(
             "args": args,
             "interactiveMode": "Never",
             "provideClusterInfo": false,
-            "installHint": "this kubeconfig asks the faultline program for a short-lived token; put it into PATH",
+            "installHint": "this kubeconfig gets short-lived tokens from the faultline program; add it to PATH",
         }}),
         User::Token(token) => json!({ "token": token }),
     };

@@ -1,13 +1,13 @@
-//! Reaching the cluster that runs on an environment's nodes.
+//! Access to the cluster that runs on an environment's nodes.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`credentials`] | client certificates, signed with the authority of a cluster of one's own |
-//! | [`client`] | a Kubernetes client over the way that the provider gives |
-//! | [`kubeconfig`] | what a person's `kubectl` is given |
+//! | [`credentials`] | client certificates, signed with the tenant's cluster CA |
+//! | [`client`] | a Kubernetes client over the provider's streams |
+//! | [`kubeconfig`] | kubeconfigs for people |
 //!
-//! Nothing here asks the guest: what a student does on a node, short of replacing the API server or its keys, does
-//! not change what the platform sees.
+//! Nothing here relies on the guest: what a student does on a node doesn't change what the platform sees, unless they
+//! replace the API server or its keys.
 //!
 //! ```no_run
 //! # async fn example(provider: &dyn faultline_provider::Provider, env: faultline_domain::TenantId) -> Result<(), Box<dyn std::error::Error>> {

@@ -367,7 +367,7 @@ impl Provider for FakeProvider {
 
     async fn list(&self) -> Result<Vec<Change>> {
         if *lock(&self.0.list_fails) {
-            return Err(Error::failed("list", "the test made it fail"));
+            return Err(Error::failed("list", "the fake was told to fail"));
         }
         let all = lock(&self.0.environments);
         Ok(all.iter().map(|(id, e)| (id.clone(), e.observed)).collect())

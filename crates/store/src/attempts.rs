@@ -1,4 +1,4 @@
-//! Tries at labs: hints opened, checks run, how they ended. They outlive their environments.
+//! Attempts at labs: revealed hints, check runs, and results. They outlive their environments.
 
 use faultline_domain::{
     AttemptId, EnvironmentId, LabSlug, PersonId,
@@ -62,7 +62,7 @@ struct RunRow {
     failure: Option<String>,
 }
 
-/// True for an attempt `a` whose person had given up another one at the same lab before `a` was finished.
+/// SQL: whether the person of attempt `a` gave up another attempt at the same lab before `a` was finished.
 macro_rules! practice {
     () => {
         "EXISTS (SELECT 1 FROM attempts b WHERE b.person_id = a.person_id AND b.lab = a.lab AND b.id <> a.id \
@@ -117,7 +117,7 @@ impl Store {
         Ok(all)
     }
 
-    /// One attempt.
+    /// Returns an attempt.
     pub async fn attempt(&self, id: &AttemptId) -> Result<Option<Attempt>> {
         let row = sqlx::query_as::<_, Row>(select("a.id = $1"))
             .bind(id.as_str())
@@ -129,7 +129,7 @@ impl Store {
         }
     }
 
-    /// A person's attempts, the newest first.
+    /// Returns a person's latest 500 attempts, newest first.
     pub async fn attempts_of(&self, person: &PersonId) -> Result<Vec<Attempt>> {
         let sql = select("a.person_id = $1 ORDER BY a.started_at DESC LIMIT 500");
         let rows: Vec<Row> = sqlx::query_as(sql)
@@ -139,7 +139,7 @@ impl Store {
         self.all_with_hints(rows).await
     }
 
-    /// A person's attempts at one lab, the newest first.
+    /// Returns a person's latest 50 attempts at a lab, newest first.
     pub async fn attempts_at(&self, person: &PersonId, lab: &LabSlug) -> Result<Vec<Attempt>> {
         let sql = select("a.person_id = $1 AND a.lab = $2 ORDER BY a.started_at DESC LIMIT 50");
         let rows: Vec<Row> = sqlx::query_as(sql)
@@ -150,7 +150,7 @@ impl Store {
         self.all_with_hints(rows).await
     }
 
-    /// The labs that a person has solved without having seen the solution first.
+    /// Returns the labs that a person has solved without seeing the solution first.
     pub async fn solved_by(&self, person: &PersonId) -> Result<Vec<LabSlug>> {
         let labs: Vec<String> = sqlx::query_scalar(concat!(
             "SELECT DISTINCT a.lab FROM attempts a \
@@ -164,7 +164,7 @@ impl Store {
         labs.iter().map(|lab| parse("lab", lab)).collect()
     }
 
-    /// Opens a hint. Opening it twice costs once, and a finished attempt pays nothing.
+    /// Reveals a hint. It costs points only once, and nothing if the attempt is finished.
     pub async fn reveal_hint(
         &self,
         attempt: &AttemptId,
@@ -187,7 +187,7 @@ impl Store {
         Ok(())
     }
 
-    /// Ends an attempt with the solution shown. False when it had ended.
+    /// Ends an attempt as given up. Returns false if it has already ended.
     pub async fn give_up(&self, attempt: &Attempt, now: Timestamp) -> Result<bool> {
         let mut tx = self.begin().await?;
         let done = sqlx::query(
@@ -209,7 +209,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Begins a run of checks.
+    /// Starts a check run.
     pub async fn begin_checks(
         &self,
         id: &str,
@@ -230,7 +230,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes what one check of a run found.
+    /// Records the result of one check of a run.
     pub async fn record_check(&self, run: &str, result: &CheckResult) -> Result<()> {
         sqlx::query(
             "INSERT INTO check_results (run_id, position, name, title, passed, message, seen, \
@@ -252,8 +252,8 @@ impl Store {
         Ok(())
     }
 
-    /// Ends a run of checks. When everything held, its attempt is solved with these points, in the same
-    /// transaction; an attempt that ended before stays as it ended.
+    /// Ends a check run. If all checks passed, the same transaction finishes the attempt with these points, unless it
+    /// has already ended.
     pub async fn finish_checks(
         &self,
         run: &str,
@@ -272,7 +272,7 @@ impl Store {
         .bind(run)
         .execute(&mut *tx)
         .await?;
-        // Whoever checks all day long keeps the count of it, and the results of the latest.
+        // Keeps the results of the attempt's latest 20 runs. Older runs are only counted.
         sqlx::query(
             "DELETE FROM check_results WHERE run_id IN (SELECT id FROM check_runs \
              WHERE attempt_id = $1 ORDER BY started_at DESC LIMIT 10000 OFFSET 20)",
@@ -300,7 +300,7 @@ impl Store {
         Ok(())
     }
 
-    /// Ends the runs that a server did not bring to their end before it stopped; says how many.
+    /// Ends the check runs that were interrupted when the server stopped. Returns their number.
     pub async fn abandon_checks(&self, now: Timestamp) -> Result<u64> {
         let done = sqlx::query(
             "UPDATE check_runs SET finished_at = $1, passed = $2, failure = $3 \
@@ -308,13 +308,13 @@ impl Store {
         )
         .bind(micros(now))
         .bind(false)
-        .bind("the server was restarted while it checked; check again")
+        .bind("the server was restarted during the check; check again")
         .execute(&self.writer)
         .await?;
         Ok(done.rows_affected())
     }
 
-    /// The latest run of checks in an environment since it was asked for, or reset last.
+    /// Returns the latest check run in an environment since it was created or last reset.
     pub async fn latest_checks(&self, environment: &EnvironmentId) -> Result<Option<CheckRun>> {
         let row = sqlx::query_as::<_, RunRow>(
             "SELECT id, started_at, finished_at, passed, failure FROM check_runs \

@@ -1,4 +1,4 @@
-//! Who did what. Lines are written in the transaction that does it.
+//! The audit log. Each line is written in the transaction of the change that it records.
 
 use jiff::Timestamp;
 use sqlx::FromRow;
@@ -8,18 +8,18 @@ use crate::{
     db::{Tx, micros, time},
 };
 
-/// A line of the audit.
+/// A line of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// Who; nobody when Faultline did it by itself.
+    /// The person who did it. `None` if Faultline did it by itself.
     pub person: Option<String>,
-    /// What, a stable word.
+    /// The action's stable name.
     pub action: String,
-    /// To what: an id.
+    /// The ID of the object that it concerns.
     pub subject: String,
-    /// More, for people.
+    /// Details, for people.
     pub detail: String,
 }
 
@@ -53,12 +53,12 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// Lines removed in one transaction, so that nobody who writes waits long.
+/// The number of lines removed in one transaction, so that other writers don't wait long.
 const BATCH: i64 = 5000;
 
 impl Store {
-    /// Removes lines written before `oldest`, and of the rest all but the latest `most`; the logs of starts that ended
-    /// before `oldest` go with them. Says how many lines of the audit went.
+    /// Removes lines older than `oldest`, and all but the latest `most` of the rest. Also removes the start logs of
+    /// environments that ended before `oldest`. Returns the number of removed audit lines.
     pub async fn trim_audit(&self, oldest: Timestamp, most: u32) -> Result<u64> {
         let mut removed = 0;
         loop {
@@ -103,7 +103,7 @@ impl Store {
         Ok(())
     }
 
-    /// The latest lines, the newest first.
+    /// Returns the latest lines, newest first.
     pub async fn audit(&self, limit: u32) -> Result<Vec<Entry>> {
         sqlx::query_as::<_, Row>(
             "SELECT at, person_id, action, subject, detail FROM audit ORDER BY id DESC LIMIT $1",

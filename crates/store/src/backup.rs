@@ -1,4 +1,4 @@
-//! A consistent copy while the server runs, and the way back.
+//! Writes consistent backups while the server runs, and restores them.
 
 use std::path::Path;
 
@@ -18,21 +18,20 @@ async fn read_only(path: &Path) -> Result<SqliteConnection> {
         .await?)
 }
 
-/// Writes a consistent copy of the database at `db` to `to`, whether a server has it open or not. Refused when
-/// `to` exists.
+/// Writes a consistent copy of the database at `db` to `to`, even while a server has it open. Fails if `to` exists.
 pub async fn backup(db: &Path, to: &Path) -> Result<()> {
     if to.exists() {
         return Err(Error::File {
             path: to.to_owned(),
-            verb: "write the backup",
+            verb: "write the backup to",
             source: std::io::Error::new(
                 std::io::ErrorKind::AlreadyExists,
-                "there is a file of that name; name another, or remove it",
+                "the file exists; choose another name, or remove it",
             ),
         });
     }
     let mut connection = read_only(db).await?;
-    // Into a temporary name first, so that a full disk leaves no half of a backup behind.
+    // Written to a temporary file first, so that a full disk doesn't leave an incomplete backup.
     let partial = to.with_extension("partial");
     let _ = std::fs::remove_file(&partial);
     let copied = sqlx::query("VACUUM INTO $1")
@@ -59,8 +58,8 @@ fn finish(partial: &Path, to: &Path) -> Result<()> {
     })
 }
 
-/// Puts the backup `from` in the place of the database at `db`. The backup is validated first; refused while a
-/// server has the database open. What was there is kept beside it, with the ending `before-restore`.
+/// Replaces the database at `db` with the backup `from`, after validating the backup. Fails while a server has the
+/// database open. The old database is kept next to it, with the extension `before-restore`.
 pub async fn restore(db: &Path, from: &Path) -> Result<()> {
     validate(from).await?;
     let _lock = lock(db)?;
@@ -71,7 +70,7 @@ pub async fn restore(db: &Path, from: &Path) -> Result<()> {
     let partial = db.with_extension("partial");
     std::fs::copy(from, &partial).map_err(failed("copy the backup to"))?;
     if db.exists() {
-        // Fold the write-ahead log in, so that the copy that is kept is whole.
+        // Merges the write-ahead log into the file, so that the kept copy is complete.
         if let Ok(mut old) = SqliteConnectOptions::new().filename(db).connect().await {
             let _ = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
                 .execute(&mut old)
@@ -95,7 +94,7 @@ async fn validate(path: &Path) -> Result<()> {
         reason,
     };
     if !path.exists() {
-        return Err(bad("there is no such file".to_owned()));
+        return Err(bad("the file doesn't exist".to_owned()));
     }
     let mut connection = read_only(path)
         .await
@@ -111,10 +110,12 @@ async fn validate(path: &Path) -> Result<()> {
         sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
             .fetch_one(&mut connection)
             .await
-            .map_err(|_| bad("it is not a database of Faultline".to_owned()))?;
+            .map_err(|_| bad("it is not a Faultline database".to_owned()))?;
     let known = MIGRATIONS.iter().map(|m| m.version).max();
     if version > known {
-        return Err(bad("it was made by a newer version".to_owned()));
+        return Err(bad(
+            "it was written by a newer version of Faultline".to_owned()
+        ));
     }
     connection.close().await?;
     Ok(())

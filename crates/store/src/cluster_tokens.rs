@@ -1,4 +1,4 @@
-//! Tokens that open the API server of one environment to one person.
+//! Tokens of one person for the API server of one environment.
 
 use faultline_domain::{EnvironmentId, PersonId};
 use jiff::Timestamp;
@@ -8,20 +8,20 @@ use crate::{
     db::{micros, parse, time},
 };
 
-/// What a token opens.
+/// The access that a token gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterToken {
-    /// To whom.
+    /// The person whose token it is.
     pub person: PersonId,
-    /// Which environment's API server.
+    /// The environment whose API server it is for.
     pub environment: EnvironmentId,
-    /// Until when; nothing: as long as the environment lasts.
+    /// When it expires. `None` if it lasts as long as the environment.
     pub expires_at: Option<Timestamp>,
 }
 
 impl Store {
-    /// Stores a token for a person and an environment; without an end it lasts as long as the environment. One that is
-    /// asked for with an API token ends with that, too.
+    /// Stores a token for a person and an environment. Without `expires_at`, it lasts as long as the environment. If
+    /// `asked_with` is an API token, the token is removed with it.
     pub async fn add_cluster_token(
         &self,
         secret: &Secret,
@@ -53,7 +53,7 @@ impl Store {
         Ok(())
     }
 
-    /// What a token opens, also one that has run out.
+    /// Returns the access of a token, even if it has expired.
     pub async fn cluster_token(&self, secret: &Secret) -> Result<Option<ClusterToken>> {
         let found: Option<(String, String, Option<i64>)> = sqlx::query_as(
             "SELECT person_id, environment_id, expires_at FROM cluster_tokens \

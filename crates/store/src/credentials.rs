@@ -10,16 +10,16 @@ use crate::{
     people::PrincipalRow,
 };
 
-/// An API token, without the token.
+/// An API token, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiToken {
-    /// Its id.
+    /// The token's ID.
     pub id: String,
-    /// What its owner calls it.
+    /// The name that its owner gave it.
     pub name: String,
-    /// Since when it exists.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// When it was last used, to the minute.
+    /// When it was last used, with a precision of one minute.
     pub last_used: Option<Timestamp>,
 }
 
@@ -99,7 +99,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whose session it is.
+    /// Returns the person of a session, unless it has expired.
     pub async fn session(&self, secret: &Secret, now: Timestamp) -> Result<Option<Principal>> {
         sqlx::query_as::<_, PrincipalRow>(
             "SELECT s.person_id, p.role FROM sessions s JOIN people p ON p.id = s.person_id \
@@ -142,8 +142,8 @@ impl Store {
         Ok(())
     }
 
-    /// Uses up a sign-in token and stores the session that it makes, in one transaction. Nothing when the token
-    /// is unknown, used or too old.
+    /// Consumes a sign-in token and stores its session, in one transaction. Returns `None` if the token is unknown,
+    /// used or expired.
     pub async fn sign_in(
         &self,
         token: &Secret,
@@ -177,7 +177,7 @@ impl Store {
         crate::db::parse("person id", &person).map(Some)
     }
 
-    /// Stores an API token in the place of those of the same person that have the same name.
+    /// Stores an API token, and removes those of the same person with the same name.
     pub async fn replace_api_token(
         &self,
         secret: &Secret,
@@ -208,7 +208,7 @@ impl Store {
         insert_api_token(tx, secret, id, person, name, now).await
     }
 
-    /// Whose API token it is. Notes its use, to the minute.
+    /// Returns the person of an API token. Records its use, at most once a minute.
     pub async fn api_token(&self, secret: &Secret, now: Timestamp) -> Result<Option<Principal>> {
         let hash = secret.hash();
         let row = sqlx::query_as::<_, PrincipalRow>(
@@ -237,7 +237,7 @@ impl Store {
         row.read().map(Some)
     }
 
-    /// A person's API tokens.
+    /// Returns a person's API tokens.
     pub async fn api_tokens(&self, person: &PersonId) -> Result<Vec<ApiToken>> {
         sqlx::query_as::<_, ApiTokenRow>(
             "SELECT id, name, created_at, last_used FROM api_tokens WHERE person_id = $1 \
@@ -258,7 +258,7 @@ impl Store {
         .collect()
     }
 
-    /// Removes a person's API token; false when there is none of that id.
+    /// Removes a person's API token. Returns false if there is none with this ID.
     pub async fn remove_api_token(
         &self,
         person: &PersonId,
@@ -270,7 +270,8 @@ impl Store {
             .await
     }
 
-    /// Removes a row of a person and says so in the audit; false when there is none of that id.
+    /// Removes a row that belongs to a person, and records it in the audit log. Returns false if there is none with
+    /// this ID.
     pub(crate) async fn remove_owned(
         &self,
         sql: &'static str,
@@ -293,7 +294,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Removes the sessions and tokens that are over; says how many.
+    /// Removes old sessions and tokens. Returns their number.
     pub async fn remove_old_credentials(&self, now: Timestamp) -> Result<u64> {
         let mut removed = 0;
         for sql in [
@@ -306,8 +307,8 @@ impl Store {
                 .await?
                 .rows_affected();
         }
-        // One that has run out still holds what it opened; that of an environment that ended says so to its client, and
-        // opens it again after a reset.
+        // Cluster tokens are kept for a while. An expired one still authorizes what it has open. With one for an ended
+        // environment, the client is told that it has ended, and it works again after a reset.
         let day = 24 * 60 * 60 * 1_000_000;
         removed += sqlx::query(
             "DELETE FROM cluster_tokens WHERE expires_at <= $1 OR environment_id IN \

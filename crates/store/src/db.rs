@@ -1,4 +1,4 @@
-//! Opening the database, transactions, and how values travel in and out of columns.
+//! Opens the database, begins transactions, and converts values to and from columns.
 
 use std::{
     fs::File,
@@ -21,7 +21,7 @@ use crate::{Error, Result};
 
 pub(crate) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// The store. Cloning shares it.
+/// The store. Clones share the same connections.
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(crate) writer: SqlitePool,
@@ -37,7 +37,7 @@ fn file_error(path: &Path, verb: &'static str) -> impl FnOnce(std::io::Error) ->
     move |source| Error::File { path, verb, source }
 }
 
-/// Takes the lock that says "this database is served"; held as long as the file lives.
+/// Locks the database against use by another process, until the returned file is dropped.
 pub(crate) fn lock(db: &Path) -> Result<File> {
     let path = db.with_extension("lock");
     let file = File::options()
@@ -54,11 +54,11 @@ pub(crate) fn lock(db: &Path) -> Result<File> {
 }
 
 impl Store {
-    /// Opens the database at `path`, making it and its folder when they don't exist, and brings its schema up to
-    /// date. Refused while another process has it open.
+    /// Opens the database at `path` and updates its schema. Creates the database and its folder if they don't exist.
+    /// Returns [`Error::InUse`] while another process has it open.
     pub async fn open(path: &Path) -> Result<Self> {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(file_error(folder, "make the folder"))?;
+            std::fs::create_dir_all(folder).map_err(file_error(folder, "create the folder"))?;
         }
         let lock = lock(path)?;
         let options = SqliteConnectOptions::new()
@@ -88,19 +88,19 @@ impl Store {
         })
     }
 
-    /// The database's file.
+    /// Returns the path of the database.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Answers when the database does.
+    /// Checks that the database responds.
     pub async fn ping(&self) -> Result<()> {
         sqlx::query("SELECT 1").execute(&self.readers).await?;
         Ok(())
     }
 
-    /// Closes all connections, so that the last words are in the file.
+    /// Closes all connections, so that all writes are in the database's file.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
@@ -111,11 +111,11 @@ impl Store {
     }
 }
 
-/// Only its owner may read the database: it holds hashes, names and keys.
+/// Restricts access to the database to its owner, because it contains hashes, names and keys.
 fn restrict(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .map_err(file_error(path, "restrict"))
+        .map_err(file_error(path, "restrict access to"))
 }
 
 pub(crate) fn micros(at: Timestamp) -> i64 {

@@ -1,47 +1,47 @@
-//! What goes wrong with the store itself. A row that isn't there is an `Option`, not an error.
+//! Errors of the store itself. A missing row is a `None`, not an error.
 
 use std::path::PathBuf;
 
-/// Why the store did not do what was asked.
+/// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database refused.
-    #[error("the database did not do it")]
+    /// A database operation failed.
+    #[error("a database operation failed")]
     Database(#[from] sqlx::Error),
-    /// The schema could not be brought up to date.
-    #[error("the database's schema could not be brought up to date")]
+    /// Updating the schema failed.
+    #[error("updating the database's schema failed")]
     Migrate(#[from] sqlx::migrate::MigrateError),
-    /// A row holds what no version of Faultline writes.
-    #[error("the database holds a {what} that makes no sense: {value:?}")]
+    /// A column has a value that no version of Faultline writes.
+    #[error("the database contains an invalid {what}: {value:?}")]
     Corrupt {
-        /// Which column.
+        /// The column.
         what: &'static str,
-        /// What it holds.
+        /// The value.
         value: String,
     },
-    /// A file could not be read or written.
-    #[error("{}: cannot {verb}", path.display())]
+    /// An operation on a file failed.
+    #[error("cannot {verb} {}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What was tried.
+        /// The operation, such as `open`.
         verb: &'static str,
-        /// Why not.
+        /// The reason.
         #[source]
         source: std::io::Error,
     },
-    /// Another process has it open.
-    #[error("{}: in use by a running server; stop it first (`faultline down`)", .0.display())]
+    /// Another process has the database open.
+    #[error("{} is in use by a running server; stop it first with `faultline down`", .0.display())]
     InUse(PathBuf),
-    /// A file is not a backup that this version can restore.
-    #[error("{}: not a usable backup: {reason}", path.display())]
+    /// A file isn't a backup that this version can restore.
+    #[error("{} is not a usable backup: {reason}", path.display())]
     NotABackup {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// Result of the store's work.
+/// The result of the store's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,4 +1,4 @@
-//! Intent, observation and progress in SQL; the only crate with SQL in it.
+//! Stores intent, observation and progress in SQLite. The only crate with SQL.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), faultline_store::Error> {
@@ -9,22 +9,24 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`people`] | who there is |
+//! | [`people`] | people and their roles |
+//! | [`secret`] | random tokens and their hashes |
 //! | [`credentials`] | sessions, one-time sign-in tokens, API tokens: only their hashes |
-//! | [`cluster_tokens`] | what opens one environment's API server to one person |
-//! | [`ssh_keys`] | public keys, and the version of each person's set of them |
-//! | [`node_keys`] | the version that was last applied to each node |
-//! | [`environments`] | intent and observation of environments, their stages |
-//! | [`tenants`] | what environments run on: asked for, claimed, let go of |
-//! | [`lab_contents`] | labs as they were when environments of them were started |
-//! | [`start_log`] | what happened during a start, line by line |
-//! | [`attempts`] | tries at labs, hints opened, check runs |
-//! | [`audit`] | who did what |
-//! | [`backup`] | a consistent copy while running, and the way back |
+//! | [`cluster_tokens`] | tokens of one person for one environment's API server |
+//! | [`ssh_keys`] | public keys, and the version of each person's set of keys |
+//! | [`node_keys`] | the version of the keys that was last applied to each node |
+//! | [`environments`] | intent and observation of environments |
+//! | [`tenants`] | the tenants of environments: requested, claimed, released |
+//! | [`lab_contents`] | the contents of labs at the time when their environments were started |
+//! | [`stages`] | the stages of starts, and their typical durations |
+//! | [`start_log`] | the log of each start, line by line |
+//! | [`attempts`] | attempts at labs, revealed hints, check runs |
+//! | [`audit`] | the audit log |
+//! | [`backup`] | consistent backups while a server runs, and restoring them |
 //!
-//! Writers go through one connection and begin with `BEGIN IMMEDIATE`, so none ever waits for another inside a
-//! transaction; readers have connections of their own. A row change and the work it implies are one transaction:
-//! an environment is inserted together with its attempt, its audit line, and the count that admitted it.
+//! All writes go through one connection and begin with `BEGIN IMMEDIATE`, so a transaction never waits for another one
+//! halfway. Readers have their own connections. A change of a row and the work that it implies are one transaction: an
+//! environment is inserted together with its attempt, its audit line, and the count that admitted it.
 
 pub mod attempts;
 pub mod audit;

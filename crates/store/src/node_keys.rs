@@ -1,4 +1,4 @@
-//! Which of their owner's public keys nodes have: observation, by the version that was last applied.
+//! The version of the owner's public keys that was last applied to each node. This is observation.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,19 @@ use faultline_domain::{
 
 use crate::{Result, Store, db::parse};
 
-/// A person's keys, as a node should have them.
+/// The keys that a person's nodes should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySet {
     /// The version of this set.
     pub version: KeysVersion,
-    /// The keys, one OpenSSH line each, the oldest first.
+    /// The keys, one OpenSSH line each, oldest first.
     pub keys: Vec<String>,
-    /// The fingerprints of keys that were removed and may still be in a node.
+    /// The fingerprints of removed keys that nodes may still have.
     pub removed: Vec<String>,
 }
 
 impl Store {
-    /// A person's current keys with their version: all of one moment.
+    /// Returns a person's current keys and their version, read in one transaction.
     pub async fn key_set(&self, person: &PersonId) -> Result<KeySet> {
         let mut tx = self.readers.begin().await?;
         let version: Option<i64> =
@@ -47,7 +47,7 @@ impl Store {
         })
     }
 
-    /// The wanted and the applied versions of all tenants that unfinished environments have.
+    /// Returns the wanted and the applied versions for the tenants of all unfinished environments.
     pub async fn key_versions(&self) -> Result<BTreeMap<TenantId, KeyVersions>> {
         let rows: Vec<(String, i64, Option<String>, Option<i64>)> = sqlx::query_as(
             "SELECT environments.tenant_id, people.keys_version, node_keys.node, node_keys.version \
@@ -74,7 +74,7 @@ impl Store {
         Ok(all)
     }
 
-    /// Writes which version was applied to a node.
+    /// Records the version that was applied to a node.
     pub async fn record_node_keys(
         &self,
         tenant: &TenantId,
@@ -93,8 +93,8 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets removed keys that can be in no machine any more, and what was applied to tenants that are freed; says how
-    /// many rows. Only a tenant that was made before a key was removed can have it.
+    /// Deletes removed keys that no machine can have any more, and the applied versions of freed tenants. Returns the
+    /// number of deleted rows. Only a tenant that was created before a key was removed can have the key.
     pub async fn forget_removed_keys(&self) -> Result<u64> {
         let keys = sqlx::query(
             "DELETE FROM removed_ssh_keys WHERE NOT EXISTS ( \

@@ -1,4 +1,4 @@
-//! Who there is.
+//! People and their roles.
 
 use faultline_domain::{
     PersonId,
@@ -28,7 +28,7 @@ impl PrincipalRow {
 }
 
 impl Store {
-    /// Makes the person when there is none of that id; otherwise leaves everything as it is.
+    /// Creates a person, unless one with this ID exists.
     pub async fn ensure_person(
         &self,
         id: &PersonId,

@@ -1,9 +1,9 @@
-//! Tokens. People hold the token, the store only its SHA-256: whoever reads the database signs in as nobody.
+//! Tokens. The store has only their SHA-256, so nobody can sign in with what they read from the database.
 
 use rand::Rng;
 use sha2::{Digest, Sha256};
 
-/// An opaque random token of 256 bits. Not printed by `Debug`.
+/// An opaque random token of 256 bits. `Debug` doesn't print it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -14,14 +14,14 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// A new token. `rng` must be a cryptographic generator outside tests.
+    /// Generates a token. Outside tests, `rng` must be a cryptographic generator.
     pub fn generate(rng: &mut impl Rng) -> Self {
         let mut bytes = [0u8; 32];
         rng.fill(&mut bytes);
         Self(format!("flt_{}", hex::encode(bytes)))
     }
 
-    /// A token that somebody presents; nothing when it can't be one.
+    /// Parses a token that a client presents. Returns `None` if it doesn't have the form of one.
     #[must_use]
     pub fn presented(text: &str) -> Option<Self> {
         let digits = text.strip_prefix("flt_")?;
@@ -29,19 +29,20 @@ impl Secret {
         fits.then(|| Self(text.to_owned()))
     }
 
-    /// The token itself, to hand to its owner.
+    /// Returns the token itself, for its owner.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// What is stored.
+    /// Returns the hash that is stored.
     #[must_use]
     pub fn hash(&self) -> String {
         hex::encode(Sha256::digest(self.0.as_bytes()))
     }
 
-    /// A value that only the holder of this token can know, for one purpose; says nothing about the token.
+    /// Derives a value for one purpose, which only the token's holder can know and which reveals nothing about the
+    /// token.
     #[must_use]
     pub fn derive(&self, purpose: &str) -> String {
         let mut hash = Sha256::new();
@@ -58,7 +59,7 @@ mod tests {
     use rand::SeedableRng;
 
     #[test]
-    fn a_token_is_recognised_and_its_hash_and_derivation_differ() {
+    fn a_token_is_parsed_and_its_hash_and_derived_value_differ() {
         let secret = Secret::generate(&mut rand::rngs::StdRng::seed_from_u64(1));
         assert_eq!(Secret::presented(secret.expose()), Some(secret.clone()));
         assert_ne!(secret.hash(), secret.derive("csrf"));

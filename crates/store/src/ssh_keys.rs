@@ -1,5 +1,5 @@
-//! People's public keys, for the SSH gateway and the guests' own sshd: intent. Which of them a node has is in
-//! [`crate::node_keys`].
+//! People's public keys, for the SSH gateway and the guests' own sshd. This is intent; [`crate::node_keys`] has what
+//! was applied to nodes.
 
 use faultline_domain::{EnvironmentId, PersonId};
 use jiff::Timestamp;
@@ -13,15 +13,15 @@ use crate::{
 /// A public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshKey {
-    /// Its id.
+    /// The key's ID.
     pub id: String,
-    /// What its owner calls it.
+    /// The name that its owner gave it.
     pub name: String,
-    /// Algorithm and key in OpenSSH's form, without the comment.
+    /// The algorithm and the key in OpenSSH format, without the comment.
     pub public_key: String,
-    /// `SHA256:…`.
+    /// The fingerprint: `SHA256:…`.
     pub fingerprint: String,
-    /// Since when it is known.
+    /// When it was added.
     pub created_at: Timestamp,
 }
 
@@ -34,7 +34,7 @@ struct Row {
     created_at: i64,
 }
 
-/// Raises the version of a person's set of keys.
+/// Increments the version of a person's set of keys.
 async fn raise_version(tx: &mut Tx, person: &PersonId) -> Result<()> {
     sqlx::query("UPDATE people SET keys_version = keys_version + 1 WHERE id = $1")
         .bind(person.as_str())
@@ -44,7 +44,7 @@ async fn raise_version(tx: &mut Tx, person: &PersonId) -> Result<()> {
 }
 
 impl Store {
-    /// Adds a person's public key, which raises the version of their keys; false when the person has it already.
+    /// Adds a person's public key and increments the version of their keys. Returns false if the person already has it.
     pub async fn add_ssh_key(&self, person: &PersonId, key: &SshKey) -> Result<bool> {
         let mut tx = self.begin().await?;
         let done = sqlx::query(
@@ -74,7 +74,7 @@ impl Store {
         Ok(true)
     }
 
-    /// A person's public keys.
+    /// Returns a person's public keys, oldest first.
     pub async fn ssh_keys(&self, person: &PersonId) -> Result<Vec<SshKey>> {
         sqlx::query_as::<_, Row>(
             "SELECT id, name, public_key, fingerprint, created_at FROM ssh_keys \
@@ -96,7 +96,8 @@ impl Store {
         .collect()
     }
 
-    /// Removes a person's public key, which raises the version of their keys; false when there is none of that id.
+    /// Removes a person's public key and increments the version of their keys. Returns false if there is none with this
+    /// ID.
     pub async fn remove_ssh_key(
         &self,
         person: &PersonId,
@@ -130,8 +131,8 @@ impl Store {
         Ok(true)
     }
 
-    /// The owner of an environment, when this public key is one of the owner's. A wrong key and an unknown
-    /// environment give the same answer at the same cost: one query.
+    /// Returns the owner of an environment, if this public key is one of the owner's. A wrong key and an unknown
+    /// environment have the same result and the same cost, one query.
     pub async fn key_holder_of(
         &self,
         environment: &EnvironmentId,

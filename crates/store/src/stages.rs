@@ -1,4 +1,4 @@
-//! The stages of a start, as they happen, and how long they typically take.
+//! The stages of starts, as they happen, and their typical durations.
 
 use std::collections::HashMap;
 
@@ -14,45 +14,44 @@ use crate::{
 /// One stage of a start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {
-    /// Its stable name; before that of an added or removed node's stands the node: `node2 boot`.
+    /// The stage's stable name. If a node is added or removed, the node's name precedes it: `node2 boot`.
     pub name: String,
-    /// What it is about, for people: what it said when it began.
+    /// The title, for people: the stage's first text.
     pub title: String,
-    /// What happens in it now, for people.
+    /// What happens now, for people.
     pub text: String,
-    /// Part that is done, where it can be told.
+    /// The progress from 0 to 1, if known.
     pub fraction: Option<f64>,
-    /// When it began.
+    /// When it started.
     pub started_at: Timestamp,
-    /// How long it took, once it ended well.
+    /// The duration in milliseconds, once it is done.
     pub millis: Option<u64>,
 }
 
-/// A stage's name, what it is about, and its recent durations.
+/// A stage with its typical durations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Typical {
-    /// Its stable name.
+    /// The stage's stable name.
     pub name: String,
-    /// What it is about, for people.
+    /// The title, for people.
     pub title: String,
-    /// The median, in milliseconds.
+    /// The median duration, in milliseconds.
     pub millis: u64,
-    /// What it usually takes.
+    /// The usual range of durations.
     pub usual: Usual,
 }
 
-/// Between which durations nearly all of the measured ones were, in milliseconds: without the longest and the shortest
-/// tenth.
+/// The range of the measured durations, in milliseconds, without the shortest and the longest tenth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usual {
-    /// The shortest.
+    /// The lower end.
     pub low: u64,
-    /// The longest.
+    /// The upper end.
     pub high: u64,
 }
 
 impl Usual {
-    /// Of durations in ascending order; none when nothing was measured.
+    /// Returns the range of durations in ascending order. `None` if there are none.
     fn of(sorted: &[u64]) -> Option<Self> {
         let edge = sorted.len() / 10;
         let high = sorted.len().checked_sub(edge + 1)?;
@@ -73,10 +72,10 @@ struct Row {
     millis: Option<i64>,
 }
 
-/// How many recent starts a typical duration is taken from.
+/// The number of recent starts from which typical durations are computed.
 const RECENT: i64 = 15;
 
-/// Forgets the stages of an environment: its start begins anew. Its log stays, for it tells of both tries.
+/// Deletes the stages of an environment whose start is retried. The log is kept, because it covers both attempts.
 pub(crate) async fn forget(tx: &mut Tx, id: &EnvironmentId) -> Result<()> {
     sqlx::query("DELETE FROM stage_events WHERE environment_id = $1")
         .bind(id.as_str())
@@ -86,7 +85,7 @@ pub(crate) async fn forget(tx: &mut Tx, id: &EnvironmentId) -> Result<()> {
 }
 
 impl Store {
-    /// Writes an event of a start, and its line of the log. An event without its beginning changes no stage.
+    /// Records an event of a start, and its line in the log. An event of a stage that hasn't started changes no stage.
     pub async fn record_stage(
         &self,
         id: &EnvironmentId,
@@ -152,7 +151,7 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets the stages of earlier additions and removals of a node.
+    /// Deletes the stages of earlier additions and removals of a node.
     pub async fn forget_node_stages(&self, id: &EnvironmentId, node: &NodeName) -> Result<()> {
         let sql = "DELETE FROM stage_events WHERE environment_id = $1 AND stage LIKE $2";
         sqlx::query(sql)
@@ -163,7 +162,7 @@ impl Store {
         Ok(())
     }
 
-    /// The stages of an environment's start so far, and those of its nodes' additions and removals.
+    /// Returns the stages of an environment's start so far, and those of adding and removing nodes.
     pub async fn stages(&self, id: &EnvironmentId) -> Result<Vec<Stage>> {
         sqlx::query_as::<_, Row>(
             "SELECT stage, title, text, fraction, started_at, millis FROM stage_events \
@@ -186,8 +185,8 @@ impl Store {
         .collect()
     }
 
-    /// The stages that a start of this lab goes through, in order, with their typical durations: from the recent
-    /// starts of this lab, or of labs `alike` when this one was never started.
+    /// Returns the stages of a start of this lab, in order, with their typical durations. They are computed from recent
+    /// starts of this lab, or of the labs `alike` if this one was never started.
     pub async fn typical_stages(&self, lab: &LabSlug, alike: &[LabSlug]) -> Result<Vec<Typical>> {
         let mut recent = self.recent_stages(lab).await?;
         if recent.is_empty() {
@@ -198,8 +197,8 @@ impl Store {
         Ok(typical(&recent))
     }
 
-    /// How long a start of this lab usually takes until it can be used: from its own recent starts, or from those of labs
-    /// `alike` when this one was never started.
+    /// Returns the usual duration of a start of this lab, until it can be used. It is computed from recent starts of
+    /// this lab, or of the labs `alike` if this one was never started.
     pub async fn usual_start(&self, lab: &LabSlug, alike: &[LabSlug]) -> Result<Option<Usual>> {
         let mut recent = self.recent_starts(lab).await?;
         if recent.is_empty() {
@@ -211,7 +210,7 @@ impl Store {
         Ok(Usual::of(&recent))
     }
 
-    /// Milliseconds from the request to the first use.
+    /// Returns the durations of recent starts, from the request until active, in milliseconds.
     async fn recent_starts(&self, lab: &LabSlug) -> Result<Vec<u64>> {
         let rows: Vec<(i64,)> = sqlx::query_as(
             "SELECT (activated - created_at) / 1000 FROM environments \
@@ -240,7 +239,7 @@ impl Store {
     }
 }
 
-/// Medians, in the order in which the newest start had its stages.
+/// Computes typical durations, in the order of the newest start's stages.
 fn typical(rows: &[(String, String, i64)]) -> Vec<Typical> {
     let mut order: Vec<(&str, &str)> = Vec::new();
     let mut times: HashMap<&str, Vec<u64>> = HashMap::new();
@@ -271,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_usual_is_a_range_without_the_outliers() {
+    fn the_usual_range_excludes_outliers() {
         let of = |all: &[u64]| Usual::of(all).map(|usual| (usual.low, usual.high));
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[6_200]), Some((6_200, 6_200)));

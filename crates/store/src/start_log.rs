@@ -1,4 +1,4 @@
-//! What happened during a start, line by line, for who waits for it and who wants to know why it failed.
+//! The log of each start, line by line, for people who wait for it or want to know why it failed.
 
 use faultline_domain::{EnvironmentId, progress::Event};
 use jiff::Timestamp;
@@ -9,17 +9,17 @@ use crate::{
     db::{Tx, micros, time},
 };
 
-/// The most lines of one environment; the oldest go first.
+/// The maximum number of lines of an environment. The oldest are removed first.
 pub const MAX_LINES: u32 = 200;
-/// The most characters of a line.
+/// The maximum length of a line, in characters.
 pub const MAX_TEXT: usize = 400;
 
 /// A line of a start's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// During which stage, a stable word.
+    /// The stable name of the stage.
     pub stage: String,
     /// What happened, for people.
     pub text: String,
@@ -32,7 +32,7 @@ struct Row {
     text: String,
 }
 
-/// Writes a line, unless the last one says the same: progress within a stage repeats its text.
+/// Writes a line, unless the last one is the same, because progress within a stage repeats its text.
 async fn insert(
     tx: &mut Tx,
     id: &EnvironmentId,
@@ -72,7 +72,7 @@ async fn insert(
     Ok(())
 }
 
-/// The line that an event makes.
+/// Writes the line of an event.
 pub(crate) async fn append(
     tx: &mut Tx,
     id: &EnvironmentId,
@@ -87,7 +87,7 @@ pub(crate) async fn append(
             stage,
             cached: true,
             ..
-        } => insert(tx, id, now, stage, "done: it was there already").await,
+        } => insert(tx, id, now, stage, "done: it already existed").await,
         Event::Done { stage, millis, .. } => {
             let text = format!("done after {}.{:03} s", millis / 1000, millis % 1000);
             insert(tx, id, now, stage, &text).await
@@ -95,7 +95,7 @@ pub(crate) async fn append(
     }
 }
 
-/// Forgets an environment's log: it begins again.
+/// Deletes an environment's log, because the environment was reset.
 pub(crate) async fn forget(tx: &mut Tx, id: &EnvironmentId) -> Result<()> {
     sqlx::query("DELETE FROM start_log WHERE environment_id = $1")
         .bind(id.as_str())
@@ -105,7 +105,7 @@ pub(crate) async fn forget(tx: &mut Tx, id: &EnvironmentId) -> Result<()> {
 }
 
 impl Store {
-    /// Writes a line that no event of a stage makes: that it failed, and what follows from it.
+    /// Writes a line that isn't an event of a stage, such as a failure and its consequences.
     pub async fn log_start(
         &self,
         id: &EnvironmentId,
@@ -119,7 +119,7 @@ impl Store {
         Ok(())
     }
 
-    /// The log of an environment's start, the oldest line first.
+    /// Returns the log of an environment's start, oldest line first.
     pub async fn start_log(&self, id: &EnvironmentId) -> Result<Vec<Line>> {
         sqlx::query_as::<_, Row>(
             "SELECT at, stage, text FROM start_log WHERE environment_id = $1 ORDER BY position",

@@ -1,4 +1,4 @@
-//! Tenants: what a provider makes and frees, each for an environment.
+//! Tenants, which a provider creates and frees, each for an environment.
 
 use faultline_domain::{
     EnvironmentId, TenantId,
@@ -42,7 +42,7 @@ impl Row {
     }
 }
 
-/// Writes a tenant's state, unless somebody else has written since it was read.
+/// Writes a tenant's state, unless it has changed since it was read. Returns whether it was written.
 async fn write(tx: &mut Tx, read: &Tenant, state: &State, now: Timestamp) -> Result<bool> {
     let done = sqlx::query(
         "UPDATE tenants SET state = $1, phase = $2, is_final = $3, generation = generation + 1, \
@@ -68,7 +68,7 @@ async fn read(tx: &mut Tx, id: &TenantId) -> Result<Option<Tenant>> {
         .transpose()
 }
 
-/// Lets go of a tenant, whatever it is at; one that leaves already goes on leaving.
+/// Releases a tenant, in any state. Does nothing if it is already released.
 pub(crate) async fn release(tx: &mut Tx, id: &TenantId, now: Timestamp) -> Result<()> {
     if let Some(tenant) = read(tx, id).await?
         && let Some(next) = tenant.state.release(now)
@@ -79,7 +79,7 @@ pub(crate) async fn release(tx: &mut Tx, id: &TenantId, now: Timestamp) -> Resul
 }
 
 impl Store {
-    /// One tenant.
+    /// Returns a tenant.
     pub async fn tenant(&self, id: &TenantId) -> Result<Option<Tenant>> {
         sqlx::query_as::<_, Row>("SELECT * FROM tenants WHERE id = $1")
             .bind(id.as_str())
@@ -89,7 +89,7 @@ impl Store {
             .transpose()
     }
 
-    /// All tenants of which something is left, or will be made, the oldest first.
+    /// Returns all tenants that have resources or will have some, oldest first.
     pub async fn unfinished_tenants(&self) -> Result<Vec<Tenant>> {
         let sql = "SELECT * FROM tenants WHERE is_final = $1 ORDER BY created_at, id";
         let rows: Vec<Row> = sqlx::query_as(sql)
@@ -99,8 +99,8 @@ impl Store {
         rows.into_iter().map(Row::read).collect()
     }
 
-    /// Asks for a tenant for an environment; its start's stages begin anew. False, and nothing is written, when somebody
-    /// else wrote since the environment was read, or it has one.
+    /// Requests a tenant for an environment, and deletes the stages of an earlier start. Returns false and writes
+    /// nothing if the environment has changed since it was read or has a tenant.
     pub async fn ask_for_tenant(
         &self,
         of: &Environment,
@@ -141,8 +141,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Gives an environment the warm tenant that was made for it. False, and nothing is written, when somebody else
-    /// wrote since the environment was read, or the tenant is not warm any more.
+    /// Claims the warm tenant that was created for an environment. Returns false and writes nothing if the environment
+    /// has changed since it was read, or the tenant isn't warm.
     pub async fn claim_tenant(
         &self,
         by: &Environment,
@@ -164,7 +164,7 @@ impl Store {
         {
             return Ok(false);
         }
-        // What was seen while it was made says nothing of it as it is.
+        // What was observed while it was created doesn't apply any more.
         sqlx::query("UPDATE tenants SET observed = NULL WHERE id = $1")
             .bind(id.as_str())
             .execute(&mut *tx)
@@ -173,7 +173,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Lets go of an environment's tenant, which stays its own until it is freed.
+    /// Releases an environment's tenant. It remains the environment's tenant until it is freed.
     pub async fn release_tenant(&self, id: &TenantId, now: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
         release(&mut tx, id, now).await?;
@@ -181,8 +181,8 @@ impl Store {
         Ok(())
     }
 
-    /// Takes an environment's tenant from it, to be freed: its start begins again with another. False, and nothing is
-    /// written, when somebody else wrote since the environment was read.
+    /// Releases an environment's tenant, so that its start is retried with another one. Returns false and writes
+    /// nothing if the environment has changed since it was read.
     pub async fn retry_start(
         &self,
         of: &Environment,
@@ -204,8 +204,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Writes the state that a step led to. False, and nothing is written, when somebody else wrote since the tenant was
-    /// read: its generation tells.
+    /// Records a tenant's new state. Returns false and writes nothing if the tenant has changed since it was read,
+    /// which its generation tells.
     pub async fn record_tenant(
         &self,
         read: &Tenant,
@@ -220,7 +220,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Writes what the provider sees, unless what was read before has been written over meanwhile.
+    /// Records what the provider observed, unless the stored observation is no longer `before`. Returns whether it was
+    /// written.
     pub async fn correct_observed(
         &self,
         id: &TenantId,
@@ -239,7 +240,7 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Writes what the provider sees.
+    /// Records what the provider observed.
     pub async fn record_observed(&self, id: &TenantId, observed: Observed) -> Result<()> {
         sqlx::query("UPDATE tenants SET observed = $1 WHERE id = $2")
             .bind(to_json(&observed)?)
@@ -249,7 +250,7 @@ impl Store {
         Ok(())
     }
 
-    /// The environment that has this tenant now: none after a reset gave it another.
+    /// Returns the environment whose current tenant this is. `None` if a reset gave it another one.
     pub async fn environment_with(&self, id: &TenantId) -> Result<Option<EnvironmentId>> {
         let found: Option<String> =
             sqlx::query_scalar("SELECT id FROM environments WHERE tenant_id = $1")

@@ -1,4 +1,4 @@
-//! Against real SQLite files.
+//! Tests with real SQLite files.
 
 use faultline_domain::{
     AttemptId, EnvironmentId, NodeName, PersonId, Shape, TemplateRef, TenantId,
@@ -121,7 +121,7 @@ impl Bed {
 }
 
 #[tokio::test]
-async fn starting_twice_makes_one_and_admission_counts() {
+async fn starting_twice_creates_one_environment_and_admission_counts() {
     let mut bed = bed().await;
     let one = bed.start("full-disk").await.unwrap();
     let again = bed.start("full-disk").await.unwrap();
@@ -161,7 +161,7 @@ async fn intent_and_observation_do_not_overwrite_each_other() {
     );
     let next = read.state.clone().prepare(at(3)).unwrap();
     assert!(bed.store.record_state(&read, &next, at(3)).await.unwrap());
-    // The same reading is old now.
+    // The same read is outdated now.
     assert!(!bed.store.record_state(&read, &next, at(4)).await.unwrap());
     let now = bed.store.environment(&read.id).await.unwrap().unwrap();
     assert_eq!(now.intent, Intent::Gone(EndReason::Ended));
@@ -182,7 +182,7 @@ async fn intent_and_observation_do_not_overwrite_each_other() {
 }
 
 #[tokio::test]
-async fn what_is_on_its_way_is_counted_until_it_is_there() {
+async fn coming_nodes_are_counted_until_they_are_ready() {
     let mut bed = bed().await;
     let plain = spec();
     let spec = Spec {
@@ -241,7 +241,7 @@ async fn what_is_on_its_way_is_counted_until_it_is_there() {
     assert_eq!(
         coming(&bed).await,
         [nodes(2)],
-        "its machine and the one that its setup adds"
+        "its node and the one that its setup adds"
     );
     let preparing = e.state.clone().prepare(at(3)).unwrap();
     assert!(bed.store.record_state(&e, &preparing, at(3)).await.unwrap());
@@ -259,12 +259,12 @@ async fn what_is_on_its_way_is_counted_until_it_is_there() {
 }
 
 impl Bed {
-    /// The environment as it is now.
+    /// Reads the environment again.
     async fn again(&self, e: &Environment) -> Environment {
         self.store.environment(&e.id).await.unwrap().unwrap()
     }
 
-    /// Asks for a tenant, as its reconciler does.
+    /// Requests a tenant, as the reconciler does.
     async fn ask(&mut self, e: &Environment) -> TenantId {
         let id = TenantId::generate(&mut self.rng);
         let e = self.again(e).await;
@@ -272,7 +272,7 @@ impl Bed {
         id
     }
 
-    /// Has it made.
+    /// Makes the tenant warm.
     async fn warm(&self, id: &TenantId) {
         let made = self.store.tenant(id).await.unwrap().unwrap();
         let warm = made.state.warm(at(3)).unwrap();
@@ -289,11 +289,11 @@ async fn reset(bed: &mut Bed, old: &Environment) -> Environment {
 }
 
 #[tokio::test]
-async fn a_tenant_is_asked_for_and_claimed_once() {
+async fn a_tenant_is_requested_and_claimed_once() {
     let mut bed = bed().await;
     let e = bed.start("full-disk").await.unwrap();
     let id = bed.ask(&e).await;
-    // The reading of before is old, and so is that of an environment that has one.
+    // A second request fails, both with the outdated read and with the current one, which has a tenant.
     let other = TenantId::generate(&mut bed.rng);
     assert!(!bed.store.ask_for_tenant(&e, &other, at(2)).await.unwrap());
     let e = bed.again(&e).await;
@@ -301,10 +301,10 @@ async fn a_tenant_is_asked_for_and_claimed_once() {
     assert!(bed.store.tenant(&other).await.unwrap().is_none());
     let preparing = e.state.clone().prepare(at(4)).unwrap();
     let claim = || bed.store.claim_tenant(&e, &preparing, at(4));
-    assert!(!claim().await.unwrap(), "it is not warm");
+    assert!(!claim().await.unwrap(), "it is not warm yet");
     bed.warm(&id).await;
     assert!(claim().await.unwrap());
-    assert!(!claim().await.unwrap(), "it is claimed");
+    assert!(!claim().await.unwrap(), "it is already claimed");
     let e = bed.again(&e).await;
     assert_eq!(e.state, preparing);
     let tenant = e.tenant.unwrap();
@@ -323,7 +323,7 @@ async fn a_tenant_is_asked_for_and_claimed_once() {
 }
 
 #[tokio::test]
-async fn a_second_try_gets_another_tenant_and_the_first_is_let_go() {
+async fn a_retried_start_gets_another_tenant_and_releases_the_first() {
     let mut bed = bed().await;
     let e = bed.start("full-disk").await.unwrap();
     let first = bed.ask(&e).await;
@@ -343,7 +343,7 @@ async fn a_second_try_gets_another_tenant_and_the_first_is_let_go() {
 }
 
 #[tokio::test]
-async fn a_reset_keeps_environment_and_attempt_and_lets_its_tenant_go() {
+async fn a_reset_keeps_environment_and_attempt_and_releases_the_tenant() {
     let mut bed = bed().await;
     let old = bed.start("full-disk").await.unwrap();
     let id = bed.ask(&old).await;
@@ -360,9 +360,9 @@ async fn a_reset_keeps_environment_and_attempt_and_lets_its_tenant_go() {
     assert!(new.tenant.is_none() && new.state.is_starting());
     let tenant = bed.store.tenant(&id).await.unwrap().unwrap();
     assert_eq!(tenant.state.phase(), Phase::Releasing);
-    // What was checked was checked on another machine.
+    // Those checks ran on another machine.
     assert!(bed.store.latest_checks(&old.id).await.unwrap().is_none());
-    // Whoever still works on what was before is told so.
+    // Writes that are based on the read before the reset are refused.
     let stale = old.state.clone().prepare(at(10)).unwrap();
     assert!(!bed.store.record_state(&old, &stale, at(10)).await.unwrap());
     let latest = bed.store.latest_at(&old.person, &old.lab).await.unwrap();
@@ -370,7 +370,7 @@ async fn a_reset_keeps_environment_and_attempt_and_lets_its_tenant_go() {
 }
 
 #[tokio::test]
-async fn a_reset_brings_back_what_has_ended() {
+async fn a_reset_restarts_an_ended_environment() {
     let mut bed = bed().await;
     let e = bed.start("full-disk").await.unwrap();
     let ended = State::Gone {
@@ -458,10 +458,10 @@ async fn environments_of_an_earlier_version_get_tenants_of_the_same_id() {
     let store = Store::open(&db).await.unwrap();
     let keys = store.key_set(&PersonId::local()).await.unwrap();
     assert_eq!(keys.keys, ["ssh-ed25519 BB"]);
-    assert_eq!(keys.removed, ["SHA256:a"], "the audit remembers it");
+    assert_eq!(keys.removed, ["SHA256:a"], "taken from the audit log");
     let versions = store.key_versions().await.unwrap();
     let runs = &versions[&"runs".parse().unwrap()];
-    assert!(runs.applied.is_empty(), "the keys are applied once more");
+    assert!(runs.applied.is_empty(), "the keys are applied again");
     let mut found = Vec::new();
     for id in ["waits", "comes", "runs", "leaves", "ended"] {
         let e = store.environment(&id.parse().unwrap()).await.unwrap();
@@ -480,7 +480,7 @@ async fn environments_of_an_earlier_version_get_tenants_of_the_same_id() {
             ("gone", None),
         ]
     );
-    // A shape that there is not would make a row that can't be read.
+    // A row with an invalid shape could not be read.
     let waits = store.environment(&"waits".parse().unwrap()).await.unwrap();
     assert_eq!(waits.unwrap().spec.nodes().len(), 1);
     let runs = store.tenant(&"runs".parse().unwrap()).await.unwrap();
@@ -504,7 +504,7 @@ async fn environments_of_an_earlier_version_get_tenants_of_the_same_id() {
 }
 
 #[tokio::test]
-async fn a_reset_of_a_finished_attempt_begins_another() {
+async fn a_reset_of_a_finished_attempt_starts_another() {
     let mut bed = bed().await;
     let old = bed.start("full-disk").await.unwrap();
     let (store, rng) = (&bed.store, &mut bed.rng);
@@ -518,7 +518,7 @@ async fn a_reset_of_a_finished_attempt_begins_another() {
         .await
         .unwrap();
     let mut made = Vec::new();
-    // Pressed twice, it makes one.
+    // The second reset has no effect.
     for _ in 0..2 {
         let attempt = AttemptId::generate(rng);
         let new = store
@@ -543,7 +543,7 @@ async fn a_reset_of_a_finished_attempt_begins_another() {
 }
 
 #[tokio::test]
-async fn what_was_asked_before_a_reset_takes_nothing_from_what_came_of_it() {
+async fn a_reset_environment_is_not_affected_by_earlier_requests() {
     let mut bed = bed().await;
     let old = bed.start("full-disk").await.unwrap();
     let (store, me) = (&bed.store, &bed.me);
@@ -560,7 +560,7 @@ async fn what_was_asked_before_a_reset_takes_nothing_from_what_came_of_it() {
         .reset_environment(&old, attempt, CONTENT, spec(), longer, &|_| Ok(()), at(9))
         .await
         .unwrap();
-    // A node of the tenant before.
+    // A node of the previous tenant is ignored.
     let node = "node2".parse().unwrap();
     let ready = NodeState::Ready { since: at(10) };
     store
@@ -569,7 +569,7 @@ async fn what_was_asked_before_a_reset_takes_nothing_from_what_came_of_it() {
         .unwrap();
     let new = store.environment(&old.id).await.unwrap().unwrap();
     assert_eq!(new.added, []);
-    // An extension of the life before.
+    // An extension applies to the new lifetime.
     let extended = store
         .extend_environment(&old.id, SignedDuration::from_secs(60), me, at(11))
         .await
@@ -582,7 +582,7 @@ async fn what_was_asked_before_a_reset_takes_nothing_from_what_came_of_it() {
 }
 
 #[tokio::test]
-async fn a_repair_after_the_solution_was_shown_is_practice() {
+async fn a_repair_after_the_solution_was_seen_is_practice() {
     let mut bed = bed().await;
     let first = bed.start("full-disk").await.unwrap();
     let (store, rng) = (&bed.store, &mut bed.rng);
@@ -610,7 +610,7 @@ async fn a_repair_after_the_solution_was_shown_is_practice() {
 }
 
 #[tokio::test]
-async fn giving_up_after_it_was_solved_takes_nothing_away() {
+async fn a_solved_lab_stays_solved_after_giving_up() {
     let mut bed = bed().await;
     let first = bed.start("full-disk").await.unwrap();
     let (store, rng) = (&bed.store, &mut bed.rng);
@@ -637,7 +637,7 @@ async fn giving_up_after_it_was_solved_takes_nothing_away() {
 }
 
 #[tokio::test]
-async fn use_is_written_at_most_twice_a_minute() {
+async fn use_is_recorded_at_most_twice_a_minute() {
     let mut bed = bed().await;
     let e = bed.start("full-disk").await.unwrap();
     for s in [20, 40, 50] {
@@ -648,7 +648,7 @@ async fn use_is_written_at_most_twice_a_minute() {
 }
 
 #[tokio::test]
-async fn a_sign_in_token_works_once_and_sessions_end() {
+async fn a_sign_in_token_works_once_and_sessions_expire() {
     let mut bed = bed().await;
     let (token, session) = (
         Secret::generate(&mut bed.rng),
@@ -670,7 +670,7 @@ async fn a_sign_in_token_works_once_and_sessions_end() {
 }
 
 #[tokio::test]
-async fn api_tokens_say_when_they_were_used_and_can_be_removed() {
+async fn the_use_of_api_tokens_is_recorded_and_they_can_be_removed() {
     let mut bed = bed().await;
     let secret = Secret::generate(&mut bed.rng);
     let (store, me) = (&bed.store, &bed.me);
@@ -702,7 +702,7 @@ async fn api_tokens_say_when_they_were_used_and_can_be_removed() {
 }
 
 #[tokio::test]
-async fn keys_open_their_owners_environments_only() {
+async fn keys_give_access_only_to_their_owners_environments() {
     let mut bed = bed().await;
     let e = bed.start("full-disk").await.unwrap();
     let key = SshKey {
@@ -727,7 +727,7 @@ async fn keys_open_their_owners_environments_only() {
 }
 
 #[tokio::test]
-async fn each_change_of_a_persons_keys_raises_their_version() {
+async fn each_change_of_a_persons_keys_increments_their_version() {
     let bed = bed().await;
     let (store, me) = (&bed.store, &bed.me);
     let number = async || store.key_set(me).await.unwrap().version.number();
@@ -750,14 +750,14 @@ async fn each_change_of_a_persons_keys_raises_their_version() {
     assert!(store.add_ssh_key(me, &key("k2")).await.unwrap());
     let set = store.key_set(me).await.unwrap();
     assert_eq!((set.version.number(), set.keys.len()), (3, 1));
-    assert!(set.removed.is_empty(), "it may be in a machine again");
+    assert!(set.removed.is_empty(), "it is no longer a removed key");
     let actions: Vec<_> = store.audit(9).await.unwrap();
     let actions: Vec<_> = actions.iter().map(|l| l.action.as_str()).collect();
     assert_eq!(actions, ["key-add", "key-remove", "key-add"]);
 }
 
 #[tokio::test]
-async fn what_was_applied_belongs_to_a_tenants_node() {
+async fn applied_keys_are_recorded_per_node_of_a_tenant() {
     let mut bed = bed().await;
     let e = bed.start("full-disk").await.unwrap();
     let made = bed.ask(&e).await;
@@ -769,7 +769,7 @@ async fn what_was_applied_belongs_to_a_tenants_node() {
         store.record_node_keys(&made, &node, version).await.unwrap();
         assert_eq!(applied().await, [(node.clone(), version)].into());
     }
-    // Whoever is asked for by the same name is another machine.
+    // A new node with the same name is another machine.
     let adding = NodeState::Adding {
         since: at(2),
         tries: 0,
@@ -784,7 +784,7 @@ async fn what_was_applied_belongs_to_a_tenants_node() {
 }
 
 #[tokio::test]
-async fn a_removed_key_is_remembered_as_long_as_a_machine_may_have_it() {
+async fn a_removed_key_is_kept_while_a_machine_may_have_it() {
     let mut bed = bed().await;
     let key = SshKey {
         id: "k1".to_owned(),
@@ -810,7 +810,7 @@ async fn a_removed_key_is_remembered_as_long_as_a_machine_may_have_it() {
 }
 
 #[tokio::test]
-async fn hints_checks_and_points() {
+async fn hints_checks_and_points_are_recorded() {
     let mut bed = bed().await;
     let e = bed.start("full-disk").await.unwrap();
     let store = &bed.store;
@@ -842,7 +842,7 @@ async fn hints_checks_and_points() {
     let attempt = store.attempt(&e.attempt).await.unwrap().unwrap();
     assert!(attempt.is_solved());
     assert_eq!(attempt.points, Some(90));
-    // Afterwards neither giving up nor a hint changes anything.
+    // After that, neither giving up nor a hint changes the result.
     assert!(!store.give_up(&attempt, at(6)).await.unwrap());
     store.reveal_hint(&e.attempt, 2, 30, at(6)).await.unwrap();
     let attempt = store.attempt(&e.attempt).await.unwrap().unwrap();
@@ -854,7 +854,7 @@ async fn hints_checks_and_points() {
 }
 
 #[tokio::test]
-async fn a_run_that_a_restart_cut_short_says_so() {
+async fn a_check_run_interrupted_by_a_restart_has_that_reason() {
     let mut bed = bed().await;
     let e = bed.start("full-disk").await.unwrap();
     bed.store
@@ -868,7 +868,7 @@ async fn a_run_that_a_restart_cut_short_says_so() {
 }
 
 #[tokio::test]
-async fn stages_and_their_typical_durations() {
+async fn stages_are_recorded_with_their_typical_durations() {
     let mut bed = bed().await;
     let e = bed.start("full-disk").await.unwrap();
     let store = &bed.store;
@@ -902,14 +902,14 @@ async fn stages_and_their_typical_durations() {
     );
     assert!(
         store.typical_stages(&e.lab, &[]).await.unwrap().is_empty(),
-        "only starts that ended well count"
+        "only successful starts count"
     );
     let state = State::Active { since: at(3) };
     store.record_state(&e, &state, at(3)).await.unwrap();
     let typical = store.typical_stages(&e.lab, &[]).await.unwrap();
     let short: Vec<_> = typical.iter().map(|t| (&*t.name, t.millis)).collect();
     assert_eq!(short, [("clone", 300), ("setup", 900)]);
-    // The environment was asked for at 1 and could be used at 3.
+    // The environment was requested at 1 and active at 3.
     let usual = store.usual_start(&e.lab, &[]).await.unwrap().unwrap();
     assert_eq!((usual.low, usual.high), (2_000, 2_000));
     let other = "other".parse().unwrap();
@@ -927,7 +927,7 @@ async fn stages_and_their_typical_durations() {
 }
 
 #[tokio::test]
-async fn a_starts_log_has_a_line_an_event_and_an_end() {
+async fn a_start_log_has_a_line_per_event_and_is_limited() {
     let mut bed = bed().await;
     let e = bed.start("full-disk").await.unwrap();
     let store = &bed.store;
@@ -974,7 +974,7 @@ async fn a_starts_log_has_a_line_an_event_and_an_end() {
 }
 
 #[tokio::test]
-async fn the_audit_keeps_what_is_young_and_not_too_much_of_it() {
+async fn the_audit_log_is_trimmed_by_age_and_by_number() {
     let mut bed = bed().await;
     let e = bed.start("full-disk").await.unwrap();
     let store = &bed.store;
@@ -995,16 +995,16 @@ async fn the_audit_keeps_what_is_young_and_not_too_much_of_it() {
         let text = n.to_string();
         store.note(at(n), None, "note", "x", &text).await.unwrap();
     }
-    // By age: the start and its state, and five notes.
+    // By age: the start, its state, and five notes are removed.
     assert_eq!(store.trim_audit(at(15), 100).await.unwrap(), 2 + 5);
     assert_eq!(store.trim_audit(at(15), 100).await.unwrap(), 0);
-    // By number: the latest stay.
+    // By number: the latest are kept.
     assert_eq!(store.trim_audit(at(15), 4).await.unwrap(), 11);
     let left = store.audit(100).await.unwrap();
     let left: Vec<_> = left.iter().map(|l| &*l.detail).collect();
     assert_eq!(left, ["29", "28", "27", "26"]);
     assert_eq!(store.trim_audit(at(99), 4).await.unwrap(), 4);
-    // What was learnt from starts does not go with it; the log of one that lives stays too.
+    // Typical durations are kept, and the start log of a running environment too.
     assert_eq!(
         store.typical_stages(&e.lab, &[]).await.unwrap()[0].millis,
         300
@@ -1021,14 +1021,14 @@ async fn the_audit_keeps_what_is_young_and_not_too_much_of_it() {
 }
 
 #[tokio::test]
-async fn one_server_at_a_time() {
+async fn only_one_server_opens_the_database() {
     let bed = bed().await;
     let second = Store::open(bed.store.path()).await;
     assert!(matches!(second, Err(Error::InUse(_))));
 }
 
 #[tokio::test]
-async fn a_backup_while_running_and_the_way_back() {
+async fn a_backup_is_written_while_running_and_restored() {
     let mut bed = bed().await;
     let kept = bed.start("full-disk").await.unwrap();
     let copy = bed.folder.path().join("copy.db");
@@ -1036,13 +1036,13 @@ async fn a_backup_while_running_and_the_way_back() {
     backup(&db, &copy).await.unwrap();
     assert!(
         backup(&db, &copy).await.is_err(),
-        "an old backup is never overwritten"
+        "an existing backup is not overwritten"
     );
     let later = bed.start("no-bridge").await.unwrap();
     assert!(matches!(restore(&db, &copy).await, Err(Error::InUse(_))));
     bed.store.close().await;
     let junk = bed.folder.path().join("junk.db");
-    std::fs::write(&junk, "not a database at all, but long enough to look at").unwrap();
+    std::fs::write(&junk, "not a database, but long enough to be checked").unwrap();
     drop(bed.store);
     assert!(matches!(
         restore(&db, &junk).await,
@@ -1061,7 +1061,7 @@ async fn a_backup_while_running_and_the_way_back() {
 }
 
 #[tokio::test]
-async fn damaged_columns_are_named() {
+async fn errors_name_the_damaged_column() {
     let mut bed = bed().await;
     let e = bed.start("full-disk").await.unwrap();
     sqlx::query("UPDATE environments SET state = 'nonsense'")

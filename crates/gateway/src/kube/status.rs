@@ -60,7 +60,7 @@ impl Refusal {
         Self::new(
             404,
             "NotFound",
-            "the environment doesn't exist or isn't yours; `faultline env list` shows your environments",
+            "no such environment, or it isn't yours; `faultline env list` shows your environments",
         )
     }
 

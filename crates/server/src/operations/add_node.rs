@@ -19,7 +19,7 @@ pub(crate) async fn add_node(app: &App, proof: &MayResize) -> Result<NodeName, P
         fits(&capacity(&app.config, free, &counts), need)
     };
     let (id, by) = (&environment.id, proof.person());
-    let node = app.store.want_node(id, &admit, by, app.now()).await?;
+    let node = app.store.request_node(id, &admit, by, app.now()).await?;
     app.changed(id);
     Ok(node)
 }

@@ -31,7 +31,9 @@ pub(crate) async fn remove_node(
         return Err(Problem::not_found());
     }
     let (id, by) = (&environment.id, proof.person());
-    app.store.unwant_node(id, node, by, app.now()).await?;
+    app.store
+        .request_node_removal(id, node, by, app.now())
+        .await?;
     app.changed(id);
     Ok(())
 }

@@ -18,7 +18,11 @@ pub(crate) async fn resume(app: &App, proof: &MayUse) -> Result<(), Problem> {
         return Err(not_paused());
     }
     let (id, by) = (&environment.id, proof.person());
-    if !app.store.want(id, Intent::Active, by, app.now()).await? {
+    if !app
+        .store
+        .set_intent(id, Intent::Active, by, app.now())
+        .await?
+    {
         return Err(not_paused());
     }
     app.changed(id);

@@ -33,7 +33,11 @@ pub(crate) async fn suspend(app: &App, proof: &MayUse) -> Result<(), Problem> {
         ));
     }
     let (id, by) = (&environment.id, proof.person());
-    if !app.store.want(id, Intent::Suspended, by, app.now()).await? {
+    if !app
+        .store
+        .set_intent(id, Intent::Suspended, by, app.now())
+        .await?
+    {
         return Err(not_running());
     }
     app.changed(id);

@@ -186,7 +186,7 @@ async fn a_full_machine_gives_no_node() {
     let fits = |_| faultline_domain::limits::fits(&full, need);
     let store = &bed.app.store;
     let me = PersonId::local();
-    let refused = store.want_node(&id, &fits, &me, bed.app.now());
+    let refused = store.request_node(&id, &fits, &me, bed.app.now());
     let problem: crate::problem::Problem = refused.await.unwrap_err().into();
     let answer = axum::response::IntoResponse::into_response(problem);
     assert_eq!(answer.status(), StatusCode::CONFLICT);

@@ -1,4 +1,4 @@
-//! What requests change: that an environment should exist, for how long, and that it should not.
+//! The changes of requests: that an environment should exist, for how long, and that it should end.
 
 use faultline_domain::{
     AttemptId, EnvironmentId, LabSlug, PersonId,
@@ -14,33 +14,33 @@ use crate::{
     lab_contents::{self, LabContent},
 };
 
-/// What there is, as admission wants to know.
+/// The counts that admission needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Environments that hold something, or will.
+    /// The number of environments that have resources or will have some.
     pub environments: u32,
-    /// Of these, the person's.
+    /// The number of these that belong to the person.
     pub of_person: u32,
-    /// Nodes that were admitted and don't hold their memory and disk yet.
+    /// Nodes that were admitted but haven't allocated their memory and disk yet.
     pub coming: Vec<Coming>,
 }
 
-/// Nodes of an environment that are on their way.
+/// Nodes of an environment that are still to be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Coming {
     /// Whether a cluster runs on them.
     pub is_cluster: bool,
-    /// How many.
+    /// The number of nodes.
     pub nodes: u64,
 }
 
-/// Decides about one more, inside the transaction that counted.
+/// Decides whether one more environment or node is admitted, within the transaction that counted.
 pub type Admit<'a> = &'a (dyn Fn(Counts) -> Result<(), Denial> + Send + Sync);
 
-/// Why nothing was started.
+/// Why an environment can't be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// There is no room.
+    /// Admission was denied.
     #[error(transparent)]
     Denied(#[from] Denial),
     /// The store failed.
@@ -84,14 +84,14 @@ const INSERT: &str = "INSERT INTO environments (id, attempt_id, person_id, lab, 
      intent, expires_at, hard_end, last_used, idle_seconds, state, phase, is_final, generation, \
      updated_at, wanted_nodes, lab_hash) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, $6, $15, $16)";
-/// As if it were inserted now. Its generation grows past every reading of before.
-const BEGIN_AGAIN: &str = "UPDATE environments SET attempt_id = $2, person_id = $3, lab = $4, spec = $5, \
+/// Resets an environment, as if it were inserted now. The generation increases, so that earlier reads are outdated.
+const RESET: &str = "UPDATE environments SET attempt_id = $2, person_id = $3, lab = $4, spec = $5, \
      created_at = $6, intent = $7, expires_at = $8, hard_end = $9, last_used = $10, \
      idle_seconds = $11, state = $12, phase = $13, is_final = $14, generation = generation + 1, \
      updated_at = $6, wanted_nodes = $15, lab_hash = $16, added_nodes = '[]', warned = NULL, \
      activated = NULL, tenant_id = NULL WHERE id = $1";
 
-/// Writes an environment that begins, by [`INSERT`] or [`BEGIN_AGAIN`].
+/// Writes a new environment, with [`INSERT`] or [`RESET`].
 async fn write(tx: &mut Tx, sql: &'static str, e: &Environment) -> Result<()> {
     sqlx::query(sql)
         .bind(e.id.as_str())
@@ -115,7 +115,7 @@ async fn write(tx: &mut Tx, sql: &'static str, e: &Environment) -> Result<()> {
     Ok(())
 }
 
-/// A person's environments of a lab that are not to go, the newest first.
+/// Returns a person's open environments of a lab, newest first.
 async fn open_at(tx: &mut Tx, person: &PersonId, lab: &LabSlug) -> Result<Vec<Environment>> {
     let sql = select!(
         "WHERE person_id = $1 AND lab = $2 AND environments.is_final = $3 \
@@ -183,8 +183,9 @@ fn fresh(
 }
 
 impl Store {
-    /// Asks for an environment of a lab, and begins an attempt with it. A person who has one open for this lab gets
-    /// that one: pressing Start twice makes one machine. `attempt` and `id` are used only when one is made.
+    /// Requests an environment of a lab and starts an attempt. If the person has an open environment of this lab,
+    /// returns that one, so pressing Start twice creates one machine. `id` and `attempt` are used only for a new
+    /// environment.
     #[expect(
         clippy::too_many_arguments,
         reason = "each is a column; a struct would only be taken apart again"
@@ -224,9 +225,9 @@ impl Store {
         Ok(made)
     }
 
-    /// Lets an environment begin again, on another tenant, whatever it is at: the one that it has is freed. It goes on
-    /// with its attempt, unless that one was solved or given up: then `attempt` begins with it. A person who has another
-    /// one open for this lab gets that one.
+    /// Resets an environment, in any state: it is requested anew, on another tenant, and its current tenant is
+    /// released. It keeps its attempt, unless that was solved or given up; then `attempt` is started. If the person has
+    /// another open environment of this lab, returns that one instead.
     #[expect(
         clippy::too_many_arguments,
         reason = "each is a column; a struct would only be taken apart again"
@@ -242,12 +243,12 @@ impl Store {
         now: Timestamp,
     ) -> Result<Environment, Refused> {
         let mut tx = self.begin().await?;
-        let now_is = read(&mut tx, &old.id).await?;
-        // Pressed twice, it is reset once.
-        if let Some(done) = now_is.as_ref().filter(|e| e.created_at > old.created_at) {
+        let current = read(&mut tx, &old.id).await?;
+        // It has already been reset since it was read: pressing Reset twice resets it once.
+        if let Some(done) = current.as_ref().filter(|e| e.created_at > old.created_at) {
             return Ok(done.clone());
         }
-        let old = now_is.as_ref().unwrap_or(old);
+        let old = current.as_ref().unwrap_or(old);
         let open = open_at(&mut tx, &old.person, &old.lab).await?;
         if let Some(newer) = open.into_iter().find(|e| e.id != old.id) {
             return Ok(newer);
@@ -278,7 +279,7 @@ impl Store {
             )
         };
         lab_contents::keep(&mut tx, content).await?;
-        write(&mut tx, BEGIN_AGAIN, &made).await?;
+        write(&mut tx, RESET, &made).await?;
         if let Some(id) = old.tenant_id() {
             crate::tenants::release(&mut tx, id, now).await?;
         }
@@ -290,7 +291,7 @@ impl Store {
         Ok(made)
     }
 
-    /// Asks for an environment's end. False when it is asked for already.
+    /// Requests an environment's end. Returns false if its end was already requested or has come.
     pub async fn end_environment(
         &self,
         id: &EnvironmentId,
@@ -317,9 +318,9 @@ impl Store {
         Ok(true)
     }
 
-    /// Says whether an environment should run or stand still; it counts as use. True when that is what is wanted now,
-    /// false when its end was asked for or has come.
-    pub async fn want(
+    /// Sets an environment's intent, to run or to be suspended. A change counts as use. Returns false if the
+    /// environment's end was requested or has come.
+    pub async fn set_intent(
         &self,
         id: &EnvironmentId,
         intent: Intent,
@@ -363,8 +364,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Lets an environment live longer, by this step or up to its hard end; its warnings begin anew, and it counts as use.
-    /// Gives its life as it is now; nothing when it has ended.
+    /// Extends an environment's lifetime by `step`, at most to its hard end. Clears its warnings and counts as use.
+    /// Returns the new lifetime, or `None` if the environment has ended.
     pub async fn extend_environment(
         &self,
         id: &EnvironmentId,
@@ -373,7 +374,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<Lifetime>> {
         let mut tx = self.begin().await?;
-        // Read here: a reset may have given it another since it was asked for.
+        // The lifetime is read here, because a reset may have changed it since the request.
         let Some(e) = read(&mut tx, id).await?.filter(Environment::is_open) else {
             return Ok(None);
         };
@@ -395,7 +396,7 @@ impl Store {
         Ok(Some(lifetime))
     }
 
-    /// Its owner did something in it. Written at most twice a minute, however often it is called.
+    /// Records that an environment is in use. Writes at most twice a minute, however often it is called.
     pub async fn touch_environment(&self, id: &EnvironmentId, now: Timestamp) -> Result<()> {
         let before = micros(now) - 30_000_000;
         let sql = "SELECT 1 FROM environments WHERE id = $1 AND last_used < $2";

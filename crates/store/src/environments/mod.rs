@@ -1,5 +1,4 @@
-//! Environments: what was asked of them (intent, written by requests) and what is (observation, written by
-//! reconcilers), in columns of their own.
+//! Environments. Intent is written by requests and observation by reconcilers, each in its own columns.
 
 mod intent;
 mod nodes;
@@ -22,7 +21,7 @@ use crate::{
     db::{Tx, from_json, micros, parse, time},
 };
 
-/// Selects rows of [`Environment`].
+/// Builds a query that selects environments as [`Row`]s.
 macro_rules! select {
     ($rest:literal) => {
         concat!(
@@ -98,7 +97,7 @@ impl Row {
     }
 }
 
-/// One environment, within a transaction.
+/// Reads an environment within a transaction.
 async fn read(tx: &mut Tx, id: &EnvironmentId) -> Result<Option<Environment>> {
     sqlx::query_as::<_, Row>(select!("WHERE environments.id = $1"))
         .bind(id.as_str())
@@ -113,7 +112,7 @@ fn read_all(rows: Vec<Row>) -> Result<Vec<Environment>> {
 }
 
 impl Store {
-    /// One environment.
+    /// Returns an environment.
     pub async fn environment(&self, id: &EnvironmentId) -> Result<Option<Environment>> {
         sqlx::query_as::<_, Row>(select!("WHERE environments.id = $1"))
             .bind(id.as_str())
@@ -123,7 +122,7 @@ impl Store {
             .transpose()
     }
 
-    /// All environments for which there may be something to do, the oldest first.
+    /// Returns all environments for which a reconciler may have work, oldest first.
     pub async fn unfinished_environments(&self) -> Result<Vec<Environment>> {
         let sql = select!(
             "WHERE environments.is_final = $1 ORDER BY environments.created_at, environments.id"
@@ -136,7 +135,7 @@ impl Store {
         )
     }
 
-    /// The latest environments of everybody, the newest first.
+    /// Returns everyone's latest environments, newest first.
     pub async fn latest_environments(&self, limit: u32) -> Result<Vec<Environment>> {
         let sql = select!("ORDER BY environments.created_at DESC, environments.id LIMIT $1");
         read_all(
@@ -147,7 +146,7 @@ impl Store {
         )
     }
 
-    /// A person's environments that hold something or are being made, the newest first.
+    /// Returns a person's environments that have resources or are being created, newest first.
     pub async fn unfinished_of(&self, person: &PersonId) -> Result<Vec<Environment>> {
         let sql = select!(
             "WHERE person_id = $1 AND environments.is_final = $2 \
@@ -162,7 +161,7 @@ impl Store {
         )
     }
 
-    /// A person's latest environments, those that have ended too, the newest first.
+    /// Returns a person's latest environments, including ended ones, newest first.
     pub async fn latest_of(&self, person: &PersonId, limit: u32) -> Result<Vec<Environment>> {
         let sql = select!(
             "WHERE person_id = $1 \
@@ -177,7 +176,7 @@ impl Store {
         )
     }
 
-    /// Which environment leads back to each of a person's attempts: of an attempt before a reset, none.
+    /// Returns the environment of each of a person's attempts. Attempts from before a reset have none.
     pub async fn environments_by_attempt(
         &self,
         person: &PersonId,
@@ -192,7 +191,7 @@ impl Store {
             .collect()
     }
 
-    /// A person's latest environment of a lab.
+    /// Returns a person's latest environment of a lab.
     pub async fn latest_at(&self, person: &PersonId, lab: &LabSlug) -> Result<Option<Environment>> {
         let sql = select!(
             "WHERE person_id = $1 AND lab = $2 \
@@ -207,7 +206,7 @@ impl Store {
             .transpose()
     }
 
-    /// How many environments are in each phase, those that ended long ago aside.
+    /// Returns the number of environments in each phase, without those that ended before `since`.
     pub async fn count_by_phase(&self, since: Timestamp) -> Result<Vec<(Phase, i64)>> {
         let sql = "SELECT phase, count(*) FROM environments \
                    WHERE is_final = $1 OR updated_at > $2 GROUP BY phase ORDER BY phase";

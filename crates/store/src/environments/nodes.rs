@@ -1,4 +1,4 @@
-//! Nodes that are added to an environment and removed from it: intent by requests, observation by the reconciler.
+//! Nodes that are added to an environment and removed from it. Requests write intent, the reconciler observation.
 
 use faultline_domain::{
     EnvironmentId, NodeName, PersonId,
@@ -14,19 +14,19 @@ use crate::{
     db::{Tx, micros, to_json},
 };
 
-/// Why no node was asked for.
+/// Why a node can't be added.
 #[derive(Debug, thiserror::Error)]
 pub enum NoNode {
-    /// The environment does not run.
-    #[error("the environment does not run")]
+    /// The environment isn't running.
+    #[error("the environment is not running")]
     NotRunning,
-    /// It has as many as it may have.
+    /// The environment has the maximum number of nodes.
     #[error(
         "an environment has at most {} nodes",
         faultline_domain::shape::MAX_NODES
     )]
     TooMany,
-    /// There is no room.
+    /// Admission was denied.
     #[error(transparent)]
     Denied(#[from] Denial),
     /// The store failed.
@@ -59,8 +59,8 @@ async fn used(tx: &mut Tx, id: &EnvironmentId, now: Timestamp) -> Result<()> {
 }
 
 impl Store {
-    /// Asks for one node more, the next free number; it counts as use.
-    pub async fn want_node(
+    /// Requests another node, with the next free number. Counts as use.
+    pub async fn request_node(
         &self,
         id: &EnvironmentId,
         admit: Admit<'_>,
@@ -85,8 +85,8 @@ impl Store {
         Ok(name)
     }
 
-    /// Asks for an added node's end; it counts as use. False when it is not wanted anyhow.
-    pub async fn unwant_node(
+    /// Requests the removal of an added node. Counts as use. Returns false if the node isn't wanted.
+    pub async fn request_node_removal(
         &self,
         id: &EnvironmentId,
         node: &NodeName,
@@ -109,8 +109,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Writes how an added node is; nothing: it is gone. One that could not be added is not wanted any more, unless
-    /// somebody asks again. Ignored if the environment has another tenant by now.
+    /// Records the state of an added node; `None` if it is gone. A node that failed to be added is no longer wanted,
+    /// until it is requested again. Does nothing if the environment has another tenant by now.
     pub async fn record_node(
         &self,
         of: &Environment,
@@ -139,7 +139,7 @@ impl Store {
             Some(NodeState::Ready { .. } | NodeState::Removing { .. })
         );
         if machine_is_gone && let Some(tenant) = e.tenant_id() {
-            // The next machine of that name begins without keys.
+            // The next machine with this name starts without keys.
             sqlx::query("DELETE FROM node_keys WHERE tenant_id = $1 AND node = $2")
                 .bind(tenant.as_str())
                 .bind(node.as_str())
@@ -163,7 +163,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes which nodes the lab's setup has added, in a start.
+    /// Records the nodes that the lab's setup has added during a start.
     pub async fn record_setup_nodes(&self, id: &EnvironmentId, added: &[AddedNode]) -> Result<()> {
         let mut tx = self.begin().await?;
         write(&mut tx, id, added).await?;

@@ -1,4 +1,4 @@
-//! What reconcilers change: the state, and which warnings were given.
+//! The changes of reconcilers: the state, and which warning was last given.
 
 use faultline_domain::{
     EnvironmentId,
@@ -11,7 +11,8 @@ use crate::{
     db::{Tx, micros, to_json},
 };
 
-/// Writes an environment's state, and what changed into the audit, unless somebody else has written since it was read.
+/// Writes an environment's state, and a change of phase into the audit log, unless the environment has changed since it
+/// was read. Returns whether it was written.
 pub(crate) async fn write_state(
     tx: &mut Tx,
     read: &Environment,
@@ -47,8 +48,8 @@ pub(crate) async fn write_state(
 }
 
 impl Store {
-    /// Writes the state that a step led to. False, and nothing is written, when somebody else wrote since the
-    /// environment was read: its generation tells.
+    /// Records an environment's new state. Returns false and writes nothing if the environment has changed since it was
+    /// read, which its generation tells.
     pub async fn record_state(
         &self,
         read: &Environment,
