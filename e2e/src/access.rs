@@ -7,7 +7,7 @@ use crate::Browser;
 
 const AXE: &str = include_str!("../vendor/axe-core/axe.min.js");
 
-/// Checks the page that the browser shows. The terminal's own rows are drawn by xterm.js and left out.
+/// Checks the page that the browser shows, except the terminal's rows, which xterm.js draws.
 pub async fn check(browser: &Browser, what: &str) -> Result<()> {
     browser.js(AXE).await?;
     let script = "const done = arguments[arguments.length - 1]; \

@@ -1,4 +1,4 @@
-//! A headless Chromium of one's own.
+//! A headless Chromium for tests.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use thirtyfour::{
 
 use crate::installation::processes_with;
 
-/// How long anything on a page may take, under emulation on a loaded machine.
+/// The time limit of anything on a page, under emulation on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A headless Chromium with its own driver and its own profile.
@@ -31,7 +31,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        // A killed driver leaves its browser behind; its profile's path, which nobody else has, tells it apart.
+        // A killed driver leaves its browser behind, which is identified by the unique path of its profile.
         let profile = self.profile.path().to_string_lossy().into_owned();
         for id in processes_with(&profile) {
             let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
@@ -40,7 +40,7 @@ impl Drop for Browser {
 }
 
 impl Browser {
-    /// Opens one.
+    /// Starts a browser.
     pub async fn open() -> Result<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?
             .local_addr()?
@@ -88,19 +88,19 @@ impl Browser {
         })
     }
 
-    /// Is used with a finger from here on, or with a mouse.
+    /// Turns the emulation of a touch screen on or off.
     pub async fn touch(&self, on: bool) -> Result<()> {
         self.cdp("Emulation.setTouchEmulationEnabled", json!({"enabled": on}))
             .await
             .map(drop)
     }
 
-    /// Goes to an address.
+    /// Opens an address.
     pub async fn go(&self, url: &str) -> Result<()> {
         Ok(self.driver.goto(url).await?)
     }
 
-    /// Opens another window with this address, and looks at it from here on.
+    /// Opens another window with this address and switches to it.
     pub async fn open_window(&self, url: &str) -> Result<WindowHandle> {
         let window = self.driver.new_tab().await?;
         self.switch_to(window.clone()).await?;
@@ -108,27 +108,27 @@ impl Browser {
         Ok(window)
     }
 
-    /// The window that it looks at.
+    /// Returns the current window.
     pub async fn window(&self) -> Result<WindowHandle> {
         Ok(self.driver.window().await?)
     }
 
-    /// All windows.
+    /// Returns all windows.
     pub async fn windows(&self) -> Result<Vec<WindowHandle>> {
         Ok(self.driver.windows().await?)
     }
 
-    /// Looks at another window.
+    /// Switches to another window.
     pub async fn switch_to(&self, window: WindowHandle) -> Result<()> {
         Ok(self.driver.switch_to_window(window).await?)
     }
 
-    /// Loads the page again.
+    /// Reloads the page.
     pub async fn reload(&self) -> Result<()> {
         Ok(self.driver.refresh().await?)
     }
 
-    /// Loads the page again as if for the first time.
+    /// Reloads the page without the cache.
     pub async fn reload_without_cache(&self) -> Result<()> {
         self.cdp("Network.enable", json!({})).await?;
         self.cdp("Network.setCacheDisabled", json!({"cacheDisabled": true}))
@@ -140,12 +140,12 @@ impl Browser {
         Ok(())
     }
 
-    /// Where it is.
+    /// Returns the current address.
     pub async fn url(&self) -> Result<String> {
         Ok(self.driver.current_url().await?.to_string())
     }
 
-    /// The first element that fits, as soon as there is one.
+    /// Waits for an element that matches, and returns the first.
     pub async fn find(&self, css: &str) -> Result<WebElement> {
         let began = Instant::now();
         loop {
@@ -159,32 +159,32 @@ impl Browser {
         }
     }
 
-    /// Is there such an element now?
+    /// Returns whether an element matches now.
     pub async fn has(&self, css: &str) -> bool {
         self.driver.find(By::Css(css)).await.is_ok()
     }
 
-    /// Presses it.
+    /// Clicks on the first element that matches.
     pub async fn click(&self, css: &str) -> Result<()> {
         let began = Instant::now();
         loop {
             match self.find(css).await?.click().await {
                 Ok(()) => return Ok(()),
-                // It may just be replaced, or be about to move.
+                // The element may have been replaced or be moving.
                 Err(_) if began.elapsed() < Duration::from_secs(10) => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-                Err(e) => return Err(e).with_context(|| format!("{css} can't be pressed")),
+                Err(e) => return Err(e).with_context(|| format!("{css} can't be clicked")),
             }
         }
     }
 
-    /// The text of the page, or of the part of it that fits.
+    /// Returns the text of the first element that matches.
     pub async fn text(&self, css: &str) -> Result<String> {
         Ok(self.find(css).await?.text().await?)
     }
 
-    /// Waits until the part of the page that fits contains the text.
+    /// Waits until the first element that matches contains a text. Returns all its text.
     pub async fn until_text(&self, css: &str, wanted: &str) -> Result<String> {
         let began = Instant::now();
         let mut seen = String::new();
@@ -198,16 +198,16 @@ impl Browser {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         self.shot("timeout").await?;
-        bail!("{css} does not come to say {wanted:?}; it says {seen:?}")
+        bail!("{css} does not show {wanted:?} but {seen:?}")
     }
 
-    /// Types wherever the focus is.
+    /// Types into the focused element.
     pub async fn keys(&self, text: &str) -> Result<()> {
         self.driver.action_chain().send_keys(text).perform().await?;
         Ok(())
     }
 
-    /// Presses a key together with others.
+    /// Presses a key while holding others.
     pub async fn chord(&self, with: &[thirtyfour::Key], key: char) -> Result<()> {
         let mut chain = self.driver.action_chain();
         for held in with {
@@ -221,20 +221,20 @@ impl Browser {
         Ok(())
     }
 
-    /// Presses the mouse twice where that is in the window, which selects a word.
+    /// Double-clicks at a position in the window, which selects a word.
     pub async fn double_click(&self, x: i64, y: i64) -> Result<()> {
         let chain = self.driver.action_chain();
         chain.move_to(x, y).double_click().perform().await?;
         Ok(())
     }
 
-    /// Runs a script; gives what it returns.
+    /// Runs a script and returns its result.
     pub async fn js(&self, script: &str) -> Result<Value> {
         let ret = self.driver.execute(script, Vec::new()).await?;
         Ok(ret.json().clone())
     }
 
-    /// Runs a script that calls its last argument when it is done.
+    /// Runs an asynchronous script and returns its result, which it passes to its last argument.
     pub async fn js_async(&self, script: &str) -> Result<Value> {
         let ret = self.driver.execute_async(script, Vec::new()).await?;
         Ok(ret.json().clone())
@@ -244,7 +244,7 @@ impl Browser {
         Ok(self.driver.cdp().send_raw(method, params).await?)
     }
 
-    /// How wide and high its window is.
+    /// Sets the window's size, in pixels.
     pub async fn size(&self, width: u32, height: u32) -> Result<()> {
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 800});
         self.cdp("Emulation.setDeviceMetricsOverride", metrics)
@@ -252,7 +252,7 @@ impl Browser {
         Ok(())
     }
 
-    /// `dark` or `light`, as the machine would prefer.
+    /// Sets the preferred color scheme, `dark` or `light`, and reduces motion.
     pub async fn scheme(&self, scheme: &str) -> Result<()> {
         let features = json!({"features": [
             {"name": "prefers-color-scheme", "value": scheme},
@@ -262,7 +262,7 @@ impl Browser {
         Ok(())
     }
 
-    /// Whether pages may run scripts.
+    /// Allows or forbids scripts on pages.
     pub async fn scripts(&self, on: bool) -> Result<()> {
         self.cdp(
             "Emulation.setScriptExecutionDisabled",
@@ -272,14 +272,14 @@ impl Browser {
         Ok(())
     }
 
-    /// Keeps a picture of the page in `target/e2e`.
+    /// Saves a screenshot in `target/e2e`.
     pub async fn shot(&self, name: &str) -> Result<()> {
         let path = self.shots.join(format!("{name}.png"));
         Ok(self.driver.screenshot(&path).await?)
     }
 
-    /// Fails when the page is wider than its window, a pane's content wider than the pane, or the workspace higher than
-    /// the window.
+    /// Fails if the page is wider than the window, a pane's content is wider than the pane, or the workspace is higher
+    /// than the window.
     pub async fn fits(&self) -> Result<()> {
         let script = "const page = document.documentElement; \
              const sizes = [['the page', page.scrollWidth, innerWidth]]; \
@@ -295,7 +295,7 @@ impl Browser {
         Ok(())
     }
 
-    /// Ends it.
+    /// Closes the browser.
     pub async fn close(self) -> Result<()> {
         self.driver.clone().quit().await?;
         Ok(())
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_browser_that_is_dropped_leaves_no_process() {
+    async fn a_dropped_browser_leaves_no_process() {
         let browser = Browser::open().await.unwrap();
         let profile = browser.profile.path().to_string_lossy().into_owned();
         assert!(!processes_with(&profile).is_empty());

@@ -1,9 +1,9 @@
-//! `faultline up` in a folder and on ports of its own, as the tests of the whole product use it.
+//! `faultline up` with its own folder and ports, for tests of the whole product.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "for tests: a broken expectation ends them"
+    reason = "test helpers fail by panicking"
 )]
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::Value;
 
-/// The top of the repository.
+/// Returns the root folder of the repository.
 #[must_use]
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -24,7 +24,7 @@ pub fn workspace() -> PathBuf {
         .unwrap()
 }
 
-/// The program, built by `scripts/build dev`.
+/// Returns the path of the program that `scripts/build dev` built.
 #[must_use]
 pub fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
@@ -33,7 +33,7 @@ pub fn program() -> PathBuf {
     program
 }
 
-/// A port that nobody has.
+/// Returns a free TCP port.
 #[must_use]
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
@@ -43,13 +43,13 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-/// Bytes as text.
+/// Converts bytes to text, lossily.
 #[must_use]
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// What a program has printed so far, as it goes on.
+/// Reads a program's output in the background. The returned text grows as it prints.
 #[must_use]
 pub fn reading(mut from: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
     let seen = Arc::new(Mutex::new(String::new()));
@@ -63,20 +63,20 @@ pub fn reading(mut from: impl std::io::Read + Send + 'static) -> Arc<Mutex<Strin
     seen
 }
 
-/// An installation in a folder of its own.
+/// An installation with its own folder. Dropping it removes everything from the machine, also if the test fails.
 #[derive(Debug)]
 pub struct Installation {
-    /// Its data folder.
+    /// The data folder.
     pub data: tempfile::TempDir,
-    /// The pages' port.
+    /// The port of the pages.
     pub http: u16,
-    /// The SSH gateway's port.
+    /// The port of the SSH gateway.
     pub ssh: u16,
-    /// The port of API servers.
+    /// The port of the gateway to API servers.
     pub kube: u16,
-    /// The running server.
+    /// The server's process, if it is running.
     pub server: Option<Child>,
-    /// A configuration file.
+    /// The configuration file, if any.
     pub config: Option<PathBuf>,
 }
 
@@ -87,7 +87,7 @@ impl Default for Installation {
 }
 
 impl Installation {
-    /// Not started yet.
+    /// Creates an installation without starting it.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -100,7 +100,7 @@ impl Installation {
         }
     }
 
-    /// The program, about this installation.
+    /// Returns a command that runs the program with this installation's data folder.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(program());
@@ -110,19 +110,19 @@ impl Installation {
         command
     }
 
-    /// Runs the program to its end.
+    /// Runs the program and waits until it ends.
     #[must_use]
     pub fn run(&self, args: &[&str]) -> Output {
         self.command().args(args).output().unwrap()
     }
 
-    /// The ports of pages, SSH and API servers.
+    /// Returns the ports of the pages, the SSH gateway and the gateway to API servers.
     #[must_use]
     pub const fn ports(&self) -> [u16; 3] {
         [self.http, self.ssh, self.kube]
     }
 
-    /// `faultline up` on these ports.
+    /// Returns the command `faultline up` on these ports.
     #[must_use]
     pub fn up_on(&self, [http, ssh, kube]: [u16; 3]) -> Command {
         let mut command = self.command();
@@ -139,7 +139,7 @@ impl Installation {
         command
     }
 
-    /// Starts the server and gives the link that it prints.
+    /// Starts the server and returns the link that it prints.
     pub fn up(&mut self) -> String {
         use std::io::{BufRead, BufReader, Read};
         let mut child = self
@@ -152,27 +152,27 @@ impl Installation {
         out.read_line(&mut line).unwrap();
         let Ok(said) = serde_json::from_str::<Value>(&line) else {
             out.read_to_string(&mut line).unwrap();
-            panic!("instead of a link it said:\n{line}");
+            panic!("it did not print a link but:\n{line}");
         };
         self.server = Some(child);
         said["link"].as_str().unwrap().to_owned()
     }
 
-    /// Stops the server as an operator would; environments go on.
+    /// Stops the server with `faultline down`. Environments keep running.
     pub fn down(&mut self) {
         let said = self.run(&["down"]);
         assert!(said.status.success(), "{}", text(&said.stderr));
         self.server.take().unwrap().wait().unwrap();
     }
 
-    /// Kills the server without a word.
+    /// Kills the server with SIGKILL.
     pub fn kill_server(&mut self) {
         let mut server = self.server.take().unwrap();
         server.kill().unwrap();
         server.wait().unwrap();
     }
 
-    /// The folder of what an environment runs on.
+    /// Returns the folder of an environment's tenant.
     #[must_use]
     pub fn tenant(&self, id: &str) -> Option<PathBuf> {
         let out = self.run(&["--output", "json", "env", "show", id]);
@@ -203,7 +203,7 @@ impl Installation {
         }
     }
 
-    /// The stock client with a key of the test's.
+    /// Runs a command with OpenSSH's client, with this key.
     pub fn ssh(&self, key: &Path, login: &str, extra: &[&str], command: &str) -> Output {
         Command::new("ssh")
             .arg("-i")
@@ -218,7 +218,7 @@ impl Installation {
             .unwrap()
     }
 
-    /// The options of every call of the stock client.
+    /// Returns the options of every call of OpenSSH's client.
     #[must_use]
     pub fn ssh_options(&self) -> [String; 10] {
         [
@@ -240,7 +240,6 @@ impl Installation {
     }
 }
 
-/// A test that fails leaves nothing on the machine either.
 impl Drop for Installation {
     fn drop(&mut self) {
         if let Some(mut server) = self.server.take() {
@@ -256,12 +255,12 @@ impl Drop for Installation {
     }
 }
 
-/// Says what a test is about to do.
+/// Prints what a test does next.
 pub fn step(text: &str) {
     eprintln!("· {text}");
 }
 
-/// The processes that have this in their command line.
+/// Returns the processes whose command line contains this text.
 #[must_use]
 pub fn processes_with(argument: &str) -> Vec<rustix::process::Pid> {
     let Ok(entries) = std::fs::read_dir("/proc") else {

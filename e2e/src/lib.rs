@@ -1,12 +1,12 @@
-//! What the end-to-end tests share.
+//! Helpers of the end-to-end tests.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`browser`] | a headless Chromium of one's own, ended with the value |
-//! | [`installation`] | `faultline up` in a folder and on ports of its own |
-//! | [`serving`] | the server on the fake provider, in-process |
+//! | [`browser`] | a headless Chromium, which ends when the value is dropped |
+//! | [`installation`] | `faultline up` with its own folder and ports |
+//! | [`serving`] | an in-process server with the fake provider |
 //! | [`pypi`] | packages from PyPI, installed once |
-//! | [`student`] | what a student does, from the sign-in link to the solved lab; takes any server's link |
+//! | [`student`] | a student's actions, from the sign-in link to the solved lab, on any server |
 //! | [`access`] | an automated accessibility check of a page |
 
 pub mod access;

@@ -4,7 +4,8 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
-/// Returns the folder of a package such as `kubernetes==37.0.2`, for `PYTHONPATH`. Installs it once, with what it depends on.
+/// Returns the folder of a package such as `kubernetes==37.0.2`, for `PYTHONPATH`. Installs it with its dependencies on
+/// the first use.
 pub fn package(requirement: &str) -> Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
@@ -21,7 +22,7 @@ pub fn package(requirement: &str) -> Result<PathBuf> {
             .context("python3 is missing")?;
         ensure!(
             installed.success(),
-            "{requirement} could not be installed with pip"
+            "installing {requirement} with pip failed"
         );
         std::fs::write(done, "")?;
     }

@@ -1,4 +1,4 @@
-//! The server on the fake provider, in-process.
+//! An in-process server with the fake provider.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -10,16 +10,16 @@ use faultline_server::{Config, Parts, Server, Shutdown};
 use faultline_store::Store;
 use tempfile::TempDir;
 
-/// A server that serves.
+/// A running server.
 #[derive(Debug)]
 pub struct Serving {
-    /// Where it is.
+    /// The base URL.
     pub base: String,
-    /// A link that signs in, once.
+    /// A one-time sign-in link.
     pub link: String,
-    /// A token for its API.
+    /// An API token.
     pub token: String,
-    /// Its machines.
+    /// The provider of its machines.
     pub provider: FakeProvider,
     shutdown: Shutdown,
     task: tokio::task::JoinHandle<Result<(), faultline_server::Error>>,
@@ -27,7 +27,7 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Serves the labs of `e2e/labs`; a start takes so long.
+    /// Starts a server with the labs of `e2e/labs`. Creating a machine takes `latency`.
     pub async fn begin(latency: Duration) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -64,7 +64,7 @@ impl Serving {
         })
     }
 
-    /// Stops it as an operator would.
+    /// Stops the server in the same way as an operator does.
     pub async fn end(self) -> Result<()> {
         self.shutdown.soft.cancel();
         tokio::time::timeout(Duration::from_secs(25), self.task)

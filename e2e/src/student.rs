@@ -1,5 +1,4 @@
-//! What a student does. Takes the link of any server, so that the same walk goes over the fake provider and over
-//! real machines.
+//! A student's actions. They work on any server, so the same test runs with the fake provider and with real machines.
 
 use std::time::Duration;
 
@@ -8,18 +7,18 @@ use thirtyfour::Key;
 
 use crate::Browser;
 
-/// A lab, and how it is solved by typing.
+/// A lab and its repair.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The lab.
     pub slug: String,
-    /// What to type to repair it, line by line.
+    /// The lines to type that repair it.
     pub repair: Vec<String>,
-    /// How long the repair may take to show, after the last line.
+    /// The time that the repair takes to have effect, after the last line.
     pub settle: Duration,
 }
 
-/// Signs in by a one-time link; gives the server's address.
+/// Signs in with a one-time link. Returns the server's address.
 pub async fn sign_in(browser: &Browser, link: &str) -> Result<String> {
     let base = link
         .split("/sign-in")
@@ -30,7 +29,7 @@ pub async fn sign_in(browser: &Browser, link: &str) -> Result<String> {
     Ok(base.to_owned())
 }
 
-/// Starts a lab from its page and waits until its terminal is there.
+/// Starts a lab from its page and waits until its terminal is connected. Returns the address of the environment's page.
 pub async fn start(browser: &Browser, base: &str, slug: &str) -> Result<String> {
     browser.go(&format!("{base}/labs/{slug}")).await?;
     browser.click(".start-box .primary").await?;
@@ -47,7 +46,7 @@ pub async fn start(browser: &Browser, base: &str, slug: &str) -> Result<String> 
         .to_owned())
 }
 
-/// What the visible terminal shows.
+/// The CSS selector of the visible terminal's rows.
 pub const SCREEN: &str = ".terminal-box:not([hidden]) .xterm-rows";
 
 async fn focus_terminal(browser: &Browser) -> Result<()> {
@@ -56,7 +55,7 @@ async fn focus_terminal(browser: &Browser) -> Result<()> {
         .await
 }
 
-/// Checks, by the keyboard, from within the terminal; waits for the end.
+/// Starts a check with the keyboard while the terminal has the focus, and waits until it ends.
 async fn check(browser: &Browser) -> Result<()> {
     focus_terminal(browser).await?;
     browser
@@ -73,8 +72,8 @@ async fn check(browser: &Browser) -> Result<()> {
     Ok(())
 }
 
-/// From Start to the solved lab: terminal, reload, another terminal, checks, a hint, the repair. Gives the page of the
-/// environment, which has ended.
+/// Starts a lab and solves it: terminal, reload, another terminal, checks, a hint, the repair. Then ends the
+/// environment. Returns the address of its page.
 pub async fn solve(browser: &Browser, base: &str, plan: &Plan) -> Result<String> {
     let place = start(browser, base, &plan.slug).await?;
     focus_terminal(browser).await?;
@@ -130,7 +129,7 @@ pub async fn solve(browser: &Browser, base: &str, plan: &Plan) -> Result<String>
     Ok(place)
 }
 
-/// Waits until a line of the terminal is this text alone: output, not the typing of it.
+/// Waits until a line of the terminal is exactly this text, so it is output and not the typed command.
 pub async fn until_output(browser: &Browser, wanted: &str) -> Result<()> {
     let script = format!(
         "return [...document.querySelectorAll('{SCREEN} > div')].some(r => r.textContent.trim() === '{wanted}')"
@@ -146,7 +145,7 @@ pub async fn until_output(browser: &Browser, wanted: &str) -> Result<()> {
     anyhow::bail!("the terminal does not show {wanted:?}")
 }
 
-/// The rows and columns that the shell knows of, once it knows as many rows as the page shows.
+/// Waits until the shell reports as many rows as the page shows. Returns the rows and columns that it reports.
 pub async fn size_in_the_guest(browser: &Browser) -> Result<(u64, u64)> {
     focus_terminal(browser).await?;
     let script = format!(
@@ -168,10 +167,10 @@ pub async fn size_in_the_guest(browser: &Browser) -> Result<(u64, u64)> {
         }
     }
     browser.shot("wrong-size").await?;
-    anyhow::bail!("shown rows, and what the shell knows: {seen}")
+    anyhow::bail!("shown rows, and the shell's rows and columns: {seen}")
 }
 
-/// What a terminal is (DA1), asked by the shell: one answer, and nothing else is typed into it.
+/// Checks that a terminal query of the shell (DA1) gets exactly one response.
 pub async fn query_is_answered_once(browser: &Browser) -> Result<()> {
     focus_terminal(browser).await?;
     browser
@@ -180,7 +179,7 @@ pub async fn query_is_answered_once(browser: &Browser) -> Result<()> {
     until_output(browser, "?1;2-end").await
 }
 
-/// Copies a word that is a line of the terminal: a double click, Ctrl+Shift+C.
+/// Copies a word that is alone on a line of the terminal, with a double click and Ctrl+Shift+C.
 pub async fn copy_line(browser: &Browser, word: &str) -> Result<()> {
     let script = format!(
         "const box = [...document.querySelectorAll('{SCREEN} > div')] \
@@ -195,12 +194,12 @@ pub async fn copy_line(browser: &Browser, word: &str) -> Result<()> {
         .find(".terminal-box:not([hidden]) .xterm-selection > div")
         .await?;
     browser.chord(&[Key::Control, Key::Shift], 'c').await?;
-    // The clipboard is another process's.
+    // Another process handles the clipboard.
     tokio::time::sleep(Duration::from_millis(500)).await;
     Ok(())
 }
 
-/// Pastes where the focus is: Ctrl+Shift+V.
+/// Pastes into the focused element with Ctrl+Shift+V.
 pub async fn paste(browser: &Browser) -> Result<()> {
     browser.chord(&[Key::Control, Key::Shift], 'v').await?;
     tokio::time::sleep(Duration::from_millis(500)).await;

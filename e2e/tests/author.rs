@@ -1,6 +1,6 @@
-//! An author from nothing to a proven lab, on a real machine: `lab new`, `lint`, `run` with files that change under it,
+//! An author writes and proves a lab on a real machine: `lab new`, `lint`, `run` with files that change meanwhile,
 //! `test --junit`. Needs `scripts/build dev` and the image of plain machines.
-#![expect(clippy::unwrap_used, reason = "a test: a broken expectation ends it")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs::File,
@@ -17,7 +17,7 @@ use rustix::{
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
 };
 
-/// `faultline lab …` in a folder of labs of the test's own.
+/// Runs `faultline lab …` with the test's own folder of labs.
 struct Author(tempfile::TempDir);
 
 impl Author {
@@ -39,7 +39,7 @@ impl Author {
         said
     }
 
-    /// A `lab run`, and what it says until it is looked at.
+    /// Starts a `lab run`. Returns it and its output, which grows.
     fn run(&self, name: &str) -> (Running, Arc<Mutex<String>>) {
         let mut child = self
             .lab(&["run", name])
@@ -53,7 +53,7 @@ impl Author {
     }
 }
 
-/// A `lab run` that is told what to do line by line; ended with the test.
+/// A `lab run` that is controlled line by line. It is killed on drop.
 struct Running(Child, ChildStdin);
 
 impl Running {
@@ -69,7 +69,7 @@ impl Drop for Running {
     }
 }
 
-/// Waits for what is to be so after at most so many seconds; ends the test with the story when it is not.
+/// Waits until `holds` returns true. After `seconds`, fails the test with the text of `story`.
 fn within(seconds: u64, story: impl Fn() -> String, holds: impl Fn() -> bool) {
     let began = Instant::now();
     while !holds() {
@@ -85,18 +85,18 @@ fn until(said: &Mutex<String>, what: &str) {
         || format!("{what:?} does not appear: {}", said.lock().unwrap()),
         || said.lock().unwrap().contains(what),
     );
-    // What comes next is looked for in what comes next.
+    // The next text is searched only in the output after this one.
     said.lock().unwrap().clear();
 }
 
 #[test]
 fn from_nothing_to_a_proven_lab() {
     let author = Author(tempfile::tempdir().unwrap());
-    step("a new lab is one without faults");
+    step("a new lab has no findings");
     author.done(&["new", "cache-is-cold"]);
     author.done(&["lint", "cache-is-cold"]);
 
-    step("it runs, is changed, is broken again and repaired");
+    step("it runs, is changed, repaired, and set up again");
     let (mut run, said) = author.run("cache-is-cold");
     until(&said, "is broken as it should be");
     run.say("c");
@@ -126,7 +126,7 @@ fn from_nothing_to_a_proven_lab() {
     until(&said, "destroying the machine");
     assert!(run.0.wait().unwrap().success());
 
-    step("it is proven, and CI can read so");
+    step("it is proven, with a report for CI");
     let report = author.0.path().join("junit.xml");
     author.done(&["test", "cache-is-cold", "--junit", report.to_str().unwrap()]);
     let report = std::fs::read_to_string(report).unwrap();
@@ -138,7 +138,7 @@ fn from_nothing_to_a_proven_lab() {
     );
 }
 
-/// A `lab run` on a terminal of its own, which is closed with the file.
+/// Starts a `lab run` on its own terminal, which closes when the file is dropped.
 fn on_a_terminal(author: &Author, name: &str) -> (Child, File) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
@@ -159,12 +159,12 @@ fn on_a_terminal(author: &Author, name: &str) -> (Child, File) {
     (child.unwrap(), File::from(master))
 }
 
-/// Whoever closes the window has ended the run too.
+/// Closing the window ends the run.
 #[test]
-fn a_run_whose_terminal_is_closed_takes_its_machine_along() {
+fn a_run_ends_with_its_machine_when_its_terminal_is_closed() {
     let author = Author(tempfile::tempdir().unwrap());
     author.done(&["new", "cache-is-cold"]);
-    // The second in the middle of a terminal of the machine's.
+    // The second time, a terminal of the machine is open.
     for seen in [None, Some("leave with Ctrl-]")] {
         step(&format!("closed after {}", seen.unwrap_or("the start")));
         let (mut run, mut terminal) = on_a_terminal(&author, "cache-is-cold");
@@ -185,14 +185,14 @@ fn a_run_whose_terminal_is_closed_takes_its_machine_along() {
     }
 }
 
-/// Ctrl-C and `kill` end a run at any time, and no machine of it stays.
+/// Ctrl-C and `kill` end a run at any time, and leave no machine behind.
 #[test]
-fn a_run_that_is_told_to_end_takes_its_machine_along() {
+fn a_run_ends_with_its_machine_on_a_signal() {
     let author = Author(tempfile::tempdir().unwrap());
     author.done(&["new", "cache-is-cold"]);
     for (signal, when) in [
         (Signal::TERM, "while its machine is starting"),
-        (Signal::INT, "in the middle of its work"),
+        (Signal::INT, "while it is working"),
     ] {
         step(&format!("{signal:?} {when}"));
         let (mut run, said) = author.run("cache-is-cold");
@@ -206,12 +206,12 @@ fn a_run_that_is_told_to_end_takes_its_machine_along() {
         let process = Pid::from_child(&run.0);
         kill_process(process, signal).unwrap();
         assert!(run.0.wait().unwrap().success());
-        // A launcher that had only been started may outlive the run: it finds its environment freed, and leaves.
+        // A launcher that was just started may outlive the run. It notices that its environment was freed, and exits.
         within(10, story, || processes_with(&home).is_empty());
     }
 }
 
-/// A lab on so many nodes and control planes: something is missing, and kubectl makes it.
+/// Writes and proves a lab with this many nodes and control planes: an object is missing, and `kubectl` creates it.
 fn shaped(author: &Author, name: &str, nodes: u32, control_planes: u32, stock: bool) {
     let folder = author.0.path().join(name);
     std::fs::create_dir(&folder).unwrap();
@@ -269,7 +269,7 @@ fn labs_of_other_shapes() {
     let author = Author(tempfile::tempdir().unwrap());
     for (name, nodes, control_planes, stock) in [
         ("pair", 2, 1, false),
-        ("as-kubeadm-makes-it", 1, 1, true),
+        ("stock-kubeadm", 1, 1, true),
         ("three-control-planes", 3, 3, false),
     ] {
         step(&format!("{name}: baked, cloned, probed and proven"));

@@ -1,10 +1,10 @@
-//! Every name of `faultline bench`, as short as it can be: that it measures what it says, not how quick that is.
-//! Needs `scripts/build dev` and the image of plain machines.
+//! Runs every benchmark of `faultline bench`, as briefly as possible, and checks that it reports its metrics, not how
+//! fast they are. Needs `scripts/build dev` and the image of plain machines.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test: a broken expectation ends it"
+    reason = "a test fails by panicking"
 )]
 
 use std::process::Command;
@@ -12,7 +12,7 @@ use std::process::Command;
 use faultline_e2e::installation::{program, step, text, workspace};
 use serde_json::Value;
 
-/// One document of measurements, and the values of what it names.
+/// The report of a benchmark.
 struct Measured(Value);
 
 impl Measured {
@@ -43,7 +43,7 @@ impl Measured {
 }
 
 #[test]
-fn every_name_measures_what_it_says() {
+fn every_benchmark_reports_its_metrics() {
     let clone = Measured::of("clone", &["--rounds", "1"]);
     let cold = clone.median("cold boot to shell");
     let usable = clone.median("clone to usable, 1");

@@ -1,10 +1,10 @@
-//! A lab with a cluster, as a student meets it: started, reached with a stock `kubectl` and a stock ssh client from
-//! outside, checked, ended. Needs the template of `kubernetes-1.36`, which proving the labs has made.
+//! A lab with a cluster, as a student uses it: started, reached from outside with a stock `kubectl` and OpenSSH,
+//! checked, ended. Needs the template of `kubernetes-1.36`, which proving the labs builds.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a test: a broken expectation ends it"
+    reason = "a test fails by panicking"
 )]
 
 use std::{
@@ -22,7 +22,8 @@ use serde_json::Value;
 const LAB: &str = "claim-pending";
 const TWIN: &str = "report-bot-forbidden";
 
-/// A kubectl as it comes from upstream: the one of an image, out of its disk, by its version; or another, by its path.
+/// Returns an unmodified upstream kubectl: of the version in `FAULTLINE_KUBECTL`, copied from an image's disk, or at
+/// the path in that variable.
 fn kubectl(here: &Installation) -> PathBuf {
     let version = std::env::var("FAULTLINE_KUBECTL").unwrap_or_else(|_| "1.36".to_owned());
     if version.contains('/') {
@@ -32,7 +33,7 @@ fn kubectl(here: &Installation) -> PathBuf {
     out_of_an_image(here, "/usr/bin/kubectl", &["version", "--client"], is_it)
 }
 
-/// A program out of the disk of the image in which it answers so.
+/// Copies a program from the disk of the first image in which its output satisfies `is_it`.
 fn out_of_an_image(
     here: &Installation,
     path: &str,
@@ -76,7 +77,7 @@ impl Kubectl {
         self.command(args).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// What it prints; it must succeed.
+    /// Runs it, expects success, and returns its output.
     fn out(&self, args: &[&str]) -> String {
         let done = self.run(args);
         assert!(done.status.success(), "{args:?}: {}", text(&done.stderr));
@@ -88,7 +89,7 @@ impl Kubectl {
 fn a_cluster_from_outside() {
     let mut here = Installation::new();
     let link = here.up();
-    step("a lab with a cluster starts, probed");
+    step("a lab with a cluster starts");
     let id = start(&here, LAB);
 
     step("a stock kubectl reaches it through the gateway");
@@ -104,7 +105,7 @@ fn a_cluster_from_outside() {
     assert!(kubectl.out(&["auth", "whoami"]).contains("person:"));
     work(&kubectl);
 
-    step("helm installs a chart through the door");
+    step("helm installs a chart through the gateway");
     let helm = out_of_an_image(&here, "/usr/local/bin/helm", &["version"], |said| {
         said.contains("v4.")
     });
@@ -132,8 +133,8 @@ fn a_cluster_from_outside() {
     };
     assert!(file.out(&["get", "nodes"]).contains("node1"));
 
-    step("who has no credential, or another environment's name, finds nothing");
-    strangers(&here, &kubectl, &id);
+    step("requests without a valid credential or environment are refused");
+    refusals(&here, &kubectl, &id);
 
     step("the stock ssh client enters the same node");
     let key = here.data.path().join("key");
@@ -151,7 +152,7 @@ fn a_cluster_from_outside() {
         text(&entered.stderr)
     );
 
-    step("the usual tools are there, and helm installs a chart");
+    step("the usual tools are on the node, and helm installs a chart");
     let tools = "for tool in crictl etcdctl etcdutl jq curl tcpdump dig vim nano tmux strace; do command -v $tool >/dev/null || echo \
                  lacks $tool; done; kubectl get storageclass --no-headers && mkdir -p /tmp/tea/templates && cd /tmp/tea && printf \
                  'apiVersion: v2\nname: tea\nversion: 1.0.0\n' > Chart.yaml && printf 'apiVersion: v1\nkind: ConfigMap\n\
@@ -167,7 +168,7 @@ fn a_cluster_from_outside() {
         text(&used.stderr)
     );
 
-    step("a suspended cluster goes on where it was, its clock right");
+    step("a suspended cluster resumes where it was, with the right time");
     assert!(here.run(&["env", "suspend"]).status.success());
     std::thread::sleep(Duration::from_secs(15));
     let paused = kubectl.run(&["--request-timeout=5s", "get", "nodes"]);
@@ -196,7 +197,7 @@ fn a_cluster_from_outside() {
     assert!(apart.abs() < 5, "{apart} s apart");
 
     step(
-        "checks look at the cluster and say what is wrong; the only environment need not be named",
+        "checks find the fault in the cluster; the environment's name is optional if there is only one",
     );
     let checked = here.run(&["--output", "json", "env", "check"]);
     assert!(!checked.status.success(), "it was not repaired");
@@ -209,7 +210,7 @@ fn a_cluster_from_outside() {
         assert!(namespaces.contains("kube-system") && !namespaces.contains("of-before"));
     }
 
-    step("with the environment its credentials end, and a watch that is open");
+    step("when the environment ends, its credentials and open watches end too");
     let mut watch = kubectl
         .command(&["get", "pods", "-A", "-w"])
         .stdout(Stdio::null())
@@ -222,7 +223,7 @@ fn a_cluster_from_outside() {
     while watch.try_wait().unwrap().is_none() {
         assert!(
             began.elapsed() < Duration::from_secs(20),
-            "the watch goes on"
+            "the watch should end"
         );
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -236,7 +237,7 @@ fn a_cluster_from_outside() {
     );
 }
 
-/// `rekey = true`: what the template's keys signed is void. Two clusters at once, and one of them started twice over.
+/// With `rekey = true`, credentials signed by the template's keys are invalid. Runs two clusters at once.
 #[test]
 #[ignore = "half an hour under emulation; ./test --all runs it"]
 fn keys_of_its_own() {
@@ -245,7 +246,7 @@ fn keys_of_its_own() {
     step("a lab with a cluster starts, with the keys of its template");
     let twin = start(&here, TWIN);
 
-    step("a server with rekey = true starts another, with keys of its own");
+    step("a server with rekey = true starts another, with its own keys");
     here.kill_server();
     let settings = here.data.path().join("faultline.toml");
     std::fs::write(&settings, "rekey = true\n").unwrap();
@@ -261,7 +262,7 @@ fn keys_of_its_own() {
     let named = here.run(&["ssh", &id, "--", renewed]);
     assert_eq!(text(&named.stdout).trim(), "2", "{}", text(&named.stderr));
 
-    step("what one environment's authority signed is void in another");
+    step("credentials signed by one environment's CA are invalid in another");
     let at_its_own =
         "kubectl --server https://127.0.0.1:6443 --insecure-skip-tls-verify --request-timeout=60s";
     let shown_at = |at: &str, credential: &str| {
@@ -279,7 +280,7 @@ fn keys_of_its_own() {
         assert_eq!(asked.status.success(), from == to, "{from} at {to}: {said}");
         assert!(from == to || said.contains("logged in"), "{said}");
     }
-    step("so is what its service accounts hold");
+    step("so are the tokens of its service accounts");
     let theirs = Kubectl {
         program: kubectl.program.clone(),
         config: kubeconfig(&here, &twin),
@@ -290,7 +291,7 @@ fn keys_of_its_own() {
         let asked = shown_at(at, &credential);
         assert_eq!(asked.status.success(), holds, "{}", text(&asked.stderr));
     }
-    step("and what the parts of its control plane show to each other");
+    step("and the certificates of its control plane's components");
     let shown = here.run(&[
         "ssh",
         &twin,
@@ -319,7 +320,7 @@ fn keys_of_its_own() {
     assert!(here.run(&["env", "end", &twin]).status.success());
     assert!(here.run(&["env", "end", &id]).status.success());
 
-    step("workers get keys too, in a lab that breaks a kubelet's");
+    step("workers get new keys too, also in a lab that breaks a kubelet");
     let id = start(&here, "kubelet-down");
     let kubectl = Kubectl {
         program: kubectl.program,
@@ -339,7 +340,7 @@ fn keys_of_its_own() {
     assert!(here.run(&["env", "end", &id]).status.success());
 }
 
-/// Another client than kubectl, and more watches than kubectl opens.
+/// Uses a client other than kubectl, and more watches than kubectl opens.
 #[test]
 #[ignore = "installs Python's client with pip; ./test --all runs it"]
 fn pythons_client_and_a_dozen_watches() {
@@ -358,7 +359,7 @@ fn pythons_client_and_a_dozen_watches() {
     println!("{}", text(&done.stdout));
 }
 
-/// A worker is booted, joins, is used, is drained and goes.
+/// A worker is booted, joins, is used, is drained and removed.
 #[test]
 #[ignore = "minutes under emulation; ./test --all runs it"]
 fn a_worker_joins_and_leaves() {
@@ -391,7 +392,7 @@ fn a_worker_joins_and_leaves() {
     let done = "--for=jsonpath={.status.phase}=Succeeded";
     kubectl.out(&["wait", "pod/guest", done, "--timeout=240s"]);
     assert_eq!(kubectl.out(&["logs", "guest"]).trim(), "from node2");
-    step("it is drained and goes");
+    step("it is drained and removed");
     let removed = here.run(&["env", "remove-node", &id, "node2"]);
     assert!(removed.status.success(), "{}", text(&removed.stderr));
     assert_eq!(
@@ -401,7 +402,7 @@ fn a_worker_joins_and_leaves() {
     assert!(here.run(&["env", "end", &id]).status.success());
 }
 
-/// Starts a lab and waits for it: the environment's id.
+/// Starts a lab and waits until it is ready. Returns the environment's ID.
 fn start(here: &Installation, lab: &str) -> String {
     let started = here.run(&["--output", "json", "env", "start", lab]);
     assert!(started.status.success(), "{}", text(&started.stderr));
@@ -416,7 +417,7 @@ fn kubeconfig(here: &Installation, id: &str) -> PathBuf {
     config
 }
 
-/// What the page's button downloads, for whoever is signed in by this link.
+/// Signs in with the link and downloads the kubeconfig that the environment's page offers.
 fn download(here: &Installation, link: &str, id: &str) -> PathBuf {
     let (base, token) = link.split_once("/sign-in?").unwrap();
     let jar = here.data.path().join("cookies");
@@ -434,7 +435,7 @@ fn download(here: &Installation, link: &str, id: &str) -> PathBuf {
     path
 }
 
-/// A client of this user, that trusts whatever answers.
+/// Returns a client with this user, which doesn't verify the server's certificate.
 fn with_user(
     here: &Installation,
     kubectl: &Kubectl,
@@ -454,7 +455,7 @@ fn with_user(
     }
 }
 
-/// What people do all day.
+/// Uses the cluster as people do every day.
 fn work(kubectl: &Kubectl) {
     step("apply, wait, logs -f, exec -it, cp, port-forward, a long watch, top");
     let mut watch = kubectl
@@ -524,23 +525,23 @@ fn work(kubectl: &Kubectl) {
     while !kubectl.run(&["top", "nodes"]).status.success() {
         assert!(
             began.elapsed() < Duration::from_secs(180),
-            "top has no figures"
+            "top shows no metrics"
         );
         std::thread::sleep(Duration::from_secs(5));
     }
-    // After minutes of other work the watch is still there, and shows what happens.
+    // After minutes of other work, the watch is still open and shows changes.
     let before = watched.lock().unwrap().matches("pod/desk").count();
     assert!(before >= 1);
     kubectl.out(&["label", "pod", "desk", "seen=yes"]);
     shows(&watched, "pod/desk", before + 1);
     kubectl.out(&["delete", "pod", "desk", "--now"]);
     shows(&watched, "pod/desk", before + 2);
-    assert!(watch.try_wait().unwrap().is_none(), "it goes on");
+    assert!(watch.try_wait().unwrap().is_none(), "the watch is open");
     let _ = watch.kill();
     let _ = watch.wait();
 }
 
-/// `kubectl exec -it`, with a terminal on both sides.
+/// Runs `kubectl exec -it`, with a terminal on both sides.
 fn on_a_terminal(kubectl: &Kubectl) {
     let command = format!(
         "{} --kubeconfig {} exec -it desk -- sh",
@@ -562,7 +563,7 @@ fn on_a_terminal(kubectl: &Kubectl) {
     assert!(shell.wait().unwrap().success());
 }
 
-/// Waits until it has shown something so many times.
+/// Waits until a text has appeared this many times.
 fn shows(seen: &Mutex<String>, what: &str, times: usize) {
     let began = Instant::now();
     while seen.lock().unwrap().matches(what).count() < times {
@@ -575,7 +576,7 @@ fn shows(seen: &Mutex<String>, what: &str, times: usize) {
     }
 }
 
-/// A page over a forwarded port, once it is there.
+/// Fetches a page over a forwarded port. Retries until it responds.
 fn fetch(port: u16) -> String {
     let began = Instant::now();
     loop {
@@ -588,14 +589,14 @@ fn fetch(port: u16) -> String {
         }
         assert!(
             began.elapsed() < Duration::from_secs(60),
-            "port-forward gives nothing"
+            "port-forward does not respond"
         );
         std::thread::sleep(Duration::from_millis(300));
     }
 }
 
-fn strangers(here: &Installation, kubectl: &Kubectl, id: &str) {
-    // At the right address but without a token.
+fn refusals(here: &Installation, kubectl: &Kubectl, id: &str) {
+    // The right address without a token.
     let config = std::fs::read_to_string(&kubectl.config).unwrap();
     let mut parsed: Value = serde_json::from_str(&config).unwrap();
     parsed["users"][0]["user"] = serde_json::json!({});
@@ -612,7 +613,7 @@ fn strangers(here: &Installation, kubectl: &Kubectl, id: &str) {
         "{}",
         text(&refused.stderr)
     );
-    // Another environment's name leads nowhere, and that is said.
+    // An unknown environment.
     let other = config.replace(&format!("/environments/{id}"), "/environments/k7f3q9xw2m");
     let parsed: Value = serde_json::from_str(&other).unwrap();
     let lost = Kubectl {
@@ -629,7 +630,7 @@ fn strangers(here: &Installation, kubectl: &Kubectl, id: &str) {
     raw.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     let _ = raw.read_to_end(&mut answer);
-    // At most TLS's word for what it does not understand.
+    // Plain HTTP gets at most a TLS alert.
     assert!(answer.len() <= 7, "{}", text(&answer));
 }
 

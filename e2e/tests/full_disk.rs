@@ -1,6 +1,6 @@
-//! The host's disk is full: what can't be done is said before it is begun, and a machine that runs goes on afterwards.
-//! Needs root, `scripts/build dev` and the image of plain machines.
-#![expect(clippy::unwrap_used, reason = "a test: a broken expectation ends it")]
+//! The host's disk is full: new work is refused before it starts, and running machines continue once there is space
+//! again. Needs root, `scripts/build dev` and the image of plain machines.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     path::{Path, PathBuf},
@@ -11,7 +11,7 @@ use std::{
 use faultline_e2e::installation::{Installation, text};
 use serde_json::Value;
 
-/// A data folder on a file system of its own, unmounted whatever happens.
+/// A data folder on its own file system, which is unmounted on drop.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -38,7 +38,7 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn a_full_disk_is_said_and_survived() {
+fn a_full_disk_is_reported_and_survived() {
     let mut here = Installation::new();
     let disk = SmallDisk::mount(here.data.path(), "size=400m");
     let config = here.data.path().join("small.toml");
@@ -54,7 +54,7 @@ fn a_full_disk_is_said_and_survived() {
         !said.status.success() && words.contains("for environments in"),
         "{words}"
     );
-    // It becomes small once the server runs.
+    // The disk becomes small once the server runs.
     disk.set("remount,size=1200m");
     here.up();
     disk.set("remount,size=400m");
@@ -66,7 +66,7 @@ fn a_full_disk_is_said_and_survived() {
         "{}",
         text(&refused.stderr)
     );
-    // Not a byte left: what can't be written is refused, nothing hangs, and nothing that was there is lost.
+    // With no space at all, starts are refused, nothing hangs, and no data is lost.
     let more = here.data.path().join("more");
     let _ = std::fs::write(&more, vec![0; 200 << 20]);
     let full = here.run(&["env", "start", "orders-api-upgrade"]);
@@ -87,8 +87,8 @@ fn a_full_disk_is_said_and_survived() {
         );
         std::thread::sleep(Duration::from_secs(1));
     };
-    goes_on_after_a_full_disk(&mut here, &disk, &id);
-    // Purging removes the folder too, which here is a mount: everything in it goes.
+    continues_after_a_full_disk(&mut here, &disk, &id);
+    // Purging can't remove the folder itself, because it is a mount point, but removes everything in it.
     let _ = here.run(&["down", "--purge", "--keep-images", "--yes"]);
     here.server.take().unwrap().wait().unwrap();
     assert!(
@@ -97,9 +97,9 @@ fn a_full_disk_is_said_and_survived() {
     );
 }
 
-/// A machine that writes while the host's disk is full stands still, whatever becomes of the server; with room again it
-/// goes on, and its write has not failed.
-fn goes_on_after_a_full_disk(here: &mut Installation, disk: &SmallDisk, id: &str) {
+/// A machine that writes while the host's disk is full is stopped, even if the server is killed. Once there is space
+/// again, it continues, and its write succeeds.
+fn continues_after_a_full_disk(here: &mut Installation, disk: &SmallDisk, id: &str) {
     let write = "sleep 4; dd if=/dev/urandom of=/root/big bs=1M count=48 conv=fsync && sha256sum /root/big >/root/sum";
     let begun = here.run(&[
         "ssh",
@@ -112,7 +112,7 @@ fn goes_on_after_a_full_disk(here: &mut Installation, disk: &SmallDisk, id: &str
     let filled = std::fs::write(&ballast, vec![0; 400 << 20]);
     assert!(filled.is_err(), "the disk is not full");
     std::thread::sleep(Duration::from_secs(10));
-    // It stands still: its disk has no room for what it is writing.
+    // The machine is stopped, because its disk has no space for the rest of the write.
     let overlay = here.tenant(id).unwrap().join("node1.qcow2");
     let written = overlay.metadata().unwrap().len();
     assert!(written < 48 << 20, "it wrote all: {written} bytes");

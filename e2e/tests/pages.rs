@@ -12,10 +12,11 @@ use faultline_e2e::{
 use thirtyfour::Key;
 use tokio::sync::{Mutex, MutexGuard};
 
-/// One browser at a time: two cores.
+/// Lets only one browser run at a time, because there may be only two cores.
 static ALONE: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
 
-/// The browser, the server, and somebody signed in at this address; a start takes so long. Others wait for the first.
+/// Starts a server on which creating a machine takes `latency`, and a browser that is signed in. Returns the lock that
+/// keeps other tests waiting, the server, the browser, and the server's address.
 async fn signed_in(
     latency: Duration,
 ) -> Result<(MutexGuard<'static, ()>, Serving, Browser, String)> {
@@ -53,7 +54,7 @@ async fn a_student_solves_a_lab() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn terminals_come_back_after_a_drop_and_say_when_they_are_the_console() -> Result<()> {
+async fn terminals_reconnect_and_show_when_they_are_the_console() -> Result<()> {
     let (_alone, serving, browser, base) = signed_in(Duration::ZERO).await?;
     student::start(&browser, &base, "two-nodes").await?;
     let id = tenant(&browser).await?;
@@ -77,9 +78,9 @@ async fn terminals_come_back_after_a_drop_and_say_when_they_are_the_console() ->
     serving.end().await
 }
 
-/// A network that goes without a word: nothing is closed, and nothing arrives any more.
+/// The network fails silently: no connection is closed, and nothing arrives any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_network_is_seen_and_what_is_typed_then_is_refused() -> Result<()> {
+async fn a_silent_network_is_detected_and_input_refused_meanwhile() -> Result<()> {
     let (_alone, serving, browser, base) = signed_in(Duration::ZERO).await?;
     student::start(&browser, &base, "stale-flag").await?;
     browser.click(".xterm-screen").await?;
@@ -113,12 +114,13 @@ async fn a_silent_network_is_seen_and_what_is_typed_then_is_refused() -> Result<
     student::until_output(&browser, "after").await?;
     let id = tenant(&browser).await?;
     let late = serving.provider.file(&id, &"node1".parse()?, "/tmp/late");
-    anyhow::ensure!(late.is_none(), "what was refused was run");
+    anyhow::ensure!(late.is_none(), "refused input was run");
     browser.close().await?;
     serving.end().await
 }
 
-/// Over plain HTTP a browser opens at most six connections to a host: a page that kept one would keep others from loading.
+/// Over plain HTTP, a browser opens at most six connections to a host. If each page kept one open, further pages could
+/// not load.
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_windows_of_a_workspace_load_and_show_a_terminal() -> Result<()> {
     let (_alone, serving, browser, base) = signed_in(Duration::ZERO).await?;
@@ -135,7 +137,7 @@ async fn eight_windows_of_a_workspace_load_and_show_a_terminal() -> Result<()> {
         browser.keys(&format!("echo {word}\n")).await?;
         student::until_output(&browser, &word).await?;
     }
-    // Events arrive in all of them.
+    // Events arrive in all windows.
     browser.click("#check-button").await?;
     for window in browser.windows().await? {
         browser.switch_to(window).await?;
@@ -145,9 +147,9 @@ async fn eight_windows_of_a_workspace_load_and_show_a_terminal() -> Result<()> {
     serving.end().await
 }
 
-/// More output than the server sends ahead arrives whole, and another terminal answers meanwhile.
+/// More output than the server's send window arrives completely, and another terminal responds meanwhile.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminal_that_floods_arrives_whole_and_holds_up_no_other() -> Result<()> {
+async fn a_flood_of_output_arrives_and_does_not_block_other_terminals() -> Result<()> {
     let (_alone, serving, browser, base) = signed_in(Duration::ZERO).await?;
     student::start(&browser, &base, "stale-flag").await?;
     let id = tenant(&browser).await?;
@@ -196,9 +198,9 @@ async fn a_terminal_is_closed_with_its_tab() -> Result<()> {
         browser
             .find(".tablist button:nth-child(1)[aria-selected=true]")
             .await?;
-        anyhow::ensure!(!browser.has(second).await, "{how}: the tab stays");
+        anyhow::ensure!(!browser.has(second).await, "{how}: the tab should close");
     }
-    // Its shell has ended with it: the next of that number is a new one.
+    // Its shell has ended too: the next terminal with that number is a new one.
     browser.chord(&[Key::Alt], 't').await?;
     browser
         .find(&format!("{second}[aria-selected=true] .mark.on"))
@@ -207,7 +209,7 @@ async fn a_terminal_is_closed_with_its_tab() -> Result<()> {
     student::until_output(&browser, "fresh").await?;
     let shown = browser.text(student::SCREEN).await?;
     anyhow::ensure!(!shown.contains("by-a-key"), "{shown}");
-    // One whose shell has ended is closed without a question.
+    // A terminal whose shell has ended is closed without confirmation.
     browser.keys("exit\n").await?;
     browser
         .until_text(student::SCREEN, "or close this tab")
@@ -216,24 +218,24 @@ async fn a_terminal_is_closed_with_its_tab() -> Result<()> {
     browser
         .find(".tablist button:nth-child(1)[aria-selected=true]")
         .await?;
-    anyhow::ensure!(!browser.has(second).await, "the ended tab stays");
+    anyhow::ensure!(!browser.has(second).await, "the ended tab should close");
     anyhow::ensure!(
         !browser.has(".tablist button:nth-child(1) .close").await,
-        "a node keeps its first"
+        "a node's first tab can't be closed"
     );
     browser.close().await?;
     serving.end().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_terminal_shows_is_copied_and_pasted() -> Result<()> {
+async fn terminal_output_is_copied_and_pasted() -> Result<()> {
     let (_alone, serving, browser, base) = signed_in(Duration::ZERO).await?;
     student::start(&browser, &base, "stale-flag").await?;
     browser.click(".xterm-screen").await?;
     browser.keys("echo to-be-copied\n").await?;
     student::until_output(&browser, "to-be-copied").await?;
     student::copy_line(&browser, "to-be-copied").await?;
-    // Nothing but the keys of copying went to the shell, so what is typed now is a line of its own.
+    // Copying sent no input to the shell, so the next input starts a new line.
     browser.keys("echo it-was-").await?;
     student::paste(&browser).await?;
     browser.keys("\n").await?;
@@ -276,7 +278,7 @@ async fn everything_but_the_terminal_works_without_scripts() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_fit_are_light_and_can_be_used_by_everybody() -> Result<()> {
+async fn pages_fit_are_small_and_accessible() -> Result<()> {
     let _alone = ALONE.lock().await;
     let serving = Serving::begin(Duration::from_millis(100)).await?;
     let browser = Browser::open().await?;
@@ -291,7 +293,7 @@ async fn pages_fit_are_light_and_can_be_used_by_everybody() -> Result<()> {
         weight.as_u64().is_some_and(|n| n > 20_000 && n < 80 * 1024),
         "{weight}"
     );
-    // A search is a link.
+    // A search changes the address.
     browser.click("#q").await?;
     browser.keys("nothing like this").await?;
     browser.until_text("#results", "No labs found").await?;
@@ -375,7 +377,7 @@ async fn a_failed_start_says_why_and_offers_a_retry() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn texts_of_labs_show_pictures_and_copy_their_code() -> Result<()> {
+async fn lab_texts_show_pictures_and_copy_code() -> Result<()> {
     let (_alone, serving, browser, base) = signed_in(Duration::ZERO).await?;
     student::start(&browser, &base, "stale-flag").await?;
     browser.find("#incident img").await?;

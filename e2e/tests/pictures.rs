@@ -1,9 +1,9 @@
-//! The pictures of the README, taken of real machines: a repaired one, and a cluster of three nodes.
+//! Takes the README's screenshots on real machines: a machine that is being repaired, and a cluster of three nodes.
 //!
 //! ```sh
 //! cargo test -p faultline-e2e --test pictures -- --ignored
 //! ```
-#![expect(clippy::unwrap_used, reason = "a test: a broken expectation ends it")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{path::PathBuf, time::Duration};
 
@@ -15,7 +15,7 @@ use faultline_e2e::{
 };
 use serde_json::Value;
 
-/// Types a line, and waits until what it says is there to be read.
+/// Types a line and waits until the terminal shows `said`.
 async fn line(browser: &Browser, typed: &str, said: &str) -> Result<()> {
     browser.keys(&format!("{typed}\n")).await?;
     browser.until_text(student::SCREEN, said).await?;
@@ -43,7 +43,7 @@ async fn open(here: &Installation, browser: &Browser, base: &str, lab: &str) -> 
     Ok(id)
 }
 
-/// Keeps what the window shows.
+/// Takes a screenshot and copies it to `docs/images`.
 async fn keep(browser: &Browser, name: &str) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(1)).await;
     browser.shot(name).await?;
@@ -54,7 +54,7 @@ async fn keep(browser: &Browser, name: &str) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes the README's pictures anew"]
+#[ignore = "updates the README's screenshots"]
 async fn pictures() -> Result<()> {
     let mut here = Installation::new();
     let link = here.up();

@@ -1,11 +1,11 @@
 //! The whole product on real machines: `faultline up`, a browser, the stock OpenSSH client, faults, and nothing left
-//! behind. One test, for two cores carry one machine at a time; its parts run one after the other and say so.
+//! behind. It is one test whose parts run one after another, because two cores can run only one machine at a time.
 //!
-//! Needs root and `scripts/build dev` before it; `./test` does that.
+//! Needs root and `scripts/build dev`, which `./test` runs first.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a test: a broken expectation ends it"
+    reason = "a test fails by panicking"
 )]
 
 use std::{
@@ -26,7 +26,7 @@ use serde_json::Value;
 async fn product() {
     let mut here = Installation::new();
     let before = traces();
-    step("a start that can't work says why before anything is started");
+    step("a start that can't work fails with a reason, before anything is started");
     bad_starts(&here);
     let link = here.up();
 
@@ -64,10 +64,10 @@ async fn product() {
         "{so_far:?}"
     );
 
-    step("the command line of another machine logs in, enters, and logs out");
-    elsewhere(&here, &id);
+    step("the command line on another machine logs in, enters, and logs out");
+    from_another_machine(&here, &id);
 
-    step("the shell's terminal is as large as the browser's, and follows it");
+    step("the shell's terminal has the browser's size and follows it");
     let page = format!("{base}/environments/{id}");
     browser.go(&page).await.unwrap();
     browser.find(".tabs .mark.on").await.unwrap();
@@ -79,7 +79,7 @@ async fn product() {
         "{large:?} {small:?}"
     );
 
-    step("a program's query has one answer, of two windows and after a reload");
+    step("a terminal query gets one response, with two windows and after a reload");
     let first = browser.window().await.unwrap();
     browser.open_window(&page).await.unwrap();
     browser.find(".tabs .mark.on").await.unwrap();
@@ -91,7 +91,7 @@ async fn product() {
     student::query_is_answered_once(&browser).await.unwrap();
     browser.close().await.unwrap();
 
-    step("what only looks says one JSON document to programs");
+    step("read-only commands print one JSON document with --output json");
     documents(&here, &id);
 
     step("a reset gives the same address a fresh machine");
@@ -116,7 +116,7 @@ async fn product() {
     let refused = here.run(&["restore", copy.to_str().unwrap()]);
     assert!(
         !refused.status.success(),
-        "a running server's database is not replaced"
+        "the database of a running server is not replaced"
     );
 
     step("kill -9 of the server loses nothing");
@@ -135,13 +135,15 @@ async fn product() {
     );
     assert_eq!(progress(&here, tried), so_far);
 
-    step("kill -9 of the server in the middle of a start: it starts again");
+    step("kill -9 of the server during a start: the start is retried");
     let other = start_and_kill(&mut here);
     here.up();
     here.until(&other, "active");
     assert_eq!(progress(&here, tried), so_far);
 
-    step("kill -9 of a launcher: failed with a reason, and freed; the other goes on");
+    step(
+        "kill -9 of a launcher: its environment fails with a reason and is freed; the other continues",
+    );
     kill(&launcher_of(&here, &other).unwrap());
     let failed = here.until(&other, "failed");
     assert!(
@@ -161,39 +163,37 @@ async fn product() {
         ("preparing", "QEMU"),
     ] {
         step(&format!(
-            "kill -9 of a {what} while {phase}: tried again, or failed with a reason and freed"
+            "kill -9 of a {what} while {phase}: retried, or failed with a reason and freed"
         ));
         killed_while(&here, phase, what == "QEMU");
     }
     here.until(&id, "active");
     assert_eq!(progress(&here, tried), so_far);
 
-    step("an environment that nobody owns is swept");
+    step("an orphaned environment is removed");
     swept(&here).await;
 
-    step(
-        "a backup is restored while the server is stopped: what came after it is not known any more",
-    );
+    step("a backup is restored while the server is stopped: later environments are unknown");
     here.down();
     let restored = here.run(&["restore", copy.to_str().unwrap()]);
     assert!(restored.status.success(), "{}", text(&restored.stderr));
     assert!(copy.exists(), "a backup can be used again");
     let kept = here.data.path().join("faultline.before-restore");
-    assert!(kept.exists(), "what was there is kept");
+    assert!(kept.exists(), "the old database is kept");
     here.up();
     here.until(&id, "active");
     assert_eq!(progress(&here, tried), so_far);
     let unknown = here.run(&["env", "show", &other]);
     assert!(!unknown.status.success(), "{}", text(&unknown.stdout));
 
-    step("down keeps environments, purge leaves nothing behind");
+    step("down keeps environments, and --purge leaves nothing behind");
     let tenant = here.tenant(&id).unwrap();
     here.down();
     assert!(
         tenant.join("launcher.sock").exists(),
         "the environment outlives the server"
     );
-    // What an author's `lab run` leaves that was killed.
+    // The remains of a killed `lab run`.
     let cache = tempfile::tempdir().unwrap();
     let images = cache.path().join("images-that-are-kept");
     std::fs::create_dir_all(cache.path().join("lab/4194304")).unwrap();
@@ -207,7 +207,7 @@ async fn product() {
     let purge_all = || purge(&[]);
     let purge = purge(&["--keep-images"]);
     assert!(purge.status.success(), "{}", text(&purge.stderr));
-    // The test's own files are not Faultline's to remove; nothing else is left.
+    // Only the test's own files are left, which Faultline must not remove.
     let own = [
         "bad.toml",
         "batch",
@@ -242,11 +242,12 @@ async fn product() {
     assert!(purge_all().status.success());
     assert!(
         !cache.path().exists(),
-        "images go too, unless they are kept"
+        "without --keep-images, images are removed too"
     );
 }
 
-/// What Faultline might leave on a machine outside its folders: mounts, named namespaces, nftables, folders in `/run`.
+/// Returns what Faultline might leave on a machine outside its folders: mounts, named network namespaces, nftables
+/// tables, folders in `/run`.
 fn traces() -> BTreeSet<String> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
@@ -263,8 +264,8 @@ fn traces() -> BTreeSet<String> {
     found
 }
 
-/// What a student does on a laptop that has the program and nothing else.
-fn elsewhere(here: &Installation, id: &str) {
+/// Uses the command line as a student does on a laptop that has only the program.
+fn from_another_machine(here: &Installation, id: &str) {
     let laptop = tempfile::tempdir().unwrap();
     let file = laptop.path().join("token");
     let run = |args: &[&str]| {
@@ -274,8 +275,8 @@ fn elsewhere(here: &Installation, id: &str) {
     };
     let url = format!("http://127.0.0.1:{}", here.http);
     let login = ["login", &url, "--token-file", file.to_str().unwrap()];
-    let stranger = run(&["env", "list"]);
-    assert!(!stranger.status.success() && text(&stranger.stderr).contains("faultline login"));
+    let logged_out = run(&["env", "list"]);
+    assert!(!logged_out.status.success() && text(&logged_out.stderr).contains("faultline login"));
     std::fs::write(&file, "flt_wrong").unwrap();
     let wrong = run(&login);
     assert!(
@@ -313,7 +314,7 @@ fn elsewhere(here: &Installation, id: &str) {
 }
 
 fn bad_starts(here: &Installation) {
-    // A copy where everybody may read it: the checkout may lie in a private folder.
+    // Uses a copy that everyone can read, because the checkout may be in a private folder.
     let copy = std::env::temp_dir().join(format!("faultline-of-nobody-{}", std::process::id()));
     std::fs::copy(program(), &copy).unwrap();
     let nobody = Command::new("setpriv")
@@ -377,7 +378,7 @@ fn bad_starts(here: &Installation) {
     );
 }
 
-/// What the student has reached with each of these environments.
+/// Returns the student's progress in each of these environments.
 fn progress(here: &Installation, of: [&str; 2]) -> [Value; 2] {
     of.map(|id| {
         let said = here.run(&["--output", "json", "env", "show", id]);
@@ -387,7 +388,7 @@ fn progress(here: &Installation, of: [&str; 2]) -> [Value; 2] {
     })
 }
 
-/// All commands that only look.
+/// Runs all read-only commands.
 fn documents(here: &Installation, id: &str) {
     let [http, ssh, kube] = here.ports().map(|port| port.to_string());
     let doctor = [
@@ -419,7 +420,7 @@ fn documents(here: &Installation, id: &str) {
             "{look:?}: {words}"
         );
     }
-    // The doctor looks at the disk that this installation's environments are on.
+    // `doctor` checks the disk that has this installation's environments.
     let said = here.run(&[&["--output", "json"], doctor.as_slice()].concat());
     let seen = format!("for environments in {}", here.data.path().display());
     assert!(text(&said.stdout).contains(&seen), "{}", text(&said.stdout));
@@ -433,7 +434,7 @@ fn with_ssh(here: &Installation, id: &str) {
         "{}",
         text(&said.stderr)
     );
-    // The key that `faultline ssh` registered, with the stock client.
+    // OpenSSH's client, with the key that `faultline ssh` registered.
     let key = here.data.path().join("ssh_key");
     let said = here.ssh(&key, &format!("node1.{id}"), &[], "hostname");
     assert_eq!(text(&said.stdout), "node1\n", "{}", text(&said.stderr));
@@ -467,7 +468,7 @@ fn with_ssh(here: &Installation, id: &str) {
     assert!(moved.status.success(), "{}", text(&moved.stderr));
     assert_eq!(std::fs::read_to_string(down).unwrap(), "carried by sftp\n");
 
-    // Through the gateway to the machine's own sshd: -J uses a forward of the gateway.
+    // To the machine's own sshd, over a forward of the gateway, as -J does.
     let proxy = format!(
         "ProxyCommand=ssh -i {} {} -p {} -W %h:%p {id}@127.0.0.1",
         key.display(),
@@ -521,7 +522,7 @@ fn with_ssh(here: &Installation, id: &str) {
     assert!(words.iter().all(|w| *w == words[0]), "{words:?}");
 }
 
-/// Begins a start of another lab: its environment, and the command that waits for it.
+/// Starts another lab. Returns the environment's ID, and the command that waits until it is active.
 fn begin(here: &Installation) -> (String, Child) {
     let listed = || -> Vec<String> {
         let out = here.run(&["--output", "json", "env", "list", "--all"]);
@@ -546,13 +547,13 @@ fn begin(here: &Installation) -> (String, Child) {
         }
         assert!(
             began.elapsed() < Duration::from_secs(20),
-            "the start did not begin"
+            "no environment appeared"
         );
     };
     (id, starting)
 }
 
-/// Starts another lab and kills the server at once.
+/// Starts another lab and immediately kills the server. Returns the environment's ID.
 fn start_and_kill(here: &mut Installation) -> String {
     let (id, mut starting) = begin(here);
     here.kill_server();
@@ -560,7 +561,7 @@ fn start_and_kill(here: &mut Installation) -> String {
     id
 }
 
-/// Starts another lab, and kills its launcher or a QEMU of it as soon as there is one in this phase.
+/// Starts another lab, and kills its launcher or its QEMU as soon as it runs in this phase.
 fn killed_while(here: &Installation, phase: &str, qemu: bool) {
     let (id, mut starting) = begin(here);
     let shown = || -> Value {
@@ -570,7 +571,7 @@ fn killed_while(here: &Installation, phase: &str, qemu: bool) {
     let victim = || {
         let launcher = launcher_of(here, &id)?;
         if qemu {
-            // By name: a launcher has short-lived children too.
+            // By name, because a launcher also has short-lived children.
             pgrep(&["-P", &launcher, "qemu-system"])
         } else {
             Some(launcher)
@@ -608,7 +609,7 @@ fn killed_while(here: &Installation, phase: &str, qemu: bool) {
     freed(here);
 }
 
-/// Waits until there are tenants of the environments that go on, and of no other.
+/// Waits until the only tenants are those of listed environments.
 fn freed(here: &Installation) {
     let tenants = || -> BTreeSet<String> {
         let entries = std::fs::read_dir(here.data.path().join("tenants")).unwrap();
@@ -625,7 +626,7 @@ fn freed(here: &Installation) {
     while tenants() != owned() {
         assert!(
             began.elapsed() < Duration::from_secs(30),
-            "what it held is freed: {:?}, not {:?}",
+            "the tenants are {:?} instead of {:?}",
             tenants(),
             owned()
         );
@@ -633,7 +634,7 @@ fn freed(here: &Installation) {
     }
 }
 
-/// The first process that is found so.
+/// Returns the first process that `pgrep` finds.
 fn pgrep(how: &[&str]) -> Option<String> {
     let found = Command::new("pgrep").args(how).output().unwrap();
     text(&found.stdout).lines().next().map(str::to_owned)
@@ -649,9 +650,9 @@ fn kill(pid: &str) {
     assert!(killed.success(), "there is no process {pid}");
 }
 
-/// A folder as a launcher leaves it that nobody's row claims.
+/// Creates a tenant's folder without a row, and waits until it is removed.
 async fn swept(here: &Installation) {
-    let folder = here.data.path().join("tenants/nobodys");
+    let folder = here.data.path().join("tenants/orphan");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("spec.json"), "{}").unwrap();
     let began = Instant::now();

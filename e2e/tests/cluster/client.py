@@ -1,4 +1,4 @@
-"""Uses a cluster as Python's client does, with a dozen watches of tables open as k9s has them."""
+"""Uses a cluster with Python's client, with a dozen watches of tables open, as k9s has."""
 
 import json
 import sys
@@ -34,7 +34,7 @@ failed = []
 
 
 def get(path, query):
-    """Asks for a table; gives the response to be read as it comes."""
+    """Requests a table. Returns the response as a stream."""
     asked = api.param_serialize("GET", path, query_params=query, header_params={"Accept": TABLE},
                                 auth_settings=["BearerToken"])
     return api.call_api(*asked).response
@@ -52,7 +52,7 @@ def follow(name, path):
             buffer += chunk
             *lines, buffer = buffer.split(b"\n")
             seen[name] += sum(1 for line in lines if json.loads(line)["type"] in ("ADDED", "MODIFIED"))
-    except Exception as error:  # Told by the main thread.
+    except Exception as error:  # Reported by the main thread.
         failed.append(f"{name}: {error!r}")
 
 
