@@ -126,9 +126,8 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// Returns all tenants of which anything exists, whether created by this process or an earlier one.
     async fn list(&self) -> Result<Vec<Change>>;
 
-    /// Subscribes to changes. Each is sent soon after it happens. A receiver that lags behind misses some, and one that
-    /// was created before the first `list` receives nothing about tenants of earlier processes: `list` is
-    /// authoritative.
+    /// Subscribes to changes. Each is sent soon after it happens. A receiver that lags behind misses some, and changes
+    /// of an earlier process's tenants are sent only once `list` has returned these tenants: `list` is authoritative.
     fn changes(&self) -> broadcast::Receiver<Change>;
 
     /// Pauses all nodes. Idempotent.

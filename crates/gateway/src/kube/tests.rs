@@ -88,7 +88,7 @@ impl ApiServers for Fake {
         self.connections.lock().unwrap().push(protocol);
         if self.frozen.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(300)).await;
-            return Err(Refusal::unavailable("it does not answer"));
+            return Err(Refusal::unavailable("it does not respond"));
         }
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         tokio::spawn(async move {

@@ -67,7 +67,7 @@ impl Directory for TwoPeople {
             return None;
         }
         if !open {
-            return Some(Admission::Closed("it has ended; begin again".to_owned()));
+            return Some(Admission::Closed("it has ended; start again".to_owned()));
         }
         Some(Admission::Enter(Access {
             environment: login.environment.clone(),
@@ -272,7 +272,7 @@ async fn the_owner_is_told_why_an_environment_cannot_be_entered() {
     ] {
         let said = gateway.ssh(command).await;
         assert_eq!(said.code, Some(255), "{said:?}");
-        assert!(said.err.contains("it has ended; begin again"), "{said:?}");
+        assert!(said.err.contains("it has ended; start again"), "{said:?}");
         assert!(!said.err.contains("Permission denied"), "{said:?}");
     }
     let forward = ["-W", "127.0.0.1:80", "ended@127.0.0.1"];
