@@ -431,7 +431,8 @@ fn check(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
     let mut answer = api.post(&format!("/environments/{id}/checks?wait=0"), None)?;
     let mut printed = 0;
     let run = loop {
-        let run: Run = serde_json::from_value(answer.clone()).context("the server started no check run")?;
+        let run: Run =
+            serde_json::from_value(answer.clone()).context("the server started no check run")?;
         if output == Output::Text {
             run.results.iter().skip(printed).for_each(print_result);
             printed = run.results.len();

@@ -101,7 +101,8 @@ pub async fn run(command: ImageCommand, output: Output) -> anyhow::Result<()> {
             let recipes = images.folder(None)?;
             let of = template(&recipes, &name, shape)?;
             let recipe = sources.sources().recipe(&recipes, &of, &cache)?;
-            let program = std::env::current_exe().context("cannot find the path of this program")?;
+            let program =
+                std::env::current_exe().context("cannot find the path of this program")?;
             let template = bake::bake(
                 &recipe,
                 &of,

@@ -123,7 +123,9 @@ pub fn only_environment(api: &Api) -> anyhow::Result<EnvironmentId> {
                 "you have no active environment; `faultline env start <lab>` starts one"
             ),
         },
-        _ => anyhow::bail!("you have several environments; name one (`faultline env list` shows them)"),
+        _ => anyhow::bail!(
+            "you have several environments; name one (`faultline env list` shows them)"
+        ),
     }
 }
 

@@ -50,8 +50,6 @@ use self::{lease::Leases, proxy::Proxy};
 pub use self::{request::Change, status::Refusal};
 use crate::limit;
 
-/// The timeout of the TLS handshake, of a request's headers, and of the first request with a valid token.
-const HELLO: Duration = Duration::from_secs(15);
 /// The interval of keepalives to a silent client.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// The time that a client may take to respond to a keepalive.
@@ -106,6 +104,9 @@ pub trait ApiServers: Send + Sync {
 pub struct Config {
     /// The limits of connections.
     pub limits: limit::Limits,
+    /// The timeout of the TLS handshake, of a request's headers, and of the first request with a valid token. Default:
+    /// 15 s.
+    pub hello: Duration,
     /// The interval at which tokens in use are authorized again. Default: 10 s.
     pub recheck: Duration,
     /// The maximum average rate of a person's requests to an environment, per second. Default: 100.
@@ -119,6 +120,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             limits: limit::Limits::default(),
+            hello: Duration::from_secs(15),
             recheck: Duration::from_secs(10),
             per_second: 100,
             at_once: 500,
@@ -142,6 +144,7 @@ pub async fn serve(
             tasks: tasks.clone(),
         },
         ledger: Mutex::new(limit::Ledger::new(config.limits)),
+        hello: config.hello,
     });
     loop {
         tokio::select! {
@@ -168,6 +171,7 @@ struct Gateway {
     tls: TlsAcceptor,
     proxy: Proxy,
     ledger: Mutex<limit::Ledger>,
+    hello: Duration,
 }
 
 impl Gateway {
@@ -198,7 +202,8 @@ impl Gateway {
             .with_time(KEEPALIVE)
             .with_interval(ANSWER);
         SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
-        let stream = tokio::time::timeout(HELLO, self.tls.accept(socket)).await??;
+        let hello = self.hello;
+        let stream = tokio::time::timeout(hello, self.tls.accept(socket)).await??;
         // A client is disconnected if its address has sent too many invalid tokens, or if it has sent no valid one in
         // time.
         let blocked = CancellationToken::new();
@@ -209,9 +214,13 @@ impl Gateway {
                 (self.clone(), block.clone(), authenticate.clone());
             async move {
                 let answer = gateway.proxy.answer(request).await;
-                if answer.extensions().get::<status::Guessed>().is_none() {
+                let marks = answer.extensions();
+                if marks.get::<status::Authenticated>().is_some() {
                     authenticate.store(true, Ordering::Release);
-                } else if !gateway.ledger().failed(peer.ip(), Instant::now()) {
+                }
+                if marks.get::<status::Guessed>().is_some()
+                    && !gateway.ledger().failed(peer.ip(), Instant::now())
+                {
                     block.cancel();
                 }
                 Ok::<_, std::convert::Infallible>(answer)
@@ -221,7 +230,7 @@ impl Gateway {
         server
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HELLO);
+            .header_read_timeout(hello);
         server
             .http2()
             .timer(TokioTimer::new())
@@ -231,7 +240,7 @@ impl Gateway {
         let serving = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(serving);
         let unauthenticated = async {
-            tokio::time::sleep(HELLO).await;
+            tokio::time::sleep(hello).await;
             if authenticated.load(Ordering::Acquire) {
                 std::future::pending::<()>().await;
             }

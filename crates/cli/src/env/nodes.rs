@@ -60,7 +60,11 @@ pub(super) fn remove(
     let watch = Watch::begin(api, id, output)?;
     api.delete(&format!("/environments/{id}/nodes/{name}"))?;
     let Some(watch) = watch else {
-        return say(&Value::Null, output, &format!("Requested the removal of {name}."));
+        return say(
+            &Value::Null,
+            output,
+            &format!("Requested the removal of {name}."),
+        );
     };
     let gone = |seen: &Seen| {
         let mut known = seen.changing.iter().map(|c| &c.name).chain(&seen.nodes);

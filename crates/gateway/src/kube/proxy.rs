@@ -22,6 +22,7 @@ use super::{
     Refusal,
     lease::{ConnectionSlot, Lease, Leases, Permit},
     request,
+    status::Authenticated,
 };
 
 /// An error of either side while a body is forwarded.
@@ -47,21 +48,44 @@ pub(super) struct Proxy {
     pub tasks: TaskTracker,
 }
 
+/// A request's access: the lease of its token, and its path on the API server.
+struct Admitted {
+    lease: Arc<Lease>,
+    token: String,
+    path: PathAndQuery,
+}
+
 impl Proxy {
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
         let path = request::split(request.uri().path());
         let discovery = path.is_some_and(|(_, path)| request::is_discovery(path));
-        self.carry(request).await.unwrap_or_else(|refusal| {
+        let refuse = |refusal: Refusal| {
             let whole = |bytes| Full::new(bytes).map_err(|never| match never {}).boxed();
             refusal.response(discovery).map(whole)
-        })
+        };
+        let admitted = match self.admit(&request).await {
+            Ok(admitted) => admitted,
+            Err(refusal) => return refuse(refusal),
+        };
+        let mut answer = self.forward(request, admitted).await.unwrap_or_else(refuse);
+        answer.extensions_mut().insert(Authenticated);
+        answer
     }
 
-    async fn carry(&self, mut request: Request<Incoming>) -> Result<Answer, Refusal> {
+    /// Decides whether the request's token gives access to the environment in its path.
+    async fn admit(&self, request: &Request<Incoming>) -> Result<Admitted, Refusal> {
         let (environment, path) = destination(request.uri())?;
         let token = bearer(request.headers()).ok_or_else(Refusal::unauthorized)?;
+        let lease = self.leases.get(&environment, token).await?;
         let token = token.to_owned();
-        let lease = self.leases.get(&environment, &token).await?;
+        Ok(Admitted { lease, token, path })
+    }
+
+    async fn forward(
+        &self,
+        mut request: Request<Incoming>,
+        Admitted { lease, token, path }: Admitted,
+    ) -> Result<Answer, Refusal> {
         let permit = lease.permit()?;
         if !is_watch(request.uri()) {
             lease.used();

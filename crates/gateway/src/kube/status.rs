@@ -24,6 +24,10 @@ pub struct Refusal {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Guessed;
 
+/// Marks the response to a request whose token was valid for its environment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Authenticated;
+
 impl Refusal {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self {

@@ -390,6 +390,29 @@ async fn clients_with_too_many_invalid_tokens_are_disconnected() {
 }
 
 #[tokio::test]
+async fn clients_without_a_valid_token_are_disconnected() {
+    let bed = bed(Config {
+        hello: Duration::from_millis(300),
+        ..quick()
+    })
+    .await;
+    let (mut stranger, mut owner) = (bed.http2().await, bed.http2().await);
+    let nowhere = request(TOKEN, Method::GET, "/somewhere/else", "");
+    let answer = stranger.send_request(nowhere).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    let pods = || request(TOKEN, Method::GET, "/environments/abc/api/v1/pods", "");
+    assert_eq!(owner.send_request(pods()).await.unwrap().status(), 200);
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while !stranger.is_closed() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(owner.send_request(pods()).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
 async fn a_failed_request_is_told_why() {
     let bed = bed(Config {
         recheck: Duration::from_secs(600),
