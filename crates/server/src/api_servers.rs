@@ -1,4 +1,4 @@
-//! Who may use which environment's API server: the door's questions, answered from the store and the provider.
+//! Authorization and connections for the kubectl gateway, from the store and the provider.
 
 use async_trait::async_trait;
 use faultline_cluster::client;
@@ -14,13 +14,13 @@ use crate::{
     reconcile::describe,
 };
 
-/// Where the lab grants no other groups, a person is an administrator, as on a cluster of one's own.
+/// The group of a person if the lab sets no groups: an administrator, as on a cluster of one's own.
 const ADMINISTRATORS: &str = "kubeadm:cluster-admins";
-/// How much longer than its environment may live a certificate holds: the API server looks at it with every request,
-/// and connections stay open.
-const BEYOND: SignedDuration = SignedDuration::from_hours(1);
+/// How long a certificate is valid beyond the environment's hard end. The API server checks it with every request, and
+/// connections stay open.
+const MARGIN: SignedDuration = SignedDuration::from_hours(1);
 
-/// Answers the door from the store.
+/// The kubectl gateway's view of the API servers, backed by the store.
 #[derive(Debug)]
 pub struct StoreApiServers(Shared);
 
@@ -34,12 +34,12 @@ impl StoreApiServers {
         found.ok_or_else(Refusal::not_found)
     }
 
-    /// Why there is nothing to reach now, if that is so.
+    /// Returns why the API server can't be reached now, if so.
     fn closed(&self, e: &Environment) -> Option<Refusal> {
         if !e.spec.is_cluster() {
             let id = &e.id;
             return Some(Refusal::no_cluster(format!(
-                "environment {id} has no cluster: its machines are plain ones; `faultline ssh {id}` enters them"
+                "environment {id} has no cluster, only plain machines; use `faultline ssh {id}`"
             )));
         }
         Some(match shut(&self.0, e)? {
@@ -49,7 +49,7 @@ impl StoreApiServers {
     }
 }
 
-/// Who its owner is to the cluster: in their own name, and in the groups that the lab grants.
+/// Returns the owner's identity in the cluster: their own name, and the groups that the lab grants.
 pub(crate) fn identity(e: &Environment, now: Timestamp) -> Identity {
     let groups = match &*e.spec.groups {
         [] => vec![ADMINISTRATORS.to_owned()],
@@ -60,7 +60,7 @@ pub(crate) fn identity(e: &Environment, now: Timestamp) -> Identity {
         user: format!("person:{}", e.person),
         groups,
         from: now,
-        until: end.saturating_add(BEYOND).unwrap_or(end),
+        until: end.saturating_add(MARGIN).unwrap_or(end),
     }
 }
 
@@ -109,9 +109,9 @@ impl ApiServers for StoreApiServers {
     async fn connect(&self, grant: &Grant, protocol: Protocol) -> Result<Stream, Refusal> {
         let app = &self.0;
         let e = self.environment(&grant.environment).await?;
-        let silent = |why: String| {
+        let unreachable = |why: String| {
             Refusal::unavailable(format!(
-                "the API server of environment {} does not answer: {why}",
+                "the API server of environment {} does not respond: {why}",
                 grant.environment
             ))
         };
@@ -121,20 +121,22 @@ impl ApiServers for StoreApiServers {
             .await;
         let access = access.map_err(|e| match e {
             ProviderError::NotFound => {
-                Refusal::no_cluster("there is no cluster in this environment")
+                Refusal::no_cluster("this environment has no cluster")
             }
             ProviderError::Failed { reason, .. } => {
-                tracing::error!(environment = %grant.environment, error = reason, "no credential");
-                Refusal::unavailable("the cluster's authority is not one that can sign; a reset gives a fresh cluster")
+                tracing::error!(environment = %grant.environment, error = reason, "can't issue a client certificate");
+                Refusal::unavailable(
+                    "the cluster's certificate authority can't sign; reset the environment for a fresh cluster",
+                )
             }
-            e => silent(describe(&e)),
+            e => unreachable(describe(&e)),
         })?;
         let alpn = match protocol {
             Protocol::Http1 => client::HTTP1,
             Protocol::Http2 => client::HTTP2,
         };
         let dialled = client::dial(&access, alpn).await;
-        let stream = dialled.map_err(|e| silent(describe(&e)))?;
+        let stream = dialled.map_err(|e| unreachable(describe(&e)))?;
         Ok(Box::new(stream))
     }
 
@@ -153,7 +155,7 @@ impl ApiServers for StoreApiServers {
         if let Err(e) = noted {
             tracing::error!(
                 error = &e as &dyn std::error::Error,
-                "a change was not noted"
+                "could not record a change in the audit log"
             );
         }
     }

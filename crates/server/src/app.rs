@@ -1,4 +1,4 @@
-//! What every request and every reconciler shares.
+//! The state that all requests and reconcilers share.
 
 use std::{
     borrow::Cow,
@@ -31,7 +31,7 @@ use crate::{
     status::Status,
 };
 
-/// A lab with an environment's values for its variables.
+/// Returns the lab with its variables set to the environment's values.
 fn filled(lab: Arc<LabFolder>, id: &EnvironmentId) -> Arc<LabFolder> {
     match lab.of(id.as_str()) {
         Cow::Borrowed(_) => lab,
@@ -39,7 +39,7 @@ fn filled(lab: Arc<LabFolder>, id: &EnvironmentId) -> Arc<LabFolder> {
     }
 }
 
-/// What an environment runs on.
+/// Returns the tenant that an environment runs on.
 pub(crate) fn tenant(e: &Environment) -> Result<&TenantId, faultline_provider::Error> {
     e.tenant_id().ok_or(faultline_provider::Error::NotFound)
 }
@@ -50,27 +50,26 @@ pub(crate) struct App {
     pub store: Store,
     pub provider: Arc<dyn Provider>,
     pub clock: Clock,
-    /// Pokes whoever watches an environment.
+    /// Notifies the watchers of an environment.
     pub hub: Hub,
     /// Wakes the reconcilers.
     pub wake: Wake,
-    /// Who applies keys to which node.
+    /// Lets only one task at a time change the keys of a node.
     pub key_turns: Turns,
     pub metrics: Metrics,
-    /// How many requests one may make.
     pub rates: Rates,
-    /// How the last run of each reconciler went, by its name.
+    /// The status of each reconciler's last run, by the reconciler's name.
     pub statuses: Mutex<BTreeMap<&'static str, Status>>,
-    /// Everything that outlives the request that began it.
+    /// Tasks that outlive the request that started them.
     pub tasks: TaskTracker,
-    /// Cancelled when the server is to stop.
+    /// Cancelled when the server stops.
     pub stopping: CancellationToken,
-    /// Environments whose checks run now.
+    /// Environments with a check run in progress.
     pub checking: Mutex<HashSet<EnvironmentId>>,
     pub started_at: Timestamp,
-    /// When images were found ready.
+    /// When each image was last found ready.
     ready: Mutex<HashMap<TemplateRef, Timestamp>>,
-    /// Labs as they once were, by their hash: read once.
+    /// Previous versions of labs by their hash, so that each is read only once.
     kept: Mutex<HashMap<String, Arc<LabFolder>>>,
     catalogue: RwLock<Arc<Catalogue>>,
     rng: Mutex<StdRng>,
@@ -124,14 +123,17 @@ impl App {
         self.catalogue().get(slug).cloned()
     }
 
-    /// The lab as an environment has it: as it was at its start, with the values of its variables. What has changed in its
-    /// folder since then is for environments to come.
+    /// Returns the lab as it was when the environment started, with its variables set. Later changes to its folder
+    /// apply only to new environments.
     pub(crate) async fn lab_of(&self, environment: &Environment) -> Option<Arc<LabFolder>> {
-        Some(filled(self.lab_begun(environment).await?, &environment.id))
+        Some(filled(
+            self.lab_at_start(environment).await?,
+            &environment.id,
+        ))
     }
 
-    /// The lab as it was at an environment's start, without the values of its variables.
-    pub(crate) async fn lab_begun(&self, environment: &Environment) -> Option<Arc<LabFolder>> {
+    /// Returns the lab as it was when the environment started, without setting its variables.
+    pub(crate) async fn lab_at_start(&self, environment: &Environment) -> Option<Arc<LabFolder>> {
         let today = self.lab(&environment.lab);
         match &environment.lab_hash {
             Some(hash) if today.as_ref().is_none_or(|lab| lab.hash != *hash) => {
@@ -141,7 +143,7 @@ impl App {
         }
     }
 
-    /// A lab as it once was.
+    /// Returns a previous version of a lab, from the store.
     async fn kept(&self, slug: &LabSlug, hash: &str) -> Option<Arc<LabFolder>> {
         if let Some(lab) = lock(&self.kept).get(hash) {
             return Some(lab.clone());
@@ -154,7 +156,7 @@ impl App {
             }
         };
         let Some(lab) = LabFolder::restore(slug, hash, &content) else {
-            tracing::warn!(lab = %slug, hash, "a lab of before is not understood any more; as it is now, it takes its place");
+            tracing::warn!(lab = %slug, hash, "can't read the stored version of a lab; using the current one");
             return None;
         };
         let lab = Arc::new(lab);
@@ -162,8 +164,8 @@ impl App {
         Some(lab)
     }
 
-    /// The lab as somebody sees it, and the environment of it that they have open: with its values, or with an example's
-    /// as long as there is none.
+    /// Returns the lab as its page shows it to a person, and their open environment of it. Variables have the values of
+    /// that environment, or example values if there is none.
     pub(crate) async fn lab_shown(
         &self,
         slug: &LabSlug,
@@ -172,7 +174,7 @@ impl App {
         let lab = self.lab(slug).ok_or_else(Problem::not_found)?;
         let mine = self.store.unfinished_of(person).await?;
         let open = mine.into_iter().find(|e| e.lab == *slug && e.is_open());
-        // Always the same example: a page that is loaded again says the same.
+        // Always the same example, so that reloading the page doesn't change it.
         let values = open.as_ref().map(|e| e.id.clone());
         let lab = match (&open, values.or_else(|| "example".parse().ok())) {
             (Some(e), _) => self.lab_of(e).await.unwrap_or(lab),
@@ -182,8 +184,8 @@ impl App {
         Ok((lab, open))
     }
 
-    /// Whether the image that a lab needs can be cloned, for pages. To look means to read and to hash a recipe, so an
-    /// image that was found ready is taken to be so for a while; a start looks for itself.
+    /// Returns whether an image can be cloned, for pages. The provider has to read and hash a recipe, so "ready" is
+    /// cached for a few seconds. A start asks the provider itself.
     pub(crate) async fn readiness(&self, template: TemplateRef) -> Readiness {
         const FOR: SignedDuration = SignedDuration::from_secs(10);
         let now = self.now();
@@ -198,8 +200,8 @@ impl App {
         found
     }
 
-    /// The stages that a start of this lab goes through and how long they take: in its own recent starts, or until it
-    /// was started, in those of labs on the same image and shape.
+    /// Returns the stages of a start of this lab and how long they take: in its own recent starts or, if it was never
+    /// started, in those of labs with the same image and shape.
     pub(crate) async fn typical_stages(
         &self,
         slug: &LabSlug,
@@ -207,7 +209,7 @@ impl App {
         self.store.typical_stages(slug, &self.alike(slug)).await
     }
 
-    /// How long a start of this lab usually takes, measured in the same way.
+    /// Returns how long a start of this lab usually takes, from the same starts as [`Self::typical_stages`].
     pub(crate) async fn usual_start(
         &self,
         slug: &LabSlug,
@@ -215,7 +217,7 @@ impl App {
         self.store.usual_start(slug, &self.alike(slug)).await
     }
 
-    /// The labs on the same image and shape.
+    /// Returns the labs with the same image and shape.
     fn alike(&self, slug: &LabSlug) -> Vec<LabSlug> {
         let catalogue = self.catalogue();
         let template = |lab: &LabFolder| lab.lab.needs.template();
@@ -226,7 +228,7 @@ impl App {
             .collect()
     }
 
-    /// The attempt that an environment belongs to.
+    /// Returns the attempt that an environment belongs to.
     pub(crate) async fn attempt(&self, environment: &Environment) -> Result<Attempt, Problem> {
         self.store
             .attempt(&environment.attempt)
@@ -234,7 +236,7 @@ impl App {
             .ok_or_else(Problem::not_found)
     }
 
-    /// Runs `make` with the generator of random numbers.
+    /// Runs `make` with the random number generator.
     pub(crate) fn random<T>(&self, make: impl FnOnce(&mut StdRng) -> T) -> T {
         make(&mut lock(&self.rng))
     }
@@ -243,22 +245,25 @@ impl App {
         self.random(Secret::generate)
     }
 
-    /// A short id for rows that nobody outside types: keys, tokens, check runs.
+    /// Returns a new short ID for rows whose ID nobody types: keys, tokens, check runs.
     pub(crate) fn row_id(&self) -> String {
         self.random(|rng| faultline_domain::AttemptId::generate(rng).to_string())
     }
 
-    /// Something about the environment changed: its watchers look again, and so do the reconcilers.
+    /// Notifies the environment's watchers and the reconcilers of a change.
     pub(crate) fn changed(&self, id: &EnvironmentId) {
         self.hub.poke(id);
         self.wake.all();
     }
 
-    /// Its owner does something in it. A failure to write that is logged and otherwise ignored.
+    /// Records that the owner uses the environment. An error is logged and otherwise ignored.
     pub(crate) async fn touch(&self, environment: &EnvironmentId) {
         let touched = self.store.touch_environment(environment, self.now()).await;
         if let Err(e) = touched {
-            tracing::warn!(error = &e as &dyn std::error::Error, "use was not noted");
+            tracing::warn!(
+                error = &e as &dyn std::error::Error,
+                "could not record the use of an environment"
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Style sheets, scripts and fonts, built into the binary. Their names carry their hash, so browsers keep them for
-//! ever; they are compressed once, at the first use.
+//! Style sheets, scripts and fonts, built into the binary. Their names contain their hash, so browsers may cache them
+//! forever. They are compressed once, on first use.
 
 use std::{collections::HashMap, io::Write, sync::LazyLock};
 
@@ -28,9 +28,9 @@ struct Asset {
 }
 
 struct Assets {
-    /// From `app.css` to `/assets/app.0123abcd.css`.
+    /// By plain name: `app.css` → `/assets/app.0123abcd.css`.
     links: HashMap<String, String>,
-    /// From `app.0123abcd.css`.
+    /// By name with hash: `app.0123abcd.css`.
     assets: HashMap<String, Asset>,
 }
 
@@ -49,7 +49,7 @@ fn kind(name: &str) -> &'static str {
 fn load() -> Assets {
     let mut links = HashMap::new();
     let mut assets = HashMap::new();
-    // Fonts first: style sheets name them.
+    // Style sheets last: they refer to fonts by their name with hash.
     let mut paths: Vec<String> = Files::iter().map(|p| p.to_string()).collect();
     paths.sort_by_key(|p| p.ends_with(".css"));
     for path in paths {
@@ -84,7 +84,7 @@ fn load() -> Assets {
     Assets { links, assets }
 }
 
-/// Replaces `url(NAME)` by the name with the hash.
+/// Replaces each `url(NAME)` by the link with the hash.
 fn with_links(css: &[u8], links: &HashMap<String, String>) -> Vec<u8> {
     let mut text = String::from_utf8_lossy(css).into_owned();
     for (name, link) in links {
@@ -99,12 +99,12 @@ fn zip(content: &[u8]) -> Option<Vec<u8>> {
     encoder.finish().ok()
 }
 
-/// The link to an asset, by its plain name.
+/// Returns the link to an asset, given its plain name.
 pub(crate) fn link(name: &str) -> &'static str {
     ASSETS.links.get(name).map_or("/assets/missing", |l| l)
 }
 
-/// Answers for an asset. Needs no session: there is nothing of anybody in them.
+/// Serves an asset. No session is needed, because assets contain no personal data.
 pub(crate) async fn serve(Path(name): Path<String>, headers: HeaderMap) -> Response {
     let Some(asset) = ASSETS.assets.get(&name) else {
         return StatusCode::NOT_FOUND.into_response();
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vendored_files_are_what_their_manifest_says() {
+    fn vendored_files_match_their_manifest() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let text = std::fs::read_to_string(root.join("web/vendor/vendor.json")).unwrap();
         let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_without_terminal_stays_within_its_budget() {
+    fn a_page_without_a_terminal_stays_within_its_size_budget() {
         let size = |name: &str| {
             let hashed = link(name).trim_start_matches("/assets/");
             let asset = &ASSETS.assets[hashed];
@@ -162,12 +162,12 @@ mod tests {
             "jetbrains-mono-latin-400-normal.woff2",
         ];
         let total: usize = names.iter().map(|n| size(n)).sum();
-        // The rest is for the page itself.
+        // The rest of the budget is for the page itself.
         assert!(total < 64 * 1024, "{total}");
     }
 
     #[test]
-    fn style_sheets_name_fonts_by_their_hash() {
+    fn style_sheets_refer_to_fonts_with_their_hash() {
         let hashed = link("app.css").trim_start_matches("/assets/");
         let css = String::from_utf8_lossy(&ASSETS.assets[hashed].plain).into_owned();
         assert!(css.contains("url(/assets/jetbrains-mono-latin-400-normal."));

@@ -1,4 +1,4 @@
-//! What the machine has to spare.
+//! The host's free capacity.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub(crate) struct Free {
 }
 
 impl Free {
-    /// What is free now. What can't be found out counts as plenty: the provider's own limits still hold.
+    /// Returns what is free now. An unknown value counts as unlimited; the provider's own limits still apply.
     pub(crate) fn now(folder: &Path) -> Self {
         let memory = std::fs::read_to_string("/proc/meminfo").ok();
         let memory = memory.as_deref().and_then(Memory::parse);
@@ -37,7 +37,7 @@ impl Free {
     }
 }
 
-/// What so many nodes are expected to need at once.
+/// Returns what this many nodes are expected to need when they start.
 pub(crate) const fn need(config: &Config, is_cluster: bool, nodes: u64) -> Need {
     let memory_mib = if is_cluster {
         config.cluster_node_memory_mib
@@ -50,8 +50,8 @@ pub(crate) const fn need(config: &Config, is_cluster: bool, nodes: u64) -> Need 
     }
 }
 
-/// Free capacity, minus what nodes that are still coming will need. Read `free` inside the transaction that counts: what comes
-/// to life between the two would be in neither.
+/// Returns the free capacity, minus what nodes that haven't started yet will need. Read `free` inside the transaction
+/// that counts; a node that starts between the two would be missing from both.
 pub(crate) fn capacity(config: &Config, free: Free, counts: &Counts) -> Capacity {
     let coming = counts.coming.iter();
     let coming = coming.map(|coming| need(config, coming.is_cluster, coming.nodes));
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_is_asked() {
+    fn the_hosts_memory_and_disk_are_read() {
         let free = Free::now(Path::new("/"));
         assert!(free.disk_total_mib > 0 && free.memory_total_mib < u64::MAX);
     }

@@ -1,4 +1,4 @@
-//! What an operator may set. Every field has a default that suits one machine.
+//! The operator's settings. Every field has a default that suits a single machine.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -6,81 +6,83 @@ use faultline_domain::{environment::Deadlines, id::EnvironmentId, lab::Needs, li
 use faultline_gateway::PublicKey;
 use serde::{Deserialize, Serialize};
 
-/// What an operator may set about the server.
+/// The settings of the server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The address that people's browsers use. With `https` cookies are only sent encrypted.
+    /// The URL that browsers use. With `https`, cookies are sent over encrypted connections only.
+    /// Default: `http://127.0.0.1:7890`.
     pub public_url: String,
-    /// The SSH gateway's host name as people write it. The public address's host unless set.
+    /// The SSH gateway's host name, as people type it. Default: the host of `public_url`.
     pub ssh_host: Option<String>,
-    /// The SSH gateway's port; nothing when there is none.
+    /// The SSH gateway's port; none if the gateway isn't served. Default: 2222.
     pub ssh_port: Option<u16>,
-    /// The SSH gateway's public host key; what serves the gateway says it.
+    /// The SSH gateway's public host key. Set by the program that serves the gateway.
     #[serde(skip)]
     pub ssh_host_key: Option<PublicKey>,
-    /// The port on which API servers are reached; nothing when there is none.
+    /// The kubectl gateway's port; none if the gateway isn't served. Default: 7443.
     pub kube_port: Option<u16>,
-    /// The host name at which API servers are reached, as kubeconfigs say it. The public address's host unless set.
+    /// The kubectl gateway's host name, as written to kubeconfigs. Default: the SSH gateway's host name.
     pub kube_host: Option<String>,
-    /// The authority by which clients know the door to API servers, PEM; nothing where their own know it. What serves the
-    /// door says it.
+    /// The CA certificate of the kubectl gateway, in PEM; none if clients already trust its certificate. Set by the
+    /// program that serves the gateway.
     #[serde(skip)]
     pub kube_authority: Option<String>,
-    /// The folder whose file system holds the environments' disks.
+    /// The folder whose file system holds the environments' disks. Default: the current folder.
     pub data_dir: PathBuf,
-    /// The most environments at once.
+    /// The maximum number of environments. Default: 40.
     pub max_environments: u32,
-    /// The most environments of one person at once.
+    /// The maximum number of environments per person. Default: 5.
     pub max_of_person: u32,
-    /// Memory that stays free for the host, in MiB.
+    /// Memory that stays free for the host, in MiB. Default: 512.
     pub reserve_memory_mib: u64,
-    /// Disk that stays free for the host, in MiB.
+    /// Disk space that stays free for the host, in MiB. Default: 2048.
     pub reserve_disk_mib: u64,
-    /// What a node is expected to take of the machine's memory when it starts, in MiB.
+    /// Host memory that a node is expected to use when it starts, in MiB. Default: 200.
     pub node_memory_mib: u64,
-    /// What a node of a cluster is expected to take of it, in MiB.
+    /// Host memory that a cluster's node is expected to use when it starts, in MiB. Default: 1000.
     pub cluster_node_memory_mib: u64,
-    /// What a node is expected to take of the machine's disk when it starts, in MiB.
+    /// Host disk space that a node is expected to use when it starts, in MiB. Default: 256.
     pub node_disk_mib: u64,
-    /// The most that one node may use.
+    /// The limits of one node.
     pub node_limits: NodeLimits,
-    /// An environment ends after so many minutes without use.
+    /// Minutes without use after which an environment ends. Default: 60.
     pub idle_minutes: u32,
-    /// *Extend* adds so many minutes.
+    /// Minutes that *Extend* adds. Default: 30.
     pub extend_minutes: u32,
-    /// No extension goes beyond so many minutes after the start.
+    /// Minutes after its start beyond which an environment can't be extended. Default: 480.
     pub hard_minutes: u32,
-    /// A session lasts so many days.
+    /// Days that a session lasts. Default: 30.
     pub session_days: u32,
-    /// What is open with a session, token or key ends at most so many seconds after that was taken away.
+    /// Seconds between checks of the session, token or key behind an open connection. Once it is revoked, the
+    /// connection ends within this time. Default: 15.
     pub recheck_seconds: u32,
-    /// A sign-in link works for so many minutes.
+    /// Minutes that a sign-in link is valid. Default: 60.
     pub sign_in_minutes: u32,
-    /// The audit and the logs of starts are kept for so many days.
+    /// Days that the audit log and the logs of starts are kept. Default: 90.
     pub audit_days: u32,
-    /// The audit keeps at most so many lines.
+    /// The maximum number of entries in the audit log. Default: 200,000.
     pub audit_lines: u32,
-    /// How many requests one may make.
+    /// Rate limits for requests.
     pub rates: Rates,
-    /// Proxies whose `X-Forwarded-For` says where a request comes from.
+    /// Proxies whose `X-Forwarded-For` header is trusted. Default: none.
     pub trusted_proxies: Vec<IpAddr>,
 }
 
-/// How many requests one may make in a minute; 0 for any number.
+/// Rate limits: requests per minute; 0 means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rates {
-    /// With one session or API token.
+    /// Requests per session or API token. Default: 1200.
     pub person_per_minute: u32,
-    /// From one address without a valid one.
+    /// Requests per address without a valid session or token. Default: 300.
     pub stranger_per_minute: u32,
-    /// Sessions, tokens and sign-in links from one address that turn out not to be valid.
+    /// Invalid sessions, tokens and sign-in links per address. Default: 10.
     pub wrong_per_minute: u32,
 }
 
 impl Rates {
-    /// No limits: for measuring.
+    /// No limits, for benchmarks.
     #[must_use]
     pub const fn unlimited() -> Self {
         Self {
@@ -101,21 +103,21 @@ impl Default for Rates {
     }
 }
 
-/// The most that one node may use.
+/// The limits of one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeLimits {
-    /// CPU time, in thousandths of a core.
+    /// CPU time, in thousandths of a core. Default: 1500.
     pub cpu_millis: u32,
-    /// Memory of its processes on the host, in MiB.
+    /// Memory of its processes on the host, in MiB. Default: 1024.
     pub memory_mib: u32,
-    /// Threads and processes on the host.
+    /// Threads and processes on the host. Default: 256.
     pub pids: u32,
-    /// Reads and writes of its disk together, in MiB/s.
+    /// Disk throughput, reads and writes together, in MiB/s. Default: [`Limits::DISK_MIB_S`].
     pub disk_mib_s: u32,
-    /// Reads and writes of its disk together, a second.
+    /// Disk operations per second, reads and writes together. Default: [`Limits::DISK_IOPS`].
     pub disk_iops: u32,
-    /// Network bandwidth each way, in Mbit/s.
+    /// Network bandwidth in each direction, in Mbit/s. Default: 100.
     pub bandwidth_mbit: u32,
 }
 
@@ -133,7 +135,7 @@ impl Default for NodeLimits {
 }
 
 impl Config {
-    /// How often a credential is looked at again, for what is open with it.
+    /// Returns how often the credential behind an open connection is checked again; at least one second.
     #[must_use]
     pub fn recheck(&self) -> Duration {
         Duration::from_secs(self.recheck_seconds.max(1).into())
@@ -174,7 +176,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The limits of an environment with so many nodes.
+    /// Returns the limits of an environment of a lab with these needs.
     #[must_use]
     pub const fn limits(&self, needs: &Needs) -> Limits {
         let each = &self.node_limits;
@@ -189,26 +191,26 @@ impl Config {
         }
     }
 
-    /// True when browsers reach the server encrypted.
+    /// Returns true if browsers use HTTPS.
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.public_url.starts_with("https://")
     }
 
-    /// The host name that people write after `@`.
+    /// Returns the host name that people type after `@`.
     #[must_use]
     pub fn ssh_host(&self) -> &str {
         self.ssh_host.as_deref().unwrap_or_else(|| self.host())
     }
 
-    /// True when the public address leads to the machine that asks, whichever that is.
+    /// Returns true if the public URL's host is a loopback address, which leads every client to its own machine.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         let host = self.host();
         host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
     }
 
-    /// The public address's host.
+    /// Returns the public URL's host.
     fn host(&self) -> &str {
         let rest = self
             .public_url
@@ -221,7 +223,7 @@ impl Config {
         }
     }
 
-    /// Where `kubectl` reaches an environment's API server; nothing when no port is served.
+    /// Returns the URL of an environment's API server on the kubectl gateway; none if the gateway isn't served.
     #[must_use]
     pub fn kube_server(&self, environment: &EnvironmentId) -> Option<String> {
         let port = self.kube_port?;
@@ -232,7 +234,7 @@ impl Config {
         Some(format!("https://{host}:{port}/environments/{environment}"))
     }
 
-    /// The host name at which API servers are reached.
+    /// Returns the kubectl gateway's host name.
     #[must_use]
     pub fn kube_host(&self) -> &str {
         self.kube_host.as_deref().unwrap_or_else(|| self.ssh_host())
@@ -264,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn api_servers_are_reached_at_the_public_host_unless_another_is_said() {
+    fn the_kube_host_defaults_to_the_public_host() {
         let id = EnvironmentId::generate(&mut rand::rng());
         let mut config = Config {
             public_url: "http://[::1]:80".to_owned(),

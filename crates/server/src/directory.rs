@@ -1,4 +1,4 @@
-//! Who may use what over SSH: the gateway's questions, answered from the store.
+//! Authorization for the SSH gateway, from the store.
 
 use async_trait::async_trait;
 use faultline_domain::{EnvironmentId, NodeName};
@@ -9,7 +9,7 @@ use crate::{
     entrance::{Shut, shut},
 };
 
-/// Answers the gateway from the store.
+/// The SSH gateway's directory, backed by the store.
 #[derive(Debug)]
 pub struct StoreDirectory(Shared);
 
@@ -51,7 +51,7 @@ impl Directory for StoreDirectory {
         let Some(node) = node else {
             let there: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
             return Some(Admission::Closed(format!(
-                "environment {} has no node of that name; it has {}",
+                "environment {} has no node with that name; its nodes are {}",
                 environment.id,
                 there.join(", ")
             )));

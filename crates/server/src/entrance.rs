@@ -1,35 +1,36 @@
-//! Why nobody can enter an environment now, in the words that SSH and API servers' clients show its owner.
+//! Reasons why an environment can't be entered now, worded for its owner. SSH and kubectl show them.
 
 use faultline_domain::environment::{Environment, Intent, State};
 
 use crate::app::App;
 
-/// Why not, and what to do.
+/// Why an environment can't be entered, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Shut {
-    /// It is over.
+    /// It has ended or failed.
     Over(String),
-    /// It starts, or is paused.
+    /// It is starting or paused.
     NotNow(String),
 }
 
-/// Nothing when it may be entered.
+/// Returns why an environment can't be entered now; none if it can.
 pub(crate) fn shut(app: &App, e: &Environment) -> Option<Shut> {
     let base = app.config.public_url.trim_end_matches('/');
     let (id, lab) = (&e.id, &e.lab);
     if let State::Failed { reason, .. } = &e.state {
         return Some(Shut::Over(format!(
-            "environment {id} failed: {reason}; `faultline env reset {id}` gives it a fresh machine, and so does {base}/environments/{id}"
+            "environment {id} failed: {reason}; \
+             get a fresh machine with `faultline env reset {id}`, or at {base}/environments/{id}"
         )));
     }
     if !e.is_open() {
         return Some(Shut::Over(format!(
-            "environment {id} has ended; the lab goes on at {base}/labs/{lab}, or with `faultline env start {lab}`"
+            "environment {id} has ended; start the lab again at {base}/labs/{lab}, or with `faultline env start {lab}`"
         )));
     }
     if e.state.is_starting() {
         return Some(Shut::NotNow(format!(
-            "environment {id} is starting; {base}/environments/{id} shows how far it is"
+            "environment {id} is starting; see its progress at {base}/environments/{id}"
         )));
     }
     if e.intent == Intent::Suspended || !matches!(e.state, State::Active { .. }) {

@@ -1,4 +1,4 @@
-//! What every answer carries, and what every request is counted as.
+//! Security headers for every response, and metrics for every request.
 
 use std::time::Instant;
 
@@ -11,12 +11,12 @@ use axum::{
 
 use crate::{app::Shared, metrics::RequestLabels};
 
-/// Scripts, styles, fonts and connections from here only; nothing inline, no frames, no plugins. A page that needs a
-/// nonce for styles (the terminal makes its style sheets itself) sets its own policy.
+/// Scripts, styles, fonts and connections from this origin only; nothing inline, no frames, no plugins. A page that
+/// needs a nonce for styles (the terminal creates its style sheets itself) sets its own policy.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// The same, with styles that carry this nonce.
+/// Returns the same policy, but also allows styles with this nonce.
 pub(crate) fn policy_with_styles(nonce: &str) -> Option<HeaderValue> {
     let policy = POLICY.replace(
         "style-src 'self'",
@@ -36,7 +36,7 @@ pub(crate) async fn secure(request: Request, next: Next) -> Response {
     set(header::CONTENT_SECURITY_POLICY, POLICY);
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::X_FRAME_OPTIONS, "DENY");
-    // `same-origin`, not `no-referrer`: with that one browsers hide the origin of forms, which the guard needs.
+    // Not `no-referrer`: with it, browsers hide the origin of forms, which the CSRF guard needs.
     set(header::REFERRER_POLICY, "same-origin");
     set(
         HeaderName::from_static("cross-origin-opener-policy"),
@@ -50,7 +50,7 @@ pub(crate) async fn secure(request: Request, next: Next) -> Response {
         HeaderName::from_static("permissions-policy"),
         "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
     );
-    // Pages and answers of the API are somebody's own; what may be kept says so itself.
+    // Pages and API responses are personal. Handlers whose response may be cached set the header themselves.
     set(header::CACHE_CONTROL, "no-store");
     response
 }
@@ -58,7 +58,7 @@ pub(crate) async fn secure(request: Request, next: Next) -> Response {
 pub(crate) async fn count(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().to_string();
-    // The route, not the path: ids would make a metric each.
+    // The route, not the path, which would create a time series for each ID.
     let route = request
         .extensions()
         .get::<MatchedPath>()

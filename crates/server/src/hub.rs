@@ -1,5 +1,5 @@
-//! Tells watchers of an environment that something about it changed. What changed they read from the store: a
-//! missed poke is never a missed change.
+//! Notifies the watchers of an environment that it changed. They read what changed from the store, so a missed
+//! notification is never a missed change.
 
 use std::{collections::HashMap, sync::Mutex};
 

@@ -17,25 +17,25 @@
 //!     rng: rand::SeedableRng::from_os_rng(),
 //! })
 //! .await?;
-//! println!("{}", server.sign_in_link().await?);       // opens the pages as the owner, once
-//! let token = server.api_token("cli").await?;         // for the CLI: keep it in a file of mode 0600
+//! println!("{}", server.sign_in_link().await?);       // signs the owner in, once
+//! let token = server.api_token("cli").await?;         // for the CLI: keep it in a file with mode 0600
 //! let directory = server.directory();                 // for `faultline_gateway::serve`
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:7890").await?;
 //! let shutdown = Shutdown::default();                 // cancel `soft`, then, if it takes too long, `hard`
-//! server.serve(listener, shutdown).await?;            // environments go on living afterwards
+//! server.serve(listener, shutdown).await?;            // environments keep running afterwards
 //! # let _ = (token, directory); Ok(()) }
 //! ```
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`config`] | what an operator may set |
-//! | `app` | what every request and every reconciler shares |
-//! | `auth` | who is asking: sessions, API tokens, CSRF, and the extractors that give proofs |
-//! | `rates` | how many requests one may make |
-//! | `operations` | what people can do, one file each, used by pages and API alike |
-//! | `reconcile` | environments, warnings, orphans, cleaning up: no input, idempotent, with a status |
-//! | `terminal` | a browser's terminal on a node |
-//! | `web`, `api` | pages and API: parse, call an operation, show |
+//! | [`config`] | the operator's settings |
+//! | `app` | the state that all requests and reconcilers share |
+//! | `auth` | authentication: sessions, API tokens, CSRF, and the extractors that return proofs |
+//! | `rates` | rate limits |
+//! | `operations` | what people can do, one operation per file, used by the pages and the API |
+//! | `reconcile` | the reconcilers: they take no input, are idempotent and return a status |
+//! | `terminal` | terminals in the browser |
+//! | `web`, `api` | pages and API: parse, call an operation, render |
 
 mod api;
 mod api_servers;
@@ -65,7 +65,7 @@ pub use api::openapi;
 pub use config::Config;
 pub use server::{Error, Parts, Server, Shutdown};
 
-/// The private parts that `fuzz/` reaches.
+/// Private items that the fuzz targets in `fuzz/` call.
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {

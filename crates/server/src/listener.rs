@@ -1,4 +1,4 @@
-//! The pages' port, bounded: so many connections in all and from one address, and none that says nothing.
+//! The listener for HTTP. It limits the number of connections, in total and per address, and closes idle ones.
 
 use std::{
     collections::HashMap,
@@ -23,17 +23,17 @@ use tokio::{
 
 use crate::lock::lock;
 
-/// Connections at once. A browser has up to six, and one more for each workspace that is open.
-const ALL: usize = 4096;
-/// From one address, behind which a class may sit.
-const OF_ADDRESS: u32 = 512;
-/// A connection on which nothing was said for so long, in either direction, ends. What lives on says something more often:
-/// streams of events and WebSockets send a sign of life at least twice a minute, and no request takes so long.
-const SILENT: Duration = Duration::from_secs(600);
-/// How long to wait when the system has no descriptor left.
-const PAUSE: Duration = Duration::from_millis(200);
+/// The maximum number of connections. A browser uses up to six, and one more for each open workspace.
+const MAX_CONNECTIONS: usize = 4096;
+/// The maximum number of connections from one address, which a whole class may share.
+const MAX_PER_ADDRESS: u32 = 512;
+/// A connection without traffic in either direction for this long is closed. Event streams and WebSockets send a
+/// keep-alive at least twice a minute, and no request takes this long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long to wait after `accept` failed, for example because no file descriptor was left.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// Who is at the other end.
+/// The address of the client.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub SocketAddr);
 
@@ -45,34 +45,35 @@ impl Connected<IncomingStream<'_, Bounded>> for Peer {
 
 type Counts = Arc<Mutex<HashMap<IpAddr, u32>>>;
 
-/// The listener.
+/// A listener with limits.
 #[derive(Debug)]
 pub(crate) struct Bounded {
     inner: TcpListener,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     counts: Counts,
-    silent: Duration,
+    idle_timeout: Duration,
 }
 
 impl Bounded {
     pub(crate) fn new(inner: TcpListener) -> Self {
         Self {
             inner,
-            places: Arc::new(Semaphore::new(ALL)),
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             counts: Counts::default(),
-            silent: SILENT,
+            idle_timeout: IDLE_TIMEOUT,
         }
     }
 
-    fn sit(&self, address: IpAddr) -> Option<Seat> {
+    /// Counts one more connection from this address; none if it has the maximum already.
+    fn admit(&self, address: IpAddr) -> Option<Counted> {
         let mut counts = lock(&self.counts);
         let count = counts.entry(address).or_default();
-        if *count >= OF_ADDRESS {
+        if *count >= MAX_PER_ADDRESS {
             return None;
         }
         *count += 1;
         drop(counts);
-        Some(Seat {
+        Some(Counted {
             address,
             counts: self.counts.clone(),
         })
@@ -85,27 +86,27 @@ impl Listener for Bounded {
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
-            // Never closed; were it, nobody else could be let in.
-            let Ok(place) = self.places.clone().acquire_owned().await else {
+            // The semaphore is never closed. If it were, no more connections could be accepted.
+            let Ok(permit) = self.permits.clone().acquire_owned().await else {
                 std::future::pending::<()>().await;
                 continue;
             };
             match self.inner.accept().await {
                 Ok((socket, peer)) => {
-                    if let Some(seat) = self.sit(peer.ip()) {
+                    if let Some(counted) = self.admit(peer.ip()) {
                         let connection = Connection {
                             socket,
-                            silence: Box::pin(tokio::time::sleep(self.silent)),
-                            silent: self.silent,
-                            _place: place,
-                            _seat: seat,
+                            idle: Box::pin(tokio::time::sleep(self.idle_timeout)),
+                            idle_timeout: self.idle_timeout,
+                            _permit: permit,
+                            _counted: counted,
                         };
                         return (connection, peer);
                     }
                 }
                 Err(e) => {
-                    tracing::debug!(error = %e, "a connection was not accepted");
-                    tokio::time::sleep(PAUSE).await;
+                    tracing::debug!(error = %e, "a connection could not be accepted");
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
         }
@@ -116,14 +117,14 @@ impl Listener for Bounded {
     }
 }
 
-/// One of an address's connections.
+/// One of an address's connections. Dropping it decrements the address's count.
 #[derive(Debug)]
-struct Seat {
+struct Counted {
     address: IpAddr,
     counts: Counts,
 }
 
-impl Drop for Seat {
+impl Drop for Counted {
     fn drop(&mut self) {
         let mut counts = lock(&self.counts);
         if let Some(count) = counts.get_mut(&self.address) {
@@ -135,20 +136,20 @@ impl Drop for Seat {
     }
 }
 
-/// A connection that ends when it has been silent for too long.
+/// A connection that is closed when it has been idle for too long.
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: TcpStream,
-    silence: Pin<Box<Sleep>>,
-    silent: Duration,
-    _place: OwnedSemaphorePermit,
-    _seat: Seat,
+    idle: Pin<Box<Sleep>>,
+    idle_timeout: Duration,
+    _permit: OwnedSemaphorePermit,
+    _counted: Counted,
 }
 
 impl Connection {
-    fn heard(&mut self) {
-        let until = Instant::now() + self.silent;
-        self.silence.as_mut().reset(until);
+    fn reset_idle(&mut self) {
+        let until = Instant::now() + self.idle_timeout;
+        self.idle.as_mut().reset(until);
     }
 }
 
@@ -160,10 +161,10 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.socket).poll_read(cx, buf);
         if read.is_ready() {
-            self.heard();
+            self.reset_idle();
             return read;
         }
-        match self.silence.as_mut().poll(cx) {
+        match self.idle.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
         }
@@ -178,7 +179,7 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
         if written.is_ready() {
-            self.heard();
+            self.reset_idle();
         }
         written
     }
@@ -196,27 +197,27 @@ mod tests {
 
     use super::*;
 
-    async fn bounded(silent: Duration) -> (Bounded, SocketAddr) {
+    async fn bounded(idle_timeout: Duration) -> (Bounded, SocketAddr) {
         let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = inner.local_addr().unwrap();
         let bounded = Bounded {
-            silent,
+            idle_timeout,
             ..Bounded::new(inner)
         };
         (bounded, at)
     }
 
     #[tokio::test]
-    async fn one_address_has_so_many_and_gives_them_back() {
-        let (mut listener, at) = bounded(SILENT).await;
+    async fn connections_per_address_are_limited_and_freed_when_closed() {
+        let (mut listener, at) = bounded(IDLE_TIMEOUT).await;
         let (mut clients, mut served) = (Vec::new(), Vec::new());
-        for _ in 0..OF_ADDRESS {
+        for _ in 0..MAX_PER_ADDRESS {
             clients.push(TcpStream::connect(at).await.unwrap());
             served.push(listener.accept().await.0);
         }
         let mut refused = TcpStream::connect(at).await.unwrap();
         let accepting = tokio::spawn(async move { listener.accept().await.0 });
-        assert_eq!(refused.read(&mut [0]).await.unwrap(), 0, "it is closed");
+        assert_eq!(refused.read(&mut [0]).await.unwrap(), 0, "closed");
         drop(served.pop());
         let mut taken = TcpStream::connect(at).await.unwrap();
         let mut connection = accepting.await.unwrap();
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_says_nothing_is_let_go() {
+    async fn idle_connections_are_closed() {
         let (mut listener, at) = bounded(Duration::from_millis(300)).await;
         let mut client = TcpStream::connect(at).await.unwrap();
         let (mut connection, _) = listener.accept().await;

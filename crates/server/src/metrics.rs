@@ -1,4 +1,4 @@
-//! What Prometheus reads at `/metrics`.
+//! Prometheus metrics, served at `/metrics`.
 
 use std::sync::atomic::AtomicU64;
 
@@ -63,39 +63,35 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("faultline");
         let requests = Family::<RequestLabels, Counter>::default();
-        registry.register("http_requests", "Requests answered", requests.clone());
+        registry.register("http_requests", "HTTP requests", requests.clone());
         let request_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 14));
         registry.register_with_unit(
             "http_request",
-            "Time until a request was answered",
+            "Time until the response to a request",
             Unit::Seconds,
             request_seconds.clone(),
         );
         let starts = Family::<Outcome, Counter>::default();
         registry.register(
             "starts",
-            "Starts of environments, by how they ended",
+            "Starts of environments by outcome",
             starts.clone(),
         );
         let start_failures = Family::<StageLabel, Counter>::default();
         registry.register(
             "start_failures",
-            "Failures of starts, those tried again too, by stage",
+            "Failures of starts by stage, including those that were retried",
             start_failures.clone(),
         );
         let start_seconds = Histogram::new(exponential_buckets(0.1, 2.0, 12));
         registry.register_with_unit(
             "start",
-            "Time from the clone's begin to a usable environment",
+            "Time from the start of cloning to a usable environment",
             Unit::Seconds,
             start_seconds.clone(),
         );
         let checks = Family::<Outcome, Counter>::default();
-        registry.register(
-            "checks",
-            "Runs of checks, by how they ended",
-            checks.clone(),
-        );
+        registry.register("checks", "Check runs by outcome", checks.clone());
         let terminals = Gauge::default();
         registry.register("terminals", "Terminals open in browsers", terminals.clone());
         let environments = Family::<PhaseLabel, Gauge>::default();
@@ -107,20 +103,20 @@ impl Default for Metrics {
         let orphans = Counter::default();
         registry.register(
             "orphans",
-            "Machines freed that nobody owned",
+            "Tenants freed because no environment owned them",
             orphans.clone(),
         );
         let reconcile_seconds = Family::<ReconcilerLabel, Seconds>::default();
         registry.register_with_unit(
             "reconcile",
-            "How long the last run of a reconciler took",
+            "Duration of a reconciler's last run",
             Unit::Seconds,
             reconcile_seconds.clone(),
         );
         let reconcile_errors = Family::<ReconcilerLabel, Counter>::default();
         registry.register(
             "reconcile_errors",
-            "Runs of reconcilers that failed",
+            "Failed runs of reconcilers",
             reconcile_errors.clone(),
         );
         Self {
@@ -168,7 +164,7 @@ impl Metrics {
 
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
-        // Writing to a string does not fail.
+        // Writing to a string doesn't fail.
         let _ = encode(&mut text, &self.registry);
         text
     }

@@ -1,4 +1,4 @@
-//! What a person is told when something can't be done: problem JSON (RFC 9457) on the API, a page elsewhere.
+//! Errors as people see them: problem JSON (RFC 9457) on the API, a page elsewhere.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use faultline_store::environments::Refused;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// What can't be done, why, and what to do.
+/// An error: what can't be done, why, and what to do next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Problem {
     /// The HTTP status.
     pub status: u16,
-    /// A stable word: `not-found`, `no-room`, `not-running`.
+    /// A stable code for programs, such as `not-found`, `no-room` or `not-running`.
     pub code: &'static str,
     /// What can't be done, in one line.
     pub title: String,
     /// Why, and what to do next.
     pub detail: String,
-    /// After how many seconds trying again makes sense: the header `Retry-After`.
+    /// Seconds after which the client should retry. Sent in the header `Retry-After`.
     #[serde(skip)]
     pub retry_after: Option<u64>,
 }
@@ -47,7 +47,7 @@ impl Problem {
         }
     }
 
-    /// Too many requests; trying again makes sense after `wait`.
+    /// Too many requests: the client should retry after `wait`.
     pub(crate) fn too_many(wait: Duration) -> Self {
         let seconds = wait.as_millis().div_ceil(1000).max(1);
         let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
@@ -56,32 +56,32 @@ impl Problem {
             ..Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too-many",
-                "That was too much at once",
+                "Too many requests",
                 format!(
-                    "Wait {seconds} s and try again; a program should do what `Retry-After` says. \
+                    "Wait {seconds} s and try again. Programs should follow the header `Retry-After`. \
                      Nothing was changed."
                 ),
             )
         }
     }
 
-    /// There is nothing here, or nothing that this person may see.
+    /// The resource doesn't exist, or this person may not see it.
     pub(crate) fn not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             "not-found",
-            "There is nothing here",
-            "The address is wrong, or what it led to belongs to somebody else.",
+            "Not found",
+            "The address is wrong, or what it leads to belongs to somebody else.",
         )
     }
 
-    /// The environment is there, the lab that says what to check, hint and explain is not.
+    /// The environment exists, but its lab, with the checks, hints and solution, doesn't.
     pub(crate) fn lab_gone() -> Self {
         Self::conflict(
             "lab-gone",
             "This lab is no longer offered",
-            "Its folder was taken away from the labs of this server; its machines go on, and nothing on them is lost. \
-             Whoever keeps the labs can put it back.",
+            "Its folder was removed from this server's labs. Its machines keep running, and nothing on them is lost. \
+             The operator can put the folder back.",
         )
     }
 
@@ -89,7 +89,7 @@ impl Problem {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method-not-allowed",
-            "This can't be done here",
+            "Method not allowed",
             "This address does not support that method; see `Allow`.",
         )
     }
@@ -99,7 +99,8 @@ impl Problem {
             StatusCode::UNAUTHORIZED,
             "signed-out",
             "You are not signed in",
-            "Run `faultline up` on the machine that runs Faultline: it prints a link that signs you in, whether it runs already or not.",
+            "Run `faultline up` on the machine that runs Faultline. It prints a link that signs you in, even if \
+             Faultline is already running.",
         )
     }
 
@@ -108,7 +109,7 @@ impl Problem {
             StatusCode::UNAUTHORIZED,
             "bad-token",
             "This needs a valid API token",
-            "Send it as `Authorization: Bearer flt_…`. Tokens are made on the page “Keys and tokens”.",
+            "Send it as `Authorization: Bearer flt_…`. Create tokens on the page “Keys and tokens”.",
         )
     }
 
@@ -116,8 +117,8 @@ impl Problem {
         Self::new(
             StatusCode::FORBIDDEN,
             "forged",
-            "This did not come from a page of yours",
-            "Open the page again and repeat what you did; nothing was changed.",
+            "This request did not come from a Faultline page",
+            "Reload the page and try again. Nothing was changed.",
         )
     }
 
@@ -125,7 +126,7 @@ impl Problem {
         Self::new(
             StatusCode::BAD_REQUEST,
             "bad-request",
-            "This can't be understood",
+            "The request is invalid",
             detail,
         )
     }
@@ -134,8 +135,8 @@ impl Problem {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "too-large",
-            "This is too large",
-            format!("At most {} KiB are taken here.", limit / 1024),
+            "The request is too large",
+            format!("The limit is {} KiB.", limit / 1024),
         )
     }
 
@@ -148,7 +149,8 @@ impl Problem {
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",
             "Faultline could not do this",
-            "It is not your doing, and nothing of yours is lost. Try again; if it stays, the server's log says why.",
+            "This is not your fault, and nothing of yours is lost. Try again. \
+             If it keeps failing, see the server's log.",
         )
     }
 }
@@ -163,7 +165,7 @@ impl IntoResponse for Problem {
                 .headers_mut()
                 .insert(header::RETRY_AFTER, seconds.into());
         }
-        // Pages are made of this: see `web::problems`.
+        // `web::problems` renders pages from this.
         response.extensions_mut().insert(self);
         response
     }
@@ -212,7 +214,7 @@ impl From<askama::Error> for Problem {
     fn from(e: askama::Error) -> Self {
         tracing::error!(
             error = &e as &dyn std::error::Error,
-            "a page could not be made"
+            "a page could not be rendered"
         );
         Self::internal()
     }

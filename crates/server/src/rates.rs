@@ -1,14 +1,14 @@
-//! How many requests one may make. Three budgets, each refilled evenly and bounded in what it remembers:
+//! Rate limits. There are three kinds of budgets. Each is refilled evenly and uses a bounded amount of memory.
 //!
-//! | budget | of | for |
+//! | budget | per | for |
 //! |---|---|---|
-//! | people | a session or API token | pages and API: generous, it only stops a loop gone wild |
-//! | strangers | an address | whoever presents nothing valid |
-//! | wrong | an address | sessions, tokens and sign-in links that are not valid: strict |
+//! | people | session or API token | pages and API; generous, only stops a runaway loop |
+//! | strangers | address | requests without a valid credential |
+//! | wrong | address | invalid sessions, tokens and sign-in links; strict |
 //!
-//! An address that used up *wrong* is refused before its next credential is looked up, unless this server has seen that
-//! one valid before: neighbours behind one address are not locked out by a stranger among them. Assets, health and
-//! metrics are not counted, and a stream counts once, when it is opened.
+//! If an address has used up *wrong*, its credentials are refused without looking them up, except for those that this
+//! server has already seen to be valid: so an attacker can't lock out others behind the same address. Assets, health
+//! and metrics aren't counted. A stream counts once, when it is opened.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,18 +29,18 @@ use governor::{
 
 use crate::{Config, listener::Peer, lock::lock, problem::Problem};
 
-/// The most addresses, and the most sessions and tokens, that are told apart at once.
-const MOST: usize = 20_000;
-/// What is full is tidied at most this often.
-const TIDY: Duration = Duration::from_secs(1);
+/// The maximum number of addresses, and of sessions and tokens, that have a budget of their own.
+const MAX_KEYS: usize = 20_000;
+/// The minimum interval between two cleanups of full budgets.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where a request comes from: an IPv4 address, or the /64 that an IPv6 address lies in, since one machine has all of
-/// that.
+/// Where a request comes from: an IPv4 address, or the /64 network of an IPv6 address, because a single machine usually
+/// has all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Origin(IpAddr);
 
 impl Origin {
-    /// The address that the request came from; a proxy that we trust says for whom it asks.
+    /// Returns the origin of a request. `X-Forwarded-For` counts only if it comes from a trusted proxy.
     pub(crate) fn of(request: &Request, config: &Config) -> Self {
         let peer = request
             .extensions()
@@ -49,11 +49,12 @@ impl Origin {
             .to_canonical();
         let trusted = |ip: &IpAddr| config.trusted_proxies.contains(ip);
         let mut from = peer;
-        let said = request.headers().get_all("x-forwarded-for");
-        let said = said.iter().filter_map(|v| v.to_str().ok());
-        let said: Vec<&str> = said.flat_map(|v| v.split(',')).collect();
-        // From the right: each proxy adds whom it was asked by, and what lies left of the first stranger is hearsay.
-        for part in said.into_iter().rev() {
+        let forwarded = request.headers().get_all("x-forwarded-for");
+        let forwarded = forwarded.iter().filter_map(|v| v.to_str().ok());
+        let forwarded: Vec<&str> = forwarded.flat_map(|v| v.split(',')).collect();
+        // From the right, since each proxy appends its client. Everything left of the first untrusted address can be
+        // forged.
+        for part in forwarded.into_iter().rev() {
             if !trusted(&from) {
                 break;
             }
@@ -72,7 +73,7 @@ impl Origin {
     }
 }
 
-/// Not before so long.
+/// Refused: how long to wait before the next request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Wait(Duration);
 
@@ -82,26 +83,26 @@ impl From<Wait> for Problem {
     }
 }
 
-/// Without a key: the budget that those share who came when there was no more room.
+/// A limiter with one budget per key. `None` is the budget that all keys beyond the maximum share.
 type Limiter<K, C> =
     RateLimiter<Option<K>, HashMapStateStore<Option<K>>, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
-/// Budgets of one kind, one a key. Beyond [`MOST`] keys the new ones share one.
+/// Budgets of one kind, one per key. New keys beyond `max_keys` share one budget.
 struct Budgets<K: Hash + Eq + Clone, C: Clock> {
     limiter: Option<Limiter<K, C>>,
     clock: C,
-    most: usize,
+    max_keys: usize,
     tidied: Mutex<C::Instant>,
 }
 
 impl<K: Hash + Eq + Clone, C: Clock + Clone> Budgets<K, C> {
-    /// So many a minute, all of them at once if need be; with 0, without end.
-    fn new(per_minute: u32, most: usize, clock: &C) -> Self {
+    /// Allows `per_minute` requests per minute, in one burst if necessary; 0 means no limit.
+    fn new(per_minute: u32, max_keys: usize, clock: &C) -> Self {
         Self {
             limiter: NonZeroU32::new(per_minute)
                 .map(|n| RateLimiter::hashmap_with_clock(Quota::per_minute(n), clock.clone())),
             clock: clock.clone(),
-            most,
+            max_keys,
             tidied: Mutex::new(clock.now()),
         }
     }
@@ -111,20 +112,20 @@ impl<K: Hash + Eq + Clone, C: Clock + Clone> Budgets<K, C> {
             return Ok(());
         };
         let now = self.clock.now();
-        if limiter.len() >= self.most {
+        if limiter.len() >= self.max_keys {
             let mut tidied = lock(&self.tidied);
-            if Duration::from(now.duration_since(*tidied)) >= TIDY {
+            if Duration::from(now.duration_since(*tidied)) >= TIDY_INTERVAL {
                 *tidied = now;
                 limiter.retain_recent();
             }
         }
-        let key = (limiter.len() < self.most).then_some(key);
+        let key = (limiter.len() < self.max_keys).then_some(key);
         limiter
             .check_key(&key)
             .map_err(|not| Wait(not.wait_time_from(now)))
     }
 
-    /// Forgets whoever has their whole budget again.
+    /// Forgets keys whose budget is full again.
     fn tidy(&self) {
         if let Some(limiter) = &self.limiter {
             limiter.retain_recent();
@@ -137,12 +138,12 @@ pub(crate) struct Rates<C: Clock = MonotonicClock> {
     people: Budgets<String, C>,
     strangers: Budgets<Origin, C>,
     wrong: Budgets<Origin, C>,
-    /// Origins whose next credential is not looked up before this.
+    /// Origins whose credentials aren't looked up until the given time.
     held: Mutex<HashMap<Origin, C::Instant>>,
     /// Hashes of credentials that were valid.
     known: Mutex<HashSet<String>>,
     clock: C,
-    most: usize,
+    max_keys: usize,
 }
 
 impl<C: Clock> std::fmt::Debug for Rates<C> {
@@ -153,25 +154,25 @@ impl<C: Clock> std::fmt::Debug for Rates<C> {
 
 impl Rates {
     pub(crate) fn new(config: &Config) -> Self {
-        Self::with(config, MOST, &MonotonicClock)
+        Self::with(config, MAX_KEYS, &MonotonicClock)
     }
 }
 
 impl<C: Clock + Clone> Rates<C> {
-    fn with(config: &Config, most: usize, clock: &C) -> Self {
+    fn with(config: &Config, max_keys: usize, clock: &C) -> Self {
         let rates = &config.rates;
         Self {
-            people: Budgets::new(rates.person_per_minute, most, clock),
-            strangers: Budgets::new(rates.stranger_per_minute, most, clock),
-            wrong: Budgets::new(rates.wrong_per_minute, most, clock),
+            people: Budgets::new(rates.person_per_minute, max_keys, clock),
+            strangers: Budgets::new(rates.stranger_per_minute, max_keys, clock),
+            wrong: Budgets::new(rates.wrong_per_minute, max_keys, clock),
             held: Mutex::default(),
             known: Mutex::default(),
             clock: clock.clone(),
-            most,
+            max_keys,
         }
     }
 
-    /// May a credential be looked up for this origin?
+    /// Checks whether a credential from this origin may be looked up.
     pub(crate) fn may_present(&self, from: Origin, hash: &str) -> Result<(), Wait> {
         if lock(&self.known).contains(hash) {
             return Ok(());
@@ -183,11 +184,11 @@ impl<C: Clock + Clone> Rates<C> {
         }
     }
 
-    /// The credential was valid: its holder spends of their own.
+    /// Counts a request with a valid credential against its own budget.
     pub(crate) fn right(&self, hash: String) -> Result<(), Wait> {
         {
             let mut known = lock(&self.known);
-            if known.len() >= self.most && !known.contains(&hash) {
+            if known.len() >= self.max_keys && !known.contains(&hash) {
                 known.clear();
             }
             known.insert(hash.clone());
@@ -195,28 +196,28 @@ impl<C: Clock + Clone> Rates<C> {
         self.people.take(hash)
     }
 
-    /// The credential was not valid.
+    /// Counts an invalid credential.
     pub(crate) fn wrong(&self, from: Origin) -> Result<(), Wait> {
         let Err(Wait(wait)) = self.wrong.take(from) else {
             return Ok(());
         };
         let now = self.clock.now();
         let mut held = lock(&self.held);
-        if held.len() >= self.most {
+        if held.len() >= self.max_keys {
             held.retain(|_, until| *until > now);
         }
-        if held.len() < self.most {
+        if held.len() < self.max_keys {
             held.insert(from, now + wait.into());
         }
         Err(Wait(wait))
     }
 
-    /// Nothing valid was presented.
+    /// Counts a request without a valid credential.
     pub(crate) fn stranger(&self, from: Origin) -> Result<(), Wait> {
         self.strangers.take(from)
     }
 
-    /// Forgets what no longer matters; called now and then.
+    /// Forgets what no longer matters. Called regularly.
     pub(crate) fn tidy(&self) {
         self.people.tidy();
         self.strangers.tidy();

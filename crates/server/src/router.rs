@@ -1,4 +1,4 @@
-//! All routes, and the layers around them.
+//! All routes and their layers.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use tower_http::{
 
 use crate::{api, app::Shared, assets, auth, headers, problem::Problem, terminal, web};
 
-/// How long a page or an answer may take. Streams are not bound by it once they have begun.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The largest body on the API, in bytes.
+/// Timeout of a request. Streams are exempt once they have begun.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// The maximum size of a request body, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
 pub(crate) fn router(app: Shared) -> Router {
@@ -44,7 +44,7 @@ pub(crate) fn router(app: Shared) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
-            PATIENCE,
+            REQUEST_TIMEOUT,
         ))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(headers::secure))
@@ -53,17 +53,17 @@ pub(crate) fn router(app: Shared) -> Router {
 }
 
 fn panicked(_: Box<dyn std::any::Any + Send + 'static>) -> Response {
-    // The panic's own hook has said where.
+    // The panic hook has already logged it.
     StatusCode::INTERNAL_SERVER_ERROR.into_response()
 }
 
-/// Ready when the store answers and the server isn't about to stop.
+/// Reports ready if the store responds and the server isn't stopping.
 async fn ready(State(app): State<Shared>) -> Result<&'static str, Problem> {
     if app.stopping.is_cancelled() {
         return Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "stopping",
-            "The server stops",
+            "The server is stopping",
             "Try again in a moment.",
         ));
     }

@@ -1,4 +1,4 @@
-//! The way in: making a server, serving, stopping.
+//! Creating a server, serving, stopping.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,33 +21,33 @@ use crate::{
     reconcile, router,
 };
 
-/// What a server is made of.
+/// Everything that a server is built from.
 #[derive(Debug)]
 pub struct Parts {
-    /// What the operator set.
+    /// The operator's settings.
     pub config: Config,
-    /// Where everything is kept.
+    /// The database.
     pub store: Store,
-    /// Who makes the machines.
+    /// Creates and frees the tenants.
     pub provider: Arc<dyn Provider>,
     /// The labs.
     pub catalogue: Catalogue,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// Randomness for ids and tokens: a cryptographic generator, seeded by the system outside tests.
+    /// Generates IDs and tokens. Cryptographically secure; seeded by the operating system, except in tests.
     pub rng: StdRng,
 }
 
-/// How a server is told to stop.
+/// Tells a server to stop.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Take no new work, let what is under way end.
+    /// Accept no new work, but finish requests and steps that are in progress.
     pub soft: CancellationToken,
-    /// Drop what is under way.
+    /// Abort what is in progress.
     pub hard: CancellationToken,
 }
 
-/// Why a server did not run.
+/// An error that keeps a server from running.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The store failed.
@@ -58,16 +58,16 @@ pub enum Error {
     Serve(#[from] std::io::Error),
 }
 
-/// How long a soft stop waits for requests and steps under way.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a soft stop waits for requests and steps that are in progress.
+const GRACE_PERIOD: Duration = Duration::from_secs(8);
 
 /// The server.
 #[derive(Debug)]
 pub struct Server(Shared);
 
 impl Server {
-    /// Makes a server. The single local owner is made when there is nobody yet; runs of checks that a former server
-    /// left unfinished are ended.
+    /// Creates a server. Also creates the local owner if there is none yet, and ends the check runs that a previous
+    /// server left unfinished.
     pub async fn new(parts: Parts) -> Result<Self, Error> {
         let app = App::new(parts);
         let now = app.now();
@@ -83,14 +83,14 @@ impl Server {
         self.0.clone()
     }
 
-    /// A link that signs the local owner in, once.
+    /// Returns a link that signs the local owner in, once.
     pub async fn sign_in_link(&self) -> Result<String, Error> {
         Ok(sign_in_link::sign_in_link(&self.0, &PersonId::local())
             .await?
             .0)
     }
 
-    /// A new API token of the local owner, in the place of one of the same name.
+    /// Creates an API token for the local owner. It replaces the token with the same name, if any.
     pub async fn api_token(&self, name: &str) -> Result<Secret, Error> {
         let secret = self.0.secret();
         let (id, now) = (self.0.row_id(), self.0.now());
@@ -101,25 +101,25 @@ impl Server {
         Ok(secret)
     }
 
-    /// Who may use what over SSH.
+    /// Returns the directory that tells the SSH gateway who may use which environment.
     #[must_use]
     pub fn directory(&self) -> Arc<StoreDirectory> {
         Arc::new(StoreDirectory::new(self.0.clone()))
     }
 
-    /// Who may use which API server.
+    /// Returns what tells the kubectl gateway who may use which API server.
     #[must_use]
     pub fn api_servers(&self) -> Arc<StoreApiServers> {
         Arc::new(StoreApiServers::new(self.0.clone()))
     }
 
-    /// The routes alone, for tests and for serving by other means. No reconciler runs.
+    /// Returns only the routes, for tests and for serving by other means. No reconciler runs.
     pub fn router(&self) -> Router {
         router::router(self.0.clone())
     }
 
-    /// Runs the reconcilers and answers requests until told to stop. Environments go on living afterwards; the next
-    /// server re-adopts them.
+    /// Runs the reconcilers and serves requests until `shutdown`. Environments keep running afterwards, and the next
+    /// server adopts them.
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
         let app = self.0;
         reconcile::begin(&app);
@@ -134,24 +134,24 @@ impl Server {
             soft.cancelled().await;
             stop.cancel();
         });
-        let patience = async {
+        let grace_period = async {
             shutdown.soft.cancelled().await;
             tokio::select! {
-                () = tokio::time::sleep(PATIENCE) => {}
+                () = tokio::time::sleep(GRACE_PERIOD) => {}
                 () = shutdown.hard.cancelled() => {}
             }
         };
         let served = tokio::select! {
             served = async { serve.await } => served,
             () = shutdown.hard.cancelled() => Ok(()),
-            () = patience => Ok(()),
+            () = grace_period => Ok(()),
         };
         app.stopping.cancel();
         app.tasks.close();
         tokio::select! {
             () = app.tasks.wait() => {}
-            () = tokio::time::sleep(PATIENCE) => {
-                tracing::warn!("some work did not end in time; the next server finds it interrupted");
+            () = tokio::time::sleep(GRACE_PERIOD) => {
+                tracing::warn!("some work did not finish in time; the next server will treat it as interrupted");
             }
             () = shutdown.hard.cancelled() => {}
         }

@@ -1,9 +1,9 @@
-//! That a change was made on a page of ours.
+//! Protection against cross-site request forgery.
 //!
-//! Every request of a page that may change something must come from the same origin, by what the browser says
-//! (`Sec-Fetch-Site`, else `Origin`), and, once there is a session, carry a token that only our pages know: in the
-//! field `csrf` of a form or in the header `x-csrf-token`. Checked in one layer, so no handler can forget it. The
-//! session's cookie is `SameSite=Strict` besides.
+//! Every page request that may change something must come from the same origin according to the browser
+//! (`Sec-Fetch-Site`, else `Origin`). With a session, it must also carry a token that only our pages know, in the form
+//! field `csrf` or in the header `x-csrf-token`. One layer checks both, so no handler can forget it. In addition, the
+//! session cookie is `SameSite=Strict`.
 
 use axum::{
     body::Body,
@@ -18,14 +18,14 @@ use http_body_util::{BodyExt, Limited};
 use super::Caller;
 use crate::problem::Problem;
 
-/// The largest form, in bytes.
+/// The maximum size of a form, in bytes.
 pub(crate) const MAX_FORM: usize = 64 * 1024;
 
 pub(crate) fn token(session: &Secret) -> String {
     session.derive("csrf")
 }
 
-/// The layer.
+/// The middleware that rejects forged requests.
 pub(crate) async fn guard(request: Request, next: Next) -> Result<Response, Problem> {
     if matches!(
         *request.method(),
@@ -54,7 +54,7 @@ pub(crate) async fn guard(request: Request, next: Next) -> Result<Response, Prob
     Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
 }
 
-/// Did the browser send this from a page of ours?
+/// Returns true if the browser sent the request from one of our pages.
 pub(crate) fn same_origin(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
     if let Some(site) = text("sec-fetch-site") {
@@ -70,13 +70,13 @@ pub(crate) fn same_origin(headers: &HeaderMap) -> bool {
 
 fn field(form: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(form).ok()?;
-    // The token is hexadecimal, so nothing in it is ever encoded.
+    // The token is hexadecimal, so it needs no decoding.
     text.split('&')
         .find_map(|pair| pair.strip_prefix("csrf="))
         .map(str::to_owned)
 }
 
-/// Compares without telling by time how much is right.
+/// Compares in constant time.
 fn equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && !b.is_empty() && a.iter().zip(b).fold(0, |d, (a, b)| d | (a ^ b)) == 0
 }
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_pages_may_change_things() {
+    fn only_requests_from_our_own_pages_are_same_origin() {
         for (pairs, ours) in [
             (&[("sec-fetch-site", "same-origin")][..], true),
             (
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_compared_whole() {
+    fn only_equal_non_empty_tokens_match() {
         assert!(equal(b"abc", b"abc"));
         assert!(!equal(b"abc", b"abd") && !equal(b"ab", b"abc") && !equal(b"", b""));
         assert_eq!(field(b"a=1&csrf=77&b=2").as_deref(), Some("77"));

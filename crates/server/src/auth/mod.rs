@@ -1,12 +1,13 @@
-//! Who is asking.
+//! Authentication and authorization of requests.
 //!
 //! | module | holds |
 //! |---|---|
-//! | this one | the two layers that find out, and the extractors that turn the answer into proofs |
-//! | [`csrf`] | that a change was made on a page of ours |
+//! | this one | two layers that authenticate, and extractors that return proofs of authorization |
+//! | [`csrf`] | protection against cross-site request forgery |
 //!
-//! A layer puts the [`Caller`] into the request; a handler takes [`Signed`], [`Mine`] or [`Operator`], and can't be
-//! called without. What stays open, a stream or a terminal, ends when [`Caller::withdrawn`] comes back. Pages know cookies only, the API bearer tokens only, so a browser can't be led to use the API.
+//! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Resizable`] or [`Operator`], and
+//! can't be called without it. Streams and terminals end when [`Caller::withdrawn`] returns. Pages accept only cookies
+//! and the API accepts only bearer tokens, so a malicious page can't make a browser use the API.
 
 pub(crate) mod csrf;
 
@@ -32,20 +33,20 @@ use crate::{
 /// The cookie that holds the session's token.
 pub(crate) const SESSION: &str = "faultline_session";
 
-/// Somebody whose session or token was verified.
+/// A person whose session or token was verified.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub signed_in: SignedIn,
-    /// What forms must carry; empty on the API.
+    /// The CSRF token that forms must carry; empty on the API.
     pub csrf: String,
-    /// The session's or the API's token.
+    /// The session token or API token.
     pub secret: Secret,
     kind: Kind,
 }
 
 impl Caller {
-    /// Waits until this credential lets nobody in any more: signed out, taken away, or run out. Streams and
-    /// terminals end with it. A store that doesn't answer withdraws nothing.
+    /// Waits until this credential is no longer valid: signed out, removed or expired. Streams and terminals then end.
+    /// An error of the store doesn't count.
     pub(crate) async fn withdrawn(self, app: Shared) {
         loop {
             tokio::time::sleep(app.config.recheck()).await;
@@ -56,7 +57,7 @@ impl Caller {
     }
 }
 
-/// Reads a cookie.
+/// Returns the value of a cookie.
 pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get_all(header::COOKIE)
@@ -68,7 +69,7 @@ pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
         .map(|(_, value)| value)
 }
 
-/// What a caller presents.
+/// The kind of a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Session,
@@ -76,7 +77,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Whose it is, if it is valid.
+    /// Returns whom the credential belongs to, if it is valid.
     async fn holder(
         self,
         app: &App,
@@ -89,8 +90,8 @@ impl Kind {
     }
 }
 
-/// Finds out who presents this, within the rates: a credential is looked up unless too many wrong ones came from
-/// there. Who has none, or a wrong one, goes on as a stranger.
+/// Authenticates a request, within the rate limits: the credential isn't looked up if too many invalid ones came from
+/// the same origin. Without a valid credential, the request continues without a [`Caller`].
 async fn identify(
     app: &App,
     request: &mut Request,
@@ -121,7 +122,7 @@ async fn identify(
     Ok(())
 }
 
-/// Finds out whose session it is. For pages.
+/// Authenticates by the session cookie. For pages.
 pub(crate) async fn by_session(
     State(app): State<Shared>,
     mut request: Request,
@@ -132,7 +133,7 @@ pub(crate) async fn by_session(
     Ok(next.run(request).await)
 }
 
-/// Finds out whose API token it is. For the API.
+/// Authenticates by the API token. For the API.
 pub(crate) async fn by_token(
     State(app): State<Shared>,
     mut request: Request,
@@ -162,7 +163,7 @@ fn caller(parts: &Parts) -> Result<Caller, Problem> {
     })
 }
 
-/// Somebody is signed in.
+/// Extractor: a signed-in person.
 #[derive(Debug)]
 pub(crate) struct Signed(pub Caller);
 
@@ -173,7 +174,7 @@ impl FromRequestParts<Shared> for Signed {
     }
 }
 
-/// Somebody is signed in and may use the environment that `{id}` in the path names.
+/// Extractor: a signed-in person who may use the environment `{id}` of the path.
 #[derive(Debug)]
 pub(crate) struct Mine {
     pub caller: Caller,
@@ -195,7 +196,7 @@ impl FromRequestParts<Shared> for Mine {
     }
 }
 
-/// Somebody is signed in and may change which nodes the environment has that `{id}` in the path names.
+/// Extractor: a signed-in person who may add nodes to the environment `{id}` of the path, and remove them.
 #[derive(Debug)]
 pub(crate) struct Resizable {
     pub proof: MayResize,
@@ -210,14 +211,14 @@ impl FromRequestParts<Shared> for Resizable {
     }
 }
 
-/// The environment that `{id}` in the path names.
+/// Returns the environment `{id}` of the path.
 async fn named(parts: &mut Parts, app: &Shared) -> Result<Environment, Problem> {
     let id: EnvironmentId = param(parts, "id").await?;
     let environment = app.store.environment(&id).await?;
     environment.ok_or_else(Problem::not_found)
 }
 
-/// Somebody is signed in and operates the installation.
+/// Extractor: a signed-in operator.
 #[derive(Debug)]
 pub(crate) struct Operator {
     pub caller: Caller,
@@ -233,7 +234,7 @@ impl FromRequestParts<Shared> for Operator {
     }
 }
 
-/// A part of the path, parsed; what doesn't parse doesn't exist.
+/// Parses a parameter of the path. A value that doesn't parse is "not found".
 pub(crate) async fn param<T: std::str::FromStr>(
     parts: &mut Parts,
     name: &str,
@@ -248,27 +249,27 @@ pub(crate) async fn param<T: std::str::FromStr>(
         .ok_or_else(Problem::not_found)
 }
 
-/// The part of the path that `{slug}` names.
+/// Extractor: the lab `{slug}` of the path.
 #[derive(Debug)]
 pub(crate) struct Slug(pub faultline_domain::LabSlug);
 
 impl FromRequestParts<Shared> for Slug {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
-        // Who isn't signed in learns nothing about what exists.
+        // Without a valid credential, nobody learns what exists.
         caller(parts)?;
         param(parts, "slug").await.map(Self)
     }
 }
 
-/// The part of the path that `{node}` names.
+/// Extractor: the node `{node}` of the path.
 #[derive(Debug)]
 pub(crate) struct Node(pub faultline_domain::NodeName);
 
 impl FromRequestParts<Shared> for Node {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
-        // Who isn't signed in learns nothing about what exists.
+        // Without a valid credential, nobody learns what exists.
         caller(parts)?;
         param(parts, "node").await.map(Self)
     }
@@ -279,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cookies_are_found_among_others() {
+    fn a_cookie_is_found_among_others() {
         let mut headers = HeaderMap::new();
         headers.append(
             header::COOKIE,

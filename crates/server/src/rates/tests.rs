@@ -6,7 +6,7 @@ use governor::clock::FakeRelativeClock;
 use super::*;
 use crate::config;
 
-fn rates(most: usize) -> (Rates<FakeRelativeClock>, FakeRelativeClock) {
+fn rates(max_keys: usize) -> (Rates<FakeRelativeClock>, FakeRelativeClock) {
     let clock = FakeRelativeClock::default();
     let config = Config {
         rates: config::Rates {
@@ -16,7 +16,7 @@ fn rates(most: usize) -> (Rates<FakeRelativeClock>, FakeRelativeClock) {
         },
         ..Config::default()
     };
-    (Rates::with(&config, most, &clock), clock)
+    (Rates::with(&config, max_keys, &clock), clock)
 }
 
 fn origin(n: u32) -> Origin {
@@ -24,7 +24,7 @@ fn origin(n: u32) -> Origin {
 }
 
 #[test]
-fn each_has_a_budget_and_it_refills() {
+fn each_credential_has_its_own_budget_that_refills() {
     let (rates, clock) = rates(100);
     for who in ["a", "b"] {
         for _ in 0..5 {
@@ -43,7 +43,7 @@ fn each_has_a_budget_and_it_refills() {
 }
 
 #[test]
-fn guesses_hold_back_who_guesses_and_nobody_who_is_known() {
+fn guessing_blocks_new_credentials_from_the_same_address_but_not_known_ones() {
     let (rates, clock) = rates(100);
     rates.right("neighbour".to_owned()).unwrap();
     for _ in 0..3 {
@@ -60,7 +60,7 @@ fn guesses_hold_back_who_guesses_and_nobody_who_is_known() {
 }
 
 #[test]
-fn memory_is_bounded_and_strangers_beyond_it_share() {
+fn memory_is_bounded_and_new_keys_beyond_the_maximum_share_a_budget() {
     let (rates, clock) = rates(50);
     for n in 0..10_000 {
         let _ = rates.stranger(origin(n));
@@ -74,7 +74,7 @@ fn memory_is_bounded_and_strangers_beyond_it_share() {
     assert!(rates.people.limiter.as_ref().unwrap().len() <= 51);
     assert!(lock(&rates.held).len() <= 50 && lock(&rates.known).len() <= 50);
     rates.stranger(origin(99_999)).unwrap_err();
-    // Whoever has been quiet makes room.
+    // Full budgets are forgotten, which makes room.
     clock.advance(Duration::from_secs(120));
     rates.stranger(origin(99_999)).unwrap();
     assert_eq!(len(&rates.strangers), 1);
@@ -83,7 +83,7 @@ fn memory_is_bounded_and_strangers_beyond_it_share() {
 }
 
 #[test]
-fn zero_is_no_limit() {
+fn zero_means_no_limit() {
     let clock = FakeRelativeClock::default();
     let config = Config {
         rates: config::Rates::unlimited(),
@@ -98,12 +98,12 @@ fn zero_is_no_limit() {
 }
 
 #[test]
-fn only_a_trusted_proxy_speaks_for_others() {
+fn only_a_trusted_proxy_may_set_the_origin() {
     let config = Config {
         trusted_proxies: vec!["127.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()],
         ..Config::default()
     };
-    for (peer, said, from) in [
+    for (peer, forwarded, from) in [
         ("203.0.113.9", "198.51.100.1", "203.0.113.9"),
         ("127.0.0.1", "198.51.100.1", "198.51.100.1"),
         ("127.0.0.1", "6.6.6.6, 198.51.100.1", "198.51.100.1"),
@@ -118,7 +118,7 @@ fn only_a_trusted_proxy_speaks_for_others() {
         ("2001:db8:1:2:3:4:5:6", "", "2001:db8:1:2::"),
     ] {
         let mut request = Request::builder()
-            .header("x-forwarded-for", said)
+            .header("x-forwarded-for", forwarded)
             .body(Body::empty())
             .unwrap();
         let peer = SocketAddr::new(peer.parse().unwrap(), 1);
@@ -126,7 +126,7 @@ fn only_a_trusted_proxy_speaks_for_others() {
         assert_eq!(
             Origin::of(&request, &config),
             Origin(from.parse().unwrap()),
-            "{peer} {said}"
+            "{peer} {forwarded}"
         );
     }
 }
