@@ -1,5 +1,5 @@
-//! Add a node, a worker, to a machine that runs. It takes the next free number; the reconciler makes it. It counts as
-//! use. An environment has five nodes at most, and the machine must have room for one more.
+//! Adds a node (in a cluster, a worker) to a running environment. It gets the next free number, and the reconciler
+//! creates it. Counts as use. An environment has at most five nodes, and the host must have room for one more.
 
 use faultline_domain::{NodeName, authz::MayResize, limits::fits, shape::MAX_NODES};
 use faultline_store::environments::NoNode;
@@ -15,7 +15,7 @@ pub(crate) async fn add_node(app: &App, proof: &MayResize) -> Result<NodeName, P
     let need = need(&app.config, environment.spec.is_cluster(), 1);
     let admit = |counts| {
         let free = Free::now(&app.config.data_dir);
-        // It takes no further place.
+        // Checks only memory and disk, because no environment is added.
         fits(&capacity(&app.config, free, &counts), need)
     };
     let (id, by) = (&environment.id, proof.person());
@@ -30,12 +30,14 @@ impl From<NoNode> for Problem {
             NoNode::NotRunning => Self::conflict(
                 "not-running",
                 "There is no running machine to add a node to",
-                "Only one that has started, is not paused and has not ended can be given a node.",
+                "A node can be added once the machine has started, unless it is paused or has ended.",
             ),
             NoNode::TooMany => Self::conflict(
                 "too-many-nodes",
-                "It has as many nodes as it may have",
-                format!("An environment has at most {MAX_NODES}. Remove one that you added first."),
+                "There are too many nodes",
+                format!(
+                    "An environment has at most {MAX_NODES} nodes. Remove one that you added first."
+                ),
             ),
             NoNode::Denied(denial) => denial.into(),
             NoNode::Store(e) => e.into(),

@@ -1,7 +1,7 @@
-//! Check whether the machine is repaired.
+//! Checks whether the machine is repaired.
 //!
-//! One run at a time for an environment: asking while one runs joins that one. Results are written as they come; the
-//! last transaction says whether everything held, and then solves the attempt.
+//! An environment has at most one check run at a time; a request during a run joins it. Results are stored as they
+//! arrive. The last transaction records whether all checks passed and, if so, finishes the attempt as solved.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::{
     problem::Problem,
 };
 
-/// Begins a run, unless one is under way.
+/// Starts a check run, unless one is in progress.
 pub(crate) async fn check(app: &Shared, proof: &MayUse) -> Result<(), Problem> {
     let environment = proof.environment();
     if matches!(environment.state, State::Suspended { .. })
@@ -30,7 +30,7 @@ pub(crate) async fn check(app: &Shared, proof: &MayUse) -> Result<(), Problem> {
         return Err(Problem::conflict(
             "paused",
             "The machine is paused",
-            "A paused machine can't answer the checks. Resume it, then check again.",
+            "A paused machine can't be checked. Resume it, then check again.",
         ));
     }
     if !matches!(environment.state, State::Active { .. }) || !environment.is_open() {
@@ -58,19 +58,19 @@ pub(crate) async fn check(app: &Shared, proof: &MayUse) -> Result<(), Problem> {
     let app = app.clone();
     let stop = app.stopping.clone();
     app.tasks.clone().spawn(async move {
-        // A run that a stop interrupts is ended by the next server.
+        // If the server stops during the run, the next server ends it.
         stop.run_until_cancelled(perform(&turn, &machine, &lab, &attempt, &run))
             .await;
     });
     Ok(())
 }
 
-/// True while a run is under way.
+/// Returns true while a check run is in progress.
 pub(crate) fn is_running(app: &App, id: &EnvironmentId) -> bool {
     lock(&app.checking).contains(id)
 }
 
-/// The right to check an environment, given back when dropped.
+/// The right to check an environment, released when dropped.
 struct Turn(Shared, EnvironmentId);
 
 impl Turn {
@@ -98,14 +98,17 @@ async fn perform(
     let (app, id) = (&turn.0, &turn.1);
     let (send, mut receive) = mpsc::unbounded_channel();
     let checks = faultline_lab::check(&*app.provider, machine, lab, move |result| {
-        // The receiver lives as long as this.
+        // The receiver lives longer than the sender.
         let _ = send.send(result);
     });
     let checks = tokio::time::timeout(faultline_lab::longest(&lab.lab), checks);
     let write = async {
         while let Some(result) = receive.recv().await {
             if let Err(e) = app.store.record_check(run, &result).await {
-                tracing::error!(error = &e as &dyn std::error::Error, "a result was lost");
+                tracing::error!(
+                    error = &e as &dyn std::error::Error,
+                    "a check result could not be stored"
+                );
             }
             app.hub.poke(id);
         }
@@ -113,7 +116,7 @@ async fn perform(
     let (outcome, ()) = tokio::join!(checks, write);
     let outcome = match &outcome {
         Ok(outcome) => Ok(outcome.passed()),
-        Err(_) => Err("the machine did not answer in time"),
+        Err(_) => Err("the machine did not respond in time"),
     };
     app.metrics.checked(match outcome {
         Ok(true) => "passed",
@@ -123,7 +126,7 @@ async fn perform(
     if let Err(e) = finish(app, lab, attempt, run, outcome).await {
         tracing::error!(
             error = &e as &dyn std::error::Error,
-            "a run of checks was not written"
+            "the end of a check run could not be stored"
         );
     }
 }
@@ -135,7 +138,7 @@ async fn finish(
     run: &str,
     outcome: Result<bool, &str>,
 ) -> Result<(), faultline_store::Error> {
-    // Hints may have been opened while it checked.
+    // Hints may have been opened during the run.
     let attempt = app
         .store
         .attempt(&attempt.id)

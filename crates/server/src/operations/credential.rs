@@ -1,5 +1,5 @@
-//! Give a person what opens the cluster of one of their environments: a token for the door, theirs and the environment's
-//! alone. The door knows the cluster's own credentials; nobody else is given any.
+//! Issues credentials for the cluster of an environment: a token for the kubectl gateway, valid only for this person
+//! and this environment. The cluster's own credentials stay with the gateway.
 
 use faultline_cluster::kubeconfig;
 use faultline_domain::{authz::MayUse, environment::Environment};
@@ -8,10 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{app::App, auth::Caller, problem::Problem};
 
-/// What kubectl renews by itself lasts so long.
+/// The lifetime of a token that kubectl renews by itself.
 const RENEWED: SignedDuration = SignedDuration::from_mins(30);
 
-/// A token that is to be renewed, and its end.
+/// Issues a short-lived token, and returns it with the time when it expires.
 pub(crate) async fn credential(
     app: &App,
     caller: &Caller,
@@ -23,7 +23,7 @@ pub(crate) async fn credential(
     Ok((issue(app, caller, proof, Some(ends)).await?, ends))
 }
 
-/// A kubeconfig with a token that lasts as long as the environment.
+/// Returns a kubeconfig with a token that is valid as long as the environment exists.
 pub(crate) async fn file(app: &App, caller: &Caller, proof: &MayUse) -> Result<String, Problem> {
     let environment = proof.environment();
     let (server, authority) = place(app, environment)?;
@@ -38,7 +38,7 @@ pub(crate) async fn file(app: &App, caller: &Caller, proof: &MayUse) -> Result<S
     ))
 }
 
-/// Where the door leads to it, and the authority by which clients know the door.
+/// Returns the URL of the environment's API server on the gateway, and the gateway's CA certificate.
 pub(crate) fn place(
     app: &App,
     environment: &Environment,
@@ -54,14 +54,14 @@ fn has_cluster(environment: &Environment) -> Result<(), Problem> {
         return Err(Problem::conflict(
             "not-running",
             "There is no running cluster",
-            "This environment has ended. Start the lab, then ask again.",
+            "This environment has ended. Start the lab again, then retry.",
         ));
     }
     if !environment.spec.is_cluster() {
         return Err(Problem::conflict(
             "no-cluster",
             "This lab has no cluster",
-            "Its machines are plain ones; use the terminal or SSH.",
+            "It only has plain machines; use the terminal or SSH.",
         ));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! End an environment. Asking twice is asking once; the attempt and its progress stay.
+//! Ends an environment. Idempotent. The attempt and its progress are kept.
 
 use faultline_domain::{authz::MayUse, environment::EndReason};
 

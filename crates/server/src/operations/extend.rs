@@ -1,4 +1,4 @@
-//! Give an environment more time, up to its hard end. It counts as use.
+//! Extends the lifetime of an environment, up to its hard end. Counts as use.
 
 use faultline_domain::{
     authz::MayUse,
@@ -12,7 +12,7 @@ fn step(app: &App) -> SignedDuration {
     SignedDuration::from_mins(app.config.extend_minutes.into())
 }
 
-/// By how much an environment can be extended now.
+/// Returns by how much an environment can be extended now.
 pub(crate) fn possible(app: &App, environment: &Environment) -> SignedDuration {
     let life = &environment.lifetime;
     let extended = life.extended(step(app)).expires_at;
@@ -25,7 +25,7 @@ pub(crate) async fn extend(app: &App, proof: &MayUse) -> Result<Lifetime, Proble
         Problem::conflict(
             "ended",
             "This machine has ended",
-            "Start the lab again for a fresh one.",
+            "Start the lab again for a fresh machine.",
         )
     };
     if !environment.is_open() {
@@ -34,8 +34,8 @@ pub(crate) async fn extend(app: &App, proof: &MayUse) -> Result<Lifetime, Proble
     if possible(app, environment).is_zero() {
         return Err(Problem::conflict(
             "hard-end",
-            "It is at the longest life that a machine may have here",
-            "Reset gives a fresh one.",
+            "This machine can't be extended any further",
+            "It has reached the maximum lifetime. Reset it for a fresh one.",
         ));
     }
     let lifetime = app

@@ -1,4 +1,5 @@
-//! Give up: the solution is shown, and the attempt is worth nothing. The machine stays, to follow the solution on it.
+//! Gives up an attempt: the solution is shown and the attempt earns no points. The machine stays, so that the person
+//! can follow the solution on it.
 
 use faultline_domain::authz::MayUse;
 

@@ -1,4 +1,4 @@
-//! Add and remove public keys. The reconciler of keys applies them to the person's machines.
+//! Adds and removes public keys. The reconciler of keys applies them to the person's nodes.
 
 use axum::http::StatusCode;
 use faultline_domain::authz::SignedIn;
@@ -7,7 +7,7 @@ use faultline_store::ssh_keys::SshKey;
 
 use crate::{app::Shared, problem::Problem};
 
-/// The most keys of one person.
+/// The maximum number of keys per person.
 const MAX_KEYS: usize = 20;
 
 pub(crate) async fn add(
@@ -32,8 +32,8 @@ pub(crate) async fn add(
     if app.store.ssh_keys(who.person()).await?.len() >= MAX_KEYS {
         return Err(Problem::conflict(
             "too-many-keys",
-            "You have many keys already",
-            format!("At most {MAX_KEYS} are kept; remove one first."),
+            "You have too many keys",
+            format!("You can have at most {MAX_KEYS}. Remove one first."),
         ));
     }
     let key = SshKey {
@@ -46,7 +46,7 @@ pub(crate) async fn add(
     if !app.store.add_ssh_key(who.person(), &key).await? {
         return Err(Problem::conflict(
             "known-key",
-            "You have this key already",
+            "You already have this key",
             format!("Its fingerprint is {}.", key.fingerprint),
         ));
     }

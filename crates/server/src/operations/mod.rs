@@ -1,5 +1,5 @@
-//! What people can do, one operation a file. Each takes a proof that its caller may, changes intent or progress in
-//! one transaction, and wakes who has to act. Pages and API call these and nothing else.
+//! What people can do, one operation per file. Each takes a proof of authorization, changes intent or progress in one
+//! transaction, and wakes the reconcilers. Pages and API change things only through operations.
 
 pub(crate) mod add_node;
 pub(crate) mod check;

@@ -1,5 +1,5 @@
-//! Remove a node that was added. In a cluster its pods are moved away first. The lab's own nodes stay: its checks look
-//! at them. Asking twice is asking once. It counts as use.
+//! Removes a node that was added. In a cluster it is drained first. The lab's own nodes can't be removed, because its
+//! checks use them. Idempotent. Counts as use.
 
 use faultline_domain::{NodeName, authz::MayResize};
 
@@ -16,14 +16,14 @@ pub(crate) async fn remove_node(
         return Err(Problem::conflict(
             "node-of-lab",
             "This node belongs to the lab",
-            "Only nodes that were added to the machine can be removed; reset gives a fresh one.",
+            "Only nodes that you added can be removed. Reset gives you a fresh machine.",
         ));
     }
     if !environment.is_open() {
         return Err(Problem::conflict(
             "ended",
             "This machine has ended",
-            "Start the lab again for a fresh one.",
+            "Start the lab again for a fresh machine.",
         ));
     }
     let known = environment.added.iter().any(|n| n.name == *node);

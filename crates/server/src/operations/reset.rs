@@ -1,6 +1,6 @@
-//! Begin again on another tenant: the environment, its page, address and SSH name stay, and so does the attempt, with what
-//! was opened and checked. An attempt that was solved or given up is over; a reset begins another. Also the retry of a
-//! failed start.
+//! Resets an environment: it gets a new tenant, but keeps its ID, page, address and SSH name. It also keeps its attempt
+//! with the opened hints and check results, unless that was solved or given up; then a new attempt begins. Also used to
+//! retry a failed start.
 
 use faultline_domain::{AttemptId, authz::MayUse, environment::Environment};
 use faultline_store::lab_contents::LabContent;

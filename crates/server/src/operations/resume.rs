@@ -1,4 +1,4 @@
-//! Let a paused machine go on where it stood. Asking twice is asking once. It counts as use.
+//! Resumes a paused machine. Idempotent. Counts as use.
 
 use faultline_domain::{
     authz::MayUse,
@@ -9,12 +9,12 @@ use crate::{app::App, problem::Problem};
 
 pub(crate) async fn resume(app: &App, proof: &MayUse) -> Result<(), Problem> {
     let environment = proof.environment();
-    // One that is still being paused is `Active`: it may be wanted back at once.
-    let stands = matches!(
+    // While it is being paused, it is still `Active`, and can already be resumed.
+    let can_resume = matches!(
         environment.state,
         State::Active { .. } | State::Suspended { .. }
     );
-    if !stands || !environment.is_open() {
+    if !can_resume || !environment.is_open() {
         return Err(not_paused());
     }
     let (id, by) = (&environment.id, proof.person());
@@ -33,6 +33,6 @@ fn not_paused() -> Problem {
     Problem::conflict(
         "not-paused",
         "There is no paused machine to resume",
-        "Only one that was paused and has not ended can go on. Reset gives a fresh one.",
+        "Only a machine that is paused and has not ended can be resumed. Reset gives you a fresh one.",
     )
 }

@@ -1,10 +1,10 @@
-//! Open the next hint. Hints open in order; opening one twice costs once; after the end they are free.
+//! Opens a hint. Hints open in order. Each costs points only once; after the attempt has finished they are free.
 
 use faultline_domain::authz::MayUse;
 
 use crate::{app::App, problem::Problem};
 
-/// Opens hint `number`, counted from 1, and gives its text as Markdown.
+/// Opens hint `number`, counted from 1, and returns its text as Markdown.
 pub(crate) async fn reveal_hint(app: &App, proof: &MayUse, number: u32) -> Result<String, Problem> {
     let environment = proof.environment();
     let lab = app

@@ -1,11 +1,11 @@
-//! Make a link that signs somebody in, once.
+//! Creates sign-in links.
 
 use faultline_domain::PersonId;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::app::App;
 
-/// A link that signs this person in, once, and until when.
+/// Creates a link that signs this person in, once, and returns it with the time when it expires.
 pub(crate) async fn sign_in_link(
     app: &App,
     person: &PersonId,

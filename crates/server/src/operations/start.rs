@@ -1,7 +1,7 @@
-//! Start a lab.
+//! Starts a lab.
 //!
-//! The image must be ready, the machine must have room, and a person has at most one environment of a lab: pressing
-//! Start again leads to that one.
+//! The image must be ready, and the host must have room. A person has at most one environment of a lab; starting the
+//! lab again returns that one.
 
 use axum::http::StatusCode;
 use faultline_domain::{
@@ -53,16 +53,13 @@ pub(crate) async fn start(
     Ok(made)
 }
 
-/// Whether the image can be cloned now.
+/// Checks that the image can be cloned now.
 pub(super) async fn ready(app: &App, lab: &Lab) -> Result<(), Problem> {
     let (title, detail) = match app.provider.readiness(&lab.needs.template()).await {
         Readiness::Ready => return Ok(()),
         Readiness::Preparing { fraction, text } => (
-            "The machine's image is still being made",
-            format!(
-                "{:.0} % done: {text}. Try again in a while.",
-                fraction * 100.0
-            ),
+            "The machine's image is still being built",
+            format!("{:.0} % done: {text}. Try again later.", fraction * 100.0),
         ),
         Readiness::Unavailable { reason } => ("The machine's image can't be used", reason),
     };

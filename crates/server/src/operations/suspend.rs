@@ -1,5 +1,5 @@
-//! Pause a machine: its memory stays, it uses no CPU, nobody may enter. Its time goes on, so a machine that was
-//! forgotten ends like any other. Asking twice is asking once. It counts as use.
+//! Pauses a machine: it keeps its memory, uses no CPU, and can't be entered. Its lifetime continues, so a forgotten
+//! machine ends like any other. Idempotent. Counts as use.
 
 use faultline_domain::{
     authz::MayUse,
@@ -21,15 +21,15 @@ pub(crate) async fn suspend(app: &App, proof: &MayUse) -> Result<(), Problem> {
     if check::is_running(app, &environment.id) {
         return Err(Problem::conflict(
             "checking",
-            "The checks still run",
-            "A paused machine can't answer them. Pause it once they have ended.",
+            "The checks are still running",
+            "A paused machine can't be checked. Pause it when they have finished.",
         ));
     }
     if environment.is_resizing() {
         return Err(Problem::conflict(
             "resizing",
-            "A node comes or goes",
-            "A paused machine can't do that. Pause it once that is done.",
+            "A node is being added or removed",
+            "Pause the machine when that has finished.",
         ));
     }
     let (id, by) = (&environment.id, proof.person());
@@ -48,6 +48,6 @@ fn not_running() -> Problem {
     Problem::conflict(
         "not-running",
         "There is no running machine to pause",
-        "Only one that has started and has not ended can be paused.",
+        "Only a machine that has started and has not ended can be paused.",
     )
 }

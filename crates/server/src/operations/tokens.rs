@@ -1,11 +1,11 @@
-//! Make and remove API tokens. The token itself is shown once.
+//! Creates and removes API tokens. The token itself is shown only once.
 
 use faultline_domain::authz::SignedIn;
 use faultline_store::Secret;
 
 use crate::{app::App, problem::Problem};
 
-/// The most tokens of one person.
+/// The maximum number of API tokens per person.
 const MAX_TOKENS: usize = 20;
 
 pub(crate) async fn add(
@@ -27,8 +27,8 @@ pub(crate) async fn add(
     if app.store.api_tokens(who.person()).await?.len() >= MAX_TOKENS {
         return Err(Problem::conflict(
             "too-many-tokens",
-            "You have many tokens already",
-            format!("At most {MAX_TOKENS} are kept; remove one first."),
+            "You have too many tokens",
+            format!("You can have at most {MAX_TOKENS}. Remove one first."),
         ));
     }
     let (id, secret) = (app.row_id(), app.secret());
