@@ -1,10 +1,10 @@
-//! Writing the state that a step led to.
+//! Writes the state that a step leads to.
 
 use faultline_domain::environment::{Environment, State};
 
 use crate::app::Shared;
 
-/// Writes the state that a step leads to, and says whether it is ours to act on.
+/// Writes the state that a step leads to. Returns false if somebody else has changed the environment since.
 pub(super) async fn advance(
     app: &Shared,
     e: &mut Environment,
@@ -16,7 +16,7 @@ pub(super) async fn advance(
         if e.state.is_starting()
             && let State::Failed { stage, reason, .. } = &to
         {
-            // Whichever way it failed, the log's last line says so.
+            // However it failed, the last line of the log says why.
             let line = format!("failed: {reason}");
             app.store.log_start(&e.id, stage, &line, now).await?;
             app.metrics.started("failed");

@@ -1,12 +1,12 @@
-//! Applies people's public keys to their nodes, for the guests' own sshd. The SSH gateway needs no such thing: it reads
-//! the keys from the store.
+//! Applies people's public keys to their nodes, for the guests' own sshd. The SSH gateway doesn't need this, because it
+//! reads the keys from the store.
 //!
 //! ```text
-//! take the node's turn ─► read the keys and their version ─► read root's authorized_keys ─► merge ─► write ─► record
+//! lock the node ─► read the keys and their version ─► read root's authorized_keys ─► merge ─► write ─► record
 //! ```
 //!
-//! [`keys`](super::keys) does this whenever a node's version is not the current one. The steps that make a node do it
-//! before anybody may enter, and so does a resume.
+//! [`keys`](super::keys) does this whenever a node's version isn't the current one. The steps that create a node do it
+//! before anyone can enter, and so does a resume.
 
 mod merge;
 
@@ -27,19 +27,19 @@ use crate::{
     lock::lock,
 };
 
-/// How long one guest may take.
-const LIMIT: Duration = Duration::from_secs(30);
-/// How long a resume waits for all guests; what is not applied by then is left to the reconciler.
-const RESUME: Duration = Duration::from_secs(10);
-/// Where the keys are.
+/// Timeout for one guest.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Timeout for all guests during a resume. The reconciler applies the rest later.
+const RESUME_TIMEOUT: Duration = Duration::from_secs(10);
+/// The file with the keys.
 const PATH: &str = "/root/.ssh/authorized_keys";
-/// The largest file that is merged with, in bytes. A larger one is replaced.
-const MAX: u64 = 64 * 1024;
+/// The maximum size of a file that is merged, in bytes. A larger file is replaced.
+const MAX_SIZE: u64 = 64 * 1024;
 
-/// Held by the one task that applies keys to a node.
+/// Locked by the task that applies keys to a node.
 type Turn = tokio::sync::Mutex<()>;
 
-/// Lets one task at a time apply keys to a node, so that what was written last is what was recorded last.
+/// Lets one task at a time apply keys to a node, so that the version recorded last is the one written last.
 #[derive(Debug, Default)]
 pub(crate) struct Turns(Mutex<HashMap<(TenantId, NodeName), Weak<Turn>>>);
 
@@ -71,7 +71,7 @@ pub(super) async fn nodes(app: &Shared, e: &Environment, nodes: &[NodeName]) -> 
     try_join_all(each).await.map(drop)
 }
 
-/// Applies the owner's keys to the nodes that have another version of them.
+/// Applies the owner's keys to the nodes that have a different version of them.
 pub(super) async fn outdated(app: &Shared, e: &Environment) -> Result<(), Error> {
     let tenant = tenant(e)?;
     let versions = app.store.key_versions().await.map_err(failed)?;
@@ -79,12 +79,12 @@ pub(super) async fn outdated(app: &Shared, e: &Environment) -> Result<(), Error>
         return Ok(());
     };
     let outdated = versions.outdated(&e.nodes());
-    tokio::time::timeout(RESUME, nodes(app, e, &outdated))
+    tokio::time::timeout(RESUME_TIMEOUT, nodes(app, e, &outdated))
         .await
-        .unwrap_or_else(|_| Err(silent(RESUME)))
+        .unwrap_or_else(|_| Err(timed_out(RESUME_TIMEOUT)))
 }
 
-/// Applies a person's keys to one node, and records their version.
+/// Applies a person's keys to one node and records their version.
 pub(super) async fn node(
     app: &App,
     person: &PersonId,
@@ -106,30 +106,32 @@ pub(super) async fn node(
             .await;
         recorded.map_err(failed)
     };
-    let applied = tokio::time::timeout(LIMIT, apply).await;
+    let applied = tokio::time::timeout(TIMEOUT, apply).await;
     applied
-        .unwrap_or_else(|_| Err(silent(LIMIT)))
+        .unwrap_or_else(|_| Err(timed_out(TIMEOUT)))
         .map_err(|e| match e {
             Error::Failed { stage, reason } => Error::failed(stage, format!("{node}: {reason}")),
             other => other,
         })
 }
 
-/// Reads root's `authorized_keys`. Empty where there is no file that can be merged with: it is replaced.
+/// Reads root's `authorized_keys`. Returns an empty file if there is none, or if it can't be merged and will be
+/// replaced.
 async fn read<F>(open: impl Fn() -> F) -> Result<Vec<u8>, Error>
 where
     F: Future<Output = Result<Stream, Error>>,
 {
     let size = match client::stat(open().await?, PATH).await {
-        Ok(Some(file)) if file.kind == "file" && file.size <= MAX => file.size,
+        Ok(Some(file)) if file.kind == "file" && file.size <= MAX_SIZE => file.size,
         Ok(_) | Err(client::Error::Refused(_)) => return Ok(Vec::new()),
         Err(e) => return Err(failed(e)),
     };
-    match client::read_file(open().await?, PATH, MAX).await {
-        // A link that breaks looks like the end of the file.
-        Ok(content) if (content.len() as u64) < size => {
-            Err(Error::failed("keys", "its authorized_keys was cut off"))
-        }
+    match client::read_file(open().await?, PATH, MAX_SIZE).await {
+        // A broken link looks like the end of the file.
+        Ok(content) if (content.len() as u64) < size => Err(Error::failed(
+            "keys",
+            "its authorized_keys could not be read completely",
+        )),
         Ok(content) => Ok(content),
         Err(client::Error::Refused(_)) => Ok(Vec::new()),
         Err(e) => Err(failed(e)),
@@ -140,10 +142,10 @@ fn failed(e: impl std::error::Error) -> Error {
     Error::failed("keys", super::describe(&e))
 }
 
-fn silent(limit: Duration) -> Error {
+fn timed_out(limit: Duration) -> Error {
     let seconds = limit.as_secs();
     Error::failed(
         "keys",
-        format!("the guest did not answer within {seconds} s"),
+        format!("the guest did not respond within {seconds} s"),
     )
 }

@@ -1,4 +1,5 @@
-//! Forgets old sessions, keys that are in no machine any more and old lines of the audit, reads the labs again, counts.
+//! Deletes expired sessions, records of removed keys that no node has any more, and old audit entries; reloads the labs
+//! and updates metrics.
 
 use jiff::SignedDuration;
 
@@ -22,7 +23,7 @@ pub(super) async fn pass(app: Shared) -> Done {
     ]))
 }
 
-/// Reads the labs again, so that an author sees at once what was written; and counts for the metrics.
+/// Reloads the labs, so that authors see their changes at once, and updates the metrics of environments.
 pub(super) async fn labs(app: Shared) -> Done {
     let since = app
         .now()

@@ -1,4 +1,4 @@
-//! One step for each environment that has one to make.
+//! Takes the next step for each environment.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use super::{
 };
 use crate::{Config, app, app::Shared, status::Counts};
 
-/// How long pausing and resuming may take.
+/// Timeout for pausing and resuming.
 const QUICK: Duration = Duration::from_secs(110);
-/// How often pausing and resuming is tried before the machine counts as failed.
-const TRIES: u32 = 3;
+/// Failed attempts to pause or resume after which the environment fails.
+const MAX_TRIES: u32 = 3;
 
 pub(super) async fn pass(app: Shared, steps: Steps<EnvironmentId>) -> Done {
     let (app, steps) = (&app, &steps);
-    // In this order, for the reason that the tenants' pass gives.
+    // The order matters, see `tenants::pass`.
     let busy = steps.busy();
     let rows = app.store.unfinished_environments().await?;
     let (mut active, mut begun) = (0, 0);
@@ -37,21 +37,21 @@ pub(super) async fn pass(app: Shared, steps: Steps<EnvironmentId>) -> Done {
         let is_busy = busy.contains(&row.id) || steps.kind(&row.id).is_some();
         let resizing = steps.kind(&row.id) == Some(Kind::Nodes);
         let ends = matches!(row.intent, Intent::Gone(_));
-        // Also when a reset has taken from it what it is under way for.
+        // A reset has replaced the tenant that the step works on.
         let overtaken = matches!(row.state, State::Requested { .. });
         if is_busy && (overtaken || (ends && (row.state.is_starting() || resizing))) {
-            // Nobody waits for it any more. What it had begun is freed by the next steps.
+            // The step's result is no longer needed. The next steps free what it had begun.
             steps.cancel(&row.id);
             continue;
         }
         if resizing {
-            nodes::look_after(app, steps, row, observed);
+            nodes::cancel_if_obsolete(app, steps, row, observed);
             continue;
         }
         if !is_busy && steps.is_resting(&row.id) {
             continue;
         }
-        // Of its setup alone the lab has to be asked.
+        // Only the deadline of the setup depends on the lab.
         let deadlines = match row.state {
             State::Preparing { .. } => deadlines(app, row).await,
             _ => Config::deadlines(),
@@ -79,13 +79,14 @@ pub(super) async fn pass(app: Shared, steps: Steps<EnvironmentId>) -> Done {
     ]))
 }
 
-/// What a setup may take beyond its steps' own limits.
+/// Seconds that a setup may take in addition to the timeouts of its steps.
 const MARGIN: i64 = 60;
 
-/// A node that the setup adds takes its time. No setup is ended before its steps' own limits.
+/// Returns the deadlines of an environment in setup: longer than the defaults if the timeouts of the lab's steps are,
+/// or if the setup adds nodes.
 async fn deadlines(app: &Shared, row: &Environment) -> Deadlines {
     let usual = Config::deadlines();
-    let lab = app.lab_begun(row).await;
+    let lab = app.lab_at_start(row).await;
     let steps = lab.iter().flat_map(|lab| &lab.lab.setup);
     let steps: i64 = steps.map(|step| i64::from(step.timeout_seconds)).sum();
     let added = i64::try_from(row.spec.setup_nodes.len()).unwrap_or_default();
@@ -162,9 +163,9 @@ async fn apply(
             let tenant = app::tenant(&e)?;
             app.provider.resume(tenant).await?;
             app.store.record_observed(tenant, Observed::Running).await?;
-            // They may have changed meanwhile, and nobody may enter yet.
+            // The keys may have changed during the pause, and nobody may enter with old ones.
             if let Err(error) = authorize::outdated(&app, &e).await {
-                tracing::warn!(environment = %e.id, error = describe(&error), "keys are applied later");
+                tracing::warn!(environment = %e.id, error = describe(&error), "could not apply keys; will retry");
             }
             if let Ok(next) = e.state.clone().activate(app.now()) {
                 advance(&app, &mut e, next).await?;
@@ -180,9 +181,10 @@ async fn apply(
     Ok(())
 }
 
-/// The step, unless it is one that failed too often: freeing is tried for ever, but somebody waits for these.
+/// Replaces pausing or resuming with a failure if it failed too often, because people wait for it. Freeing, in contrast,
+/// is retried forever.
 fn given_up(steps: &Steps<EnvironmentId>, row: &Environment, step: Step) -> Step {
-    let too_often = |kind| steps.failures(&row.id, kind) >= TRIES;
+    let too_often = |kind| steps.failures(&row.id, kind) >= MAX_TRIES;
     match step {
         Step::Suspend if too_often(Kind::Suspend) => Step::Fail {
             stage: "suspend".to_owned(),
@@ -196,7 +198,7 @@ fn given_up(steps: &Steps<EnvironmentId>, row: &Environment, step: Step) -> Step
     }
 }
 
-/// Begins a quick step. A failure is logged and the step planned anew after a rest.
+/// Begins a quick step. If it fails, the failure is logged and the step is planned again after a delay.
 fn begin<F>(
     app: &Shared,
     steps: &Steps<EnvironmentId>,
@@ -211,7 +213,7 @@ fn begin<F>(
     let named = id.clone();
     steps.begin(app, &id, kind, async move {
         let done = tokio::time::timeout(QUICK, work).await;
-        done.unwrap_or(Err(Error::Silent(QUICK))).map_err(|e| {
+        done.unwrap_or(Err(Error::TimedOut(QUICK))).map_err(|e| {
             tracing::error!(
                 environment = %named,
                 step = ?kind,

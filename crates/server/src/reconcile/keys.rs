@@ -1,5 +1,5 @@
-//! Keeps people's public keys on their nodes current: compares the version of a person's keys with the one that was
-//! last applied to each node. A node that doesn't answer is tried again until it does.
+//! Keeps people's public keys on their nodes up to date: compares the version of a person's keys with the version last
+//! applied to each node. A node that doesn't respond is retried until it does.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -14,10 +14,10 @@ use crate::{
     status::Counts,
 };
 
-/// How long a node rests after the first failure; twice as long after each further one.
-const FIRST_REST: Duration = Duration::from_secs(1);
-/// The longest rest.
-const LONGEST_REST: Duration = Duration::from_secs(60);
+/// The delay after the first failure of a node. It doubles with each further failure.
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+/// The maximum delay.
+const MAX_DELAY: Duration = Duration::from_secs(60);
 
 /// A node whose keys are applied.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -32,15 +32,15 @@ impl Subject for Machine {
     }
 }
 
-/// How long a node rests after this many failures.
-fn rest(failures: u32) -> Duration {
+/// Returns the delay after this many failures.
+fn retry_delay(failures: u32) -> Duration {
     let doubled = 2u32.saturating_pow(failures.saturating_sub(1));
-    FIRST_REST.saturating_mul(doubled).min(LONGEST_REST)
+    FIRST_DELAY.saturating_mul(doubled).min(MAX_DELAY)
 }
 
 pub(super) async fn pass(app: Shared, steps: Steps<Machine>) -> Done {
-    // In this order: what a step that has ended meanwhile has recorded is among the versions, and a node is among an
-    // environment's only after its keys were recorded.
+    // The order matters: if a step ends in between, its version is already among those read below, and a node is listed
+    // in its environment only after its keys were recorded.
     let busy = steps.busy();
     let rows = app.store.unfinished_environments().await?;
     let versions = app.store.key_versions().await?;
@@ -71,7 +71,7 @@ pub(super) async fn pass(app: Shared, steps: Steps<Machine>) -> Done {
                 continue;
             }
             let failures = steps.failures(&machine, Kind::Keys);
-            if steps.has_failed_within(&machine, rest(failures)) {
+            if steps.has_failed_within(&machine, retry_delay(failures)) {
                 resting += 1;
                 continue;
             }
@@ -81,18 +81,19 @@ pub(super) async fn pass(app: Shared, steps: Steps<Machine>) -> Done {
                 let applied = authorize::node(&app, &person, &of.tenant, &of.node).await;
                 applied.map_err(|error| {
                     let error = describe(&error);
-                    // Once: a guest may stay silent for as long as its student likes.
+                    let (tenant, node) = (&of.tenant, &of.node);
+                    // Warn only once, because a guest may be unresponsive for as long as its student likes.
                     if failures == 0 {
-                        tracing::warn!(tenant = %of.tenant, node = %of.node, error, "keys were not applied");
+                        tracing::warn!(%tenant, %node, error, "could not apply keys");
                     } else {
-                        tracing::debug!(tenant = %of.tenant, node = %of.node, error, failures, "keys were not applied");
+                        tracing::debug!(%tenant, %node, error, failures, "could not apply keys");
                     }
                     Failed
                 })
             });
         }
     }
-    // A paused machine would keep a step waiting; its keys are applied when it is resumed.
+    // On a paused machine a step would hang. Its keys are applied when it is resumed.
     for machine in busy.difference(&behind) {
         steps.cancel(machine);
     }

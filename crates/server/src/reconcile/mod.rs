@@ -1,24 +1,25 @@
-//! Reconcilers: they compare what should be with what is, and act. Each is a task of its own, without input, idempotent,
-//! without retries inside; woken by a signal and by a period; each run leaves a [`Status`] for the operator.
+//! Reconcilers compare what should be with what is, and act. Each is a task of its own that takes no input, is
+//! idempotent and doesn't retry inside. It is woken by a signal and periodically. Each run records a [`Status`] for the
+//! operator.
 //!
 //! | module | does |
 //! |---|---|
-//! | [`observe`] | writes what the provider tells of tenants, as it tells it |
-//! | [`tenants`] | one step for each tenant: observe → `plan` → apply → record; made and freed |
-//! | [`environments`] | likewise for each environment, on what was observed of its tenant |
-//! | [`prepare`] | the step that makes an environment of a tenant: what its lab allows, keys, setup |
-//! | [`nodes`] | a node more, a node less |
-//! | [`steps`] | which steps are under way, at most one an environment and a tenant |
-//! | [`recorder`] | writes the stages of a start as they happen |
+//! | [`observe`] | stores the changes that the provider reports |
+//! | [`tenants`] | takes a step for each tenant (observe → `plan` → apply → record): creates and frees it |
+//! | [`environments`] | takes a step for each environment, based on what was observed of its tenant |
+//! | [`prepare`] | the step that turns a tenant into an environment: limits and egress, keys, setup |
+//! | [`nodes`] | adds and removes nodes |
+//! | [`steps`] | the steps in progress, at most one per environment and per tenant |
+//! | [`recorder`] | stores the stages of a start as they happen |
 //! | [`keys`] | compares the versions of people's keys with those on their nodes |
 //! | [`authorize`] | applies people's keys to their nodes |
-//! | [`warnings`] | says before an end that it comes |
-//! | [`orphans`] | frees what nobody owns |
-//! | [`cleaning`] | forgets old sessions and lines of the audit, reads the labs again, counts |
+//! | [`warnings`] | warns people before their environment ends |
+//! | [`orphans`] | frees tenants that nobody owns |
+//! | [`cleaning`] | deletes expired sessions and old audit entries, reloads the labs, updates metrics |
 //!
 //! ```text
 //! request ──► intent in the store ──────┐
-//! provider ──► observation in the store ┴─► wake ─► plan ─► step ─► state in the store ─► wake, poke
+//! provider ──► observation in the store ┴─► wake ─► plan ─► step ─► state in the store ─► wake, notify
 //! ```
 
 mod advance;
@@ -48,27 +49,27 @@ use crate::{
     status::{Counts, Status},
 };
 
-/// Why a reconciler's run failed; it runs again.
+/// The error of a reconciler's run. The reconciler runs again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("the store failed")]
     Store(#[from] faultline_store::Error),
     #[error("the provider failed")]
     Provider(#[from] faultline_provider::Error),
-    #[error("the provider did not answer within {} s", .0.as_secs())]
-    Silent(Duration),
+    #[error("the provider did not respond within {} s", .0.as_secs())]
+    TimedOut(Duration),
 }
 
-/// What a run did.
+/// The result of a run.
 pub(crate) type Done = Result<Counts, Error>;
 
-/// How often each runs at least.
+/// The maximum time between two runs of each reconciler.
 const PERIOD: Duration = Duration::from_secs(1);
 const ORPHANS: Duration = Duration::from_secs(10);
 const CLEANING: Duration = Duration::from_secs(300);
 const LABS: Duration = Duration::from_secs(5);
 
-/// Wakes those that act on environments and tenants.
+/// Wakes the reconcilers of tenants, environments and keys.
 #[derive(Debug, Default)]
 pub(crate) struct Wake {
     tenants: Notify,
@@ -76,7 +77,7 @@ pub(crate) struct Wake {
     keys: Notify,
 }
 
-/// Which of them wakes a reconciler.
+/// Selects the signal that wakes a reconciler.
 type Woken = fn(&Wake) -> &Notify;
 
 impl Wake {
@@ -92,12 +93,12 @@ impl Wake {
         &self.keys
     }
 
-    /// A person's keys, or those of a node, changed.
+    /// Wakes the reconciler of keys, because a person's or a node's keys changed.
     pub(crate) fn keys_changed(&self) {
         self.keys.notify_one();
     }
 
-    /// An environment, its tenant, or what is seen of it, is another than before.
+    /// Wakes all of them, because an environment, its tenant, or an observation of it changed.
     pub(crate) fn all(&self) {
         self.tenants.notify_one();
         self.environments.notify_one();
@@ -105,7 +106,7 @@ impl Wake {
     }
 }
 
-/// What the reconcilers remember between their runs: all of it may be lost.
+/// What the reconcilers remember between runs. All of it may be lost.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Memory {
     tenants: Tenants,
@@ -113,7 +114,7 @@ pub(crate) struct Memory {
     keys: Steps<Machine>,
 }
 
-/// Begins each reconciler, in a task of its own, until the server stops.
+/// Starts each reconciler in a task of its own, until the server stops.
 pub(crate) fn begin(app: &Shared) {
     let Memory {
         tenants,
@@ -121,7 +122,7 @@ pub(crate) fn begin(app: &Shared) {
         keys,
     } = Memory::default();
     let (it, tasks) = (|| app.clone(), &app.tasks);
-    // Heard before anything is listed.
+    // Subscribe to changes before anything is listed.
     let changes = app.provider.changes();
     tasks.spawn(observe::run(it(), changes, tenants.clone()));
     let (app, steps) = (it(), tenants.steps.clone());
@@ -150,7 +151,7 @@ pub(crate) fn begin(app: &Shared) {
     tasks.spawn(every(it(), "cleaning", CLEANING, None, cleaning));
 }
 
-/// Runs a reconciler whenever it is woken, and at least once a period, until the server stops.
+/// Runs a reconciler whenever it is woken, and at least once per period, until the server stops.
 async fn every<F: Future<Output = Done> + Send>(
     app: Shared,
     name: &'static str,
@@ -174,7 +175,7 @@ async fn every<F: Future<Output = Done> + Send>(
     }
 }
 
-/// Runs each reconciler once, in order, on a fresh list of tenants: for tests, which know afterwards what was done.
+/// Runs each reconciler once, in order, with a fresh list of tenants. For tests.
 #[cfg(test)]
 pub(crate) async fn each(app: &Shared, memory: &Memory) {
     let it = || app.clone();
@@ -183,7 +184,7 @@ pub(crate) async fn each(app: &Shared, memory: &Memory) {
         environments,
         keys,
     } = memory.clone();
-    tenants.look_again();
+    tenants.list_again();
     record(app, "tenants", tenants::pass(it(), tenants.clone())).await;
     record(app, "environments", environments::pass(it(), environments)).await;
     record(app, "keys", keys::pass(it(), keys)).await;
@@ -205,7 +206,7 @@ async fn record(app: &Shared, name: &'static str, pass: impl Future<Output = Don
         tracing::error!(
             reconciler = name,
             error = &e as &dyn std::error::Error,
-            "failed"
+            "a reconciler failed"
         );
         describe(&e)
     });
@@ -222,7 +223,7 @@ async fn record(app: &Shared, name: &'static str, pass: impl Future<Output = Don
     );
 }
 
-/// An error with its causes, in one line.
+/// Returns an error with its causes, in one line.
 pub(crate) fn describe(e: &dyn std::error::Error) -> String {
     let mut text = e.to_string();
     let mut cause = e.source();

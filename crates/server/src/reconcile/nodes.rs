@@ -1,4 +1,4 @@
-//! A node more, a node less, while the environment runs: compares the nodes that should be with those that are.
+//! Adds and removes nodes of running environments: compares the wanted nodes with the existing ones.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use super::{
 };
 use crate::app::{Shared, tenant};
 
-/// How long adding a node may take: a machine boots and joins, under emulation.
+/// Timeout for adding a node: a machine boots and joins, possibly under emulation.
 pub(super) const ADD: Duration = Duration::from_secs(1800);
-/// How long removing one may take: its pods are moved away first.
+/// Timeout for removing a node, which is drained first.
 const REMOVE: Duration = Duration::from_secs(600);
 
-/// Begins what is to be done about an environment's nodes. False when nothing is.
+/// Begins the next step for an environment's nodes. Returns false if there is nothing to do.
 pub(super) fn begin(app: &Shared, steps: &Steps<EnvironmentId>, e: &Environment) -> bool {
     if !matches!(e.state, State::Active { .. }) || e.intent != Intent::Active {
         return false;
@@ -37,9 +37,9 @@ pub(super) fn begin(app: &Shared, steps: &Steps<EnvironmentId>, e: &Environment)
     true
 }
 
-/// Cancels what nobody waits for any more: the environment has ended, or the node that comes is not wanted. What was
-/// begun is freed by the next steps.
-pub(super) fn look_after(
+/// Cancels the step in progress if it is no longer needed: the environment has ended, or the node being added is no
+/// longer wanted. The next steps free what it had begun.
+pub(super) fn cancel_if_obsolete(
     app: &Shared,
     steps: &Steps<EnvironmentId>,
     e: &Environment,
@@ -64,18 +64,18 @@ async fn work(app: Shared, e: Environment, step: Step) -> Result<(), Failed> {
         Step::Add(node, tries) => add(&app, &e, &node, tries, &recorder).await,
         Step::Remove(node) => remove(&app, &e, &node, &recorder).await,
         Step::GiveUp(node) => {
-            let reason = "adding it was interrupted more than once";
+            let reason = "adding the node was interrupted more than once";
             give_up(&app, &e, &node, reason.to_owned()).await
         }
     };
     recorder.flush().await;
     done.map_err(|error| {
-        tracing::error!(environment = %e.id, error = describe(&error), "its nodes are not as they should be");
+        tracing::error!(environment = %e.id, error = describe(&error), "could not add or remove a node");
         Failed
     })
 }
 
-/// The stages of a node bear its name, so that they are never taken for those of a start.
+/// Prefixes the stages with the node's name, so that they aren't mistaken for those of a start.
 fn of_node(node: &NodeName, progress: Progress) -> Progress {
     let node = node.clone();
     Progress::new(move |mut event| {
@@ -117,27 +117,27 @@ async fn add(
     };
     let slow = || {
         let minutes = ADD.as_secs() / 60;
-        ProviderError::failed("node", format!("it took more than {minutes} minutes"))
+        ProviderError::failed("node", format!("it took longer than {minutes} minutes"))
     };
     let made = tokio::time::timeout(ADD, made)
         .await
         .unwrap_or_else(|_| Err(slow()));
-    // All stages are written before anybody is told that it is there.
+    // All stages must be stored before the node is reported as ready.
     recorder.flush().await;
     match made {
         Ok(()) => {
             let since = app.now();
-            tracing::info!(environment = %e.id, node = %node, "added");
+            tracing::info!(environment = %e.id, node = %node, "a node was added");
             record(app, e, node, Some(&NodeState::Ready { since })).await
         }
         Err(error) => {
-            tracing::warn!(environment = %e.id, node = %node, error = describe(&error), "a node was not added");
+            tracing::warn!(environment = %e.id, node = %node, error = describe(&error), "a node could not be added");
             give_up(app, e, node, describe(&error)).await
         }
     }
 }
 
-/// Frees what there is of a node, and says why it could not be added.
+/// Records why a node could not be added, and frees what exists of it.
 async fn give_up(
     app: &Shared,
     e: &Environment,
@@ -150,10 +150,10 @@ async fn give_up(
     let freed = app.provider.remove_node(tenant(e)?, node, &quiet);
     let freed = match tokio::time::timeout(REMOVE, freed).await {
         Ok(freed) => freed.map_err(Error::from),
-        Err(_) => Err(Error::Silent(REMOVE)),
+        Err(_) => Err(Error::TimedOut(REMOVE)),
     };
     if let Err(error) = freed {
-        // To be tried again, which matters more than why it was to go.
+        // Removing it must be retried, which matters more than the reason of the failure.
         record(app, e, node, Some(&NodeState::Removing { since: at })).await?;
         return Err(error);
     }
@@ -173,8 +173,8 @@ async fn remove(
     let gone = app.provider.remove_node(tenant(e)?, node, &progress);
     tokio::time::timeout(REMOVE, gone)
         .await
-        .map_err(|_| Error::Silent(REMOVE))??;
+        .map_err(|_| Error::TimedOut(REMOVE))??;
     recorder.flush().await;
-    tracing::info!(environment = %e.id, node = %node, "removed");
+    tracing::info!(environment = %e.id, node = %node, "a node was removed");
     record(app, e, node, None).await
 }

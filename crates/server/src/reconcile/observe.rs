@@ -1,4 +1,4 @@
-//! Stores each change that the provider reports. Changes that it doesn't report are found by the list, see
+//! Stores each change that the provider reports. Changes that it doesn't report are found by listing, see
 //! [`super::tenants`].
 
 use faultline_provider::Change;
@@ -9,23 +9,23 @@ use crate::app::Shared;
 
 pub(super) async fn run(app: Shared, mut changes: Receiver<Change>, tenants: Tenants) {
     loop {
-        let told = tokio::select! {
-            told = changes.recv() => told,
+        let change = tokio::select! {
+            change = changes.recv() => change,
             () = app.stopping.cancelled() => return,
         };
-        match told {
+        match change {
             Ok((id, observed)) => match app.store.record_observed(&id, observed).await {
                 Ok(()) => app.wake.all(),
                 Err(e) => {
                     tracing::error!(error = &e as &dyn std::error::Error, "the store failed");
-                    tenants.look_again();
+                    tenants.list_again();
                 }
             },
             Err(RecvError::Lagged(_)) => {
-                tenants.look_again();
+                tenants.list_again();
                 app.wake.all();
             }
-            // Such a provider tells nothing.
+            // This provider doesn't report changes.
             Err(RecvError::Closed) => return,
         }
     }
@@ -40,9 +40,9 @@ mod tests {
     use super::*;
     use crate::tests::{bed, is_active};
 
-    /// Without a list: the tenants' reconciler does not run.
+    /// Nothing is listed here, because the tenants' reconciler doesn't run.
     #[tokio::test]
-    async fn what_is_told_is_written_and_outlives_an_older_list() {
+    async fn a_reported_change_is_stored_and_not_overwritten_by_an_older_list() {
         let mut bed = bed().await;
         let id = bed.active("stale-flag").await;
         let e = bed.until(&id, is_active).await;
@@ -51,7 +51,7 @@ mod tests {
             let row = bed.app.store.tenant(&tenant).await.unwrap().unwrap();
             row.observed
         };
-        // A list was read before the machine died, and is written after that was told.
+        // A list is read before the machine dies, and stored after its death was reported.
         let listed = seen(&bed).await;
         assert_eq!(listed, Some(Observed::Running));
         let listening = tokio::spawn(run(
@@ -71,7 +71,7 @@ mod tests {
         let late = store
             .correct_observed(&tenant, listed, Observed::Paused)
             .await;
-        assert!(!late.unwrap(), "what was told since is newer");
+        assert!(!late.unwrap(), "the reported change is newer");
         assert_eq!(seen(&bed).await, Some(Observed::Broken));
         bed.app.stopping.cancel();
         listening.await.unwrap();

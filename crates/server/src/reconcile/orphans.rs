@@ -1,5 +1,5 @@
-//! Frees what the provider holds and no tenant's row stands for: left by a crash between making and writing, or by a
-//! store that was restored from an older backup.
+//! Frees tenants that the provider has but the store doesn't: left over after a crash, or after the store was restored
+//! from an older backup.
 
 use faultline_domain::TenantId;
 use faultline_provider::Observed;
@@ -14,35 +14,36 @@ use crate::{app::Shared, status::Counts};
 pub(super) async fn pass(app: Shared, steps: Steps<TenantId>) -> Done {
     let listed = tokio::time::timeout(LIST, app.provider.list())
         .await
-        .map_err(|_| Error::Silent(LIST))??;
+        .map_err(|_| Error::TimedOut(LIST))??;
     let swept = tokio::time::timeout(LIST, app.provider.sweep())
         .await
-        .map_err(|_| Error::Silent(LIST))??;
+        .map_err(|_| Error::TimedOut(LIST))??;
     let mut begun = 0;
     for (id, observed) in listed {
         if steps.kind(&id).is_some() || steps.is_resting(&id) {
             continue;
         }
-        // Read after the list: what was made meanwhile is in the store by now, because it was written first.
+        // Read after the list: a tenant created in the meantime is in the store by now, because its row is written
+        // first.
         let row = app.store.tenant(&id).await?;
         if observed == Observed::Unknown || row.as_ref().is_some_and(|t| !t.state.is_final()) {
             continue;
         }
-        tracing::warn!(tenant = %id, ?observed, "freeing what nobody owns");
+        tracing::warn!(tenant = %id, ?observed, "freeing a tenant that nobody owns");
         let why = if row.is_some() {
-            "it had ended"
+            "it had already ended"
         } else {
-            "nobody asked for it"
+            "it is not in the store"
         };
         app.store
             .note(app.now(), None, "orphan", id.as_str(), why)
             .await?;
-        // A step of its own: one that resists keeps nobody waiting.
+        // A step of its own, so that an orphan that can't be freed doesn't block the others.
         let (freeing, orphan) = (app.clone(), id.clone());
         steps.begin(&app, &id, Kind::Free, async move {
             let gone = destroy(&freeing, &orphan).await;
             gone.map_err(|e| {
-                tracing::error!(tenant = %orphan, error = describe(&e), "an orphan was not freed");
+                tracing::error!(tenant = %orphan, error = describe(&e), "an orphan could not be freed");
                 Failed
             })?;
             freeing.metrics.orphans.inc();

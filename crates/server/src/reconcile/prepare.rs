@@ -1,4 +1,5 @@
-//! The step that makes an environment of a tenant: let its owner's keys in, break it as the lab says.
+//! The step that turns a tenant into an environment: applies limits, installs the owner's keys, and runs the lab's
+//! setup.
 
 use faultline_domain::{
     NodeName,
@@ -11,7 +12,7 @@ use faultline_provider::Error as ProviderError;
 use super::{advance::advance, authorize, describe, recorder::Recorder, steps::Failed, tenants};
 use crate::app::{Shared, tenant};
 
-/// Why a tenant could not be prepared.
+/// An error while preparing a tenant.
 #[derive(Debug, thiserror::Error)]
 enum PrepareError {
     #[error(transparent)]
@@ -22,13 +23,13 @@ enum PrepareError {
     Setup(#[from] SetupError),
     #[error("the store failed")]
     Store(#[from] faultline_store::Error),
-    /// Somebody else changed the environment: this start is not wanted any more.
-    #[error("the start was overtaken")]
+    /// Somebody else changed the environment, so this start is no longer wanted.
+    #[error("the start was superseded")]
     Overtaken,
 }
 
 impl PrepareError {
-    /// The stage that failed, and why, for the student.
+    /// Returns the stage that failed and the reason, worded for the student.
     fn describe(&self) -> (String, String) {
         match self {
             Self::Provider(ProviderError::Failed { stage, reason }) => {
@@ -38,13 +39,13 @@ impl PrepareError {
             Self::LabGone => ("setup".to_owned(), describe(self)),
             Self::Setup(e) => (
                 "setup".to_owned(),
-                format!("{}; the operator's audit says more", e.discreet()),
+                format!("{}; details are in the operator's audit log", e.discreet()),
             ),
             Self::Store(_) | Self::Overtaken => ("start".to_owned(), describe(self)),
         }
     }
 
-    /// Another try may go better: the machine's fault rather than the lab's.
+    /// Returns true if a second attempt may succeed, because the failure is the machine's fault rather than the lab's.
     const fn is_retryable(&self) -> bool {
         match self {
             Self::Provider(e) => tenants::is_retryable(e),
@@ -57,18 +58,18 @@ impl PrepareError {
     }
 }
 
-/// Brings an environment that is `Preparing` to `Active`, or to what follows from a failure.
+/// Brings an environment from `Preparing` to `Active`. If that fails, retries or fails the environment.
 pub(super) async fn prepare(app: Shared, mut e: Environment) -> Result<(), Failed> {
     let recorder = Recorder::new(&app, &e);
     let done = bring_up(&app, &mut e, &recorder).await;
-    // Nothing that was reported comes after what follows from it.
+    // All stages must be stored before the new state.
     recorder.flush().await;
     match done {
         Ok(()) => {
             let took = app.now().duration_since(e.created_at);
             app.metrics.started("active");
             app.metrics.start_seconds.observe(took.as_secs_f64());
-            tracing::info!(environment = %e.id, lab = %e.lab, millis = took.as_millis(), "active");
+            tracing::info!(environment = %e.id, lab = %e.lab, millis = took.as_millis(), "an environment is active");
             Ok(())
         }
         Err(PrepareError::Overtaken) => Ok(()),
@@ -97,7 +98,7 @@ async fn give_up(
         return retry(app, e, &stage, &reason, &why).await;
     }
     if matches!(error, PrepareError::Setup(_)) {
-        // What the student is not told.
+        // The details that the student isn't told.
         let (now, id) = (app.now(), e.id.as_str());
         app.store.note(now, None, "setup", id, &why).await?;
     }
@@ -105,7 +106,7 @@ async fn give_up(
     advance(app, e, next).await.map(drop)
 }
 
-/// Lets its tenant go, and begins again with another. `why` is what the operator reads.
+/// Releases the tenant and starts again with another one. `reason` is for the student, `why` for the operator.
 pub(super) async fn retry(
     app: &Shared,
     e: &Environment,
@@ -125,7 +126,7 @@ pub(super) async fn retry(
     app.store
         .note(now, None, "retry", e.id.as_str(), &detail)
         .await?;
-    let line = format!("failed: {reason}; trying once more");
+    let line = format!("failed: {reason}; retrying once");
     app.store.log_start(&e.id, stage, &line, now).await?;
     app.changed(&e.id);
     Ok(())
@@ -139,7 +140,7 @@ async fn bring_up(
     let progress = recorder.progress();
     let allowance = &e.spec.tenant.allowance;
     app.provider.configure(tenant(e)?, allowance).await?;
-    let stage = progress.stage("keys", "Letting your SSH keys in");
+    let stage = progress.stage("keys", "Installing your SSH keys");
     authorize::environment(app, e).await?;
     stage.done();
 
@@ -156,7 +157,7 @@ async fn bring_up(
         app.store.record_setup_nodes(&e.id, &e.added).await?;
     }
 
-    // All stages are written before anybody is told that it runs.
+    // All stages must be stored before the environment is reported as running.
     recorder.flush().await;
     let next = e.state.clone().activate(app.now());
     let next = next.map_err(|_: InvalidTransition| PrepareError::Overtaken)?;

@@ -1,4 +1,4 @@
-//! Writes the stages of a start as they happen, and pokes whoever watches it.
+//! Stores the stages of a start as they happen, and notifies the watchers of the environment.
 
 use std::{
     sync::Mutex,
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{app::Shared, lock::lock};
 
-/// Updates within a stage are written at most this often.
+/// The minimum interval between two updates of a stage that are stored.
 const THROTTLE: Duration = Duration::from_millis(150);
 
 enum Message {
@@ -26,12 +26,12 @@ enum Message {
 pub(super) struct Recorder(mpsc::UnboundedSender<Message>);
 
 impl Recorder {
-    /// Of what happens to an environment, as long as it has this tenant.
+    /// Records the stages of an environment as long as it has its current tenant.
     pub(super) fn new(app: &Shared, e: &Environment) -> Self {
         Self::open(app, e.id.clone(), e.tenant_id().cloned())
     }
 
-    /// Of a tenant's making, as long as its environment waits for this one.
+    /// Records the stages of creating a tenant as long as its environment waits for it.
     pub(super) fn of_tenant(app: &Shared, tenant: &Tenant) -> Self {
         Self::open(app, tenant.environment.clone(), Some(tenant.id.clone()))
     }
@@ -40,7 +40,7 @@ impl Recorder {
         let (send, mut receive) = mpsc::unbounded_channel();
         let app = app.clone();
         app.tasks.clone().spawn(async move {
-            // Ends when the recorder and every progress made from it are gone.
+            // Ends when the recorder and all its `Progress` values have been dropped.
             while let Some(message) = receive.recv().await {
                 match message {
                     Message::Event(event) => {
@@ -52,13 +52,13 @@ impl Recorder {
                         if let Err(e) = app.store.record_stage(&id, &event, app.now()).await {
                             tracing::warn!(
                                 error = &e as &dyn std::error::Error,
-                                "a stage was not written"
+                                "a stage could not be stored"
                             );
                         }
                         app.hub.poke(&id);
                     }
                     Message::Flush(done) => {
-                        // Whoever asked may be gone.
+                        // The caller of `flush` may be gone.
                         let _ = done.send(());
                     }
                 }
@@ -78,12 +78,12 @@ impl Recorder {
                 }
                 *last = Some(Instant::now());
             }
-            // The receiver lives as long as this.
+            // The receiver lives longer than the sender.
             let _ = send.send(Message::Event(event));
         })
     }
 
-    /// Waits until everything reported so far is written.
+    /// Waits until everything reported so far is stored.
     pub(super) async fn flush(&self) {
         let (done, wait) = oneshot::channel();
         if self.0.send(Message::Flush(done)).is_ok() {

@@ -1,5 +1,5 @@
-//! Which steps are under way. At most one for each environment, and one for each tenant; a step that failed is not begun
-//! again at once.
+//! The steps in progress: at most one per environment, per tenant, and per node for keys. After a failure, the next
+//! step begins only after a delay.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,28 +16,28 @@ use crate::{
     lock::lock,
 };
 
-/// How long one rests after a step of it failed.
+/// The delay after a failed step.
 const REST: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Of a tenant: it is made. May be cancelled when nobody waits for it any more.
+    /// Creates a tenant. May be cancelled when the tenant is no longer needed.
     Provision,
-    /// Of a tenant: it is freed.
+    /// Frees a tenant.
     Free,
-    /// Keys and setup. May be cancelled when its environment is no longer wanted.
+    /// Applies keys and runs the setup. May be cancelled when the environment is no longer wanted.
     Prepare,
-    /// A node comes or goes. May be cancelled for the same reason.
+    /// Adds or removes a node. May be cancelled when the environment or the node is no longer wanted.
     Nodes,
     Suspend,
     Resume,
-    /// Of a node: its owner's keys are applied.
+    /// Applies the owner's keys to a node.
     Keys,
 }
 
-/// What steps are made for.
+/// Something that steps are taken for.
 pub(crate) trait Subject: Clone + Eq + Hash + Send + 'static {
-    /// A step of it has ended.
+    /// Called when a step has ended.
     fn changed(&self, app: &App);
 }
 
@@ -58,20 +58,20 @@ pub(crate) struct Steps<S>(Arc<Mutex<Inner<S>>>);
 
 #[derive(Debug)]
 struct Inner<S> {
-    under_way: HashMap<S, (Kind, CancellationToken)>,
+    in_progress: HashMap<S, (Kind, CancellationToken)>,
     failures: HashMap<S, Failures>,
 }
 
 impl<S> Default for Steps<S> {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Inner {
-            under_way: HashMap::new(),
+            in_progress: HashMap::new(),
             failures: HashMap::new(),
         })))
     }
 }
 
-/// Steps of one kind that failed one after the other.
+/// Consecutive failures of one kind of step.
 #[derive(Debug)]
 struct Failures {
     kind: Kind,
@@ -79,49 +79,49 @@ struct Failures {
     last: Instant,
 }
 
-/// A step failed; why was logged where it happened.
+/// A step failed. The reason was logged where it happened.
 pub(crate) struct Failed;
 
 impl<S: Subject> Steps<S> {
     pub(crate) fn busy(&self) -> HashSet<S> {
-        lock(&self.0).under_way.keys().cloned().collect()
+        lock(&self.0).in_progress.keys().cloned().collect()
     }
 
     pub(crate) fn kind(&self, id: &S) -> Option<Kind> {
-        lock(&self.0).under_way.get(id).map(|(kind, _)| *kind)
+        lock(&self.0).in_progress.get(id).map(|(kind, _)| *kind)
     }
 
     pub(crate) fn is_resting(&self, id: &S) -> bool {
         self.has_failed_within(id, REST)
     }
 
-    /// Whether its last step failed, less than this long ago.
+    /// Returns true if the last step failed less than `rest` ago.
     pub(crate) fn has_failed_within(&self, id: &S, rest: Duration) -> bool {
         let inner = lock(&self.0);
         let failures = inner.failures.get(id);
         failures.is_some_and(|failures| failures.last.elapsed() < rest)
     }
 
-    /// Forgets the failures of those that are not to be kept.
+    /// Forgets the failures of all subjects for which `keep` returns false.
     pub(crate) fn retain_failures(&self, keep: impl Fn(&S) -> bool) {
         lock(&self.0).failures.retain(|id, _| keep(id));
     }
 
-    /// How often such a step failed since the last that worked.
+    /// Returns how often this kind of step failed since the last success.
     pub(crate) fn failures(&self, id: &S, kind: Kind) -> u32 {
         let inner = lock(&self.0);
         let failures = inner.failures.get(id).filter(|f| f.kind == kind);
         failures.map_or(0, |failures| failures.times)
     }
 
-    /// Drops the step under way, if any. It counts as under way until it has really ended.
+    /// Cancels the step in progress, if any. It counts as in progress until it has actually ended.
     pub(crate) fn cancel(&self, id: &S) {
-        if let Some((_, cancel)) = lock(&self.0).under_way.get(id) {
+        if let Some((_, cancel)) = lock(&self.0).in_progress.get(id) {
             cancel.cancel();
         }
     }
 
-    /// Begins a step, unless one is under way. When it ends the reconcilers wake.
+    /// Begins a step, unless one is in progress. When it ends, the reconcilers are woken.
     pub(crate) fn begin(
         &self,
         app: &Shared,
@@ -132,12 +132,12 @@ impl<S: Subject> Steps<S> {
         let cancel = app.stopping.child_token();
         {
             let mut inner = lock(&self.0);
-            if inner.under_way.contains_key(id) {
+            if inner.in_progress.contains_key(id) {
                 return;
             }
-            inner.under_way.insert(id.clone(), (kind, cancel.clone()));
+            inner.in_progress.insert(id.clone(), (kind, cancel.clone()));
         }
-        // Owned by the step, so that a panic in it ends it too.
+        // Owned by the step, so that a panic also ends it.
         let end = End {
             steps: self.clone(),
             app: app.clone(),
@@ -174,7 +174,7 @@ struct End<S: Subject> {
 
 impl<S: Subject> Drop for End<S> {
     fn drop(&mut self) {
-        lock(&self.steps.0).under_way.remove(&self.id);
+        lock(&self.steps.0).in_progress.remove(&self.id);
         self.id.changed(&self.app);
     }
 }

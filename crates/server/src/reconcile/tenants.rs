@@ -1,5 +1,5 @@
-//! One step for each tenant that has one to make: it is made, and it is freed. What becomes of a claimed one is its
-//! environment's to say.
+//! Takes the next step for each tenant: creates and frees it. When a claimed tenant is freed is decided by its
+//! environment.
 
 use std::{
     collections::HashMap,
@@ -20,51 +20,51 @@ use super::{
 };
 use crate::{Config, app::Shared, lock::lock, status::Counts};
 
-/// How often the provider is asked what exists, where it tells of changes by itself.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long the provider may take to say what exists.
+/// The interval between two lists of the provider's tenants. In between, the provider reports changes by itself.
+const LIST_INTERVAL: Duration = Duration::from_secs(10);
+/// Timeout for listing the provider's tenants.
 pub(super) const LIST: Duration = Duration::from_secs(20);
-/// How long freeing may take; then it is tried again.
+/// Timeout for freeing a tenant. It is retried afterwards.
 const FREE: Duration = Duration::from_secs(110);
-/// How much longer a cluster may take until it is handed out: keys of its own, and probing. Each step of both has a
-/// limit in the recipe; this one is for a provider that hangs.
+/// Additional seconds for creating a cluster, for its rekeying and probes. Each of these steps has a timeout in the
+/// recipe; this one is for a provider that hangs.
 const CLUSTER: i64 = 40 * 60;
 
 /// What is remembered between passes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tenants {
     pub(super) steps: Steps<TenantId>,
-    /// When the provider was asked last what exists.
-    looked: Arc<Mutex<Option<Instant>>>,
+    /// When the provider's tenants were last listed.
+    listed_at: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Tenants {
-    /// Has the next pass ask the provider what exists.
-    pub(super) fn look_again(&self) {
-        *lock(&self.looked) = None;
+    /// Makes the next pass list the provider's tenants.
+    pub(super) fn list_again(&self) {
+        *lock(&self.listed_at) = None;
     }
 
     fn is_due(&self) -> bool {
-        lock(&self.looked).is_none_or(|at| at.elapsed() >= LOOK_EVERY)
+        lock(&self.listed_at).is_none_or(|at| at.elapsed() >= LIST_INTERVAL)
     }
 }
 
 pub(super) async fn pass(app: Shared, memory: Tenants) -> Done {
     let steps = &memory.steps;
-    // In this order: a step that ends between these lines leaves its tenant busy for this pass, and one that begins does
-    // so below. So what is read never lags behind what is thought to be under way.
+    // The order matters: if a step ends between these lines, its tenant still counts as busy in this pass, and new
+    // steps begin only below. So the rows are never older than the list of steps in progress.
     let busy = steps.busy();
     let mut rows = app.store.unfinished_tenants().await?;
-    // Whether one is to be made is decided on nothing that was seen before now.
+    // Whether to create a tenant is decided only on a fresh observation.
     let unseen = |row: &Tenant| {
         row.observed.is_none()
             || (matches!(row.state, State::Provisioning { .. }) && !busy.contains(&row.id))
     };
     if !rows.is_empty() && (memory.is_due() || rows.iter().any(unseen)) {
-        // Before, so that who asks for another look meanwhile gets it.
-        *lock(&memory.looked) = Some(Instant::now());
-        if let Err(e) = look(&app, &mut rows).await {
-            memory.look_again();
+        // Set before listing, so that a call of `list_again` in the meantime has an effect.
+        *lock(&memory.listed_at) = Some(Instant::now());
+        if let Err(e) = list(&app, &mut rows).await {
+            memory.list_again();
             return Err(e);
         }
     }
@@ -85,18 +85,18 @@ pub(super) async fn pass(app: Shared, memory: Tenants) -> Done {
     ]))
 }
 
-/// Asks the provider what exists, and writes what is another than before.
-async fn look(app: &Shared, rows: &mut [Tenant]) -> Result<(), Error> {
+/// Lists the provider's tenants and stores what has changed.
+async fn list(app: &Shared, rows: &mut [Tenant]) -> Result<(), Error> {
     let listed = tokio::time::timeout(LIST, app.provider.list())
         .await
-        .map_err(|_| Error::Silent(LIST))??;
+        .map_err(|_| Error::TimedOut(LIST))??;
     let listed: HashMap<_, _> = listed.into_iter().collect();
     for row in rows {
         let observed = listed.get(&row.id).copied().unwrap_or(Observed::Absent);
         if row.observed == Some(observed) {
             continue;
         }
-        // What was told while the list was made is newer.
+        // A change that was reported while listing is newer.
         let before = row.observed.replace(observed);
         if app
             .store
@@ -109,7 +109,7 @@ async fn look(app: &Shared, rows: &mut [Tenant]) -> Result<(), Error> {
     Ok(())
 }
 
-/// How many seconds the provider may take to make it.
+/// Returns how many seconds the provider may take to create a tenant.
 fn seconds(tenant: &Tenant) -> i64 {
     let more = if tenant.spec.template.is_cluster() {
         CLUSTER
@@ -152,7 +152,7 @@ async fn apply(
     Ok(())
 }
 
-/// Writes the state that a step leads to, if there is one and nobody else has written meanwhile.
+/// Writes the state that a step leads to, unless somebody else has changed the tenant in the meantime.
 async fn advance(
     app: &Shared,
     tenant: &Tenant,
@@ -181,11 +181,11 @@ async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
         .provider
         .create(&tenant.id, &tenant.spec.template, &progress)
         .await;
-    // Nothing that was reported comes after what follows from it.
+    // All stages must be stored before the new state.
     recorder.flush().await;
     let now = app.now();
     if made.is_ok() {
-        // Before anybody plans for one that is warm: what was seen while it was made is no longer so.
+        // Stored before the tenant becomes warm, because observations from before are outdated.
         let seen = app.store.record_observed(&tenant.id, Observed::Running);
         seen.await.map_err(|e| {
             tracing::error!(error = &e as &dyn std::error::Error, "the store failed");
@@ -196,7 +196,8 @@ async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
         Ok(()) => tenant.state.warm(now),
         Err(error) => {
             let why = describe(&error);
-            tracing::warn!(environment = %tenant.environment, tenant = %tenant.id, reason = why, "a tenant was not made");
+            let environment = &tenant.environment;
+            tracing::warn!(%environment, tenant = %tenant.id, reason = why, "a tenant could not be created");
             let (stage, reason) = match &error {
                 ProviderError::Failed { stage, reason } => (stage.clone(), reason.clone()),
                 _ => ("clone".to_owned(), why),
@@ -210,7 +211,7 @@ async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
     })
 }
 
-/// Whether another try may go better: the machine's fault rather than the request's.
+/// Returns true if a second attempt may succeed, because the failure is the machine's fault rather than the request's.
 pub(super) const fn is_retryable(error: &ProviderError) -> bool {
     matches!(
         error,
@@ -220,11 +221,11 @@ pub(super) const fn is_retryable(error: &ProviderError) -> bool {
     )
 }
 
-/// Has everything of it freed, within its time.
+/// Frees everything of a tenant, within the timeout.
 pub(super) async fn destroy(app: &Shared, id: &TenantId) -> Result<(), Error> {
     tokio::time::timeout(FREE, app.provider.destroy(id))
         .await
-        .map_err(|_| Error::Silent(FREE))??;
+        .map_err(|_| Error::TimedOut(FREE))??;
     Ok(())
 }
 
@@ -235,7 +236,7 @@ async fn free(app: Shared, tenant: Tenant) -> Result<(), Failed> {
         Ok::<_, Error>(())
     };
     freed.await.map_err(|e| {
-        tracing::error!(tenant = %tenant.id, error = describe(&e), "a tenant was not freed; it is tried again");
+        tracing::error!(tenant = %tenant.id, error = describe(&e), "a tenant could not be freed; will retry");
         Failed
     })
 }
@@ -245,9 +246,9 @@ mod tests {
     use super::*;
     use crate::tests::{bed, is_active};
 
-    /// Nothing is told here, so what is in the store is what was seen while it was made.
+    /// The provider's changes aren't stored here, so the store still has the observation from before.
     #[tokio::test]
-    async fn one_that_was_just_made_is_not_taken_for_what_it_was_before() {
+    async fn creating_a_tenant_replaces_an_outdated_observation() {
         let mut bed = bed().await;
         let id = bed.active("stale-flag").await;
         let e = bed.until(&id, is_active).await;

@@ -1,4 +1,4 @@
-//! Says before an end that it comes: in the page (which reads `warned` and the time left) and in the terminals.
+//! Warns people before their environment ends: on the page (which reads `warned` and the time left) and in terminals.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use faultline_provider::Target;
 use super::Done;
 use crate::{app::Shared, status::Counts};
 
-/// Seconds before the end at which its owner is warned, the later first.
+/// Seconds before the end at which the owner is warned: first at 600, then at 120.
 pub(crate) const FIRST: i64 = 600;
 const THRESHOLDS: [i64; 2] = [120, FIRST];
-/// How long one guest may take to show a line.
-const LIMIT: Duration = Duration::from_secs(10);
+/// Timeout for showing the warning on one node.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn pass(app: Shared) -> Done {
     let app = &app;
@@ -28,14 +28,14 @@ pub(super) async fn pass(app: Shared) -> Done {
         match (due, e.warned) {
             (Some(due), before) if before.is_none_or(|b| b > due) => {
                 app.store.record_warned(&e.id, Some(due)).await?;
-                // Nobody has a terminal on a paused machine; the page warns.
+                // A paused machine has no terminals; only the page shows the warning.
                 if !paused {
                     announce(app, &e, left);
                 }
                 app.hub.poke(&e.id);
                 warned += 1;
             }
-            // There is time again: an extension, or somebody came back.
+            // There is time again, after an extension or after use.
             (None, Some(_)) => {
                 app.store.record_warned(&e.id, None).await?;
                 app.hub.poke(&e.id);
@@ -49,7 +49,7 @@ pub(super) async fn pass(app: Shared) -> Done {
 fn announce(app: &Shared, e: &Environment, left: i64) {
     let minutes = (left + 30) / 60;
     let why = match e.lifetime.end().1 {
-        EndReason::Idle => "unless you use it; any key here is enough",
+        EndReason::Idle => "unless you use it; press any key here to keep it",
         _ => "unless you extend it on its page",
     };
     let text = match minutes {
@@ -68,8 +68,8 @@ fn announce(app: &Shared, e: &Environment, left: i64) {
                     .ok()?;
                 client::announce(stream, &text).await.ok()
             };
-            // A guest that doesn't answer has no terminal to show it in; the page says it too.
-            let _ = tokio::time::timeout(LIMIT, say).await;
+            // Ignored if the guest doesn't respond, because the page shows the warning too.
+            let _ = tokio::time::timeout(TIMEOUT, say).await;
         });
     }
 }

@@ -1,12 +1,12 @@
-//! What becomes of root's `authorized_keys`: a person's keys come and go, all else that is in it stays.
+//! Merges root's `authorized_keys`: adds and removes a person's keys, and keeps everything else.
 
 use faultline_gateway::PublicKey;
 
-/// The longest line that is kept, in bytes: the guest takes no longer one.
-const LONGEST: usize = 16 * 1024;
+/// The maximum length of a line, in bytes. The guest refuses longer ones.
+const MAX_LINE: usize = 16 * 1024;
 
-/// The lines of the file: those of `now` without the keys whose fingerprints are in `removed`, then those of `keys`
-/// that are missing. Lines that are no text are dropped.
+/// Returns the new lines of the file: the lines of `now`, except for keys whose fingerprints are in `removed`, followed
+/// by those of `keys` that are missing. Lines that aren't text are dropped.
 pub(super) fn merge(now: &[u8], keys: &[String], removed: &[String]) -> Vec<String> {
     let text = now.split(|b| *b == b'\n').filter_map(as_text);
     let mut lines: Vec<String> = text
@@ -22,20 +22,20 @@ pub(super) fn merge(now: &[u8], keys: &[String], removed: &[String]) -> Vec<Stri
     lines
 }
 
-/// A line without its end, unless it is empty or can't be given to the guest.
+/// Returns a line without its line ending; none if it is empty or the guest would refuse it.
 fn as_text(line: &[u8]) -> Option<&str> {
     let line = std::str::from_utf8(line).ok()?.trim_end();
-    let is_fit = !line.contains(|c: char| c.is_control() && c != '\t') && line.len() <= LONGEST;
-    (is_fit && !line.is_empty()).then_some(line)
+    let is_valid = !line.contains(|c: char| c.is_control() && c != '\t') && line.len() <= MAX_LINE;
+    (is_valid && !line.is_empty()).then_some(line)
 }
 
 struct Key {
-    /// Algorithm and key.
+    /// The algorithm and the key.
     line: String,
     fingerprint: String,
 }
 
-/// The key of a line, which may have options before it and a comment behind it.
+/// Returns the key of a line, which may have options before it and a comment after it.
 fn key_of(line: &str) -> Option<Key> {
     if line.trim_start().starts_with('#') {
         return None;
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_beside_what_a_student_wrote() {
+    fn keys_are_added_to_what_a_student_wrote() {
         let ann = [ANN.to_owned()];
         assert_eq!(merge(b"", &ann, &[]), ann);
         assert_eq!(merge(b"", &[], &[]), [""; 0]);
@@ -74,21 +74,21 @@ mod tests {
         assert_eq!(both, ["# mine", &lab, ANN]);
         let text = both.join("\n");
         assert_eq!(merge(text.as_bytes(), &ann, &[]), both, "once");
-        // With options of the student's own it is there already.
+        // A key with the student's own options is already there.
         let own = format!("from=\"10.77.0.1, 10.77.0.2\" {ANN} me");
         assert_eq!(merge(own.as_bytes(), &ann, &[]), [own]);
     }
 
     #[test]
-    fn a_removed_key_goes_in_whatever_line_it_is() {
+    fn a_removed_key_is_removed_from_every_line() {
         let file = format!("{ANN}\n{LAB}\ncommand=\"ls -l\" {ANN} ann@laptop\n# {ANN}\n");
         let left = merge(file.as_bytes(), &[], &[fingerprint(ANN)]);
         assert_eq!(left, [LAB.to_owned(), format!("# {ANN}")]);
     }
 
     #[test]
-    fn what_the_guest_would_refuse_is_dropped() {
-        let long = "x".repeat(LONGEST + 1);
+    fn lines_that_the_guest_would_refuse_are_dropped() {
+        let long = "x".repeat(MAX_LINE + 1);
         let file = [b"\xff\xfe\n", long.as_bytes(), b"\na\0b\nkept\tline\n"].concat();
         assert_eq!(merge(&file, &[], &[]), ["kept\tline"]);
     }

@@ -1,4 +1,4 @@
-//! Single steps and single passes, with what is under way given.
+//! Tests of single steps and single passes, with given steps in progress.
 
 use jiff::SignedDuration;
 
@@ -22,7 +22,7 @@ async fn apply_whole(bed: &Bed, steps: &Steps<EnvironmentId>, id: &EnvironmentId
     .expect("the step ends");
 }
 
-/// Looks that it failed so, and that its page, which is returned, says why.
+/// Asserts that the environment failed like this and that its page says why. Returns the page.
 async fn failed(bed: &Bed, id: &EnvironmentId, stage: &str, reason: &str) -> String {
     let e = row(bed, id).await;
     assert!(
@@ -36,7 +36,7 @@ async fn failed(bed: &Bed, id: &EnvironmentId, stage: &str, reason: &str) -> Str
 }
 
 #[tokio::test]
-async fn what_can_be_neither_paused_nor_resumed_fails_with_a_reason() {
+async fn an_environment_that_cannot_be_paused_or_resumed_fails_with_a_reason() {
     for (step, kind, stage, reason) in [
         (Step::Suspend, Kind::Suspend, "suspend", "be paused"),
         (Step::Resume, Kind::Resume, "resume", "be resumed"),
@@ -48,9 +48,9 @@ async fn what_can_be_neither_paused_nor_resumed_fails_with_a_reason() {
             apply_whole(&bed, &steps, &id, Step::Suspend).await;
         }
         let before = row(&bed, &id).await.state;
-        // The provider knows no such machine, so each try fails.
+        // The provider doesn't know the machine, so each attempt fails.
         bed.provider.lose(&bed.tenant(&id).await);
-        for times in 1..=TRIES {
+        for times in 1..=MAX_TRIES {
             apply_whole(&bed, &steps, &id, step.clone()).await;
             assert_eq!(steps.failures(&id, kind), times);
             assert_eq!(row(&bed, &id).await.state, before, "it may still work");
@@ -63,15 +63,19 @@ async fn what_can_be_neither_paused_nor_resumed_fails_with_a_reason() {
 }
 
 #[tokio::test]
-async fn a_try_that_works_lets_the_failures_before_it_be_forgotten() {
+async fn a_successful_step_resets_the_count_of_failures() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let steps = Steps::default();
     bed.provider.lose(&bed.tenant(&id).await);
-    for _ in 1..TRIES {
+    for _ in 1..MAX_TRIES {
         apply_whole(&bed, &steps, &id, Step::Suspend).await;
     }
-    assert_eq!(steps.failures(&id, Kind::Resume), 0, "each has its own");
+    assert_eq!(
+        steps.failures(&id, Kind::Resume),
+        0,
+        "each kind has its own count"
+    );
     bed.provider.plant(&bed.tenant(&id).await);
     apply_whole(&bed, &steps, &id, Step::Suspend).await;
     let e = row(&bed, &id).await;
@@ -80,8 +84,8 @@ async fn a_try_that_works_lets_the_failures_before_it_be_forgotten() {
     assert!(!steps.is_resting(&id));
 }
 
-/// An environment in a state on the way, and for how many seconds it may be so.
-async fn on_the_way(bed: &mut Bed, phase: &str) -> (EnvironmentId, i64) {
+/// Returns an environment in a transitional state, and the deadline of that state in seconds.
+async fn in_transition(bed: &mut Bed, phase: &str) -> (EnvironmentId, i64) {
     let limits = Config::deadlines();
     let id = bed.start("stale-flag").await;
     if phase == "requested" {
@@ -102,7 +106,7 @@ async fn on_the_way(bed: &mut Bed, phase: &str) -> (EnvironmentId, i64) {
 }
 
 #[tokio::test]
-async fn a_setup_may_take_as_long_as_its_steps() {
+async fn the_deadline_of_a_setup_covers_the_timeouts_of_its_steps() {
     let bed = bed().await;
     let [short, long] = [bed.start("stale-flag").await, bed.start("two-nodes").await];
     let short = deadlines(&bed.app, &row(&bed, &short).await).await;
@@ -112,22 +116,26 @@ async fn a_setup_may_take_as_long_as_its_steps() {
 }
 
 #[tokio::test]
-async fn a_state_on_the_way_that_lasts_too_long_is_a_failure_that_is_seen_and_freed() {
+async fn a_transitional_state_that_lasts_too_long_fails_visibly_and_is_freed() {
     for (phase, kind, stage, reason) in [
         ("requested", None, "queue", "no place became free"),
         ("preparing", Some(Kind::Prepare), "setup", "too long"),
     ] {
         let mut bed = bed().await;
-        let (id, seconds) = on_the_way(&mut bed, phase).await;
+        let (id, seconds) = in_transition(&mut bed, phase).await;
         assert_eq!(row(&bed, &id).await.state.phase().as_str(), phase);
         let steps = Steps::default();
         if let Some(kind) = kind {
-            // It hangs, whatever it does.
+            // A step that hangs.
             steps.begin(&bed.app, &id, kind, std::future::pending());
             bed.clock.advance(SignedDuration::from_secs(seconds));
             pass(bed.app.clone(), steps.clone()).await.unwrap();
             let e = row(&bed, &id).await;
-            assert_eq!(e.state.phase().as_str(), phase, "it has its time");
+            assert_eq!(
+                e.state.phase().as_str(),
+                phase,
+                "the deadline isn't over yet"
+            );
             bed.clock.advance(SignedDuration::from_secs(1));
         } else {
             bed.clock.advance(SignedDuration::from_secs(seconds + 1));

@@ -1,4 +1,4 @@
-//! Against the fake's guests, which fall silent on demand.
+//! Tests with the fake provider's guests, which can be made unresponsive.
 
 use faultline_domain::{
     EnvironmentId, PersonId,
@@ -14,7 +14,7 @@ use crate::{
 const PATH: &str = "/root/.ssh/authorized_keys";
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
-/// What a lab, or a student, has written.
+/// A line that a lab or a student has written.
 const OWN: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAtT9yWBdwLWbieU1ebz9JdD7y3aLq454/cu7/QEXn9O root@node1";
 
@@ -51,19 +51,19 @@ async fn remove(bed: &Bed) {
         .unwrap();
 }
 
-/// The node stops answering.
+/// Makes the node stop responding.
 async fn silence(bed: &Bed, id: &EnvironmentId, node: &NodeName) {
     bed.provider.silence(&bed.tenant(id).await, node, true);
 }
 
-/// The node answers again; what it was asked meanwhile is cut off.
+/// Makes the node respond again, and breaks the connections opened in the meantime.
 async fn answer(bed: &Bed, id: &EnvironmentId, node: &NodeName) {
     let tenant = bed.tenant(id).await;
     bed.provider.silence(&tenant, node, false);
     bed.provider.drop_streams(&tenant);
 }
 
-/// Starts a lab and waits until it is seen to run.
+/// Starts a lab and waits until it is observed running.
 async fn active(bed: &mut Bed, lab: &str) -> EnvironmentId {
     let id = bed.active(lab).await;
     let runs = Some(Observed::Running);
@@ -72,7 +72,7 @@ async fn active(bed: &mut Bed, lab: &str) -> EnvironmentId {
     id
 }
 
-/// Reconciles until the file on a node has the key, or has it not.
+/// Reconciles until the file on a node contains the key, or (if `has` is false) doesn't.
 async fn until(bed: &Bed, id: &EnvironmentId, node: &NodeName, has: bool) {
     for _ in 0..500 {
         bed.reconcile().await;
@@ -84,7 +84,7 @@ async fn until(bed: &Bed, id: &EnvironmentId, node: &NodeName, has: bool) {
     panic!("{node}: {}", file(bed, id, node).await);
 }
 
-/// Reconciles until nothing is to be applied.
+/// Reconciles until all nodes have the current keys.
 async fn until_current(bed: &Bed, id: &EnvironmentId) {
     let e = bed.app.store.environment(id).await.unwrap().unwrap();
     for _ in 0..500 {
@@ -100,7 +100,7 @@ async fn until_current(bed: &Bed, id: &EnvironmentId) {
 }
 
 #[tokio::test]
-async fn a_node_that_is_silent_when_a_key_is_removed_loses_it_later() {
+async fn a_node_that_is_unresponsive_when_a_key_is_removed_loses_it_later() {
     let mut bed = bed().await;
     add(&bed).await;
     let id = active(&mut bed, "two-nodes").await;
@@ -117,7 +117,7 @@ async fn a_node_that_is_silent_when_a_key_is_removed_loses_it_later() {
     assert_eq!(
         file(&bed, &id, &one()).await,
         OWN,
-        "what else is there stays"
+        "everything else is kept"
     );
     assert!(file(&bed, &id, &two()).await.contains(KEY));
     answer(&bed, &id, &two()).await;
@@ -126,7 +126,7 @@ async fn a_node_that_is_silent_when_a_key_is_removed_loses_it_later() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_added_and_removed_during_a_silence_never_appears() {
+async fn a_key_added_and_removed_while_a_node_is_unresponsive_never_appears() {
     let mut bed = bed().await;
     let id = active(&mut bed, "two-nodes").await;
     silence(&bed, &id, &two()).await;
@@ -145,7 +145,7 @@ async fn a_key_that_was_added_and_removed_during_a_silence_never_appears() {
 }
 
 #[tokio::test]
-async fn the_next_server_applies_what_the_former_could_not() {
+async fn the_next_server_applies_keys_that_the_previous_one_could_not() {
     let mut bed = bed().await;
     add(&bed).await;
     let id = active(&mut bed, "stale-flag").await;
@@ -160,7 +160,7 @@ async fn the_next_server_applies_what_the_former_could_not() {
 }
 
 #[tokio::test]
-async fn nothing_is_applied_while_versions_agree() {
+async fn nothing_is_applied_while_versions_match() {
     let mut bed = bed().await;
     add(&bed).await;
     let id = active(&mut bed, "two-nodes").await;
@@ -184,9 +184,9 @@ async fn nothing_is_applied_while_versions_agree() {
 }
 
 #[tokio::test]
-async fn a_silent_node_is_tried_again_after_longer_and_longer_rests() {
+async fn an_unresponsive_node_is_retried_with_increasing_delays() {
     assert_eq!(
-        [0, 1, 2, 3, 6, 7, 100].map(|failures| rest(failures).as_secs()),
+        [0, 1, 2, 3, 6, 7, 100].map(|failures| retry_delay(failures).as_secs()),
         [1, 1, 2, 4, 32, 60, 60]
     );
     let mut bed = bed().await;
@@ -208,7 +208,7 @@ async fn a_silent_node_is_tried_again_after_longer_and_longer_rests() {
 }
 
 #[tokio::test]
-async fn a_paused_machine_loses_a_key_before_anybody_may_enter() {
+async fn a_resumed_machine_loses_a_removed_key_before_anyone_can_enter() {
     let mut bed = bed().await;
     add(&bed).await;
     let id = active(&mut bed, "stale-flag").await;
@@ -234,7 +234,7 @@ async fn a_paused_machine_loses_a_key_before_anybody_may_enter() {
 }
 
 #[tokio::test]
-async fn a_reset_and_a_new_node_begin_with_the_current_keys() {
+async fn a_reset_and_a_new_node_start_with_the_current_keys() {
     let mut bed = bed().await;
     let id = active(&mut bed, "stale-flag").await;
     let former = bed.tenant(&id).await;
@@ -258,7 +258,7 @@ async fn a_reset_and_a_new_node_begin_with_the_current_keys() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_too_large_to_be_merged_with_is_replaced() {
+async fn a_file_that_is_too_large_to_merge_is_replaced() {
     let mut bed = bed().await;
     let id = active(&mut bed, "stale-flag").await;
     let large = "x\n".repeat(64 * 1024);
