@@ -1,4 +1,4 @@
-//! One terminal: carries bytes between the queues of a WebSocket and a node, until either ends.
+//! One terminal: transfers data between the queues of a WebSocket and a node, until either ends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,59 +27,59 @@ use super::{
 };
 use crate::app::{App, Shared};
 
-/// How long the guest's helper may take before the serial console takes its place.
-const ANSWER: Duration = Duration::from_secs(4);
-/// How many messages may wait for a machine that takes none.
-const QUEUED: usize = 256;
-/// How many messages may wait for a browser that takes none.
-const UNSENT: usize = 16;
-/// How many bytes of output may be under way to where they are shown. One that shows them slowly holds up this
-/// terminal, and no other on the same connection.
+/// How long to wait for the guest's helper before falling back to the serial console.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(4);
+/// The length of the queue to the machine, in messages.
+const INPUT_QUEUE: usize = 256;
+/// The length of the queue to the browser, in messages.
+const OUTPUT_QUEUE: usize = 16;
+/// The maximum number of output bytes that were sent but not yet shown. A slow reader delays only this terminal, not
+/// the others on the same connection.
 const WINDOW: usize = 256 * 1024;
-/// How long what was typed last may take to reach the machine once the browser has gone.
+/// How long the last input may take to reach the machine after the browser has left.
 const LAST_KEYS: Duration = Duration::from_secs(1);
 
-/// The browser's side of a terminal. Dropped, the browser has left.
+/// The browser's side of a terminal. Dropping it means that the browser has left.
 pub(super) struct Terminal {
     input: mpsc::Sender<Input>,
-    /// Ends it, whatever waits for the machine.
+    /// Ends the terminal at once, even if input is queued.
     end: mpsc::Sender<End>,
     window: Arc<Semaphore>,
 }
 
 impl Terminal {
-    /// Queues something for the machine. A terminal whose queue is full ends; what comes after the end is dropped.
+    /// Queues input for the machine. If the queue is full, the terminal ends. Input after the end is dropped.
     pub(super) fn give(&self, input: Input) {
         let end = match self.input.try_send(input) {
             Ok(()) | Err(TrySendError::Closed(_)) => return,
             Err(TrySendError::Full(_)) => {
-                End::Malformed("the machine does not take what is typed; connect again")
+                End::Malformed("the machine does not accept input; reconnect")
             }
         };
-        // One that ends already needs no other reason.
+        // If it is already ending, the first reason counts.
         let _ = self.end.try_send(end);
     }
 
-    /// Ends the shell and what runs in it.
+    /// Ends the shell and everything that runs in it.
     pub(super) fn close(&self) {
         let _ = self.end.try_send(End::Closed);
     }
 
-    /// So many bytes of output were shown.
+    /// Acknowledges that this many bytes of output were shown.
     pub(super) fn shown(&self, bytes: usize) {
-        let under_way = WINDOW.saturating_sub(self.window.available_permits());
-        self.window.add_permits(bytes.min(under_way));
+        let in_flight = WINDOW.saturating_sub(self.window.available_permits());
+        self.window.add_permits(bytes.min(in_flight));
     }
 }
 
-/// What a terminal has for the browser. The end comes last, and once.
+/// Output of a terminal for the browser. `End` comes last, and exactly once.
 pub(super) enum Output {
     Bytes(Bytes),
     Notice(Notice),
     End(End),
 }
 
-/// The terminals of one WebSocket, each a task. Dropped, they end at once.
+/// The terminals of one WebSocket, one task each. Dropping it ends them at once.
 pub(super) struct Bridges {
     app: Shared,
     environment: EnvironmentId,
@@ -95,11 +95,11 @@ impl Bridges {
         }
     }
 
-    /// Begins to attach to a terminal.
+    /// Starts to attach to a terminal.
     pub(super) fn open(&mut self, which: Which, size: Size) -> (Terminal, mpsc::Receiver<Output>) {
         while self.tasks.try_join_next().is_some() {}
-        let (input, typed) = mpsc::channel(QUEUED);
-        let (output, shown) = mpsc::channel(UNSENT);
+        let (input, typed) = mpsc::channel(INPUT_QUEUE);
+        let (output, shown) = mpsc::channel(OUTPUT_QUEUE);
         let (end, ends) = mpsc::channel(1);
         let window = Arc::new(Semaphore::new(WINDOW));
         let terminal = Terminal {
@@ -123,13 +123,14 @@ impl Bridges {
         (terminal, shown)
     }
 
-    /// Waits until what was typed last has reached the machines, or can't any more. Every [`Terminal`] must be dropped.
+    /// Waits until the last input has reached the machines, or no longer can. Every [`Terminal`] must have been
+    /// dropped.
     pub(super) async fn finish(mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
-/// A terminal as the metrics count it; by a guard, so that a panic is counted too.
+/// Counts an open terminal in the metrics until dropped. A guard, so that a panic can't make the count wrong.
 struct Counted(Shared);
 
 impl Counted {
@@ -145,7 +146,7 @@ impl Drop for Counted {
     }
 }
 
-/// What the task of a terminal has of its browser.
+/// The terminal task's side of the queues.
 struct Browser {
     input: mpsc::Receiver<Input>,
     ends: mpsc::Receiver<End>,
@@ -165,11 +166,11 @@ async fn run(
         Ok(_) => return End::Gone,
         Err(end) => return end,
     };
-    let told = async {
+    let told_to_end = async {
         if let Some(end) = browser.ends.recv().await {
             return end;
         }
-        // Slow machines get what was typed last, dead ones don't.
+        // Gives slow machines time for the last input, without waiting for dead ones.
         tokio::time::sleep(LAST_KEYS).await;
         End::Left
     };
@@ -177,7 +178,7 @@ async fn run(
     let end = tokio::select! {
         end = carry(app, &environment, which, size, queues) => end,
         () = paused(app, &environment) => End::Paused,
-        end = told => end,
+        end = told_to_end => end,
     };
     match end {
         End::Dropped => unchanged(app, &environment).await.err().unwrap_or(end),
@@ -189,7 +190,7 @@ async fn run(
     }
 }
 
-/// The environment, if there is something to connect to; else why not.
+/// Returns the environment if there is something to connect to, else why not.
 async fn running(app: &App, id: &EnvironmentId) -> Result<Environment, End> {
     match app.store.environment(id).await {
         Ok(Some(e)) if e.is_open() => match e.state {
@@ -201,7 +202,7 @@ async fn running(app: &App, id: &EnvironmentId) -> Result<Environment, End> {
     }
 }
 
-/// Whether the environment still runs on the same tenant; if not, why.
+/// Checks that the environment still runs on the same tenant; if not, returns why.
 async fn unchanged(app: &App, environment: &Environment) -> Result<(), End> {
     let now = running(app, &environment.id).await?;
     if now.tenant_id() == environment.tenant_id() {
@@ -211,7 +212,7 @@ async fn unchanged(app: &App, environment: &Environment) -> Result<(), End> {
     }
 }
 
-/// Returns when the machine stands still: an open stream to it would only be silent.
+/// Returns when the machine has been paused. An open stream to it would just hang.
 async fn paused(app: &App, environment: &Environment) {
     let mut watch = app.hub.watch(&environment.id);
     loop {
@@ -245,7 +246,7 @@ async fn carry(
     }
 }
 
-/// Attaches to the terminal, or when the guest's helper is silent, to the serial console.
+/// Attaches to the terminal or, if the guest's helper doesn't respond, to the serial console.
 async fn attach(
     app: &App,
     environment: &Environment,
@@ -269,7 +270,7 @@ async fn attach(
             .ok()?;
         client::terminal(stream, wanted).await.ok()
     };
-    if let Ok(Some((session, new))) = tokio::time::timeout(ANSWER, link).await {
+    if let Ok(Some((session, new))) = tokio::time::timeout(ATTACH_TIMEOUT, link).await {
         return Some((
             Reader::Guest(session.output),
             Writer::Guest(session.input),
@@ -277,7 +278,10 @@ async fn attach(
         ));
     }
     let console = app.provider.open(tenant, which.node(), Target::Console);
-    let stream = tokio::time::timeout(ANSWER, console).await.ok()?.ok()?;
+    let stream = tokio::time::timeout(ATTACH_TIMEOUT, console)
+        .await
+        .ok()?
+        .ok()?;
     let (output, input) = tokio::io::split(stream);
     Some((
         Reader::Console(output),
@@ -286,7 +290,7 @@ async fn attach(
     ))
 }
 
-/// Ends a terminal's shell and what runs in it. A console has none.
+/// Ends a terminal's shell and everything that runs in it. A console has no shell to end.
 async fn close(app: &App, environment: &Environment, which: &Which) {
     let Some(tenant) = environment.tenant_id() else {
         return;
@@ -299,12 +303,15 @@ async fn close(app: &App, environment: &Environment, which: &Which) {
             .ok()?;
         client::close_terminal(stream, &which.session()).await.ok()
     };
-    if !matches!(tokio::time::timeout(ANSWER, end).await, Ok(Some(()))) {
-        tracing::debug!(environment = %environment.id, node = %which.node(), "a terminal was not closed");
+    if !matches!(
+        tokio::time::timeout(ATTACH_TIMEOUT, end).await,
+        Ok(Some(()))
+    ) {
+        tracing::debug!(environment = %environment.id, node = %which.node(), "a terminal could not be closed");
     }
 }
 
-/// Gives the machine what was typed, until it takes no more, or all of it was given and the browser has left.
+/// Sends input to the machine, until the machine accepts no more, or the browser has left and all input was sent.
 async fn to_machine(
     app: &App,
     environment: &Environment,
@@ -326,8 +333,8 @@ async fn to_machine(
     End::Left
 }
 
-/// Gives the browser what the machine shows, as far as it shows what it has. A frame is read in one piece: this must not
-/// be begun anew for each.
+/// Sends output to the browser, as fast as the browser acknowledges it. Not cancel-safe: a frame that was read in part
+/// would be lost.
 async fn from_machine(
     mut reader: Reader,
     output: &mpsc::Sender<Output>,
@@ -349,21 +356,21 @@ async fn from_machine(
             }
         };
         if sent.is_err() {
-            // The browser has left; what it typed last is still given.
+            // The browser has left, but its last input must still be sent.
             std::future::pending::<()>().await;
         }
     }
     End::Dropped
 }
 
-/// The side of a machine that takes what is typed.
+/// The input side of a machine's terminal.
 enum Writer {
     Guest(client::Input<Stream>),
     Console(WriteHalf<Stream>),
 }
 
 impl Writer {
-    /// False when the machine is gone.
+    /// Returns false if the machine is gone.
     async fn keys(&mut self, bytes: Bytes) -> bool {
         match self {
             Self::Guest(input) => input.stdin(bytes).await.is_ok(),
@@ -373,7 +380,7 @@ impl Writer {
         }
     }
 
-    /// False when the machine is gone.
+    /// Returns false if the machine is gone.
     async fn resize(&mut self, Size { rows, cols }: Size) -> bool {
         match self {
             Self::Guest(input) => input.send(Frame::Resize { rows, cols }).await.is_ok(),
@@ -383,7 +390,7 @@ impl Writer {
     }
 }
 
-/// The side of a machine that shows something.
+/// The output side of a machine's terminal.
 enum Reader {
     Guest(client::Output<Stream>),
     Console(ReadHalf<Stream>),
@@ -395,7 +402,7 @@ enum Shown {
 }
 
 impl Reader {
-    /// What is shown next; nothing when the machine is gone.
+    /// Returns the next output; none if the machine is gone.
     async fn next(&mut self) -> Option<Shown> {
         match self {
             Self::Guest(output) => match output.next().await.ok()?? {

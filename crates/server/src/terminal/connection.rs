@@ -1,4 +1,4 @@
-//! What both kinds of WebSocket do: they notice that nobody is there any more, and say why they end.
+//! What both kinds of WebSocket share: detecting dead clients, and closing with a reason.
 
 use std::{
     sync::Mutex,
@@ -18,12 +18,12 @@ use crate::lock::lock;
 pub(super) type Sink = SplitSink<WebSocket, Message>;
 pub(super) type Incoming = SplitStream<WebSocket>;
 
-/// How often the other side is asked for a sign of life. Without one for two of these it is gone.
+/// The interval between pings. A client that sends nothing for two intervals counts as gone.
 const HEARTBEAT: Duration = Duration::from_secs(25);
-/// How long the other side may take to close.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long the client may take to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// When the other side was heard last.
+/// When the client last sent something.
 pub(super) struct Heard(Mutex<Instant>);
 
 impl Heard {
@@ -31,18 +31,18 @@ impl Heard {
         Self(Mutex::new(Instant::now()))
     }
 
-    pub(super) fn again(&self) {
+    pub(super) fn reset(&self) {
         *lock(&self.0) = Instant::now();
     }
 
-    /// Returns when the other side is gone.
-    pub(super) async fn no_more(&self) {
+    /// Returns when the client has sent nothing for too long.
+    pub(super) async fn timed_out(&self) {
         loop {
             let since = lock(&self.0).elapsed();
             let Some(rest) = (2 * HEARTBEAT).checked_sub(since) else {
                 return;
             };
-            // A little more: the clock of timers is a coarse one.
+            // Sleep slightly longer, because timers have a coarse resolution.
             tokio::time::sleep(rest + Duration::from_millis(1)).await;
         }
     }
@@ -53,7 +53,7 @@ pub(super) fn heartbeat() -> Interval {
     tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT)
 }
 
-/// The next message; or the end, when there is none.
+/// Returns the next message, or the end if there is none.
 pub(super) async fn next(incoming: &mut Incoming) -> Result<Message, End> {
     match incoming.next().await {
         Some(Ok(message)) => Ok(message),
@@ -62,14 +62,14 @@ pub(super) async fn next(incoming: &mut Incoming) -> Result<Message, End> {
     }
 }
 
-/// Says why the connection ends, unless the other side has left.
+/// Closes the connection with a reason, unless the client has already left.
 pub(super) async fn end(mut sink: Sink, mut incoming: Incoming, end: End) {
     if end == End::Left {
         return;
     }
-    // What the other side still sends is read until it has closed too: a socket with unread bytes is reset, and the
-    // reason would be lost. It may be gone already.
-    let _ = tokio::time::timeout(FAREWELL, async {
+    // Reads until the client closes too, because a socket with unread bytes is reset, and the reason would be lost.
+    // Errors are ignored, because the client may be gone already.
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, async {
         sink.send(end.frame()).await?;
         while let Some(Ok(_)) = incoming.next().await {}
         Ok::<_, axum::Error>(())

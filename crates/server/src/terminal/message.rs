@@ -1,20 +1,20 @@
-//! What pages and programs send about terminals.
+//! Messages from pages and programs.
 //!
-//! A page's WebSocket carries several terminals, each on a [`Channel`] that the page numbers. A program's carries one,
-//! and its messages have no channel.
+//! A page's WebSocket carries several terminals, each on a [`Channel`] whose number the page chooses. A program's
+//! WebSocket carries a single terminal, and its messages have no channel.
 
 use axum::extract::ws::Message;
 use bytes::{Buf, Bytes};
 use faultline_domain::NodeName;
 use serde::{Deserialize, Serialize};
 
-/// The largest message, in bytes.
+/// The maximum size of a message, in bytes.
 pub(super) const MAX: usize = 64 * 1024;
-/// The largest control message, in bytes.
+/// The maximum size of a control message, in bytes.
 const MAX_CONTROL: usize = 1024;
-/// The most channels of a page, which has at most five nodes with eight terminals each.
+/// The maximum number of channels per page; a page has at most five nodes with eight terminals each.
 const MAX_CHANNELS: u8 = 64;
-/// The most terminals on one node.
+/// The maximum number of terminals per node.
 const MAX_TERMINALS: u32 = 8;
 
 /// A terminal of an environment: its node and its number there.
@@ -25,7 +25,7 @@ pub(crate) struct Which {
 }
 
 impl Which {
-    /// `None` if a node can't have so many.
+    /// Returns none if the number is out of range.
     pub(super) fn new(node: NodeName, number: u32) -> Option<Self> {
         (1..=MAX_TERMINALS)
             .contains(&number)
@@ -36,13 +36,13 @@ impl Which {
         &self.node
     }
 
-    /// What the guest calls it.
+    /// Returns the terminal's name in the guest.
     pub(super) fn session(&self) -> String {
         format!("web-{}", self.number)
     }
 }
 
-/// Tells the terminals of one page apart: 1 to 64.
+/// The number of a terminal on a page's WebSocket, 1 to 64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8")]
 pub(super) struct Channel(u8);
@@ -84,17 +84,17 @@ impl Size {
     }
 }
 
-/// Something for a terminal that is open.
+/// Input for an open terminal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Input {
     Keys(Bytes),
     Resize(Size),
 }
 
-/// Something that a page sent.
+/// A message from a page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FromPage {
-    /// Attach to a terminal; from here on it has this channel.
+    /// Attach to a terminal, and use this channel for it from now on.
     Open {
         channel: Channel,
         which: Which,
@@ -104,20 +104,20 @@ pub(super) enum FromPage {
         channel: Channel,
         input: Input,
     },
-    /// So many bytes of a terminal's output were shown.
+    /// Acknowledges that this many bytes of a terminal's output were shown.
     Shown {
         channel: Channel,
         bytes: usize,
     },
-    /// End the terminal's shell and what runs in it.
+    /// End the terminal's shell and everything that runs in it.
     Close {
         channel: Channel,
     },
-    /// A sign of life.
+    /// A WebSocket ping or pong.
     Alive,
-    /// A sign of life that wants an answer. It doesn't count as use.
+    /// A ping that wants a pong. Doesn't count as use.
     Ping,
-    /// The page goes.
+    /// The page disconnects.
     Leave,
 }
 
@@ -148,7 +148,7 @@ enum PageControl {
 }
 
 impl FromPage {
-    /// Reads a message, or says why it can't be understood.
+    /// Parses a message, or returns why it is invalid.
     pub(super) fn read(message: Message) -> Result<Self, &'static str> {
         match message {
             Message::Binary(mut keys) => {
@@ -175,7 +175,7 @@ impl FromPage {
                 cols,
             } => Self::Open {
                 channel,
-                which: Which::new(node, number).ok_or("terminal's number out of range")?,
+                which: Which::new(node, number).ok_or("terminal number out of range")?,
                 size: Size::new(rows, cols)?,
             },
             PageControl::Resize {
@@ -193,17 +193,17 @@ impl FromPage {
     }
 }
 
-/// Something that a program sent on its terminal's WebSocket.
+/// A message from a program on its terminal's WebSocket.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FromProgram {
     Terminal(Input),
-    /// End the terminal's shell and what runs in it.
+    /// End the terminal's shell and everything that runs in it.
     Close,
-    /// A sign of life.
+    /// A WebSocket ping or pong.
     Alive,
-    /// A sign of life that wants an answer. It doesn't count as use.
+    /// A ping that wants a pong. Doesn't count as use.
     Ping,
-    /// The program goes.
+    /// The program disconnects.
     Leave,
 }
 
@@ -217,7 +217,7 @@ enum ProgramControl {
 }
 
 impl FromProgram {
-    /// Reads a message, or says why it can't be understood.
+    /// Parses a message, or returns why it is invalid.
     pub(super) fn read(message: Message) -> Result<Self, &'static str> {
         match message {
             Message::Binary(keys) => Ok(Self::Terminal(Input::Keys(keys))),
@@ -238,10 +238,10 @@ fn control<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, &'static str> {
     if text.len() > MAX_CONTROL {
         return Err("control message too large");
     }
-    serde_json::from_str(text).map_err(|_| "control message not understood")
+    serde_json::from_str(text).map_err(|_| "invalid control message")
 }
 
-/// Reads a message as both kinds of WebSocket do: the first byte says of which kind the message is.
+/// Parses a message as both kinds of WebSocket do. The first byte chooses the type of the message.
 #[cfg(fuzzing)]
 pub fn fuzz(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else {
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_s_resizes_are_bounded_and_nonsense_is_refused() {
+    fn a_programs_resizes_are_bounded_and_invalid_messages_are_refused() {
         let text = |t: &str| FromProgram::read(Message::Text(t.into()));
         assert_eq!(
             text(r#"{"type":"resize","rows":24,"cols":80}"#),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_names_the_channel() {
+    fn a_pages_messages_name_their_channel() {
         let text = |t: &str| FromPage::read(Message::Text(t.into()));
         let open = |on: &str, node: &str, number: &str, rows: &str| {
             text(&format!(

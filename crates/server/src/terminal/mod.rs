@@ -1,24 +1,24 @@
-//! Terminals in browsers and for programs, over WebSockets.
+//! Terminals for browsers and programs, over WebSockets.
 //!
 //! ```text
 //! page ◄── binary: channel, output ──┐                      ┌── Stdout, Exit ◄── guest link, terminal `web-N`
 //!      ◄── text: events, notices     ├── socket ── bridge ──┤
 //!      ─── binary: channel, keys ───►│             bridge   └── Stdin, Resize ─►
-//!      ─── text: open, resize, … ───►┘             …          or, when the guest's helper is silent, the serial console
+//!      ─── text: open, resize, … ───►┘             …          or, without the guest's helper, the serial console
 //! ```
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`socket`] | the one WebSocket of a page: its events, and its terminals by channels |
+//! | [`socket`] | the single WebSocket of a page: events, and terminals on channels |
 //! | [`single`] | a program's WebSocket: one terminal, without channels |
 //! | [`bridge`] | one terminal, between the queues of a WebSocket and a node |
-//! | [`message`] | what pages and programs send |
-//! | [`notice`] | messages to them, and why something ended |
-//! | [`connection`] | signs of life, and closing with a reason |
+//! | [`message`] | messages from pages and programs |
+//! | [`notice`] | messages to pages and programs, and close reasons |
+//! | [`connection`] | keep-alives, and closing with a reason |
 //!
-//! The session goes on in the guest when the browser goes away; the guest replays the screen to whoever comes back,
-//! so the page only has to connect again. Messages are bounded; one that can't be understood closes the WebSocket with
-//! the reason.
+//! The shell keeps running in the guest when the browser disconnects. The guest replays the screen to each new client,
+//! so the page only has to reconnect. The size of messages is limited. An invalid message closes the WebSocket with the
+//! reason.
 
 mod bridge;
 mod connection;
@@ -57,7 +57,8 @@ impl FromRequestParts<Shared> for Which {
     }
 }
 
-/// The events and terminals of a page: only of our own, since a WebSocket is not bound by the same-origin policy.
+/// Serves the WebSocket of a page, with events and terminals. Checks the origin, because the same-origin policy of
+/// browsers doesn't cover WebSockets.
 pub(crate) async fn of_page(
     State(app): State<Shared>,
     mine: Mine,
@@ -69,16 +70,16 @@ pub(crate) async fn of_page(
         return Err(Problem::forged());
     }
     Ok(bounded(upgrade)?.on_upgrade(async move |socket| {
-        let _under_way = app.tasks.token();
+        let _in_progress = app.tasks.token();
         socket::run(&app, &mine, socket).await;
     }))
 }
 
-/// A terminal on a node, as a WebSocket.
+/// Opens a terminal on a node, as a WebSocket.
 ///
-/// Binary messages are what it shows and what is typed. Text messages are JSON: the size that it is to have,
-/// `{"type":"resize","rows":24,"cols":80}`, comes first; what happens to it goes back. `{"type":"ping"}` is answered by
-/// `{"type":"pong"}`, and `{"type":"close"}` ends its shell.
+/// Binary messages carry input and output. Text messages are JSON. The client first sends the size,
+/// `{"type":"resize","rows":24,"cols":80}`; the server reports what happens to the terminal. The server responds to
+/// `{"type":"ping"}` with `{"type":"pong"}`, and `{"type":"close"}` ends the shell.
 #[utoipa::path(get, path = "/api/v1/environments/{id}/nodes/{node}/terminals/{n}", tag = "environments", operation_id = "open_terminal",
     params(("id" = String, Path), ("node" = String, Path), ("n" = u32, Path, description = "1 to 8")),
     responses((status = 101, description = "the terminal"), (status = 400, body = Problem),
@@ -93,7 +94,7 @@ pub(crate) async fn from_api(
         return Err(Problem::not_found());
     }
     Ok(bounded(upgrade)?.on_upgrade(async move |socket| {
-        let _under_way = app.tasks.token();
+        let _in_progress = app.tasks.token();
         single::run(&app, &mine, which, socket).await;
     }))
 }

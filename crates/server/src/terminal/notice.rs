@@ -1,4 +1,4 @@
-//! Messages to pages and programs about terminals.
+//! Messages to pages and programs, and close reasons.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use super::message::Channel;
 
-/// What happens to a terminal.
+/// An event of a terminal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Notice {
-    /// The terminal is there; what follows restores its screen.
+    /// The terminal is attached. The output that follows restores its screen.
     Attached { new: bool },
-    /// The guest's helper doesn't answer: this is the serial console.
+    /// The guest's helper doesn't respond; this is the serial console.
     Console,
     /// The shell ended with this code.
     Ended { code: i32 },
@@ -45,7 +45,7 @@ impl Notice {
 pub(super) enum ToPage<'a> {
     /// A part of the page changed.
     Event { name: &'a str, data: &'a str },
-    /// The terminal has left its channel, whose number is free again; codes are those of [`End`].
+    /// The terminal ended, and its channel is free again. The codes are those of [`End`].
     Closed {
         channel: Channel,
         code: u16,
@@ -59,12 +59,12 @@ impl ToPage<'_> {
     }
 }
 
-/// The answer to a ping.
+/// The response to a ping.
 pub(super) fn pong() -> Message {
     Message::Text(r#"{"type":"pong"}"#.into())
 }
 
-/// What a terminal shows, on its channel.
+/// Returns a terminal's output as a message on its channel.
 pub(super) fn shown_on(channel: Channel, bytes: &Bytes) -> Message {
     let mut message = BytesMut::with_capacity(1 + bytes.len());
     message.put_u8(channel.into());
@@ -76,28 +76,28 @@ fn text(value: &impl Serialize) -> Message {
     Message::Text(serde_json::to_string(value).unwrap_or_default().into())
 }
 
-/// Why a terminal or a whole WebSocket ended; the page acts on the code.
+/// Why a terminal or a whole WebSocket ended. Clients decide by the code whether to reconnect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// The stream to the machine broke: connect again.
+    /// The connection to the machine broke. Reconnect.
     Dropped,
-    /// The machine runs no more: don't.
+    /// The machine no longer runs. Don't reconnect.
     Gone,
-    /// The machine is paused: connect again once it was resumed.
+    /// The machine is paused. Reconnect after it was resumed.
     Paused,
-    /// Who opened it is signed out: don't.
+    /// The person was signed out. Don't reconnect.
     SignedOut,
-    /// The server stops: connect again, later.
+    /// The server is stopping. Reconnect later.
     Stopping,
-    /// The server failed: connect again, later.
+    /// The server failed. Reconnect later.
     Failed,
-    /// The browser sent what can't be understood.
+    /// The client sent an invalid message.
     Malformed(&'static str),
-    /// The browser went.
+    /// The client disconnected.
     Left,
-    /// The shell ended: connect again when its owner wants a new one.
+    /// The shell ended. Reconnect if the person wants a new one.
     Exited,
-    /// Its owner closed the terminal.
+    /// The person closed the terminal.
     Closed,
 }
 
@@ -116,7 +116,7 @@ impl End {
         }
     }
 
-    /// The message that ends a WebSocket.
+    /// Returns the message that closes a WebSocket.
     pub(super) fn frame(self) -> Message {
         Message::Close(Some(CloseFrame {
             code: self.code(),
@@ -124,7 +124,7 @@ impl End {
         }))
     }
 
-    /// The message that ends a channel.
+    /// Returns the message that closes a channel.
     pub(super) fn on(self, channel: Channel) -> Message {
         ToPage::Closed {
             channel,
@@ -138,12 +138,12 @@ impl End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Left => "the browser left",
+            Self::Left => "the browser disconnected",
             Self::Dropped => "the connection to the machine broke",
             Self::Gone => "the machine is not running",
             Self::Paused => "the machine is paused; resume it on its page",
-            Self::SignedOut => "you are signed out",
-            Self::Stopping => "the server restarts",
+            Self::SignedOut => "you were signed out",
+            Self::Stopping => "the server is restarting",
             Self::Failed => "the server failed",
             Self::Malformed(why) => why,
             Self::Exited => "the shell ended",
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_of_a_terminal_names_its_channel() {
+    fn messages_about_a_terminal_name_its_channel() {
         let two = Channel::try_from(2).unwrap();
         for (message, json) in [
             (

@@ -1,4 +1,4 @@
-//! A program's WebSocket, which is one terminal.
+//! A program's WebSocket, which carries a single terminal.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{app::Shared, auth::Mine};
 
-/// How long the program may take to say how large its terminal is.
+/// How long to wait for the program to send the size of its terminal.
 const FIRST_SIZE: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(app: &Shared, mine: &Mine, which: Which, socket: WebSocket) {
@@ -45,16 +45,16 @@ async fn talk(
     };
     let (terminal, output) = bridges.open(which, size);
     let heard = Heard::now();
-    // One ping that waits for its answer is enough.
+    // At most one pong needs to be queued.
     let (ping, pings) = mpsc::channel(1);
     tokio::select! {
         end = listen(incoming, &heard, &terminal, &ping) => end,
         end = speak(sink, &terminal, output, pings) => end,
-        () = heard.no_more() => End::Left,
+        () = heard.timed_out() => End::Left,
     }
 }
 
-/// The program says how large its terminal is before anything else; one that says nothing gets the default.
+/// Waits for the first message, which must be the size of the terminal. Without a message, returns the default size.
 async fn first_size(incoming: &mut Incoming) -> Result<Size, End> {
     let Ok(message) = tokio::time::timeout(FIRST_SIZE, connection::next(incoming)).await else {
         return Ok(Size::DEFAULT);
@@ -67,7 +67,7 @@ async fn first_size(incoming: &mut Incoming) -> Result<Size, End> {
     }
 }
 
-/// Takes what the program sends, until it leaves.
+/// Handles the program's messages until it disconnects.
 async fn listen(
     incoming: &mut Incoming,
     heard: &Heard,
@@ -79,7 +79,7 @@ async fn listen(
             Ok(message) => message,
             Err(end) => return end,
         };
-        heard.again();
+        heard.reset();
         match FromProgram::read(message) {
             Ok(FromProgram::Terminal(input)) => terminal.give(input),
             Ok(FromProgram::Close) => terminal.close(),
@@ -119,7 +119,7 @@ async fn speak(
         if sink.send(message).await.is_err() {
             return End::Left;
         }
-        // A program reads on when it has shown what it has.
+        // A program sends no acknowledgements; it simply reads more slowly.
         terminal.shown(bytes);
     }
 }

@@ -1,11 +1,11 @@
-//! The one WebSocket of a page, with its events and all of its terminals.
+//! The single WebSocket of a page, with its events and all of its terminals.
 //!
-//! Over plain HTTP a browser opens at most six connections to a host. With an event stream for each page the seventh
-//! would never load; WebSockets are not counted among the six.
+//! Over plain HTTP, a browser opens at most six connections to a host. If each page had an event stream, the seventh
+//! page would never load. WebSockets don't count towards this limit.
 //!
-//! What is sent is taken in turns: an answer to a ping first, then an event, then one message of each terminal that has
-//! some. Every queue has a bound, and a terminal has at most a window's bytes under way, so one that floods delays the
-//! others by little.
+//! Messages are sent in this order: pongs, then events, then one message from each terminal in turn. Every queue is
+//! bounded, and a terminal has at most one window of bytes in flight, so a terminal with a lot of output hardly delays
+//! the others.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -25,15 +25,15 @@ use super::{
 };
 use crate::{app::Shared, auth::Mine, lock::lock, web::live::Changes};
 
-/// The terminals that are open. A channel is free again once its end was sent.
+/// The open terminals. A channel is free again once its end was sent.
 type Open = Mutex<HashMap<Channel, Terminal>>;
 
-/// A terminal that was opened, with what it has for the page.
+/// A newly opened terminal's channel and output.
 type Opened = (Channel, mpsc::Receiver<Output>);
 
-/// What is to be sent.
+/// What is to be sent to the page.
 struct Outgoing {
-    /// Pings that want an answer.
+    /// Pings that need a pong.
     pings: mpsc::Receiver<()>,
     events: mpsc::Receiver<Message>,
     opened: mpsc::Receiver<Opened>,
@@ -44,7 +44,7 @@ pub(super) async fn run(app: &Shared, mine: &Mine, socket: WebSocket) {
     let (mut sink, mut incoming) = socket.split();
     let mut bridges = Bridges::new(app, environment);
     let (open, heard) = (Open::default(), Heard::now());
-    // One ping that waits for its answer is enough.
+    // At most one pong needs to be queued.
     let (ping, pings) = mpsc::channel(1);
     let (event, events) = mpsc::channel(1);
     let (opening, opened) = mpsc::channel(1);
@@ -57,7 +57,7 @@ pub(super) async fn run(app: &Shared, mine: &Mine, socket: WebSocket) {
         end = listen(&mut incoming, &heard, &open, &mut bridges, &opening, &ping) => end,
         end = speak(&mut sink, &open, outgoing) => end,
         end = report(Changes::new(app, environment), &event) => end,
-        () = heard.no_more() => End::Left,
+        () = heard.timed_out() => End::Left,
         () = mine.caller.clone().withdrawn(app.clone()) => End::SignedOut,
         () = app.stopping.cancelled() => End::Stopping,
     };
@@ -69,7 +69,7 @@ pub(super) async fn run(app: &Shared, mine: &Mine, socket: WebSocket) {
     connection::end(sink, incoming, end).await;
 }
 
-/// Takes what the page sends, until it leaves. A machine that takes no keys holds up nothing here.
+/// Handles the page's messages until it disconnects. Never waits for a machine.
 async fn listen(
     incoming: &mut Incoming,
     heard: &Heard,
@@ -83,7 +83,7 @@ async fn listen(
             Ok(message) => message,
             Err(end) => return end,
         };
-        heard.again();
+        heard.reset();
         match FromPage::read(message) {
             Ok(FromPage::Open {
                 channel,
@@ -112,7 +112,7 @@ async fn listen(
     }
 }
 
-/// Does something with the terminal on this channel. What comes for a terminal that has just ended is dropped.
+/// Calls `act` with the terminal on this channel. Does nothing if the terminal has just ended.
 fn on(open: &Open, channel: Channel, act: impl FnOnce(&Terminal)) {
     if let Some(terminal) = lock(open).get(&channel) {
         act(terminal);
@@ -122,7 +122,7 @@ fn on(open: &Open, channel: Channel, act: impl FnOnce(&Terminal)) {
 /// Sends pongs, events and the output of terminals until the page disconnects.
 async fn speak(sink: &mut Sink, open: &Open, mut outgoing: Outgoing) -> End {
     let mut heartbeat = connection::heartbeat();
-    // Those that have something take turns.
+    // Terminals with output take turns.
     let mut terminals = SelectAll::new();
     loop {
         let message = tokio::select! {
@@ -149,7 +149,7 @@ async fn speak(sink: &mut Sink, open: &Open, mut outgoing: Outgoing) -> End {
     }
 }
 
-/// What a terminal has for the page: at last its end, whatever became of its task.
+/// Returns a terminal's output. The last item is always its end, even if its task panicked.
 fn until_end(output: mpsc::Receiver<Output>) -> impl Stream<Item = Output> {
     stream::unfold(Some(output), async |output| {
         let mut output = output?;
@@ -159,7 +159,7 @@ fn until_end(output: mpsc::Receiver<Output>) -> impl Stream<Item = Output> {
     })
 }
 
-/// Tells what changes on the page.
+/// Sends an event for each change of the page.
 async fn report(mut changes: Changes, event: &mpsc::Sender<Message>) -> End {
     while let Some(parts) = changes.next().await {
         for (name, data) in parts {
