@@ -1,5 +1,5 @@
-//! The forms of the workspace. Each does one operation and goes back to the workspace; scripts ask for the part of
-//! the page that changed instead.
+//! The forms of the workspace. Each calls one operation and redirects back to the workspace. Scripts request only the
+//! part of the page that changed.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn to_workspace(mine: &Mine) -> Response {
     Redirect::to(&format!("/environments/{}", mine.environment().id)).into_response()
 }
 
-/// Without scripts the answer waits for the results; with them they come as events.
+/// Without scripts, the response waits for the results. With scripts, they arrive as events.
 pub(super) async fn check(
     State(app): State<Shared>,
     mine: Mine,
@@ -36,7 +36,7 @@ pub(super) async fn check(
     let wait = async {
         while operations::check::is_running(&app, &id) && watch.changed().await.is_ok() {}
     };
-    // Afterwards the page shows what has come so far.
+    // After the timeout, the page shows the results so far.
     let _ = tokio::time::timeout(Duration::from_secs(45), wait).await;
     Ok(Redirect::to(&format!("/environments/{id}#checks")).into_response())
 }
@@ -86,12 +86,15 @@ pub(super) async fn resume(State(app): State<Shared>, mine: Mine) -> Result<Resp
     Ok(to_workspace(&mine))
 }
 
-pub(super) async fn grow(State(app): State<Shared>, its: Resizable) -> Result<Response, Problem> {
+pub(super) async fn add_node(
+    State(app): State<Shared>,
+    its: Resizable,
+) -> Result<Response, Problem> {
     operations::add_node::add_node(&app, &its.proof).await?;
     Ok(Redirect::to(&format!("/environments/{}", its.proof.environment().id)).into_response())
 }
 
-pub(super) async fn shrink(
+pub(super) async fn remove_node(
     State(app): State<Shared>,
     its: Resizable,
     Node(node): Node,
@@ -116,7 +119,7 @@ pub(super) async fn give_up(State(app): State<Shared>, mine: Mine) -> Result<Res
     Ok(Redirect::to(&place).into_response())
 }
 
-/// The kubeconfig of an environment's cluster, to be saved. Not kept by any cache: it holds a key.
+/// Serves the kubeconfig of an environment's cluster as a download. Never cached, because it contains a token.
 pub(super) async fn kubeconfig(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
     let text = operations::credential::file(&app, &mine.caller, &mine.proof).await?;
     let name = format!(

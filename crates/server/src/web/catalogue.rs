@@ -1,4 +1,4 @@
-//! `/`: what is open, and the catalogue. Search and filters are links.
+//! `/`: the person's open environments, and the catalogue. Search and filters are links.
 
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
@@ -64,9 +64,9 @@ struct Catalogue {
     open: Vec<Open>,
     cards: Vec<Card>,
     levels: Vec<Choice>,
-    /// Those of several labs, and the one that is chosen.
+    /// Topics of several labs, and the chosen one.
     topics: Vec<Choice>,
-    /// Those of one lab alone.
+    /// Topics of a single lab.
     rare_topics: Vec<Choice>,
     states: Vec<Choice>,
     total: usize,
@@ -190,7 +190,7 @@ impl Filter {
             }
     }
 
-    /// A link that chooses a value, or lets it go when it is chosen.
+    /// Returns a link that chooses a value, or clears it if it is already chosen.
     fn choice(
         &self,
         name: &str,
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_are_links_that_keep_the_others() {
+    fn the_link_of_a_filter_keeps_the_other_filters() {
         let filter = Filter {
             q: "dns & co".to_owned(),
             level: "hard".to_owned(),

@@ -1,5 +1,5 @@
-//! Files of a lab that its texts show: pictures, and what they link to. `files/` is for everybody who may see the lab,
-//! `solution/` opens with the solution; no other folder is served.
+//! Files of a lab that its texts refer to: pictures and downloads. `files/` is visible to everyone who may see the lab,
+//! `solution/` once the solution is. No other folder is served.
 
 use axum::{
     extract::{Path, State},
@@ -14,10 +14,10 @@ use crate::{
     problem::Problem,
 };
 
-/// What an SVG, or anything else that a browser opens as a page, may do: show itself, with its own styles.
-const HARMLESS: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
+/// The policy for SVGs and anything else that a browser opens as a page: only its own inline styles, no scripts.
+const SANDBOX: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
 
-/// A file of a lab, with the values of the person's own environment.
+/// Serves a file of a lab, with the values of the person's own environment.
 pub(super) async fn of_lab(
     State(app): State<Shared>,
     Signed(caller): Signed,
@@ -25,23 +25,23 @@ pub(super) async fn of_lab(
     Path((_, name)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let (lab, _) = app.lab_shown(&slug, caller.signed_in.person()).await?;
-    answer(&lab, &format!("files/{name}"))
+    respond(&lab, &format!("files/{name}"))
 }
 
-/// A file of the lab as it was when the environment started.
+/// Serves a file of the lab as it was when the environment started.
 pub(super) async fn of_environment(
     State(app): State<Shared>,
     mine: Mine,
     Path((_, name)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let lab = app.lab_of(mine.environment()).await;
-    answer(
+    respond(
         &*lab.ok_or_else(Problem::not_found)?,
         &format!("files/{name}"),
     )
 }
 
-/// A file of the solution, once that may be read.
+/// Serves a file of the solution, once the person may read it.
 pub(super) async fn of_solution(
     State(app): State<Shared>,
     mine: Mine,
@@ -51,22 +51,22 @@ pub(super) async fn of_solution(
         return Err(Problem::not_found());
     }
     let lab = app.lab_of(mine.environment()).await;
-    answer(
+    respond(
         &*lab.ok_or_else(Problem::not_found)?,
         &format!("solution/{name}"),
     )
 }
 
-fn answer(lab: &LabFolder, path: &str) -> Result<Response, Problem> {
+fn respond(lab: &LabFolder, path: &str) -> Result<Response, Problem> {
     let content = lab.public(path).ok_or_else(Problem::not_found)?;
-    // What is no picture is text or is saved; nothing is run.
+    // Anything but pictures is shown as text or downloaded, so nothing is executed.
     let kind = picture(path).unwrap_or(match std::str::from_utf8(content) {
         Ok(_) => "text/plain; charset=utf-8",
         Err(_) => "application/octet-stream",
     });
     let headers = [
         (header::CONTENT_TYPE, kind),
-        (header::CONTENT_SECURITY_POLICY, HARMLESS),
+        (header::CONTENT_SECURITY_POLICY, SANDBOX),
     ];
     Ok((headers, content.to_vec()).into_response())
 }

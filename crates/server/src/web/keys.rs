@@ -1,4 +1,4 @@
-//! `/keys`: one's public keys for SSH, and tokens for the CLI.
+//! `/keys`: the person's public keys for SSH, and tokens for the API.
 
 use askama::Template;
 use axum::{
@@ -44,13 +44,13 @@ struct Keys {
     draft: String,
     made: Option<String>,
     ssh: Option<(String, u16)>,
-    /// The SSH gateway's.
+    /// The fingerprint of the SSH gateway's host key.
     host_key: Option<String>,
-    /// Where other machines reach this server, if they do.
+    /// The URL at which other machines reach this server, if they can.
     url: Option<String>,
 }
 
-async fn make(
+async fn render(
     app: &App,
     caller: &Caller,
     frame: &Frame,
@@ -105,7 +105,7 @@ pub(super) async fn show(
     Signed(caller): Signed,
     frame: Frame,
 ) -> Result<Response, Problem> {
-    make(&app, &caller, &frame, None, String::new(), None).await
+    render(&app, &caller, &frame, None, String::new(), None).await
 }
 
 #[derive(Deserialize)]
@@ -124,14 +124,14 @@ pub(super) async fn add(
 ) -> Result<Response, Problem> {
     match keys::add(&app, &caller.signed_in, &new.name, &new.public_key).await {
         Ok(_) => Ok(Redirect::to("/keys").into_response()),
-        // A private key that was pasted by mistake is not sent back.
+        // If a private key was pasted by mistake, it isn't sent back.
         Err(problem) if problem.status < 500 => {
             let draft = if new.public_key.contains("PRIVATE") {
                 String::new()
             } else {
                 new.public_key
             };
-            make(&app, &caller, &frame, Some(problem), draft, None).await
+            render(&app, &caller, &frame, Some(problem), draft, None).await
         }
         Err(problem) => Err(problem),
     }
@@ -169,7 +169,7 @@ pub(super) async fn add_token(
 ) -> Result<Response, Problem> {
     let (_, secret) = tokens::add(&app, &caller.signed_in, &new.name).await?;
     let made = Some(secret.expose().to_owned());
-    make(&app, &caller, &frame, None, String::new(), made).await
+    render(&app, &caller, &frame, None, String::new(), made).await
 }
 
 pub(super) async fn remove_token(

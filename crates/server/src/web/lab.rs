@@ -1,4 +1,4 @@
-//! `/labs/{slug}`: what the lab is, what it needs, what it gives, one's tries, Start.
+//! `/labs/{slug}`: the lab, its requirements and points, the person's attempts, and Start.
 
 use askama::Template;
 use axum::{
@@ -59,7 +59,7 @@ pub(super) async fn show(
     let unready = match app.readiness(lab.needs.template()).await {
         Readiness::Ready => None,
         Readiness::Preparing { fraction, text } => Some(format!(
-            "The machine's image is being made, {:.0} % done: {text}.",
+            "The machine's image is being built, {:.0} % done: {text}.",
             fraction * 100.0
         )),
         Readiness::Unavailable { reason } => Some(reason),
@@ -69,8 +69,8 @@ pub(super) async fn show(
     let tries = attempts
         .iter()
         .map(|a| {
-            let under_way = open.as_ref().is_some_and(|e| e.attempt == a.id);
-            Tried::new(a, places.get(&a.id), under_way, now)
+            let in_progress = open.as_ref().is_some_and(|e| e.attempt == a.id);
+            Tried::new(a, places.get(&a.id), in_progress, now)
         })
         .collect();
     page(&Lab {

@@ -1,4 +1,4 @@
-//! What all pages have around them.
+//! The layout that all pages share.
 
 use axum::{
     extract::FromRequestParts,
@@ -8,7 +8,7 @@ use faultline_domain::authz::Role;
 
 use crate::{app::Shared, assets, auth::Caller, auth::cookie, problem::Problem};
 
-/// Dark, light, or as the machine prefers.
+/// Dark, light, or the system's preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Theme {
     #[default]
@@ -68,23 +68,23 @@ impl Layout {
         }
     }
 
-    /// The link to an asset, by its plain name.
+    /// Returns the link to an asset, given its plain name.
     pub(crate) fn asset(&self, name: &str) -> &'static str {
         assets::link(name)
     }
 
-    /// Whether a link of the navigation is the page's own.
+    /// Returns true if a link of the navigation leads to this page.
     pub(crate) fn at(&self, path: &str) -> bool {
         self.path == path
     }
 }
 
-/// What a handler needs to know of the request to make the page's frame.
+/// Extractor: what a handler needs from the request to build the layout.
 #[derive(Debug)]
 pub(crate) struct Frame {
     path: String,
     theme: Theme,
-    /// True when a part of a page is wanted rather than the whole.
+    /// True if a script requests only a part of the page.
     pub partial: bool,
 }
 
@@ -115,7 +115,7 @@ impl Frame {
     }
 }
 
-/// Where a form goes back to: a path of ours, never another host.
+/// Returns the path that a form redirects back to; never a different host.
 pub(crate) fn back(headers: &HeaderMap, otherwise: &str) -> String {
     let referrer = headers.get(header::REFERER).and_then(|v| v.to_str().ok());
     referrer

@@ -1,5 +1,6 @@
-//! What changes on the workspace: named parts of the page, each with what it shows. On each poke the parts are made from
-//! the store, and those that differ from what was sent last are sent: a lost poke loses nothing.
+//! Live updates of the workspace: named parts of the page with their content. On each notification, all parts are
+//! rendered from the store, and those that differ from what was last sent are sent. So a lost notification loses
+//! nothing.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,16 +12,16 @@ use super::{parts, starting, workspace::phase_key};
 use crate::{app::Shared, problem::Problem};
 
 /// Changes closer together than this are sent as one.
-const CALM: Duration = Duration::from_millis(120);
-/// Without a poke the parts are made anew after this: warnings count down.
+const DEBOUNCE: Duration = Duration::from_millis(120);
+/// Without a notification, the parts are rendered again after this time, because warnings count down.
 const PERIOD: Duration = Duration::from_secs(20);
 
-/// What changes on one environment's page.
+/// The changes of one environment's page.
 pub(crate) struct Changes {
     app: Shared,
     id: EnvironmentId,
     watch: watch::Receiver<u64>,
-    told: HashMap<&'static str, String>,
+    sent: HashMap<&'static str, String>,
     first: bool,
 }
 
@@ -30,26 +31,27 @@ impl Changes {
             watch: app.hub.watch(id),
             id: id.clone(),
             app: app.clone(),
-            told: HashMap::new(),
+            sent: HashMap::new(),
             first: true,
         }
     }
 
-    /// Waits for a change and gives the parts that differ: all of them at first. `None` when the store fails.
+    /// Waits for a change and returns the parts that differ; the first call returns all of them. Returns `None` if the
+    /// store fails.
     pub(crate) async fn next(&mut self) -> Option<Vec<(&'static str, String)>> {
         if !std::mem::take(&mut self.first) {
             tokio::select! {
                 changed = self.watch.changed() => changed.ok()?,
                 () = tokio::time::sleep(PERIOD) => {}
             }
-            tokio::time::sleep(CALM).await;
+            tokio::time::sleep(DEBOUNCE).await;
         }
         self.watch.mark_unchanged();
         let parts = self.parts().await.ok()?;
         Some(
             parts
                 .into_iter()
-                .filter(|(name, data)| self.told.insert(name, data.clone()).as_ref() != Some(data))
+                .filter(|(name, data)| self.sent.insert(name, data.clone()).as_ref() != Some(data))
                 .collect(),
         )
     }

@@ -1,12 +1,12 @@
-//! The pages. A handler parses, calls an operation, and shows; without JavaScript everything but the terminal works
-//! as forms.
+//! The pages. A handler parses the request, calls an operation, and renders. Without JavaScript, everything but the
+//! terminal works, with forms.
 //!
 //! | module | page |
 //! |---|---|
 //! | [`catalogue`] | `/` |
 //! | [`lab`] | `/labs/{slug}` |
 //! | [`files`] | `/labs/{slug}/files/{name}`, and the same below an environment |
-//! | [`workspace`] | `/environments/{id}`, and what changes on it as it happens ([`live`]), its start ([`starting`]) |
+//! | [`workspace`] | `/environments/{id}`, with live updates ([`live`]) and the progress of its start ([`starting`]) |
 //! | [`actions`] | the forms of the workspace |
 //! | [`progress`] | `/progress` |
 //! | [`keys`] | `/keys` |
@@ -66,8 +66,11 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/environments/{id}/extend", post(actions::extend))
         .route("/environments/{id}/suspend", post(actions::suspend))
         .route("/environments/{id}/resume", post(actions::resume))
-        .route("/environments/{id}/nodes", post(actions::grow))
-        .route("/environments/{id}/remove/{node}", post(actions::shrink))
+        .route("/environments/{id}/nodes", post(actions::add_node))
+        .route(
+            "/environments/{id}/remove/{node}",
+            post(actions::remove_node),
+        )
         .route("/environments/{id}/reset", post(actions::reset))
         .route("/environments/{id}/end", post(actions::end))
         .route("/environments/{id}/give-up", post(actions::give_up))
@@ -83,7 +86,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .fallback(async || Problem::not_found())
 }
 
-/// Makes a page of a template.
+/// Renders a template as a page.
 fn page(template: &impl Template) -> Result<Response, Problem> {
     Ok(Html(template.render()?).into_response())
 }
@@ -95,11 +98,11 @@ struct ProblemPage<'a> {
     problem: &'a Problem,
     signed_out: bool,
     retry: bool,
-    /// Where there is no room: what the person could end, an environment and its lab's title.
+    /// If there is no room: the environments that the person could end, with the titles of their labs.
     open: Vec<(String, String)>,
 }
 
-/// The environments that a person has open.
+/// Returns a person's open environments, with the titles of their labs.
 async fn could_end(app: &Shared, person: &PersonId) -> Vec<(String, String)> {
     let all = app.store.unfinished_of(person).await.unwrap_or_default();
     let mut open = Vec::new();
@@ -111,12 +114,12 @@ async fn could_end(app: &Shared, person: &PersonId) -> Vec<(String, String)> {
     open
 }
 
-/// Turns problems into pages, for people.
+/// Renders problems as pages, for people.
 pub(crate) async fn problems(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let theme = Theme::of(request.headers());
     let path = request.uri().path().to_owned();
     let retry = request.method() == axum::http::Method::GET;
-    // The layer that finds the session lies within this one, so who asks is found out again, for the page's head.
+    // The session layer lies inside this one, so the session is looked up again for the layout.
     let caller = crate::auth::cookie(request.headers(), crate::auth::SESSION)
         .and_then(faultline_store::Secret::presented);
     let mut response = next.run(request).await;

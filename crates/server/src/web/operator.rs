@@ -1,4 +1,4 @@
-//! `/operator`: environments, capacity, how the reconcilers do, labs that are broken, the audit.
+//! `/operator`: environments, capacity, the status of reconcilers, broken labs, the audit log.
 
 use askama::Template;
 use axum::{extract::State, response::Response};
@@ -136,10 +136,10 @@ pub(super) async fn show(
         up: text::duration(u64::try_from(up).unwrap_or_default()),
         meters: vec![
             Meter {
-                name: "Places",
+                name: "Environments",
                 used: unfinished,
                 total: u64::from(app.config.max_environments),
-                text: format!("{unfinished} of {} taken", app.config.max_environments),
+                text: format!("{unfinished} of {} in use", app.config.max_environments),
             },
             meter("Memory", free.memory_mib, free.memory_total_mib),
             meter("Disk", free.disk_mib, free.disk_total_mib),

@@ -1,4 +1,4 @@
-//! The parts of the workspace that change as things happen, each a template of its own: the page is made of them, and
+//! The parts of the workspace that are updated live, each with a template of its own. The page is built from them, and
 //! `live` sends those that changed.
 
 use askama::Template;
@@ -18,14 +18,14 @@ use crate::{
     api::views::changing, app::App, operations::check, problem::Problem, reconcile::warnings::FIRST,
 };
 
-/// Which nodes come and go, and how far that is, in a line; empty when none does.
+/// Returns in one line which nodes are being added or removed, and their progress; empty if none are.
 pub(super) async fn changes(app: &App, e: &Environment) -> Result<String, Problem> {
     let changing = changing(e);
     if changing.is_empty() || !e.is_open() {
         return Ok(String::new());
     }
     let stages = app.store.stages(&e.id).await?;
-    let told = changing.iter().map(|node| {
+    let texts = changing.iter().map(|node| {
         let name = &node.name;
         let now = stages.iter().rev().find(|s| {
             s.millis.is_none() && s.name.split_once(' ').is_some_and(|(of, _)| of == name)
@@ -37,7 +37,7 @@ pub(super) async fn changes(app: &App, e: &Environment) -> Result<String, Proble
             (None, _) => format!("{name} is being added{now}"),
         }
     });
-    Ok(told.collect::<Vec<_>>().join("; "))
+    Ok(texts.collect::<Vec<_>>().join("; "))
 }
 
 pub(super) struct ResultRow {
@@ -54,7 +54,7 @@ pub(super) struct ResultRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pointer {
     pub about: u32,
-    /// Itself when it is open or comes next, else the one that comes next: hints open in order.
+    /// The hint to link to: `about` if it is open or next, else the next one, because hints open in order.
     pub leads: u32,
 }
 
@@ -97,7 +97,7 @@ pub(super) async fn checks(
                 .collect()
         })
         .unwrap_or_default();
-    // Without the lab there are no hints to point to.
+    // Without the lab, there are no hints to point to.
     let opened = match lab {
         Some(_) => Some(app.attempt(e).await?.hints),
         None => None,
@@ -152,7 +152,7 @@ fn results(run: Option<&CheckRun>, opened: Option<&[(u32, u32)]>) -> Vec<ResultR
     .unwrap_or_default()
 }
 
-/// The address of an environment: what its lab's texts name lies below it.
+/// Returns the path of an environment's page. The files that its lab's texts refer to are below it.
 pub(super) fn base(e: &Environment) -> String {
     format!("/environments/{}", e.id)
 }
@@ -160,9 +160,9 @@ pub(super) fn base(e: &Environment) -> String {
 pub(super) struct HintRow {
     pub number: usize,
     pub cost: u32,
-    /// Its HTML once opened.
+    /// The hint as HTML, once opened.
     pub html: Option<String>,
-    /// True for the one that may be opened now.
+    /// True if this hint can be opened now.
     pub next: bool,
 }
 
@@ -225,8 +225,8 @@ pub(super) fn hints(e: &Environment, lab: &LabFolder, attempt: &Attempt, csrf: &
     }
 }
 
-/// The end that the clock counts down to: the idle end moves with every key pressed, so it is shown only when near, or
-/// when the machine is paused and nobody can press any.
+/// Returns the end that the clock counts down to. The idle end moves with every key press, so it is shown only when it
+/// is near, or while the machine is paused.
 pub(super) fn shown_end(app: &App, e: &Environment) -> jiff::Timestamp {
     let life = &e.lifetime;
     let (end, reason) = life.end();
@@ -244,7 +244,7 @@ pub(super) struct Notice {
     pub urgent: bool,
 }
 
-/// What the bar warns of, if anything.
+/// Returns the warning in the bar; empty if there is none.
 pub(super) fn notice(app: &App, e: &Environment) -> Notice {
     let none = Notice {
         text: String::new(),
@@ -259,16 +259,16 @@ pub(super) fn notice(app: &App, e: &Environment) -> Notice {
     let idle = e.lifetime.end().1 == EndReason::Idle;
     Notice {
         text: match (minutes, idle) {
-            (..=1, true) => "Unused for long: this machine ends in a minute.".to_owned(),
+            (..=1, true) => "Not in use: this machine ends in a minute.".to_owned(),
             (..=1, false) => "This machine ends in a minute.".to_owned(),
-            (n, true) => format!("Unused for long: this machine ends in {n} minutes."),
+            (n, true) => format!("Not in use: this machine ends in {n} minutes."),
             (n, false) => format!("This machine ends in {n} minutes."),
         },
         urgent: left <= 120,
     }
 }
 
-/// Why an environment is over, for people.
+/// Returns why an environment has ended, for people.
 pub(super) fn ending(e: &Environment) -> Option<&'static str> {
     let reason = match (&e.state, e.intent) {
         (State::Gone { reason, .. }, _) | (State::Expired { reason, .. }, _) => *reason,
@@ -277,10 +277,10 @@ pub(super) fn ending(e: &Environment) -> Option<&'static str> {
     };
     Some(match reason {
         EndReason::Ended => "You ended this machine.",
-        EndReason::Reset => "You replaced this machine by a fresh one.",
-        EndReason::TimeUp => "This machine's time was up.",
+        EndReason::Reset => "You replaced this machine with a fresh one.",
+        EndReason::TimeUp => "This machine's time ran out.",
         EndReason::Idle => "This machine ended because nobody used it.",
-        EndReason::HardEnd => "This machine reached the longest life that one may have.",
+        EndReason::HardEnd => "This machine reached its maximum lifetime.",
         EndReason::Failed => "This machine failed.",
     })
 }
@@ -294,7 +294,7 @@ pub(super) struct Tried {
     pub hints: usize,
     pub checks: u32,
     pub points: String,
-    /// Where it is read again, and what is there.
+    /// The link to the attempt's page, and its text.
     pub leads: Option<(String, &'static str)>,
 }
 
@@ -302,14 +302,14 @@ impl Tried {
     pub(super) fn new(
         a: &Attempt,
         environment: Option<&EnvironmentId>,
-        under_way: bool,
+        in_progress: bool,
         now: jiff::Timestamp,
     ) -> Self {
-        let (outcome, class) = match (a.is_repaired(), a.gave_up, under_way) {
-            (true, _, _) if a.practice => ("practised", "none"),
+        let (outcome, class) = match (a.is_repaired(), a.gave_up, in_progress) {
+            (true, _, _) if a.practice => ("practice", "none"),
             (true, _, _) => ("solved", "good"),
             (_, true, _) => ("solution read", "warn"),
-            (_, _, true) => ("under way", "run"),
+            (_, _, true) => ("in progress", "run"),
             _ => ("not finished", "none"),
         };
         Self {
@@ -331,7 +331,7 @@ impl Tried {
     }
 }
 
-/// How long an attempt took, in milliseconds, once it has ended.
+/// Returns how long a finished attempt took, in milliseconds.
 pub(super) fn took(a: &Attempt) -> Option<u64> {
     let millis = a.finished_at?.duration_since(a.started_at).as_millis();
     u64::try_from(millis).ok()
@@ -342,7 +342,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_check_leads_to_a_hint_that_can_be_opened() {
+    fn a_check_links_to_a_hint_that_can_be_opened() {
         for (about, opened, leads) in [
             (1, &[][..], 1),
             (3, &[], 1),

@@ -1,4 +1,4 @@
-//! `/progress`: solved, tried, time, hints, by level and by topic.
+//! `/progress`: the person's solved labs, points, time and hints, by level and by topic, and all attempts.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -56,7 +56,7 @@ pub(super) async fn show(
         .map(|a| &a.lab)
         .collect();
     let tried: HashSet<_> = attempts.iter().map(|a| &a.lab).collect();
-    // The best of each lab counts.
+    // The best attempt at each lab counts.
     let mut best: BTreeMap<_, u32> = BTreeMap::new();
     for a in &attempts {
         let points = best.entry(&a.lab).or_default();
@@ -112,7 +112,7 @@ pub(super) async fn show(
         time: text::duration(time),
         hints: attempts.iter().map(|a| a.hints.len()).sum(),
         levels,
-        // Of a single lab its own line tells.
+        // A topic of a single lab says no more than the lab itself.
         topics: topics
             .into_iter()
             .filter(|(_, (_, total))| *total > 1)

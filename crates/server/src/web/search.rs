@@ -1,9 +1,9 @@
-//! Search in the catalogue: every word of the query must occur in what a lab says of itself. People type the field's
-//! short names and the words of their error messages, so a word also stands for its synonyms.
+//! Search in the catalogue: every word of the query must occur in a lab's title, summary, topics, level or slug. People
+//! type abbreviations and words from error messages, so synonyms also match.
 
 use faultline_domain::{LabSlug, lab::Lab};
 
-/// What people type, lower case, and what stands for it in the labs' texts. Any of them may occur.
+/// What people type, in lower case, and the words in the labs' texts that match it too.
 const SYNONYMS: &[(&str, &[&str])] = &[
     ("pvc", &["claim", "volume", "storage"]),
     ("pv", &["claim", "volume", "storage"]),
@@ -34,7 +34,7 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("easy", &["beginner"]),
 ];
 
-/// Whether a lab is found by a query. An empty query finds every lab.
+/// Returns true if a query finds a lab. An empty query finds every lab.
 pub(super) fn finds(query: &str, slug: &LabSlug, lab: &Lab) -> bool {
     let text = format!(
         "{slug} {} {} {} {}",
@@ -50,7 +50,7 @@ pub(super) fn finds(query: &str, slug: &LabSlug, lab: &Lab) -> bool {
         .all(|word| occurs(word, &text))
 }
 
-/// A word of the query, or a synonym of it, occurs in the text.
+/// Returns true if a word or one of its synonyms occurs in the text.
 fn occurs(word: &str, text: &str) -> bool {
     let synonyms = SYNONYMS.iter().filter(|(typed, _)| *typed == word);
     text.contains(word)
@@ -63,7 +63,7 @@ fn occurs(word: &str, text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Slugs of the shipped labs that a query finds.
+    /// Returns the slugs of the shipped labs that a query finds.
     fn found(query: &str) -> Vec<String> {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../labs");
         let catalogue = faultline_lab::Catalogue::load(&folder);
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_that_people_type_find_their_lab() {
+    fn abbreviations_and_error_messages_find_their_lab() {
         for (query, slug) in [
             ("PVC", "claim-pending"),
             ("ImagePullBackOff", "release-not-pulled"),
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn every_word_must_be_there() {
+    fn every_word_must_match() {
         assert!(found("").len() > 20);
         assert!(found("pvc nosuchword").is_empty());
         assert!(found("nosuchword").is_empty());

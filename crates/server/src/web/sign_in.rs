@@ -1,8 +1,8 @@
-//! Signing in by a one-time link, signing out, and the choice of dark or light.
+//! Signing in with a one-time link, signing out, and the theme.
 //!
-//! The link leads to a page with a form; only the form uses the token up. So nothing that merely fetches links (a
-//! preview, a scanner, a browser that guesses) signs anybody in or spends the token. A script submits the form at
-//! once. The token never leaves in a referrer: the policy is `same-origin`.
+//! The link leads to a page with a form, and only the form uses up the token. So software that merely fetches links (a
+//! preview, a scanner, a browser's prefetch) neither signs anyone in nor uses up the token. A script submits the form
+//! at once. The token never leaks in a referrer, because the referrer policy is `same-origin`.
 
 use askama::Template;
 use axum::{
@@ -109,7 +109,7 @@ pub(super) struct Choice {
     theme: String,
 }
 
-/// Needs no session: it changes nothing but a cookie of the browser that asks.
+/// Sets the theme. Needs no session, because it only sets a cookie in the browser that sends the request.
 pub(super) async fn theme(headers: HeaderMap, Form(choice): Form<Choice>) -> Response {
     let theme = match choice.theme.as_str() {
         "dark" => "dark",

@@ -1,4 +1,4 @@
-//! How a start goes: its stages against their typical times, and its log.
+//! The progress of a start: its stages with their typical durations, and its log.
 
 use askama::Template;
 use faultline_domain::environment::{Environment, State};
@@ -11,10 +11,10 @@ pub(super) struct StageRow {
     pub text: String,
     /// `done`, `now`, `next`, `failed`.
     pub state: &'static str,
-    /// Of the typical time, in percent.
+    /// Progress in percent: reported, or else estimated from the typical duration.
     pub percent: u64,
     pub took: String,
-    /// How long it usually takes; empty when that was not measured yet.
+    /// How long it usually takes; empty if that isn't known yet.
     pub usual: String,
     pub typical_millis: u64,
     pub elapsed_millis: u64,
@@ -26,7 +26,7 @@ pub(super) struct Stages {
     pub rows: Vec<StageRow>,
     pub waiting: bool,
     pub again: bool,
-    /// How long a start of the lab usually takes.
+    /// How long a start of the lab usually takes in total.
     pub total: Option<String>,
 }
 
@@ -47,11 +47,11 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
                 #[expect(
                     clippy::cast_possible_truncation,
                     clippy::cast_sign_loss,
-                    reason = "a part of 95"
+                    reason = "between 0 and 95"
                 )]
-                let told = s.fraction.map(|f| (f.clamp(0.0, 1.0) * 95.0) as u64);
+                let reported = s.fraction.map(|f| (f.clamp(0.0, 1.0) * 95.0) as u64);
                 let guess = usual.map(|t| elapsed.saturating_mul(95) / t.millis.max(1));
-                ("now", told.or(guess).unwrap_or(5).clamp(3, 95))
+                ("now", reported.or(guess).unwrap_or(5).clamp(3, 95))
             }
         };
         let shown = if state == "done" { &s.title } else { &s.text };
@@ -92,14 +92,14 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
 }
 
 pub(super) struct LogRow {
-    /// Since the environment was asked for.
+    /// The time since the environment was requested.
     pub after: String,
     pub at: String,
     pub stage: String,
     pub text: String,
 }
 
-/// What happened during a start, for who opens it.
+/// The log of a start.
 #[derive(Template)]
 #[template(path = "part-log.html")]
 pub(super) struct Log {

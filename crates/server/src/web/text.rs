@@ -1,9 +1,9 @@
-//! Times and durations as people write them.
+//! Times and durations as text for people.
 
 use faultline_store::stages::Usual;
 use jiff::Timestamp;
 
-/// `1 min 20 s`, `2 h 5 min`, `0.4 s`, `<0.1 s`.
+/// Formats a duration: `1 min 20 s`, `2 h 5 min`, `0.4 s`, `<0.1 s`.
 pub(crate) fn duration(millis: u64) -> String {
     let seconds = millis / 1000;
     match seconds {
@@ -21,7 +21,7 @@ pub(crate) fn duration(millis: u64) -> String {
     }
 }
 
-/// `about 6 s`, `5 to 17 s`, `50 s to 3 min`, `2 to 4 min`: what is usual. Longer than it was measured rather than shorter.
+/// Formats a usual duration: `about 6 s`, `5 to 17 s`, `50 s to 3 min`, `2 to 4 min`. Rounds up rather than down.
 pub(crate) fn usual(usual: Usual) -> String {
     const MINUTE: u64 = 60;
     let (low, high) = (usual.low / 1000, usual.high.div_ceil(1000));
@@ -39,14 +39,14 @@ pub(crate) fn usual(usual: Usual) -> String {
     }
 }
 
-/// `0:00.4`, `12:05.0`: a place on a stopwatch.
+/// Formats a duration like a stopwatch: `0:00.4`, `12:05.0`.
 pub(crate) fn clock(since: jiff::SignedDuration) -> String {
     let tenths = (since.as_millis() / 100).max(0);
     let (minutes, seconds) = (tenths / 600, tenths / 10 % 60);
     format!("{minutes}:{seconds:02}.{}", tenths % 10)
 }
 
-/// `12 min`, `1 h 5 min`: what is left, without seconds.
+/// Formats the time left: `12 min`, `1 h 5 min`, and seconds only below a minute.
 pub(crate) fn left(seconds: i64) -> String {
     match seconds {
         ..=0 => "no time".to_owned(),
@@ -56,7 +56,7 @@ pub(crate) fn left(seconds: i64) -> String {
     }
 }
 
-/// `just now`, `5 min ago`, `3 days ago`.
+/// Formats a past time: `just now`, `5 min ago`, `3 days ago`.
 pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(at).as_secs();
     match seconds {
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_usual_is_a_range() {
+    fn usual_durations_are_ranges() {
         for (low, high, text) in [
             (5_100, 16_400, "5 to 17 s"),
             (6_200, 6_200, "about 7 s"),

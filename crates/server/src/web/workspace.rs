@@ -32,10 +32,10 @@ use crate::{
     problem::Problem,
 };
 
-/// What is left of an attempt once it has ended.
+/// The result of a finished attempt.
 struct Outcome {
     solved: bool,
-    /// The solution had been shown to the person before this attempt was finished.
+    /// True if the person had already seen the solution before finishing this attempt.
     practice: bool,
     took: String,
     hints: String,
@@ -79,17 +79,17 @@ struct Workspace {
     paused: bool,
     left: String,
     ends_in: i64,
-    /// After so long without use it ends, too.
+    /// The time without use after which it ends.
     idle: String,
-    /// By how much it can be extended; empty when not at all.
+    /// By how much it can be extended; empty if it can't be.
     extend_by: String,
     extend_title: String,
     nodes: Vec<String>,
-    /// One more may be asked for.
+    /// True if one more node can be added.
     may_grow: bool,
-    /// Those that may be removed.
+    /// The nodes that can be removed.
     removable: Vec<String>,
-    /// Which nodes come and go.
+    /// The nodes that are being added or removed.
     changes: String,
     notice: Notice,
     stages: Stages,
@@ -97,7 +97,7 @@ struct Workspace {
     failed: Option<(String, String)>,
     ending: Option<&'static str>,
     successor: Option<String>,
-    /// Nothing runs and nothing will: what happened comes first on a narrow screen.
+    /// True if it has ended or failed; then a narrow screen shows the right pane first.
     over: bool,
     side: Side,
 }
@@ -150,9 +150,9 @@ pub(super) async fn show(
             String::new()
         },
         extend_title: if more > 0 {
-            format!("At most {} from now on", text::left(latest_end))
+            format!("Up to {} from now", text::left(latest_end))
         } else {
-            "It is at the longest life that a machine may have here".to_owned()
+            "This machine can't be extended any further".to_owned()
         },
         nodes: e.nodes().iter().map(ToString::to_string).collect(),
         may_grow: next_free(&e.taken()).is_some(),
@@ -184,7 +184,7 @@ pub(super) async fn show(
     })
 }
 
-/// What a page compares to know whether it must be made anew.
+/// Returns the key that a page compares to decide whether to reload.
 pub(super) fn phase_key(phase: &'static str, ending: bool) -> &'static str {
     match (phase, ending) {
         ("gone" | "failed", _) => phase,
@@ -222,7 +222,7 @@ async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
     })
 }
 
-/// For each node what to type, the first node by the short form.
+/// Returns the SSH command for each node; the first node has the short form.
 fn ssh_lines(app: &App, mine: &Mine) -> Vec<(String, String)> {
     let Some(port) = app.config.ssh_port else {
         return Vec::new();
@@ -259,13 +259,13 @@ async fn outcome(
     let me = mine.caller.signed_in.person();
     let solved = app.store.solved_by(me).await?;
     let unfinished = app.store.unfinished_of(me).await?;
-    let under_way = |lab: &LabFolder| unfinished.iter().any(|e| e.is_open() && e.lab == lab.slug);
+    let is_open = |lab: &LabFolder| unfinished.iter().any(|e| e.is_open() && e.lab == lab.slug);
     let catalogue = app.catalogue();
     let labs = catalogue.labs();
     let candidates = labs
         .iter()
-        .filter(|l| l.slug != attempt.lab && !solved.contains(&l.slug) && !under_way(l));
-    // `min_by_key` takes the first of several, and the catalogue has the easiest first.
+        .filter(|l| l.slug != attempt.lab && !solved.contains(&l.slug) && !is_open(l));
+    // `min_by_key` returns the first of several minimums, and the catalogue lists the easiest labs first.
     let next = candidates
         .min_by_key(|l| lab.map(|mine| distance(&mine.lab, &l.lab)))
         .map(|l| (l.slug.to_string(), l.lab.title.clone()));
@@ -291,8 +291,8 @@ async fn outcome(
     }))
 }
 
-/// How far a lab is from one that was just finished, for suggesting what comes next: levels first, an easier one last;
-/// within a level the number of topics that they do not share.
+/// Returns how far a lab is from one that was just finished, to suggest the next one. Compares levels first, with
+/// easier ones last; within a level, the number of topics that they don't share.
 fn distance(finished: &Lab, next: &Lab) -> (bool, u8, usize) {
     let level = |lab: &Lab| lab.level as u8;
     let shared = next.topics.iter().filter(|t| finished.topics.contains(*t));
@@ -303,12 +303,12 @@ fn distance(finished: &Lab, next: &Lab) -> (bool, u8, usize) {
     )
 }
 
-/// The left pane alone.
+/// Serves only the left pane.
 pub(super) async fn side(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
     page(&make_side(&app, &mine).await?)
 }
 
-/// The hints alone.
+/// Renders only the hints.
 pub(super) async fn hints(app: &App, mine: &Mine) -> Result<Response, Problem> {
     let e = mine.environment();
     let lab = app.lab_of(e).await.ok_or_else(Problem::lab_gone)?;
@@ -321,7 +321,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_next_is_of_the_same_level_and_topics() {
+    fn the_next_lab_has_the_same_level_and_shares_topics() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../labs");
         let catalogue = faultline_lab::Catalogue::load(&folder);
         let labs = catalogue.labs();
