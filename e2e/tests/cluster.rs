@@ -231,7 +231,7 @@ fn a_cluster_from_outside() {
     assert!(!ended.status.success());
     let ended = file.run(&["--request-timeout=5s", "get", "nodes"]);
     assert!(
-        text(&ended.stderr).contains("has ended; the lab goes on at"),
+        text(&ended.stderr).contains("has ended; start the lab again at"),
         "{}",
         text(&ended.stderr)
     );

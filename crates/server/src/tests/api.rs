@@ -1,9 +1,9 @@
-//! `/api/v1`, by its addresses.
+//! Tests of `/api/v1`, by path.
 
 use super::*;
 
 #[test]
-fn openapi_is_committed_as_it_is() {
+fn the_committed_openapi_document_is_up_to_date() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
     let now = crate::openapi();
     if std::env::var_os("FAULTLINE_UPDATE").is_some() {
@@ -13,12 +13,12 @@ fn openapi_is_committed_as_it_is() {
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         committed == now,
-        "docs/openapi.json is old: run this test with FAULTLINE_UPDATE=1 and commit it"
+        "docs/openapi.json is out of date: run this test with FAULTLINE_UPDATE=1 and commit it"
     );
 }
 
 #[test]
-fn every_operation_has_an_id_of_its_own() {
+fn operation_ids_are_unique_and_verb_noun() {
     let document: serde_json::Value = serde_json::from_str(&crate::openapi()).unwrap();
     let paths = document["paths"].as_object().unwrap();
     let operations = paths.iter().flat_map(|(path, methods)| {
@@ -29,7 +29,7 @@ fn every_operation_has_an_id_of_its_own() {
     });
     let mut seen = std::collections::BTreeMap::new();
     for (route, id) in operations {
-        let id = id.as_str().unwrap_or_else(|| panic!("{route} has none"));
+        let id = id.as_str().unwrap_or_else(|| panic!("{route} has no ID"));
         assert!(id.contains('_'), "{route}: `{id}` is not a verb and a noun");
         if let Some(other) = seen.insert(id, route.clone()) {
             panic!("{other} and {route} are both `{id}`");
@@ -39,7 +39,7 @@ fn every_operation_has_an_id_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_a_problem_too() {
+async fn unknown_paths_and_methods_return_problems() {
     let bed = bed().await;
     for (method, path, status) in [
         (Method::GET, "/nosuch", StatusCode::NOT_FOUND),
@@ -95,7 +95,7 @@ async fn a_lab_from_start_to_solved() {
         begun.status,
         StatusCode::OK | StatusCode::ACCEPTED
     ));
-    assert_ne!(begun.json()["id"], run.json()["id"], "a run of its own");
+    assert_ne!(begun.json()["id"], run.json()["id"], "a new run");
     let odd = format!("{at}/checks?wait=soon");
     let odd = bed.api(Method::POST, &odd, None).await;
     assert_eq!(odd.status, StatusCode::BAD_REQUEST);
@@ -123,7 +123,7 @@ async fn a_lab_from_start_to_solved() {
 }
 
 #[tokio::test]
-async fn an_environment_outlives_its_labs_folder() {
+async fn an_environment_keeps_working_after_its_labs_folder_is_removed() {
     let mut bed = bed().await;
     let id = bed.start("stale-flag").await;
     bed.until(&id, is_active).await;
@@ -131,7 +131,7 @@ async fn an_environment_outlives_its_labs_folder() {
     bed.api(Method::POST, &format!("{at}/give-up"), None).await;
     bed.app
         .set_catalogue(Catalogue::load(tempfile::tempdir().unwrap().path()));
-    // It goes on with the lab as it was; only a fresh one can't be had.
+    // It keeps using the lab as it was. Only a reset is impossible.
     for (method, path) in [
         (Method::POST, "checks"),
         (Method::POST, "hints/1"),
@@ -150,7 +150,7 @@ async fn an_environment_outlives_its_labs_folder() {
 }
 
 #[tokio::test]
-async fn events_tell_the_state_at_once() {
+async fn the_event_stream_sends_the_state_at_once_and_on_each_change() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let request = Request::get(format!("/api/v1/environments/{id}/events"))
@@ -174,7 +174,7 @@ async fn events_tell_the_state_at_once() {
 }
 
 #[tokio::test]
-async fn a_client_elsewhere_is_told_of_the_gateway() {
+async fn the_gateways_address_and_host_key_are_returned() {
     let host_key =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEgOEz/GqkTO4M8ZMsb8dImXQJCDYaZJOJwySRNE4JUH";
     let bed = bed_with(Config {

@@ -1,4 +1,4 @@
-//! Who gets what opens a cluster, and what the door says to it.
+//! Tests of credentials for clusters, and of how the kubectl gateway's backend judges them.
 
 use faultline_gateway::kube::{ApiServers, Change, Grant, Protocol, Refusal};
 use faultline_provider::api::ClientCertificate;
@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use super::*;
 use crate::api_servers::StoreApiServers;
 
-/// How a cluster that nobody runs is known, and what everybody shows there.
+/// Returns a certificate authority, and a client certificate for the fake's clusters.
 fn keys() -> (String, ClientCertificate) {
     let pair = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
@@ -20,7 +20,7 @@ fn keys() -> (String, ClientCertificate) {
     (certificate.clone(), ClientCertificate { certificate, key })
 }
 
-/// The labs with only one, that has a cluster and needs this beside it.
+/// Returns a catalogue with a single lab, which has a cluster and these additional needs.
 fn catalogue(needs: &str) -> Catalogue {
     let folder = tempfile::tempdir().unwrap();
     let lab = folder.path().join("stale-flag");
@@ -33,7 +33,7 @@ fn catalogue(needs: &str) -> Catalogue {
     catalogue
 }
 
-/// A running cluster of the one lab there is.
+/// Starts the cluster of that lab.
 async fn cluster(needs: &str) -> (Bed, EnvironmentId) {
     let (authority, credential) = keys();
     let provider = FakeProvider::new().with_clusters(authority, credential);
@@ -51,10 +51,10 @@ fn status(answer: &Answer) -> (u16, serde_json::Value) {
     (answer.status.as_u16(), answer.json()["code"].clone())
 }
 
-/// What the door says to this token.
+/// Checks a token for an environment.
 async fn admit(bed: &Bed, id: &EnvironmentId, token: &str) -> Result<Grant, Refusal> {
-    let door = StoreApiServers::new(bed.app.clone());
-    door.admit(id, token, false).await
+    let servers = StoreApiServers::new(bed.app.clone());
+    servers.admit(id, token, false).await
 }
 
 async fn token(bed: &Bed, id: &EnvironmentId) -> String {
@@ -64,7 +64,7 @@ async fn token(bed: &Bed, id: &EnvironmentId) -> String {
     made.json()["token"].as_str().unwrap().to_owned()
 }
 
-/// The token in the file that the page offers.
+/// Returns the token in the kubeconfig that the page offers for download.
 async fn file(bed: &Bed, id: &EnvironmentId) -> String {
     let file = bed.get(&format!("/environments/{id}/kubeconfig")).await;
     assert_eq!(file.status, StatusCode::OK, "{}", file.body);
@@ -93,13 +93,13 @@ async fn a_person_is_in_the_groups_that_the_lab_grants() {
         let identity = crate::api_servers::identity(&e, bed.app.now());
         assert_eq!(identity.user, "person:local");
         assert_eq!(identity.groups, groups);
-        // It holds with the last request of the longest life.
+        // It is valid until after the latest possible end.
         assert!(identity.until > e.lifetime.hard_end);
     }
 }
 
 #[tokio::test]
-async fn a_token_opens_its_environment_to_its_person_for_half_an_hour() {
+async fn a_token_is_valid_for_its_person_and_environment_for_half_an_hour() {
     let (bed, id) = cluster("nodes: 1").await;
     let token = token(&bed, &id).await;
     let grant = admit(&bed, &id, &token).await.unwrap();
@@ -107,22 +107,22 @@ async fn a_token_opens_its_environment_to_its_person_for_half_an_hour() {
     assert_eq!(grant.person.as_str(), "local");
     let other = "k7f3q9xw2m".parse().unwrap();
     assert_eq!(admit(&bed, &other, &token).await, Err(Refusal::not_found()));
-    for none in ["", "flt_wrong", &bed.token] {
-        let said = admit(&bed, &id, none).await;
-        assert_eq!(said, Err(Refusal::unauthorized()), "{none}");
+    for invalid in ["", "flt_wrong", &bed.token] {
+        let result = admit(&bed, &id, invalid).await;
+        assert_eq!(result, Err(Refusal::unauthorized()), "{invalid}");
     }
     bed.clock.advance(jiff::SignedDuration::from_mins(30));
-    let said = admit(&bed, &id, &token).await;
-    assert_eq!(said, Err(Refusal::expired()));
-    let door = StoreApiServers::new(bed.app.clone());
+    let result = admit(&bed, &id, &token).await;
+    assert_eq!(result, Err(Refusal::expired()));
+    let servers = StoreApiServers::new(bed.app.clone());
     assert!(
-        door.admit(&id, &token, true).await.is_ok(),
-        "what is open stays"
+        servers.admit(&id, &token, true).await.is_ok(),
+        "open connections stay open"
     );
 }
 
 #[tokio::test]
-async fn a_token_ends_with_the_one_that_it_was_asked_with() {
+async fn a_token_is_revoked_with_the_api_token_that_requested_it() {
     let (bed, id) = cluster("nodes: 1").await;
     let (token, kept) = (token(&bed, &id).await, file(&bed, &id).await);
     for mine in bed
@@ -135,13 +135,16 @@ async fn a_token_ends_with_the_one_that_it_was_asked_with() {
         let at = format!("/tokens/{}", mine["id"].as_str().unwrap());
         assert!(bed.api(Method::DELETE, &at, None).await.status.is_success());
     }
-    let said = admit(&bed, &id, &token).await;
-    assert_eq!(said, Err(Refusal::unauthorized()));
-    assert!(admit(&bed, &id, &kept).await.is_ok(), "a file is a file");
+    let result = admit(&bed, &id, &token).await;
+    assert_eq!(result, Err(Refusal::unauthorized()));
+    assert!(
+        admit(&bed, &id, &kept).await.is_ok(),
+        "the page's kubeconfig isn't tied to an API token"
+    );
 }
 
 #[tokio::test]
-async fn a_file_holds_as_long_as_its_environment_and_over_a_reset() {
+async fn a_kubeconfig_is_valid_as_long_as_its_environment_and_after_a_reset() {
     let (mut bed, id) = cluster("nodes: 1").await;
     let token = file(&bed, &id).await;
     let before = admit(&bed, &id, &token).await.unwrap();
@@ -169,10 +172,10 @@ async fn a_file_holds_as_long_as_its_environment_and_over_a_reset() {
         bed.app.store.remove_old_credentials(now).await.unwrap();
         admit(bed, &id, &token).await
     };
-    assert_eq!(clean(&bed).await, Err(ended), "and says so for a while");
+    assert_eq!(clean(&bed).await, Err(ended), "still explained for a while");
     bed.clock.advance(jiff::SignedDuration::from_hours(31 * 24));
-    let said = clean(&bed).await;
-    assert_eq!(said, Err(Refusal::unauthorized()), "it is forgotten");
+    let result = clean(&bed).await;
+    assert_eq!(result, Err(Refusal::unauthorized()), "finally forgotten");
 }
 
 #[tokio::test]
@@ -182,7 +185,7 @@ async fn a_paused_cluster_has_a_kubeconfig_and_an_ended_one_has_none() {
     bed.api(Method::POST, &format!("{at}/suspend"), None).await;
     bed.until(&id, |e| matches!(e.state, State::Suspended { .. }))
         .await;
-    // What is paused is said by the door, to whoever asks it.
+    // A token can still be issued. The gateway explains to clients that the environment is paused.
     token(&bed, &id).await;
     bed.api(Method::DELETE, &at, None).await;
     let path = format!("{at}/credential");
@@ -196,22 +199,22 @@ async fn a_paused_cluster_has_a_kubeconfig_and_an_ended_one_has_none() {
 }
 
 #[tokio::test]
-async fn what_does_not_answer_is_said_and_changes_are_in_the_audit() {
+async fn an_unreachable_api_server_is_reported_and_changes_are_in_the_audit_log() {
     let (bed, id) = cluster("nodes: 1").await;
     let token = token(&bed, &id).await;
-    let door = StoreApiServers::new(bed.app.clone());
-    let grant = door.admit(&id, &token, false).await.unwrap();
-    // No API server answers in the fake's clusters.
-    let Err(silent) = door.connect(&grant, Protocol::Http2).await else {
-        panic!("something answers");
+    let servers = StoreApiServers::new(bed.app.clone());
+    let grant = servers.admit(&id, &token, false).await.unwrap();
+    // The fake's clusters have no API server.
+    let Err(unreachable) = servers.connect(&grant, Protocol::Http2).await else {
+        panic!("an API server responded");
     };
-    assert_eq!(silent.code, 503);
-    assert!(silent.message.contains("node1"), "{silent}");
+    assert_eq!(unreachable.code, 503);
+    assert!(unreachable.message.contains("node1"), "{unreachable}");
     let change = Change {
         verb: "delete",
         resource: "pods shop/web".to_owned(),
     };
-    door.changes(&grant, &change).await;
+    servers.changes(&grant, &change).await;
     let audit = bed.app.store.audit(5).await.unwrap();
     let line = audit.iter().find(|l| l.action == "kubectl-delete").unwrap();
     assert_eq!(
@@ -222,7 +225,7 @@ async fn what_does_not_answer_is_said_and_changes_are_in_the_audit() {
 }
 
 #[tokio::test]
-async fn a_plain_machine_and_somebody_elses_cluster_give_none() {
+async fn no_token_is_issued_for_plain_machines_and_for_somebody_elses_cluster() {
     let mut plain = bed().await;
     let id = plain.active("stale-flag").await;
     let path = format!("/environments/{id}/credential");

@@ -1,11 +1,11 @@
-//! Who may enter over SSH, as the gateway asks it.
+//! Tests of authorization for the SSH gateway.
 
 use faultline_gateway::{Access, Admission, Directory, HostKey, Login, PublicKey};
 
 use super::*;
 use crate::directory::StoreDirectory;
 
-/// A new key of whom the bed is signed in as.
+/// Adds a new key for the signed-in person.
 async fn key(bed: &Bed, seed: u64) -> PublicKey {
     let key = HostKey::generate(&mut rand::rngs::StdRng::seed_from_u64(seed)).public();
     let json = serde_json::json!({ "name": "laptop", "public_key": key.as_openssh() }).to_string();
@@ -27,7 +27,7 @@ async fn ask(bed: &Bed, id: &EnvironmentId, key: &PublicKey) -> Option<Access> {
     }
 }
 
-/// Why the owner can't enter.
+/// Returns why the owner can't enter.
 async fn why(bed: &Bed, login: &str, key: &PublicKey) -> String {
     match admitted(bed, login, key).await {
         Some(Admission::Closed(why)) => why,
@@ -36,7 +36,7 @@ async fn why(bed: &Bed, login: &str, key: &PublicKey) -> String {
 }
 
 #[tokio::test]
-async fn a_second_person_s_key_opens_what_is_theirs_and_nothing_else() {
+async fn a_key_opens_only_its_persons_environments() {
     let mut bed = bed().await;
     let (mine, my_key) = (bed.active("stale-flag").await, key(&bed, 1).await);
     bed.become_another("mallory").await;
@@ -56,7 +56,7 @@ async fn a_second_person_s_key_opens_what_is_theirs_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_key_opens_nothing_that_starts_is_paused_or_has_ended() {
+async fn a_key_does_not_open_starting_paused_or_ended_environments() {
     let mut bed = bed().await;
     let key = key(&bed, 1).await;
     let id = bed.start("stale-flag").await;
@@ -65,7 +65,7 @@ async fn a_key_opens_nothing_that_starts_is_paused_or_has_ended() {
     bed.until(&id, is_active).await;
     assert!(ask(&bed, &id, &key).await.is_some());
     let no_node = why(&bed, &format!("node7.{id}"), &key).await;
-    assert!(no_node.contains("it has node1"), "{no_node}");
+    assert!(no_node.contains("its nodes are node1"), "{no_node}");
     bed.post(&format!("{at}/suspend"), "").await;
     bed.until(&id, |e| matches!(e.state, State::Suspended { .. }))
         .await;
@@ -76,7 +76,10 @@ async fn a_key_opens_nothing_that_starts_is_paused_or_has_ended() {
     bed.post(&format!("{at}/end"), "").await;
     let e = bed.app.store.environment(&id).await.unwrap().unwrap();
     assert!(is_active(&e), "nothing is freed yet");
-    assert!(ask(&bed, &id, &key).await.is_none(), "it is to end");
+    assert!(
+        ask(&bed, &id, &key).await.is_none(),
+        "its end was requested"
+    );
     bed.until(&id, is_final).await;
     let ended = why(&bed, id.as_str(), &key).await;
     assert!(ended.contains("/labs/stale-flag"), "{ended}");

@@ -1,4 +1,4 @@
-//! The lives of environments: starts, failures, restarts, ends.
+//! Tests of the lifecycle of environments: starts, failures, restarts, ends.
 
 use faultline_domain::environment::EndReason;
 use faultline_provider::{Observed, Provider};
@@ -7,12 +7,12 @@ use jiff::SignedDuration;
 use super::*;
 
 #[tokio::test]
-async fn a_failed_start_is_tried_again_and_then_says_why() {
+async fn a_failed_start_is_retried_once_and_then_fails_with_a_reason() {
     let mut bed = bed().await;
     bed.provider.fail_next("refresh", "the clock is stuck");
     let id = bed.start("stale-flag").await;
     let e = bed.until(&id, is_active).await;
-    assert!(e.is_open(), "the second try worked");
+    assert!(e.is_open(), "the second attempt succeeded");
     let metrics = bed.get("/metrics").await.body;
     for line in [
         "faultline_start_failures_total{stage=\"refresh\"} 1",
@@ -30,12 +30,12 @@ async fn a_failed_start_is_tried_again_and_then_says_why() {
         if stage == "clone" && reason == "no memory left")
     );
     let left = bed.provider.list().await.unwrap();
-    assert_eq!(left.len(), 1, "that of the other: {left:?}");
+    assert_eq!(left.len(), 1, "only the other environment's: {left:?}");
     let page = bed.get(&format!("/environments/{id}")).await.body;
     assert!(page.contains("no memory left") && page.contains("Try again"));
-    // The log tells of both tries, and is there without scripts.
+    // The log shows both attempts, and needs no scripts.
     assert!(page.contains("<summary>Log</summary>"));
-    assert!(page.contains("failed: no memory left; trying once more"));
+    assert!(page.contains("failed: no memory left; retrying once"));
     let at = format!("/environments/{id}");
     let shown = bed.api(Method::GET, &at, None).await.json();
     let last = shown["log"].as_array().unwrap().last().unwrap();
@@ -49,7 +49,7 @@ async fn a_failed_start_is_tried_again_and_then_says_why() {
 }
 
 #[tokio::test]
-async fn a_running_machine_is_readopted_and_an_interrupted_start_begins_anew() {
+async fn after_a_restart_running_machines_are_adopted_and_interrupted_starts_are_retried() {
     let mut bed = bed().await;
     let running = bed.active("stale-flag").await;
     let machine = bed.tenant(&running).await;
@@ -71,13 +71,13 @@ async fn a_running_machine_is_readopted_and_an_interrupted_start_begins_anew() {
 }
 
 #[tokio::test]
-async fn a_reset_gives_the_same_environment_another_machine() {
+async fn a_reset_gives_the_same_environment_a_new_machine() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let (at, old) = (format!("/environments/{id}"), bed.tenant(&id).await);
     bed.post(&format!("{at}/check"), "").await;
     checked(&bed.app, &id).await;
-    assert!(bed.get(&at).await.body.contains("0 of 2 hold"));
+    assert!(bed.get(&at).await.body.contains("0 of 2 passed"));
     let login = faultline_gateway::Login::parse(id.as_str()).unwrap();
     let key = bed.key().await;
     let ask = async |bed: &Bed| {
@@ -100,7 +100,10 @@ async fn a_reset_gives_the_same_environment_another_machine() {
     assert_ne!(new, old);
     assert_eq!(ask(&bed).await.unwrap().tenant, new);
     let page = bed.get(&at).await.body;
-    assert!(!page.contains("0 of 2 hold"), "that was another machine");
+    assert!(
+        !page.contains("0 of 2 passed"),
+        "those checks were of the previous machine"
+    );
     for _ in 0..100 {
         bed.reconcile().await;
         if bed.provider.list().await.unwrap() == [(new.clone(), Observed::Running)] {
@@ -108,7 +111,7 @@ async fn a_reset_gives_the_same_environment_another_machine() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("the old machine stays");
+    panic!("the old machine was not freed");
 }
 
 #[tokio::test]
@@ -144,7 +147,7 @@ async fn an_open_environment_keeps_its_lab_as_it_was() {
         let e = bed.app.store.environment(&id).await.unwrap().unwrap();
         let story = &bed.app.lab_of(&e).await.unwrap().readme;
         assert_eq!(story.contains("Another story"), changed);
-        // A reset begins with the lab of today.
+        // A reset uses the current lab.
         bed.clock.advance(SignedDuration::from_secs(5));
         bed.post(&format!("{at}/reset"), "").await;
         bed.until(&id, is_active).await;
@@ -152,11 +155,14 @@ async fn an_open_environment_keeps_its_lab_as_it_was() {
     bed.app
         .set_catalogue(Catalogue::load(&edited.path().join("none")));
     let e = bed.app.store.environment(&id).await.unwrap().unwrap();
-    assert!(bed.app.lab_of(&e).await.is_some(), "it goes on without it");
+    assert!(
+        bed.app.lab_of(&e).await.is_some(),
+        "it works without the folder"
+    );
 }
 
 #[tokio::test]
-async fn a_reset_in_the_middle_of_a_start_frees_what_was_begun() {
+async fn a_reset_during_a_start_frees_the_unfinished_tenant() {
     let mut bed = bed().await;
     bed.provider.set_latency(Duration::from_secs(60));
     let id = bed.start("stale-flag").await;
@@ -172,7 +178,7 @@ async fn a_reset_in_the_middle_of_a_start_frees_what_was_begun() {
 }
 
 #[tokio::test]
-async fn a_making_that_hangs_fails_and_is_freed() {
+async fn a_provisioning_that_hangs_fails_and_is_freed() {
     let mut bed = bed().await;
     bed.provider.set_latency(Duration::from_secs(3600));
     let id = bed.start("stale-flag").await;
@@ -186,7 +192,7 @@ async fn a_making_that_hangs_fails_and_is_freed() {
 }
 
 #[tokio::test]
-async fn what_resists_being_freed_delays_nobody() {
+async fn a_tenant_that_cannot_be_freed_does_not_block_others() {
     let mut bed = bed().await;
     let stubborn = bed.active("stale-flag").await;
     bed.provider.hold_destroy(&bed.tenant(&stubborn).await);
@@ -213,7 +219,7 @@ async fn a_dead_node_and_a_lost_machine_fail_with_a_reason() {
 }
 
 #[tokio::test]
-async fn a_provider_that_cannot_list_kills_nothing() {
+async fn environments_survive_a_provider_that_cannot_list() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     bed.provider.fail_list(true);
@@ -229,7 +235,7 @@ async fn a_provider_that_cannot_list_kills_nothing() {
 }
 
 #[tokio::test]
-async fn its_owner_is_warned_twice_in_the_page_and_the_terminal_and_then_it_ends() {
+async fn the_owner_is_warned_twice_on_the_page_and_in_the_terminal_before_the_end() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let stream = bed
@@ -263,8 +269,8 @@ async fn its_owner_is_warned_twice_in_the_page_and_the_terminal_and_then_it_ends
         }
     }
     let at = format!("/environments/{id}");
-    assert!(bed.get(&at).await.body.contains("Unused for long"));
-    // Use counts as use, and takes the warning back.
+    assert!(bed.get(&at).await.body.contains("Not in use"));
+    // Using it withdraws the warning.
     let e = bed.app.store.environment(&id).await.unwrap().unwrap();
     bed.app.touch(&e.id).await;
     bed.until(&id, |e| e.warned.is_none()).await;
@@ -286,7 +292,7 @@ async fn its_owner_is_warned_twice_in_the_page_and_the_terminal_and_then_it_ends
         }
     ));
     assert!(bed.provider.list().await.unwrap().is_empty());
-    assert!(bed.get(&at).await.body.contains("time was up"));
+    assert!(bed.get(&at).await.body.contains("time ran out"));
 }
 
 #[tokio::test]
@@ -308,7 +314,7 @@ async fn ending_a_start_cancels_it() {
 }
 
 #[tokio::test]
-async fn what_nobody_owns_is_freed() {
+async fn orphans_are_freed() {
     let mut bed = bed().await;
     let mine = bed.active("stale-flag").await;
     bed.provider.plant(&"stranger".parse().unwrap());
@@ -333,7 +339,7 @@ async fn what_nobody_owns_is_freed() {
 }
 
 #[tokio::test]
-async fn the_audit_is_trimmed_by_age_and_by_number() {
+async fn the_audit_log_is_trimmed_by_age_and_by_number() {
     let bed = bed_with(Config {
         audit_days: 2,
         audit_lines: 3,
@@ -349,7 +355,7 @@ async fn the_audit_is_trimmed_by_age_and_by_number() {
     for n in 0..5 {
         note(&bed, &n.to_string()).await.unwrap();
     }
-    // The first round of a server cleans.
+    // The first run of the reconcilers cleans up.
     bed.reconcile().await;
     let left = bed.app.store.audit(10).await.unwrap();
     let left: Vec<_> = left.iter().map(|l| &*l.detail).collect();
@@ -357,7 +363,7 @@ async fn the_audit_is_trimmed_by_age_and_by_number() {
 }
 
 #[tokio::test]
-async fn a_setup_that_fails_is_not_tried_again() {
+async fn a_setup_that_fails_is_not_retried() {
     let mut bed = bed().await;
     let labs = tempfile::tempdir().unwrap();
     let lab = labs.path().join("stale-flag");
@@ -370,9 +376,9 @@ async fn a_setup_that_fails_is_not_tried_again() {
         if stage == "setup" && reason.contains("exit code 1")));
     let audit = bed.app.store.audit(30).await.unwrap();
     assert!(!audit.iter().any(|l| l.action == "retry"));
-    // What the script is called tells where to look: the operator reads it, the student does not.
-    let told = |l: &faultline_store::audit::Entry| l.detail.contains("setup/break.sh");
-    assert!(audit.iter().any(|l| l.action == "setup" && told(l)));
+    // The script's name would be a hint, so only the operator sees it, not the student.
+    let names_it = |l: &faultline_store::audit::Entry| l.detail.contains("setup/break.sh");
+    assert!(audit.iter().any(|l| l.action == "setup" && names_it(l)));
     let at = format!("/environments/{id}");
     let page = bed.get(&at).await.body;
     let shown = bed.api(Method::GET, &at, None).await.body;

@@ -1,4 +1,4 @@
-//! The real router, real SQLite files, the fake provider.
+//! Tests with the real router, real SQLite files and the fake provider.
 
 mod api;
 mod credential;
@@ -69,7 +69,7 @@ pub(super) fn labs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../e2e/labs")
 }
 
-/// Copies a folder with all that is in it.
+/// Copies a folder recursively.
 pub(super) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -91,7 +91,7 @@ pub(super) async fn bed_with(config: Config) -> Bed {
     bed_of(config, FakeProvider::new()).await
 }
 
-/// A server with these machines.
+/// Returns a server with this configuration and provider.
 pub(super) async fn bed_of(config: Config, provider: FakeProvider) -> Bed {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let clock = Clock::stopped(Timestamp::from_second(1_800_000_000).unwrap());
@@ -147,7 +147,7 @@ async fn open(
     }
 }
 
-/// The store, once nobody has it open any more: an answer that is still on its way holds that of the server before.
+/// Opens the store once the previous server has closed it; a response that is still being sent keeps it open.
 async fn store(path: &std::path::Path) -> Store {
     for _ in 0..200 {
         match Store::open(path).await {
@@ -161,7 +161,7 @@ async fn store(path: &std::path::Path) -> Store {
 }
 
 impl Bed {
-    /// Stops this server, as a crash would, and starts the next on the same store and machines.
+    /// Stops this server as a crash would, and starts the next one with the same store and provider.
     pub async fn restart(self) -> Self {
         self.app.stopping.cancel();
         self.app.tasks.close();
@@ -172,14 +172,14 @@ impl Bed {
         open(folder, clock, provider, Config::default(), 2).await
     }
 
-    /// The same, with the labs of this folder.
+    /// Restarts with the labs of this folder.
     pub async fn restart_with(self, labs: &Path) -> Self {
         let bed = self.restart().await;
         bed.app.set_catalogue(Catalogue::load(labs));
         bed
     }
 
-    /// Signs another student in; what is asked from here on is asked by them.
+    /// Signs another student in, who makes all requests from now on.
     pub async fn become_another(&mut self, name: &str) {
         let (person, now) = (name.parse().unwrap(), self.app.now());
         let role = faultline_domain::authz::Role::Student;
@@ -220,7 +220,7 @@ impl Bed {
         self.send(request.body(Body::empty()).unwrap()).await
     }
 
-    /// A form, as a page of ours sends it.
+    /// Sends a form as one of our pages does.
     pub async fn post(&self, path: &str, form: &str) -> Answer {
         let request = Request::post(path)
             .header(header::COOKIE, &self.cookie)
@@ -245,7 +245,7 @@ impl Bed {
         reconcile::each(&self.app, &self.memory).await;
     }
 
-    /// Reconciles until `done` holds of the environment.
+    /// Reconciles until `done` returns true for the environment.
     pub async fn until(
         &mut self,
         id: &EnvironmentId,
@@ -260,16 +260,16 @@ impl Bed {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let e = self.app.store.environment(id).await.unwrap();
-        panic!("it did not come to that: {e:?}");
+        panic!("the environment did not reach the expected state: {e:?}");
     }
 
-    /// What an environment runs on.
+    /// Returns the tenant of an environment.
     pub async fn tenant(&self, id: &EnvironmentId) -> TenantId {
         let e = self.app.store.environment(id).await.unwrap().unwrap();
         e.tenant_id().expect("it has a tenant").clone()
     }
 
-    /// Reconciles until the provider has begun to make its tenant.
+    /// Reconciles until the provider has begun to create the tenant.
     pub async fn begun(&mut self, id: &EnvironmentId) -> TenantId {
         let seen = |e: &Environment| {
             let observed = e.tenant.as_ref().and_then(|t| t.observed);
@@ -279,7 +279,7 @@ impl Bed {
         e.tenant_id().unwrap().clone()
     }
 
-    /// A key of whoever asks, as the gateway knows it.
+    /// Adds a public key for the signed-in person, and returns it.
     pub async fn key(&self) -> faultline_gateway::PublicKey {
         let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ ann@laptop";
         let form = format!("public_key={}", key.replace(' ', "+").replace('@', "%40"));
@@ -288,7 +288,7 @@ impl Bed {
         faultline_gateway::PublicKey::parse(key).unwrap()
     }
 
-    /// Starts a lab by its page; gives the environment.
+    /// Starts a lab from its page, and returns the environment.
     pub async fn start(&self, lab: &str) -> EnvironmentId {
         let answer = self.post(&format!("/labs/{lab}/start"), "").await;
         assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
@@ -296,7 +296,7 @@ impl Bed {
         place.rsplit('/').next().unwrap().parse().unwrap()
     }
 
-    /// Starts a lab and waits until it runs.
+    /// Starts a lab and waits until it is active.
     pub async fn active(&mut self, lab: &str) -> EnvironmentId {
         let id = self.start(lab).await;
         self.until(&id, is_active).await;
@@ -316,7 +316,7 @@ pub(super) fn node() -> faultline_domain::NodeName {
     "node1".parse().unwrap()
 }
 
-/// Waits until no checks run.
+/// Waits until no check run is in progress.
 pub(super) async fn checked(app: &App, id: &EnvironmentId) {
     for _ in 0..500 {
         if !crate::operations::check::is_running(app, id) {

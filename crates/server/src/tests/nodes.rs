@@ -1,4 +1,4 @@
-//! A node more, a node less, by the API.
+//! Tests of adding and removing nodes.
 
 use faultline_domain::{NodeName, PersonId, authz::Role, nodes::NodeState};
 use faultline_provider::{Provider, Target};
@@ -33,7 +33,7 @@ async fn actions(bed: &Bed) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn environments_id_nodes_comes_is_used_and_goes() {
+async fn environments_id_nodes_adds_and_removes_a_node() {
     let mut bed = bed().await;
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ ann@laptop";
     let key = serde_json::json!({ "public_key": key }).to_string();
@@ -67,7 +67,7 @@ async fn environments_id_nodes_comes_is_used_and_goes() {
         .provider
         .file(&bed.tenant(&id).await, &two(), "/root/.ssh/authorized_keys");
     assert!(String::from_utf8(keys.unwrap()).unwrap().contains("AAAA"));
-    // A new server finds it as it was.
+    // The next server finds it unchanged.
     let mut bed = bed.restart().await;
     bed.reconcile().await;
     let e = bed.app.store.environment(&id).await.unwrap().unwrap();
@@ -94,7 +94,7 @@ async fn environments_id_nodes_comes_is_used_and_goes() {
 }
 
 #[tokio::test]
-async fn environments_id_nodes_and_remove_node_by_the_page() {
+async fn environments_id_nodes_and_remove_node_on_the_page() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let at = format!("/environments/{id}");
@@ -111,13 +111,13 @@ async fn environments_id_nodes_and_remove_node_by_the_page() {
     let told = place("node2 is being removed");
     assert!(
         told < place("id=\"workspace\""),
-        "above both panes, also where only one is shown"
+        "shown above both panes, since a narrow screen shows only one"
     );
     bed.until(&id, |e| e.added.is_empty()).await;
 }
 
 #[tokio::test]
-async fn five_nodes_are_the_most_and_the_labs_own_stay() {
+async fn there_are_at_most_five_nodes_and_the_labs_own_cannot_be_removed() {
     let mut bed = bed().await;
     let id = bed.active("two-nodes").await;
     let at = format!("/environments/{id}/nodes");
@@ -136,7 +136,7 @@ async fn five_nodes_are_the_most_and_the_labs_own_stay() {
     let unknown = bed.api(Method::DELETE, &format!("{at}/node9"), None).await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
     bed.until(&id, |e| e.nodes().len() == 5).await;
-    // The number of one that went is given again, once it is gone.
+    // The number of a removed node is used again.
     bed.api(Method::DELETE, &format!("{at}/node4"), None).await;
     bed.until(&id, |e| e.nodes().len() == 4 && !e.is_resizing())
         .await;
@@ -146,7 +146,7 @@ async fn five_nodes_are_the_most_and_the_labs_own_stay() {
 }
 
 #[tokio::test]
-async fn only_what_runs_is_given_nodes_and_only_with_room() {
+async fn nodes_are_added_only_to_running_machines() {
     let mut bed = bed().await;
     let id = bed.start("stale-flag").await;
     let at = format!("/environments/{id}");
@@ -166,7 +166,7 @@ async fn only_what_runs_is_given_nodes_and_only_with_room() {
 }
 
 #[tokio::test]
-async fn a_full_machine_gives_no_node() {
+async fn no_node_is_added_if_the_host_is_full() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let full = faultline_domain::limits::Capacity {
@@ -191,11 +191,11 @@ async fn a_full_machine_gives_no_node() {
     let answer = axum::response::IntoResponse::into_response(problem);
     assert_eq!(answer.status(), StatusCode::CONFLICT);
     let e = store.environment(&id).await.unwrap().unwrap();
-    assert!(e.wanted.is_empty(), "nothing was asked for");
+    assert!(e.wanted.is_empty(), "nothing was requested");
 }
 
 #[tokio::test]
-async fn what_fails_says_why_and_leaves_nothing() {
+async fn a_failed_node_has_a_reason_and_can_be_added_again() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let at = format!("/environments/{id}");
@@ -206,16 +206,16 @@ async fn what_fails_says_why_and_leaves_nothing() {
         e.added.iter().any(|n| failed(&n.state)) && e.wanted.is_empty()
     };
     let e = bed.until(&id, failed).await;
-    assert!(is_active(&e), "the machine goes on");
+    assert!(is_active(&e), "the machine keeps running");
     let shown = bed.api(Method::GET, &at, None).await.json();
     let reason = shown["changing"][0]["reason"].as_str().unwrap();
     assert!(reason.contains("the kernel panicked"), "{reason}");
     assert!(bed.get(&at).await.body.contains("the kernel panicked"));
-    // Asked for again it has the same name, and works.
+    // The second request gets the same name and succeeds.
     let made = bed.api(Method::POST, &format!("{at}/nodes"), None).await;
     assert_eq!(made.json()["name"], "node2");
     bed.until(&id, has(&two())).await;
-    // A removal that fails is tried again.
+    // A removal that fails is retried.
     bed.provider.fail_next("leave", "busy");
     bed.api(Method::DELETE, &format!("{at}/nodes/node2"), None)
         .await;
@@ -238,7 +238,7 @@ async fn an_interrupted_addition_is_finished_by_the_next_server() {
 }
 
 #[tokio::test]
-async fn what_nobody_waits_for_is_cancelled() {
+async fn adding_is_cancelled_when_the_node_or_the_environment_is_no_longer_wanted() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     bed.provider.set_latency(Duration::from_secs(30));
@@ -258,7 +258,7 @@ async fn what_nobody_waits_for_is_cancelled() {
 }
 
 #[tokio::test]
-async fn an_operator_may_change_somebody_elses_and_a_student_may_not() {
+async fn only_operators_may_add_nodes_to_somebody_elses_environment() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let (now, owner) = (bed.app.now(), bed.token.clone());
@@ -282,7 +282,7 @@ async fn an_operator_may_change_somebody_elses_and_a_student_may_not() {
         assert_eq!(
             seen.status,
             StatusCode::NOT_FOUND,
-            "{name} sees nothing of it"
+            "{name} can't see the environment"
         );
     }
     bed.token = owner;

@@ -1,4 +1,4 @@
-//! The pages, by their addresses.
+//! Tests of the pages, by path.
 
 use faultline_provider::Provider;
 
@@ -36,7 +36,7 @@ async fn labs_slug_shows_and_starts() {
     assert_eq!(
         bed.start("stale-flag").await,
         id,
-        "pressing twice makes one"
+        "starting twice returns the same environment"
     );
     let page = bed.get(&format!("/environments/{id}")).await;
     assert!(page.body.contains("Starting your machine"));
@@ -44,7 +44,7 @@ async fn labs_slug_shows_and_starts() {
 }
 
 #[tokio::test]
-async fn files_of_a_lab_are_shown_as_they_were_at_the_start_and_do_nothing() {
+async fn files_of_a_lab_are_sandboxed_and_shown_as_they_were_at_the_start() {
     let mut bed = bed().await;
     let page = bed.get("/labs/stale-flag").await.body;
     for shown in [
@@ -77,7 +77,7 @@ async fn files_of_a_lab_are_shown_as_they_were_at_the_start_and_do_nothing() {
     let at = format!("/environments/{id}");
     let shown = format!("<img src=\"{at}/files/deploy.svg\"");
     assert!(bed.get(&at).await.body.contains(&shown));
-    // Nothing of the folder but what is meant for students, and the solution's with the solution.
+    // Only files meant for students are served, and those of the solution only with the solution.
     for path in [
         "/labs/stale-flag/files/solution.sh",
         "/labs/stale-flag/files/..%2Fsolution.sh",
@@ -95,7 +95,7 @@ async fn files_of_a_lab_are_shown_as_they_were_at_the_start_and_do_nothing() {
     let died = bed.get(&format!("{at}/solution/died.svg")).await;
     assert_eq!(died.status, StatusCode::OK);
 
-    // The lab changes; the environment keeps what it began with.
+    // The lab changes, but the environment keeps its version.
     let folder = tempfile::tempdir().unwrap();
     copy(&labs(), folder.path());
     let changed = folder.path().join("stale-flag/files/deploy.svg");
@@ -108,7 +108,7 @@ async fn files_of_a_lab_are_shown_as_they_were_at_the_start_and_do_nothing() {
 }
 
 #[tokio::test]
-async fn who_has_as_many_as_one_may_have_is_shown_them() {
+async fn a_person_at_the_limit_is_shown_their_environments() {
     let mut bed = bed_with(Config {
         max_of_person: 1,
         ..Config::default()
@@ -125,7 +125,7 @@ async fn who_has_as_many_as_one_may_have_is_shown_them() {
 }
 
 #[tokio::test]
-async fn a_host_without_memory_for_one_more_says_so() {
+async fn a_start_without_enough_memory_is_refused() {
     let bed = bed_with(Config {
         node_memory_mib: 1 << 40,
         ..Config::default()
@@ -140,12 +140,12 @@ async fn a_host_without_memory_for_one_more_says_so() {
     );
     assert!(
         bed.provider.list().await.unwrap().is_empty(),
-        "nothing was begun"
+        "nothing was started"
     );
 }
 
 #[tokio::test]
-async fn two_that_start_at_once_do_not_count_on_the_same_memory() {
+async fn two_simultaneous_starts_do_not_count_on_the_same_memory() {
     let reserve = Config::default().reserve_memory_mib;
     let free = crate::capacity::Free::now(std::path::Path::new("/")).memory_mib;
     let mut bed = bed_with(Config {
@@ -157,7 +157,7 @@ async fn two_that_start_at_once_do_not_count_on_the_same_memory() {
     let refused = bed.post("/labs/two-nodes/start", "").await;
     assert_eq!(refused.status, StatusCode::CONFLICT);
     assert!(refused.body.contains("of memory to spare"));
-    // What runs has taken what it needs: the fake, nothing.
+    // A running environment already uses its memory; with the fake provider, none.
     bed.until(&first, is_active).await;
     bed.start("two-nodes").await;
 }
@@ -213,11 +213,11 @@ async fn environments_id_from_start_to_solved() {
     assert!(page.contains("Look at <code>/var/lib/orders</code>"));
     assert!(page.contains("worth 95 of 100"));
 
-    // Without scripts the form waits for the results.
+    // Without scripts, the form waits for the results.
     let checks = bed.post(&format!("{at}/check"), "").await;
     assert_eq!(checks.status, StatusCode::SEE_OTHER);
     let page = bed.get(&at).await.body;
-    assert!(page.contains("orders-api is still in maintenance") && page.contains("0 of 2 hold"));
+    assert!(page.contains("orders-api is still in maintenance") && page.contains("0 of 2 passed"));
     assert!(!page.contains("died between its two writes"));
 
     let machine = bed.tenant(&id).await;
@@ -254,7 +254,7 @@ async fn environments_id_from_start_to_solved() {
             .body
             .contains("orders-api stays")
     );
-    // Ended, it stays to be read; the progress too.
+    // After the end, the page and the progress can still be read.
     bed.post(&format!("{at}/end"), "").await;
     bed.until(&id, is_final).await;
     let page = bed.get(&at).await.body;
@@ -283,7 +283,7 @@ async fn environments_id_extend_and_reset() {
     let page = bed.get(&at).await.body;
     assert!(
         page.contains("Extend<span class=\"by\"> by 30 min</span>")
-            && page.contains("or 60 min unused")
+            && page.contains("or 60 min idle")
     );
     bed.post(&format!("{at}/extend"), "").await;
     let after = bed.app.store.environment(&id).await.unwrap().unwrap();
@@ -292,15 +292,15 @@ async fn environments_id_extend_and_reset() {
         .expires_at
         .duration_since(before.lifetime.expires_at);
     assert_eq!(more.as_mins(), 30);
-    // As often as it goes; then the button says why not.
+    // Extends until the maximum; then the button says why it can't.
     while bed.post(&format!("{at}/extend"), "").await.status == StatusCode::SEE_OTHER {}
     let page = bed.get(&at).await.body;
-    assert!(page.contains("the longest life") && !page.contains("class=\"by\""));
+    assert!(page.contains("be extended any further") && !page.contains("class=\"by\""));
     bed.clock.advance(jiff::SignedDuration::from_secs(60));
     let reset = bed.post(&format!("{at}/reset"), "").await;
-    assert_eq!(reset.location(), at, "its page stays where it is");
+    assert_eq!(reset.location(), at, "its page keeps its address");
     bed.until(&id, is_active).await;
-    // What was read stays, and attempts lead there.
+    // The solution can still be read, and the attempts link to it.
     bed.post(&format!("{at}/give-up"), "").await;
     bed.post(&format!("{at}/end"), "").await;
     bed.until(&id, is_final).await;
@@ -326,14 +326,14 @@ async fn keys_are_added_checked_and_removed() {
         bed.post("/keys", &form)
             .await
             .body
-            .contains("have this key already")
+            .contains("already have this key")
     );
     let bad = bed
         .post("/keys", "public_key=-----BEGIN+OPENSSH+PRIVATE+KEY-----")
         .await
         .body;
     assert!(bad.contains("private key") && !bad.contains("BEGIN OPENSSH"));
-    // It is let into the machine that runs, and the gateway knows it.
+    // The key is installed on the running machine, and the gateway accepts it.
     let placed = "/root/.ssh/authorized_keys";
     let machine = bed.tenant(&id).await;
     for _ in 0..100 {
@@ -354,7 +354,7 @@ async fn keys_are_added_checked_and_removed() {
     let login = faultline_gateway::Login::parse(&format!("node1.{id}")).unwrap();
     let ask = |login| faultline_gateway::Directory::authorize(&directory, login, &key);
     let Some(faultline_gateway::Admission::Enter(access)) = ask(&login).await else {
-        panic!("the key opens nothing");
+        panic!("the key is refused");
     };
     assert_eq!(access.node, node());
     let wrong = faultline_gateway::Login::parse(&format!("node9.{id}")).unwrap();
@@ -376,7 +376,7 @@ async fn keys_are_added_checked_and_removed() {
 }
 
 #[tokio::test]
-async fn sign_in_works_once_and_only_by_its_form() {
+async fn a_sign_in_link_works_once_and_only_through_its_form() {
     let bed = bed().await;
     let (url, _) = crate::operations::sign_in_link::sign_in_link(
         &bed.app,
@@ -389,7 +389,10 @@ async fn sign_in_works_once_and_only_by_its_form() {
     let anonymous = async |request: Request<Body>| bed.send(request).await;
     for _ in 0..2 {
         let page = anonymous(Request::get(path).body(Body::empty()).unwrap()).await;
-        assert!(page.body.contains("Continue"), "looking does not spend it");
+        assert!(
+            page.body.contains("Continue"),
+            "opening the page doesn't use it up"
+        );
     }
     let form = || {
         Request::post("/sign-in")
@@ -405,7 +408,7 @@ async fn sign_in_works_once_and_only_by_its_form() {
     assert!(cookie.contains("HttpOnly; SameSite=Strict") && !cookie.contains("Secure"));
     let again = anonymous(form()).await;
     assert_eq!(again.status, StatusCode::UNAUTHORIZED);
-    assert!(again.body.contains("used up"));
+    assert!(again.body.contains("no longer valid"));
     let cookie = cookie.split(';').next().unwrap().to_owned();
     let me = Request::get("/").header(header::COOKIE, cookie);
     let page = anonymous(me.body(Body::empty()).unwrap()).await;

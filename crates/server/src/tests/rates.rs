@@ -1,4 +1,4 @@
-//! Who asks too much is told when to come back.
+//! Tests of rate limits.
 
 use std::net::SocketAddr;
 
@@ -35,7 +35,7 @@ fn with_token(token: &str) -> Request<Body> {
 }
 
 #[tokio::test]
-async fn a_session_and_a_token_have_budgets_of_their_own() {
+async fn a_session_and_a_token_have_separate_budgets() {
     let bed = strict(3, 300, 10).await;
     for _ in 0..3 {
         assert_eq!(bed.get("/").await.status, StatusCode::OK);
@@ -50,12 +50,12 @@ async fn a_session_and_a_token_have_budgets_of_their_own() {
         .parse()
         .unwrap();
     assert!((1..=20).contains(&seconds));
-    assert!(page.body.contains("too much at once") && page.body.contains("Try again"));
+    assert!(page.body.contains("Too many requests") && page.body.contains("Try again"));
     let api = bed.api(Method::GET, "/me", None).await;
     assert_eq!(api.status, StatusCode::TOO_MANY_REQUESTS);
     assert!(api.headers.contains_key(header::RETRY_AFTER));
     assert_eq!(api.json()["code"], "too-many");
-    // What is the same for everybody is not counted.
+    // Requests without personal data aren't counted.
     for path in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(bed.get(path).await.status, StatusCode::OK);
     }
@@ -76,7 +76,7 @@ async fn an_address_without_credentials_has_one_budget() {
 }
 
 #[tokio::test]
-async fn guessing_tokens_and_sign_in_links_ends_soon_and_locks_out_nobody_known() {
+async fn guessing_tokens_and_links_is_limited_without_locking_out_known_ones() {
     let bed = strict(300, 300, 3).await;
     let guess = |n: u64| format!("flt_{n:064x}");
     let known = with_token(&bed.token);
@@ -111,7 +111,7 @@ async fn guessing_tokens_and_sign_in_links_ends_soon_and_locks_out_nobody_known(
         let answer = bed.send(from("203.0.113.1", request)).await;
         assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
     }
-    // Elsewhere, and with what was valid before, all goes on.
+    // Other addresses and known credentials aren't affected.
     let known = with_token(&bed.token);
     assert_eq!(
         bed.send(from("203.0.113.1", known)).await.status,

@@ -1,14 +1,14 @@
-//! Every route without credentials, with wrong ones, with somebody else's.
+//! Tests of every route without credentials, with invalid ones, and with somebody else's.
 
 use super::*;
 
-/// Pages: read from the source, so that no new route can be forgotten.
+/// Returns the routes of pages. Read from the source, so that no new route can be forgotten.
 fn pages() -> Vec<(Method, String)> {
     let mut found = Vec::new();
     let sources = [include_str!("../web/mod.rs"), include_str!("../router.rs")];
     for part in sources.iter().flat_map(|s| s.split(".route(").skip(1)) {
         let path = part.split('"').nth(1).unwrap().to_owned();
-        // A long route has its path and its handlers on lines of their own.
+        // A long route has its path and its handlers on separate lines.
         let handlers: String = part.lines().take(3).collect();
         if handlers.contains("get(") {
             found.push((Method::GET, path.clone()));
@@ -20,7 +20,7 @@ fn pages() -> Vec<(Method, String)> {
     found
 }
 
-/// The API: read from its own description.
+/// Returns the routes of the API. Read from the OpenAPI document.
 fn api() -> Vec<(Method, String)> {
     let doc: serde_json::Value = serde_json::from_str(&crate::openapi()).unwrap();
     let mut found = Vec::new();
@@ -33,7 +33,7 @@ fn api() -> Vec<(Method, String)> {
     found
 }
 
-/// What is open to everybody, on purpose.
+/// The routes that intentionally need no credentials.
 const OPEN: [&str; 6] = [
     "/assets/{name}",
     "/healthz",
@@ -54,7 +54,7 @@ fn filled(path: &str, id: &str) -> String {
 }
 
 #[tokio::test]
-async fn without_credentials_every_route_says_so_and_nothing_else() {
+async fn without_credentials_every_route_returns_unauthorized() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await.to_string();
     let (pages, api) = (pages(), api());
@@ -79,7 +79,7 @@ async fn without_credentials_every_route_says_so_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_page_that_changes_something_needs_our_own_form() {
+async fn forged_forms_are_refused() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await.to_string();
     for (method, path) in pages() {
@@ -103,7 +103,7 @@ async fn a_page_that_changes_something_needs_our_own_form() {
 }
 
 #[tokio::test]
-async fn somebody_elses_looks_like_what_does_not_exist() {
+async fn somebody_elses_environment_looks_like_a_nonexistent_one() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await.to_string();
     bed.become_another("mallory").await;
@@ -134,16 +134,16 @@ async fn somebody_elses_looks_like_what_does_not_exist() {
 }
 
 #[test]
-fn the_api_is_described_whole() {
+fn every_api_route_is_documented() {
     let undescribed: Vec<_> = pages()
         .into_iter()
         .filter(|(_, path)| path.starts_with("/api"))
         .collect();
-    assert_eq!(undescribed, [], "give it a utoipa entry");
+    assert_eq!(undescribed, [], "add a utoipa entry");
 }
 
 #[tokio::test]
-async fn answers_carry_their_guards() {
+async fn responses_have_security_headers() {
     let bed = bed().await;
     for path in ["/", "/nowhere", "/healthz", "/sign-in", "/api/v1/labs"] {
         let answer = bed.get(path).await;
@@ -162,7 +162,7 @@ async fn answers_carry_their_guards() {
     }
 }
 
-/// What the policy would refuse to run, were it written into a page.
+/// Returns inline scripts and styles of a page, which the content security policy would block.
 fn inline(page: &str) -> Vec<&str> {
     let start = |at: usize| page[at..].get(..60).unwrap_or(&page[at..]);
     let mut found: Vec<_> = [" style=", "<style", "javascript:"]
@@ -192,7 +192,7 @@ fn inline(page: &str) -> Vec<&str> {
 }
 
 #[test]
-fn what_is_inline_is_found() {
+fn inline_scripts_and_styles_are_found() {
     for bad in [
         "<p style=\"color:red\">",
         "<style>p{}</style>",
@@ -209,7 +209,7 @@ fn what_is_inline_is_found() {
 }
 
 #[tokio::test]
-async fn no_page_has_anything_inline_and_only_the_terminal_s_may_make_styles() {
+async fn no_page_has_inline_code_and_only_the_workspace_may_create_styles() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await.to_string();
     let workspace = format!("/environments/{id}");
@@ -240,7 +240,7 @@ async fn no_page_has_anything_inline_and_only_the_terminal_s_may_make_styles() {
 }
 
 #[tokio::test]
-async fn the_workspace_s_styles_carry_a_nonce_of_one_answer() {
+async fn each_response_of_the_workspace_has_a_new_nonce_for_styles() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let mut nonces = Vec::new();
@@ -253,7 +253,7 @@ async fn the_workspace_s_styles_carry_a_nonce_of_one_answer() {
         let nonce = nonce.split('\'').next().unwrap().to_owned();
         let allowed = format!("style-src 'self' 'nonce-{nonce}';");
         assert!(policy.contains(&allowed), "{policy}");
-        assert_eq!(policy.matches("nonce-").count(), 1, "for styles alone");
+        assert_eq!(policy.matches("nonce-").count(), 1, "only for styles");
         assert!(nonce.len() >= 22 && answer.body.contains(&format!("nonce=\"{nonce}\"")));
         nonces.push(nonce);
     }
@@ -261,7 +261,7 @@ async fn the_workspace_s_styles_carry_a_nonce_of_one_answer() {
 }
 
 #[tokio::test]
-async fn oversize_and_odd_requests_are_refused_whole() {
+async fn oversized_and_malformed_requests_are_refused() {
     let bed = bed().await;
     let large = "x".repeat(70 * 1024);
     let answer = bed.post("/keys", &format!("public_key={large}")).await;

@@ -1,4 +1,4 @@
-//! Pausing and resuming, by page and by API.
+//! Tests of pausing and resuming, on the page and through the API.
 
 use faultline_domain::environment::{EndReason, Intent};
 use faultline_provider::{Observed, Provider};
@@ -26,7 +26,7 @@ async fn environments_id_suspend_and_resume() {
     assert_eq!(seen, [(bed.tenant(&id).await, Observed::Paused)]);
     let page = bed.get(&at).await.body;
     assert!(page.contains("The machine is paused") && page.contains("data-phase=\"suspended\""));
-    assert!(page.contains("It ends in 1 h 0 min"), "idle time goes on");
+    assert!(page.contains("It ends in 1 h 0 min"), "idle time continues");
     assert!(bed.get("/").await.body.contains("paused"));
     let check = bed.post(&format!("{at}/check"), "").await;
     assert_eq!(check.status, StatusCode::CONFLICT);
@@ -36,7 +36,7 @@ async fn environments_id_suspend_and_resume() {
     let audit = bed.app.store.audit(30).await.unwrap();
     let count = |action: &str| audit.iter().filter(|l| l.action == action).count();
     assert_eq!((count("suspend"), count("resume")), (1, 1));
-    // A new server finds it as it was left.
+    // The next server finds it unchanged.
     bed.post(&format!("{at}/suspend"), "").await;
     bed.until(&id, is_paused).await;
     let bed = bed.restart().await;
@@ -46,7 +46,7 @@ async fn environments_id_suspend_and_resume() {
 }
 
 #[tokio::test]
-async fn a_paused_machine_is_warned_of_on_its_page_and_ends_like_any_other() {
+async fn a_paused_machine_shows_warnings_on_its_page_and_ends_like_any_other() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let at = format!("/environments/{id}");
@@ -56,7 +56,7 @@ async fn a_paused_machine_is_warned_of_on_its_page_and_ends_like_any_other() {
     bed.until(&id, |e| e.warned == Some(600)).await;
     let page = bed.get(&at).await.body;
     assert!(page.contains("this machine ends in 8 minutes"));
-    // More time may be given without resuming it.
+    // It can be extended without resuming it.
     let more = bed.post(&format!("{at}/extend"), "").await;
     assert_eq!(more.status, StatusCode::SEE_OTHER);
     bed.until(&id, |e| e.warned.is_none() && is_paused(e)).await;
@@ -73,7 +73,7 @@ async fn a_paused_machine_is_warned_of_on_its_page_and_ends_like_any_other() {
 }
 
 #[tokio::test]
-async fn only_what_runs_is_paused_and_only_what_stands_is_resumed() {
+async fn only_running_machines_can_be_paused_and_only_paused_ones_resumed() {
     let mut bed = bed().await;
     let id = bed.start("stale-flag").await;
     let at = format!("/environments/{id}");
@@ -84,7 +84,7 @@ async fn only_what_runs_is_paused_and_only_what_stands_is_resumed() {
     }
     bed.until(&id, is_active).await;
     let resumed = bed.api(Method::POST, &format!("{at}/resume"), None).await;
-    assert_eq!(resumed.status, StatusCode::ACCEPTED, "it runs already");
+    assert_eq!(resumed.status, StatusCode::ACCEPTED, "already running");
     let paused = bed.api(Method::POST, &format!("{at}/suspend"), None).await;
     assert_eq!(paused.status, StatusCode::ACCEPTED);
     bed.until(&id, is_paused).await;

@@ -1,4 +1,4 @@
-//! `/environments/{id}/socket` and the API's terminals, over real sockets.
+//! Tests of `/environments/{id}/socket` and of the API's terminals, over real sockets.
 
 use std::{collections::HashMap, future::IntoFuture};
 
@@ -61,12 +61,12 @@ async fn close_code(socket: &mut Socket) -> u16 {
     }
 }
 
-/// A page that is open.
+/// An open page.
 struct Page {
     socket: Socket,
-    /// What it was told of each channel since somebody looked: output and notices.
+    /// Output and notices of each channel since the last call of `until`.
     shown: HashMap<u8, String>,
-    /// The parts of the page, as they were told last.
+    /// The latest content of each part of the page.
     parts: HashMap<String, String>,
     pongs: u32,
 }
@@ -84,20 +84,20 @@ impl Page {
         }
     }
 
-    /// One with a terminal on channel 1.
+    /// Opens a page with a terminal on channel 1.
     async fn with_terminal(bed: &Bed, s: &Serving, id: &EnvironmentId) -> Self {
         let mut page = Self::load(bed, s, id).await;
         page.open(1, "node1", 1).await;
         page
     }
 
-    async fn tell(&mut self, message: Value) {
+    async fn send(&mut self, message: Value) {
         let message = Message::text(message.to_string());
         self.socket.send(message).await.unwrap();
     }
 
     async fn open(&mut self, channel: u8, node: &str, number: u32) {
-        self.tell(json!({
+        self.send(json!({
             "type": "open", "channel": channel, "node": node, "number": number, "rows": 30, "cols": 100
         }))
         .await;
@@ -108,7 +108,7 @@ impl Page {
         self.socket.send(Message::binary(message)).await.unwrap();
     }
 
-    /// Takes one message.
+    /// Handles one message.
     async fn read(&mut self) {
         match next(&mut self.socket).await {
             Message::Binary(bytes) => {
@@ -116,10 +116,13 @@ impl Page {
                 self.shown.entry(bytes[0]).or_default().push_str(&text);
             }
             Message::Text(text) => {
-                let told: Value = serde_json::from_str(&text).unwrap();
-                match (told["type"].as_str().unwrap(), told["channel"].as_u64()) {
+                let received: Value = serde_json::from_str(&text).unwrap();
+                match (
+                    received["type"].as_str().unwrap(),
+                    received["channel"].as_u64(),
+                ) {
                     ("event", None) => {
-                        let [name, data] = ["name", "data"].map(|k| told[k].as_str().unwrap());
+                        let [name, data] = ["name", "data"].map(|k| received[k].as_str().unwrap());
                         self.parts.insert(name.to_owned(), data.to_owned());
                     }
                     ("pong", None) => self.pongs += 1,
@@ -135,7 +138,7 @@ impl Page {
         }
     }
 
-    /// Reads until a channel has shown this, and gives all that it has shown.
+    /// Reads until a channel has shown this, and returns everything that it has shown.
     async fn until(&mut self, channel: u8, wanted: &str) -> String {
         while !self.shown.get(&channel).is_some_and(|s| s.contains(wanted)) {
             self.read().await;
@@ -143,14 +146,14 @@ impl Page {
         self.shown.remove(&channel).unwrap()
     }
 
-    /// Reads until a part of the page is so.
-    async fn until_part(&mut self, name: &str, holds: impl Fn(&str) -> bool) {
-        while !self.parts.get(name).is_some_and(|data| holds(data)) {
+    /// Reads until `matches` returns true for a part of the page.
+    async fn until_part(&mut self, name: &str, matches: impl Fn(&str) -> bool) {
+        while !self.parts.get(name).is_some_and(|data| matches(data)) {
             self.read().await;
         }
     }
 
-    /// Reads until a channel is closed, and gives why.
+    /// Reads until a channel is closed, and returns the code.
     async fn closed(&mut self, channel: u8) -> u16 {
         let closed = format!(r#"{{"type":"closed","channel":{channel},"code":"#);
         let shown = self.until(channel, &closed).await;
@@ -159,7 +162,7 @@ impl Page {
     }
 }
 
-/// A program's terminal.
+/// Opens a program's terminal.
 async fn program(
     s: &Serving,
     path: &str,
@@ -189,7 +192,7 @@ const NEW: &str = r#"{"type":"attached","new":true"#;
 const AGAIN: &str = r#"{"type":"attached","new":false"#;
 
 #[tokio::test]
-async fn the_session_goes_on_when_the_browser_goes_and_comes_back() {
+async fn the_session_continues_when_the_browser_reconnects() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
@@ -202,7 +205,7 @@ async fn the_session_goes_on_when_the_browser_goes_and_comes_back() {
     let mut two = Page::with_terminal(&bed, &s, &id).await;
     let again = two.until(1, "\r\nnode1\r\n").await;
     assert!(again.contains(AGAIN));
-    // The link drops: the page is told to attach again, and can.
+    // The link breaks: the page is told to attach again, and can.
     bed.provider.drop_streams(&bed.tenant(&id).await);
     assert_eq!(two.closed(1).await, 4005);
     two.open(1, "node1", 1).await;
@@ -220,7 +223,7 @@ async fn the_session_goes_on_when_the_browser_goes_and_comes_back() {
 }
 
 #[tokio::test]
-async fn what_was_typed_last_arrives_when_the_page_goes() {
+async fn the_last_input_arrives_after_the_page_disconnects() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
@@ -235,7 +238,7 @@ async fn what_was_typed_last_arrives_when_the_page_goes() {
 }
 
 #[tokio::test]
-async fn events_and_two_terminals_go_over_one_socket() {
+async fn events_and_two_terminals_share_one_socket() {
     let mut bed = bed().await;
     let id = bed.active("two-nodes").await;
     let s = serving(&bed).await;
@@ -253,7 +256,7 @@ async fn events_and_two_terminals_go_over_one_socket() {
         page.until(2, "\r\nb\r\n").await,
     );
     assert!(!one.contains("echo b") && !two.contains("echo a"));
-    // A change is told while both are open.
+    // A change is reported while both are open.
     bed.post(&format!("/environments/{id}/suspend"), "").await;
     let paused = |e: &Environment| matches!(e.state, State::Suspended { .. });
     bed.until(&id, paused).await;
@@ -262,7 +265,7 @@ async fn events_and_two_terminals_go_over_one_socket() {
 }
 
 #[tokio::test]
-async fn a_start_is_told_until_the_machine_is_there() {
+async fn a_starts_progress_is_reported_until_the_machine_is_active() {
     let mut bed = bed().await;
     bed.provider.set_latency(Duration::from_secs(2));
     let id = bed.start("stale-flag").await;
@@ -273,7 +276,7 @@ async fn a_start_is_told_until_the_machine_is_there() {
     page.until_part("log", |log| log.contains(clone)).await;
     assert_eq!(page.parts["phase"], "starting");
     let reloaded = bed.get(&format!("/environments/{id}")).await.body;
-    assert!(reloaded.contains(clone), "a reload shows it too");
+    assert!(reloaded.contains(clone), "a reload shows the stage too");
     bed.until(&id, is_active).await;
     page.until_part("phase", |phase| phase == "active").await;
     page.open(1, "node1", 1).await;
@@ -281,7 +284,7 @@ async fn a_start_is_told_until_the_machine_is_there() {
 }
 
 #[tokio::test]
-async fn a_terminal_that_floods_holds_up_itself_alone() {
+async fn a_terminal_that_floods_delays_only_itself() {
     const EACH: usize = 60 * 1024;
     let mut bed = bed().await;
     let id = bed.active("two-nodes").await;
@@ -296,7 +299,7 @@ async fn a_terminal_that_floods_holds_up_itself_alone() {
     page.until(1, "~# ").await;
     page.until(2, "~# ").await;
     page.keys(1, &"cat /big\r".repeat(20)).await;
-    // The page shows nothing of it; what it was sent stays within the window.
+    // The page acknowledges nothing, so at most one window is sent.
     let flood = |page: &Page| page.shown.get(&1).map_or(0, String::len);
     while flood(&page) < 3 * EACH {
         page.read().await;
@@ -305,30 +308,30 @@ async fn a_terminal_that_floods_holds_up_itself_alone() {
     page.until(2, "\r\nquiet\r\n").await;
     bed.post(&format!("/environments/{id}/check"), "").await;
     checked(&bed.app, &id).await;
-    page.until_part("checks", |checks| checks.contains("0 of 2 hold"))
+    page.until_part("checks", |checks| checks.contains("0 of 2 passed"))
         .await;
-    page.tell(json!({"type": "ping"})).await;
+    page.send(json!({"type": "ping"})).await;
     while page.pongs == 0 {
         page.read().await;
     }
     assert!(flood(&page) <= 256 * 1024, "{}", flood(&page));
-    // The rest comes as it is shown, also when the page claims more than it got.
+    // The rest is sent as the page acknowledges output, even if it claims more than it got.
     let mut shown = 0;
     while page.shown[&1].matches('y').count() < 20 * EACH {
         let more = page.shown[&1].len() - shown;
         shown += more;
-        page.tell(json!({"type": "shown", "channel": 1, "bytes": more}))
+        page.send(json!({"type": "shown", "channel": 1, "bytes": more}))
             .await;
         page.read().await;
     }
-    page.tell(json!({"type": "shown", "channel": 1, "bytes": u64::MAX}))
+    page.send(json!({"type": "shown", "channel": 1, "bytes": u64::MAX}))
         .await;
     page.keys(1, "hostname\r").await;
     page.until(1, "\r\nnode1\r\n").await;
 }
 
 #[tokio::test]
-async fn a_machine_that_takes_no_keys_holds_up_no_other() {
+async fn a_machine_that_accepts_no_input_does_not_delay_others() {
     let mut bed = bed().await;
     let id = bed.active("two-nodes").await;
     let s = serving(&bed).await;
@@ -342,42 +345,42 @@ async fn a_machine_that_takes_no_keys_holds_up_no_other() {
     }
     page.keys(2, "hostname\r").await;
     page.until(2, "\r\nnode2\r\n").await;
-    // Its queue is bounded: it ends, the page does not.
+    // Its queue is bounded, so the terminal ends, but not the page.
     assert_eq!(page.closed(1).await, 1007);
     page.open(1, "node2", 2).await;
     page.until(1, NEW).await;
 }
 
 #[tokio::test]
-async fn a_closed_terminal_is_gone_whatever_waits_for_it() {
+async fn a_closed_terminal_ends_even_if_input_is_queued() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
     let mut page = Page::with_terminal(&bed, &s, &id).await;
     page.until(1, "~# ").await;
     let close = || json!({"type": "close", "channel": 1});
-    page.tell(close()).await;
-    // What comes late is for nobody: neither for the old terminal nor for the next on its channel.
+    page.send(close()).await;
+    // Late input is dropped: it reaches neither the old terminal nor the next one on its channel.
     page.keys(1, "touch /root/late\r").await;
     assert_eq!(page.closed(1).await, 4000);
     page.keys(1, "touch /root/late\r").await;
-    page.tell(close()).await;
+    page.send(close()).await;
     page.open(1, "node1", 1).await;
     page.until(1, NEW).await;
     page.keys(1, "hostname\r").await;
     page.until(1, "\r\nnode1\r\n").await;
     let tenant = bed.tenant(&id).await;
     let late = bed.provider.file(&tenant, &node(), "/root/late");
-    assert!(late.is_none(), "late keys were given to somebody");
-    // Keys that the machine doesn't take can't keep it open.
+    assert!(late.is_none(), "late input reached a terminal");
+    // Input that the machine doesn't accept can't keep it open.
     bed.provider.deafen(&tenant, &node());
     page.keys(1, "xx").await;
-    page.tell(close()).await;
+    page.send(close()).await;
     assert_eq!(page.closed(1).await, 4000);
 }
 
 #[tokio::test]
-async fn a_channel_that_was_never_opened_is_nobody_s() {
+async fn messages_for_a_channel_that_was_never_opened_are_ignored() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
@@ -388,18 +391,18 @@ async fn a_channel_that_was_never_opened_is_nobody_s() {
         json!({"type": "shown", "channel": 9, "bytes": 5}),
         json!({"type": "close", "channel": 9}),
     ] {
-        page.tell(message).await;
+        page.send(message).await;
     }
     page.keys(1, "hostname\r").await;
     page.until(1, "\r\nnode1\r\n").await;
     assert!(!page.shown.contains_key(&9));
-    // A node that there is not.
+    // A node that doesn't exist.
     page.open(9, "node9", 1).await;
     assert_eq!(page.closed(9).await, 4004);
 }
 
 #[tokio::test]
-async fn a_ping_is_answered_and_is_no_use() {
+async fn a_ping_gets_a_pong_and_does_not_count_as_use() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
@@ -411,7 +414,7 @@ async fn a_ping_is_answered_and_is_no_use() {
     };
     let before = used(&bed).await;
     bed.clock.advance(jiff::SignedDuration::from_mins(5));
-    page.tell(json!({"type": "ping"})).await;
+    page.send(json!({"type": "ping"})).await;
     while page.pongs == 0 {
         page.read().await;
     }
@@ -422,7 +425,7 @@ async fn a_ping_is_answered_and_is_no_use() {
 }
 
 #[tokio::test]
-async fn a_paused_machine_says_so_and_its_session_goes_on_afterwards() {
+async fn a_pause_closes_the_terminal_and_the_session_continues_after_a_resume() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
@@ -442,7 +445,7 @@ async fn a_paused_machine_says_so_and_its_session_goes_on_afterwards() {
 }
 
 #[tokio::test]
-async fn a_reset_ends_a_session_and_the_next_is_on_the_fresh_machine() {
+async fn a_reset_ends_a_session_and_the_next_one_is_on_the_fresh_machine() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
@@ -461,7 +464,7 @@ async fn a_reset_ends_a_session_and_the_next_is_on_the_fresh_machine() {
 }
 
 #[tokio::test]
-async fn what_is_open_ends_when_who_opened_it_signs_out() {
+async fn open_sockets_close_when_their_person_signs_out() {
     let mut bed = bed_with(Config {
         recheck_seconds: 1,
         ..Config::default()
@@ -477,7 +480,7 @@ async fn what_is_open_ends_when_who_opened_it_signs_out() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_says_so() {
+async fn a_stopping_server_closes_sockets_with_its_code() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
@@ -488,7 +491,7 @@ async fn a_server_that_stops_says_so() {
 }
 
 #[tokio::test]
-async fn a_silent_helper_gives_the_serial_console() {
+async fn without_a_helper_the_terminal_is_the_serial_console() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     bed.provider.silence(&bed.tenant(&id).await, &node(), true);
@@ -500,7 +503,7 @@ async fn a_silent_helper_gives_the_serial_console() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_closes_with_a_reason() {
+async fn an_invalid_message_closes_the_socket_with_a_reason() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
@@ -516,7 +519,7 @@ async fn what_cannot_be_understood_closes_with_a_reason() {
         Message::binary(Vec::new()),
         Message::binary(vec![0, b'x']),
         Message::binary(vec![1; 70 * 1024]),
-        // The channel is in use, out of range; a node can't have so many.
+        // The channel is in use or out of range; the terminal's number is out of range.
         open(1, 2),
         open(65, 2),
         open(2, 9),
@@ -549,7 +552,7 @@ async fn strangers_and_other_sites_are_refused() {
 }
 
 #[tokio::test]
-async fn a_program_opens_one_with_its_token_and_with_nothing_else() {
+async fn a_program_opens_a_terminal_only_with_a_valid_token() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
@@ -584,7 +587,7 @@ async fn a_program_opens_one_with_its_token_and_with_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_program_s_terminal_closes_with_the_reason() {
+async fn a_programs_terminal_closes_with_a_reason() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     let s = serving(&bed).await;
@@ -606,7 +609,7 @@ async fn a_program_s_terminal_closes_with_the_reason() {
             .await
             .unwrap();
         until(&mut socket, r#"{"type":"pong"}"#).await;
-        // More than a page would be sent ahead.
+        // More than the window of a page.
         let flood = Message::binary("cat /big\r".repeat(8));
         socket.send(flood).await.unwrap();
         socket.send(Message::binary("echo over\r")).await.unwrap();
@@ -614,7 +617,7 @@ async fn a_program_s_terminal_closes_with_the_reason() {
         socket.send(last).await.unwrap();
         assert_eq!(close_code(&mut socket).await, code);
     }
-    // One that doesn't say how large it is has a terminal all the same.
+    // A program that doesn't send a size gets a terminal anyway.
     let mut socket = connect(&s, &path, headers).await.unwrap();
     until(&mut socket, "~# ").await;
     bed.provider.drop_streams(&tenant);
