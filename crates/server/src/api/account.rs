@@ -1,4 +1,4 @@
-//! What belongs to the caller: progress, keys, tokens, sign-in links.
+//! The caller's account: progress, keys, tokens, sign-in links.
 
 use axum::{
     Json,
@@ -34,7 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(create_sign_in_link))
 }
 
-/// Who the caller is.
+/// Returns the caller.
 #[utoipa::path(get, path = "/api/v1/me", tag = "account", responses((status = 200, body = MeView)))]
 async fn get_me(Signed(caller): Signed) -> Json<MeView> {
     Json(MeView {
@@ -46,7 +46,7 @@ async fn get_me(Signed(caller): Signed) -> Json<MeView> {
     })
 }
 
-/// Where the caller's SSH client finds the environments, and how it knows that it is there.
+/// Returns the address and the host key of the SSH gateway.
 #[utoipa::path(get, path = "/api/v1/gateway", tag = "account", responses((status = 200, body = GatewayView), (status = 404, body = Problem)))]
 async fn get_gateway(
     State(app): State<Shared>,
@@ -63,7 +63,7 @@ async fn get_gateway(
     }))
 }
 
-/// The caller's tries at all labs, the newest first.
+/// Lists the caller's attempts at all labs, newest first.
 #[utoipa::path(get, path = "/api/v1/progress", tag = "account", responses((status = 200, body = [AttemptView])))]
 async fn list_attempts(
     State(app): State<Shared>,
@@ -73,7 +73,7 @@ async fn list_attempts(
     Ok(Json(all.iter().map(AttemptView::from).collect()))
 }
 
-/// The caller's public keys.
+/// Lists the caller's public keys.
 #[utoipa::path(get, path = "/api/v1/keys", tag = "account", responses((status = 200, body = [KeyView])))]
 async fn list_keys(
     State(app): State<Shared>,
@@ -93,7 +93,7 @@ fn key_view(key: faultline_store::ssh_keys::SshKey) -> KeyView {
     }
 }
 
-/// Adds a public key; it is let into the caller's running machines at once.
+/// Adds a public key, and installs it on the caller's running machines.
 #[utoipa::path(post, path = "/api/v1/keys", tag = "account", request_body = NewKey,
     responses((status = 201, body = KeyView), (status = 409, body = Problem), (status = 422, body = Problem)))]
 async fn add_key(
@@ -105,7 +105,7 @@ async fn add_key(
     Ok((StatusCode::CREATED, Json(key_view(key))))
 }
 
-/// The part of the path that `{row}` names.
+/// Extractor: the ID `{row}` of the path.
 struct RowId(String);
 
 impl FromRequestParts<Shared> for RowId {
@@ -127,7 +127,7 @@ async fn remove_key(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The caller's API tokens, without the tokens.
+/// Lists the caller's API tokens, without the tokens themselves.
 #[utoipa::path(get, path = "/api/v1/tokens", tag = "account", responses((status = 200, body = [TokenView])))]
 async fn list_tokens(
     State(app): State<Shared>,
@@ -143,7 +143,9 @@ async fn list_tokens(
     Ok(Json(all.into_iter().map(view).collect()))
 }
 
-/// Makes an API token. It is shown this once.
+/// Creates an API token.
+///
+/// This response is the only one that contains the token itself.
 #[utoipa::path(post, path = "/api/v1/tokens", tag = "account", request_body = NewToken,
     responses((status = 201, body = MadeToken), (status = 400, body = Problem), (status = 409, body = Problem)))]
 async fn add_token(
@@ -171,7 +173,7 @@ async fn remove_token(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes a link that signs the caller's browser in, once.
+/// Creates a link that signs the caller's browser in, once.
 #[utoipa::path(post, path = "/api/v1/sign-in-links", tag = "account", responses((status = 201, body = SignInLink)))]
 async fn create_sign_in_link(
     State(app): State<Shared>,

@@ -1,4 +1,4 @@
-//! `/api/v1/environments`
+//! `/api/v1/environments`.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -49,16 +49,16 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(get_solution))
 }
 
-/// Which environments are listed.
+/// Selects which environments are listed.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Which {
-    /// Those that failed or ended too, the latest hundred in all.
+    /// Also list failed and ended environments; at most 100, the latest ones. Default: false.
     #[serde(default)]
     all: bool,
 }
 
-/// The caller's environments that run or are being made, the newest first.
+/// Lists the caller's unfinished environments, newest first.
 #[utoipa::path(get, path = "/api/v1/environments", tag = "environments", params(Which),
     responses((status = 200, body = [EnvironmentView]), (status = 400, body = Problem)))]
 async fn list_environments(
@@ -78,7 +78,7 @@ async fn list_environments(
     ))
 }
 
-/// One environment, with its stages, checks and progress.
+/// Returns an environment with its stages, checks and progress.
 #[utoipa::path(get, path = "/api/v1/environments/{id}", tag = "environments", params(("id" = String, Path)),
     responses((status = 200, body = EnvironmentDetail), (status = 404, body = Problem)))]
 async fn get_environment(
@@ -90,13 +90,15 @@ async fn get_environment(
 
 /// Ends an environment.
 #[utoipa::path(delete, path = "/api/v1/environments/{id}", tag = "environments", params(("id" = String, Path)),
-    responses((status = 202, description = "it will end"), (status = 404, body = Problem)))]
+    responses((status = 202, description = "the environment will end"), (status = 404, body = Problem)))]
 async fn end_environment(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
     end::end(&app, &mine.proof).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
-/// What happens to an environment, as server-sent events: one `environment` with all of it whenever it changes.
+/// Streams an environment as server-sent events.
+///
+/// Sends an event `environment` with the whole environment, first at once and then whenever it changes.
 #[utoipa::path(get, path = "/api/v1/environments/{id}/events", tag = "environments", params(("id" = String, Path)),
     responses((status = 200, content_type = "text/event-stream", body = EnvironmentDetail), (status = 404, body = Problem)))]
 async fn watch_environment(
@@ -115,7 +117,7 @@ async fn watch_environment(
                     changed = watch.changed() => changed.ok()?,
                     () = app.stopping.cancelled() => return None,
                 }
-                // Many small changes become one.
+                // Combines many small changes into one event.
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             watch.mark_unchanged();
@@ -131,8 +133,9 @@ async fn watch_environment(
     Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
 }
 
-/// Begins again on a fresh machine, within the same attempt unless that is solved or given up. Also the retry of a failed
-/// start.
+/// Resets an environment to a fresh machine.
+///
+/// It stays within the same attempt, unless that was solved or given up. Also used to retry a failed start.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/reset", tag = "environments", params(("id" = String, Path)),
     responses((status = 201, body = EnvironmentView), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn reset_environment(
@@ -143,7 +146,7 @@ async fn reset_environment(
     Ok((StatusCode::CREATED, Json(EnvironmentView::new(&app, &made))))
 }
 
-/// Gives an environment more time.
+/// Extends the lifetime of an environment.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/extend", tag = "environments", params(("id" = String, Path)),
     responses((status = 200, body = EnvironmentView), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn extend_environment(
@@ -157,27 +160,33 @@ async fn extend_environment(
     Ok(Json(EnvironmentView::new(&app, &extended)))
 }
 
-/// Pauses an environment: it keeps its memory, uses no CPU and can't be entered. Its time goes on.
+/// Pauses an environment.
+///
+/// It keeps its memory, uses no CPU and can't be entered. Its lifetime continues.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/suspend", tag = "environments", params(("id" = String, Path)),
-    responses((status = 202, description = "it will be `suspended`: watch the events"),
+    responses((status = 202, description = "the environment will become `suspended`; watch the events"),
         (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn suspend_environment(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
     suspend::suspend(&app, &mine.proof).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Lets a paused environment go on where it stood.
+/// Resumes a paused environment.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/resume", tag = "environments", params(("id" = String, Path)),
-    responses((status = 202, description = "it will be `active`: watch the events"),
+    responses((status = 202, description = "the environment will become `active`; watch the events"),
         (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn resume_environment(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
     resume::resume(&app, &mine.proof).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Adds a node, a worker with the next free number. Also for operators.
+/// Adds a node, in a cluster a worker.
+///
+/// It gets the next free number. Operators may do this for any environment.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/nodes", tag = "environments", params(("id" = String, Path)),
-    responses((status = 202, body = NewNode, description = "it is made: watch `changing` and `nodes` in the events"),
+    responses(
+        (status = 202, body = NewNode,
+            description = "the node is being created; watch `changing` and `nodes` in the events"),
         (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn add_node(
     State(app): State<Shared>,
@@ -190,10 +199,12 @@ async fn add_node(
     Ok((StatusCode::ACCEPTED, Json(made)))
 }
 
-/// Removes a node that was added. Also for operators.
+/// Removes a node that was added.
+///
+/// Operators may do this for any environment.
 #[utoipa::path(delete, path = "/api/v1/environments/{id}/nodes/{node}", tag = "environments",
     params(("id" = String, Path), ("node" = String, Path)),
-    responses((status = 202, description = "it goes: watch `changing` in the events"),
+    responses((status = 202, description = "the node is being removed; watch `changing` in the events"),
         (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn remove_node(
     State(app): State<Shared>,
@@ -204,7 +215,7 @@ async fn remove_node(
     Ok(StatusCode::ACCEPTED)
 }
 
-/// How long an answer is waited for.
+/// How long to wait for the results.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct WaitQuery {
@@ -215,15 +226,16 @@ struct WaitQuery {
 }
 
 impl WaitQuery {
-    /// Below the limit for any answer.
+    /// Below the timeout of requests.
     const fn most() -> u64 {
         50
     }
 }
 
-/// Runs the lab's checks, and answers when they have run.
+/// Runs the lab's checks, and responds when they have finished.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/checks", tag = "environments", params(("id" = String, Path), WaitQuery),
-    responses((status = 200, body = CheckRunView), (status = 202, body = CheckRunView, description = "they still run: watch the events"),
+    responses((status = 200, body = CheckRunView),
+        (status = 202, body = CheckRunView, description = "the checks are still running; watch the events"),
         (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn run_checks(
     State(app): State<Shared>,
@@ -251,7 +263,7 @@ async fn run_checks(
     Ok((status, Json(run.as_ref().map(CheckRunView::from))))
 }
 
-/// The part of the path that `{number}` names.
+/// Extractor: the number `{number}` of the path.
 struct Number(u32);
 
 impl FromRequestParts<Shared> for Number {
@@ -261,7 +273,9 @@ impl FromRequestParts<Shared> for Number {
     }
 }
 
-/// Opens a hint; it costs points the first time. Hints open in order.
+/// Opens a hint.
+///
+/// It costs points the first time. Hints open in order.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/hints/{number}", tag = "environments",
     params(("id" = String, Path), ("number" = u32, Path)),
     responses((status = 200, body = HintView), (status = 404, body = Problem), (status = 409, body = Problem)))]
@@ -274,7 +288,7 @@ async fn reveal_hint(
     Ok(Json(HintView { number, text }))
 }
 
-/// Gives up: the attempt is worth nothing, and the solution may be read.
+/// Gives up: the attempt earns no points, and the solution can be read.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/give-up", tag = "environments", params(("id" = String, Path)),
     responses((status = 204, description = "given up"), (status = 404, body = Problem)))]
 async fn give_up(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
@@ -282,7 +296,7 @@ async fn give_up(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Pr
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The explained solution, once the attempt was solved or given up.
+/// Returns the solution with its explanation, once the attempt was solved or given up.
 #[utoipa::path(get, path = "/api/v1/environments/{id}/solution", tag = "environments", params(("id" = String, Path)),
     responses((status = 200, body = SolutionView), (status = 404, body = Problem),
         (status = 409, description = "not yet, or the lab is no longer offered", body = Problem)))]
@@ -294,8 +308,8 @@ async fn get_solution(
     if !attempt.is_some_and(|a| a.shows_solution()) {
         return Err(Problem::conflict(
             "not-solved",
-            "The solution is not open yet",
-            "It opens when the checks hold, or when you give up.",
+            "The solution is not available yet",
+            "It becomes available when the checks pass, or when you give up.",
         ));
     }
     let lab = app.lab_of(mine.environment()).await;
@@ -305,7 +319,7 @@ async fn get_solution(
     }))
 }
 
-/// Where the API server of an environment's cluster is reached, and what its certificate is verified with.
+/// Returns the URL of the API server of an environment's cluster, and the CA to verify its certificate with.
 #[utoipa::path(get, path = "/api/v1/environments/{id}/cluster", tag = "environments", params(("id" = String, Path)),
     responses((status = 200, body = ClusterView), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn get_cluster(State(app): State<Shared>, mine: Mine) -> Result<Json<ClusterView>, Problem> {
@@ -313,7 +327,7 @@ async fn get_cluster(State(app): State<Shared>, mine: Mine) -> Result<Json<Clust
     Ok(Json(ClusterView { server, authority }))
 }
 
-/// A short-lived token for an environment's cluster, in the caller's name.
+/// Issues a short-lived token for an environment's cluster, in the caller's name.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/credential", tag = "environments", params(("id" = String, Path)),
     responses((status = 201, body = ClusterTokenView), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn issue_credential(

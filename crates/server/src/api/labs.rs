@@ -1,4 +1,4 @@
-//! `/api/v1/labs`
+//! `/api/v1/labs`.
 
 use axum::{Json, extract::State, http::StatusCode};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -18,7 +18,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(start_environment))
 }
 
-/// All labs, the easiest first.
+/// Lists all labs, easiest first.
 #[utoipa::path(get, path = "/api/v1/labs", tag = "labs", responses((status = 200, body = [LabView])))]
 async fn list_labs(
     State(app): State<Shared>,
@@ -34,8 +34,9 @@ async fn list_labs(
     ))
 }
 
-/// One lab, with the incident and the caller's tries. Values that differ from environment to environment are those of the
-/// caller's, or an example's as long as there is none.
+/// Returns a lab with the incident and the caller's attempts.
+///
+/// Variables have the values of the caller's open environment, or example values if there is none.
 #[utoipa::path(get, path = "/api/v1/labs/{slug}", tag = "labs", params(("slug" = String, Path)),
     responses((status = 200, body = LabDetail), (status = 404, body = Problem)))]
 async fn get_lab(
@@ -56,7 +57,9 @@ async fn get_lab(
     }))
 }
 
-/// Starts a lab. Who has an environment of it open gets that one.
+/// Starts a lab.
+///
+/// If the caller already has an open environment of it, returns that one.
 #[utoipa::path(post, path = "/api/v1/labs/{slug}/environments", tag = "labs", params(("slug" = String, Path)),
     responses((status = 201, body = EnvironmentView), (status = 404, body = Problem),
         (status = 409, description = "no room", body = Problem), (status = 503, description = "the image is not ready", body = Problem)))]

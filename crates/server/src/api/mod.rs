@@ -1,6 +1,7 @@
-//! `/api/v1`: everything that the pages do, for programs. Callers show an API token; errors are problem JSON.
+//! `/api/v1`: everything that the pages can do, for programs. Callers authenticate with an API token. Errors are
+//! problem JSON.
 //!
-//! `docs/openapi.json` is generated from these handlers; a test fails when it is not what they say.
+//! `docs/openapi.json` is generated from these handlers; a test fails if it is out of date.
 
 mod account;
 mod environments;
@@ -30,7 +31,7 @@ use crate::{app::Shared, problem::Problem};
 #[openapi(
     info(
         title = "Faultline",
-        description = "Repair real broken machines: labs, environments, checks, progress.",
+        description = "Labs, environments, checks and progress of Faultline, where people repair real broken machines.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     modifiers(&Bearer),
@@ -50,13 +51,13 @@ impl Modify for Bearer {
     }
 }
 
-/// Says of every operation how it refuses: any of them may answer with a problem, of its own content type.
+/// Adds the problem response to every operation, because any of them may fail, with the content type of problems.
 fn with_problems(mut doc: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     const JSON: &str = "application/json";
     const PROBLEM: &str = "application/problem+json";
     let schema = Ref::from_schema_name("Problem");
     let any = ResponseBuilder::new()
-        .description("It was not done: who asks is not known (401), asks too much at once (429), or as `code` says")
+        .description("The request failed: not authenticated (401), too many requests (429), or as `code` says")
         .content(PROBLEM, Content::new(Some(schema.clone())))
         .build();
     for operation in doc.paths.paths.values_mut().flat_map(operations) {
@@ -77,7 +78,7 @@ fn with_problems(mut doc: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi 
     doc
 }
 
-/// The operations of a path.
+/// Returns the operations of a path.
 fn operations(path: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     let PathItem {
         get,
@@ -100,21 +101,21 @@ fn documented() -> OpenApiRouter<Shared> {
 
 pub(crate) fn routes() -> axum::Router<Shared> {
     let (routes, _) = documented().split_for_parts();
-    // What is not there is said as everything else is.
+    // Unknown paths get a problem too.
     routes
         .route("/api/v1/{*rest}", any(async || Problem::not_found()))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
 }
 
-/// The API's description, as it is committed in `docs/openapi.json`.
+/// Returns the API's OpenAPI description, as committed in `docs/openapi.json`.
 #[must_use]
 pub fn openapi() -> String {
     let (_, doc) = documented().split_for_parts();
-    // Types that are all strings, numbers and lists become JSON always.
+    // The types consist of strings, numbers and lists, so serialisation can't fail.
     with_problems(doc).to_pretty_json().unwrap_or_default() + "\n"
 }
 
-/// A JSON body, or a problem that says what is wrong with it.
+/// Extractor: a JSON body. If it is invalid, the response is a problem that says why.
 pub(crate) struct Body<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<Shared> for Body<T> {

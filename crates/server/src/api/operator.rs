@@ -1,4 +1,4 @@
-//! What operators see.
+//! The operator's view.
 
 use axum::{Json, extract::State};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -12,7 +12,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(list_audit))
 }
 
-/// Everybody's environments, capacity, and how the reconcilers do.
+/// Returns everyone's environments, the capacity, and the status of the reconcilers.
 #[utoipa::path(get, path = "/api/v1/operator/status", tag = "operator",
     responses((status = 200, body = OperatorView), (status = 404, body = Problem)))]
 async fn get_status(
@@ -48,7 +48,7 @@ async fn get_status(
     }))
 }
 
-/// The latest two hundred lines of the audit.
+/// Lists the latest 200 entries of the audit log.
 #[utoipa::path(get, path = "/api/v1/operator/audit", tag = "operator",
     responses((status = 200, body = [AuditView]), (status = 404, body = Problem)))]
 async fn list_audit(

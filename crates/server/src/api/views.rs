@@ -1,4 +1,4 @@
-//! What the API shows.
+//! The types that the API returns and accepts.
 
 use std::collections::BTreeMap;
 
@@ -19,21 +19,21 @@ use crate::{app::App, operations::check, problem::Problem};
 /// A lab in the catalogue.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LabView {
-    /// Its name.
+    /// The lab's name in URLs and commands.
     slug: String,
     title: String,
     summary: String,
-    /// `beginner`, `intermediate`, `hard`.
+    /// `beginner`, `intermediate` or `hard`.
     level: &'static str,
     topics: Vec<String>,
-    /// How long it takes somebody of its level.
+    /// Minutes that somebody of this level typically needs.
     minutes: u32,
     nodes: u32,
     image: String,
     points: u32,
     hints: usize,
     checks: usize,
-    /// True when the caller has solved it.
+    /// True if the caller has solved it.
     solved: bool,
 }
 
@@ -57,18 +57,18 @@ impl LabView {
     }
 }
 
-/// A lab with what the student reads.
+/// A lab with the incident and the caller's attempts.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LabDetail {
     #[serde(flatten)]
     pub lab: LabView,
     /// The incident, as Markdown.
     pub readme: String,
-    /// The caller's tries, the newest first.
+    /// The caller's attempts, newest first.
     pub attempts: Vec<AttemptView>,
 }
 
-/// One try at one lab.
+/// An attempt at a lab.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AttemptView {
     id: String,
@@ -78,7 +78,7 @@ pub(crate) struct AttemptView {
     finished_at: Option<String>,
     solved: bool,
     gave_up: bool,
-    /// True when the solution had been shown in an earlier attempt: a repair earns no points and is not `solved`.
+    /// True if an earlier attempt had already shown the solution; then a repair earns no points and isn't `solved`.
     practice: bool,
     points: Option<u32>,
     hints_opened: usize,
@@ -105,16 +105,16 @@ impl From<&Attempt> for AttemptView {
 /// A stage of a start.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct StageView {
-    /// A stable word.
+    /// A stable name, for programs.
     stage: String,
-    /// What happens, for people.
+    /// What is happening, for people.
     text: String,
-    /// Part that is done, from 0 to 1, where it can be told.
+    /// The progress, from 0 to 1, if known.
     fraction: Option<f64>,
     started_at: String,
-    /// How long it took, once it ended.
+    /// The duration in milliseconds, once it has ended.
     millis: Option<u64>,
-    /// How long it typically takes.
+    /// The typical duration in milliseconds, if known.
     typical_millis: Option<u64>,
 }
 
@@ -122,25 +122,25 @@ pub(crate) struct StageView {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LogLineView {
     at: String,
-    /// The stage, a stable word.
+    /// The stable name of the stage.
     stage: String,
     /// What happened, for people.
     text: String,
 }
 
-/// What one check found.
+/// The result of a check.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct CheckView {
     name: String,
     title: String,
     passed: bool,
-    /// What is wrong, when it does not hold.
+    /// What is wrong, if it failed.
     message: String,
-    /// What was seen.
+    /// What was observed.
     seen: String,
-    /// False when it could not be found out.
+    /// False if the check could not be evaluated.
     evaluated: bool,
-    /// The hint that it points to.
+    /// The number of the hint that is about this.
     hint: Option<u32>,
     millis: u64,
 }
@@ -151,9 +151,9 @@ pub(crate) struct CheckRunView {
     id: String,
     started_at: String,
     finished_at: Option<String>,
-    /// Whether everything held, once it has ended.
+    /// Whether all checks passed, once the run has ended.
     passed: Option<bool>,
-    /// Why it could not be run to its end.
+    /// Why the run could not be completed.
     failure: Option<String>,
     results: Vec<CheckView>,
 }
@@ -190,34 +190,34 @@ pub(crate) struct EnvironmentView {
     id: String,
     lab: String,
     attempt: String,
-    /// What it runs on, or did last: another after a reset.
+    /// The tenant that it runs on, or last ran on. Changes with a reset.
     tenant: Option<String>,
-    /// `requested`, `preparing`, `active`, `suspended`, `expired`, `gone`, `failed`.
+    /// `requested`, `preparing`, `active`, `suspended`, `expired`, `gone` or `failed`.
     phase: &'static str,
-    /// False once its end was asked for.
+    /// False once its end was requested.
     wanted: bool,
     /// The stage that failed.
     failed_stage: Option<String>,
     /// Why it failed and what to do.
     failed_reason: Option<String>,
-    /// Those that may be entered.
+    /// The nodes that can be entered.
     nodes: Vec<String>,
-    /// Those that come or go, or could not come.
+    /// The nodes that are being added or removed, or could not be added.
     changing: Vec<ChangingNode>,
     created_at: String,
-    /// When it ends if nothing happens.
+    /// When it ends if it is neither used nor extended.
     ends_at: String,
-    /// Seconds until then.
+    /// Seconds until `ends_at`.
     seconds_left: i64,
-    /// True when it would end then for want of use: working in it puts that off.
+    /// True if it ends at `ends_at` because it is idle; then using it postpones the end.
     ends_idle: bool,
-    /// When it ends however much it is used, unless it is extended.
+    /// When it ends even if it is used, unless it is extended.
     expires_at: String,
-    /// Seconds until then.
+    /// Seconds until `expires_at`.
     expires_seconds_left: i64,
-    /// It ends after so many seconds without use.
+    /// Seconds without use after which it ends.
     idle_seconds: i64,
-    /// The user name for the SSH gateway; `<node>.<this>` reaches a node.
+    /// The user name for the SSH gateway. `<node>.<ssh_user>` reaches a specific node.
     ssh_user: String,
 }
 
@@ -255,28 +255,28 @@ impl EnvironmentView {
     }
 }
 
-/// A node that was asked for.
+/// A node that is being added.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct NewNode {
     pub name: String,
 }
 
-/// A node that comes or goes.
+/// A node that is being added or removed, or could not be added.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ChangingNode {
     pub name: String,
-    /// `requested`, `adding`, `removing`, `failed`.
+    /// `requested`, `adding`, `removing` or `failed`.
     pub state: &'static str,
-    /// Why it could not come.
+    /// Why it could not be added.
     pub reason: Option<String>,
 }
 
-/// The nodes of an environment that are not simply there.
+/// Returns the nodes of an environment that are being added or removed, or could not be added.
 pub(crate) fn changing(e: &Environment) -> Vec<ChangingNode> {
     let known = |name: &NodeName| e.added.iter().any(|n| n.name == *name);
-    let asked = e.wanted.iter().filter(|name| !known(name));
-    let asked = asked.map(|name| (name, "requested", None));
-    let on_the_way = e.added.iter().filter_map(|n| match &n.state {
+    let requested = e.wanted.iter().filter(|name| !known(name));
+    let requested = requested.map(|name| (name, "requested", None));
+    let others = e.added.iter().filter_map(|n| match &n.state {
         NodeState::Ready { .. } if e.wanted.contains(&n.name) => None,
         NodeState::Ready { .. } => Some((&n.name, "removing", None)),
         NodeState::Failed { reason, .. } => Some((&n.name, n.state.as_str(), Some(reason.clone()))),
@@ -284,8 +284,8 @@ pub(crate) fn changing(e: &Environment) -> Vec<ChangingNode> {
             Some((&n.name, n.state.as_str(), None))
         }
     });
-    asked
-        .chain(on_the_way)
+    requested
+        .chain(others)
         .map(|(name, state, reason)| ChangingNode {
             name: name.to_string(),
             state,
@@ -294,15 +294,15 @@ pub(crate) fn changing(e: &Environment) -> Vec<ChangingNode> {
         .collect()
 }
 
-/// An environment with all that belongs to it.
+/// An environment with its stages, log, checks and progress.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EnvironmentDetail {
     #[serde(flatten)]
     environment: EnvironmentView,
     stages: Vec<StageView>,
-    /// What happened during its start, the oldest line first; the last 200.
+    /// The log of its start: the last 200 lines, oldest first.
     log: Vec<LogLineView>,
-    /// True while checks run.
+    /// True while a check run is in progress.
     checking: bool,
     checks: Option<CheckRunView>,
     progress: Option<AttemptView>,
@@ -337,23 +337,23 @@ pub(crate) async fn detail(app: &App, e: &Environment) -> Result<EnvironmentDeta
     })
 }
 
-/// A hint, opened.
+/// An opened hint.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct HintView {
-    /// From 1.
+    /// The number, counted from 1.
     pub number: u32,
-    /// As Markdown.
+    /// The hint, as Markdown.
     pub text: String,
 }
 
-/// The explained solution.
+/// The solution with its explanation.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SolutionView {
-    /// As Markdown.
+    /// The solution, as Markdown.
     pub text: String,
 }
 
-/// Who the caller is.
+/// The caller.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct MeView {
     pub person: String,
@@ -361,13 +361,13 @@ pub(crate) struct MeView {
     pub role: &'static str,
 }
 
-/// The SSH gateway, for the caller's client.
+/// The address and host key of the SSH gateway.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct GatewayView {
-    /// Its host as people write it.
+    /// The host name, as people type it.
     pub host: String,
     pub port: u16,
-    /// Its public host key, in OpenSSH's form.
+    /// The public host key, in OpenSSH's format.
     pub host_key: String,
 }
 
@@ -376,9 +376,9 @@ pub(crate) struct GatewayView {
 pub(crate) struct KeyView {
     pub id: String,
     pub name: String,
-    /// `SHA256:…`
+    /// The fingerprint, `SHA256:…`.
     pub fingerprint: String,
-    /// In OpenSSH's form.
+    /// The key, in OpenSSH's format.
     pub public_key: String,
     pub created_at: String,
 }
@@ -386,14 +386,14 @@ pub(crate) struct KeyView {
 /// A public key to add.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct NewKey {
-    /// What to call it; the key's comment unless said.
+    /// The name of the key. Default: the key's comment.
     #[serde(default)]
     pub name: String,
-    /// In OpenSSH's form, such as `ssh-ed25519 AAAA… you@host`.
+    /// The key in OpenSSH's format, such as `ssh-ed25519 AAAA… you@host`.
     pub public_key: String,
 }
 
-/// An API token, without the token.
+/// An API token, without the token itself.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TokenView {
     pub id: String,
@@ -402,14 +402,14 @@ pub(crate) struct TokenView {
     pub last_used: Option<String>,
 }
 
-/// An API token to make.
+/// An API token to create.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct NewToken {
-    /// What to call it.
+    /// The name of the token.
     pub name: String,
 }
 
-/// A new API token, shown this once.
+/// A new API token. No other response contains the token itself.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct MadeToken {
     pub id: String,
@@ -417,15 +417,15 @@ pub(crate) struct MadeToken {
     pub token: String,
 }
 
-/// A link that signs in, once.
+/// A link that signs a browser in, once.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SignInLink {
     pub url: String,
-    /// Until when it works.
+    /// When it expires.
     pub expires_at: String,
 }
 
-/// How the installation is.
+/// The status of the installation.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OperatorView {
     pub provider: &'static str,
@@ -434,48 +434,48 @@ pub(crate) struct OperatorView {
     pub free_memory_mib: u64,
     pub free_disk_mib: u64,
     pub reconcilers: Vec<ReconcilerView>,
-    /// Labs whose folders can't be used, and why.
+    /// The labs that can't be loaded, and why.
     pub broken_labs: Vec<String>,
 }
 
-/// How a reconciler's last run went.
+/// The status of a reconciler's last run.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ReconcilerView {
     pub name: &'static str,
     pub last: String,
     pub millis: u64,
     pub runs: u64,
-    /// What it looked at and what it began, by name. Empty when it failed.
+    /// Numbers of items that it looked at and of steps that it began, by name. Empty if it failed.
     pub counts: BTreeMap<&'static str, u64>,
     /// Why it failed, if it did.
     pub error: Option<String>,
 }
 
-/// A line of the audit.
+/// An entry of the audit log.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AuditView {
     pub at: String,
-    /// Nobody when Faultline did it by itself.
+    /// The person who did it; none if Faultline did it by itself.
     pub person: Option<String>,
     pub action: String,
     pub subject: String,
     pub detail: String,
 }
 
-/// Where the API server of a cluster is reached.
+/// The address of a cluster's API server.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ClusterView {
-    /// The address of its API server, path and all.
+    /// The URL of the API server, including the path.
     pub server: String,
-    /// The authority that its certificate is verified with, PEM; nothing where it is one that everybody knows.
+    /// The CA certificate to verify the API server with, in PEM; none if it is publicly trusted.
     pub authority: Option<String>,
 }
 
-/// What opens a cluster.
+/// A token for a cluster.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ClusterTokenView {
-    /// The token: `Authorization: Bearer` at the API server's address.
+    /// The token. Send it to the API server as `Authorization: Bearer …`.
     pub token: String,
-    /// When it ends, RFC 3339.
+    /// When it expires, in RFC 3339.
     pub expires_at: String,
 }
