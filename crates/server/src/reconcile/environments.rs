@@ -181,8 +181,8 @@ async fn apply(
     Ok(())
 }
 
-/// Replaces pausing or resuming with a failure if it failed too often, because people wait for it. Freeing, in contrast,
-/// is retried forever.
+/// Replaces pausing or resuming with a failure if it failed too often, because people wait for it. Freeing, in
+/// contrast, is retried forever.
 fn given_up(steps: &Steps<EnvironmentId>, row: &Environment, step: Step) -> Step {
     let too_often = |kind| steps.failures(&row.id, kind) >= MAX_TRIES;
     match step {
