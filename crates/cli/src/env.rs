@@ -196,7 +196,7 @@ impl Environment {
         let minutes = |seconds: i64| format!("{} min", seconds / 60);
         let most = minutes(self.expires_seconds_left);
         if self.ends_idle {
-            format!("{most}, or {} unused", minutes(self.seconds_left))
+            format!("{most}, or {} idle", minutes(self.seconds_left))
         } else {
             most
         }
@@ -452,7 +452,7 @@ fn check(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
         run.failure.unwrap_or_else(|| {
             let failed = run.results.iter().filter(|r| !r.passed).count();
             format!(
-                "not repaired yet: {failed} of {} do not hold",
+                "not repaired yet: {failed} of {} checks failed",
                 run.results.len()
             )
         })

@@ -15,6 +15,7 @@ pub enum Severity {
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnostic {
+    /// Whether the lab can be used in spite of it.
     pub severity: Severity,
     /// The file, relative to the lab's folder.
     pub file: String,

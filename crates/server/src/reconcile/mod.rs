@@ -9,7 +9,7 @@
 //! | [`environments`] | takes a step for each environment, based on what was observed of its tenant |
 //! | [`prepare`] | the step that turns a tenant into an environment: limits and egress, keys, setup |
 //! | [`nodes`] | adds and removes nodes |
-//! | [`steps`] | the steps in progress, at most one per environment and per tenant |
+//! | [`steps`] | the steps in progress, at most one per environment, per tenant, and per node for its keys |
 //! | [`recorder`] | stores the stages of a start as they happen |
 //! | [`keys`] | compares the versions of people's keys with those on their nodes |
 //! | [`authorize`] | applies people's keys to their nodes |
