@@ -313,6 +313,8 @@ async fn pages_fit_are_small_and_accessible() -> Result<()> {
                 ("workspace", place.trim_start_matches(base.as_str())),
                 ("progress", "/progress"),
                 ("keys", "/keys"),
+                ("account", "/account"),
+                ("people", "/people"),
                 ("operator", "/operator"),
                 ("nowhere", "/nowhere"),
             ] {
@@ -396,5 +398,69 @@ async fn lab_texts_show_pictures_and_copy_code() -> Result<()> {
     browser.keys("\n").await?;
     browser.until_text(".copy-code", "Copied").await?;
     browser.close().await?;
+    serving.end().await
+}
+
+/// Types into a field of a form.
+async fn fill(browser: &Browser, field: &str, text: &str) -> Result<()> {
+    browser.click(field).await?;
+    browser.keys(text).await
+}
+
+/// Two people in two browsers: the owner invites, a student joins, signs in again, and is disabled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_student_joins_by_invitation_and_is_disabled() -> Result<()> {
+    let (_alone, serving, owner, base) = signed_in(Duration::ZERO).await?;
+    owner.go(&format!("{base}/people")).await?;
+    fill(&owner, "[name=note]", "Class of Monday").await?;
+    owner.click(".fields .primary").await?;
+    let link = owner.text(".note.good code").await?;
+
+    let student = Browser::open().await?;
+    for (width, height) in [(390, 844), (1600, 1000)] {
+        student.size(width, height).await?;
+        student.go(&link).await?;
+        student.fits().await?;
+        student.shot(&format!("invitation-{width}")).await?;
+        access::check(&student, "invitation").await?;
+    }
+    fill(&student, "#name", "Ann Example").await?;
+    fill(&student, "#login", "ann").await?;
+    fill(&student, "#password", "correct horse battery\n").await?;
+    student.find("nav[aria-label=Main]").await?;
+    anyhow::ensure!(!student.has("nav a[href='/people']").await);
+    let place = student::start(&student, &base, "stale-flag").await?;
+
+    // The environment is the student's alone.
+    owner.go(&place).await?;
+    owner.until_text("h1", "Not found").await?;
+    owner.go(&format!("{base}/people")).await?;
+    owner.until_text("table", "Ann Example").await?;
+    for (width, height) in [(390, 844), (1600, 1000)] {
+        owner.size(width, height).await?;
+        owner.fits().await?;
+        owner.shot(&format!("people-of-two-{width}")).await?;
+        access::check(&owner, "people of two").await?;
+    }
+
+    student.go(&format!("{base}/labs/stale-flag")).await?;
+    student.click("form[action='/sign-out'] button").await?;
+    fill(&student, "#login", "ann").await?;
+    fill(&student, "#password", "wrong horse battery\n").await?;
+    student.until_text(".note.bad", "is wrong").await?;
+    student.shot("sign-in-wrong").await?;
+    access::check(&student, "sign-in").await?;
+    fill(&student, "#password", "correct horse battery\n").await?;
+    student.find("nav[aria-label=Main]").await?;
+    student.go(&place).await?;
+    student.find(".tabs .mark.on").await?;
+
+    owner.click("button[value=disable]").await?;
+    owner.click("#confirm-yes").await?;
+    owner.until_text("table", "disabled").await?;
+    student.go(&place).await?;
+    student.until_text("h1", "You are not signed in").await?;
+    student.close().await?;
+    owner.close().await?;
     serving.end().await
 }

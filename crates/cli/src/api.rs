@@ -123,6 +123,10 @@ impl Api {
         let sent = match (method, body) {
             ("GET", _) => agent.get(&url).header("Authorization", &bearer).call(),
             ("DELETE", _) => agent.delete(&url).header("Authorization", &bearer).call(),
+            ("PATCH", Some(body)) => agent
+                .patch(&url)
+                .header("Authorization", &bearer)
+                .send_json(body),
             (_, Some(body)) => agent
                 .post(&url)
                 .header("Authorization", &bearer)
@@ -181,6 +185,11 @@ impl Api {
     /// Sends a `POST` request.
     pub fn post(&self, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
         self.call("POST", path, body)
+    }
+
+    /// Sends a `PATCH` request.
+    pub fn patch(&self, path: &str, body: Value) -> anyhow::Result<Value> {
+        self.call("PATCH", path, Some(body))
     }
 
     /// Sends a `DELETE` request.

@@ -14,6 +14,7 @@ mod image;
 mod kubeconfig;
 mod lab;
 mod login;
+mod person;
 mod places;
 mod prepare;
 mod progress;
@@ -68,6 +69,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// List, start, check and end environments on the server
     Env(env::EnvArgs),
+    /// Invite people to the server, list and disable them; for operators
+    Person(person::PersonArgs),
     /// Connect `env`, `ssh` and `kubeconfig` on this machine to a server that runs elsewhere
     ///
     ///   faultline login https://labs.example.org
@@ -195,6 +198,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Down(args) => down::run(&args, cli.output).await,
         Command::Doctor(args) => doctor::run(&args, cli.output),
         Command::Env(args) => env::run(&args, cli.output),
+        Command::Person(args) => person::run(&args, cli.output),
         Command::Login(args) => login::login(&args, cli.output),
         Command::Logout(args) => login::logout(&args, cli.output),
         Command::Ssh(args) => ssh::ssh(&args),

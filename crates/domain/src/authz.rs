@@ -20,9 +20,36 @@ pub struct Principal {
 pub enum Role {
     /// May work on labs.
     Student,
-    /// May also see pools, capacity, everybody's environments, and the audit log.
+    /// May also invite and disable people, and see capacity, everybody's environments, and the audit log.
     Operator,
 }
+
+impl Role {
+    /// All roles.
+    pub const ALL: [Self; 2] = [Self::Student, Self::Operator];
+
+    /// Returns the role's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Student => "student",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = UnknownRole;
+    fn from_str(text: &str) -> Result<Self, UnknownRole> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|role| role.as_str() == text).ok_or(UnknownRole)
+    }
+}
+
+/// The error for text that is not the name of a role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the role is not one of: student, operator")]
+pub struct UnknownRole;
 
 /// The error for what does not exist, and deliberately also for what the person may not see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

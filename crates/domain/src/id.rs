@@ -102,8 +102,12 @@ label_id!(
     NodeName, "node name", 32
 );
 label_id!(
-    /// The id of a person. It is `local` for the owner of a single-user installation.
+    /// The id of a person. It is `local` for the owner of the installation, who exists from its first start.
     PersonId, "person id", 32
+);
+label_id!(
+    /// The name that a person signs in with. Unlike the id, it is chosen by the person.
+    Login, "login name", 32
 );
 label_id!(
     /// The id of an attempt.
@@ -147,7 +151,12 @@ impl AttemptId {
 }
 
 impl PersonId {
-    /// Returns the id of the owner of a single-user installation.
+    /// Returns a new id with as much randomness as an environment's.
+    pub fn generate(rng: &mut impl Rng) -> Self {
+        Self(random(10, rng))
+    }
+
+    /// Returns the id of the owner of the installation.
     #[must_use]
     pub fn local() -> Self {
         Self("local".to_owned())

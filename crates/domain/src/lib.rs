@@ -13,6 +13,7 @@
 //! | [`nodes`] | nodes added to a running environment: names, states, the pure [`nodes::plan`] |
 //! | [`limits`] | the limits of an environment, and the admission of a new one |
 //! | [`memory`] | the memory of a host |
+//! | [`person`] | people, and the invitations by which they join |
 //! | [`authz`] | the person who makes a request, and the proofs of authorization that handlers need |
 //! | [`progress`] | the progress of long operations, in stages |
 //! | [`template`] | the templates that tenants are cloned from |
@@ -32,6 +33,7 @@ pub mod lab;
 pub mod limits;
 pub mod memory;
 pub mod nodes;
+pub mod person;
 pub mod progress;
 pub mod score;
 pub mod shape;
@@ -39,6 +41,6 @@ pub mod template;
 pub mod tenant;
 
 pub use clock::Clock;
-pub use id::{AttemptId, EnvironmentId, LabSlug, NodeName, PersonId, TenantId};
+pub use id::{AttemptId, EnvironmentId, LabSlug, Login, NodeName, PersonId, TenantId};
 pub use shape::Shape;
 pub use template::TemplateRef;

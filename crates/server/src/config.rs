@@ -79,6 +79,8 @@ pub struct Rates {
     pub stranger_per_minute: u32,
     /// Invalid sessions, tokens and sign-in links per address. Default: 10.
     pub wrong_per_minute: u32,
+    /// Attempts to sign in with a password per login name. Default: 10.
+    pub password_per_minute: u32,
 }
 
 impl Rates {
@@ -89,6 +91,7 @@ impl Rates {
             person_per_minute: 0,
             stranger_per_minute: 0,
             wrong_per_minute: 0,
+            password_per_minute: 0,
         }
     }
 }
@@ -99,6 +102,7 @@ impl Default for Rates {
             person_per_minute: 1200,
             stranger_per_minute: 300,
             wrong_per_minute: 10,
+            password_per_minute: 10,
         }
     }
 }

@@ -99,8 +99,8 @@ impl Problem {
             StatusCode::UNAUTHORIZED,
             "signed-out",
             "You are not signed in",
-            "Run `faultline up` on the machine that runs Faultline. It prints a link that signs you in, even if \
-             Faultline is already running.",
+            "Sign in with your login name and password. The owner can also run `faultline up` on the machine that runs \
+             Faultline: it prints a link that signs the owner in.",
         )
     }
 
@@ -144,7 +144,7 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, code, title, detail)
     }
 
-    fn internal() -> Self {
+    pub(crate) fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",

@@ -1,10 +1,11 @@
-//! Rate limits. There are three kinds of budgets. Each is refilled evenly and uses a bounded amount of memory.
+//! Rate limits. There are four kinds of budgets. Each is refilled evenly and uses a bounded amount of memory.
 //!
 //! | budget | per | for |
 //! |---|---|---|
 //! | people | session or API token | pages and API; generous, only stops a runaway loop |
 //! | strangers | address | requests without a valid credential |
-//! | wrong | address | invalid sessions, tokens and sign-in links; strict |
+//! | wrong | address | invalid sessions, tokens, sign-in links and passwords; strict |
+//! | passwords | login name | attempts to sign in with a password, from any address; strict |
 //!
 //! If an address has used up *wrong*, its credentials are refused without looking them up, except for those that this
 //! server has already seen to be valid: so an attacker can't lock out others behind the same address. Assets, health
@@ -138,6 +139,7 @@ pub(crate) struct Rates<C: Clock = MonotonicClock> {
     people: Budgets<String, C>,
     strangers: Budgets<Origin, C>,
     wrong: Budgets<Origin, C>,
+    passwords: Budgets<String, C>,
     /// Origins whose credentials aren't looked up until the given time.
     held: Mutex<HashMap<Origin, C::Instant>>,
     /// Hashes of credentials that were valid.
@@ -165,6 +167,7 @@ impl<C: Clock + Clone> Rates<C> {
             people: Budgets::new(rates.person_per_minute, max_keys, clock),
             strangers: Budgets::new(rates.stranger_per_minute, max_keys, clock),
             wrong: Budgets::new(rates.wrong_per_minute, max_keys, clock),
+            passwords: Budgets::new(rates.password_per_minute, max_keys, clock),
             held: Mutex::default(),
             known: Mutex::default(),
             clock: clock.clone(),
@@ -212,6 +215,11 @@ impl<C: Clock + Clone> Rates<C> {
         Err(Wait(wait))
     }
 
+    /// Counts an attempt to sign in with a password.
+    pub(crate) fn password(&self, login: &str) -> Result<(), Wait> {
+        self.passwords.take(login.to_owned())
+    }
+
     /// Counts a request without a valid credential.
     pub(crate) fn stranger(&self, from: Origin) -> Result<(), Wait> {
         self.strangers.take(from)
@@ -222,6 +230,7 @@ impl<C: Clock + Clone> Rates<C> {
         self.people.tidy();
         self.strangers.tidy();
         self.wrong.tidy();
+        self.passwords.tidy();
         let now = self.clock.now();
         lock(&self.held).retain(|_, until| *until > now);
     }

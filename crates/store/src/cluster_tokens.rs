@@ -56,8 +56,9 @@ impl Store {
     /// Returns the access of a token, even if it has expired.
     pub async fn cluster_token(&self, secret: &Secret) -> Result<Option<ClusterToken>> {
         let found: Option<(String, String, Option<i64>)> = sqlx::query_as(
-            "SELECT person_id, environment_id, expires_at FROM cluster_tokens \
-             WHERE token_hash = $1",
+            "SELECT t.person_id, t.environment_id, t.expires_at FROM cluster_tokens t \
+             JOIN people p ON p.id = t.person_id \
+             WHERE t.token_hash = $1 AND p.disabled_at IS NULL",
         )
         .bind(secret.hash())
         .fetch_optional(&self.readers)

@@ -46,6 +46,28 @@ async fn insert_token(
     Ok(())
 }
 
+/// Stores a session.
+pub(crate) async fn insert_session(
+    tx: &mut crate::db::Tx,
+    secret: &Secret,
+    person: &str,
+    now: Timestamp,
+    ends: Timestamp,
+) -> Result<()> {
+    insert_token(&mut **tx, INSERT_SESSION, secret, person, now, ends).await
+}
+
+/// Stores a one-time sign-in token.
+pub(crate) async fn insert_sign_in(
+    tx: &mut crate::db::Tx,
+    secret: &Secret,
+    person: &str,
+    now: Timestamp,
+    ends: Timestamp,
+) -> Result<()> {
+    insert_token(&mut **tx, INSERT_SIGN_IN, secret, person, now, ends).await
+}
+
 async fn insert_api_token(
     mut tx: crate::db::Tx,
     secret: &Secret,
@@ -103,7 +125,7 @@ impl Store {
     pub async fn session(&self, secret: &Secret, now: Timestamp) -> Result<Option<Principal>> {
         sqlx::query_as::<_, PrincipalRow>(
             "SELECT s.person_id, p.role FROM sessions s JOIN people p ON p.id = s.person_id \
-             WHERE s.token_hash = $1 AND s.expires_at > $2",
+             WHERE s.token_hash = $1 AND s.expires_at > $2 AND p.disabled_at IS NULL",
         )
         .bind(secret.hash())
         .bind(micros(now))
@@ -111,6 +133,17 @@ impl Store {
         .await?
         .map(|row| row.read())
         .transpose()
+    }
+
+    /// Returns the number of a person's sessions that have not expired.
+    pub async fn sessions_of(&self, person: &PersonId, now: Timestamp) -> Result<i64> {
+        Ok(sqlx::query_scalar(
+            "SELECT COUNT(*) FROM sessions WHERE person_id = $1 AND expires_at > $2",
+        )
+        .bind(person.as_str())
+        .bind(micros(now))
+        .fetch_one(&self.readers)
+        .await?)
     }
 
     /// Ends a session.
@@ -163,16 +196,18 @@ impl Store {
         let Some(person) = person else {
             return Ok(None);
         };
-        insert_token(
-            &mut *tx,
-            INSERT_SESSION,
-            session,
-            &person,
-            now,
-            session_ends,
+        let enabled = sqlx::query(
+            "UPDATE people SET last_sign_in = $2 WHERE id = $1 AND disabled_at IS NULL",
         )
+        .bind(&person)
+        .bind(micros(now))
+        .execute(&mut *tx)
         .await?;
-        crate::audit::insert(&mut tx, now, Some(&person), "sign-in", &person, "").await?;
+        if enabled.rows_affected() == 0 {
+            return Ok(None);
+        }
+        insert_session(&mut tx, session, &person, now, session_ends).await?;
+        crate::audit::insert(&mut tx, now, Some(&person), "sign-in", &person, "link").await?;
         tx.commit().await?;
         crate::db::parse("person id", &person).map(Some)
     }
@@ -213,7 +248,7 @@ impl Store {
         let hash = secret.hash();
         let row = sqlx::query_as::<_, PrincipalRow>(
             "SELECT t.person_id, p.role FROM api_tokens t JOIN people p ON p.id = t.person_id \
-             WHERE t.token_hash = $1",
+             WHERE t.token_hash = $1 AND p.disabled_at IS NULL",
         )
         .bind(&hash)
         .fetch_optional(&self.readers)

@@ -9,7 +9,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`people`] | people and their roles |
+//! | [`people`] | people: roles, login names, passwords |
+//! | [`invitations`] | the links by which people join |
 //! | [`secret`] | random tokens and their hashes |
 //! | [`credentials`] | sessions, one-time sign-in tokens, API tokens: only their hashes |
 //! | [`cluster_tokens`] | tokens of one person for one environment's API server |
@@ -36,6 +37,7 @@ pub mod credentials;
 mod db;
 pub mod environments;
 mod error;
+pub mod invitations;
 pub mod lab_contents;
 pub mod node_keys;
 pub mod people;

@@ -1,15 +1,17 @@
-//! People and their roles.
+//! People: their roles, login names and passwords. [`crate::invitations`] has how they join.
 
 use faultline_domain::{
-    PersonId,
+    Login, PersonId,
     authz::{Principal, Role},
+    person::Person,
 };
 use jiff::Timestamp;
 use sqlx::FromRow;
 
 use crate::{
-    Result, Store,
-    db::{from_json, micros, parse, to_json},
+    Result, Secret, Store,
+    credentials::insert_session,
+    db::{Tx, from_json, micros, parse, time, to_json},
 };
 
 #[derive(FromRow)]
@@ -27,8 +29,87 @@ impl PrincipalRow {
     }
 }
 
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    name: String,
+    login: Option<String>,
+    has_password: bool,
+    role: String,
+    created_at: i64,
+    last_sign_in: Option<i64>,
+    disabled_at: Option<i64>,
+}
+
+impl Row {
+    fn read(self) -> Result<Person> {
+        let when = |at: Option<i64>| at.map(|at| time("person time", at)).transpose();
+        Ok(Person {
+            id: parse("person id", &self.id)?,
+            name: self.name,
+            login: self
+                .login
+                .map(|login| parse("login name", &login))
+                .transpose()?,
+            has_password: self.has_password,
+            role: from_json("role", &self.role)?,
+            created_at: time("person time", self.created_at)?,
+            last_sign_in: when(self.last_sign_in)?,
+            disabled_at: when(self.disabled_at)?,
+        })
+    }
+}
+
+const SELECT: &str = "SELECT id, name, login, password IS NOT NULL AS has_password, role, created_at, \
+     last_sign_in, disabled_at FROM people";
+
+/// A change of a person by an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PersonChange {
+    /// Gives the person another role.
+    Role(Role),
+    /// Refuses the person's credentials, and ends their sessions.
+    Disable,
+    /// Accepts the person's credentials again.
+    Enable,
+}
+
+/// The result of a [`PersonChange`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// The change was made, or was not necessary.
+    Done,
+    /// There is no such person.
+    NotFound,
+    /// The change would leave no enabled operator.
+    LastOperator,
+}
+
+/// The result of choosing a login name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chosen {
+    /// The login name is the person's.
+    Done,
+    /// Another person has it.
+    Taken,
+}
+
+/// Removes a person's sessions except for one, and all unused sign-in links.
+async fn end_sessions(tx: &mut Tx, person: &PersonId, except: Option<&Secret>) -> Result<u64> {
+    let ended = sqlx::query("DELETE FROM sessions WHERE person_id = $1 AND token_hash <> $2")
+        .bind(person.as_str())
+        .bind(except.map(Secret::hash).unwrap_or_default())
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query("DELETE FROM sign_in_tokens WHERE person_id = $1")
+        .bind(person.as_str())
+        .execute(&mut **tx)
+        .await?;
+    Ok(ended.rows_affected())
+}
+
 impl Store {
-    /// Creates a person, unless one with this ID exists.
+    /// Makes the person when there is none of that id; otherwise leaves everything as it is.
     pub async fn ensure_person(
         &self,
         id: &PersonId,
@@ -47,5 +128,215 @@ impl Store {
         .execute(&self.writer)
         .await?;
         Ok(())
+    }
+
+    /// Returns all people, oldest first.
+    pub async fn people(&self) -> Result<Vec<Person>> {
+        let sql = sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY created_at, id"));
+        let rows = sqlx::query_as::<_, Row>(sql)
+            .fetch_all(&self.readers)
+            .await?;
+        rows.into_iter().map(Row::read).collect()
+    }
+
+    /// Returns a person.
+    pub async fn person(&self, id: &PersonId) -> Result<Option<Person>> {
+        let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1"));
+        let row = sqlx::query_as::<_, Row>(sql)
+            .bind(id.as_str())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(Row::read).transpose()
+    }
+
+    /// Returns the enabled person who has this login name and a password, with the password's hash.
+    pub async fn password_of_login(&self, login: &Login) -> Result<Option<(PersonId, String)>> {
+        let found: Option<(String, String)> = sqlx::query_as(
+            "SELECT id, password FROM people \
+             WHERE login = $1 AND password IS NOT NULL AND disabled_at IS NULL",
+        )
+        .bind(login.as_str())
+        .fetch_optional(&self.readers)
+        .await?;
+        found
+            .map(|(id, hash)| Ok((parse("person id", &id)?, hash)))
+            .transpose()
+    }
+
+    /// Returns the hash of a person's password.
+    pub async fn password_of(&self, person: &PersonId) -> Result<Option<String>> {
+        let found: Option<Option<String>> =
+            sqlx::query_scalar("SELECT password FROM people WHERE id = $1")
+                .bind(person.as_str())
+                .fetch_optional(&self.readers)
+                .await?;
+        Ok(found.flatten())
+    }
+
+    /// Stores the session of a person whose password was verified against `hash`. Returns false if the password was
+    /// changed or the person was disabled meanwhile.
+    pub async fn sign_in_with_password(
+        &self,
+        person: &PersonId,
+        hash: &str,
+        session: &Secret,
+        now: Timestamp,
+        session_ends: Timestamp,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query(
+            "UPDATE people SET last_sign_in = $3 \
+             WHERE id = $1 AND password = $2 AND disabled_at IS NULL",
+        )
+        .bind(person.as_str())
+        .bind(hash)
+        .bind(micros(now))
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        insert_session(&mut tx, session, person.as_str(), now, session_ends).await?;
+        let who = Some(person.as_str());
+        crate::audit::insert(&mut tx, now, who, "sign-in", person.as_str(), "password").await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Sets a person's login name and password, and ends their other sessions. `keep` is the session that goes on.
+    pub async fn set_password(
+        &self,
+        person: &PersonId,
+        login: &Login,
+        hash: &str,
+        keep: &Secret,
+        now: Timestamp,
+    ) -> Result<Chosen> {
+        let mut tx = self.begin().await?;
+        let taken: Option<String> =
+            sqlx::query_scalar("SELECT id FROM people WHERE login = $1 AND id <> $2")
+                .bind(login.as_str())
+                .bind(person.as_str())
+                .fetch_optional(&mut *tx)
+                .await?;
+        if taken.is_some() {
+            return Ok(Chosen::Taken);
+        }
+        sqlx::query("UPDATE people SET login = $2, password = $3 WHERE id = $1")
+            .bind(person.as_str())
+            .bind(login.as_str())
+            .bind(hash)
+            .execute(&mut *tx)
+            .await?;
+        end_sessions(&mut tx, person, Some(keep)).await?;
+        let (who, name) = (Some(person.as_str()), login.as_str());
+        crate::audit::insert(&mut tx, now, who, "password-set", person.as_str(), name).await?;
+        tx.commit().await?;
+        Ok(Chosen::Done)
+    }
+
+    /// Ends a person's sessions except for one. Returns the number of ended sessions.
+    pub async fn end_other_sessions(
+        &self,
+        person: &PersonId,
+        keep: &Secret,
+        now: Timestamp,
+    ) -> Result<u64> {
+        let mut tx = self.begin().await?;
+        let ended = end_sessions(&mut tx, person, Some(keep)).await?;
+        let (who, count) = (Some(person.as_str()), ended.to_string());
+        crate::audit::insert(
+            &mut tx,
+            now,
+            who,
+            "sign-out-others",
+            person.as_str(),
+            &count,
+        )
+        .await?;
+        tx.commit().await?;
+        Ok(ended)
+    }
+
+    /// Changes a person on behalf of an operator.
+    pub async fn change_person(
+        &self,
+        operator: &PersonId,
+        person: &PersonId,
+        change: PersonChange,
+        now: Timestamp,
+    ) -> Result<Changed> {
+        let mut tx = self.begin().await?;
+        let (sql, value, action, detail) = match change {
+            PersonChange::Role(role) => (
+                "UPDATE people SET role = $2 WHERE id = $1",
+                Some(to_json(&role)?),
+                "person-role",
+                role.as_str(),
+            ),
+            PersonChange::Disable => (
+                "UPDATE people SET disabled_at = COALESCE(disabled_at, CAST($2 AS INTEGER)) WHERE id = $1",
+                Some(micros(now).to_string()),
+                "person-disable",
+                "",
+            ),
+            PersonChange::Enable => (
+                "UPDATE people SET disabled_at = $2 WHERE id = $1",
+                None,
+                "person-enable",
+                "",
+            ),
+        };
+        let done = sqlx::query(sql)
+            .bind(person.as_str())
+            .bind(value)
+            .execute(&mut *tx)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(Changed::NotFound);
+        }
+        let operators: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM people WHERE role = $1 AND disabled_at IS NULL",
+        )
+        .bind(to_json(&Role::Operator)?)
+        .fetch_one(&mut *tx)
+        .await?;
+        if operators == 0 {
+            return Ok(Changed::LastOperator);
+        }
+        if change == PersonChange::Disable {
+            end_sessions(&mut tx, person, None).await?;
+        }
+        let who = Some(operator.as_str());
+        crate::audit::insert(&mut tx, now, who, action, person.as_str(), detail).await?;
+        tx.commit().await?;
+        Ok(Changed::Done)
+    }
+
+    /// Removes a person's password, ends their sessions, and stores a one-time sign-in token for them, all on behalf
+    /// of an operator. Returns false if there is no such person.
+    pub async fn reset_password(
+        &self,
+        operator: &PersonId,
+        person: &PersonId,
+        token: &Secret,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query("UPDATE people SET password = NULL WHERE id = $1")
+            .bind(person.as_str())
+            .execute(&mut *tx)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        end_sessions(&mut tx, person, None).await?;
+        crate::credentials::insert_sign_in(&mut tx, token, person.as_str(), now, expires_at)
+            .await?;
+        let who = Some(operator.as_str());
+        crate::audit::insert(&mut tx, now, who, "password-reset", person.as_str(), "").await?;
+        tx.commit().await?;
+        Ok(true)
     }
 }

@@ -140,7 +140,8 @@ impl Store {
     ) -> Result<Option<PersonId>> {
         let person: Option<String> = sqlx::query_scalar(
             "SELECT e.person_id FROM environments e JOIN ssh_keys k ON k.person_id = e.person_id \
-             WHERE e.id = $1 AND k.public_key = $2",
+             JOIN people p ON p.id = e.person_id \
+             WHERE e.id = $1 AND k.public_key = $2 AND p.disabled_at IS NULL",
         )
         .bind(environment.as_str())
         .bind(public_key)

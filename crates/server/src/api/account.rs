@@ -5,7 +5,6 @@ use axum::{
     extract::{FromRequestParts, State},
     http::{StatusCode, request::Parts},
 };
-use faultline_domain::authz::Role;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -39,10 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 async fn get_me(Signed(caller): Signed) -> Json<MeView> {
     Json(MeView {
         person: caller.signed_in.person().to_string(),
-        role: match caller.signed_in.role() {
-            Role::Student => "student",
-            Role::Operator => "operator",
-        },
+        role: caller.signed_in.role().as_str(),
     })
 }
 
@@ -106,7 +102,7 @@ async fn add_key(
 }
 
 /// Extractor: the ID `{row}` of the path.
-struct RowId(String);
+pub(super) struct RowId(pub String);
 
 impl FromRequestParts<Shared> for RowId {
     type Rejection = Problem;

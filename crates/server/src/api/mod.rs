@@ -7,6 +7,7 @@ mod account;
 mod environments;
 mod labs;
 mod operator;
+mod people;
 pub(crate) mod views;
 
 use axum::{
@@ -96,6 +97,7 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(labs::routes())
         .merge(environments::routes())
         .merge(account::routes())
+        .merge(people::routes())
         .merge(operator::routes())
 }
 

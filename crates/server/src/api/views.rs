@@ -8,6 +8,7 @@ use faultline_domain::{
     check::CheckRun,
     environment::{EndReason, Environment, Intent, State},
     nodes::NodeState,
+    person::{Invitation, Person},
 };
 use faultline_lab::LabFolder;
 use faultline_store::{stages::Stage, start_log::Line};
@@ -420,6 +421,118 @@ pub(crate) struct MadeToken {
 /// A link that signs a browser in, once.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SignInLink {
+    pub url: String,
+    /// When it expires.
+    pub expires_at: String,
+}
+
+/// A person.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PersonView {
+    pub id: String,
+    pub name: String,
+    /// The name that the person signs in with; none if the person signs in by links only.
+    pub login: Option<String>,
+    /// `student` or `operator`.
+    pub role: &'static str,
+    pub created_at: String,
+    pub last_sign_in: Option<String>,
+    /// When the person was disabled; none if the person has access.
+    pub disabled_at: Option<String>,
+}
+
+impl From<Person> for PersonView {
+    fn from(p: Person) -> Self {
+        Self {
+            id: p.id.to_string(),
+            name: p.name,
+            login: p.login.map(|login| login.to_string()),
+            role: p.role.as_str(),
+            created_at: p.created_at.to_string(),
+            last_sign_in: p.last_sign_in.map(|at| at.to_string()),
+            disabled_at: p.disabled_at.map(|at| at.to_string()),
+        }
+    }
+}
+
+/// A change of a person. What is left out stays as it is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PersonUpdate {
+    /// `student` or `operator`.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// True to refuse the person's credentials, false to accept them again.
+    #[serde(default)]
+    pub disabled: Option<bool>,
+}
+
+/// An invitation, without its link.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct InvitationView {
+    pub id: String,
+    pub note: String,
+    /// The role of the people who accept it.
+    pub role: &'static str,
+    /// The number of people who can still accept it; 0 if it was used up or withdrawn.
+    pub uses_left: u32,
+    pub created_by: String,
+    pub created_at: String,
+    pub expires_at: String,
+    /// The names of the people who have accepted it.
+    pub accepted_by: Vec<String>,
+}
+
+impl From<Invitation> for InvitationView {
+    fn from(i: Invitation) -> Self {
+        Self {
+            id: i.id,
+            note: i.note,
+            role: i.role.as_str(),
+            uses_left: i.uses_left,
+            created_by: i.created_by.to_string(),
+            created_at: i.created_at.to_string(),
+            expires_at: i.expires_at.to_string(),
+            accepted_by: i.accepted_by,
+        }
+    }
+}
+
+/// An invitation to create.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewInvitationView {
+    /// A note for operators. Default: empty.
+    #[serde(default)]
+    pub note: String,
+    /// The role of the people who accept it: `student` or `operator`. Default: `student`.
+    #[serde(default = "student")]
+    pub role: String,
+    /// The number of people who can accept it, at most 500. Default: 1.
+    #[serde(default = "one")]
+    pub uses: u32,
+    /// The number of days for which it is valid, at most 90. Default: 7.
+    #[serde(default = "week")]
+    pub days: u32,
+}
+
+fn student() -> String {
+    "student".to_owned()
+}
+
+const fn one() -> u32 {
+    1
+}
+
+const fn week() -> u32 {
+    7
+}
+
+/// A new invitation, with its link.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MadeInvitation {
+    pub id: String,
+    /// The link by which people join.
     pub url: String,
     /// When it expires.
     pub expires_at: String,

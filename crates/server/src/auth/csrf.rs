@@ -18,6 +18,9 @@ use http_body_util::{BodyExt, Limited};
 use super::Caller;
 use crate::problem::Problem;
 
+/// The forms by which people sign in. They use nothing of a session that the browser may already have, and the page can't
+/// know its token: the cookie isn't sent when a link from elsewhere is followed.
+const SIGN_IN: [&str; 2] = ["/sign-in", "/invitation"];
 /// The maximum size of a form, in bytes.
 pub(crate) const MAX_FORM: usize = 64 * 1024;
 
@@ -42,7 +45,9 @@ pub(crate) async fn guard(request: Request, next: Next) -> Result<Response, Prob
         .await
         .map_err(|_| Problem::too_large(MAX_FORM))?
         .to_bytes();
-    if let Some(caller) = parts.extensions.get::<Caller>() {
+    if let Some(caller) = parts.extensions.get::<Caller>()
+        && !SIGN_IN.contains(&parts.uri.path())
+    {
         let sent = match parts.headers.get("x-csrf-token") {
             Some(value) => value.to_str().unwrap_or_default().to_owned(),
             None => field(&body).unwrap_or_default(),

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | this one | two layers that authenticate, and extractors that return proofs of authorization |
 //! | [`csrf`] | protection against cross-site request forgery |
+//! | [`password`] | hashes and verifies passwords |
 //!
 //! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Resizable`] or [`Operator`], and
 //! can't be called without it. Streams and terminals end when [`Caller::withdrawn`] returns. Pages accept only cookies
 //! and the API accepts only bearer tokens, so a malicious page can't make a browser use the API.
 
 pub(crate) mod csrf;
+pub(crate) mod password;
 
 use axum::{
     extract::{FromRequestParts, Request, State},

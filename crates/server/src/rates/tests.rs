@@ -13,6 +13,7 @@ fn rates(max_keys: usize) -> (Rates<FakeRelativeClock>, FakeRelativeClock) {
             person_per_minute: 5,
             stranger_per_minute: 4,
             wrong_per_minute: 3,
+            password_per_minute: 10,
         },
         ..Config::default()
     };

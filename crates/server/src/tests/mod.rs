@@ -6,6 +6,7 @@ mod directory;
 mod lifecycle;
 mod nodes;
 mod pages;
+mod people;
 mod rates;
 mod routes;
 mod suspend;

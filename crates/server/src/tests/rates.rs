@@ -13,6 +13,7 @@ async fn strict(person: u32, stranger: u32, wrong: u32) -> Bed {
             person_per_minute: person,
             stranger_per_minute: stranger,
             wrong_per_minute: wrong,
+            password_per_minute: 10,
         },
         ..Config::default()
     })

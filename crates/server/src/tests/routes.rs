@@ -34,12 +34,13 @@ fn api() -> Vec<(Method, String)> {
 }
 
 /// The routes that intentionally need no credentials.
-const OPEN: [&str; 6] = [
+const OPEN: [&str; 7] = [
     "/assets/{name}",
     "/healthz",
     "/readyz",
     "/metrics",
     "/sign-in",
+    "/invitation",
     "/theme",
 ];
 
@@ -50,6 +51,7 @@ fn filled(path: &str, id: &str) -> String {
         .replace("{node}", "node1")
         .replace("{n}", "1")
         .replace("{row}", "x")
+        .replace("{person}", "local")
         .replace("{name}", "x")
 }
 
@@ -83,7 +85,7 @@ async fn forged_forms_are_refused() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await.to_string();
     for (method, path) in pages() {
-        if method != Method::POST || path == "/sign-in" {
+        if method != Method::POST || ["/sign-in", "/invitation"].contains(&path.as_str()) {
             continue;
         }
         let uri = filled(&path, &id);
@@ -108,7 +110,8 @@ async fn somebody_elses_environment_looks_like_a_nonexistent_one() {
     let id = bed.active("stale-flag").await.to_string();
     bed.become_another("mallory").await;
     for (method, path) in pages() {
-        if !path.contains("{id}") && path != "/operator" {
+        let for_operators = ["/operator", "/people", "/invitations"];
+        if !path.contains("{id}") && !for_operators.iter().any(|p| path.starts_with(p)) {
             continue;
         }
         let mut bodies = Vec::new();
@@ -124,7 +127,8 @@ async fn somebody_elses_environment_looks_like_a_nonexistent_one() {
         assert!(bodies.windows(2).all(|w| w[0] == w[1]), "{path}");
     }
     for (method, path) in api() {
-        if path.contains("{id}") || path.contains("/operator/") {
+        let for_operators = ["/operator/", "/people", "/invitations"];
+        if path.contains("{id}") || for_operators.iter().any(|p| path.contains(p)) {
             let uri = filled(&path, &id).replace("/api/v1", "");
             let answer = bed.api(method, &uri, None).await;
             assert_eq!(answer.status, StatusCode::NOT_FOUND, "{uri}");

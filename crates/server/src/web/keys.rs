@@ -137,7 +137,7 @@ pub(super) async fn add(
     }
 }
 
-pub(super) struct Row(String);
+pub(super) struct Row(pub String);
 
 impl FromRequestParts<Shared> for Row {
     type Rejection = Problem;

@@ -10,18 +10,24 @@
 //! | [`actions`] | the forms of the workspace |
 //! | [`progress`] | `/progress` |
 //! | [`keys`] | `/keys` |
+//! | [`account`] | `/account` |
+//! | [`people`] | `/people` |
 //! | [`operator`] | `/operator` |
+//! | [`invitation`] | `/invitation` |
 //! | [`sign_in`] | `/sign-in`, `/sign-out`, `/theme` |
 
+mod account;
 mod actions;
 mod catalogue;
 mod files;
+mod invitation;
 mod keys;
 mod lab;
 mod layout;
 pub(crate) mod live;
 mod operator;
 mod parts;
+mod people;
 mod progress;
 mod search;
 mod sign_in;
@@ -79,7 +85,22 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/keys/{row}/remove", post(keys::remove))
         .route("/tokens", post(keys::add_token))
         .route("/tokens/{row}/remove", post(keys::remove_token))
+        .route("/account", get(account::show))
+        .route("/account/password", post(account::set_password))
+        .route("/account/sign-out-others", post(account::sign_out_others))
+        .route("/people", get(people::show))
+        .route("/people/invite", post(people::invite))
+        .route("/people/{person}/change", post(people::change))
+        .route(
+            "/people/{person}/reset-password",
+            post(people::reset_password),
+        )
+        .route("/invitations/{row}/withdraw", post(people::withdraw))
         .route("/operator", get(operator::show))
+        .route(
+            "/invitation",
+            get(invitation::show).post(invitation::accept),
+        )
         .route("/sign-in", get(sign_in::show).post(sign_in::confirm))
         .route("/sign-out", post(sign_in::out))
         .route("/theme", post(sign_in::theme))

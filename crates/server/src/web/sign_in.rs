@@ -1,4 +1,4 @@
-//! Signing in with a one-time link, signing out, and the theme.
+//! Signing in by a one-time link or with a password, signing out, and the choice of dark or light.
 //!
 //! The link leads to a page with a form, and only the form uses up the token. So software that merely fetches links (a
 //! preview, a scanner, a browser's prefetch) neither signs anyone in nor uses up the token. A script submits the form
@@ -12,7 +12,6 @@ use axum::{
     response::{AppendHeaders, IntoResponse, Redirect, Response},
 };
 use faultline_store::Secret;
-use jiff::SignedDuration;
 use serde::Deserialize;
 
 use super::{
@@ -22,6 +21,7 @@ use super::{
 use crate::{
     app::{App, Shared},
     auth::{Caller, SESSION},
+    operations::passwords,
     problem::Problem,
     rates::Origin,
 };
@@ -32,12 +32,26 @@ pub(super) struct Token {
     token: String,
 }
 
+#[derive(Deserialize)]
+pub(super) struct Credentials {
+    #[serde(default)]
+    token: String,
+    #[serde(default)]
+    login: String,
+    #[serde(default)]
+    password: String,
+}
+
 #[derive(Template)]
 #[template(path = "sign-in.html")]
 struct SignIn {
     layout: Layout,
     token: String,
+    /// True if a link was followed that is no longer valid.
     spent: bool,
+    /// True if the login name or the password was wrong.
+    wrong: bool,
+    login: String,
 }
 
 pub(super) async fn show(Query(token): Query<Token>, frame: Frame) -> Result<Response, Problem> {
@@ -46,6 +60,8 @@ pub(super) async fn show(Query(token): Query<Token>, frame: Frame) -> Result<Res
         layout: frame.outside("Sign in"),
         spent: !valid && !token.token.is_empty(),
         token: if valid { token.token } else { String::new() },
+        wrong: false,
+        login: String::new(),
     })
 }
 
@@ -53,35 +69,53 @@ pub(super) async fn confirm(
     State(app): State<Shared>,
     Extension(from): Extension<Origin>,
     frame: Frame,
-    Form(token): Form<Token>,
+    Form(sent): Form<Credentials>,
 ) -> Result<Response, Problem> {
+    let by_password = sent.token.is_empty();
+    let session = if by_password {
+        passwords::sign_in(&app, from, &sent.login, sent.password).await?
+    } else {
+        by_link(&app, from, &sent.token).await?
+    };
+    if let Some(session) = session {
+        return Ok(signed_in(&app, &session));
+    }
+    let html = page(&SignIn {
+        layout: frame.outside("Sign in"),
+        token: String::new(),
+        spent: !by_password,
+        wrong: by_password,
+        login: sent.login.chars().take(64).collect(),
+    })?;
+    Ok((axum::http::StatusCode::UNAUTHORIZED, html).into_response())
+}
+
+/// Creates a session for the person of a one-time link. Returns `None` if the link is no longer valid.
+async fn by_link(app: &App, from: Origin, token: &str) -> Result<Option<Secret>, Problem> {
     let (session, now) = (app.secret(), app.now());
-    let days = i64::from(app.config.session_days);
-    let ends = now
-        .saturating_add(SignedDuration::from_hours(24 * days))
-        .unwrap_or(now);
-    let person = match Secret::presented(&token.token) {
+    let person = match Secret::presented(token) {
         Some(token) => {
             app.rates.may_present(from, &token.hash())?;
+            let ends = passwords::session_ends(app, now);
             app.store.sign_in(&token, &session, now, ends).await?
         }
         None => None,
     };
     if person.is_none() {
         app.rates.wrong(from)?;
-        let html = page(&SignIn {
-            layout: frame.outside("Sign in"),
-            token: String::new(),
-            spent: true,
-        })?;
-        return Ok((axum::http::StatusCode::UNAUTHORIZED, html).into_response());
     }
-    let cookie = session_cookie(&app, session.expose(), days * 24 * 3600);
-    Ok((
+    Ok(person.map(|_| session))
+}
+
+/// Sets the session's cookie and redirects to the labs.
+pub(super) fn signed_in(app: &App, session: &Secret) -> Response {
+    let seconds = i64::from(app.config.session_days) * 24 * 3600;
+    let cookie = session_cookie(app, session.expose(), seconds);
+    (
         AppendHeaders([(header::SET_COOKIE, cookie)]),
         Redirect::to("/"),
     )
-        .into_response())
+        .into_response()
 }
 
 fn session_cookie(app: &App, value: &str, seconds: i64) -> String {

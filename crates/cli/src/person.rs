@@ -1,0 +1,269 @@
+//! `faultline person`: the people of the server and their invitations, for operators.
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use faultline_lab::suggest;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{Output, api::Api, env::Where};
+
+/// The options and the subcommand of `faultline person`.
+#[derive(Debug, Args)]
+pub struct PersonArgs {
+    #[command(subcommand)]
+    command: PersonCommand,
+    #[command(flatten)]
+    place: Where,
+}
+
+/// A role.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Role {
+    /// Works on labs
+    Student,
+    /// Also invites and disables people, and sees everybody's environments
+    Operator,
+}
+
+impl Role {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Student => "student",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// The subcommands of `faultline person`.
+#[derive(Debug, Subcommand)]
+enum PersonCommand {
+    /// List all people
+    List,
+    /// Create a link by which people join
+    ///
+    ///   faultline person invite
+    ///   faultline person invite --people 30 --days 2 --note "Class of Monday"
+    #[command(verbatim_doc_comment)]
+    Invite {
+        /// The role of the people who join
+        #[arg(long, value_enum, default_value = "student")]
+        role: Role,
+        /// The number of people who can join by the link
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=500))]
+        people: u32,
+        /// The number of days for which the link is valid
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=90))]
+        days: u32,
+        /// A note for operators
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// List the latest invitations
+    Invitations,
+    /// Withdraw an invitation; people who have joined stay
+    Withdraw {
+        /// The invitation's id, as `faultline person invitations` shows it
+        invitation: String,
+    },
+    /// Give a person another role
+    Role {
+        /// The person's login name or id
+        person: String,
+        /// The role
+        #[arg(value_enum)]
+        role: Role,
+    },
+    /// Refuse a person's credentials, and end their connections
+    Disable {
+        /// The person's login name or id
+        person: String,
+    },
+    /// Accept a person's credentials again
+    Enable {
+        /// The person's login name or id
+        person: String,
+    },
+    /// Remove a person's password, and create a link with which they sign in and set another
+    ResetPassword {
+        /// The person's login name or id
+        person: String,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+struct Person {
+    id: String,
+    name: String,
+    login: Option<String>,
+    role: String,
+    last_sign_in: Option<String>,
+    disabled_at: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Invitation {
+    id: String,
+    note: String,
+    role: String,
+    uses_left: u32,
+    expires_at: String,
+    accepted_by: Vec<String>,
+}
+
+/// Runs a subcommand.
+pub fn run(args: &PersonArgs, output: Output) -> anyhow::Result<()> {
+    let api = Api::load(&args.place.data())?;
+    match &args.command {
+        PersonCommand::List => list(&api, output),
+        PersonCommand::Invite {
+            role,
+            people,
+            days,
+            note,
+        } => {
+            let wanted = json!({
+                "role": role.as_str(), "uses": people, "days": days, "note": note,
+            });
+            let made = api.post("/invitations", Some(wanted))?;
+            print(&made, output, |made| {
+                let (url, ends) = (text(made, "url")?, text(made, "expires_at")?);
+                Ok(format!(
+                    "{url}\n\nThe link is shown only now. It is valid until {ends}."
+                ))
+            })
+        }
+        PersonCommand::Invitations => invitations(&api, output),
+        PersonCommand::Withdraw { invitation } => {
+            api.delete(&format!("/invitations/{invitation}"))?;
+            print(&json!({}), output, |_| {
+                Ok("The invitation is withdrawn.".to_owned())
+            })
+        }
+        PersonCommand::Role { person, role } => {
+            let role = role.as_str();
+            update(&api, person, json!({ "role": role }), output, |name| {
+                format!("{name} has the role {role}.")
+            })
+        }
+        PersonCommand::Disable { person } => {
+            update(&api, person, json!({ "disabled": true }), output, |name| {
+                format!("{name} is disabled.")
+            })
+        }
+        PersonCommand::Enable { person } => {
+            update(&api, person, json!({ "disabled": false }), output, |name| {
+                format!("{name} is enabled.")
+            })
+        }
+        PersonCommand::ResetPassword { person } => {
+            let person = find(&api, person)?;
+            let made = api.post(&format!("/people/{}/reset-password", person.id), None)?;
+            print(&made, output, |made| {
+                let (url, ends) = (text(made, "url")?, text(made, "expires_at")?);
+                let name = &person.name;
+                Ok(format!(
+                    "{url}\n\nSend this link to {name}. It works once, until {ends}."
+                ))
+            })
+        }
+    }
+}
+
+fn text<'a>(answer: &'a Value, key: &str) -> anyhow::Result<&'a str> {
+    answer
+        .get(key)
+        .and_then(Value::as_str)
+        .with_context(|| format!("the server's answer has no {key}"))
+}
+
+/// Prints an answer as JSON, or as the text that is made of it.
+fn print(
+    answer: &Value,
+    output: Output,
+    of: impl FnOnce(&Value) -> anyhow::Result<String>,
+) -> anyhow::Result<()> {
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(answer)?),
+        Output::Text => println!("{}", of(answer)?),
+    }
+    Ok(())
+}
+
+/// Returns the person with this login name or id.
+fn find(api: &Api, named: &str) -> anyhow::Result<Person> {
+    let mut people: Vec<Person> = api.get("/people")?;
+    let is_named = |p: &Person| p.id == named || p.login.as_deref() == Some(named);
+    if let Some(at) = people.iter().position(is_named) {
+        return Ok(people.swap_remove(at));
+    }
+    let names = people.iter().filter_map(|p| p.login.as_deref());
+    anyhow::bail!(
+        "there is no person {named}{}; `faultline person list` shows all",
+        suggest::question(named, names)
+    )
+}
+
+fn update(
+    api: &Api,
+    named: &str,
+    change: Value,
+    output: Output,
+    done: impl FnOnce(&str) -> String,
+) -> anyhow::Result<()> {
+    let person = find(api, named)?;
+    let answer = api.patch(&format!("/people/{}", person.id), change)?;
+    print(&answer, output, |_| Ok(done(&person.name)))
+}
+
+fn list(api: &Api, output: Output) -> anyhow::Result<()> {
+    let all: Value = api.get("/people")?;
+    print(&all, output, |all| {
+        let people: Vec<Person> = Vec::deserialize(all)?;
+        let mut table = comfy_table::Table::new();
+        table
+            .load_preset(comfy_table::presets::NOTHING)
+            .set_header(["ID", "LOGIN", "NAME", "ROLE", "LAST SIGN-IN", "ACCESS"]);
+        for p in people {
+            let access = if p.disabled_at.is_some() {
+                "disabled"
+            } else {
+                "enabled"
+            };
+            table.add_row([
+                p.id,
+                p.login.unwrap_or_else(|| "-".to_owned()),
+                p.name,
+                p.role,
+                p.last_sign_in.unwrap_or_else(|| "never".to_owned()),
+                access.to_owned(),
+            ]);
+        }
+        Ok(table.to_string())
+    })
+}
+
+fn invitations(api: &Api, output: Output) -> anyhow::Result<()> {
+    let all: Value = api.get("/invitations")?;
+    print(&all, output, |all| {
+        let all: Vec<Invitation> = Vec::deserialize(all)?;
+        if all.is_empty() {
+            return Ok("There is no invitation. `faultline person invite` creates one.".to_owned());
+        }
+        let mut table = comfy_table::Table::new();
+        table
+            .load_preset(comfy_table::presets::NOTHING)
+            .set_header(["ID", "NOTE", "ROLE", "LEFT", "EXPIRES", "JOINED"]);
+        for i in all {
+            table.add_row([
+                i.id,
+                i.note,
+                i.role,
+                i.uses_left.to_string(),
+                i.expires_at,
+                i.accepted_by.join(", "),
+            ]);
+        }
+        Ok(table.to_string())
+    })
+}

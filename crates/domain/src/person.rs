@@ -1,0 +1,47 @@
+//! People and the invitations by which they join.
+
+use jiff::Timestamp;
+
+use crate::{Login, PersonId, authz::Role};
+
+/// A person who uses this installation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// The person's id.
+    pub id: PersonId,
+    /// The name that others see.
+    pub name: String,
+    /// The name that the person signs in with. `None` if the person signs in by links only.
+    pub login: Option<Login>,
+    /// True if the person has a password.
+    pub has_password: bool,
+    /// The person's role.
+    pub role: Role,
+    /// When the person joined.
+    pub created_at: Timestamp,
+    /// When the person last signed in. `None` if that was before it was recorded, or never.
+    pub last_sign_in: Option<Timestamp>,
+    /// When the person was disabled. A disabled person has no access: sessions, tokens and keys are refused.
+    pub disabled_at: Option<Timestamp>,
+}
+
+/// An invitation to join, which is accepted by a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invitation {
+    /// The invitation's id. It is not the secret in its link.
+    pub id: String,
+    /// A note for operators, such as the name of a class.
+    pub note: String,
+    /// The role of the people who accept it.
+    pub role: Role,
+    /// The number of people who can still accept it.
+    pub uses_left: u32,
+    /// The operator who created it.
+    pub created_by: PersonId,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    /// The names of the people who have accepted it.
+    pub accepted_by: Vec<String>,
+}

@@ -1,0 +1,162 @@
+//! People and invitations, for operators.
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, State},
+    http::{StatusCode, request::Parts},
+};
+use faultline_domain::{PersonId, authz::Role};
+use faultline_store::people::PersonChange;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Body,
+    account::RowId,
+    views::{
+        InvitationView, MadeInvitation, NewInvitationView, PersonUpdate, PersonView, SignInLink,
+    },
+};
+use crate::{
+    app::Shared,
+    auth::{Operator, param},
+    operations::{
+        invitations::{self, NewInvitation},
+        people,
+    },
+    problem::Problem,
+};
+
+/// The maximum number of invitations that are listed.
+const MAX_LISTED: u32 = 200;
+
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list_people))
+        .routes(routes!(update_person))
+        .routes(routes!(reset_password))
+        .routes(routes!(list_invitations, create_invitation))
+        .routes(routes!(withdraw_invitation))
+}
+
+/// Extractor: the person `{person}` of the path.
+struct Named(PersonId);
+
+impl FromRequestParts<Shared> for Named {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
+        param(parts, "person").await.map(Self)
+    }
+}
+
+/// Lists all people. For operators.
+#[utoipa::path(get, path = "/api/v1/people", tag = "people",
+    responses((status = 200, body = [PersonView]), (status = 404, body = Problem)))]
+async fn list_people(
+    State(app): State<Shared>,
+    _operator: Operator,
+) -> Result<Json<Vec<PersonView>>, Problem> {
+    let all = app.store.people().await?;
+    Ok(Json(all.into_iter().map(PersonView::from).collect()))
+}
+
+/// Changes a person's role, or disables or enables the person. For operators.
+///
+/// The credentials of a disabled person are refused, and their connections end within seconds.
+#[utoipa::path(patch, path = "/api/v1/people/{person}", tag = "people", params(("person" = String, Path)),
+    request_body = PersonUpdate,
+    responses((status = 200, body = PersonView), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
+async fn update_person(
+    State(app): State<Shared>,
+    operator: Operator,
+    Named(person): Named,
+    Body(update): Body<PersonUpdate>,
+) -> Result<Json<PersonView>, Problem> {
+    let role = update
+        .role
+        .as_deref()
+        .map(role)
+        .transpose()?
+        .map(PersonChange::Role);
+    let access = update.disabled.map(|disabled| {
+        if disabled {
+            PersonChange::Disable
+        } else {
+            PersonChange::Enable
+        }
+    });
+    for change in [role, access].into_iter().flatten() {
+        people::change(&app, &operator.proof, &person, change).await?;
+    }
+    let person = app.store.person(&person).await?;
+    Ok(Json(person.ok_or_else(Problem::not_found)?.into()))
+}
+
+fn role(name: &str) -> Result<Role, Problem> {
+    name.parse()
+        .map_err(|e: faultline_domain::authz::UnknownRole| Problem::bad_request(format!("{e}.")))
+}
+
+/// Removes a person's password, signs them out, and returns a link that signs them in once. For operators.
+#[utoipa::path(post, path = "/api/v1/people/{person}/reset-password", tag = "people", params(("person" = String, Path)),
+    responses((status = 201, body = SignInLink), (status = 404, body = Problem)))]
+async fn reset_password(
+    State(app): State<Shared>,
+    operator: Operator,
+    Named(person): Named,
+) -> Result<(StatusCode, Json<SignInLink>), Problem> {
+    let (url, ends) = people::reset_password(&app, &operator.proof, &person).await?;
+    let link = SignInLink {
+        url,
+        expires_at: ends.to_string(),
+    };
+    Ok((StatusCode::CREATED, Json(link)))
+}
+
+/// Lists the latest invitations, newest first. For operators.
+#[utoipa::path(get, path = "/api/v1/invitations", tag = "people",
+    responses((status = 200, body = [InvitationView]), (status = 404, body = Problem)))]
+async fn list_invitations(
+    State(app): State<Shared>,
+    _operator: Operator,
+) -> Result<Json<Vec<InvitationView>>, Problem> {
+    let all = app.store.invitations(MAX_LISTED).await?;
+    Ok(Json(all.into_iter().map(InvitationView::from).collect()))
+}
+
+/// Creates an invitation. For operators.
+///
+/// This response is the only one that contains the link.
+#[utoipa::path(post, path = "/api/v1/invitations", tag = "people", request_body = NewInvitationView,
+    responses((status = 201, body = MadeInvitation), (status = 400, body = Problem), (status = 404, body = Problem)))]
+async fn create_invitation(
+    State(app): State<Shared>,
+    operator: Operator,
+    Body(new): Body<NewInvitationView>,
+) -> Result<(StatusCode, Json<MadeInvitation>), Problem> {
+    let wanted = NewInvitation {
+        role: role(&new.role)?,
+        note: new.note,
+        uses: new.uses,
+        days: new.days,
+    };
+    let (invitation, url) = invitations::invite(&app, &operator.proof, &wanted).await?;
+    let made = MadeInvitation {
+        id: invitation.id,
+        url,
+        expires_at: invitation.expires_at.to_string(),
+    };
+    Ok((StatusCode::CREATED, Json(made)))
+}
+
+/// Withdraws an invitation. People who have accepted it stay. For operators.
+#[utoipa::path(delete, path = "/api/v1/invitations/{row}", tag = "people", params(("row" = String, Path)),
+    responses((status = 204, description = "withdrawn"), (status = 404, body = Problem)))]
+async fn withdraw_invitation(
+    State(app): State<Shared>,
+    operator: Operator,
+    RowId(id): RowId,
+) -> Result<StatusCode, Problem> {
+    invitations::withdraw(&app, &operator.proof, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,135 @@
+//! Invite people, withdraw invitations, and accept one.
+
+use faultline_domain::{
+    Login, PersonId,
+    authz::{MayOperate, Role},
+    person::Invitation,
+};
+use faultline_store::{
+    Secret,
+    invitations::{Accepted, NewPerson},
+};
+use jiff::SignedDuration;
+
+use crate::{app::App, auth::password, operations::passwords::session_ends, problem::Problem};
+
+/// The maximum number of people who can accept one invitation.
+const MAX_USES: u32 = 500;
+/// The maximum number of days for which an invitation is valid.
+const MAX_DAYS: u32 = 90;
+
+/// What an operator wants of an invitation.
+#[derive(Debug, Clone)]
+pub(crate) struct NewInvitation {
+    pub note: String,
+    pub role: Role,
+    pub uses: u32,
+    pub days: u32,
+}
+
+/// Removes control characters and surrounding white space, and limits the length.
+fn tidy(text: &str, most: usize) -> String {
+    let text = text.trim().chars().filter(|c| !c.is_control());
+    text.take(most).collect()
+}
+
+/// Creates an invitation. Returns it with its link, which can't be shown again.
+pub(crate) async fn invite(
+    app: &App,
+    who: &MayOperate,
+    new: &NewInvitation,
+) -> Result<(Invitation, String), Problem> {
+    if !(1..=MAX_USES).contains(&new.uses) {
+        return Err(Problem::bad_request(format!(
+            "An invitation is for 1 to {MAX_USES} people."
+        )));
+    }
+    if !(1..=MAX_DAYS).contains(&new.days) {
+        return Err(Problem::bad_request(format!(
+            "An invitation is valid for 1 to {MAX_DAYS} days."
+        )));
+    }
+    let (secret, now) = (app.secret(), app.now());
+    let days = SignedDuration::from_hours(24 * i64::from(new.days));
+    let invitation = Invitation {
+        id: app.row_id(),
+        note: tidy(&new.note, 80),
+        role: new.role,
+        uses_left: new.uses,
+        created_by: who.person().clone(),
+        created_at: now,
+        expires_at: now.saturating_add(days).unwrap_or(now),
+        accepted_by: Vec::new(),
+    };
+    app.store.add_invitation(&secret, &invitation).await?;
+    let base = app.config.public_url.trim_end_matches('/');
+    let link = format!("{base}/invitation?token={}", secret.expose());
+    Ok((invitation, link))
+}
+
+/// Withdraws an invitation. People who have accepted it stay.
+pub(crate) async fn withdraw(app: &App, who: &MayOperate, id: &str) -> Result<(), Problem> {
+    if app
+        .store
+        .withdraw_invitation(who.person(), id, app.now())
+        .await?
+    {
+        Ok(())
+    } else {
+        Err(Problem::not_found())
+    }
+}
+
+/// Parses a login name. People may type capitals.
+pub(crate) fn login(text: &str) -> Result<Login, Problem> {
+    text.trim().to_lowercase().parse().map_err(|_| {
+        Problem::bad_request(
+            "A login name begins with a letter and has at most 32 lower-case letters, digits and hyphens.",
+        )
+    })
+}
+
+/// Accepts an invitation: creates the person and a session of theirs. Returns the session's secret, or `None` if the
+/// invitation can't be accepted any more.
+pub(crate) async fn accept(
+    app: &App,
+    token: &Secret,
+    name: &str,
+    login_name: &str,
+    new_password: &str,
+) -> Result<Option<Secret>, Problem> {
+    let login = login(login_name)?;
+    let name = tidy(name, 60);
+    if name.is_empty() {
+        return Err(Problem::bad_request("Enter your name."));
+    }
+    password::check(new_password, &[login.as_str(), &name])?;
+    // Checked before the hash is computed, so that strangers can't make the server compute hashes.
+    if app.store.invitation(token, app.now()).await?.is_none() {
+        return Ok(None);
+    }
+    let person = NewPerson {
+        id: app.random(PersonId::generate),
+        name,
+        login,
+        password: password::hash(new_password.to_owned()).await?,
+    };
+    let (session, now) = (app.secret(), app.now());
+    let ends = session_ends(app, now);
+    let accepted = app
+        .store
+        .accept_invitation(token, &person, &session, now, ends);
+    match accepted.await? {
+        Accepted::Done => Ok(Some(session)),
+        Accepted::Invalid => Ok(None),
+        Accepted::LoginTaken => Err(login_taken(&person.login)),
+    }
+}
+
+pub(crate) fn login_taken(login: &Login) -> Problem {
+    Problem::conflict(
+        "login-taken",
+        "This login name is taken",
+        format!("Somebody else signs in as {login}. Choose another login name."),
+    )
+}

@@ -1,0 +1,48 @@
+//! Change people: their role, whether they have access, and their password. For operators.
+
+use faultline_domain::{PersonId, authz::MayOperate};
+use faultline_store::people::{Changed, PersonChange};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{app::App, problem::Problem};
+
+/// Changes a person. Whoever is disabled is disconnected everywhere within seconds.
+pub(crate) async fn change(
+    app: &App,
+    who: &MayOperate,
+    person: &PersonId,
+    change: PersonChange,
+) -> Result<(), Problem> {
+    let changed = app
+        .store
+        .change_person(who.person(), person, change, app.now());
+    match changed.await? {
+        Changed::Done => Ok(()),
+        Changed::NotFound => Err(Problem::not_found()),
+        Changed::LastOperator => Err(Problem::conflict(
+            "last-operator",
+            "There would be no operator left",
+            "This person is the last operator with access. Make somebody else an operator first.",
+        )),
+    }
+}
+
+/// Removes a person's password, signs them out, and returns a link that signs them in once, so that they can set
+/// another password.
+pub(crate) async fn reset_password(
+    app: &App,
+    who: &MayOperate,
+    person: &PersonId,
+) -> Result<(String, Timestamp), Problem> {
+    let (secret, now) = (app.secret(), app.now());
+    let hours = SignedDuration::from_hours(24);
+    let ends = now.saturating_add(hours).unwrap_or(now);
+    let reset = app
+        .store
+        .reset_password(who.person(), person, &secret, now, ends);
+    if !reset.await? {
+        return Err(Problem::not_found());
+    }
+    let base = app.config.public_url.trim_end_matches('/');
+    Ok((format!("{base}/sign-in?token={}", secret.expose()), ends))
+}

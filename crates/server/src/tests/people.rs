@@ -1,0 +1,361 @@
+//! Tests of accounts: invitations, passwords, and what operators change.
+
+use faultline_domain::{PersonId, authz::Role};
+
+use super::*;
+
+const PASSWORD: &str = "correct horse battery";
+
+/// A browser without a session of its own until it signs in.
+struct Browser<'a> {
+    bed: &'a Bed,
+    cookie: String,
+}
+
+impl<'a> Browser<'a> {
+    fn new(bed: &'a Bed) -> Self {
+        Self {
+            bed,
+            cookie: String::new(),
+        }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        let request = Request::get(path).header(header::COOKIE, &self.cookie);
+        self.bed.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    /// Sends a form, and keeps the session that it may create.
+    async fn post(&mut self, path: &str, form: &str) -> Answer {
+        let csrf = self
+            .cookie
+            .split_once('=')
+            .map_or_else(String::new, |(_, session)| {
+                let session = faultline_store::Secret::presented(session).unwrap();
+                format!("csrf={}&", crate::auth::csrf::token(&session))
+            });
+        let request = Request::post(path)
+            .header(header::COOKIE, &self.cookie)
+            .header("sec-fetch-site", "same-origin")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let request = request.body(Body::from(format!("{csrf}{form}"))).unwrap();
+        let answer = self.bed.send(request).await;
+        if let Some(cookie) = answer.headers.get(header::SET_COOKIE) {
+            let cookie = cookie.to_str().unwrap().split(';').next().unwrap();
+            self.cookie = cookie.to_owned();
+        }
+        answer
+    }
+
+    async fn sign_in(&mut self, login: &str, password: &str) -> Answer {
+        let password = password.replace(' ', "+");
+        self.post("/sign-in", &format!("login={login}&password={password}"))
+            .await
+    }
+
+    async fn is_signed_in(&self) -> bool {
+        self.get("/progress").await.status == StatusCode::OK
+    }
+}
+
+/// Returns the secret in the link that a page shows.
+fn secret(page: &str) -> String {
+    let (_, rest) = page.split_once("token=").expect("the page shows a link");
+    rest.split(['<', '"', '&']).next().unwrap().to_owned()
+}
+
+/// Returns the secret of a new invitation for so many students.
+async fn invitation(bed: &Bed, uses: u32) -> String {
+    let form = format!("note=Class&role=student&uses={uses}&days=7");
+    let made = bed.post("/people/invite", &form).await;
+    assert_eq!(made.status, StatusCode::OK, "{}", made.body);
+    secret(&made.body)
+}
+
+fn joining(token: &str, login: &str) -> String {
+    let password = PASSWORD.replace(' ', "+");
+    format!("token={token}&name=Ann+Example&login={login}&password={password}")
+}
+
+/// Returns a browser in which a new student is signed in, and the student's id.
+async fn joined<'a>(bed: &'a Bed, login: &str) -> (Browser<'a>, PersonId) {
+    let token = invitation(bed, 1).await;
+    let mut browser = Browser::new(bed);
+    let answer = browser.post("/invitation", &joining(&token, login)).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+    let people = bed.app.store.people().await.unwrap();
+    let is_new = |p: &&faultline_domain::person::Person| {
+        p.login.as_ref().is_some_and(|l| l.as_str() == login)
+    };
+    let id = people.iter().find(is_new).unwrap().id.clone();
+    (browser, id)
+}
+
+#[tokio::test]
+async fn an_invitation_is_for_as_many_people_as_it_says() {
+    let bed = bed().await;
+    let token = invitation(&bed, 2).await;
+    let mut first = Browser::new(&bed);
+    let link = format!("/invitation?token={token}");
+    let form = first.get(&link).await;
+    assert!(form.body.contains("Join Faultline"), "{}", form.body);
+    let again = first.get(&link).await;
+    assert!(
+        again.body.contains("Join Faultline"),
+        "looking uses nothing"
+    );
+
+    let answer = first.post("/invitation", &joining(&token, "Ann")).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+    assert!(first.is_signed_in().await);
+    assert_eq!(first.get("/people").await.status, StatusCode::NOT_FOUND);
+
+    let mut second = Browser::new(&bed);
+    let taken = second.post("/invitation", &joining(&token, "ann")).await;
+    assert_eq!(taken.status, StatusCode::CONFLICT);
+    assert!(taken.body.contains("login name is taken"), "{}", taken.body);
+    assert!(taken.body.contains("Ann Example"), "what was typed is kept");
+    let answer = second.post("/invitation", &joining(&token, "ben")).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+
+    let mut third = Browser::new(&bed);
+    let late = third.post("/invitation", &joining(&token, "cid")).await;
+    assert_eq!(late.status, StatusCode::UNAUTHORIZED);
+    assert!(late.body.contains("no longer valid"), "{}", late.body);
+    let page = bed.get("/people").await.body;
+    assert!(page.contains("Joined: Ann Example, Ann Example"), "{page}");
+    assert!(page.contains("used up"), "{page}");
+}
+
+#[tokio::test]
+async fn invitations_expire_and_are_withdrawn() {
+    let bed = bed().await;
+    let token = invitation(&bed, 1).await;
+    let shown = bed.app.store.invitations(9).await.unwrap();
+    let path = format!("/invitations/{}/withdraw", shown[0].id);
+    assert_eq!(bed.post(&path, "").await.status, StatusCode::SEE_OTHER);
+    assert_eq!(bed.post(&path, "").await.status, StatusCode::NOT_FOUND);
+    let mut browser = Browser::new(&bed);
+    let answer = browser.post("/invitation", &joining(&token, "ann")).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+
+    let token = invitation(&bed, 1).await;
+    bed.clock.advance(jiff::SignedDuration::from_hours(8 * 24));
+    let answer = browser.post("/invitation", &joining(&token, "ann")).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert!(!browser.is_signed_in().await);
+}
+
+#[tokio::test]
+async fn invalid_forms_create_nothing_and_say_why() {
+    let bed = bed().await;
+    for (form, why) in [
+        ("role=student&uses=0&days=7", "1 to 500 people"),
+        ("role=student&uses=1&days=91", "1 to 90 days"),
+        ("role=student&uses=x&days=7", "whole numbers"),
+        ("role=king&uses=1&days=7", "Choose one of the roles"),
+    ] {
+        let answer = bed.post("/people/invite", form).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{form}");
+        assert!(answer.body.contains(why), "{form}: {}", answer.body);
+    }
+    assert_eq!(bed.app.store.invitations(9).await.unwrap(), []);
+    let token = invitation(&bed, 1).await;
+    let mut browser = Browser::new(&bed);
+    for (form, why) in [
+        (
+            "name=Ann&login=1nn&password=long+enough+one",
+            "A login name begins",
+        ),
+        (
+            "name=+&login=ann&password=long+enough+one",
+            "Enter your name",
+        ),
+        ("name=Ann&login=ann&password=short", "at least 10"),
+        (
+            "name=Ann&login=ann-example&password=Ann-Example",
+            "harder to guess",
+        ),
+    ] {
+        let form = format!("token={token}&{form}");
+        let answer = browser.post("/invitation", &form).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{form}");
+        assert!(answer.body.contains(why), "{form}: {}", answer.body);
+    }
+    assert_eq!(bed.app.store.people().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn passwords_sign_in_and_wrong_ones_are_limited() {
+    let bed = bed().await;
+    joined(&bed, "ann").await;
+    let mut browser = Browser::new(&bed);
+    let wrong = browser.sign_in("ann", "wrong horse battery").await;
+    let unknown = browser.sign_in("nobody", PASSWORD).await;
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(unknown.status, StatusCode::UNAUTHORIZED);
+    let same = |page: &str| page.replace("nobody", "ann");
+    assert_eq!(
+        same(&wrong.body),
+        same(&unknown.body),
+        "nobody learns which exist"
+    );
+    assert!(!browser.is_signed_in().await);
+    let right = browser.sign_in("ANN", PASSWORD).await;
+    assert_eq!(right.status, StatusCode::SEE_OTHER, "{}", right.body);
+    assert!(browser.is_signed_in().await);
+
+    let mut attacker = Browser::new(&bed);
+    let mut refused = 0;
+    for _ in 0..15 {
+        let answer = attacker.sign_in("ann", "guess guess guess").await;
+        refused += u32::from(answer.status == StatusCode::TOO_MANY_REQUESTS);
+    }
+    assert!(refused >= 4, "{refused}");
+    assert!(browser.is_signed_in().await, "who is signed in goes on");
+}
+
+#[tokio::test]
+async fn a_new_password_needs_the_current_one_and_signs_out_the_others() {
+    let bed = bed().await;
+    let (mut first, _) = joined(&bed, "ann").await;
+    let mut second = Browser::new(&bed);
+    second.sign_in("ann", PASSWORD).await;
+    assert!(first.get("/account").await.body.contains("with 2 browsers"));
+    let change = |current: &str| {
+        format!(
+            "login=ann&current={}&password=another+long+one",
+            current.replace(' ', "+")
+        )
+    };
+    let answer = first.post("/account/password", &change("wrong")).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(answer.body.contains("current password is wrong"));
+    assert!(second.is_signed_in().await);
+    let answer = first.post("/account/password", &change(PASSWORD)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+    assert!(first.is_signed_in().await && !second.is_signed_in().await);
+    let old = second.sign_in("ann", PASSWORD).await;
+    assert_eq!(old.status, StatusCode::UNAUTHORIZED);
+    let new = second.sign_in("ann", "another long one").await;
+    assert_eq!(new.status, StatusCode::SEE_OTHER);
+    let answer = second.post("/account/sign-out-others", "").await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER);
+    assert!(second.is_signed_in().await && !first.is_signed_in().await);
+}
+
+#[tokio::test]
+async fn the_owner_can_choose_a_password() {
+    let bed = bed().await;
+    joined(&bed, "ann").await;
+    let taken = bed
+        .post("/account/password", "login=ann&password=owners+long+one")
+        .await;
+    assert_eq!(taken.status, StatusCode::CONFLICT);
+    let set = bed
+        .post("/account/password", "login=root&password=owners+long+one")
+        .await;
+    assert_eq!(set.status, StatusCode::OK, "{}", set.body);
+    let mut browser = Browser::new(&bed);
+    browser.sign_in("root", "owners long one").await;
+    assert_eq!(browser.get("/people").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_disabled_person_has_no_access() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let owner = PersonId::local();
+    let key = bed.key().await;
+    let (store, now) = (bed.app.store.clone(), bed.app.now());
+    let cluster = bed.app.secret();
+    let (asked, ends) = (bed.app.secret(), None);
+    store
+        .add_cluster_token(&cluster, &id, &owner, &asked, ends, now)
+        .await
+        .unwrap();
+    let holder = async || store.key_holder_of(&id, key.as_openssh()).await.unwrap();
+    assert_eq!(holder().await, Some(owner.clone()));
+    assert!(store.cluster_token(&cluster).await.unwrap().is_some());
+
+    let change = async |person: &PersonId, form: &str| {
+        bed.post(&format!("/people/{person}/change"), form).await
+    };
+    let last = change(&owner, "change=disable").await;
+    assert_eq!(last.status, StatusCode::CONFLICT);
+    assert!(last.body.contains("no operator left"), "{}", last.body);
+    assert_eq!(bed.get("/people").await.status, StatusCode::OK);
+    let last = change(&owner, "change=student").await;
+    assert_eq!(last.status, StatusCode::CONFLICT);
+
+    let (mut other, person) = joined(&bed, "ann").await;
+    assert_eq!(other.get("/people").await.status, StatusCode::NOT_FOUND);
+    let answer = change(&person, "change=operator").await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER);
+    assert_eq!(other.get("/people").await.status, StatusCode::OK);
+    let answer = other
+        .post(&format!("/people/{owner}/change"), "change=disable")
+        .await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+
+    assert_eq!(bed.get("/progress").await.status, StatusCode::UNAUTHORIZED);
+    let api = bed.api(Method::GET, "/me", None).await;
+    assert_eq!(api.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(holder().await, None, "SSH");
+    assert_eq!(store.cluster_token(&cluster).await.unwrap(), None);
+
+    other
+        .post(&format!("/people/{owner}/change"), "change=enable")
+        .await;
+    assert_eq!(
+        bed.api(Method::GET, "/me", None).await.status,
+        StatusCode::OK
+    );
+    assert_eq!(holder().await, Some(owner));
+    assert_eq!(
+        bed.get("/progress").await.status,
+        StatusCode::UNAUTHORIZED,
+        "sessions stay ended"
+    );
+}
+
+#[tokio::test]
+async fn a_reset_password_is_replaced_through_a_link() {
+    let bed = bed().await;
+    let (first, person) = joined(&bed, "ann").await;
+    let reset = bed
+        .post(&format!("/people/{person}/reset-password"), "")
+        .await;
+    assert_eq!(reset.status, StatusCode::OK, "{}", reset.body);
+    assert!(!first.is_signed_in().await);
+    let mut browser = Browser::new(&bed);
+    let old = browser.sign_in("ann", PASSWORD).await;
+    assert_eq!(old.status, StatusCode::UNAUTHORIZED);
+    let form = format!("token={}", secret(&reset.body));
+    let answer = browser.post("/sign-in", &form).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER);
+    let answer = browser
+        .post("/account/password", "login=ann&password=another+long+one")
+        .await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+    let again = Browser::new(&bed).post("/sign-in", &form).await;
+    assert_eq!(again.status, StatusCode::UNAUTHORIZED, "the link was used");
+}
+
+#[tokio::test]
+async fn the_audit_log_names_who_did_what() {
+    let bed = bed().await;
+    let (_, person) = joined(&bed, "ann").await;
+    bed.post(&format!("/people/{person}/change"), "change=disable")
+        .await;
+    let lines = bed.app.store.audit(20).await.unwrap();
+    let of = |action: &str| {
+        let line = lines.iter().find(|l| l.action == action);
+        line.map(|l| (l.person.clone().unwrap_or_default(), l.subject.clone()))
+    };
+    let (local, id) = ("local".to_owned(), person.to_string());
+    assert_eq!(of("person-disable"), Some((local.clone(), id.clone())));
+    assert_eq!(of("join"), Some((id.clone(), id)));
+    assert_eq!(of("invite").map(|(who, _)| who), Some(local));
+    assert_eq!(Role::ALL.map(Role::as_str), ["student", "operator"]);
+}

@@ -1,0 +1,113 @@
+//! `/invitation`: accepting an invitation. As with sign-in links, only the form uses the token, so nothing that merely
+//! fetches links accepts an invitation.
+
+use askama::Template;
+use axum::{
+    Extension, Form,
+    extract::{Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use faultline_store::Secret;
+use serde::Deserialize;
+
+use super::{
+    layout::{Frame, Layout},
+    page, sign_in,
+};
+use crate::{
+    app::{App, Shared},
+    auth::password,
+    operations::invitations,
+    problem::Problem,
+    rates::Origin,
+};
+
+#[derive(Deserialize, Default)]
+pub(super) struct Sent {
+    #[serde(default)]
+    token: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    login: String,
+    #[serde(default)]
+    password: String,
+}
+
+#[derive(Template)]
+#[template(path = "invitation.html")]
+struct Page {
+    layout: Layout,
+    /// Empty if the invitation can't be accepted.
+    token: String,
+    name: String,
+    login: String,
+    min: usize,
+    problem: Option<Problem>,
+}
+
+/// Returns the invitation's secret if it can be accepted. Counts an invalid one.
+async fn valid(app: &App, from: Origin, token: &str) -> Result<Option<Secret>, Problem> {
+    if let Some(secret) = Secret::presented(token) {
+        app.rates.may_present(from, &secret.hash())?;
+        if app.store.invitation(&secret, app.now()).await?.is_some() {
+            return Ok(Some(secret));
+        }
+    }
+    app.rates.wrong(from)?;
+    Ok(None)
+}
+
+fn render(
+    frame: &Frame,
+    sent: Sent,
+    is_valid: bool,
+    problem: Option<Problem>,
+) -> Result<Response, Problem> {
+    page(&Page {
+        layout: frame.outside("Invitation"),
+        token: if is_valid { sent.token } else { String::new() },
+        name: sent.name.chars().take(60).collect(),
+        login: sent.login.chars().take(32).collect(),
+        min: password::MIN,
+        problem,
+    })
+}
+
+pub(super) async fn show(
+    State(app): State<Shared>,
+    Extension(from): Extension<Origin>,
+    frame: Frame,
+    Query(sent): Query<Sent>,
+) -> Result<Response, Problem> {
+    let is_valid = valid(&app, from, &sent.token).await?.is_some();
+    let token = Sent {
+        token: sent.token,
+        ..Sent::default()
+    };
+    render(&frame, token, is_valid, None)
+}
+
+pub(super) async fn accept(
+    State(app): State<Shared>,
+    Extension(from): Extension<Origin>,
+    frame: Frame,
+    Form(sent): Form<Sent>,
+) -> Result<Response, Problem> {
+    let Some(token) = valid(&app, from, &sent.token).await? else {
+        let html = render(&frame, sent, false, None)?;
+        return Ok((StatusCode::UNAUTHORIZED, html).into_response());
+    };
+    let accepted = invitations::accept(&app, &token, &sent.name, &sent.login, &sent.password).await;
+    match accepted {
+        Ok(Some(session)) => Ok(sign_in::signed_in(&app, &session)),
+        Ok(None) => render(&frame, sent, false, None),
+        Err(problem) if problem.status < 500 => {
+            let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
+            let html = render(&frame, sent, true, Some(problem))?;
+            Ok((status, html).into_response())
+        }
+        Err(problem) => Err(problem),
+    }
+}

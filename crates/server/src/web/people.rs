@@ -1,0 +1,272 @@
+//! `/people`: the people of this installation and their invitations. For operators.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::{
+    Form,
+    extract::{FromRequestParts, State},
+    http::{StatusCode, request::Parts},
+    response::{IntoResponse, Redirect, Response},
+};
+use faultline_domain::{PersonId, authz::Role};
+use faultline_store::people::PersonChange;
+use jiff::SignedDuration;
+use serde::Deserialize;
+
+use super::{
+    keys::Row,
+    layout::{Frame, Layout},
+    page, text,
+};
+use crate::{
+    app::{App, Shared},
+    auth::{Operator, param},
+    operations::{
+        invitations::{self, NewInvitation},
+        people,
+    },
+    problem::Problem,
+};
+
+/// The number of invitations that are shown.
+const SHOWN: u32 = 30;
+
+struct Someone {
+    id: String,
+    is_caller: bool,
+    name: String,
+    login: String,
+    role: &'static str,
+    is_operator: bool,
+    is_disabled: bool,
+    joined: String,
+    last_sign_in: String,
+    open: usize,
+}
+
+struct Invited {
+    id: String,
+    note: String,
+    role: &'static str,
+    by: String,
+    left: String,
+    is_open: bool,
+    accepted_by: String,
+}
+
+#[derive(Template)]
+#[template(path = "people.html")]
+struct Page {
+    layout: Layout,
+    people: Vec<Someone>,
+    invitations: Vec<Invited>,
+    problem: Option<Problem>,
+    /// A new link: what it is for, and its URL.
+    made: Option<(String, String)>,
+}
+
+/// Formats the time until an invitation expires, rounded up to days.
+fn days(left: SignedDuration) -> String {
+    let days = usize::try_from(left.as_hours() / 24 + 1).unwrap_or_default();
+    format!("for {}", text::plural(days, "day", "days"))
+}
+
+async fn render(
+    app: &App,
+    operator: &Operator,
+    frame: &Frame,
+    problem: Option<Problem>,
+    made: Option<(String, String)>,
+) -> Result<Response, Problem> {
+    let now = app.now();
+    let mut open: HashMap<PersonId, usize> = HashMap::new();
+    for e in app.store.unfinished_environments().await? {
+        *open.entry(e.person).or_default() += 1;
+    }
+    let all = app.store.people().await?;
+    let names: HashMap<_, _> = all.iter().map(|p| (p.id.clone(), p.name.clone())).collect();
+    let people = all
+        .into_iter()
+        .map(|p| Someone {
+            is_caller: p.id == *operator.proof.person(),
+            open: open.get(&p.id).copied().unwrap_or_default(),
+            id: p.id.to_string(),
+            name: p.name,
+            login: p.login.map_or_else(String::new, |login| login.to_string()),
+            role: p.role.as_str(),
+            is_operator: p.role == Role::Operator,
+            is_disabled: p.disabled_at.is_some(),
+            joined: text::ago(p.created_at, now),
+            last_sign_in: p
+                .last_sign_in
+                .map_or_else(|| "never".to_owned(), |at| text::ago(at, now)),
+        })
+        .collect();
+    let invitations = app
+        .store
+        .invitations(SHOWN)
+        .await?
+        .into_iter()
+        .map(|i| Invited {
+            is_open: i.uses_left > 0 && i.expires_at > now,
+            left: match (i.uses_left, i.expires_at > now) {
+                (0, _) => "used up or withdrawn".to_owned(),
+                (_, false) => "expired".to_owned(),
+                (uses, true) => format!("{uses} left, {}", days(i.expires_at.duration_since(now))),
+            },
+            id: i.id,
+            note: i.note,
+            role: i.role.as_str(),
+            by: names.get(&i.created_by).cloned().unwrap_or_default(),
+            accepted_by: i.accepted_by.join(", "),
+        })
+        .collect();
+    page(&Page {
+        layout: frame.layout("People", &operator.caller),
+        people,
+        invitations,
+        problem,
+        made,
+    })
+}
+
+pub(super) async fn show(
+    State(app): State<Shared>,
+    operator: Operator,
+    frame: Frame,
+) -> Result<Response, Problem> {
+    render(&app, &operator, &frame, None, None).await
+}
+
+#[derive(Deserialize)]
+pub(super) struct Invite {
+    #[serde(default)]
+    note: String,
+    #[serde(default)]
+    role: String,
+    #[serde(default)]
+    uses: String,
+    #[serde(default)]
+    days: String,
+}
+
+impl Invite {
+    fn read(&self) -> Result<NewInvitation, Problem> {
+        let number = |text: &str| text.trim().parse().map_err(|_| ());
+        let (Ok(uses), Ok(days)) = (number(&self.uses), number(&self.days)) else {
+            return Err(Problem::bad_request(
+                "Enter the number of people and of days as whole numbers.",
+            ));
+        };
+        let role = self
+            .role
+            .parse()
+            .map_err(|_| Problem::bad_request("Choose one of the roles: student or operator."))?;
+        Ok(NewInvitation {
+            note: self.note.clone(),
+            role,
+            uses,
+            days,
+        })
+    }
+}
+
+/// Renders the page with a problem, or returns the problem if it isn't the form's fault.
+async fn refused(
+    app: &App,
+    operator: &Operator,
+    frame: &Frame,
+    problem: Problem,
+) -> Result<Response, Problem> {
+    if problem.status >= 500 || problem.status == 404 {
+        return Err(problem);
+    }
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let html = render(app, operator, frame, Some(problem), None).await?;
+    Ok((status, html).into_response())
+}
+
+pub(super) async fn invite(
+    State(app): State<Shared>,
+    operator: Operator,
+    frame: Frame,
+    Form(new): Form<Invite>,
+) -> Result<Response, Problem> {
+    let made = match new.read() {
+        Ok(new) => invitations::invite(&app, &operator.proof, &new)
+            .await
+            .map(|made| (new, made)),
+        Err(problem) => Err(problem),
+    };
+    match made {
+        Ok((new, (invitation, link))) => {
+            let about = format!(
+                "An invitation for {} as {}",
+                text::plural(new.uses as usize, "person", "people"),
+                invitation.role.as_str()
+            );
+            render(&app, &operator, &frame, None, Some((about, link))).await
+        }
+        Err(problem) => refused(&app, &operator, &frame, problem).await,
+    }
+}
+
+pub(super) async fn withdraw(
+    State(app): State<Shared>,
+    operator: Operator,
+    Row(id): Row,
+) -> Result<Response, Problem> {
+    invitations::withdraw(&app, &operator.proof, &id).await?;
+    Ok(Redirect::to("/people").into_response())
+}
+
+/// Extractor: the person `{person}` of the path.
+pub(super) struct Someones(PersonId);
+
+impl FromRequestParts<Shared> for Someones {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
+        param(parts, "person").await.map(Self)
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Change {
+    #[serde(default)]
+    change: String,
+}
+
+pub(super) async fn change(
+    State(app): State<Shared>,
+    operator: Operator,
+    Someones(person): Someones,
+    frame: Frame,
+    Form(wanted): Form<Change>,
+) -> Result<Response, Problem> {
+    let wanted = match wanted.change.as_str() {
+        "disable" => PersonChange::Disable,
+        "enable" => PersonChange::Enable,
+        role => match role.parse() {
+            Ok(role) => PersonChange::Role(role),
+            Err(_) => return Err(Problem::bad_request("There is no such change.")),
+        },
+    };
+    match people::change(&app, &operator.proof, &person, wanted).await {
+        Ok(()) => Ok(Redirect::to("/people").into_response()),
+        Err(problem) => refused(&app, &operator, &frame, problem).await,
+    }
+}
+
+pub(super) async fn reset_password(
+    State(app): State<Shared>,
+    operator: Operator,
+    Someones(person): Someones,
+    frame: Frame,
+) -> Result<Response, Problem> {
+    let (link, _) = people::reset_password(&app, &operator.proof, &person).await?;
+    let named = app.store.person(&person).await?;
+    let name = named.map_or_else(|| person.to_string(), |p| p.name);
+    let about = format!("A link that signs {name} in, once, within 24 hours");
+    render(&app, &operator, &frame, None, Some((about, link))).await
+}

@@ -1,0 +1,199 @@
+//! Invitations: links by which people join.
+
+use faultline_domain::{Login, PersonId, authz::Role, person::Invitation};
+use jiff::Timestamp;
+use sqlx::FromRow;
+
+use crate::{
+    Result, Secret, Store,
+    credentials::insert_session,
+    db::{from_json, micros, parse, time, to_json},
+};
+
+/// A person who accepts an invitation.
+#[derive(Debug, Clone)]
+pub struct NewPerson {
+    /// The person's id.
+    pub id: PersonId,
+    /// The name that others see.
+    pub name: String,
+    /// The name that the person signs in with.
+    pub login: Login,
+    /// The hash of the password, as a PHC string.
+    pub password: String,
+}
+
+/// The result of accepting an invitation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// The person has joined and is signed in.
+    Done,
+    /// The invitation is unknown, expired or used up.
+    Invalid,
+    /// Another person has the login name. The invitation was not used.
+    LoginTaken,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    note: String,
+    role: String,
+    uses_left: i64,
+    created_by: String,
+    created_at: i64,
+    expires_at: i64,
+}
+
+impl Row {
+    fn read(self, accepted_by: Vec<String>) -> Result<Invitation> {
+        Ok(Invitation {
+            id: self.id,
+            note: self.note,
+            role: from_json("role", &self.role)?,
+            uses_left: u32::try_from(self.uses_left).unwrap_or_default(),
+            created_by: parse("person id", &self.created_by)?,
+            created_at: time("invitation time", self.created_at)?,
+            expires_at: time("invitation time", self.expires_at)?,
+            accepted_by,
+        })
+    }
+}
+
+impl Store {
+    /// Stores an invitation with the secret of its link.
+    pub async fn add_invitation(&self, secret: &Secret, invitation: &Invitation) -> Result<()> {
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO invitations \
+             (id, token_hash, note, role, uses_left, created_by, created_at, expires_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .bind(&invitation.id)
+        .bind(secret.hash())
+        .bind(&invitation.note)
+        .bind(to_json(&invitation.role)?)
+        .bind(i64::from(invitation.uses_left))
+        .bind(invitation.created_by.as_str())
+        .bind(micros(invitation.created_at))
+        .bind(micros(invitation.expires_at))
+        .execute(&mut *tx)
+        .await?;
+        let (at, who) = (invitation.created_at, Some(invitation.created_by.as_str()));
+        let detail = format!(
+            "{} people, {}",
+            invitation.uses_left,
+            invitation.role.as_str()
+        );
+        crate::audit::insert(&mut tx, at, who, "invite", &invitation.id, &detail).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Returns the latest invitations, newest first, even those that can't be accepted any more.
+    pub async fn invitations(&self, most: u32) -> Result<Vec<Invitation>> {
+        let rows = sqlx::query_as::<_, Row>(
+            "SELECT id, note, role, uses_left, created_by, created_at, expires_at \
+             FROM invitations ORDER BY created_at DESC LIMIT $1",
+        )
+        .bind(most)
+        .fetch_all(&self.readers)
+        .await?;
+        let mut all = Vec::with_capacity(rows.len());
+        for row in rows {
+            let names: Vec<String> = sqlx::query_scalar(
+                "SELECT name FROM people WHERE invitation_id = $1 ORDER BY created_at",
+            )
+            .bind(&row.id)
+            .fetch_all(&self.readers)
+            .await?;
+            all.push(row.read(names)?);
+        }
+        Ok(all)
+    }
+
+    /// Returns the role that an invitation gives, if it can be accepted.
+    pub async fn invitation(&self, secret: &Secret, now: Timestamp) -> Result<Option<Role>> {
+        let role: Option<String> = sqlx::query_scalar(
+            "SELECT role FROM invitations \
+             WHERE token_hash = $1 AND uses_left > 0 AND expires_at > $2",
+        )
+        .bind(secret.hash())
+        .bind(micros(now))
+        .fetch_optional(&self.readers)
+        .await?;
+        role.map(|role| from_json("role", &role)).transpose()
+    }
+
+    /// Withdraws an invitation on behalf of an operator. People who have accepted it stay. Returns false if there is
+    /// none with this id that could be accepted.
+    pub async fn withdraw_invitation(
+        &self,
+        operator: &PersonId,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query(
+            "UPDATE invitations SET uses_left = 0 \
+             WHERE id = $1 AND uses_left > 0 AND expires_at > $2",
+        )
+        .bind(id)
+        .bind(micros(now))
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let who = Some(operator.as_str());
+        crate::audit::insert(&mut tx, now, who, "invite-withdraw", id, "").await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Accepts an invitation: stores the person and a session of theirs, and counts the use, in one transaction.
+    pub async fn accept_invitation(
+        &self,
+        secret: &Secret,
+        person: &NewPerson,
+        session: &Secret,
+        now: Timestamp,
+        session_ends: Timestamp,
+    ) -> Result<Accepted> {
+        let mut tx = self.begin().await?;
+        let used: Option<(String, String)> = sqlx::query_as(
+            "UPDATE invitations SET uses_left = uses_left - 1 \
+             WHERE token_hash = $1 AND uses_left > 0 AND expires_at > $2 RETURNING id, role",
+        )
+        .bind(secret.hash())
+        .bind(micros(now))
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some((invitation, role)) = used else {
+            return Ok(Accepted::Invalid);
+        };
+        let done = sqlx::query(
+            "INSERT INTO people \
+             (id, name, role, login, password, created_at, last_sign_in, invitation_id) \
+             VALUES ($1, $2, $3, $4, $5, $6, $6, $7) ON CONFLICT (login) DO NOTHING",
+        )
+        .bind(person.id.as_str())
+        .bind(&person.name)
+        .bind(role)
+        .bind(person.login.as_str())
+        .bind(&person.password)
+        .bind(micros(now))
+        .bind(&invitation)
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            // Dropping the transaction gives the use back.
+            return Ok(Accepted::LoginTaken);
+        }
+        let id = person.id.as_str();
+        insert_session(&mut tx, session, id, now, session_ends).await?;
+        crate::audit::insert(&mut tx, now, Some(id), "join", id, &invitation).await?;
+        tx.commit().await?;
+        Ok(Accepted::Done)
+    }
+}
