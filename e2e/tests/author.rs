@@ -104,7 +104,7 @@ fn from_nothing_to_a_proven_lab() {
     let readme = author.0.path().join("cache-is-cold/README.md");
     let told = std::fs::read_to_string(&readme).unwrap();
     std::fs::write(&readme, told + "\nIt began on Monday.\n").unwrap();
-    until(&said, "were read anew");
+    until(&said, "were reloaded");
     run.say("i");
     until(&said, "It began on Monday.");
     let lab = author.0.path().join("cache-is-cold/lab.yaml");
@@ -114,7 +114,7 @@ fn from_nothing_to_a_proven_lab() {
     run.say("c");
     until(&said, "not repaired");
     std::fs::write(&lab, whole).unwrap();
-    until(&said, "were read anew");
+    until(&said, "were reloaded");
     run.say("v");
     until(&said, "solution.sh ended well");
     run.say("c");

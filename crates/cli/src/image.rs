@@ -340,14 +340,14 @@ fn verify(cache: &Cache, output: Output) -> anyhow::Result<()> {
         }
         Output::Text => {
             for (key, damage) in &rows {
-                println!("{key}  {}", damage.as_deref().unwrap_or("sound"));
+                println!("{key}  {}", damage.as_deref().unwrap_or("ok"));
             }
         }
     }
     let damaged = rows.iter().filter(|(_, damage)| damage.is_some()).count();
     anyhow::ensure!(
         damaged == 0,
-        "{damaged} of {} template(s) were damaged and are taken out of use; each is built again at the next start that needs it",
+        "{damaged} of {} template(s) were damaged and are taken out of use; `faultline image build` builds them again, and so does the next `faultline up`",
         rows.len()
     );
     Ok(())

@@ -90,8 +90,8 @@ async fn bind(what: &str, at: SocketAddr, field: &str) -> anyhow::Result<TcpList
         let flag = field.replace('_', "-");
         let port = at.port();
         format!(
-            "cannot serve {what} on {at}; `ss -ltnp sport = :{port}` says who has the port, --{flag} or `{field}` in the \
-             configuration takes another"
+            "cannot serve {what} on {at}; `ss -ltnp sport = :{port}` shows which process uses the port; choose another with \
+             --{flag}, or with `{field}` in the configuration"
         )
     })
 }
@@ -105,7 +105,7 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     if let Some(link) = running(data).await {
         announce(&link, output, args.no_browser);
         eprintln!(
-            "Faultline is running already, with the settings it was started with; `faultline down` stops it."
+            "Faultline is already running, with the settings that it was started with; `faultline down` stops it."
         );
         return Ok(());
     }
@@ -209,7 +209,7 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     announce(&server.sign_in_link().await?, output, args.no_browser);
     if output == Output::Text {
         eprintln!(
-            "Ctrl-C stops the server; environments go on and are found again at the next start."
+            "Ctrl-C stops the server. Environments keep running, and the next start finds them again."
         );
     }
     tokio::spawn(stop_on_signal(shutdown.clone()));
@@ -255,7 +255,7 @@ fn preflight(config: &Config, recipes: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     doctor::print_all(&fatal);
-    anyhow::bail!("nothing was started; `faultline doctor` looks at everything again")
+    anyhow::bail!("nothing was started; `faultline doctor` examines the machine again")
 }
 
 /// Returns the address by which this machine reaches a listener: loopback for the unspecified address.

@@ -39,7 +39,7 @@ setup:
 checks:
   - name: page-answers
     title: The status page answers on port 8080
-    fail: Port 8080 does not give the status page.
+    fail: Port 8080 does not serve the status page.
     hint: 2
     test:
       http:
@@ -47,7 +47,7 @@ checks:
         path: /status.html
         body: all systems
   - name: page-is-readable
-    title: The page can be read by the web server, and by no means written by everybody
+    title: The web server can read the page, and not everybody can write it
     fail: The page is missing, or its permissions are not 0644.
     test:
       file:
@@ -56,8 +56,8 @@ checks:
 
 hints:
   - text: "Which process listens on port 8080, and which folder does it serve? `ss -tlnp` and `systemctl cat status` tell."
-  - text: "The unit serves `/srv/status`. What is in it, and what was?"
-  - text: "Somebody renamed `status.html` to `status.html.old`. Give it its name and `chmod 644`."
+  - text: "The unit serves `/srv/status`. What is in it now, and what was in it before?"
+  - text: "Somebody renamed `status.html` to `status.html.old`. Give it its name back, and run `chmod 644` on it."
 "#;
 
 const README: &str = "# The status page is gone\n\nSince the clean-up of Monday night `http://node1:8080/status.html` answers 404. Customers see it.\n\nBring the page back.\n";
@@ -65,7 +65,7 @@ const README: &str = "# The status page is gone\n\nSince the clean-up of Monday 
 const SOLUTION: &str = "# What had happened\n\nThe clean-up renamed every file older than a year, the status page among them.\n\n```\nsystemctl cat status          # serves /srv/status\nls -la /srv/status            # status.html.old\nmv /srv/status/status.html.old /srv/status/status.html\nchmod 644 /srv/status/status.html\n```\n";
 
 const BREAK: &str = r#"#!/bin/bash
-# Breaks the machine: makes the incident that the README tells of. May be run again, on a repaired machine too.
+# Breaks the machine, as the README describes. May be run again, even on a repaired machine.
 set -euo pipefail
 
 mkdir -p /srv/status

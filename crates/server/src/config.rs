@@ -15,12 +15,14 @@ pub struct Config {
     pub public_url: String,
     /// The SSH gateway's host name, as people type it. Default: the host of `public_url`.
     pub ssh_host: Option<String>,
-    /// The SSH gateway's port; none if the gateway isn't served. Default: 2222.
+    /// The SSH gateway's port; none if the gateway isn't served. Set by the program that serves the gateway.
+    #[serde(skip)]
     pub ssh_port: Option<u16>,
     /// The SSH gateway's public host key. Set by the program that serves the gateway.
     #[serde(skip)]
     pub ssh_host_key: Option<PublicKey>,
-    /// The kubectl gateway's port; none if the gateway isn't served. Default: 7443.
+    /// The kubectl gateway's port; none if the gateway isn't served. Set by the program that serves the gateway.
+    #[serde(skip)]
     pub kube_port: Option<u16>,
     /// The kubectl gateway's host name, as written to kubeconfigs. Default: the SSH gateway's host name.
     pub kube_host: Option<String>,

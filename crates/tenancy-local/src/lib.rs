@@ -373,7 +373,7 @@ impl Provider for Local {
             let (image, form) = (&template.image, template.form());
             Readiness::Unavailable {
                 reason: format!(
-                    "image {template} has not been built; the operator runs `faultline image build {image} --shape {form}`"
+                    "image {template} is not built; an operator can run `faultline image build {image} --shape {form}`"
                 ),
             }
         };

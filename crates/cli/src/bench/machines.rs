@@ -298,18 +298,10 @@ pub async fn clone(args: &Machines) -> anyhow::Result<Report> {
             report.add("clone to the API server's first answer", "ms", &answered);
         }
         report.add("clone to usable, 1", "ms", &usable);
-        report.ratio(
-            "clone to usable is faster than a cold boot, times",
-            cold,
-            "clone to usable, 1",
-        );
+        report.ratio("cold boot / clone to usable", cold, "clone to usable, 1");
         if cluster {
             report.add("clone to probed, 1", "ms", &probed);
-            report.ratio(
-                "clone to probed is faster than a cold boot, times",
-                cold,
-                "clone to probed, 1",
-            );
+            report.ratio("cold boot / clone to probed", cold, "clone to probed, 1");
             return Ok(report);
         }
         for at_once in [4, 8] {
@@ -366,12 +358,12 @@ pub async fn density(args: &Machines) -> anyhow::Result<Report> {
         report.add("guest memory private to a clone", "MiB", &guest);
         report.add("QEMU's own memory", "MiB", &own);
         report.add(
-            "what merging of identical pages would give back, all clones",
+            "savings by merging identical pages, all clones",
             "MiB",
             &[mib(pages.repeated_bytes())],
         );
         report.ratio(
-            "template memory shared by a clone, times",
+            "template memory / private memory of a clone",
             "template memory",
             "guest memory private to a clone",
         );
@@ -403,15 +395,11 @@ pub async fn idle(args: &Machines) -> anyhow::Result<Report> {
         };
         report.add(OF_CLONE, "% of a core", &at_rest(bed, args).await?);
         if let Some(name) = &other {
-            report.ratio("the first of what the second takes, times", OF_CLONE, name);
+            report.ratio("shape / compared shape", OF_CLONE, name);
         }
         let id = Bed::id(0)?;
         looked_after(bed, args, &id, &mut report).await?;
-        report.ratio(
-            "of what a clone takes that nobody looks after, times",
-            LOOKED_AFTER,
-            OF_CLONE,
-        );
+        report.ratio("with a server / without", LOOKED_AFTER, OF_CLONE);
         bed.provider.pause(&id).await?;
         report.add(
             "CPU of a suspended clone",

@@ -34,7 +34,7 @@ const HELP: &str = "  t [node]   a terminal (leave it with Ctrl-])
   i          the incident: README.md
   l          the solution: SOLUTION.md
   q          end, destroy the machine
-Files are read anew when they change. More terminals: `faultline lab shell` in another window.";
+Files are reloaded when they change. More terminals: `faultline lab shell` in another window.";
 
 pub(super) async fn run(place: &Place, name: &str, open_terminal: bool) -> anyhow::Result<()> {
     let path = named::find(&place.labs()?, name)?;
@@ -169,7 +169,7 @@ impl<'a> Session<'a> {
                 });
                 self.folder = folder;
                 println!(
-                    "the lab's files have changed and were read anew{}",
+                    "the lab's files have changed and were reloaded{}",
                     if setup_changed {
                         "; the setup changed too: s runs it again, n makes a new machine"
                     } else {
