@@ -7,7 +7,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -89,6 +89,9 @@ impl Leases {
         if let Some(lease) = lock(&self.0.open).get(&key)
             && !lease.ended.is_cancelled()
         {
+            if lease.is_expired.load(Ordering::Acquire) {
+                return Err(Refusal::expired());
+            }
             return Ok(lease.clone());
         }
         let grant = self.0.servers.admit(environment, token, false).await?;
@@ -97,6 +100,7 @@ impl Leases {
             grant,
             account,
             ended: self.0.stop.child_token(),
+            is_expired: AtomicBool::new(false),
             servers: self.0.servers.clone(),
             tasks: self.0.tasks.clone(),
             connections: tokio::sync::Mutex::default(),
@@ -185,7 +189,14 @@ async fn watch(inner: Arc<Inner>, key: Key, lease: Arc<Lease>) {
         }
         // Nothing is open on an idle lease.
         let is_open = quiet.elapsed() < inner.config.recheck;
-        match inner.servers.admit(&key.0, &key.1, is_open).await {
+        let mut admitted = inner.servers.admit(&key.0, &key.1, false).await;
+        if is_open && admitted.as_ref().is_err_and(|refusal| refusal.code == 401) {
+            admitted = inner.servers.admit(&key.0, &key.1, true).await;
+            if admitted.is_ok() {
+                lease.is_expired.store(true, Ordering::Release);
+            }
+        }
+        match admitted {
             Ok(grant) if grant == lease.grant => {}
             Err(refusal) if refusal.undecided => {}
             _ => break,
@@ -251,6 +262,8 @@ pub(super) struct Lease {
     pub grant: Grant,
     /// Cancelled when the access ends.
     pub ended: CancellationToken,
+    /// True once the token has expired. Then only what is open goes on.
+    is_expired: AtomicBool,
     account: Arc<Account>,
     servers: Arc<dyn ApiServers>,
     tasks: TaskTracker,

@@ -1,6 +1,7 @@
 //! Derives what a request to an API server changes from its method and path.
 
 use hyper::Method;
+use percent_encoding::percent_decode_str;
 
 /// A requested change, as recorded in the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub fn is_discovery(path: &str) -> bool {
 /// Returns what a request changes. `None` if it only reads.
 #[must_use]
 pub fn change(method: &Method, path: &str) -> Option<Change> {
+    // The API server decodes it as well.
+    let path = percent_decode_str(path).decode_utf8_lossy();
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let (group, rest) = match parts.as_slice() {
         ["api", _, rest @ ..] => ("", rest),
@@ -110,6 +113,16 @@ mod tests {
         for (method, path, wanted) in [
             (post(), "/api/v1/namespaces/shop/pods", "create pods shop/"),
             (post(), "/api/v1/namespaces", "create namespaces"),
+            (
+                post(),
+                "/%61pi/v1/name%73paces/shop/pod%73",
+                "create pods shop/",
+            ),
+            (
+                Method::GET,
+                "/api/v1/namespaces/shop/pods/web/%65xec",
+                "exec pods shop/web",
+            ),
             (
                 Method::DELETE,
                 "/api/v1/namespaces/shop",

@@ -364,6 +364,9 @@ async fn open_requests_outlive_their_tokens_expiry() {
             body.frame().await.unwrap().unwrap();
         }
     }
+    let new = sender.send_request(watch()).await.unwrap();
+    assert_eq!(new.status(), StatusCode::UNAUTHORIZED, "nothing new begins");
+    bodies[0].frame().await.unwrap().unwrap();
 }
 
 #[tokio::test]
