@@ -64,6 +64,8 @@ pub(crate) struct App {
     pub tasks: TaskTracker,
     /// Cancelled when the server stops.
     pub stopping: CancellationToken,
+    /// The number of open WebSockets of each person.
+    pub sockets: Mutex<HashMap<PersonId, usize>>,
     /// Environments with a check run in progress.
     pub checking: Mutex<HashSet<EnvironmentId>>,
     pub started_at: Timestamp,
@@ -93,6 +95,7 @@ impl App {
             statuses: Mutex::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            sockets: Mutex::default(),
             checking: Mutex::default(),
             ready: Mutex::default(),
             kept: Mutex::default(),

@@ -35,6 +35,8 @@ use axum::{
     response::Response,
 };
 
+use faultline_domain::PersonId;
+
 pub(crate) use message::Which;
 
 #[cfg(fuzzing)]
@@ -43,6 +45,7 @@ pub use message::fuzz as fuzz_message;
 use crate::{
     app::Shared,
     auth::{Mine, csrf::same_origin, param},
+    lock::lock,
     problem::Problem,
 };
 
@@ -69,8 +72,9 @@ pub(crate) async fn of_page(
     if browser && !same_origin(&headers) {
         return Err(Problem::forged());
     }
+    let counted = Counted::new(&app, mine.caller.signed_in.person())?;
     Ok(bounded(upgrade)?.on_upgrade(async move |socket| {
-        let _in_progress = app.tasks.token();
+        let (_in_progress, _counted) = (app.tasks.token(), counted);
         socket::run(&app, &mine, socket).await;
     }))
 }
@@ -93,10 +97,48 @@ pub(crate) async fn from_api(
     if !mine.environment().nodes().contains(which.node()) {
         return Err(Problem::not_found());
     }
+    let counted = Counted::new(&app, mine.caller.signed_in.person())?;
     Ok(bounded(upgrade)?.on_upgrade(async move |socket| {
-        let _in_progress = app.tasks.token();
+        let (_in_progress, _counted) = (app.tasks.token(), counted);
         single::run(&app, &mine, which, socket).await;
     }))
+}
+
+/// The maximum number of open WebSockets per person: each can have many terminals, and each terminal takes a file
+/// descriptor.
+const MAX_SOCKETS: usize = 40;
+
+/// An open WebSocket of a person. It is counted until this is dropped.
+struct Counted {
+    app: Shared,
+    person: PersonId,
+}
+
+impl Counted {
+    fn new(app: &Shared, person: &PersonId) -> Result<Self, Problem> {
+        let mut sockets = lock(&app.sockets);
+        let open = sockets.entry(person.clone()).or_default();
+        if *open >= MAX_SOCKETS {
+            return Err(Problem::too_many(std::time::Duration::from_secs(10)));
+        }
+        *open += 1;
+        Ok(Self {
+            app: app.clone(),
+            person: person.clone(),
+        })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut sockets = lock(&self.app.sockets);
+        if let Some(open) = sockets.get_mut(&self.person) {
+            *open -= 1;
+            if *open == 0 {
+                sockets.remove(&self.person);
+            }
+        }
+    }
 }
 
 fn bounded(upgrade: Upgrade) -> Result<WebSocketUpgrade, Problem> {
