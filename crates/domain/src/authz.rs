@@ -68,9 +68,9 @@ pub struct MayUse {
     person: PersonId,
 }
 
-/// Proof: this person may add and remove nodes of this environment, as its owner or as an operator.
+/// Proof: this person may end this environment, and add and remove its nodes, as its owner or as an operator.
 #[derive(Debug, Clone)]
-pub struct MayResize {
+pub struct MayManage {
     environment: Environment,
     person: PersonId,
 }
@@ -111,9 +111,9 @@ impl SignedIn {
     }
 
     /// Returns the proof if the person owns this environment or is an operator.
-    pub fn may_resize(&self, environment: Environment) -> Result<MayResize, NotFound> {
+    pub fn may_manage(&self, environment: Environment) -> Result<MayManage, NotFound> {
         if environment.person == self.0.person || self.0.role == Role::Operator {
-            Ok(MayResize {
+            Ok(MayManage {
                 environment,
                 person: self.0.person.clone(),
             })
@@ -145,7 +145,7 @@ impl MayUse {
     }
 }
 
-impl MayResize {
+impl MayManage {
     /// Returns the environment.
     #[must_use]
     pub const fn environment(&self) -> &Environment {
@@ -181,13 +181,13 @@ mod tests {
         assert!(me.may_use(of("ann")).is_ok());
         assert_eq!(me.may_use(of("bob")).unwrap_err(), NotFound);
         assert!(me.may_operate().is_err());
-        assert!(me.may_resize(of("ann")).is_ok());
-        assert!(me.may_resize(of("bob")).is_err());
+        assert!(me.may_manage(of("ann")).is_ok());
+        assert!(me.may_manage(of("bob")).is_err());
         let operator = SignedIn::verified(Principal {
             person: "olga".parse().unwrap(),
             role: Role::Operator,
         });
-        let proof = operator.may_resize(of("bob")).unwrap();
+        let proof = operator.may_manage(of("bob")).unwrap();
         assert_eq!(proof.environment().person.as_str(), "bob");
         assert_eq!(proof.person().as_str(), "olga");
     }

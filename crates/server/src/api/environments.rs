@@ -20,7 +20,7 @@ use super::views::{
 };
 use crate::{
     app::Shared,
-    auth::{Mine, Node, Resizable, Signed, param},
+    auth::{Managed, Mine, Node, Signed, param},
     operations::{
         add_node, check, credential, end, extend, give_up, remove_node, reset, resume, reveal_hint,
         suspend,
@@ -88,11 +88,11 @@ async fn get_environment(
     Ok(Json(detail(&app, mine.environment()).await?))
 }
 
-/// Ends an environment.
+/// Ends an environment. Operators may end anybody's.
 #[utoipa::path(delete, path = "/api/v1/environments/{id}", tag = "environments", params(("id" = String, Path)),
     responses((status = 202, description = "the environment will end"), (status = 404, body = Problem)))]
-async fn end_environment(State(app): State<Shared>, mine: Mine) -> Result<StatusCode, Problem> {
-    end::end(&app, &mine.proof).await?;
+async fn end_environment(State(app): State<Shared>, its: Managed) -> Result<StatusCode, Problem> {
+    end::end(&app, &its.proof).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -190,7 +190,7 @@ async fn resume_environment(State(app): State<Shared>, mine: Mine) -> Result<Sta
         (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn add_node(
     State(app): State<Shared>,
-    its: Resizable,
+    its: Managed,
 ) -> Result<(StatusCode, Json<NewNode>), Problem> {
     let node = add_node::add_node(&app, &its.proof).await?;
     let made = NewNode {
@@ -208,7 +208,7 @@ async fn add_node(
         (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn remove_node(
     State(app): State<Shared>,
-    its: Resizable,
+    its: Managed,
     Node(node): Node,
 ) -> Result<StatusCode, Problem> {
     remove_node::remove_node(&app, &its.proof, &node).await?;

@@ -6,7 +6,7 @@
 //! | [`csrf`] | protection against cross-site request forgery |
 //! | [`password`] | hashes and verifies passwords |
 //!
-//! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Resizable`] or [`Operator`], and
+//! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Managed`] or [`Operator`], and
 //! can't be called without it. Streams and terminals end when [`Caller::withdrawn`] returns. Pages accept only cookies
 //! and the API accepts only bearer tokens, so a malicious page can't make a browser use the API.
 
@@ -21,7 +21,7 @@ use axum::{
 };
 use faultline_domain::{
     EnvironmentId,
-    authz::{MayOperate, MayResize, MayUse, Principal, SignedIn},
+    authz::{MayManage, MayOperate, MayUse, Principal, SignedIn},
     environment::Environment,
 };
 use faultline_store::Secret;
@@ -92,8 +92,8 @@ impl Kind {
     }
 }
 
-/// Authenticates a request, within the rate limits: the credential isn't looked up if too many invalid ones came from
-/// the same origin. Without a valid credential, the request continues without a [`Caller`].
+/// Authenticates a request, within the rate limits. Without a valid credential, the request continues without a
+/// [`Caller`].
 async fn identify(
     app: &App,
     request: &mut Request,
@@ -106,7 +106,6 @@ async fn identify(
         return Ok(app.rates.stranger(from)?);
     };
     let hash = secret.hash();
-    app.rates.may_present(from, &hash)?;
     let Some(principal) = kind.holder(app, &secret).await? else {
         app.rates.wrong(from)?;
         return Ok(app.rates.stranger(from)?);
@@ -198,17 +197,17 @@ impl FromRequestParts<Shared> for Mine {
     }
 }
 
-/// Extractor: a signed-in person who may add nodes to the environment `{id}` of the path, and remove them.
+/// Extractor: a signed-in person who may end the environment `{id}` of the path, and add and remove its nodes.
 #[derive(Debug)]
-pub(crate) struct Resizable {
-    pub proof: MayResize,
+pub(crate) struct Managed {
+    pub proof: MayManage,
 }
 
-impl FromRequestParts<Shared> for Resizable {
+impl FromRequestParts<Shared> for Managed {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
         let caller = caller(parts)?;
-        let proof = caller.signed_in.may_resize(named(parts, app).await?)?;
+        let proof = caller.signed_in.may_manage(named(parts, app).await?)?;
         Ok(Self { proof })
     }
 }

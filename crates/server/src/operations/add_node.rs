@@ -1,7 +1,7 @@
 //! Adds a node (in a cluster, a worker) to a running environment. It gets the next free number, and the reconciler
 //! creates it. Counts as use. An environment has at most five nodes, and the host must have room for one more.
 
-use faultline_domain::{NodeName, authz::MayResize, limits::fits, shape::MAX_NODES};
+use faultline_domain::{NodeName, authz::MayManage, limits::fits, shape::MAX_NODES};
 use faultline_store::environments::NoNode;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     problem::Problem,
 };
 
-pub(crate) async fn add_node(app: &App, proof: &MayResize) -> Result<NodeName, Problem> {
+pub(crate) async fn add_node(app: &App, proof: &MayManage) -> Result<NodeName, Problem> {
     let environment = proof.environment();
     let need = need(&app.config, environment.spec.is_cluster(), 1);
     let admit = |counts| {

@@ -1,13 +1,13 @@
 //! Removes a node that was added. In a cluster it is drained first. The lab's own nodes can't be removed, because its
 //! checks use them. Idempotent. Counts as use.
 
-use faultline_domain::{NodeName, authz::MayResize};
+use faultline_domain::{NodeName, authz::MayManage};
 
 use crate::{app::App, problem::Problem};
 
 pub(crate) async fn remove_node(
     app: &App,
-    proof: &MayResize,
+    proof: &MayManage,
     node: &NodeName,
 ) -> Result<(), Problem> {
     let environment = proof.environment();

@@ -12,7 +12,7 @@ use axum::{
 use super::{layout::Frame, workspace};
 use crate::{
     app::Shared,
-    auth::{Mine, Node, Resizable, param},
+    auth::{Managed, Mine, Node, param},
     operations,
     problem::Problem,
 };
@@ -86,17 +86,14 @@ pub(super) async fn resume(State(app): State<Shared>, mine: Mine) -> Result<Resp
     Ok(to_workspace(&mine))
 }
 
-pub(super) async fn add_node(
-    State(app): State<Shared>,
-    its: Resizable,
-) -> Result<Response, Problem> {
+pub(super) async fn add_node(State(app): State<Shared>, its: Managed) -> Result<Response, Problem> {
     operations::add_node::add_node(&app, &its.proof).await?;
     Ok(Redirect::to(&format!("/environments/{}", its.proof.environment().id)).into_response())
 }
 
 pub(super) async fn remove_node(
     State(app): State<Shared>,
-    its: Resizable,
+    its: Managed,
     Node(node): Node,
 ) -> Result<Response, Problem> {
     operations::remove_node::remove_node(&app, &its.proof, &node).await?;
@@ -108,9 +105,15 @@ pub(super) async fn reset(State(app): State<Shared>, mine: Mine) -> Result<Respo
     Ok(Redirect::to(&format!("/environments/{}", made.id)).into_response())
 }
 
-pub(super) async fn end(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {
-    operations::end::end(&app, &mine.proof).await?;
-    Ok(to_workspace(&mine))
+pub(super) async fn end(State(app): State<Shared>, its: Managed) -> Result<Response, Problem> {
+    operations::end::end(&app, &its.proof).await?;
+    // An operator can't see other people's environments.
+    let environment = its.proof.environment();
+    Ok(if environment.person == *its.proof.person() {
+        Redirect::to(&format!("/environments/{}", environment.id)).into_response()
+    } else {
+        Redirect::to("/operator").into_response()
+    })
 }
 
 pub(super) async fn give_up(State(app): State<Shared>, mine: Mine) -> Result<Response, Problem> {

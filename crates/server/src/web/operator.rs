@@ -1,5 +1,7 @@
 //! `/operator`: environments, capacity, the status of reconcilers, broken labs, the audit log.
 
+use std::collections::HashMap;
+
 use askama::Template;
 use axum::{extract::State, response::Response};
 use faultline_domain::environment::State as Life;
@@ -13,6 +15,7 @@ use crate::{app::Shared, auth::Operator, capacity::Free, lock::lock, problem::Pr
 struct Machine {
     id: String,
     mine: bool,
+    can_end: bool,
     lab: String,
     person: String,
     phase: &'static str,
@@ -67,6 +70,13 @@ pub(super) async fn show(
     frame: Frame,
 ) -> Result<Response, Problem> {
     let now = app.now();
+    let people = app.store.people().await?;
+    let names: HashMap<_, _> = people.iter().map(|p| (p.id.as_str(), &p.name)).collect();
+    let name = |id: &str| {
+        names
+            .get(id)
+            .map_or_else(|| id.to_owned(), |name| (*name).clone())
+    };
     let all = app.store.latest_environments(40).await?;
     let unfinished = app.store.unfinished_environments().await?.len() as u64;
     let mut machines = Vec::with_capacity(all.len());
@@ -81,7 +91,8 @@ pub(super) async fn show(
             id: e.id.to_string(),
             mine: e.person == *operator.proof.person(),
             lab: e.lab.to_string(),
-            person: e.person.to_string(),
+            person: name(e.person.as_str()),
+            can_end: e.is_open(),
             phase: e.state.phase().as_str(),
             class: match &e.state {
                 Life::Active { .. } => "good",
@@ -156,7 +167,9 @@ pub(super) async fn show(
             .into_iter()
             .map(|l| Line {
                 when: text::ago(l.at, now),
-                person: l.person.unwrap_or_else(|| "Faultline".to_owned()),
+                person: l
+                    .person
+                    .map_or_else(|| "Faultline".to_owned(), |id| name(&id)),
                 action: l.action,
                 subject: l.subject,
                 detail: l.detail,
