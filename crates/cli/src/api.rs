@@ -41,8 +41,15 @@ struct Problem {
 }
 
 impl Problem {
-    /// Replaces the text of a 404: a missing page is a wrong URL in a browser, but a wrong name on the command line.
-    fn name_what_is_missing(&mut self, path: &str) {
+    /// Replaces texts that are meant for browsers and other clients: on the command line, a 404 means a wrong name, and a
+    /// 401 means that the stored token is not accepted any more.
+    fn explain(&mut self, path: &str) {
+        if self.status == 401 {
+            self.title = "the server does not accept this token".to_owned();
+            self.detail = "it was removed, or the account is disabled; `faultline login` stores another one, which the page \
+                           *Keys* creates"
+                .to_owned();
+        }
         if self.status != 404 {
             return;
         }
@@ -55,6 +62,10 @@ impl Problem {
             ["environments", id, ..] => (
                 format!("environment {id} of yours"),
                 "faultline env list --all",
+            ),
+            ["invitations", id] => (
+                format!("open invitation {id}"),
+                "faultline person invitations",
             ),
             ["labs", slug, ..] => (format!("lab {slug}"), "faultline lab list"),
             _ => return,
@@ -159,7 +170,7 @@ impl Api {
                 status: 0,
             });
             problem.status = status.as_u16();
-            problem.name_what_is_missing(path);
+            problem.explain(path);
             return Err(problem.into());
         }
         if text.is_empty() {

@@ -194,6 +194,11 @@ fn print(
 fn find(api: &Api, named: &str) -> anyhow::Result<Person> {
     let mut people: Vec<Person> = api.get("/people")?;
     let is_named = |p: &Person| p.id == named || p.login.as_deref() == Some(named);
+    if people.iter().filter(|p| is_named(p)).count() > 1 {
+        anyhow::bail!(
+            "{named} is the id of one person and the login name of another; use the id of the latter"
+        );
+    }
     if let Some(at) = people.iter().position(is_named) {
         return Ok(people.swap_remove(at));
     }

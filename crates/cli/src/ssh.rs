@@ -42,7 +42,7 @@ pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
                 "active" => {}
                 "suspended" => anyhow::bail!(paused(&e.id)),
                 phase => anyhow::bail!(
-                    "{id} is {phase}; `faultline env show {id}` says more, and an active one can be entered"
+                    "{id} can't be entered, because it is {phase}; `faultline env show {id}` says more"
                 ),
             }
             target.clone()

@@ -57,10 +57,7 @@ impl Problem {
                 StatusCode::TOO_MANY_REQUESTS,
                 "too-many",
                 "Too many requests",
-                format!(
-                    "Wait {seconds} s and try again. Programs should follow the header `Retry-After`. \
-                     Nothing was changed."
-                ),
+                format!("Wait {seconds} s and try again. Nothing was changed."),
             )
         }
     }

@@ -1,18 +1,20 @@
-//! Rate limits. There are four kinds of budgets. Each is refilled evenly and uses a bounded amount of memory.
+//! Rate limits. There are five kinds of budgets. Each is refilled evenly and uses a bounded amount of memory.
 //!
 //! | budget | per | for |
 //! |---|---|---|
 //! | people | session or API token | pages and API; generous, only stops a runaway loop |
 //! | strangers | address | requests without a valid credential |
-//! | wrong | address | invalid sessions, tokens, sign-in links and passwords; strict |
+//! | wrong | address | invalid sessions, tokens and links; strict |
+//! | guesses | address | wrong passwords; strict |
 //! | passwords | login name | attempts to sign in with a password, from any address; strict |
 //!
-//! If an address has used up *wrong*, its credentials are refused without looking them up, except for those that this
-//! server has already seen to be valid: so an attacker can't lock out others behind the same address. Assets, health
-//! and metrics aren't counted. A stream counts once, when it is opened.
+//! If an address has used up *wrong*, further invalid credentials get 429. Valid sessions, tokens and links are never
+//! refused for it: they are random, so nobody guesses them, and nobody can lock out others behind the same address. If it
+//! has used up *guesses*, no password from there is verified for a while. Assets, health and metrics aren't counted. A
+//! stream counts once, when it is opened.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     hash::Hash,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
@@ -139,11 +141,10 @@ pub(crate) struct Rates<C: Clock = MonotonicClock> {
     people: Budgets<String, C>,
     strangers: Budgets<Origin, C>,
     wrong: Budgets<Origin, C>,
+    guesses: Budgets<Origin, C>,
     passwords: Budgets<String, C>,
-    /// Origins whose credentials aren't looked up until the given time.
+    /// Origins whose passwords aren't verified until the given time.
     held: Mutex<HashMap<Origin, C::Instant>>,
-    /// Hashes of credentials that were valid.
-    known: Mutex<HashSet<String>>,
     clock: C,
     max_keys: usize,
 }
@@ -167,19 +168,16 @@ impl<C: Clock + Clone> Rates<C> {
             people: Budgets::new(rates.person_per_minute, max_keys, clock),
             strangers: Budgets::new(rates.stranger_per_minute, max_keys, clock),
             wrong: Budgets::new(rates.wrong_per_minute, max_keys, clock),
+            guesses: Budgets::new(rates.wrong_per_minute, max_keys, clock),
             passwords: Budgets::new(rates.password_per_minute, max_keys, clock),
             held: Mutex::default(),
-            known: Mutex::default(),
             clock: clock.clone(),
             max_keys,
         }
     }
 
-    /// Checks whether a credential from this origin may be looked up.
-    pub(crate) fn may_present(&self, from: Origin, hash: &str) -> Result<(), Wait> {
-        if lock(&self.known).contains(hash) {
-            return Ok(());
-        }
+    /// Checks whether a password from this origin may be verified.
+    pub(crate) fn may_guess(&self, from: Origin) -> Result<(), Wait> {
         let now = self.clock.now();
         match lock(&self.held).get(&from) {
             Some(until) if *until > now => Err(Wait(until.duration_since(now).into())),
@@ -189,19 +187,17 @@ impl<C: Clock + Clone> Rates<C> {
 
     /// Counts a request with a valid credential against its own budget.
     pub(crate) fn right(&self, hash: String) -> Result<(), Wait> {
-        {
-            let mut known = lock(&self.known);
-            if known.len() >= self.max_keys && !known.contains(&hash) {
-                known.clear();
-            }
-            known.insert(hash.clone());
-        }
         self.people.take(hash)
     }
 
-    /// Counts an invalid credential.
+    /// Counts an invalid session, token or link.
     pub(crate) fn wrong(&self, from: Origin) -> Result<(), Wait> {
-        let Err(Wait(wait)) = self.wrong.take(from) else {
+        self.wrong.take(from)
+    }
+
+    /// Counts a wrong password. If there were too many, no password from this origin is verified for a while.
+    pub(crate) fn wrong_password(&self, from: Origin) -> Result<(), Wait> {
+        let Err(Wait(wait)) = self.guesses.take(from) else {
             return Ok(());
         };
         let now = self.clock.now();
@@ -230,6 +226,7 @@ impl<C: Clock + Clone> Rates<C> {
         self.people.tidy();
         self.strangers.tidy();
         self.wrong.tidy();
+        self.guesses.tidy();
         self.passwords.tidy();
         let now = self.clock.now();
         lock(&self.held).retain(|_, until| *until > now);

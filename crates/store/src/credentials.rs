@@ -57,15 +57,30 @@ pub(crate) async fn insert_session(
     insert_token(&mut **tx, INSERT_SESSION, secret, person, now, ends).await
 }
 
-/// Stores a one-time sign-in token.
+/// Stores a one-time sign-in token that an operator made for a person.
 pub(crate) async fn insert_sign_in(
     tx: &mut crate::db::Tx,
     secret: &Secret,
-    person: &str,
+    person: &PersonId,
+    made_by: &PersonId,
     now: Timestamp,
     ends: Timestamp,
 ) -> Result<()> {
-    insert_token(&mut **tx, INSERT_SIGN_IN, secret, person, now, ends).await
+    insert_token(
+        &mut **tx,
+        INSERT_SIGN_IN,
+        secret,
+        person.as_str(),
+        now,
+        ends,
+    )
+    .await?;
+    sqlx::query("UPDATE sign_in_tokens SET made_by = $1 WHERE token_hash = $2")
+        .bind(made_by.as_str())
+        .bind(secret.hash())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 async fn insert_api_token(
@@ -173,6 +188,20 @@ impl Store {
         )
         .await?;
         Ok(())
+    }
+
+    /// Returns the person whom a sign-in token signs in, without consuming it.
+    pub async fn sign_in_token(&self, token: &Secret, now: Timestamp) -> Result<Option<PersonId>> {
+        let person: Option<String> = sqlx::query_scalar(
+            "SELECT person_id FROM sign_in_tokens WHERE token_hash = $1 AND expires_at > $2",
+        )
+        .bind(token.hash())
+        .bind(micros(now))
+        .fetch_optional(&self.readers)
+        .await?;
+        person
+            .map(|id| crate::db::parse("person id", &id))
+            .transpose()
     }
 
     /// Consumes a sign-in token and stores its session, in one transaction. Returns `None` if the token is unknown,

@@ -81,9 +81,9 @@ impl Store {
         .await?;
         let (at, who) = (invitation.created_at, Some(invitation.created_by.as_str()));
         let detail = format!(
-            "{} people, {}",
-            invitation.uses_left,
-            invitation.role.as_str()
+            "{}, uses: {}",
+            invitation.role.as_str(),
+            invitation.uses_left
         );
         crate::audit::insert(&mut tx, at, who, "invite", &invitation.id, &detail).await?;
         tx.commit().await?;
@@ -115,8 +115,9 @@ impl Store {
     /// Returns the role that an invitation gives, if it can be accepted.
     pub async fn invitation(&self, secret: &Secret, now: Timestamp) -> Result<Option<Role>> {
         let role: Option<String> = sqlx::query_scalar(
-            "SELECT role FROM invitations \
-             WHERE token_hash = $1 AND uses_left > 0 AND expires_at > $2",
+            "SELECT i.role FROM invitations i JOIN people p ON p.id = i.created_by \
+             WHERE i.token_hash = $1 AND i.uses_left > 0 AND i.expires_at > $2 \
+             AND p.disabled_at IS NULL",
         )
         .bind(secret.hash())
         .bind(micros(now))

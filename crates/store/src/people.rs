@@ -10,7 +10,7 @@ use sqlx::FromRow;
 
 use crate::{
     Result, Secret, Store,
-    credentials::insert_session,
+    credentials::{insert_session, insert_sign_in},
     db::{Tx, from_json, micros, parse, time, to_json},
 };
 
@@ -81,6 +81,8 @@ pub enum Changed {
     Done,
     /// There is no such person.
     NotFound,
+    /// The change would take away the operator's own access or role.
+    Yourself,
     /// The change would leave no enabled operator.
     LastOperator,
 }
@@ -92,6 +94,8 @@ pub enum Chosen {
     Done,
     /// Another person has it.
     Taken,
+    /// The password was changed or reset, or the session ended, since the current password was verified.
+    Outdated,
 }
 
 /// Removes a person's sessions except for one, and all unused sign-in links.
@@ -106,6 +110,20 @@ async fn end_sessions(tx: &mut Tx, person: &PersonId, except: Option<&Secret>) -
         .execute(&mut **tx)
         .await?;
     Ok(ended.rows_affected())
+}
+
+/// Withdraws the invitations of a person who is no operator any more, and removes the sign-in links that they made for
+/// others.
+async fn end_invitations(tx: &mut Tx, person: &PersonId) -> Result<()> {
+    sqlx::query("UPDATE invitations SET uses_left = 0 WHERE created_by = $1")
+        .bind(person.as_str())
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query("DELETE FROM sign_in_tokens WHERE made_by = $1")
+        .bind(person.as_str())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 impl Store {
@@ -163,6 +181,23 @@ impl Store {
             .transpose()
     }
 
+    /// Returns true if somebody has this login name.
+    pub async fn has_login(&self, login: &Login) -> Result<bool> {
+        let found: Option<String> = sqlx::query_scalar("SELECT id FROM people WHERE login = $1")
+            .bind(login.as_str())
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(found.is_some())
+    }
+
+    /// Records an attempt to sign in with a wrong password, or with an unknown login name, in the audit log.
+    pub async fn failed_sign_in(&self, login: &str, now: Timestamp) -> Result<()> {
+        let mut tx = self.begin().await?;
+        crate::audit::insert(&mut tx, now, None, "sign-in-failed", login, "").await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
     /// Returns the hash of a person's password.
     pub async fn password_of(&self, person: &PersonId) -> Result<Option<String>> {
         let found: Option<Option<String>> =
@@ -203,16 +238,29 @@ impl Store {
         Ok(true)
     }
 
-    /// Sets a person's login name and password, and ends their other sessions. `keep` is the session that goes on.
+    /// Sets a person's login name and password, and ends their other sessions. `before` is the hash of the password that
+    /// was verified, if any; `keep` is the session that goes on.
     pub async fn set_password(
         &self,
         person: &PersonId,
         login: &Login,
+        before: Option<&str>,
         hash: &str,
         keep: &Secret,
         now: Timestamp,
     ) -> Result<Chosen> {
         let mut tx = self.begin().await?;
+        let current: Option<Option<String>> = sqlx::query_scalar(
+            "SELECT p.password FROM people p JOIN sessions s ON s.person_id = p.id \
+             WHERE p.id = $1 AND s.token_hash = $2 AND p.disabled_at IS NULL",
+        )
+        .bind(person.as_str())
+        .bind(keep.hash())
+        .fetch_optional(&mut *tx)
+        .await?;
+        if current.is_none_or(|current| current.as_deref() != before) {
+            return Ok(Chosen::Outdated);
+        }
         let taken: Option<String> =
             sqlx::query_scalar("SELECT id FROM people WHERE login = $1 AND id <> $2")
                 .bind(login.as_str())
@@ -266,6 +314,13 @@ impl Store {
         change: PersonChange,
         now: Timestamp,
     ) -> Result<Changed> {
+        let is_loss = matches!(
+            change,
+            PersonChange::Disable | PersonChange::Role(Role::Student)
+        );
+        if operator == person && is_loss {
+            return Ok(Changed::Yourself);
+        }
         let mut tx = self.begin().await?;
         let (sql, value, action, detail) = match change {
             PersonChange::Role(role) => (
@@ -304,6 +359,9 @@ impl Store {
         if operators == 0 {
             return Ok(Changed::LastOperator);
         }
+        if is_loss {
+            end_invitations(&mut tx, person).await?;
+        }
         if change == PersonChange::Disable {
             end_sessions(&mut tx, person, None).await?;
         }
@@ -313,8 +371,8 @@ impl Store {
         Ok(Changed::Done)
     }
 
-    /// Removes a person's password, ends their sessions, and stores a one-time sign-in token for them, all on behalf
-    /// of an operator. Returns false if there is no such person.
+    /// Removes a person's password, sessions, API tokens and cluster tokens, and stores a one-time sign-in token for
+    /// them, all on behalf of an operator. Public keys stay. Returns false if there is no such person.
     pub async fn reset_password(
         &self,
         operator: &PersonId,
@@ -332,8 +390,16 @@ impl Store {
             return Ok(false);
         }
         end_sessions(&mut tx, person, None).await?;
-        crate::credentials::insert_sign_in(&mut tx, token, person.as_str(), now, expires_at)
-            .await?;
+        for sql in [
+            "DELETE FROM api_tokens WHERE person_id = $1",
+            "DELETE FROM cluster_tokens WHERE person_id = $1",
+        ] {
+            sqlx::query(sql)
+                .bind(person.as_str())
+                .execute(&mut *tx)
+                .await?;
+        }
+        insert_sign_in(&mut tx, token, person, operator, now, expires_at).await?;
         let who = Some(operator.as_str());
         crate::audit::insert(&mut tx, now, who, "password-reset", person.as_str(), "").await?;
         tx.commit().await?;

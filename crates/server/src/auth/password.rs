@@ -1,13 +1,20 @@
-//! Hashes and verifies passwords with Argon2id. Each run takes 19 MiB and some tens of milliseconds, so runs are limited
-//! in number and kept off the threads of the async runtime.
+//! Hashes and verifies passwords with Argon2id. Each run takes 19 MiB and some tens of milliseconds. Runs take turns, two
+//! at a time, on two threads that nothing else uses, so that the memory of one run is used again by the next.
 
-use std::sync::OnceLock;
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicUsize, Ordering},
+};
+use std::time::Duration;
 
 use argon2::{
     Argon2,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
-use tokio::sync::Semaphore;
+use tokio::{
+    runtime::Runtime,
+    sync::{Semaphore, SemaphorePermit},
+};
 
 use crate::problem::Problem;
 
@@ -18,7 +25,34 @@ const MAX: usize = 256;
 /// The maximum number of concurrent runs.
 const CONCURRENT: usize = 2;
 
+/// The maximum number of requests that wait for their turn.
+const MAX_WAITING: usize = 64;
+
 static RUNS: Semaphore = Semaphore::const_new(CONCURRENT);
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// The right to hash or verify passwords now. Whatever limits attempts must be checked while it is held, so that
+/// concurrent requests can't all pass the check before the first of them has failed.
+#[derive(Debug)]
+pub(crate) struct Turn(#[expect(dead_code, reason = "held")] SemaphorePermit<'static>);
+
+impl Turn {
+    /// Waits for a turn. Refuses if too many are waiting already.
+    pub(crate) async fn wait() -> Result<Self, Problem> {
+        struct Waiting;
+        impl Drop for Waiting {
+            fn drop(&mut self) {
+                WAITING.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let ahead = WAITING.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting;
+        if ahead >= MAX_WAITING {
+            return Err(Problem::too_many(Duration::from_secs(5)));
+        }
+        RUNS.acquire().await.map(Self).map_err(|_| failed())
+    }
+}
 
 /// Checks the rules for a new password. `known` are words that it must not equal, such as the login name.
 pub(crate) fn check(password: &str, known: &[&str]) -> Result<(), Problem> {
@@ -38,13 +72,17 @@ pub(crate) fn check(password: &str, known: &[&str]) -> Result<(), Problem> {
 }
 
 /// Hashes a password with a new salt. Returns a PHC string.
-pub(crate) async fn hash(password: String) -> Result<String, Problem> {
+pub(crate) async fn hash(_: &Turn, password: String) -> Result<String, Problem> {
     run(move || hash_now(&password)).await?.ok_or_else(failed)
 }
 
 /// Returns true if the password is the one with this hash. Without a hash it takes the same time and returns false, so
 /// that nobody learns which login names exist.
-pub(crate) async fn verify(password: String, hash: Option<String>) -> Result<bool, Problem> {
+pub(crate) async fn verify(
+    _: &Turn,
+    password: String,
+    hash: Option<String>,
+) -> Result<bool, Problem> {
     static NOBODY: OnceLock<String> = OnceLock::new();
     run(move || {
         let nobody = || hash_now("nobody has this password").unwrap_or_default();
@@ -65,11 +103,18 @@ fn hash_now(password: &str) -> Option<String> {
     Some(hash.to_string())
 }
 
+/// Runs `work` on one of the threads for passwords.
 async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    let _permit = RUNS.acquire().await.map_err(|_| failed())?;
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| failed())
+    static THREADS: OnceLock<Option<Runtime>> = OnceLock::new();
+    let threads = THREADS.get_or_init(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(CONCURRENT)
+            .thread_name("passwords")
+            .build()
+            .ok()
+    });
+    let threads = threads.as_ref().ok_or_else(failed)?;
+    threads.spawn_blocking(work).await.map_err(|_| failed())
 }
 
 fn failed() -> Problem {
@@ -83,15 +128,13 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_password_is_verified() {
-        let of = hash("correct horse".to_owned()).await.unwrap();
+        let turn = Turn::wait().await.unwrap();
+        let hash = async || hash(&turn, "correct horse".to_owned()).await.unwrap();
+        let of = hash().await;
         assert!(of.starts_with("$argon2id$"), "{of}");
-        assert_ne!(
-            of,
-            hash("correct horse".to_owned()).await.unwrap(),
-            "the salt"
-        );
+        assert_ne!(of, hash().await, "the salt");
         let verify = async |text: &str, of: Option<&str>| {
-            super::verify(text.to_owned(), of.map(str::to_owned))
+            super::verify(&turn, text.to_owned(), of.map(str::to_owned))
                 .await
                 .unwrap()
         };

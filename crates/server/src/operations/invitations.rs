@@ -11,7 +11,12 @@ use faultline_store::{
 };
 use jiff::SignedDuration;
 
-use crate::{app::App, auth::password, operations::passwords::session_ends, problem::Problem};
+use crate::{
+    app::App,
+    auth::password::{self, Turn},
+    operations::passwords::session_ends,
+    problem::Problem,
+};
 
 /// The maximum number of people who can accept one invitation.
 const MAX_USES: u32 = 500;
@@ -27,10 +32,14 @@ pub(crate) struct NewInvitation {
     pub days: u32,
 }
 
-/// Removes control characters and surrounding white space, and limits the length.
+/// Login names that nobody can choose, because they look like somebody else.
+const RESERVED: [&str; 5] = ["local", "operator", "admin", "root", "faultline"];
+
+/// Removes control characters, characters that hide or reorder text, and surrounding white space. Limits the length.
 fn tidy(text: &str, most: usize) -> String {
-    let text = text.trim().chars().filter(|c| !c.is_control());
-    text.take(most).collect()
+    let line = text.replace(['\n', '\r', '\t'], " ");
+    let clean = faultline_lab::text::clean(line.as_bytes(), usize::MAX);
+    clean.trim().chars().take(most).collect()
 }
 
 /// Creates an invitation. Returns it with its link, which can't be shown again.
@@ -89,6 +98,15 @@ pub(crate) fn login(text: &str) -> Result<Login, Problem> {
     })
 }
 
+/// Parses a login name that somebody chooses.
+pub(crate) fn new_login(text: &str) -> Result<Login, Problem> {
+    let login = login(text)?;
+    if RESERVED.contains(&login.as_str()) {
+        return Err(login_taken(&login));
+    }
+    Ok(login)
+}
+
 /// Accepts an invitation: creates the person and a session of theirs. Returns the session's secret, or `None` if the
 /// invitation can't be accepted any more.
 pub(crate) async fn accept(
@@ -98,7 +116,7 @@ pub(crate) async fn accept(
     login_name: &str,
     new_password: &str,
 ) -> Result<Option<Secret>, Problem> {
-    let login = login(login_name)?;
+    let login = new_login(login_name)?;
     let name = tidy(name, 60);
     if name.is_empty() {
         return Err(Problem::bad_request("Enter your name."));
@@ -108,11 +126,15 @@ pub(crate) async fn accept(
     if app.store.invitation(token, app.now()).await?.is_none() {
         return Ok(None);
     }
+    if app.store.has_login(&login).await? {
+        return Err(login_taken(&login));
+    }
+    let turn = Turn::wait().await?;
     let person = NewPerson {
         id: app.random(PersonId::generate),
         name,
         login,
-        password: password::hash(new_password.to_owned()).await?,
+        password: password::hash(&turn, new_password.to_owned()).await?,
     };
     let (session, now) = (app.secret(), app.now());
     let ends = session_ends(app, now);

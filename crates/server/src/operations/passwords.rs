@@ -4,8 +4,13 @@ use faultline_domain::authz::SignedIn;
 use faultline_store::{Secret, people::Chosen};
 use jiff::{SignedDuration, Timestamp};
 
-use super::invitations::{login, login_taken};
-use crate::{app::App, auth::password, problem::Problem, rates::Origin};
+use super::invitations::{login, login_taken, new_login};
+use crate::{
+    app::App,
+    auth::password::{self, Turn},
+    problem::Problem,
+    rates::Origin,
+};
 
 /// Returns when a session that begins now expires.
 pub(crate) fn session_ends(app: &App, now: Timestamp) -> Timestamp {
@@ -20,17 +25,20 @@ pub(crate) async fn sign_in(
     login_name: &str,
     presented: String,
 ) -> Result<Option<Secret>, Problem> {
-    // The address may have used up its invalid attempts. No password counts as known.
-    app.rates.may_present(from, "")?;
-    let found = match login(login_name) {
-        Ok(login) => {
-            app.rates.password(login.as_str())?;
-            app.store.password_of_login(&login).await?
+    app.rates.may_guess(from)?;
+    let turn = Turn::wait().await?;
+    // Requests that waited meanwhile may have used the attempts up.
+    app.rates.may_guess(from)?;
+    let login = login(login_name).ok();
+    let found = match &login {
+        Some(login) => {
+            app.rates.password(&format!("login {login}"))?;
+            app.store.password_of_login(login).await?
         }
-        Err(_) => None,
+        None => None,
     };
     let (person, hash) = found.unzip();
-    if password::verify(presented, hash.clone()).await?
+    if password::verify(&turn, presented, hash.clone()).await?
         && let (Some(person), Some(hash)) = (person, hash)
     {
         let (session, now) = (app.secret(), app.now());
@@ -43,7 +51,10 @@ pub(crate) async fn sign_in(
             return Ok(Some(session));
         }
     }
-    app.rates.wrong(from)?;
+    if let Some(login) = login {
+        app.store.failed_sign_in(login.as_str(), app.now()).await?;
+    }
+    app.rates.wrong_password(from)?;
     Ok(None)
 }
 
@@ -57,22 +68,25 @@ pub(crate) async fn set(
     current: String,
     new: &str,
 ) -> Result<(), Problem> {
-    let login = login(login_name)?;
+    let login = new_login(login_name)?;
+    password::check(new, &[login.as_str()])?;
     let person = who.person();
-    if let Some(hash) = app.store.password_of(person).await? {
-        app.rates.password(person.as_str())?;
-        if !password::verify(current, Some(hash)).await? {
+    let turn = Turn::wait().await?;
+    let before = app.store.password_of(person).await?;
+    if before.is_some() {
+        app.rates.password(&format!("person {person}"))?;
+        if !password::verify(&turn, current, before.clone()).await? {
             return Err(Problem::bad_request("The current password is wrong."));
         }
     }
-    password::check(new, &[login.as_str()])?;
-    let hash = password::hash(new.to_owned()).await?;
+    let hash = password::hash(&turn, new.to_owned()).await?;
+    let (before, now) = (before.as_deref(), app.now());
     let chosen = app
         .store
-        .set_password(person, &login, &hash, session, app.now())
-        .await?;
-    match chosen {
+        .set_password(person, &login, before, &hash, session, now);
+    match chosen.await? {
         Chosen::Done => Ok(()),
         Chosen::Taken => Err(login_taken(&login)),
+        Chosen::Outdated => Err(Problem::signed_out()),
     }
 }

@@ -19,6 +19,11 @@ pub(crate) async fn change(
     match changed.await? {
         Changed::Done => Ok(()),
         Changed::NotFound => Err(Problem::not_found()),
+        Changed::Yourself => Err(Problem::conflict(
+            "yourself",
+            "You can't take away your own access",
+            "Another operator can disable you or give you another role.",
+        )),
         Changed::LastOperator => Err(Problem::conflict(
             "last-operator",
             "There would be no operator left",

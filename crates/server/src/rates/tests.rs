@@ -44,20 +44,18 @@ fn each_credential_has_its_own_budget_that_refills() {
 }
 
 #[test]
-fn guessing_blocks_new_credentials_from_the_same_address_but_not_known_ones() {
+fn guessing_blocks_passwords_from_the_same_address() {
     let (rates, clock) = rates(100);
-    rates.right("neighbour".to_owned()).unwrap();
     for _ in 0..3 {
-        rates.may_present(origin(1), "guess").unwrap();
-        rates.wrong(origin(1)).unwrap();
+        rates.may_guess(origin(1)).unwrap();
+        rates.wrong_password(origin(1)).unwrap();
     }
-    rates.wrong(origin(1)).unwrap_err();
-    let wait = rates.may_present(origin(1), "the right one").unwrap_err();
+    rates.wrong_password(origin(1)).unwrap_err();
+    let wait = rates.may_guess(origin(1)).unwrap_err();
     assert!(wait.0 <= Duration::from_secs(20));
-    rates.may_present(origin(1), "neighbour").unwrap();
-    rates.may_present(origin(2), "guess").unwrap();
+    rates.may_guess(origin(2)).unwrap();
     clock.advance(Duration::from_secs(21));
-    rates.may_present(origin(1), "the right one").unwrap();
+    rates.may_guess(origin(1)).unwrap();
 }
 
 #[test]
@@ -68,12 +66,13 @@ fn memory_is_bounded_and_new_keys_beyond_the_maximum_share_a_budget() {
         let _ = rates.right(format!("{n}"));
         for _ in 0..4 {
             let _ = rates.wrong(origin(n));
+            let _ = rates.wrong_password(origin(n));
         }
     }
     let len = |b: &Budgets<Origin, _>| b.limiter.as_ref().unwrap().len();
     assert!(len(&rates.strangers) <= 51 && len(&rates.wrong) <= 51);
     assert!(rates.people.limiter.as_ref().unwrap().len() <= 51);
-    assert!(lock(&rates.held).len() <= 50 && lock(&rates.known).len() <= 50);
+    assert!(lock(&rates.held).len() <= 50);
     rates.stranger(origin(99_999)).unwrap_err();
     // Full budgets are forgotten, which makes room.
     clock.advance(Duration::from_secs(120));

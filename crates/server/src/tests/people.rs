@@ -124,7 +124,7 @@ async fn an_invitation_is_for_as_many_people_as_it_says() {
     assert!(late.body.contains("no longer valid"), "{}", late.body);
     let page = bed.get("/people").await.body;
     assert!(page.contains("Joined: Ann Example, Ann Example"), "{page}");
-    assert!(page.contains("used up"), "{page}");
+    assert!(page.contains("no uses left"), "{page}");
 }
 
 #[tokio::test]
@@ -253,11 +253,11 @@ async fn the_owner_can_choose_a_password() {
         .await;
     assert_eq!(taken.status, StatusCode::CONFLICT);
     let set = bed
-        .post("/account/password", "login=root&password=owners+long+one")
+        .post("/account/password", "login=owner&password=owners+long+one")
         .await;
     assert_eq!(set.status, StatusCode::OK, "{}", set.body);
     let mut browser = Browser::new(&bed);
-    browser.sign_in("root", "owners long one").await;
+    browser.sign_in("owner", "owners long one").await;
     assert_eq!(browser.get("/people").await.status, StatusCode::OK);
 }
 
@@ -283,7 +283,7 @@ async fn a_disabled_person_has_no_access() {
     };
     let last = change(&owner, "change=disable").await;
     assert_eq!(last.status, StatusCode::CONFLICT);
-    assert!(last.body.contains("no operator left"), "{}", last.body);
+    assert!(last.body.contains("your own access"), "{}", last.body);
     assert_eq!(bed.get("/people").await.status, StatusCode::OK);
     let last = change(&owner, "change=student").await;
     assert_eq!(last.status, StatusCode::CONFLICT);
@@ -358,4 +358,244 @@ async fn the_audit_log_names_who_did_what() {
     assert_eq!(of("join"), Some((id.clone(), id)));
     assert_eq!(of("invite").map(|(who, _)| who), Some(local));
     assert_eq!(Role::ALL.map(Role::as_str), ["student", "operator"]);
+}
+
+#[tokio::test]
+async fn the_api_manages_people_and_invitations() {
+    let bed = bed().await;
+    let (student, person) = joined(&bed, "ann").await;
+    let all = bed.api(Method::GET, "/people", None).await.json();
+    let all = all.as_array().unwrap();
+    let ann = all.iter().find(|p| p["login"] == "ann").unwrap();
+    assert_eq!((all.len(), &ann["role"]), (2, &"student".into()));
+    let made = bed.api(Method::POST, "/invitations", Some("{}")).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.body);
+    let made = made.json();
+    assert!(made["url"].as_str().unwrap().contains("/invitation?token="));
+    let listed = bed.api(Method::GET, "/invitations", None).await;
+    assert!(!listed.body.contains("token"), "{}", listed.body);
+    let listed = listed.json();
+    let listed = listed.as_array().unwrap();
+    let open = listed.iter().find(|i| i["id"] == made["id"]).unwrap();
+    assert_eq!(open["uses_left"], 1);
+    let path = format!("/invitations/{}", made["id"].as_str().unwrap());
+    for status in [StatusCode::NO_CONTENT, StatusCode::NOT_FOUND] {
+        assert_eq!(bed.api(Method::DELETE, &path, None).await.status, status);
+    }
+    for bad in [
+        r#"{"role":"king"}"#,
+        r#"{"uses":0}"#,
+        r#"{"days":1000}"#,
+        r#"{"x":1}"#,
+    ] {
+        let answer = bed.api(Method::POST, "/invitations", Some(bad)).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+
+    let path = format!("/people/{person}");
+    let update = async |json: &str| bed.api(Method::PATCH, &path, Some(json)).await;
+    let changed = update(r#"{"role":"operator"}"#).await;
+    assert_eq!(changed.json()["role"], "operator");
+    assert_eq!(student.get("/people").await.status, StatusCode::OK);
+    let changed = update(r#"{"role":"student","disabled":true}"#).await.json();
+    assert_eq!(changed["role"], "student");
+    assert!(changed["disabled_at"].is_string());
+    assert!(!student.is_signed_in().await);
+    assert!(update(r#"{"disabled":false}"#).await.json()["disabled_at"].is_null());
+    assert_eq!(
+        update(r#"{"role":"king"}"#).await.status,
+        StatusCode::BAD_REQUEST
+    );
+    let nobody = bed.api(
+        Method::PATCH,
+        "/people/nobody",
+        Some(r#"{"disabled":true}"#),
+    );
+    assert_eq!(nobody.await.status, StatusCode::NOT_FOUND);
+    let link = bed
+        .api(Method::POST, &format!("{path}/reset-password"), None)
+        .await;
+    assert_eq!(link.status, StatusCode::CREATED);
+    assert!(
+        link.json()["url"]
+            .as_str()
+            .unwrap()
+            .contains("/sign-in?token=")
+    );
+}
+
+#[tokio::test]
+async fn operators_end_environments_of_others_and_see_whose_they_are() {
+    let mut bed = bed().await;
+    let mut ids = Vec::new();
+    for login in ["ann", "ben"] {
+        let (mut student, _) = joined(&bed, login).await;
+        let started = student.post("/labs/stale-flag/start", "").await;
+        assert_eq!(started.status, StatusCode::SEE_OTHER, "{}", started.body);
+        let place = started.location().to_owned();
+        let id: EnvironmentId = place.rsplit('/').next().unwrap().parse().unwrap();
+        assert_eq!(student.get(&place).await.status, StatusCode::OK);
+        ids.push(id);
+    }
+    for id in &ids {
+        bed.until(id, is_active).await;
+    }
+    let page = bed.get("/operator").await.body;
+    assert!(page.matches("<td>Ann Example</td>").count() >= 2, "{page}");
+    let (mut ben, _) = joined(&bed, "mallory").await;
+    let refused = ben.post(&format!("/environments/{}/end", ids[0]), "").await;
+    assert_eq!(refused.status, StatusCode::NOT_FOUND);
+    let ended = bed.post(&format!("/environments/{}/end", ids[0]), "").await;
+    assert_eq!(ended.status, StatusCode::SEE_OTHER);
+    assert_eq!(ended.location(), "/operator");
+    let path = format!("/environments/{}", ids[1]);
+    let ended = bed.api(Method::DELETE, &path, None).await;
+    assert_eq!(ended.status, StatusCode::ACCEPTED);
+    for id in &ids {
+        bed.until(id, is_final).await;
+    }
+    let lines = bed.app.store.audit(50).await.unwrap();
+    let ends = lines.iter().filter(|l| l.action == "end");
+    assert_eq!(
+        ends.filter(|l| l.person.as_deref() == Some("local"))
+            .count(),
+        2
+    );
+}
+
+/// Returns a token of the person who is signed in with this browser, for the API.
+async fn api_token(browser: &mut Browser<'_>) -> String {
+    let page = browser.post("/tokens", "name=laptop").await.body;
+    let (_, rest) = page
+        .split_once("<code>flt_")
+        .expect("the page shows the token");
+    format!("flt_{}", rest.split('<').next().unwrap())
+}
+
+async fn accepts(bed: &Bed, token: &str) -> bool {
+    let request =
+        Request::get("/api/v1/me").header(header::AUTHORIZATION, format!("Bearer {token}"));
+    bed.send(request.body(Body::empty()).unwrap()).await.status == StatusCode::OK
+}
+
+#[tokio::test]
+async fn a_password_reset_locks_a_thief_out() {
+    let bed = bed().await;
+    let (mut thief, person) = joined(&bed, "ann").await;
+    let token = api_token(&mut thief).await;
+    assert!(accepts(&bed, &token).await);
+    let path = format!("/people/{person}/reset-password");
+    let link = bed.api(Method::POST, &path, None).await;
+    assert_eq!(link.status, StatusCode::CREATED);
+    assert!(!accepts(&bed, &token).await && !thief.is_signed_in().await);
+
+    // A change of the password that was under way must not undo the reset.
+    let (store, now) = (&bed.app.store, bed.app.now());
+    let (session, login) = (bed.app.secret(), "ann".parse().unwrap());
+    let ends = now + jiff::SignedDuration::from_hours(1);
+    let set = async |before: Option<&str>| {
+        let set = store.set_password(&person, &login, before, "theirs", &session, now);
+        set.await.unwrap()
+    };
+    use faultline_store::people::Chosen;
+    assert_eq!(set(None).await, Chosen::Outdated, "without a session");
+    store
+        .add_session(&session, &person, now, ends)
+        .await
+        .unwrap();
+    assert_eq!(set(Some("stolen")).await, Chosen::Outdated);
+    assert_eq!(set(None).await, Chosen::Done);
+}
+
+#[tokio::test]
+async fn invitations_and_links_end_with_the_role_of_their_operator() {
+    let bed = bed().await;
+    for change in ["disable", "student"] {
+        let (mut other, person) = joined(&bed, &format!("op-{change}")).await;
+        let (_, student) = joined(&bed, &format!("st-{change}")).await;
+        let path = format!("/people/{person}/change");
+        bed.post(&path, "change=operator").await;
+        let invited = other
+            .post("/people/invite", "role=operator&uses=9&days=9")
+            .await;
+        let reset = other
+            .post(&format!("/people/{student}/reset-password"), "")
+            .await;
+        let (invitation, link) = (secret(&invited.body), secret(&reset.body));
+        bed.post(&path, &format!("change={change}")).await;
+        let mut browser = Browser::new(&bed);
+        let login = format!("back-{change}");
+        let back = browser
+            .post("/invitation", &joining(&invitation, &login))
+            .await;
+        assert_eq!(back.status, StatusCode::UNAUTHORIZED, "{change}");
+        let back = browser.post("/sign-in", &format!("token={link}")).await;
+        assert_eq!(back.status, StatusCode::UNAUTHORIZED, "{change}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_of_somebody_else_does_not_replace_a_session_unasked() {
+    let bed = bed().await;
+    let (mut student, _) = joined(&bed, "ann").await;
+    let owner = PersonId::local();
+    let link = async || {
+        let made = crate::operations::sign_in_link::sign_in_link(&bed.app, &owner).await;
+        secret(&made.unwrap().0)
+    };
+    let token = link().await;
+    let before = student.cookie.clone();
+    let asked = student.post("/sign-in", &format!("token={token}")).await;
+    assert_eq!(asked.status, StatusCode::OK);
+    assert!(asked.body.contains("Switch to You?"), "{}", asked.body);
+    assert!(!asked.body.contains("data-submit"), "no script submits it");
+    assert_eq!(student.cookie, before);
+    let form = format!("token={token}&switch=yes");
+    let switched = student.post("/sign-in", &form).await;
+    assert_eq!(switched.status, StatusCode::SEE_OTHER);
+    assert_ne!(student.cookie, before);
+    // One's own link needs no question.
+    let form = format!("token={}", link().await);
+    let again = student.post("/sign-in", &form).await;
+    assert_eq!(again.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn parallel_guesses_are_limited_too() {
+    let bed = bed().await;
+    let guesses = (0..60).map(|n| {
+        let bed = &bed;
+        async move {
+            let login = format!("person-{n}");
+            let mut browser = Browser::new(bed);
+            browser.sign_in(&login, "guess guess guess").await.status
+        }
+    });
+    let statuses = futures::future::join_all(guesses).await;
+    let verified = statuses.iter().filter(|s| **s == StatusCode::UNAUTHORIZED);
+    let verified = verified.count();
+    assert!(
+        (5..=12).contains(&verified),
+        "{verified} of {}",
+        statuses.len()
+    );
+    let lines = bed.app.store.audit(100).await.unwrap();
+    assert!(lines.iter().any(|l| l.action == "sign-in-failed"));
+}
+
+#[tokio::test]
+async fn names_that_mislead_are_refused() {
+    let bed = bed().await;
+    let token = invitation(&bed, 1).await;
+    let mut browser = Browser::new(&bed);
+    for form in [
+        "name=%E2%80%8B%E2%80%8B&login=ann&password=long+enough+one",
+        "name=Ann&login=local&password=long+enough+one",
+        "name=Ann&login=Operator&password=long+enough+one",
+    ] {
+        let form = format!("token={token}&{form}");
+        let answer = browser.post("/invitation", &form).await;
+        assert!(answer.status.is_client_error(), "{form}: {}", answer.status);
+    }
+    assert_eq!(bed.app.store.people().await.unwrap().len(), 1);
 }

@@ -47,15 +47,13 @@ struct Page {
     problem: Option<Problem>,
 }
 
-/// Returns the invitation's secret if it can be accepted. Counts an invalid one.
-async fn valid(app: &App, from: Origin, token: &str) -> Result<Option<Secret>, Problem> {
-    if let Some(secret) = Secret::presented(token) {
-        app.rates.may_present(from, &secret.hash())?;
-        if app.store.invitation(&secret, app.now()).await?.is_some() {
-            return Ok(Some(secret));
-        }
+/// Returns the invitation's secret if it can be accepted.
+async fn valid(app: &App, token: &str) -> Result<Option<Secret>, Problem> {
+    if let Some(secret) = Secret::presented(token)
+        && app.store.invitation(&secret, app.now()).await?.is_some()
+    {
+        return Ok(Some(secret));
     }
-    app.rates.wrong(from)?;
     Ok(None)
 }
 
@@ -77,11 +75,10 @@ fn render(
 
 pub(super) async fn show(
     State(app): State<Shared>,
-    Extension(from): Extension<Origin>,
     frame: Frame,
     Query(sent): Query<Sent>,
 ) -> Result<Response, Problem> {
-    let is_valid = valid(&app, from, &sent.token).await?.is_some();
+    let is_valid = valid(&app, &sent.token).await?.is_some();
     let token = Sent {
         token: sent.token,
         ..Sent::default()
@@ -95,7 +92,8 @@ pub(super) async fn accept(
     frame: Frame,
     Form(sent): Form<Sent>,
 ) -> Result<Response, Problem> {
-    let Some(token) = valid(&app, from, &sent.token).await? else {
+    let Some(token) = valid(&app, &sent.token).await? else {
+        app.rates.wrong(from)?;
         let html = render(&frame, sent, false, None)?;
         return Ok((StatusCode::UNAUTHORIZED, html).into_response());
     };

@@ -121,7 +121,7 @@ pub(crate) fn back(headers: &HeaderMap, otherwise: &str) -> String {
     referrer
         .and_then(|r| r.split_once("://"))
         .and_then(|(_, rest)| rest.find('/').and_then(|at| rest.get(at..)))
-        .filter(|path| path.starts_with('/') && !path.starts_with("//"))
+        .filter(|path| path.starts_with('/') && !path.starts_with("//") && !path.contains('\\'))
         .unwrap_or(otherwise)
         .to_owned()
 }

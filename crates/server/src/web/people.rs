@@ -69,7 +69,7 @@ struct Page {
 /// Formats the time until an invitation expires, rounded up to days.
 fn days(left: SignedDuration) -> String {
     let days = usize::try_from(left.as_hours() / 24 + 1).unwrap_or_default();
-    format!("for {}", text::plural(days, "day", "days"))
+    format!("valid for {}", text::plural(days, "day", "days"))
 }
 
 async fn render(
@@ -111,9 +111,13 @@ async fn render(
         .map(|i| Invited {
             is_open: i.uses_left > 0 && i.expires_at > now,
             left: match (i.uses_left, i.expires_at > now) {
-                (0, _) => "used up or withdrawn".to_owned(),
+                (0, _) => "no uses left".to_owned(),
                 (_, false) => "expired".to_owned(),
-                (uses, true) => format!("{uses} left, {}", days(i.expires_at.duration_since(now))),
+                (uses, true) => format!(
+                    "{} left, {}",
+                    text::plural(uses as usize, "use", "uses"),
+                    days(i.expires_at.duration_since(now))
+                ),
             },
             id: i.id,
             note: i.note,

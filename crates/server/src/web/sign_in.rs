@@ -40,6 +40,9 @@ pub(super) struct Credentials {
     login: String,
     #[serde(default)]
     password: String,
+    /// Set if the person agrees to leave the session that the browser has.
+    #[serde(default)]
+    switch: Option<String>,
 }
 
 #[derive(Template)]
@@ -52,6 +55,8 @@ struct SignIn {
     /// True if the login name or the password was wrong.
     wrong: bool,
     login: String,
+    /// The names of the person who is signed in and of the link's person, if they differ.
+    switch: Option<(String, String)>,
 }
 
 pub(super) async fn show(Query(token): Query<Token>, frame: Frame) -> Result<Response, Problem> {
@@ -62,16 +67,32 @@ pub(super) async fn show(Query(token): Query<Token>, frame: Frame) -> Result<Res
         token: if valid { token.token } else { String::new() },
         wrong: false,
         login: String::new(),
+        switch: None,
     })
 }
 
 pub(super) async fn confirm(
     State(app): State<Shared>,
     Extension(from): Extension<Origin>,
+    caller: Option<Extension<Caller>>,
     frame: Frame,
     Form(sent): Form<Credentials>,
 ) -> Result<Response, Problem> {
     let by_password = sent.token.is_empty();
+    // Otherwise whoever leads somebody to a link of their own would have them work in the wrong account.
+    if let Some(Extension(caller)) = caller
+        && sent.switch.is_none()
+        && let Some(names) = others(&app, &caller, &sent.token).await?
+    {
+        return page(&SignIn {
+            layout: frame.outside("Sign in"),
+            spent: false,
+            token: sent.token,
+            wrong: false,
+            login: String::new(),
+            switch: Some(names),
+        });
+    }
     let session = if by_password {
         passwords::sign_in(&app, from, &sent.login, sent.password).await?
     } else {
@@ -86,8 +107,32 @@ pub(super) async fn confirm(
         spent: !by_password,
         wrong: by_password,
         login: sent.login.chars().take(64).collect(),
+        switch: None,
     })?;
     Ok((axum::http::StatusCode::UNAUTHORIZED, html).into_response())
+}
+
+/// Returns the names of the caller and of a link's person, if they are different people.
+async fn others(
+    app: &App,
+    caller: &Caller,
+    token: &str,
+) -> Result<Option<(String, String)>, Problem> {
+    let Some(token) = Secret::presented(token) else {
+        return Ok(None);
+    };
+    let me = caller.signed_in.person();
+    match app.store.sign_in_token(&token, app.now()).await? {
+        Some(other) if other != *me => {
+            let mut names = Vec::new();
+            for id in [me, &other] {
+                let person = app.store.person(id).await?;
+                names.push(person.map_or_else(|| id.to_string(), |p| p.name));
+            }
+            Ok(names.pop().zip(names.pop()).map(|(other, me)| (me, other)))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Creates a session for the person of a one-time link. Returns `None` if the link is no longer valid.
@@ -95,7 +140,6 @@ async fn by_link(app: &App, from: Origin, token: &str) -> Result<Option<Secret>,
     let (session, now) = (app.secret(), app.now());
     let person = match Secret::presented(token) {
         Some(token) => {
-            app.rates.may_present(from, &token.hash())?;
             let ends = passwords::session_ends(app, now);
             app.store.sign_in(&token, &session, now, ends).await?
         }

@@ -4,6 +4,8 @@ ALTER TABLE people ADD COLUMN password TEXT;
 ALTER TABLE people ADD COLUMN disabled_at BIGINT;
 ALTER TABLE people ADD COLUMN last_sign_in BIGINT;
 ALTER TABLE people ADD COLUMN invitation_id TEXT;
+-- Who made a sign-in link for somebody else.
+ALTER TABLE sign_in_tokens ADD COLUMN made_by TEXT;
 CREATE UNIQUE INDEX people_by_login ON people (login);
 
 -- Kept after the last use and after the end, since people refer to them.
