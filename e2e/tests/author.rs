@@ -116,7 +116,7 @@ fn from_nothing_to_a_proven_lab() {
     std::fs::write(&lab, whole).unwrap();
     until(&said, "were reloaded");
     run.say("v");
-    until(&said, "solution.sh ended well");
+    until(&said, "solution.sh succeeded");
     run.say("c");
     until(&said, "\nrepaired");
     run.say("s");

@@ -36,6 +36,9 @@ pub struct Config {
     pub max_environments: u32,
     /// The maximum number of environments per person. Default: 5.
     pub max_of_person: u32,
+    /// The maximum number of open pages of environments and terminals of programs per person. Each is a WebSocket, and
+    /// each of its terminals takes a file descriptor. Default: 40.
+    pub max_sockets_of_person: usize,
     /// Memory that stays free for the host, in MiB. Default: 512.
     pub reserve_memory_mib: u64,
     /// Disk space that stays free for the host, in MiB. Default: 2048.
@@ -161,6 +164,7 @@ impl Default for Config {
             data_dir: PathBuf::from("."),
             max_environments: 40,
             max_of_person: 5,
+            max_sockets_of_person: 40,
             reserve_memory_mib: 512,
             reserve_disk_mib: 2048,
             node_memory_mib: 200,

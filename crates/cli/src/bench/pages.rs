@@ -76,6 +76,7 @@ async fn serve_and_measure(
             public_url: base.clone(),
             data_dir: dir.to_owned(),
             rates: faultline_server::config::Rates::unlimited(),
+            max_sockets_of_person: VIEWERS,
             ..Config::default()
         },
         store: Store::open(&dir.join("bench.db")).await?,

@@ -104,10 +104,6 @@ pub(crate) async fn from_api(
     }))
 }
 
-/// The maximum number of open WebSockets per person: each can have many terminals, and each terminal takes a file
-/// descriptor.
-const MAX_SOCKETS: usize = 40;
-
 /// An open WebSocket of a person. It is counted until this is dropped.
 struct Counted {
     app: Shared,
@@ -118,7 +114,7 @@ impl Counted {
     fn new(app: &Shared, person: &PersonId) -> Result<Self, Problem> {
         let mut sockets = lock(&app.sockets);
         let open = sockets.entry(person.clone()).or_default();
-        if *open >= MAX_SOCKETS {
+        if *open >= app.config.max_sockets_of_person {
             return Err(Problem::too_many(std::time::Duration::from_secs(10)));
         }
         *open += 1;

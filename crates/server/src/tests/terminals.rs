@@ -623,3 +623,37 @@ async fn a_programs_terminal_closes_with_a_reason() {
     bed.provider.drop_streams(&tenant);
     assert_eq!(close_code(&mut socket).await, 4005);
 }
+
+#[tokio::test]
+async fn a_person_has_a_limited_number_of_sockets() {
+    let mut bed = bed_with(Config {
+        max_sockets_of_person: 2,
+        ..Config::default()
+    })
+    .await;
+    let id = bed.active("stale-flag").await;
+    let s = serving(&bed).await;
+    let (one, two) = (
+        Page::load(&bed, &s, &id).await,
+        Page::load(&bed, &s, &id).await,
+    );
+    let path = format!("/environments/{id}/socket");
+    let origin = format!("http://{}", s.address);
+    let third = async || {
+        let headers = [("cookie", bed.cookie.as_str()), ("origin", &origin)];
+        connect(&s, &path, headers).await
+    };
+    match third().await {
+        Err(Error::Http(answer)) => assert_eq!(answer.status(), 429),
+        other => panic!("{other:?}"),
+    }
+    drop(one);
+    for _ in 0..200 {
+        if third().await.is_ok() {
+            drop(two);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the place was not given back");
+}
