@@ -1,11 +1,7 @@
 //! People and invitations, for operators.
 
-use axum::{
-    Json,
-    extract::{FromRequestParts, State},
-    http::{StatusCode, request::Parts},
-};
-use faultline_domain::{PersonId, authz::Role};
+use axum::{Json, extract::State, http::StatusCode};
+use faultline_domain::authz::Role;
 use faultline_store::people::PersonChange;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -18,7 +14,7 @@ use super::{
 };
 use crate::{
     app::Shared,
-    auth::{Operator, param},
+    auth::{Operator, Person},
     operations::{
         invitations::{self, NewInvitation},
         people,
@@ -36,16 +32,6 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(reset_password))
         .routes(routes!(list_invitations, create_invitation))
         .routes(routes!(withdraw_invitation))
-}
-
-/// Extractor: the person `{person}` of the path.
-struct Named(PersonId);
-
-impl FromRequestParts<Shared> for Named {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
-        param(parts, "person").await.map(Self)
-    }
 }
 
 /// Lists all people. For operators.
@@ -69,7 +55,7 @@ async fn list_people(
 async fn update_person(
     State(app): State<Shared>,
     operator: Operator,
-    Named(person): Named,
+    Person(person): Person,
     Body(update): Body<PersonUpdate>,
 ) -> Result<Json<PersonView>, Problem> {
     let role = update
@@ -103,7 +89,7 @@ fn role(name: &str) -> Result<Role, Problem> {
 async fn reset_password(
     State(app): State<Shared>,
     operator: Operator,
-    Named(person): Named,
+    Person(person): Person,
 ) -> Result<(StatusCode, Json<SignInLink>), Problem> {
     let (url, ends) = people::reset_password(&app, &operator.proof, &person).await?;
     let link = SignInLink {

@@ -276,6 +276,19 @@ impl FromRequestParts<Shared> for Node {
     }
 }
 
+/// Extractor: the person `{person}` of the path.
+#[derive(Debug)]
+pub(crate) struct Person(pub faultline_domain::PersonId);
+
+impl FromRequestParts<Shared> for Person {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
+        // Without credentials, nobody learns what exists.
+        caller(parts)?;
+        param(parts, "person").await.map(Self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

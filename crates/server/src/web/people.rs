@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::{
     Form,
-    extract::{FromRequestParts, State},
-    http::{StatusCode, request::Parts},
+    extract::State,
+    http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
 use faultline_domain::{PersonId, authz::Role};
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     app::{App, Shared},
-    auth::{Operator, param},
+    auth::{Operator, Person},
     operations::{
         invitations::{self, NewInvitation},
         people,
@@ -225,16 +225,6 @@ pub(super) async fn withdraw(
     Ok(Redirect::to("/people").into_response())
 }
 
-/// Extractor: the person `{person}` of the path.
-pub(super) struct Someones(PersonId);
-
-impl FromRequestParts<Shared> for Someones {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
-        param(parts, "person").await.map(Self)
-    }
-}
-
 #[derive(Deserialize)]
 pub(super) struct Change {
     #[serde(default)]
@@ -244,7 +234,7 @@ pub(super) struct Change {
 pub(super) async fn change(
     State(app): State<Shared>,
     operator: Operator,
-    Someones(person): Someones,
+    Person(person): Person,
     frame: Frame,
     Form(wanted): Form<Change>,
 ) -> Result<Response, Problem> {
@@ -265,7 +255,7 @@ pub(super) async fn change(
 pub(super) async fn reset_password(
     State(app): State<Shared>,
     operator: Operator,
-    Someones(person): Someones,
+    Person(person): Person,
     frame: Frame,
 ) -> Result<Response, Problem> {
     let (link, _) = people::reset_password(&app, &operator.proof, &person).await?;
