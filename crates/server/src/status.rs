@@ -23,7 +23,7 @@ impl Status {
         match &self.done {
             Err(why) => why.clone(),
             Ok(counts) => {
-                let each = counts.iter().map(|(name, n)| format!("{n} {name}"));
+                let each = counts.iter().map(|(name, n)| format!("{name}: {n}"));
                 each.collect::<Vec<_>>().join(", ")
             }
         }

@@ -17,9 +17,9 @@ pub(super) async fn pass(app: Shared) -> Done {
         .unwrap_or(jiff::Timestamp::MIN);
     let lines = app.store.trim_audit(oldest, app.config.audit_lines).await?;
     Ok(Counts::from([
-        ("sessions and links forgotten", removed),
-        ("records of keys forgotten", keys),
-        ("lines of the audit forgotten", lines),
+        ("credentials deleted", removed),
+        ("key records deleted", keys),
+        ("audit entries deleted", lines),
     ]))
 }
 

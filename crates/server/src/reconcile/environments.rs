@@ -73,7 +73,7 @@ pub(super) async fn pass(app: Shared, steps: Steps<EnvironmentId>) -> Done {
         apply(app, steps, row, step).await?;
     }
     Ok(Counts::from([
-        ("looked after", rows.len() as u64),
+        ("checked", rows.len() as u64),
         ("active", active),
         ("steps", begun),
     ]))

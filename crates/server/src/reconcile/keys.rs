@@ -100,8 +100,8 @@ pub(super) async fn pass(app: Shared, steps: Steps<Machine>) -> Done {
     steps.retain_failures(|machine| behind.contains(machine));
     Ok(Counts::from([
         ("nodes", nodes),
-        ("with other keys", outdated),
-        ("to be tried again", resting),
+        ("outdated", outdated),
+        ("retrying", resting),
         ("steps", begun),
     ]))
 }

@@ -52,7 +52,7 @@ pub(super) async fn pass(app: Shared, steps: Steps<TenantId>) -> Done {
         begun += 1;
     }
     Ok(Counts::from([
-        ("to be freed", begun),
-        ("remains removed", swept.into()),
+        ("being freed", begun),
+        ("leftovers removed", swept.into()),
     ]))
 }

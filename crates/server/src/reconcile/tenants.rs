@@ -80,7 +80,7 @@ pub(super) async fn pass(app: Shared, memory: Tenants) -> Done {
         apply(&app, steps, row, step).await?;
     }
     Ok(Counts::from([
-        ("looked after", rows.len() as u64),
+        ("checked", rows.len() as u64),
         ("steps", begun),
     ]))
 }

@@ -43,7 +43,7 @@ pub(super) async fn pass(app: Shared) -> Done {
             _ => {}
         }
     }
-    Ok(Counts::from([("warned", warned)]))
+    Ok(Counts::from([("warnings", warned)]))
 }
 
 fn announce(app: &Shared, e: &Environment, left: i64) {
