@@ -22,6 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Config,
+    counts::Counts,
     hub::Hub,
     lock::lock,
     metrics::Metrics,
@@ -65,7 +66,7 @@ pub(crate) struct App {
     /// Cancelled when the server stops.
     pub stopping: CancellationToken,
     /// The number of open WebSockets of each person.
-    pub sockets: Mutex<HashMap<PersonId, usize>>,
+    pub sockets: Counts<PersonId>,
     /// Environments with a check run in progress.
     pub checking: Mutex<HashSet<EnvironmentId>>,
     pub started_at: Timestamp,
@@ -95,7 +96,7 @@ impl App {
             statuses: Mutex::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
-            sockets: Mutex::default(),
+            sockets: Counts::default(),
             checking: Mutex::default(),
             ready: Mutex::default(),
             kept: Mutex::default(),

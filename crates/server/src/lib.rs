@@ -44,6 +44,7 @@ mod assets;
 mod auth;
 mod capacity;
 pub mod config;
+mod counts;
 mod directory;
 mod entrance;
 mod headers;

@@ -1,11 +1,10 @@
 //! The listener for HTTP. It limits the number of connections, in total and per address, and closes idle ones.
 
 use std::{
-    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,12 +20,12 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use crate::lock::lock;
+use crate::counts::{Counted, Counts};
 
 /// The maximum number of connections. A browser uses up to six, and one more for each open workspace.
 const MAX_CONNECTIONS: usize = 4096;
 /// The maximum number of connections from one address, which a whole class may share.
-const MAX_PER_ADDRESS: u32 = 512;
+const MAX_PER_ADDRESS: usize = 512;
 /// A connection without traffic in either direction for this long is closed. Event streams and WebSockets send a
 /// keep-alive at least twice a minute, and no request takes this long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -43,14 +42,12 @@ impl Connected<IncomingStream<'_, Bounded>> for Peer {
     }
 }
 
-type Counts = Arc<Mutex<HashMap<IpAddr, u32>>>;
-
 /// A listener with limits.
 #[derive(Debug)]
 pub(crate) struct Bounded {
     inner: TcpListener,
     permits: Arc<Semaphore>,
-    counts: Counts,
+    counts: Counts<IpAddr>,
     idle_timeout: Duration,
 }
 
@@ -62,21 +59,6 @@ impl Bounded {
             counts: Counts::default(),
             idle_timeout: IDLE_TIMEOUT,
         }
-    }
-
-    /// Counts one more connection from this address; none if it has the maximum already.
-    fn admit(&self, address: IpAddr) -> Option<Counted> {
-        let mut counts = lock(&self.counts);
-        let count = counts.entry(address).or_default();
-        if *count >= MAX_PER_ADDRESS {
-            return None;
-        }
-        *count += 1;
-        drop(counts);
-        Some(Counted {
-            address,
-            counts: self.counts.clone(),
-        })
     }
 }
 
@@ -93,7 +75,7 @@ impl Listener for Bounded {
             };
             match self.inner.accept().await {
                 Ok((socket, peer)) => {
-                    if let Some(counted) = self.admit(peer.ip()) {
+                    if let Some(counted) = self.counts.admit(&peer.ip(), MAX_PER_ADDRESS) {
                         let connection = Connection {
                             socket,
                             idle: Box::pin(tokio::time::sleep(self.idle_timeout)),
@@ -117,25 +99,6 @@ impl Listener for Bounded {
     }
 }
 
-/// One of an address's connections. Dropping it decrements the address's count.
-#[derive(Debug)]
-struct Counted {
-    address: IpAddr,
-    counts: Counts,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut counts = lock(&self.counts);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
-}
-
 /// A connection that is closed when it has been idle for too long.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -143,7 +106,7 @@ pub(crate) struct Connection {
     idle: Pin<Box<Sleep>>,
     idle_timeout: Duration,
     _permit: OwnedSemaphorePermit,
-    _counted: Counted,
+    _counted: Counted<IpAddr>,
 }
 
 impl Connection {

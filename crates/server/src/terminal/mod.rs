@@ -27,6 +27,8 @@ mod notice;
 mod single;
 mod socket;
 
+use std::time::Duration;
+
 use axum::{
     extract::{
         FromRequestParts, State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection,
@@ -34,7 +36,6 @@ use axum::{
     http::{HeaderMap, request::Parts},
     response::Response,
 };
-
 use faultline_domain::PersonId;
 
 pub(crate) use message::Which;
@@ -45,7 +46,7 @@ pub use message::fuzz as fuzz_message;
 use crate::{
     app::Shared,
     auth::{Mine, csrf::same_origin, param},
-    lock::lock,
+    counts::Counted,
     problem::Problem,
 };
 
@@ -72,7 +73,7 @@ pub(crate) async fn of_page(
     if browser && !same_origin(&headers) {
         return Err(Problem::forged());
     }
-    let counted = Counted::new(&app, mine.caller.signed_in.person())?;
+    let counted = counted(&app, mine.caller.signed_in.person())?;
     Ok(bounded(upgrade)?.on_upgrade(async move |socket| {
         let (_in_progress, _counted) = (app.tasks.token(), counted);
         socket::run(&app, &mine, socket).await;
@@ -97,44 +98,18 @@ pub(crate) async fn from_api(
     if !mine.environment().nodes().contains(which.node()) {
         return Err(Problem::not_found());
     }
-    let counted = Counted::new(&app, mine.caller.signed_in.person())?;
+    let counted = counted(&app, mine.caller.signed_in.person())?;
     Ok(bounded(upgrade)?.on_upgrade(async move |socket| {
         let (_in_progress, _counted) = (app.tasks.token(), counted);
         single::run(&app, &mine, which, socket).await;
     }))
 }
 
-/// An open WebSocket of a person. It is counted until this is dropped.
-struct Counted {
-    app: Shared,
-    person: PersonId,
-}
-
-impl Counted {
-    fn new(app: &Shared, person: &PersonId) -> Result<Self, Problem> {
-        let mut sockets = lock(&app.sockets);
-        let open = sockets.entry(person.clone()).or_default();
-        if *open >= app.config.max_sockets_of_person {
-            return Err(Problem::too_many(std::time::Duration::from_secs(10)));
-        }
-        *open += 1;
-        Ok(Self {
-            app: app.clone(),
-            person: person.clone(),
-        })
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut sockets = lock(&self.app.sockets);
-        if let Some(open) = sockets.get_mut(&self.person) {
-            *open -= 1;
-            if *open == 0 {
-                sockets.remove(&self.person);
-            }
-        }
-    }
+/// Counts one more open WebSocket of a person, until the result is dropped.
+fn counted(app: &Shared, person: &PersonId) -> Result<Counted<PersonId>, Problem> {
+    app.sockets
+        .admit(person, app.config.max_sockets_of_person)
+        .ok_or_else(|| Problem::too_many(Duration::from_secs(10)))
 }
 
 fn bounded(upgrade: Upgrade) -> Result<WebSocketUpgrade, Problem> {
