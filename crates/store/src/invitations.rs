@@ -1,5 +1,7 @@
 //! Invitations: links by which people join.
 
+use std::collections::HashMap;
+
 use faultline_domain::{Login, PersonId, authz::Role, person::Invitation};
 use jiff::Timestamp;
 use sqlx::FromRow;
@@ -99,17 +101,23 @@ impl Store {
         .bind(most)
         .fetch_all(&self.readers)
         .await?;
-        let mut all = Vec::with_capacity(rows.len());
-        for row in rows {
-            let names: Vec<String> = sqlx::query_scalar(
-                "SELECT name FROM people WHERE invitation_id = $1 ORDER BY created_at",
-            )
-            .bind(&row.id)
-            .fetch_all(&self.readers)
-            .await?;
-            all.push(row.read(names)?);
+        let joined: Vec<(String, String)> = sqlx::query_as(
+            "SELECT invitation_id, name FROM people WHERE invitation_id IN \
+             (SELECT id FROM invitations ORDER BY created_at DESC LIMIT $1) ORDER BY created_at",
+        )
+        .bind(most)
+        .fetch_all(&self.readers)
+        .await?;
+        let mut names: HashMap<String, Vec<String>> = HashMap::new();
+        for (invitation, name) in joined {
+            names.entry(invitation).or_default().push(name);
         }
-        Ok(all)
+        rows.into_iter()
+            .map(|row| {
+                let accepted_by = names.remove(&row.id).unwrap_or_default();
+                row.read(accepted_by)
+            })
+            .collect()
     }
 
     /// Returns the role that an invitation gives, if it can be accepted.
