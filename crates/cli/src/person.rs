@@ -1,7 +1,11 @@
 //! `faultline person`: the people of the server and their invitations, for operators.
 
 use anyhow::Context;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use faultline_domain::{authz::Role, person::Invitation as Invited};
 use faultline_lab::suggest;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,22 +21,9 @@ pub struct PersonArgs {
     place: Where,
 }
 
-/// A role.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Role {
-    /// Works on labs
-    Student,
-    /// Also invites and disables people, and sees everybody's environments
-    Operator,
-}
-
-impl Role {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Student => "student",
-            Self::Operator => "operator",
-        }
-    }
+/// Parses the name of a role, and has help and completions list all of them.
+fn role() -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(Role::ALL.map(Role::as_str)).try_map(|name| name.parse::<Role>())
 }
 
 /// The subcommands of `faultline person`.
@@ -47,13 +38,13 @@ enum PersonCommand {
     #[command(verbatim_doc_comment)]
     Invite {
         /// The role of the people who join
-        #[arg(long, value_enum, default_value = "student")]
+        #[arg(long, value_parser = role(), default_value = "student")]
         role: Role,
         /// The number of people who can join by the link
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=500))]
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=Invited::MAX_USES.into()))]
         people: u32,
         /// The number of days for which the link is valid
-        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=90))]
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=Invited::MAX_DAYS.into()))]
         days: u32,
         /// A note for operators
         #[arg(long, default_value = "")]
@@ -71,7 +62,7 @@ enum PersonCommand {
         /// The person's login name or id
         person: String,
         /// The role
-        #[arg(value_enum)]
+        #[arg(value_parser = role())]
         role: Role,
     },
     /// Refuse a person's credentials, and end their connections

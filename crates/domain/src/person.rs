@@ -25,6 +25,13 @@ pub struct Person {
     pub disabled_at: Option<Timestamp>,
 }
 
+impl Invitation {
+    /// The maximum number of people who can accept one invitation.
+    pub const MAX_USES: u32 = 500;
+    /// The maximum number of days for which an invitation is valid.
+    pub const MAX_DAYS: u32 = 90;
+}
+
 /// An invitation to join, which is accepted by a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invitation {

@@ -1,10 +1,6 @@
 //! The caller's account: progress, keys, tokens, sign-in links.
 
-use axum::{
-    Json,
-    extract::{FromRequestParts, State},
-    http::{StatusCode, request::Parts},
-};
+use axum::{Json, extract::State, http::StatusCode};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -16,7 +12,7 @@ use super::{
 };
 use crate::{
     app::Shared,
-    auth::{Signed, param},
+    auth::{Row, Signed},
     operations::{keys, sign_in_link, tokens},
     problem::Problem,
 };
@@ -101,23 +97,13 @@ async fn add_key(
     Ok((StatusCode::CREATED, Json(key_view(key))))
 }
 
-/// Extractor: the ID `{row}` of the path.
-pub(super) struct RowId(pub String);
-
-impl FromRequestParts<Shared> for RowId {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
-        param(parts, "row").await.map(Self)
-    }
-}
-
 /// Removes a public key.
 #[utoipa::path(delete, path = "/api/v1/keys/{row}", tag = "account", params(("row" = String, Path)),
     responses((status = 204, description = "removed"), (status = 404, body = Problem)))]
 async fn remove_key(
     State(app): State<Shared>,
     Signed(caller): Signed,
-    RowId(id): RowId,
+    Row(id): Row,
 ) -> Result<StatusCode, Problem> {
     keys::remove(&app, &caller.signed_in, &id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -163,7 +149,7 @@ async fn add_token(
 async fn remove_token(
     State(app): State<Shared>,
     Signed(caller): Signed,
-    RowId(id): RowId,
+    Row(id): Row,
 ) -> Result<StatusCode, Problem> {
     tokens::remove(&app, &caller.signed_in, &id).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -7,14 +7,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Body,
-    account::RowId,
     views::{
         InvitationView, MadeInvitation, NewInvitationView, PersonUpdate, PersonView, SignInLink,
     },
 };
 use crate::{
     app::Shared,
-    auth::{Operator, Person},
+    auth::{Operator, Person, Row},
     operations::{
         invitations::{self, NewInvitation},
         people,
@@ -141,7 +140,7 @@ async fn create_invitation(
 async fn withdraw_invitation(
     State(app): State<Shared>,
     operator: Operator,
-    RowId(id): RowId,
+    Row(id): Row,
 ) -> Result<StatusCode, Problem> {
     invitations::withdraw(&app, &operator.proof, &id).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -276,6 +276,19 @@ impl FromRequestParts<Shared> for Node {
     }
 }
 
+/// Extractor: the ID `{row}` of the path, of a key, a token or an invitation.
+#[derive(Debug)]
+pub(crate) struct Row(pub String);
+
+impl FromRequestParts<Shared> for Row {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
+        // Without credentials, nobody learns what exists.
+        caller(parts)?;
+        param(parts, "row").await.map(Self)
+    }
+}
+
 /// Extractor: the person `{person}` of the path.
 #[derive(Debug)]
 pub(crate) struct Person(pub faultline_domain::PersonId);

@@ -1,11 +1,7 @@
 //! Hashes and verifies passwords with Argon2id. Each run takes 19 MiB and some tens of milliseconds. Runs take turns, two
 //! at a time, on two threads that nothing else uses, so that the memory of one run is used again by the next.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicUsize, Ordering},
-};
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use argon2::{
     Argon2,
@@ -29,7 +25,7 @@ const CONCURRENT: usize = 2;
 const MAX_WAITING: usize = 64;
 
 static RUNS: Semaphore = Semaphore::const_new(CONCURRENT);
-static WAITING: AtomicUsize = AtomicUsize::new(0);
+static QUEUE: Semaphore = Semaphore::const_new(MAX_WAITING);
 
 /// The right to hash or verify passwords now. Whatever limits attempts must be checked while it is held, so that
 /// concurrent requests can't all pass the check before the first of them has failed.
@@ -39,17 +35,9 @@ pub(crate) struct Turn(#[expect(dead_code, reason = "held")] SemaphorePermit<'st
 impl Turn {
     /// Waits for a turn. Refuses if too many are waiting already.
     pub(crate) async fn wait() -> Result<Self, Problem> {
-        struct Waiting;
-        impl Drop for Waiting {
-            fn drop(&mut self) {
-                WAITING.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        let ahead = WAITING.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting;
-        if ahead >= MAX_WAITING {
+        let Ok(_place) = QUEUE.try_acquire() else {
             return Err(Problem::too_many(Duration::from_secs(5)));
-        }
+        };
         RUNS.acquire().await.map(Self).map_err(|_| failed())
     }
 }

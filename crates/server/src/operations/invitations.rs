@@ -1,7 +1,7 @@
 //! Invite people, withdraw invitations, and accept one.
 
 use faultline_domain::{
-    Login, PersonId,
+    PersonId,
     authz::{MayOperate, Role},
     person::Invitation,
 };
@@ -14,14 +14,9 @@ use jiff::SignedDuration;
 use crate::{
     app::App,
     auth::password::{self, Turn},
-    operations::passwords::session_ends,
+    operations::passwords::{login_taken, new_login, session_ends},
     problem::Problem,
 };
-
-/// The maximum number of people who can accept one invitation.
-const MAX_USES: u32 = 500;
-/// The maximum number of days for which an invitation is valid.
-const MAX_DAYS: u32 = 90;
 
 /// What an operator wants of an invitation.
 #[derive(Debug, Clone)]
@@ -31,9 +26,6 @@ pub(crate) struct NewInvitation {
     pub uses: u32,
     pub days: u32,
 }
-
-/// Login names that nobody can choose, because they look like somebody else.
-const RESERVED: [&str; 5] = ["local", "operator", "admin", "root", "faultline"];
 
 /// Removes control characters, characters that hide or reorder text, and surrounding white space. Limits the length.
 fn tidy(text: &str, most: usize) -> String {
@@ -48,14 +40,16 @@ pub(crate) async fn invite(
     who: &MayOperate,
     new: &NewInvitation,
 ) -> Result<(Invitation, String), Problem> {
-    if !(1..=MAX_USES).contains(&new.uses) {
+    if !(1..=Invitation::MAX_USES).contains(&new.uses) {
         return Err(Problem::bad_request(format!(
-            "An invitation is for 1 to {MAX_USES} people."
+            "An invitation is for 1 to {} people.",
+            Invitation::MAX_USES
         )));
     }
-    if !(1..=MAX_DAYS).contains(&new.days) {
+    if !(1..=Invitation::MAX_DAYS).contains(&new.days) {
         return Err(Problem::bad_request(format!(
-            "An invitation is valid for 1 to {MAX_DAYS} days."
+            "An invitation is valid for 1 to {} days.",
+            Invitation::MAX_DAYS
         )));
     }
     let (secret, now) = (app.secret(), app.now());
@@ -87,24 +81,6 @@ pub(crate) async fn withdraw(app: &App, who: &MayOperate, id: &str) -> Result<()
     } else {
         Err(Problem::not_found())
     }
-}
-
-/// Parses a login name. People may type capitals.
-pub(crate) fn login(text: &str) -> Result<Login, Problem> {
-    text.trim().to_lowercase().parse().map_err(|_| {
-        Problem::bad_request(
-            "A login name begins with a letter and has at most 32 lower-case letters, digits and hyphens.",
-        )
-    })
-}
-
-/// Parses a login name that somebody chooses.
-pub(crate) fn new_login(text: &str) -> Result<Login, Problem> {
-    let login = login(text)?;
-    if RESERVED.contains(&login.as_str()) {
-        return Err(login_taken(&login));
-    }
-    Ok(login)
 }
 
 /// Accepts an invitation: creates the person and a session of theirs. Returns the session's secret, or `None` if the
@@ -146,12 +122,4 @@ pub(crate) async fn accept(
         Accepted::Invalid => Ok(None),
         Accepted::LoginTaken => Err(login_taken(&person.login)),
     }
-}
-
-pub(crate) fn login_taken(login: &Login) -> Problem {
-    Problem::conflict(
-        "login-taken",
-        "This login name is taken",
-        format!("Somebody else signs in as {login}. Choose another login name."),
-    )
 }

@@ -1,10 +1,9 @@
-//! Sign in with a password, and set one.
+//! Sign in with a login name and a password, and set them.
 
-use faultline_domain::authz::SignedIn;
+use faultline_domain::{Login, authz::SignedIn};
 use faultline_store::{Secret, people::Chosen};
 use jiff::{SignedDuration, Timestamp};
 
-use super::invitations::{login, login_taken, new_login};
 use crate::{
     app::App,
     auth::password::{self, Turn},
@@ -12,10 +11,39 @@ use crate::{
     rates::Origin,
 };
 
+/// Login names that nobody can choose, because they look like somebody else.
+const RESERVED: [&str; 5] = ["local", "operator", "admin", "root", "faultline"];
+
 /// Returns when a session that begins now expires.
 pub(crate) fn session_ends(app: &App, now: Timestamp) -> Timestamp {
     let days = SignedDuration::from_hours(24 * i64::from(app.config.session_days));
     now.saturating_add(days).unwrap_or(now)
+}
+
+/// Parses a login name. People may type capitals.
+fn login(text: &str) -> Result<Login, Problem> {
+    text.trim().to_lowercase().parse().map_err(|_| {
+        Problem::bad_request(
+            "A login name begins with a letter and has at most 32 lower-case letters, digits and hyphens.",
+        )
+    })
+}
+
+/// Parses a login name that somebody chooses.
+pub(crate) fn new_login(text: &str) -> Result<Login, Problem> {
+    let login = login(text)?;
+    if RESERVED.contains(&login.as_str()) {
+        return Err(login_taken(&login));
+    }
+    Ok(login)
+}
+
+pub(crate) fn login_taken(login: &Login) -> Problem {
+    Problem::conflict(
+        "login-taken",
+        "This login name is taken",
+        format!("Somebody else signs in as {login}. Choose another login name."),
+    )
 }
 
 /// Creates a session for the person with this login name and password. Returns its secret, or `None` if they are wrong.

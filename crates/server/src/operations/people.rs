@@ -4,6 +4,7 @@ use faultline_domain::{PersonId, authz::MayOperate};
 use faultline_store::people::{Changed, PersonChange};
 use jiff::{SignedDuration, Timestamp};
 
+use super::sign_in_link;
 use crate::{app::App, problem::Problem};
 
 /// Changes a person. Whoever is disabled is disconnected everywhere within seconds.
@@ -48,6 +49,5 @@ pub(crate) async fn reset_password(
     if !reset.await? {
         return Err(Problem::not_found());
     }
-    let base = app.config.public_url.trim_end_matches('/');
-    Ok((format!("{base}/sign-in?token={}", secret.expose()), ends))
+    Ok((sign_in_link::url(app, &secret), ends))
 }

@@ -1,6 +1,7 @@
 //! Creates sign-in links.
 
 use faultline_domain::PersonId;
+use faultline_store::Secret;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::app::App;
@@ -18,6 +19,11 @@ pub(crate) async fn sign_in_link(
     app.store
         .add_sign_in_token(&secret, person, now, ends)
         .await?;
+    Ok((url(app, &secret), ends))
+}
+
+/// Returns the link with this token.
+pub(crate) fn url(app: &App, token: &Secret) -> String {
     let base = app.config.public_url.trim_end_matches('/');
-    Ok((format!("{base}/sign-in?token={}", secret.expose()), ends))
+    format!("{base}/sign-in?token={}", token.expose())
 }

@@ -64,7 +64,7 @@ fn secret(page: &str) -> String {
     rest.split(['<', '"', '&']).next().unwrap().to_owned()
 }
 
-/// Returns the secret of a new invitation for so many students.
+/// Returns the secret of a new invitation for this number of students.
 async fn invitation(bed: &Bed, uses: u32) -> String {
     let form = format!("note=Class&role=student&uses={uses}&days=7");
     let made = bed.post("/people/invite", &form).await;

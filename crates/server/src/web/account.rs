@@ -4,7 +4,6 @@ use askama::Template;
 use axum::{
     Form,
     extract::State,
-    http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
 use faultline_domain::person::Person;
@@ -96,7 +95,7 @@ pub(super) async fn set_password(
             render(&app, &caller, &frame, None, None, Some(done)).await
         }
         Err(problem) if problem.status < 500 && problem.retry_after.is_none() => {
-            let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
+            let status = problem.status_code();
             let login = new.login.chars().take(32).collect();
             let html = render(&app, &caller, &frame, Some(problem), Some(login), None).await?;
             Ok((status, html).into_response())

@@ -102,7 +102,7 @@ pub(super) async fn accept(
         Ok(Some(session)) => Ok(sign_in::signed_in(&app, &session)),
         Ok(None) => render(&frame, sent, false, None),
         Err(problem) if problem.status < 500 => {
-            let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
+            let status = problem.status_code();
             let html = render(&frame, sent, true, Some(problem))?;
             Ok((status, html).into_response())
         }

@@ -3,8 +3,7 @@
 use askama::Template;
 use axum::{
     Form,
-    extract::{FromRequestParts, State},
-    http::request::Parts,
+    extract::State,
     response::{IntoResponse, Redirect, Response},
 };
 use serde::Deserialize;
@@ -15,7 +14,7 @@ use super::{
 };
 use crate::{
     app::{App, Shared},
-    auth::{Caller, Signed, param},
+    auth::{Caller, Row, Signed},
     operations::{keys, tokens},
     problem::Problem,
 };
@@ -134,15 +133,6 @@ pub(super) async fn add(
             render(&app, &caller, &frame, Some(problem), draft, None).await
         }
         Err(problem) => Err(problem),
-    }
-}
-
-pub(super) struct Row(pub String);
-
-impl FromRequestParts<Shared> for Row {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
-        param(parts, "row").await.map(Self)
     }
 }
 

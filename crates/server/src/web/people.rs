@@ -6,7 +6,6 @@ use askama::Template;
 use axum::{
     Form,
     extract::State,
-    http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
 use faultline_domain::{PersonId, authz::Role};
@@ -15,13 +14,12 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 
 use super::{
-    keys::Row,
     layout::{Frame, Layout},
     page, text,
 };
 use crate::{
     app::{App, Shared},
-    auth::{Operator, Person},
+    auth::{Operator, Person, Row},
     operations::{
         invitations::{self, NewInvitation},
         people,
@@ -186,7 +184,7 @@ async fn refused(
     if problem.status >= 500 || problem.status == 404 {
         return Err(problem);
     }
-    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let status = problem.status_code();
     let html = render(app, operator, frame, Some(problem), None).await?;
     Ok((status, html).into_response())
 }

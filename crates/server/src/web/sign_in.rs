@@ -11,6 +11,7 @@ use axum::{
     http::{HeaderMap, header},
     response::{AppendHeaders, IntoResponse, Redirect, Response},
 };
+use faultline_domain::PersonId;
 use faultline_store::Secret;
 use serde::Deserialize;
 
@@ -124,12 +125,11 @@ async fn others(
     let me = caller.signed_in.person();
     match app.store.sign_in_token(&token, app.now()).await? {
         Some(other) if other != *me => {
-            let mut names = Vec::new();
-            for id in [me, &other] {
+            let name = async |id: &PersonId| {
                 let person = app.store.person(id).await?;
-                names.push(person.map_or_else(|| id.to_string(), |p| p.name));
-            }
-            Ok(names.pop().zip(names.pop()).map(|(other, me)| (me, other)))
+                Ok::<_, Problem>(person.map_or_else(|| id.to_string(), |p| p.name))
+            };
+            Ok(Some((name(me).await?, name(&other).await?)))
         }
         _ => Ok(None),
     }
