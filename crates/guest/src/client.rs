@@ -1,6 +1,6 @@
-//! What the host does with one substream of the guest link: a function per request.
+//! The host's client of the guest link, with one function per request.
 //!
-//! Every function takes a fresh stream, as `Provider::open(…, Target::Guest)` gives it, and uses it up.
+//! Every function takes a new stream from `Provider::open(…, Target::Guest)` and consumes it.
 
 use std::{io, time::Duration};
 
@@ -11,31 +11,31 @@ use crate::wire::{
     Exec, FileStat, Frame, Refresh, Reply, Request, Response, Terminal, read_header, write_header,
 };
 
-/// Why a request to the guest was not done.
+/// The error of a request to the guest.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The link broke.
+    /// The link failed.
     #[error("the guest link broke")]
     Io(#[from] io::Error),
-    /// The guest said no.
+    /// The guest refused the request.
     #[error("the guest refused: {0}")]
     Refused(String),
-    /// The guest answered something else than what was asked.
+    /// The guest sent a response that doesn't match the request.
     #[error("the guest answered out of turn")]
     Protocol,
-    /// No answer came in time.
+    /// The guest did not respond in time.
     #[error("the guest did not answer within {} seconds", .0.as_secs())]
     Silent(Duration),
 }
 
-/// Result of a request to the guest.
+/// The result of a request to the guest.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A byte stream both ways.
+/// A bidirectional byte stream.
 pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
-/// How long the guest may take to answer a request, on a loaded machine under emulation.
+/// Timeout for the guest's response, long enough for a loaded machine under emulation.
 const ANSWER: Duration = Duration::from_secs(60);
 
 async fn ask(stream: &mut impl Duplex, request: &Request) -> Result<Reply> {
@@ -51,7 +51,7 @@ async fn ask(stream: &mut impl Duplex, request: &Request) -> Result<Reply> {
         .map_err(|_| Error::Silent(ANSWER))?
 }
 
-/// What a guest says is a guest's: one line, and not a long one.
+/// Returns the error for a refusal. The reason comes from the guest, so it is cut to one short line.
 fn refused(reason: &str) -> Error {
     const MOST: usize = 300;
     let line = reason
@@ -69,7 +69,7 @@ async fn ask_done(stream: &mut impl Duplex, request: &Request) -> Result<()> {
     }
 }
 
-/// Is the helper there? Gives the seconds since the guest's boot.
+/// Checks that the helper responds. Returns the seconds since the guest's boot.
 pub async fn ping(mut stream: impl Duplex) -> Result<u64> {
     match ask(&mut stream, &Request::Ping).await? {
         Reply::Pong { uptime_seconds, .. } => Ok(uptime_seconds),
@@ -77,27 +77,27 @@ pub async fn ping(mut stream: impl Duplex) -> Result<u64> {
     }
 }
 
-/// Stops the guest's services until it is refreshed.
+/// Freezes the guest's services until it is refreshed.
 pub async fn hold(mut stream: impl Duplex) -> Result<()> {
     ask_done(&mut stream, &Request::Hold).await
 }
 
-/// Makes a clone a machine of its own, and lets its services go on.
+/// Gives a clone its own identity, and thaws its services.
 pub async fn refresh(mut stream: impl Duplex, refresh: Refresh) -> Result<()> {
     ask_done(&mut stream, &Request::Refresh(refresh)).await
 }
 
-/// Steps the guest's clock to a time in nanoseconds since 1970.
+/// Sets the guest's clock to a time in nanoseconds since 1970.
 pub async fn step_clock(mut stream: impl Duplex, unix_nanos: i64) -> Result<()> {
     ask_done(&mut stream, &Request::StepClock { unix_nanos }).await
 }
 
-/// Lets the holders of these keys log in by the guest's own sshd.
+/// Replaces the public keys with which people can log in through the guest's own sshd.
 pub async fn authorize(mut stream: impl Duplex, keys: Vec<String>) -> Result<()> {
     ask_done(&mut stream, &Request::Authorize { keys }).await
 }
 
-/// Prints a line into every terminal.
+/// Prints a line in every terminal.
 pub async fn announce(mut stream: impl Duplex, text: &str) -> Result<()> {
     ask_done(
         &mut stream,
@@ -108,7 +108,7 @@ pub async fn announce(mut stream: impl Duplex, text: &str) -> Result<()> {
     .await
 }
 
-/// The terminals that exist.
+/// Lists the IDs of the terminals.
 pub async fn terminals(mut stream: impl Duplex) -> Result<Vec<String>> {
     match ask(&mut stream, &Request::Terminals).await? {
         Reply::Terminals { ids } => Ok(ids),
@@ -116,12 +116,12 @@ pub async fn terminals(mut stream: impl Duplex) -> Result<Vec<String>> {
     }
 }
 
-/// Ends a terminal.
+/// Closes a terminal.
 pub async fn close_terminal(mut stream: impl Duplex, id: &str) -> Result<()> {
     ask_done(&mut stream, &Request::CloseTerminal { id: id.to_owned() }).await
 }
 
-/// Looks at a file.
+/// Returns a file's metadata, or `None` if it doesn't exist.
 pub async fn stat(mut stream: impl Duplex, path: &str) -> Result<Option<FileStat>> {
     match ask(
         &mut stream,
@@ -136,7 +136,7 @@ pub async fn stat(mut stream: impl Duplex, path: &str) -> Result<Option<FileStat
     }
 }
 
-/// Reads a file's first `max` bytes.
+/// Reads the first `max` bytes of a file.
 pub async fn read_file(mut stream: impl Duplex, path: &str, max: u64) -> Result<Vec<u8>> {
     ask_done(
         &mut stream,
@@ -151,7 +151,7 @@ pub async fn read_file(mut stream: impl Duplex, path: &str, max: u64) -> Result<
     Ok(content)
 }
 
-/// Writes a file, whole or not at all.
+/// Writes a file atomically.
 pub async fn write_file(
     mut stream: impl Duplex,
     path: &str,
@@ -175,7 +175,7 @@ pub async fn write_file(
     }
 }
 
-/// Connects to an address from inside the guest; the stream then carries its bytes.
+/// Connects to an address from inside the guest. The stream then carries the connection's bytes.
 pub async fn forward<S: Duplex>(mut stream: S, host: &str, port: u16) -> Result<S> {
     ask_done(
         &mut stream,
@@ -188,25 +188,25 @@ pub async fn forward<S: Duplex>(mut stream: S, host: &str, port: u16) -> Result<
     Ok(stream)
 }
 
-/// A program or a terminal under way.
+/// A running program or an attached terminal.
 #[derive(Debug)]
 pub struct Session<S> {
-    /// What the guest sends.
+    /// The frames from the guest.
     pub output: Output<S>,
-    /// What the host sends.
+    /// The frames to the guest.
     pub input: Input<S>,
 }
 
-/// What the guest sends: `Stdout`, `Stderr`, `Exit`.
+/// The receiving half: `Stdout`, `Stderr` and `Exit` frames.
 #[derive(Debug)]
 pub struct Output<S>(ReadHalf<S>);
 
-/// What the host sends: `Stdin`, `StdinEnd`, `Resize`, `Signal`.
+/// The sending half: `Stdin`, `StdinEnd`, `Resize` and `Signal` frames.
 #[derive(Debug)]
 pub struct Input<S>(WriteHalf<S>);
 
 impl<S: Duplex> Output<S> {
-    /// The next frame; nothing at the end.
+    /// Returns the next frame, or `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Frame>> {
         Ok(Frame::read(&mut self.0).await?)
     }
@@ -235,7 +235,7 @@ pub async fn exec<S: Duplex>(mut stream: S, exec: Exec) -> Result<Session<S>> {
     }
 }
 
-/// Attaches to a terminal. The flag is true when it was made.
+/// Attaches to a terminal. The flag is true if the terminal was created.
 pub async fn terminal<S: Duplex>(mut stream: S, terminal: Terminal) -> Result<(Session<S>, bool)> {
     match ask(&mut stream, &Request::Terminal(terminal)).await? {
         Reply::Attached { new } => Ok((session(stream), new)),
@@ -251,18 +251,18 @@ fn session<S: Duplex>(stream: S) -> Session<S> {
     }
 }
 
-/// What a finished program left.
+/// The result of a finished program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
-    /// Exit code; 128 + the signal's number, 124 after the time limit.
+    /// The exit code: 128 plus the number of the signal that ended it, 124 after the time limit.
     pub code: i32,
-    /// Standard output, up to the bound.
+    /// Its standard output, up to the bound.
     pub stdout: Vec<u8>,
-    /// Standard error, up to the bound.
+    /// Its standard error, up to the bound.
     pub stderr: Vec<u8>,
 }
 
-/// Runs a program to its end with nothing on its standard input, keeping at most `bound` bytes of each output.
+/// Runs a program to its end with empty standard input, and keeps at most `bound` bytes of each output.
 pub async fn run(stream: impl Duplex, request: Exec, bound: usize) -> Result<Finished> {
     let mut session = exec(stream, request).await?;
     session.input.send(Frame::StdinEnd).await?;

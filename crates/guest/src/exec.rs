@@ -1,4 +1,4 @@
-//! One program for one substream: it ends when the substream does.
+//! Runs one program for one substream. The program ends when the substream does.
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{port::Port, respond, spawn};
 
-/// Runs the program and carries its streams; on a terminal it is shown what is `announced` too.
+/// Runs the program and forwards its streams. A program on a terminal also shows the lines that are `announced`.
 pub async fn serve(
     mut stream: Substream,
     order: Exec,
@@ -36,7 +36,7 @@ pub async fn serve(
     respond(&mut stream, Ok(Reply::Started { pid })).await?;
     let shown = master.as_ref().map(|master| (master, announced));
     let result = carry(stream, child, shown, pid, limit).await;
-    // A program that ended may have left others running on purpose; one whose viewer went away has to go.
+    // A program that exited may have left others running on purpose. If the viewer left, the program is ended.
     if result.is_err() {
         spawn::signal(pid, None, libc::SIGKILL);
     }
@@ -57,7 +57,7 @@ async fn carry(
     let master = terminal.as_ref().map(|(master, _)| *master);
     if let Some((master, mut announced)) = terminal {
         pumps.spawn_local(pump(Port::new(master)?, frames.clone(), Frame::Stdout));
-        // Ends with the program: a weak sender keeps nothing open.
+        // Ends with the program, because a weak sender keeps nothing open.
         let shown = frames.downgrade();
         pumps.spawn_local(async move {
             loop {
@@ -124,7 +124,7 @@ async fn carry(
         };
         tokio::pin!(deadline);
         let mut status = None;
-        // A program's end is its leader's end; its output may be held open by children that go on.
+        // The program ends when its leader exits. Children that continue may keep its output open.
         let mut grace = None;
         loop {
             tokio::select! {

@@ -1,4 +1,4 @@
-//! Files and connections of the guest.
+//! Serves the guest's files, and connections from inside the guest.
 
 use std::{
     fs::{self, Permissions},
@@ -30,7 +30,7 @@ fn absolute(path: &str) -> io::Result<&Path> {
     }
 }
 
-/// What a file is.
+/// Returns a file's metadata.
 pub fn stat(path: &str) -> io::Result<Option<FileStat>> {
     match fs::metadata(absolute(path)?) {
         Ok(meta) => Ok(Some(FileStat {
@@ -59,7 +59,7 @@ pub fn stat(path: &str) -> io::Result<Option<FileStat>> {
     }
 }
 
-/// Sends a regular file's first bytes. A pipe or a device, which could block for ever, is refused.
+/// Sends the first bytes of a regular file. Pipes and devices are refused, because they could block forever.
 pub async fn read(mut stream: Substream, path: &str, max: u64) -> io::Result<()> {
     let opened = absolute(path).and_then(|path| {
         let file = fs::OpenOptions::new()
@@ -86,7 +86,7 @@ pub async fn read(mut stream: Substream, path: &str, max: u64) -> io::Result<()>
     }
 }
 
-/// Takes a file's bytes until the host's end, then puts them in place in one step.
+/// Receives a file's bytes until the host closes its side, then replaces the file atomically.
 pub async fn write(mut stream: Substream, path: &str, mode: u32) -> io::Result<()> {
     let prepared = absolute(path).and_then(|path| {
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
@@ -124,7 +124,7 @@ pub async fn write(mut stream: Substream, path: &str, mode: u32) -> io::Result<(
     stream.shutdown().await
 }
 
-/// Connects from inside the guest and carries the bytes.
+/// Connects from inside the guest and forwards the bytes.
 pub async fn forward(mut stream: Substream, host: &str, port: u16) -> io::Result<()> {
     match TcpStream::connect((host, port)).await {
         Ok(mut tcp) => {

@@ -1,18 +1,18 @@
-//! The guest link: one multiplexed stream between the host and a small helper inside each guest.
+//! The guest link: a multiplexed stream between the host and a small helper inside each guest.
 //!
 //! ```text
 //! server ─► launcher ═ unix socket of QEMU's virtio-serial port ═ faultline-guest (in the VM)
-//!             yamux client      handshake, then yamux               yamux server, one task a substream
+//!             yamux client      handshake, then yamux               yamux server, one task per substream
 //! ```
 //!
-//! | module | holds |
+//! | module | contains |
 //! |---|---|
-//! | [`wire`] | requests, responses, frames, and their bounds |
+//! | [`wire`] | requests, responses, frames, and their size limits |
 //! | [`link`] | the handshake and the multiplexer, host side and guest side |
-//! | [`client`] | what the host does with one substream |
+//! | [`client`] | the host's client, with one function per request |
 //!
-//! The helper itself is the binary of this crate. No network and no sshd are needed in the guest, so a shell
-//! opens in milliseconds and labs that break the network still prepare, check and have a terminal.
+//! The helper is this crate's binary. It needs neither network nor sshd in the guest, so a shell opens within milliseconds,
+//! and labs that break the network still have setup, checks and terminals.
 
 pub mod client;
 pub mod link;

@@ -1,9 +1,8 @@
 //! The handshake and the multiplexer.
 //!
-//! A virtio-serial port has no connections: bytes written while the other side is away are lost, and the port's
-//! state is frozen with the template. So the host says hello with a fresh nonce again and again until the guest
-//! answers with the same nonce; only then do both start a new yamux session. Whatever was in flight is skipped
-//! while looking for the hello.
+//! A virtio-serial port has no connections: bytes that are written while the other side isn't listening are lost, and the
+//! port's state is frozen with the template. So the host repeats a hello with a fresh nonce until the guest responds with
+//! the same nonce. Only then do both start a new yamux session. Bytes from before are skipped while looking for the hello.
 
 use std::{
     collections::VecDeque,
@@ -23,10 +22,10 @@ use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompat
 
 use crate::wire::VERSION;
 
-/// A substream of the link, as the guest's side gets it.
+/// A substream of the link on the guest's side.
 pub type Substream = Compat<yamux::Stream>;
 
-/// A substream of the link, as the host's side opens it; its place is free again when it is dropped.
+/// A substream of the link on the host's side. Dropping it frees its place.
 #[derive(Debug)]
 pub struct Opened {
     stream: Substream,
@@ -35,14 +34,14 @@ pub struct Opened {
 
 const HELLO: &[u8] = b"\nFAULTLINE-HELLO ";
 const READY: &[u8] = b"\nFAULTLINE-READY ";
-/// Nonce (16 hex digits), a space, the version (8 hex digits), a newline.
+/// The length of: nonce (16 hex digits), space, version (8 hex digits), newline.
 const TAIL: usize = 26;
-/// How often the host repeats its hello.
+/// The interval at which the host repeats its hello.
 const REPEAT: Duration = Duration::from_millis(50);
-/// The most substreams at once; beyond it opening another is refused.
+/// The maximum number of open substreams. Opening more is refused.
 pub const MAX_STREAMS: usize = 128;
-/// What the multiplexer itself allows: more, for it ends the whole link when it is asked for too many, and counts
-/// those that are not quite closed yet.
+/// The multiplexer's own limit. It is higher, because the multiplexer ends the whole link when it is exceeded and also
+/// counts substreams that are still closing.
 const MULTIPLEXER_STREAMS: usize = 4 * MAX_STREAMS;
 
 fn config() -> yamux::Config {
@@ -59,8 +58,8 @@ fn message(word: &[u8], nonce: u64, version: u32) -> Vec<u8> {
     bytes
 }
 
-/// Reads until `word` and its tail have gone by; gives nonce and version. Skips everything else. Only what
-/// belongs to the message is read, never a byte beyond it.
+/// Reads until a message with `word` is complete, skipping other bytes, and returns its nonce and version. Never reads a
+/// byte beyond the message.
 async fn find(from: &mut (impl AsyncRead + Unpin), word: &[u8]) -> io::Result<(u64, u32)> {
     let mut seen: VecDeque<u8> = VecDeque::with_capacity(word.len());
     loop {
@@ -88,13 +87,13 @@ async fn find(from: &mut (impl AsyncRead + Unpin), word: &[u8]) -> io::Result<(u
     }
 }
 
-/// Why the host's side has no link.
+/// The error of the host's side.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The port broke.
+    /// The port failed.
     #[error("the port of the guest link broke")]
     Io(#[from] io::Error),
-    /// The guest's helper speaks another version.
+    /// The guest's helper has another version.
     #[error(
         "the guest's helper speaks version {theirs} of the link and this program {VERSION}; the image must be built again"
     )]
@@ -105,12 +104,12 @@ pub enum Error {
     /// The link has ended.
     #[error("the guest link is lost")]
     Lost,
-    /// As many substreams are open as there may be.
+    /// The maximum number of substreams is open.
     #[error("{MAX_STREAMS} streams to this node are open, which is the most; close some")]
     Full,
 }
 
-/// The host's side of a link: cheap to clone, opens substreams.
+/// The host's side of a link, which opens substreams. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Link {
     open: mpsc::Sender<oneshot::Sender<Substream>>,
@@ -118,9 +117,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// Says hello until the guest answers, then starts the multiplexer. Cancel-safe; bound it with a timeout.
-    /// `nonce` must be fresh. The returned future is the link's engine: it ends when the link does and must be polled for anything to
-    /// move.
+    /// Repeats the hello until the guest responds, then starts the multiplexer. Cancel-safe; use it with a timeout.
+    /// `nonce` must be fresh. The returned future drives the link: it must be polled, and ends when the link does.
     pub async fn connect<S>(
         mut port: S,
         nonce: u64,
@@ -139,7 +137,7 @@ impl Link {
                     }
                 }
             };
-            // A timeout may fall inside an answer; the guest answers each hello, so the next one is whole.
+            // A timeout may cut a response. The guest responds to each hello, so the next response is complete.
             if let Ok(version) = tokio::time::timeout(REPEAT, answer).await {
                 let theirs = version?;
                 if theirs != VERSION {
@@ -148,7 +146,7 @@ impl Link {
                 break;
             }
         }
-        // The guest starts its session after the first byte that is no hello.
+        // The guest starts its session after `GO`.
         port.write_all(&[GO]).await?;
         port.flush().await?;
         let (open, requests) = mpsc::channel(MAX_STREAMS);
@@ -174,17 +172,17 @@ impl Link {
         })
     }
 
-    /// True once the link has ended.
+    /// Returns true once the link has ended.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.open.is_closed()
     }
 }
 
-/// Separates the hellos from the multiplexer's bytes.
+/// Separates the handshake from the multiplexer's bytes.
 const GO: u8 = 0x06;
 
-/// Answers to repeated hellos may still arrive behind the one that was taken; they end at the guest's own [`GO`].
+/// Skips the responses to repeated hellos that arrive after the accepted one, up to the guest's [`GO`].
 struct SkipReady<S> {
     inner: S,
     skipping: bool,
@@ -298,7 +296,7 @@ async fn host_engine<S>(
                 }
             }
             match connection.poll_next_inbound(cx) {
-                // The guest never opens a substream: a hostile one's are dropped, which resets them.
+                // A guest must not open substreams. If a hostile one does, they are dropped, which resets them.
                 Poll::Ready(Some(Ok(stream))) => drop(stream),
                 Poll::Ready(Some(Err(e))) => {
                     tracing::debug!(error = %e, "guest link ended");
@@ -313,8 +311,8 @@ async fn host_engine<S>(
     .await;
 }
 
-/// The guest's side: waits for hellos and serves one session after the other until the port fails. `serve` is
-/// called for each substream and must not block.
+/// Runs the guest's side: waits for hellos and serves one session after another until the port fails. `serve` is called
+/// for each substream and must not block.
 pub async fn serve<S>(port: &mut S, mut serve: impl FnMut(Substream)) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -323,7 +321,7 @@ where
         let (nonce, _) = find(port, HELLO).await?;
         port.write_all(&message(READY, nonce, VERSION)).await?;
         port.flush().await?;
-        // Either another hello (the host has not seen the answer, or a new host came) or GO.
+        // Either another hello (the host missed the response, or is a new one) or GO.
         loop {
             let byte = port.read_u8().await?;
             if byte == GO {

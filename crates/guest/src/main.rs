@@ -1,12 +1,12 @@
 //! The helper inside a guest. It owns the virtio-serial port and serves one request per substream.
 //!
 //! ```text
-//! faultline-guest                     serve the port (how its systemd unit starts it)
-//! faultline-guest trusted -- PROGRAM  run a program with the pristine image's own tools
+//! faultline-guest                     serve the port, as started by its systemd unit
+//! faultline-guest trusted -- PROGRAM  run a program with the tools of the original image
 //! ```
 //!
-//! One thread and a few megabytes: sixty of these run on one host. Whatever happens to one substream (a program
-//! that dies, a peer that stalls) stays in that substream; whatever happens to the port starts the link afresh.
+//! It has one thread and uses a few megabytes, since sixty may run on one host. A failure in one substream (a program that
+//! dies, a peer that stalls) doesn't affect the others; a failure of the port restarts the link.
 
 mod exec;
 mod files;
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     tokio::task::LocalSet::new().block_on(&runtime, serve(&port))
 }
 
-/// Serves the port for ever; gives up only when there is none, so that systemd says so.
+/// Serves the port forever. Fails only if there is none, so that systemd reports it.
 async fn serve(path: &str) -> ExitCode {
     let terminals = Rc::new(terminal::Terminals::default());
     let port = match port::open(path) {
@@ -87,7 +87,7 @@ async fn serve(path: &str) -> ExitCode {
             }
             Err(e) => Err(e),
         };
-        // The host went away, or a clone was made; both start afresh.
+        // The host disconnected, or this is a clone: start again.
         if let Err(e) = session
             && e.kind() != io::ErrorKind::UnexpectedEof
         {
@@ -124,7 +124,7 @@ async fn answer(mut stream: Substream, terminals: &Rc<terminal::Terminals>) -> i
     respond(&mut stream, reply).await
 }
 
-/// Answers a request: the reply, or why not.
+/// Carries out a request.
 async fn respond(stream: &mut Substream, reply: io::Result<Reply>) -> io::Result<()> {
     let response = match reply {
         Ok(reply) => Response::Ok(reply),
@@ -133,7 +133,7 @@ async fn respond(stream: &mut Substream, reply: io::Result<Reply>) -> io::Result
     write_header(stream, &response).await
 }
 
-/// Asks the kernel itself: what lies at `/proc` may be a student's.
+/// Returns the seconds since boot, from a system call, because `/proc` may be the student's.
 fn pong() -> Reply {
     let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Reply::Pong {

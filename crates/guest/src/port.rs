@@ -1,7 +1,7 @@
 //! The virtio-serial port as an asynchronous stream.
 //!
-//! While no host is connected the port reports a hang-up and reads give nothing at once, so [`wait_for_host`]
-//! looks every 20 ms; while one is connected epoll does the waiting and an idle link costs nothing.
+//! While no host is connected, the port reports a hang-up and reads return nothing at once, so [`wait_for_host`] polls every
+//! 20 ms. While one is connected, epoll waits, and an idle link uses no CPU.
 
 use std::{
     io,
@@ -17,8 +17,7 @@ use rustix::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
 
-/// Opens the port. The kernel lets one process hold it, so nobody else in the guest can speak for the helper
-/// while it runs.
+/// Opens the port. The kernel allows only one process to open it, so no other process can impersonate the running helper.
 pub fn open(path: &str) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(
         path,
@@ -48,17 +47,17 @@ pub async fn wait_for_host(port: &OwnedFd) {
 pub struct Port(AsyncFd<OwnedFd>);
 
 impl Port {
-    /// Registers the descriptor anew: a hang-up sticks to a registration.
+    /// Registers the descriptor again, because a hang-up persists in a registration.
     pub fn new(port: &OwnedFd) -> io::Result<Self> {
         // SAFETY: an OwnedFd keeps its descriptor open and unchanged while the registration lives.
         Ok(Self(unsafe { AsyncFd::register(port.try_clone()?) }?))
     }
 
-    /// After a hang-up that has passed: the descriptor would block, and its registration says for ever that it is
-    /// ready, so that waiting for it would be a loop that never rests.
+    /// Called after a hang-up that is over. The descriptor would block, but its registration reports it as ready forever, so
+    /// waiting for it would be a busy loop.
     fn register_again(&mut self, cx: &Context<'_>) -> io::Result<()> {
         *self = Self::new(self.0.get_ref())?;
-        // Who waited for the other direction waited by the old registration.
+        // The task that waits for the other direction uses the old registration.
         cx.waker().wake_by_ref();
         Ok(())
     }
@@ -79,7 +78,7 @@ impl AsyncRead for Port {
                     buf.advance(n);
                     return Poll::Ready(Ok(()));
                 }
-                // A pty's master says so when the last holder of the other side has gone.
+                // A pty's master returns this when nobody holds the other side any more.
                 Ok(Err(e)) if e.raw_os_error() == Some(libc::EIO) => return Poll::Ready(Ok(())),
                 Ok(Err(e)) => return Poll::Ready(Err(e)),
                 Err(_would_block) if hung_up => self.register_again(cx)?,

@@ -1,7 +1,8 @@
-//! Queries in what a program shows: sequences that a terminal answers by typing, such as DA, DSR, DECRQM or OSC 11.
+//! Queries in a program's output: sequences that a terminal responds to as if the response were typed, such as DA, DSR,
+//! DECRQM or OSC 11.
 //!
-//! A query wants one answer. Shown to two viewers it gets two, and shown again to a new viewer it gets one that nobody
-//! waits for and that the shell runs as a command. So queries are told apart from the rest.
+//! A query expects one response. With two viewers there would be two, and if the output is replayed to a new viewer,
+//! nobody waits for the response and the shell runs it as a command. So queries are separated from other output.
 
 use std::mem;
 
@@ -10,13 +11,14 @@ use bytes::Bytes;
 /// A piece of a program's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// What every viewer shows, and a new one again.
+    /// For every viewer, and replayed to new ones.
     Shown(Bytes),
-    /// One whole query.
+    /// A query, or the next part of a long one: for one viewer, once.
     Query(Bytes),
 }
 
-/// The longest sequence that is looked at, in bytes. No query is longer; a picture (sixel) is.
+/// The length in bytes up to which a sequence is held back until it is complete. Longer ones, such as pictures (sixel),
+/// are classified by their beginning.
 const LONGEST: usize = 4096;
 
 const ESC: u8 = 0x1b;
@@ -26,18 +28,18 @@ const SUB: u8 = 0x1a;
 /// The first byte of the UTF-8 forms of the C1 controls.
 const C1: u8 = 0xc2;
 
-/// Where in ECMA-48's grammar the output stands.
+/// The position in ECMA-48's grammar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum State {
     #[default]
     Ground,
-    /// After [`C1`], which may begin a letter just as well.
+    /// After [`C1`], which may also begin a letter.
     Lead,
     Escape,
     /// An escape sequence with intermediate bytes, such as `ESC ( B`.
     Intermediate,
     Csi,
-    /// OSC, the only string that BEL ends too.
+    /// OSC, the only string that BEL ends as well.
     Osc,
     /// DCS, SOS, PM or APC.
     String,
@@ -63,7 +65,7 @@ impl State {
                 Self::String
             }
             (Self::Escape | Self::Intermediate, 0x20..=0x2f) => Self::Intermediate,
-            // Controls within a sequence are carried out, and it goes on.
+            // Control characters within a sequence take effect without ending it.
             (Self::Escape | Self::Intermediate | Self::Csi, 0x00..=0x1f | 0x7f)
             | (Self::Csi, 0x20..=0x3f) => self,
             (Self::Osc, BEL) => Self::Ground,
@@ -77,17 +79,17 @@ impl State {
     }
 }
 
-/// Tells queries apart in a stream of output. An unfinished sequence is held back until the rest of it comes.
+/// Separates queries from a stream of output. An incomplete sequence is held back until the rest arrives.
 #[derive(Debug, Default)]
 pub struct Splitter {
     state: State,
     held: Vec<u8>,
-    /// The sequence under way is too long to be a query; its beginning was passed on.
-    long: bool,
+    /// Whether the current sequence is a query, if its beginning was already passed on because it is long.
+    long: Option<bool>,
 }
 
 impl Splitter {
-    /// The pieces that are complete with these bytes.
+    /// Returns the pieces that these bytes complete.
     pub fn split(&mut self, bytes: &[u8]) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut shown = Vec::with_capacity(bytes.len());
@@ -97,12 +99,12 @@ impl Splitter {
                     shown.push(byte);
                     continue;
                 }
-                // What came before is void.
+                // An ESC cancels the sequence before it.
                 State::Escape | State::Intermediate | State::Csi if byte == ESC => {
                     shown.append(&mut self.held);
                     self.state = State::Ground;
                 }
-                // The string ended at the ESC, which begins another sequence.
+                // An ESC ends the string and begins another sequence.
                 State::StringEscape(_) if byte != b'\\' => {
                     self.held.pop();
                     self.finish(&mut shown, &mut pieces);
@@ -116,8 +118,8 @@ impl Splitter {
             if self.state == State::Ground {
                 self.finish(&mut shown, &mut pieces);
             } else if self.held.len() > LONGEST {
-                shown.append(&mut self.held);
-                self.long = true;
+                let query = *self.long.get_or_insert_with(|| is_query(&self.held));
+                self.pass_on(query, &mut shown, &mut pieces);
             }
         }
         if !shown.is_empty() {
@@ -126,21 +128,29 @@ impl Splitter {
         pieces
     }
 
-    /// Passes on the sequence that has ended.
+    /// Passes on a sequence that has ended.
     fn finish(&mut self, shown: &mut Vec<u8>, pieces: &mut Vec<Piece>) {
-        let sequence = mem::take(&mut self.held);
-        if mem::take(&mut self.long) || !is_query(&sequence) {
-            shown.extend(sequence);
+        let long = self.long.take();
+        let query = long.unwrap_or_else(|| is_query(&self.held));
+        self.pass_on(query, shown, pieces);
+    }
+
+    /// Passes on the bytes that were held back.
+    fn pass_on(&mut self, query: bool, shown: &mut Vec<u8>, pieces: &mut Vec<Piece>) {
+        let held = mem::take(&mut self.held);
+        if !query || held.is_empty() {
+            shown.extend(held);
             return;
         }
         if !shown.is_empty() {
             pieces.push(Piece::Shown(mem::take(shown).into()));
         }
-        pieces.push(Piece::Query(sequence.into()));
+        pieces.push(Piece::Query(held.into()));
     }
 }
 
-/// True for a whole sequence that terminals answer.
+/// Returns true for a sequence that terminals respond to. The beginning is enough for DCS, and for OSC up to the first
+/// question mark.
 fn is_query(sequence: &[u8]) -> bool {
     match sequence {
         [ESC, b'Z'] => true,
@@ -148,13 +158,15 @@ fn is_query(sequence: &[u8]) -> bool {
         [ESC, b']', body @ ..] | [C1, 0x9d, body @ ..] => asks_for_a_setting(body),
         // DECRQSS and XTGETTCAP.
         [ESC, b'P', body @ ..] | [C1, 0x90, body @ ..] => {
-            body.starts_with(b"$q") || body.starts_with(b"+q")
+            let parameters = body.iter().take_while(|b| matches!(b, 0x30..=0x3f));
+            let rest = &body[parameters.count()..];
+            rest.starts_with(b"$q") || rest.starts_with(b"+q")
         }
         _ => false,
     }
 }
 
-/// True for the control sequences that are answered, by what follows their introducer.
+/// Returns true for a control sequence that terminals respond to. `body` is what follows the introducer.
 fn asks(body: &[u8]) -> bool {
     let body: Vec<u8> = body.iter().copied().filter(|b| *b >= 0x20).collect();
     let Some((last, rest)) = body.split_last() else {
@@ -175,7 +187,7 @@ fn asks(body: &[u8]) -> bool {
         | (None, Some(b'$'), b'w')
         | (None, Some(b'*'), b'y')
         | (None, Some(b'\''), b'|') => true,
-        // Reports of the window.
+        // Reports about the window.
         (None, None, b't') => matches!(
             rest.split(|b| *b == b';').next(),
             Some(b"11" | b"13" | b"14" | b"15" | b"16" | b"18" | b"19" | b"20" | b"21")
@@ -184,7 +196,7 @@ fn asks(body: &[u8]) -> bool {
     }
 }
 
-/// True for a question mark in the place of a colour, a font, or the clipboard's content.
+/// Returns true if a colour, a font or the clipboard's content is a question mark.
 fn asks_for_a_setting(body: &[u8]) -> bool {
     let text = body
         .strip_suffix(&[BEL])

@@ -1,7 +1,7 @@
-//! Making a clone a machine of its own.
+//! Gives a clone its own identity.
 //!
-//! Clones of a template share its random pool, clock, machine-id and host keys. Order matters: randomness first,
-//! since everything after it may draw from it; the services last, so that none draws from what is shared.
+//! Clones of a template share its random pool, clock, machine ID and host keys. The order matters: randomness comes first,
+//! because later steps may use it, and the services are thawed last, so that none of them uses shared state.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::services;
 
 /// `_IOW('R', 3, int[2])`: mix bytes in and count them as entropy. See random(4).
 const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
-/// `_IO('R', 7)`: draw the generator's key anew from the pool.
+/// `_IO('R', 7)`: reseed the generator's key from the pool.
 const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
 
 #[repr(C)]
@@ -35,8 +35,8 @@ fn is_hex(text: &str, len: usize) -> bool {
     text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// Carries out an order, checked whole before anything is changed. The services that were held go on at its end, be it
-/// that it failed: a machine that stands still could not be looked into.
+/// Carries out an order, which is validated completely before anything is changed. The services are thawed at the end even
+/// if a step failed, because a frozen machine could not be inspected.
 pub fn refresh(order: &Refresh) -> io::Result<()> {
     let renewed = renew(order);
     services::release()?;
@@ -82,8 +82,8 @@ fn renew(order: &Refresh) -> io::Result<()> {
     host_keys(&order.host_key)
 }
 
-/// The journal lies in a folder named after the machine-id, and journalctl reads no other. journald goes on
-/// writing to the files that it has open; the link is for when it makes the next one where it began.
+/// The journal is in a folder named after the machine ID, and journalctl reads no other. journald continues to write to its
+/// open files; the link is for the next file that it creates under the old name.
 fn move_journal(new: &str) -> io::Result<()> {
     let old = fs::read_to_string("/etc/machine-id").unwrap_or_default();
     let old = old.trim();
@@ -100,7 +100,7 @@ fn move_journal(new: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Steps the wall clock.
+/// Sets the wall clock.
 pub fn step_clock(unix_nanos: i64) -> io::Result<()> {
     let time = Timespec {
         tv_sec: unix_nanos.div_euclid(1_000_000_000),
@@ -132,7 +132,7 @@ fn reseed(seed: [u8; 64]) -> io::Result<()> {
     }
 }
 
-/// Replaces sshd's host keys; it is started per connection and reads them then.
+/// Replaces sshd's host keys. sshd is started per connection and reads them each time.
 fn host_keys(key: &HostKey) -> io::Result<()> {
     const KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
     let entries = match fs::read_dir("/etc/ssh") {
@@ -156,7 +156,7 @@ fn host_keys(key: &HostKey) -> io::Result<()> {
     )
 }
 
-/// Replaces root's authorized keys.
+/// Replaces root's `authorized_keys`.
 pub fn authorize(keys: &[String]) -> io::Result<()> {
     if keys
         .iter()

@@ -1,8 +1,8 @@
-//! Standing still while a machine is frozen into a template, so that a clone's services run on only once the clone has
-//! randomness, a time and an identity of its own.
+//! Freezes the guest's services before a machine is frozen into a template, so that a clone's services continue only once
+//! the clone has its own randomness, time and identity.
 //!
-//! Everything in the guest but PID 1, the kernel and this helper lies in a control group below the root; the kernel's
-//! freezer stops such a group whole. See "Core Interface Files" in the kernel's `cgroup-v2.rst`.
+//! All processes but PID 1, kernel threads and this helper are in control groups below the root. The kernel's freezer stops
+//! such a group as a whole. See "Core Interface Files" in the kernel's `cgroup-v2.rst`.
 
 use std::{
     fs, io,
@@ -11,10 +11,10 @@ use std::{
 };
 
 const ROOT: &str = "/sys/fs/cgroup";
-/// How long a group may take to come to a stop.
+/// Timeout for freezing a group.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Stops all services, or none.
+/// Freezes all services, or none.
 pub fn hold() -> io::Result<()> {
     let groups = groups()?;
     let held = freeze(&groups);
@@ -24,7 +24,7 @@ pub fn hold() -> io::Result<()> {
     held
 }
 
-/// Lets all services go on. Those that run already are not touched.
+/// Thaws all services. Those that already run are not affected.
 pub fn release() -> io::Result<()> {
     for group in groups()? {
         set(&group, "0")?;
@@ -41,7 +41,9 @@ fn freeze(groups: &[PathBuf]) -> io::Result<()> {
         while !is_frozen(group)? {
             if began.elapsed() > PATIENCE {
                 let name = group.display();
-                return Err(io::Error::other(format!("{name} does not come to a stop")));
+                return Err(io::Error::other(format!(
+                    "{name} could not be frozen in time"
+                )));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -49,7 +51,7 @@ fn freeze(groups: &[PathBuf]) -> io::Result<()> {
     Ok(())
 }
 
-/// The groups below the root, this helper's and PID 1's own aside.
+/// Returns the groups below the root, except those of this helper and PID 1.
 fn groups() -> io::Result<Vec<PathBuf>> {
     let own = fs::read_to_string("/proc/self/cgroup")?;
     let own = own.trim().trim_start_matches("0::/");
@@ -66,7 +68,7 @@ fn groups() -> io::Result<Vec<PathBuf>> {
     Ok(groups)
 }
 
-/// A group that has ended meanwhile needs nothing.
+/// Ignores that a group has ended in the meantime.
 fn set(group: &Path, value: &str) -> io::Result<()> {
     match fs::write(group.join("cgroup.freeze"), value) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -1,4 +1,4 @@
-//! Starting programs in the guest: a clean environment, a process group of their own, a pty or pipes.
+//! Starts programs in the guest with a clean environment, their own process group, and a pty or pipes.
 
 use std::{
     collections::BTreeMap,
@@ -23,10 +23,10 @@ use tokio::process::{Child, Command};
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const TRUSTED_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
-/// This program, as it was when it began: what lies at `/proc/self/exe` later may be a student's.
+/// This program's file, opened at its start, because a student may change what `/proc` shows later.
 static SELF: OnceLock<OwnedFd> = OnceLock::new();
 
-/// Takes hold of this program. To be called before anybody else is in the guest.
+/// Opens this program's file. Must be called before a student has access to the guest.
 pub fn remember_self() -> io::Result<()> {
     let own = rustix::fs::open(
         "/proc/self/exe",
@@ -37,7 +37,7 @@ pub fn remember_self() -> io::Result<()> {
     Ok(())
 }
 
-/// Lets a command become this program with these arguments and variables, by descriptor.
+/// Makes a command execute this program by descriptor, with these arguments and variables.
 fn become_self(command: &mut Command, argv: &[&OsStr], env: &[(&OsStr, &OsStr)]) -> io::Result<()> {
     let own = SELF.get().ok_or(io::ErrorKind::NotFound)?.as_raw_fd();
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::ErrorKind::InvalidInput);
@@ -53,7 +53,7 @@ fn become_self(command: &mut Command, argv: &[&OsStr], env: &[(&OsStr, &OsStr)])
         let each = all.iter().map(|c| c.as_ptr().addr());
         each.chain([0]).collect()
     };
-    // Addresses, since pointers are not sent between threads; what they point at is moved along.
+    // Addresses, because pointers aren't `Send`. What they point to is moved into the closure.
     let (argv_at, env_at) = (pointers(&argv), pointers(&env));
     // SAFETY: one async-signal-safe system call; its arguments live in the closure, which outlives it.
     unsafe {
@@ -73,8 +73,9 @@ fn become_self(command: &mut Command, argv: &[&OsStr], env: &[(&OsStr, &OsStr)])
     Ok(())
 }
 
-/// The helper itself is the last that the kernel ends for want of memory; what runs in it is like any other.
-fn like_any_other(command: &mut Command) {
+/// Resets the priority for being killed when memory runs out: the helper's own is the lowest, and programs that it starts
+/// must not inherit it.
+fn reset_oom_score(command: &mut Command) {
     // SAFETY: three async-signal-safe system calls.
     unsafe {
         command.pre_exec(|| {
@@ -91,7 +92,7 @@ fn like_any_other(command: &mut Command) {
     }
 }
 
-/// The command for an order, without its standard streams.
+/// Returns the command for an order, without its standard streams.
 pub fn command(order: &Exec) -> io::Result<Command> {
     let shell = ["/bin/bash".into(), "-l".into()];
     let argv: &[OsString] = if order.argv.is_empty() {
@@ -123,9 +124,9 @@ pub fn command(order: &Exec) -> io::Result<Command> {
     Ok(command)
 }
 
-/// Makes a command end as its order says: last, so that what was set up before it is kept.
+/// Makes a command execute the order's program. Must be the last setup of the command, so that earlier setup takes effect.
 fn finish(command: &mut Command, order: &Exec) -> io::Result<()> {
-    like_any_other(command);
+    reset_oom_score(command);
     if !order.trusted {
         return Ok(());
     }
@@ -157,7 +158,7 @@ pub fn with_pipes(mut command: Command, order: &Exec) -> io::Result<Child> {
     command.spawn()
 }
 
-/// Spawns on a new terminal, as the leader of a new session. Gives the terminal's master, non-blocking.
+/// Spawns on a new terminal, as the leader of a new session. Returns the terminal's non-blocking master.
 pub fn with_pty(mut command: Command, order: &Exec, pty: &Pty) -> io::Result<(Child, OwnedFd)> {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&master)?;
@@ -187,7 +188,7 @@ pub fn with_pty(mut command: Command, order: &Exec, pty: &Pty) -> io::Result<(Ch
     Ok((child, master))
 }
 
-/// Tells a terminal its size; zero means the usual 24 by 80.
+/// Sets a terminal's size. Zero means the default of 24 by 80.
 pub fn resize(master: &impl AsFd, rows: u16, cols: u16) -> io::Result<()> {
     let size = Winsize {
         ws_row: if rows == 0 { 24 } else { rows },
@@ -198,7 +199,7 @@ pub fn resize(master: &impl AsFd, rows: u16, cols: u16) -> io::Result<()> {
     Ok(tcsetwinsize(master, size)?)
 }
 
-/// Sends a signal to a child's process group. On a terminal the group in the foreground gets it.
+/// Sends a signal to a child's process group or, on a terminal, to the foreground process group.
 pub fn signal(pid: u32, master: Option<&OwnedFd>, number: i32) {
     let foreground = master.and_then(|m| {
         let mut group: libc::pid_t = 0;
@@ -213,7 +214,7 @@ pub fn signal(pid: u32, master: Option<&OwnedFd>, number: i32) {
     }
 }
 
-/// The exit code as a shell gives it.
+/// Returns the exit code in a shell's convention.
 pub fn code(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status

@@ -1,9 +1,9 @@
-//! Terminals that outlive their viewers: a reload of the page or a drop of the network finds the same shell and
-//! the same screen.
+//! Terminals that outlive their viewers: after a reload of the page or a network failure, the same shell and screen are
+//! there.
 //!
-//! Each terminal keeps its last output and a model of its screen. A new viewer gets the raw output again (so
-//! that scrolling back works), or, when a full-screen program has the alternate screen, that screen drawn anew.
-//! A program's queries go to one viewer, once. The terminal is as large as the smallest viewer that is there.
+//! Each terminal keeps its last output and a model of its screen. For a new viewer, the raw output is replayed (so that
+//! scrolling back works) or, while a full-screen program uses the alternate screen, that screen is redrawn. A program's
+//! queries go to one viewer, once. The terminal has the size of its smallest viewer.
 
 use std::{
     cell::{Cell, RefCell},
@@ -29,17 +29,17 @@ use crate::{
     respond, spawn,
 };
 
-/// Output kept for a new viewer, in bytes.
+/// The output that is kept for new viewers, in bytes.
 const KEEP: usize = 96 * 1024;
-/// The most terminals in one guest.
+/// The maximum number of terminals in a guest.
 const MAX: usize = 16;
-/// Chunks that a slow viewer may be behind before its screen is drawn anew.
+/// The number of chunks that a slow viewer may lag behind before its screen is redrawn.
 const BEHIND: usize = 64;
 
 /// All terminals of the guest.
 pub struct Terminals {
     lasting: RefCell<BTreeMap<String, Rc<Terminal>>>,
-    /// Lines for the terminals that end with their viewer: those of SSH.
+    /// Announced lines, for the terminals that end with their viewer (those of SSH).
     passing: broadcast::Sender<Bytes>,
 }
 
@@ -61,7 +61,7 @@ struct Terminal {
     output: broadcast::Sender<Event>,
 }
 
-/// Somebody who looks at a terminal. Of all, the last typed last, or came last: queries are its to answer.
+/// A viewer of a terminal. The last viewer in the list is the one that typed or attached last; it responds to queries.
 struct Viewer {
     id: u64,
     size: Size,
@@ -108,7 +108,7 @@ impl Screen {
         self.recent.extend(bytes);
         if self.recent.len() > KEEP {
             let excess = self.recent.len() - KEEP;
-            // Begin at a line, so that no escape sequence is cut.
+            // Start at a line, so that no escape sequence is cut.
             let line = self
                 .recent
                 .iter()
@@ -135,12 +135,12 @@ fn invalid(text: &str) -> io::Error {
 }
 
 impl Terminals {
-    /// The lasting terminals' ids.
+    /// Returns the IDs of the terminals that outlive their viewers.
     pub fn ids(&self) -> Vec<String> {
         self.lasting.borrow().keys().cloned().collect()
     }
 
-    /// Hangs up a terminal.
+    /// Closes a terminal, which hangs up its programs.
     pub fn close(&self, id: &str) -> io::Result<()> {
         let Some(terminal) = self.lasting.borrow_mut().remove(id) else {
             return Err(invalid("there is no such terminal"));
@@ -150,7 +150,7 @@ impl Terminals {
         Ok(())
     }
 
-    /// Shows a line in every terminal; what runs in them sees nothing of it.
+    /// Shows a line in every terminal. It isn't input for the programs.
     pub fn announce(&self, text: &str) {
         let clean: String = text.chars().filter(|c| !c.is_control()).take(300).collect();
         let line = Bytes::from(format!("\r\n\x1b[7m {clean} \x1b[0m\r\n"));
@@ -160,12 +160,12 @@ impl Terminals {
         let _ = self.passing.send(line);
     }
 
-    /// What is announced from now on, as a terminal shows it.
+    /// Subscribes to the lines announced from now on, formatted for a terminal.
     pub fn announced(&self) -> broadcast::Receiver<Bytes> {
         self.passing.subscribe()
     }
 
-    /// Attaches a viewer, making the terminal when there is none.
+    /// Attaches a viewer, creating the terminal if it doesn't exist.
     pub async fn attach(self: &Rc<Self>, mut stream: Substream, order: Order) -> io::Result<()> {
         let (terminal, new) = match self.find_or_make(&order) {
             Ok(found) => found,
@@ -211,7 +211,7 @@ impl Terminals {
             pump(&pumped).await;
             let code = child.wait().await.map_or(-1, spawn::code);
             let mut all = all.lasting.borrow_mut();
-            // Another terminal may have taken the id after this one was closed.
+            // Another terminal may have the ID since this one was closed.
             if all.get(&id).is_some_and(|t| Rc::ptr_eq(t, &pumped)) {
                 all.remove(&id);
             }
@@ -222,7 +222,7 @@ impl Terminals {
 }
 
 impl Terminal {
-    /// A viewer comes; what it is known by from now on.
+    /// Adds a viewer and returns its number.
     fn arrive(&self, size: Size) -> io::Result<u64> {
         let id = self.last_viewer.get() + 1;
         self.last_viewer.set(id);
@@ -243,7 +243,7 @@ impl Terminal {
         self.fit()
     }
 
-    /// Queries are this viewer's from now on.
+    /// Makes this viewer the one that responds to queries.
     fn typed(&self, id: u64) {
         let mut viewers = self.viewers.borrow_mut();
         if viewers.last().is_some_and(|v| v.id != id) {
@@ -251,7 +251,7 @@ impl Terminal {
         }
     }
 
-    /// Makes the terminal as large as the smallest viewer. Without viewers it stays as it is.
+    /// Sets the terminal to the size of its smallest viewer. Without viewers it keeps its size.
     fn fit(&self) -> io::Result<()> {
         let viewers = self.viewers.borrow();
         let rows = viewers.iter().map(|v| v.size.rows).min();
@@ -278,12 +278,12 @@ impl Terminal {
                 None => return,
             },
         };
-        // Nobody looking is no fault.
+        // It is fine if there are no viewers.
         let _ = self.output.send(event);
     }
 }
 
-/// Reads what the shell shows until it ends.
+/// Reads the shell's output until the shell ends.
 async fn pump(terminal: &Terminal) {
     let Ok(mut master) = Port::new(&terminal.master) else {
         return;
@@ -302,7 +302,7 @@ async fn pump(terminal: &Terminal) {
 
 async fn view(stream: Substream, terminal: &Terminal, id: u64) -> io::Result<()> {
     let (mut from_host, mut to_host) = tokio::io::split(stream);
-    // Subscribing and restoring happen without a pause between them, so nothing is missed or shown twice.
+    // There is no await between subscribing and restoring, so nothing is missed or shown twice.
     let mut output = terminal.output.subscribe();
     let restored = terminal.screen.borrow().restore();
     let outgoing = async {

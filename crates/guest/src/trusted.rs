@@ -1,13 +1,13 @@
-//! Running a program with the pristine image's own tools.
+//! Runs a program with the tools of the original image.
 //!
-//! The image as it was built is attached a second time, read-only for the device itself, so not even root in the
-//! guest can change it. In a mount namespace of its own the program gets a root folder in which `/usr` (and so
-//! `/bin`, `/lib`, the dynamic linker) and the linker's cache come from that disk, and everything else is the
-//! guest's. A student who replaces `systemctl`, `ls`, a library or `ld.so.preload` fools nothing that runs here.
+//! The image's original disk is attached a second time. The device itself is read-only, so not even root in the guest can
+//! change it. In a mount namespace of its own, the program gets a root folder where `/usr` (and so `/bin`, `/lib`, the
+//! dynamic linker) and the linker's cache come from that disk, and the rest from the guest. A student who replaces
+//! `systemctl`, `ls`, a library or `ld.so.preload` doesn't affect it.
 //!
-//! What the guest has mounted over `/proc`, `/sys` or the control groups isn't there either: these are mounted anew. What
-//! is in `/etc` is the guest's, except for what programs load code by, and there is no home folder with settings in it.
-//! The kernel is the guest's own: whoever changes that can show anything.
+//! `/proc`, `/sys` and the control groups are mounted again, without what the guest mounted over them. `/etc` is the
+//! guest's, except for files that make programs load code, and the home folder is empty. The kernel is the guest's: a
+//! student who changes it can fake anything.
 
 use std::{
     ffi::{CString, OsStr, OsString},
@@ -21,14 +21,14 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change,
 };
 
-/// The serial number of the pristine disk's device.
+/// The serial number of the device with the original disk.
 const SERIAL: &str = "faultline-base";
-/// An empty home folder: the guest's has settings that are a student's.
+/// An empty home folder, because the guest's may contain the student's settings.
 const HOME: &str = "/.home";
 const STAGE: &str = "/run/faultline-check";
-/// What a folder of a tenant's may have at most, so that building the root folder ends.
+/// The maximum number of entries of a folder of the guest, so that building the root folder ends.
 const MOST: usize = 4096;
-/// What comes from the pristine image in `/etc`: by these, programs find code to load.
+/// The entries of `/etc` that come from the original image, because programs find code to load through them.
 const ETC_FROM_IMAGE: [&str; 8] = [
     "alternatives",
     "ld.so.cache",
@@ -39,22 +39,22 @@ const ETC_FROM_IMAGE: [&str; 8] = [
     "python3",
     "python3.11",
 ];
-/// What comes from the pristine image, by its name in the root folder.
+/// The entries of the root folder that come from the original image.
 const FROM_IMAGE: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
-/// Becomes the program; returns only why not.
+/// Executes the program. Returns only if that fails.
 pub fn run(argv: &[OsString]) -> io::Error {
     let Some((program, args)) = argv.split_first() else {
-        return io::Error::new(io::ErrorKind::InvalidInput, "trusted: which program?");
+        return io::Error::new(io::ErrorKind::InvalidInput, "trusted: no program is given");
     };
     match enter() {
-        // systemctl would do nothing, for the root folder is not process 1's.
+        // Otherwise systemctl does nothing, because the root folder isn't that of process 1.
         Ok(()) => Command::new(program)
             .args(args)
             .env("FAULTLINE_GUEST_USR", "/.guest-usr")
             .env("SYSTEMD_IGNORE_CHROOT", "1")
             .env("HOME", HOME)
-            // It could name an engine to load.
+            // OpenSSL's configuration could name an engine to load.
             .env("OPENSSL_CONF", "/dev/null")
             .exec(),
         Err(e) => e,
@@ -97,9 +97,9 @@ fn enter() -> io::Result<()> {
     let (base, root) = (stage.join("base"), stage.join("root"));
     fs::create_dir(&base)?;
     fs::create_dir(&root)?;
-    // A root folder that is a mount of its own: tools that make mounts private begin at `/`.
+    // The root folder must be a mount, because tools that make mounts private start at `/`.
     at("root folder", mount_bind(&root, &root))?;
-    // The kernel's own word on its devices: whatever lies at /sys may be the student's.
+    // A new mount of sysfs, because a student may have mounted something over `/sys`.
     let sys = stage.join("sys");
     fs::create_dir(&sys)?;
     at(
@@ -152,7 +152,7 @@ fn enter() -> io::Result<()> {
     std::env::set_current_dir(&cwd).or_else(|_| std::env::set_current_dir("/"))
 }
 
-/// Makes `/etc`: entry by entry, so that it is a folder of ours whatever the guest's is.
+/// Builds `/etc` entry by entry, so that the folder itself isn't the guest's.
 fn etc(pristine: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     let own = |name: &OsStr| ETC_FROM_IMAGE.iter().any(|n| OsStr::new(n) == name);
@@ -171,7 +171,7 @@ fn etc(pristine: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The kernel's own word on processes, devices and control groups.
+/// Mounts the kernel's views of processes, devices and control groups again.
 fn kernel(root: &Path) -> io::Result<()> {
     let (proc, sys) = (root.join("proc"), root.join("sys"));
     fs::create_dir(&proc)?;
@@ -186,7 +186,7 @@ fn kernel(root: &Path) -> io::Result<()> {
     )
 }
 
-/// Makes an entry of a folder of the guest's appear in the new root folder.
+/// Makes an entry of a guest's folder appear in the new root folder.
 fn mirror(from: &Path, to: &Path) -> io::Result<()> {
     let meta = fs::symlink_metadata(from)?;
     if meta.is_symlink() {
@@ -200,7 +200,7 @@ fn mirror(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// The device number of the pristine disk, found by its serial in sysfs.
+/// Returns the device number of the original disk, found by its serial number in sysfs.
 fn pristine_device(blocks: &Path) -> io::Result<rustix::fs::Dev> {
     for entry in fs::read_dir(blocks)? {
         let folder = entry?.path();

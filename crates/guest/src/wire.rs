@@ -1,17 +1,17 @@
-//! What travels inside one substream of the guest link.
+//! The protocol inside one substream of the guest link.
 //!
 //! A substream begins with one [`Request`] from the host and one [`Response`] from the guest, each a JSON document
-//! behind its length (u32, big endian, at most [`MAX_HEADER`] bytes). What follows depends on the request:
+//! prefixed with its length (u32, big endian, at most [`MAX_HEADER`] bytes). What follows depends on the request:
 //!
-//! | request | then |
+//! | request | followed by |
 //! |---|---|
-//! | `Exec`, `Terminal` | [`Frame`]s both ways until `Exit` or the end |
+//! | `Exec`, `Terminal` | [`Frame`]s in both directions until `Exit` or the end |
 //! | `ReadFile` | the file's bytes, then the end |
 //! | `WriteFile` | the host's bytes until its end, then a second `Response` |
-//! | `Forward` | raw bytes both ways |
+//! | `Forward` | raw bytes in both directions |
 //! | all others | nothing |
 //!
-//! Both sides bound what they accept; a length beyond the bound ends the substream.
+//! Both sides limit the lengths that they accept. A longer message ends the substream.
 
 use std::{collections::BTreeMap, ffi::OsString, io};
 
@@ -19,71 +19,70 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The protocol's version; part of the handshake. Both sides must have the same.
+/// The protocol's version, which the handshake compares. Both sides must have the same.
 pub const VERSION: u32 = 4;
 /// The largest request or response, in bytes.
 pub const MAX_HEADER: usize = 256 * 1024;
 /// The largest frame's payload, in bytes.
 pub const MAX_FRAME: usize = 64 * 1024;
 
-/// What the host asks for. The guest never asks for anything.
+/// A request of the host. The guest never sends requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Are you there? Answers [`Reply::Pong`].
+    /// Check that the helper responds. The reply is [`Reply::Pong`].
     Ping,
-    /// Stop all services until `Refresh`: this machine becomes a template. Answers [`Reply::Done`].
+    /// Freeze all services until `Refresh`, because this machine becomes a template. The reply is [`Reply::Done`].
     Hold,
-    /// Make this clone a machine of its own, and let its services go on. Answers [`Reply::Done`].
+    /// Give this clone its own identity, and thaw its services. The reply is [`Reply::Done`].
     Refresh(Refresh),
-    /// Step the clock, after a pause. Answers [`Reply::Done`].
+    /// Set the clock, after a pause. The reply is [`Reply::Done`].
     StepClock {
         /// The time, in nanoseconds since 1970.
         unix_nanos: i64,
     },
-    /// Let the holders of these public keys log in by the guest's own sshd too: replaces root's
-    /// `authorized_keys`. Answers [`Reply::Done`].
+    /// Replace root's `authorized_keys`, for logins through the guest's own sshd. The reply is [`Reply::Done`].
     Authorize {
         /// Public keys, one OpenSSH line each.
         keys: Vec<String>,
     },
-    /// Run a program. Answers [`Reply::Started`], then frames.
+    /// Run a program. The reply is [`Reply::Started`], followed by frames.
     Exec(Exec),
-    /// Attach to a terminal that outlives the substream, making it when it doesn't exist. Answers
-    /// [`Reply::Attached`], then frames: first what restores the screen, then what happens.
+    /// Attach to a terminal that outlives the substream, creating it if it doesn't exist. The reply is
+    /// [`Reply::Attached`], followed by frames: first those that restore the screen, then new output.
     Terminal(Terminal),
-    /// Which terminals exist? Answers [`Reply::Terminals`].
+    /// List the terminals. The reply is [`Reply::Terminals`].
     Terminals,
-    /// End a terminal and what runs in it. Answers [`Reply::Done`].
+    /// Close a terminal and end its programs. The reply is [`Reply::Done`].
     CloseTerminal {
-        /// The terminal's id.
+        /// The terminal's ID.
         id: String,
     },
-    /// Print a line into every terminal. Answers [`Reply::Done`].
+    /// Print a line in every terminal. The reply is [`Reply::Done`].
     Announce {
         /// The line, without control characters.
         text: String,
     },
-    /// Look at a file. Answers [`Reply::Stat`].
+    /// Return a file's metadata. The reply is [`Reply::Stat`].
     Stat {
         /// Absolute path.
         path: String,
     },
-    /// Read a file. Answers [`Reply::Done`], then its bytes.
+    /// Read a file. The reply is [`Reply::Done`], followed by its bytes.
     ReadFile {
         /// Absolute path.
         path: String,
-        /// At most so many bytes.
+        /// The maximum number of bytes.
         max: u64,
     },
-    /// Write a file, whole or not at all. Answers [`Reply::Done`], takes the bytes, answers again.
+    /// Write a file atomically. The reply is [`Reply::Done`], then come the bytes and a second reply.
     WriteFile {
-        /// Absolute path; missing folders are made.
+        /// Absolute path. Missing folders are created.
         path: String,
         /// Permission bits.
         mode: u32,
     },
-    /// Connect to an address from inside the guest. Answers [`Reply::Done`], then raw bytes.
+    /// Connect to an address from inside the guest. The reply is [`Reply::Done`], followed by raw bytes.
     Forward {
         /// Host name or address as the guest sees it.
         host: String,
@@ -92,29 +91,29 @@ pub enum Request {
     },
 }
 
-/// How a clone becomes a machine of its own. Randomness is mixed in before anything else is done.
+/// A clone's own identity. Randomness is mixed in before anything else is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Refresh {
     /// 64 fresh random bytes, in hex.
     pub seed: String,
-    /// The time to step the clock to, in nanoseconds since 1970.
+    /// The time to set the clock to, in nanoseconds since 1970.
     pub unix_nanos: i64,
-    /// The new machine-id, 32 hex digits.
+    /// The new machine ID, 32 hex digits.
     pub machine_id: String,
     /// The node's host name.
     pub hostname: String,
-    /// The new key of its sshd. Made by the host: the guest's processor may be an emulated one.
+    /// The new host key of its sshd. The host generates it, because the guest's processor may be emulated.
     pub host_key: HostKey,
 }
 
-/// An ed25519 key of an sshd.
+/// An Ed25519 host key.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostKey {
-    /// In OpenSSH's own form.
+    /// The private key in OpenSSH's format.
     pub private: String,
-    /// The line of its `.pub` file.
+    /// The line of the `.pub` file.
     pub public: String,
 }
 
@@ -128,23 +127,23 @@ impl std::fmt::Debug for HostKey {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Exec {
-    /// Program and arguments: bytes, in JSON as text where they are UTF-8. Empty: root's login shell.
+    /// Program and arguments. In JSON, UTF-8 is text and other bytes are an array. Empty means root's login shell.
     #[serde(with = "arguments")]
     pub argv: Vec<OsString>,
-    /// Variables added to a clean environment.
+    /// Variables that are added to a clean environment.
     pub env: BTreeMap<String, String>,
-    /// Working directory; root's home unless said.
+    /// Working directory, by default root's home.
     pub cwd: Option<String>,
-    /// A terminal for it; without one its standard streams are pipes.
+    /// Its terminal. Without one, its standard streams are pipes.
     pub pty: Option<Pty>,
-    /// Seconds after which its process group is killed (exit code 124).
+    /// Timeout in seconds, after which its process group is killed (exit code 124).
     pub timeout_seconds: Option<u32>,
-    /// Run it with the image's own untouched tools: `/usr` is the pristine image's, mounted read-only for this
-    /// program alone, the dynamic linker's configuration too; the guest's own is at `$FAULTLINE_GUEST_USR`.
+    /// Run it with the tools of the original image: for this program, `/usr` and the dynamic linker's configuration come
+    /// from the original disk, read-only. The guest's own `/usr` is at `$FAULTLINE_GUEST_USR`.
     pub trusted: bool,
 }
 
-/// Arguments in JSON: text, or an array of bytes where that isn't UTF-8.
+/// Arguments in JSON: text, or an array of bytes if they aren't UTF-8.
 mod arguments {
     use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
@@ -178,7 +177,7 @@ mod arguments {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pty {
-    /// `TERM`.
+    /// The value of `TERM`.
     pub term: String,
     /// Lines.
     pub rows: u16,
@@ -190,17 +189,17 @@ pub struct Pty {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Terminal {
-    /// Chosen by the caller: letters, digits and hyphens, 32 at most.
+    /// Chosen by the caller: up to 32 letters, digits and hyphens.
     pub id: String,
-    /// Kind and size.
+    /// Its kind and size.
     pub pty: Pty,
 }
 
 impl Terminal {
-    /// What a terminal's id must be, said to whoever sends another.
+    /// The rule for IDs, as an error message.
     pub const ID_RULE: &str = "a terminal's id is 1 to 32 letters, digits and hyphens";
 
-    /// True when the id keeps the rule.
+    /// Returns true if the ID is valid.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         let id = self.id.as_bytes();
@@ -208,37 +207,37 @@ impl Terminal {
     }
 }
 
-/// What the guest answers.
+/// The guest's response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Response {
-    /// It was done.
+    /// The request was carried out.
     Ok(Reply),
-    /// It was not, for this reason.
+    /// The request failed, for this reason.
     Error(String),
 }
 
-/// The answer to a request that was done.
+/// The reply to a request that was carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
-    /// Here.
+    /// The helper responds.
     Pong {
         /// The protocol's version.
         version: u32,
-        /// Seconds since boot.
+        /// Seconds since the guest's boot.
         uptime_seconds: u64,
     },
     /// Done.
     Done,
-    /// The program runs.
+    /// The program was started.
     Started {
         /// Its process id in the guest.
         pid: u32,
     },
     /// Attached to the terminal.
     Attached {
-        /// True when it was made for this request.
+        /// True if it was created for this request.
         new: bool,
     },
     /// The terminals.
@@ -246,36 +245,36 @@ pub enum Reply {
         /// Their ids.
         ids: Vec<String>,
     },
-    /// What a file is; nothing when there is none.
+    /// A file's metadata, or `None` if it doesn't exist.
     Stat {
         /// The file.
         file: Option<FileStat>,
     },
 }
 
-/// What a file is, links followed.
+/// A file's metadata. Links are followed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileStat {
     /// `file`, `directory`, or `other`.
     pub kind: String,
     /// Permission bits.
     pub mode: u32,
-    /// Owner's number.
+    /// The owner's user ID.
     pub uid: u32,
-    /// Group's number.
+    /// The group ID.
     pub gid: u32,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
 }
 
-/// One piece of a running program's streams. On the wire: a tag byte, a length (u32, big endian), the payload.
+/// A part of a running program's streams. On the wire: a tag byte, a length (u32, big endian), the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// Host to guest: standard input, or keys typed.
+    /// Host to guest: standard input, or typed keys.
     Stdin(Bytes),
     /// Host to guest: no more standard input.
     StdinEnd,
-    /// Guest to host: standard output, or what the terminal shows.
+    /// Guest to host: standard output, or the terminal's output.
     Stdout(Bytes),
     /// Guest to host: standard error.
     Stderr(Bytes),
@@ -288,14 +287,14 @@ pub enum Frame {
     },
     /// Host to guest: send this signal to the program's process group.
     Signal(u8),
-    /// Guest to host: the program ended; the last frame. A death by signal is 128 + its number.
+    /// Guest to host: the exit code, as the last frame. If a signal ended the program, 128 plus its number.
     Exit(i32),
 }
 
 fn too_large(what: &str, len: usize) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
-        format!("a {what} of {len} bytes is beyond the bound"),
+        format!("a {what} of {len} bytes is too long"),
     )
 }
 
@@ -337,7 +336,7 @@ const STDIN_END: u8 = 5;
 const SIGNAL: u8 = 6;
 
 impl Frame {
-    /// Writes the frame. Payloads beyond [`MAX_FRAME`] are refused: split them with [`Frame::chunks`].
+    /// Writes the frame. Payloads longer than [`MAX_FRAME`] are refused; split them with [`Frame::chunks`].
     pub async fn write(&self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
         let (tag, payload): (u8, Bytes) = match self {
             Self::Stdin(b) => (STDIN, b.clone()),
@@ -367,7 +366,7 @@ impl Frame {
         to.flush().await
     }
 
-    /// Reads the next frame; nothing at a clean end.
+    /// Reads the next frame, or `None` at a clean end.
     pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Self>> {
         let tag = match from.read_u8().await {
             Ok(tag) => tag,

@@ -27,7 +27,7 @@ def store():
     )
 
 
-# A catalogue held in memory: as large as it is told to be.
+# A catalogue in memory, of a configurable size.
 catalogue = bytearray(int(os.environ.get("CATALOGUE_MIB", "8")) << 20)
 for page in range(0, len(catalogue), 4096):
     catalogue[page] = 1

@@ -2,8 +2,8 @@
 // that it runs on, from the API networking.k8s.io/v1 and nothing else.
 //
 // Hosts (exact, or with a leading wildcard), paths (Exact, Prefix; ImplementationSpecific counts as Prefix), default
-// backends and TLS secrets mean what the API says. It answers 404 where no rule fits, and 503 where the rule's Service
-// is missing or has no ready endpoint, and logs why, so that a lab's symptom is the one that people know.
+// backends and TLS secrets work as the API specifies. It responds with 404 if no rule matches, and with 503 if the
+// rule's Service is missing or has no ready endpoint, and logs why, so that a lab shows the usual symptoms.
 package main
 
 import (
@@ -36,7 +36,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// controllerName is what an IngressClass names to be served by this program.
+// controllerName is the controller that an IngressClass names to be served by this program.
 const controllerName = "faultline.dev/ingress"
 
 type controller struct {
@@ -109,7 +109,7 @@ func run(httpAddress, httpsAddress, health, address string) error {
 	}
 }
 
-// served lists the Ingresses of this controller's classes, the oldest first: it wins where two claim the same.
+// served lists the Ingresses of this controller's classes, the oldest first: it wins where two define the same.
 func (c *controller) served() []*networkingv1.Ingress {
 	classes, _ := c.classes.List(labels.Everything())
 	ours := map[string]bool{}
@@ -142,7 +142,7 @@ func (c *controller) served() []*networkingv1.Ingress {
 	return found
 }
 
-// hostRank says how well a rule's host fits: 2 exactly, 1 by a wildcard, 0 a rule for all hosts, -1 not at all.
+// hostRank returns how well a rule's host matches: 2 exactly, 1 by a wildcard, 0 a rule for all hosts, -1 not at all.
 func hostRank(rule, host string) int {
 	switch {
 	case rule == "":
@@ -157,7 +157,7 @@ func hostRank(rule, host string) int {
 	return -1
 }
 
-// pathRank says how well a path fits: the longer the better, an exact one best, -1 not at all.
+// pathRank returns how well a path matches: longer is better, an exact one is best, -1 not at all.
 func pathRank(path networkingv1.HTTPIngressPath, asked string) int {
 	if path.PathType != nil && *path.PathType == networkingv1.PathTypeExact {
 		if path.Path == asked {
@@ -172,7 +172,7 @@ func pathRank(path networkingv1.HTTPIngressPath, asked string) int {
 	return -1
 }
 
-// backend is the one that a request is for, with the namespace of its Ingress.
+// backend returns the backend that a request is for, with the namespace of its Ingress.
 func (c *controller) backend(host, path string) (string, *networkingv1.IngressBackend) {
 	var namespace string
 	var best *networkingv1.IngressBackend
@@ -198,7 +198,7 @@ func (c *controller) backend(host, path string) (string, *networkingv1.IngressBa
 	return namespace, best
 }
 
-// target is where a backend's Service answers.
+// target returns the address of a ready endpoint of a backend's Service.
 func (c *controller) target(namespace string, backend *networkingv1.IngressBackend) (*url.URL, error) {
 	if backend.Service == nil {
 		return nil, errors.New("its backend is no Service")

@@ -14,8 +14,8 @@ fn split(bytes: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
 }
 
 #[test]
-fn queries_are_told_apart() {
-    let queries: [&[u8]; 26] = [
+fn queries_are_separated() {
+    let queries: [&[u8]; 27] = [
         b"\x1b[c",
         b"\x1b[0c",
         b"\x1b[>c",
@@ -38,6 +38,7 @@ fn queries_are_told_apart() {
         b"\x1b]4;1;?\x1b\\",
         b"\x1b]52;c;?\x07",
         b"\x1bP$qm\x1b\\",
+        b"\x1bP1$qm\x1b\\",
         b"\x1bP+q544e\x1b\\",
         b"\xc2\x9bc",
         b"\xc2\x9d11;?\xc2\x9c",
@@ -52,7 +53,7 @@ fn queries_are_told_apart() {
 }
 
 #[test]
-fn what_is_not_answered_is_shown() {
+fn other_sequences_are_shown() {
     let rest: [&[u8]; 15] = [
         b"\x1b[31mred\x1b[m",
         b"\x1b[?1049h\x1b[2J\x1b[H",
@@ -98,6 +99,19 @@ fn long_strings_are_not_held_back() {
     );
 }
 
+#[test]
+fn a_long_query_is_for_one_viewer_too() {
+    let query = [
+        b"\x1bP+q".to_vec(),
+        b"544e;".repeat(LONGEST),
+        b"\x1b\\".to_vec(),
+    ]
+    .concat();
+    let (shown, found) = split(&[&query[..], b"after"].concat());
+    assert_eq!(shown, b"after");
+    assert_eq!(found.concat(), query);
+}
+
 fn joined(chunks: &[&[u8]]) -> Vec<Piece> {
     let mut splitter = Splitter::default();
     let mut joined: Vec<Piece> = Vec::new();
@@ -125,7 +139,7 @@ proptest! {
             0..12,
         ),
     ) {
-        // The last byte ends whatever sequence is under way.
+        // The last byte cancels any sequence in progress.
         let text = [parts.concat(), b"\x18".to_vec()].concat();
         let whole = joined(&[&text]);
         let single: Vec<&[u8]> = text.chunks(1).collect();
