@@ -15,6 +15,7 @@
 //! | [`memory`] | the memory of a host |
 //! | [`person`] | people, and the invitations by which they join |
 //! | [`authz`] | the person who makes a request, and the proofs of authorization that handlers need |
+//! | [`pool`] | warm pools: the forecast of their sizes, and what to make and release |
 //! | [`progress`] | the progress of long operations, in stages |
 //! | [`template`] | the templates that tenants are cloned from |
 //! | [`tenant`] | the machines that a provider makes and frees: states and the pure [`tenant::plan`] |
@@ -34,6 +35,7 @@ pub mod limits;
 pub mod memory;
 pub mod nodes;
 pub mod person;
+pub mod pool;
 pub mod progress;
 pub mod score;
 pub mod shape;
