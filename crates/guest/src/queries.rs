@@ -149,8 +149,8 @@ impl Splitter {
     }
 }
 
-/// Returns true for a sequence that terminals respond to. The beginning is enough for DCS, and for OSC up to the first
-/// question mark.
+/// Returns true for a sequence that terminals respond to. Of long ones, the beginning is enough.
+#[expect(clippy::indexing_slicing, reason = "counted within the slice")]
 fn is_query(sequence: &[u8]) -> bool {
     match sequence {
         [ESC, b'Z'] => true,
