@@ -78,6 +78,8 @@ pub struct Installation {
     pub server: Option<Child>,
     /// The configuration file, if any.
     pub config: Option<PathBuf>,
+    /// The default configuration file: without warm pools, because they would compete with the test for the CPU.
+    _without_pools: tempfile::NamedTempFile,
 }
 
 impl Default for Installation {
@@ -90,13 +92,17 @@ impl Installation {
     /// Creates an installation without starting it.
     #[must_use]
     pub fn new() -> Self {
+        let without_pools = tempfile::NamedTempFile::new().unwrap();
+        let text = "[server.pools]\nmax_tenants = 0\n";
+        std::fs::write(without_pools.path(), text).unwrap();
         Self {
+            config: Some(without_pools.path().to_owned()),
+            _without_pools: without_pools,
             data: tempfile::tempdir().unwrap(),
             http: free_port(),
             ssh: free_port(),
             kube: free_port(),
             server: None,
-            config: None,
         }
     }
 

@@ -212,7 +212,7 @@ mod tests {
     fn text(readiness: Option<Readiness>) -> String {
         match readiness {
             None => "nothing is known".to_owned(),
-            Some(Readiness::Ready) => "ready".to_owned(),
+            Some(Readiness::Ready { .. }) => "ready".to_owned(),
             Some(Readiness::Preparing { fraction, text }) => format!("{fraction:.2} {text}"),
             Some(Readiness::Unavailable { reason }) => reason,
         }

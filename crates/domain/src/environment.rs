@@ -264,6 +264,14 @@ impl State {
         }
     }
 
+    /// Moves back to `Requested` because the pooled tenant that it claimed was dead. This doesn't count as a try.
+    pub fn request_again(self, now: Timestamp) -> Result<Self, InvalidTransition> {
+        match self {
+            Self::Preparing { tries, .. } => Ok(Self::Requested { since: now, tries }),
+            other => Err(other.refuse("be requested again")),
+        }
+    }
+
     /// Moves to `Expired`, for this reason.
     pub fn expire(self, now: Timestamp, reason: EndReason) -> Result<Self, InvalidTransition> {
         if self.is_final() || matches!(self, Self::Expired { .. }) {

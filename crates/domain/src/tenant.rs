@@ -1,5 +1,6 @@
 //! A tenant: the machines that a provider makes and frees, and that an environment runs on. A person has an
-//! environment; after a reset, or when a start is retried, the environment gets another tenant.
+//! environment; after a reset, or when a start is retried, the environment gets another tenant. A tenant is made for an
+//! environment or for a [pool](crate::pool), from which an environment claims it later.
 //!
 //! ```text
 //! Provisioning ──► Warm ──► Claimed ──► Releasing ──► Gone
@@ -7,13 +8,14 @@
 //!      └───► Failed ─┴── freed ─────────────┘
 //! ```
 //!
-//! The environment's reconciler requests a tenant, claims it once it is warm, and releases it. The tenants' reconciler
-//! calls [`plan`] and has the provider make and free it.
+//! The environment's reconciler requests a tenant, claims it once it is warm, and releases it. For pools, their
+//! reconciler requests and releases tenants. The tenants' reconciler calls [`plan`] and has the provider make and free
+//! them. A warm tenant of a pool is paused; it runs on when it is claimed.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{EnvironmentId, TemplateRef, TenantId, lab::Egress, limits::Limits};
+use crate::{EnvironmentId, TemplateRef, TenantId, lab::Egress, limits::Limits, pool::Pooled};
 
 /// The description of a tenant, which the lab determines and the provider carries out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,8 +40,10 @@ pub struct Allowance {
 pub struct Tenant {
     /// The id.
     pub id: TenantId,
-    /// The environment that it is made for.
-    pub environment: EnvironmentId,
+    /// The environment that it is made for or that has claimed it. `None` while it is in a pool.
+    pub environment: Option<EnvironmentId>,
+    /// What it was made of, if it was made for a pool.
+    pub pooled: Option<Pooled>,
     /// The description.
     pub spec: Spec,
     /// When it was requested.
@@ -61,7 +65,7 @@ pub enum State {
         /// When it was requested.
         since: Timestamp,
     },
-    /// It runs and is not claimed.
+    /// It is complete and not claimed. It runs, or is paused if it is in a pool.
     Warm {
         /// When it became warm.
         since: Timestamp,

@@ -81,12 +81,20 @@ pub fn limit(id: &TenantId, limits: &Limits) -> io::Result<()> {
     set(&folders, "pids.max", &limits.pids.to_string())
 }
 
-/// Lowers the CPU weight of the group, since people should not wait for a bake. An idle machine runs it at full speed.
+/// Lowers the CPU weight of the group, since people should not wait for a bake or for a pool. An idle machine runs it at
+/// full speed.
 pub fn lower_priority(id: &TenantId) -> io::Result<()> {
     let folders = folders(id.as_str());
     // One tenth of the default weight.
     set(&folders, "cpu.weight", "10")?;
     set(&folders, "cpu.shares", "102")
+}
+
+/// Restores the default CPU weight of the group.
+pub fn restore_priority(id: &TenantId) -> io::Result<()> {
+    let folders = folders(id.as_str());
+    set(&folders, "cpu.weight", "100")?;
+    set(&folders, "cpu.shares", "1024")
 }
 
 /// Puts a process into the group. Fails with `NotFound` if the group doesn't exist in one of the hierarchies, since the

@@ -22,8 +22,8 @@ use faultline_guest::{
 };
 
 use crate::{
-    Allowance, Capability, Change, Error, Observed, Provider, Readiness, Result, Spec, Stream,
-    Target,
+    Allowance, Capability, Change, Error, Observed, Priority, Provider, Readiness, Result, Spec,
+    Stream, Target,
 };
 
 /// The time within which a change must be reported.
@@ -96,7 +96,12 @@ async fn observed(provider: &dyn Provider, id: &TenantId) -> Option<Observed> {
 /// refused. Leaves nothing behind.
 pub async fn run(provider: &dyn Provider, image: &str) {
     let ready = TemplateRef::plain(image, Shape::SINGLE);
-    assert_eq!(provider.readiness(&ready).await, Readiness::Ready);
+    let first = provider.readiness(&ready).await;
+    assert!(
+        matches!(&first, Readiness::Ready { template } if !template.is_empty()),
+        "{first:?}"
+    );
+    assert_eq!(provider.readiness(&ready).await, first);
     let unknown = TemplateRef::plain("no-such-image", Shape::SINGLE);
     assert!(matches!(
         provider.readiness(&unknown).await,
@@ -186,7 +191,9 @@ async fn starts_with_stages(provider: &dyn Provider, tenant: &Tenant) {
         let _ = tell.send(event);
     });
     let (id, template) = (&tenant.id, &tenant.spec.template);
-    let made = provider.create(id, template, &progress).await;
+    let made = provider
+        .create(id, template, Priority::Low, &progress)
+        .await;
     made.expect("create");
     let events: Vec<Event> = told.try_iter().collect();
     let started = events
@@ -205,7 +212,9 @@ async fn starts_with_stages(provider: &dyn Provider, tenant: &Tenant) {
         observed(provider, &tenant.id).await,
         Some(Observed::Running)
     );
-    let again = provider.create(id, template, &Progress::ignored()).await;
+    let again = provider
+        .create(id, template, Priority::Normal, &Progress::ignored())
+        .await;
     assert!(
         matches!(again, Err(Error::Exists)),
         "the same environment twice: {again:?}"
@@ -574,7 +583,7 @@ async fn tolerates_dropped_calls(provider: &dyn Provider, tenant: &Tenant) {
     for number in 0.. {
         let (progress, stage) = until_stage(number);
         let finished = tokio::select! {
-            made = provider.create(id, template, &progress) => {
+            made = provider.create(id, template, Priority::Normal, &progress) => {
                 made.expect("create");
                 true
             }
@@ -589,7 +598,9 @@ async fn tolerates_dropped_calls(provider: &dyn Provider, tenant: &Tenant) {
             "dropped in stage {number}, it is {left:?}"
         );
         if left.is_some() {
-            let again = provider.create(id, template, &Progress::ignored()).await;
+            let again = provider
+                .create(id, template, Priority::Normal, &Progress::ignored())
+                .await;
             assert!(
                 matches!(again, Err(Error::Exists)),
                 "stage {number}: {again:?}"

@@ -27,8 +27,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::guest::Guest;
 use crate::{
-    Allowance, ApiAccess, Capability, Change, Error, Identity, Observed, Provider, Readiness,
-    Result, Stream, Target, Usage,
+    Allowance, ApiAccess, Capability, Change, Error, Identity, Observed, Priority, Provider,
+    Readiness, Result, Stream, Target, Usage,
     api::{ClientCertificate, OnNode},
 };
 
@@ -68,6 +68,16 @@ struct FakeApi {
     credential: ClientCertificate,
 }
 
+/// The hash of all templates' content.
+#[derive(Debug)]
+struct TemplateHash(String);
+
+impl Default for TemplateHash {
+    fn default() -> Self {
+        Self("first".to_owned())
+    }
+}
+
 #[derive(Debug)]
 struct Changes(broadcast::Sender<Change>);
 
@@ -86,6 +96,7 @@ struct Inner {
     held: Mutex<Option<TenantId>>,
     released: Notify,
     readiness: Mutex<Option<Readiness>>,
+    template: Mutex<TemplateHash>,
     clusters: Mutex<Option<FakeApi>>,
     changes: Changes,
     tasks: TaskTracker,
@@ -142,7 +153,7 @@ impl FakeProvider {
     }
 
     /// Makes the next call that reaches `stage` fail there: a creation (`clone`, `network`, `refresh`), an addition of
-    /// a node (`power-on`, `boot`) or a removal (`leave`). Called twice, the next two calls fail.
+    /// a node (`power-on`, `boot`), a removal (`leave`), or `resume`. Called twice, the next two calls fail.
     pub fn fail_next(&self, stage: &str, reason: &str) {
         lock(&self.0.failures).push((stage.to_owned(), reason.to_owned()));
     }
@@ -166,6 +177,11 @@ impl FakeProvider {
     /// Sets what `readiness` returns from now on.
     pub fn set_readiness(&self, readiness: Readiness) {
         *lock(&self.0.readiness) = Some(readiness);
+    }
+
+    /// Changes the hash of all templates, as if their images had been built anew.
+    pub fn set_template(&self, hash: &str) {
+        lock(&self.0.template).0 = hash.to_owned();
     }
 
     /// Breaks a tenant, as if a node had died: its streams end.
@@ -264,14 +280,21 @@ impl FakeProvider {
                 stage.update(Some(f64::from(tenth) / 10.0), text);
             }
         }
-        let mut failures = lock(&self.0.failures);
-        if let Some(at) = failures.iter().position(|(stage, _)| stage == name) {
-            let (stage, reason) = failures.remove(at);
-            return Err(Error::failed(stage, reason));
-        }
-        drop(failures);
+        self.fail(name)?;
         stage.done();
         Ok(())
+    }
+
+    /// Fails if the next call that reaches this stage should.
+    fn fail(&self, stage: &str) -> Result<()> {
+        let mut failures = lock(&self.0.failures);
+        match failures.iter().position(|(name, _)| name == stage) {
+            Some(at) => {
+                let (stage, reason) = failures.remove(at);
+                Err(Error::failed(stage, reason))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -306,13 +329,17 @@ impl Provider for FakeProvider {
                 reason: format!("the fake has no image {image}, only {IMAGE}"),
             };
         }
-        lock(&self.0.readiness).clone().unwrap_or(Readiness::Ready)
+        let ready = || Readiness::Ready {
+            template: lock(&self.0.template).0.clone(),
+        };
+        lock(&self.0.readiness).clone().unwrap_or_else(ready)
     }
 
     async fn create(
         &self,
         id: &TenantId,
         template: &TemplateRef,
+        _: Priority,
         progress: &Progress,
     ) -> Result<()> {
         {
@@ -378,6 +405,7 @@ impl Provider for FakeProvider {
     }
 
     async fn resume(&self, id: &TenantId) -> Result<()> {
+        self.fail("resume")?;
         set(&self.0, id, Observed::Running)
     }
 

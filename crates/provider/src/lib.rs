@@ -53,7 +53,10 @@ pub enum Target {
 #[serde(tag = "readiness", rename_all = "snake_case")]
 pub enum Readiness {
     /// They can be created now.
-    Ready,
+    Ready {
+        /// The hash of the template's content, which changes when the template does.
+        template: String,
+    },
     /// The template is being built.
     Preparing {
         /// The progress of the build, from 0 to 1.
@@ -66,6 +69,17 @@ pub enum Readiness {
         /// Why, and what to do, for people.
         reason: String,
     },
+}
+
+/// How much CPU time the creation of a tenant gets if other tenants need it too. It applies until the tenant is
+/// configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Priority {
+    /// Somebody waits for it.
+    #[default]
+    Normal,
+    /// Nobody waits for it, so it must not slow down others.
+    Low,
 }
 
 /// The resources that a tenant uses.
@@ -86,7 +100,10 @@ pub async fn make(
     spec: &Spec,
     progress: &Progress,
 ) -> Result<()> {
-    provider.create(id, &spec.template, progress).await?;
+    let template = &spec.template;
+    provider
+        .create(id, template, Priority::Normal, progress)
+        .await?;
     provider.configure(id, &spec.allowance).await
 }
 
@@ -116,6 +133,7 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
         &self,
         id: &TenantId,
         template: &TemplateRef,
+        priority: Priority,
         progress: &Progress,
     ) -> Result<()>;
 

@@ -8,7 +8,7 @@ use std::{
 
 use faultline_domain::{
     Clock, EnvironmentId, LabSlug, PersonId, TemplateRef, TenantId, attempt::Attempt,
-    environment::Environment,
+    environment::Environment, pool::Pool,
 };
 use faultline_lab::{Catalogue, LabFolder};
 use faultline_provider::{Provider, Readiness};
@@ -70,8 +70,8 @@ pub(crate) struct App {
     /// Environments with a check run in progress.
     pub checking: Mutex<HashSet<EnvironmentId>>,
     pub started_at: Timestamp,
-    /// When each image was last found ready.
-    ready: Mutex<HashMap<TemplateRef, Timestamp>>,
+    /// When each image was last found ready, and as what.
+    ready: Mutex<HashMap<TemplateRef, (Timestamp, Readiness)>>,
     /// Previous versions of labs by their hash, so that each is read only once.
     kept: Mutex<HashMap<String, Arc<LabFolder>>>,
     catalogue: RwLock<Arc<Catalogue>>,
@@ -147,6 +147,17 @@ impl App {
         }
     }
 
+    /// Returns the lab of a pool as it was when the tenant was requested.
+    pub(crate) async fn lab_with_hash(&self, pool: &Pool, hash: &str) -> Option<Arc<LabFolder>> {
+        let Pool::Lab(slug) = pool else {
+            return None;
+        };
+        match self.lab(slug) {
+            Some(today) if today.hash == hash => Some(today),
+            _ => self.kept(slug, hash).await,
+        }
+    }
+
     /// Returns a previous version of a lab, from the store.
     async fn kept(&self, slug: &LabSlug, hash: &str) -> Option<Arc<LabFolder>> {
         if let Some(lab) = lock(&self.kept).get(hash) {
@@ -193,13 +204,14 @@ impl App {
     pub(crate) async fn readiness(&self, template: TemplateRef) -> Readiness {
         const FOR: SignedDuration = SignedDuration::from_secs(10);
         let now = self.now();
-        let fresh = |at: &Timestamp| now.duration_since(*at) < FOR;
-        if lock(&self.ready).get(&template).is_some_and(fresh) {
-            return Readiness::Ready;
+        if let Some((at, found)) = lock(&self.ready).get(&template)
+            && now.duration_since(*at) < FOR
+        {
+            return found.clone();
         }
         let found = self.provider.readiness(&template).await;
-        if found == Readiness::Ready {
-            lock(&self.ready).insert(template, now);
+        if matches!(found, Readiness::Ready { .. }) {
+            lock(&self.ready).insert(template, (now, found.clone()));
         }
         found
     }

@@ -68,6 +68,8 @@ pub struct Config {
     pub audit_days: u32,
     /// The maximum number of entries in the audit log. Default: 200,000.
     pub audit_lines: u32,
+    /// Warm pools.
+    pub pools: PoolSettings,
     /// Rate limits for requests.
     pub rates: Rates,
     /// Proxies whose `X-Forwarded-For` header is trusted. Default: none.
@@ -108,6 +110,25 @@ impl Default for Rates {
             stranger_per_minute: 300,
             wrong_per_minute: 10,
             password_per_minute: 10,
+        }
+    }
+}
+
+/// The settings of warm pools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolSettings {
+    /// The maximum number of tenants in all pools together. 0 turns pools off. Default: 20.
+    pub max_tenants: u32,
+    /// The number of tenants that are made at a time. Default: 1.
+    pub parallel: u32,
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self {
+            max_tenants: 20,
+            parallel: 1,
         }
     }
 }
@@ -179,6 +200,7 @@ impl Default for Config {
             sign_in_minutes: 60,
             audit_days: 90,
             audit_lines: 200_000,
+            pools: PoolSettings::default(),
             rates: Rates::default(),
             trusted_proxies: Vec::new(),
         }
@@ -189,8 +211,13 @@ impl Config {
     /// Returns the limits of an environment of a lab with these needs.
     #[must_use]
     pub const fn limits(&self, needs: &Needs) -> Limits {
+        self.limits_of_nodes(needs.nodes)
+    }
+
+    /// Returns the limits of this many nodes together.
+    #[must_use]
+    pub const fn limits_of_nodes(&self, nodes: u32) -> Limits {
         let each = &self.node_limits;
-        let nodes = needs.nodes;
         Limits {
             cpu_millis: each.cpu_millis.saturating_mul(nodes),
             memory_mib: each.memory_mib.saturating_mul(nodes),

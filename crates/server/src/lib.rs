@@ -53,6 +53,7 @@ mod listener;
 mod lock;
 mod metrics;
 mod operations;
+mod pools;
 mod problem;
 mod rates;
 mod reconcile;

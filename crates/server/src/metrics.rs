@@ -14,6 +14,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::pools::PoolStatus;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct RequestLabels {
     pub method: String,
@@ -37,6 +39,11 @@ pub(crate) struct PhaseLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct PoolLabel {
+    pub pool: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ReconcilerLabel {
     pub reconciler: &'static str,
 }
@@ -54,6 +61,8 @@ pub(crate) struct Metrics {
     pub checks: Family<Outcome, Counter>,
     pub terminals: Gauge,
     pub environments: Family<PhaseLabel, Gauge>,
+    pub pool_sizes: Family<PoolLabel, Gauge>,
+    pub pool_warm: Family<PoolLabel, Gauge>,
     pub orphans: Counter,
     pub reconcile_seconds: Family<ReconcilerLabel, Seconds>,
     pub reconcile_errors: Family<ReconcilerLabel, Counter>,
@@ -100,6 +109,18 @@ impl Default for Metrics {
             "Environments by phase",
             environments.clone(),
         );
+        let pool_sizes = Family::<PoolLabel, Gauge>::default();
+        registry.register(
+            "pool_size",
+            "Tenants that a pool should hold",
+            pool_sizes.clone(),
+        );
+        let pool_warm = Family::<PoolLabel, Gauge>::default();
+        registry.register(
+            "pool_warm",
+            "Tenants of a pool that can be claimed",
+            pool_warm.clone(),
+        );
         let orphans = Counter::default();
         registry.register(
             "orphans",
@@ -129,6 +150,8 @@ impl Default for Metrics {
             checks,
             terminals,
             environments,
+            pool_sizes,
+            pool_warm,
             orphans,
             reconcile_seconds,
             reconcile_errors,
@@ -159,6 +182,20 @@ impl Metrics {
                 phase: phase.as_str().to_owned(),
             };
             self.environments.get_or_create(&label).set(*n);
+        }
+    }
+
+    pub(crate) fn pools(&self, all: &[PoolStatus]) {
+        self.pool_sizes.clear();
+        self.pool_warm.clear();
+        for status in all {
+            let label = PoolLabel {
+                pool: status.pool.to_string(),
+            };
+            self.pool_sizes
+                .get_or_create(&label)
+                .set(status.size.into());
+            self.pool_warm.get_or_create(&label).set(status.warm.into());
         }
     }
 

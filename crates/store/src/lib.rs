@@ -18,6 +18,7 @@
 //! | [`node_keys`] | the version of the keys that was last applied to each node |
 //! | [`environments`] | intent and observation of environments |
 //! | [`tenants`] | the tenants of environments: requested, claimed, released |
+//! | [`pools`] | tenants of pools, the starts that pools are forecast from, bounds and events |
 //! | [`lab_contents`] | the contents of labs at the time when their environments were started |
 //! | [`stages`] | the stages of starts, and their typical durations |
 //! | [`start_log`] | the log of each start, line by line |
@@ -41,6 +42,7 @@ pub mod invitations;
 pub mod lab_contents;
 pub mod node_keys;
 pub mod people;
+pub mod pools;
 pub mod secret;
 pub mod ssh_keys;
 pub mod stages;

@@ -1,9 +1,10 @@
-//! Tenants, which a provider creates and frees, each for an environment.
+//! Tenants, which a provider creates and frees. Those of pools are claimed in [`pools`](crate::pools).
 
 use faultline_domain::{
     EnvironmentId, TenantId,
     environment::{Environment, State as EnvironmentState},
-    tenant::{Observed, State, Tenant},
+    pool::Pooled,
+    tenant::{Observed, Spec, State, Tenant},
 };
 use jiff::Timestamp;
 use sqlx::FromRow;
@@ -12,12 +13,14 @@ use crate::{
     Result, Store,
     db::{Tx, from_json, micros, parse, time, to_json},
     environments::write_state,
+    pools::ServedBy,
 };
 
 #[derive(FromRow)]
-struct Row {
+pub(crate) struct Row {
     id: String,
-    environment_id: String,
+    environment_id: Option<String>,
+    pooled: Option<String>,
     spec: String,
     created_at: i64,
     state: String,
@@ -26,10 +29,17 @@ struct Row {
 }
 
 impl Row {
-    fn read(self) -> Result<Tenant> {
+    pub(crate) fn read(self) -> Result<Tenant> {
         Ok(Tenant {
             id: parse("tenant id", &self.id)?,
-            environment: parse("environment id", &self.environment_id)?,
+            environment: self
+                .environment_id
+                .map(|id| parse("environment id", &id))
+                .transpose()?,
+            pooled: self
+                .pooled
+                .map(|text| from_json("pooled tenant", &text))
+                .transpose()?,
             spec: from_json("tenant's spec", &self.spec)?,
             created_at: time("tenant time", self.created_at)?,
             state: from_json("tenant's state", &self.state)?,
@@ -43,7 +53,12 @@ impl Row {
 }
 
 /// Writes a tenant's state, unless it has changed since it was read. Returns whether it was written.
-async fn write(tx: &mut Tx, read: &Tenant, state: &State, now: Timestamp) -> Result<bool> {
+pub(crate) async fn write(
+    tx: &mut Tx,
+    read: &Tenant,
+    state: &State,
+    now: Timestamp,
+) -> Result<bool> {
     let done = sqlx::query(
         "UPDATE tenants SET state = $1, phase = $2, is_final = $3, generation = generation + 1, \
          updated_at = $4 WHERE id = $5 AND generation = $6",
@@ -57,6 +72,33 @@ async fn write(tx: &mut Tx, read: &Tenant, state: &State, now: Timestamp) -> Res
     .execute(&mut **tx)
     .await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// Inserts a tenant that is to be made, for an environment or for a pool.
+pub(crate) async fn insert(
+    tx: &mut Tx,
+    id: &TenantId,
+    environment: Option<&EnvironmentId>,
+    spec: &Spec,
+    pooled: Option<&Pooled>,
+    now: Timestamp,
+) -> Result<()> {
+    let state = State::Provisioning { since: now };
+    sqlx::query(
+        "INSERT INTO tenants (id, environment_id, spec, pooled, created_at, state, phase, is_final, \
+         generation, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $5)",
+    )
+    .bind(id.as_str())
+    .bind(environment.map(EnvironmentId::as_str))
+    .bind(to_json(spec)?)
+    .bind(pooled.map(to_json).transpose()?)
+    .bind(micros(now))
+    .bind(to_json(&state)?)
+    .bind(state.phase().as_str())
+    .bind(false)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 async fn read(tx: &mut Tx, id: &TenantId) -> Result<Option<Tenant>> {
@@ -108,20 +150,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool> {
         let mut tx = self.begin().await?;
-        let state = State::Provisioning { since: now };
-        sqlx::query(
-            "INSERT INTO tenants (id, environment_id, spec, created_at, state, phase, is_final, \
-             generation, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $4)",
-        )
-        .bind(id.as_str())
-        .bind(of.id.as_str())
-        .bind(to_json(&of.spec.tenant)?)
-        .bind(micros(now))
-        .bind(to_json(&state)?)
-        .bind(state.phase().as_str())
-        .bind(false)
-        .execute(&mut *tx)
-        .await?;
+        insert(&mut tx, id, Some(&of.id), &of.spec.tenant, None, now).await?;
         let done = sqlx::query(
             "UPDATE environments SET tenant_id = $1, added_nodes = '[]', \
              generation = generation + 1, updated_at = $2 \
@@ -137,6 +166,7 @@ impl Store {
             return Ok(false);
         }
         crate::stages::forget(&mut tx, &of.id).await?;
+        crate::pools::record_served(&mut tx, of, ServedBy::Clone).await?;
         tx.commit().await?;
         Ok(true)
     }

@@ -53,8 +53,8 @@ use faultline_launcher::{
     user,
 };
 use faultline_provider::{
-    Allowance, ApiAccess, Capability, Change, Error, Identity, Observed, Provider, Readiness,
-    Result, Stream, Target, Usage,
+    Allowance, ApiAccess, Capability, Change, Error, Identity, Observed, Priority, Provider,
+    Readiness, Result, Stream, Target, Usage,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -378,7 +378,9 @@ impl Provider for Local {
             }
         };
         match found {
-            Ok(Ok(Some(_))) => Readiness::Ready,
+            Ok(Ok(Some(found))) => Readiness::Ready {
+                template: found.manifest.key,
+            },
             Ok(Ok(None)) => {
                 let asked = self.preparing.as_ref().and_then(|ask| ask(template));
                 asked.unwrap_or_else(missing)
@@ -392,7 +394,13 @@ impl Provider for Local {
         }
     }
 
-    async fn create(&self, id: &TenantId, of: &TemplateRef, progress: &Progress) -> Result<()> {
+    async fn create(
+        &self,
+        id: &TenantId,
+        of: &TemplateRef,
+        priority: Priority,
+        progress: &Progress,
+    ) -> Result<()> {
         let dir = self.folder(id);
         if dir.exists() || cgroup::is_populated(id) {
             return Err(Error::Exists);
@@ -437,6 +445,10 @@ impl Provider for Local {
             .and_then(|()| self.write_spec(&dir, launch))
             .map_err(|e| Error::failed("clone", format!("cannot write {}: {e}", dir.display())))?;
         self.launch(&dir, progress).await?;
+        // The rest takes longest: the guests' own work.
+        if priority == Priority::Low {
+            cgroup::lower_priority(id).map_err(|e| Error::failed("clone", e))?;
+        }
         if self.rekey {
             let what = ("rekey", "Giving the cluster its own keys");
             carry_out(&recipe.rekey, what, &dir, of, progress).await?;
@@ -456,6 +468,7 @@ impl Provider for Local {
     async fn configure(&self, id: &TenantId, allowance: &Allowance) -> Result<()> {
         let dir = self.folder(id);
         let spec = LaunchSpec::load(&dir).map_err(|_| Error::NotFound)?;
+        cgroup::restore_priority(id).map_err(|e| Error::failed("configure", e))?;
         let limits = at_least(allowance.limits, &bake::limits(&spec.nodes));
         self.ask(
             id,

@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use crate::{
-    Allowance, ApiAccess, Capability, Change, Error, Identity, Provider, Readiness, Result, Stream,
-    Target, Usage,
+    Allowance, ApiAccess, Capability, Change, Error, Identity, Priority, Provider, Readiness,
+    Result, Stream, Target, Usage,
 };
 
 /// The behaviour of a test's guests.
@@ -56,9 +56,11 @@ impl<T: Streams> Provider for OnlyStreams<T> {
         &Capability::ALL
     }
     async fn readiness(&self, _: &TemplateRef) -> Readiness {
-        Readiness::Ready
+        Readiness::Ready {
+            template: "streams".to_owned(),
+        }
     }
-    async fn create(&self, _: &TenantId, _: &TemplateRef, _: &Progress) -> Result<()> {
+    async fn create(&self, _: &TenantId, _: &TemplateRef, _: Priority, _: &Progress) -> Result<()> {
         Ok(())
     }
     async fn configure(&self, _: &TenantId, _: &Allowance) -> Result<()> {

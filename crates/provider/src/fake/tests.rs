@@ -18,7 +18,7 @@ fn template() -> TemplateRef {
 async fn made() -> (FakeProvider, TenantId, NodeName) {
     let provider = FakeProvider::new();
     provider
-        .create(&id(), &template(), &Progress::ignored())
+        .create(&id(), &template(), Priority::Normal, &Progress::ignored())
         .await
         .unwrap();
     (provider, id(), "node1".parse().unwrap())
@@ -100,7 +100,8 @@ async fn guests_run_programs_and_store_files_and_keys() {
 async fn guests_go_silent_crash_and_fail_to_start() {
     let (p, id, node) = made().await;
     assert!(matches!(
-        p.create(&id, &template(), &Progress::ignored()).await,
+        p.create(&id, &template(), Priority::Normal, &Progress::ignored())
+            .await,
         Err(Error::Exists)
     ));
     p.silence(&id, &node, true);
@@ -125,7 +126,7 @@ async fn guests_go_silent_crash_and_fail_to_start() {
     assert!(p.list().await.unwrap().is_empty());
     p.fail_next("refresh", "no clock");
     let failed = p
-        .create(&id, &template(), &Progress::ignored())
+        .create(&id, &template(), Priority::Normal, &Progress::ignored())
         .await
         .unwrap_err();
     assert_eq!(failed.to_string(), "refresh: no clock");

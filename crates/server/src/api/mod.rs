@@ -8,6 +8,7 @@ mod environments;
 mod labs;
 mod operator;
 mod people;
+mod pools;
 pub(crate) mod views;
 
 use axum::{
@@ -98,6 +99,7 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(environments::routes())
         .merge(account::routes())
         .merge(people::routes())
+        .merge(pools::routes())
         .merge(operator::routes())
 }
 

@@ -14,7 +14,10 @@ use jiff::SignedDuration;
 use crate::{
     app::App,
     auth::password::{self, Turn},
-    operations::passwords::{login_taken, new_login, session_ends},
+    operations::{
+        passwords::{login_taken, new_login, session_ends},
+        tidy,
+    },
     problem::Problem,
 };
 
@@ -25,13 +28,6 @@ pub(crate) struct NewInvitation {
     pub role: Role,
     pub uses: u32,
     pub days: u32,
-}
-
-/// Removes control characters, characters that hide or reorder text, and surrounding white space. Limits the length.
-fn tidy(text: &str, most: usize) -> String {
-    let line = text.replace(['\n', '\r', '\t'], " ");
-    let clean = faultline_lab::text::clean(line.as_bytes(), usize::MAX);
-    clean.trim().chars().take(most).collect()
 }
 
 /// Creates an invitation. Returns it with its link, which can't be shown again.

@@ -11,6 +11,7 @@ pub(crate) mod invitations;
 pub(crate) mod keys;
 pub(crate) mod passwords;
 pub(crate) mod people;
+pub(crate) mod pools;
 pub(crate) mod remove_node;
 pub(crate) mod reset;
 pub(crate) mod resume;
@@ -19,3 +20,10 @@ pub(crate) mod sign_in_link;
 pub(crate) mod start;
 pub(crate) mod suspend;
 pub(crate) mod tokens;
+
+/// Removes control characters, characters that hide or reorder text, and surrounding white space. Limits the length.
+fn tidy(text: &str, most: usize) -> String {
+    let line = text.replace(['\n', '\r', '\t'], " ");
+    let clean = faultline_lab::text::clean(line.as_bytes(), usize::MAX);
+    clean.trim().chars().take(most).collect()
+}

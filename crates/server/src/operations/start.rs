@@ -9,9 +9,10 @@ use faultline_domain::{
     authz::SignedIn,
     environment::{Environment, Lifetime, Spec},
     lab::Lab,
-    limits::{Denial, admit},
+    limits::{Denial, Need, admit},
     tenant::{self, Allowance},
 };
+use faultline_lab::LabFolder;
 use faultline_provider::Readiness;
 use faultline_store::{environments::Counts, lab_contents::LabContent};
 use jiff::{SignedDuration, Timestamp};
@@ -19,6 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     app::App,
     capacity::{Free, capacity, need},
+    pools,
     problem::Problem,
 };
 
@@ -31,7 +33,7 @@ pub(crate) async fn start(
     ready(app, &lab.lab).await?;
     let now = app.now();
     let (id, attempt) = app.random(|rng| (EnvironmentId::generate(rng), AttemptId::generate(rng)));
-    let admit = admission(app, &lab.lab);
+    let admit = admission(app, &lab).await?;
     let made = app
         .store
         .start_environment(
@@ -56,7 +58,7 @@ pub(crate) async fn start(
 /// Checks that the image can be cloned now.
 pub(super) async fn ready(app: &App, lab: &Lab) -> Result<(), Problem> {
     let (title, detail) = match app.provider.readiness(&lab.needs.template()).await {
-        Readiness::Ready => return Ok(()),
+        Readiness::Ready { .. } => return Ok(()),
         Readiness::Preparing { fraction, text } => (
             "The machine's image is still being built",
             format!("{:.0} % done: {text}. Try again later.", fraction * 100.0),
@@ -71,14 +73,29 @@ pub(super) async fn ready(app: &App, lab: &Lab) -> Result<(), Problem> {
     ))
 }
 
-pub(super) fn admission(app: &App, lab: &Lab) -> impl Fn(Counts) -> Result<(), Denial> + use<> {
+/// Returns the function that decides whether there is room for an environment of a lab. A warm tenant of a pool already
+/// has its memory, and pools give back theirs to environments.
+pub(super) async fn admission(
+    app: &App,
+    lab: &LabFolder,
+) -> Result<impl Fn(Counts) -> Result<(), Denial> + use<>, Problem> {
     let config = app.config.clone();
-    let nodes = lab.node_names().len() as u64;
-    let need = need(&config, lab.needs.kubernetes.is_some(), nodes);
-    move |counts| {
-        let free = Free::now(&config.data_dir);
+    let (needs, nodes) = (&lab.lab.needs, lab.lab.node_names().len() as u64);
+    let pooled = app.store.pool_tenants(app.now()).await?;
+    let is_pooled = pools::can_serve(&pooled, lab);
+    let need = match need(&config, needs.kubernetes.is_some(), nodes) {
+        _ if is_pooled => Need {
+            memory_mib: 0,
+            disk_mib: 0,
+        },
+        need => need,
+    };
+    let reclaimable = pools::reclaimable_mib(&pooled);
+    Ok(move |counts| {
+        let mut free = Free::now(&config.data_dir);
+        free.memory_mib = free.memory_mib.saturating_add(reclaimable);
         admit(&capacity(&config, free, &counts), need)
-    }
+    })
 }
 
 pub(super) fn spec(app: &App, lab: &Lab) -> Spec {

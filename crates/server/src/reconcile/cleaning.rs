@@ -1,6 +1,7 @@
-//! Deletes expired sessions, records of removed keys that no node has any more, and old audit entries; reloads the labs
-//! and updates metrics.
+//! Deletes expired sessions, records of removed keys that no node has any more, old audit entries and old demand; reloads
+//! the labs and updates metrics.
 
+use faultline_domain::pool::forecast::HISTORY;
 use jiff::SignedDuration;
 
 use super::Done;
@@ -16,6 +17,10 @@ pub(super) async fn pass(app: Shared) -> Done {
         .saturating_sub(SignedDuration::from_hours(24 * days))
         .unwrap_or(jiff::Timestamp::MIN);
     let lines = app.store.trim_audit(oldest, app.config.audit_lines).await?;
+    let forgotten = app.now().saturating_sub(HISTORY);
+    app.store
+        .forget_demand(forgotten.unwrap_or(jiff::Timestamp::MIN))
+        .await?;
     Ok(Counts::from([
         ("credentials deleted", removed),
         ("key records deleted", keys),

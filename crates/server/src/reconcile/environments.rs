@@ -106,12 +106,7 @@ async fn apply(
     let now = app.now();
     match given_up(steps, row, step) {
         Step::Wait => {}
-        Step::Ask => {
-            let id = app.random(TenantId::generate);
-            if app.store.ask_for_tenant(&e, &id, now).await? {
-                app.changed(&e.id);
-            }
-        }
+        Step::Ask => ask(app, steps, &e).await?,
         Step::Prepare => {
             let Ok(next) = e.state.clone().prepare(now) else {
                 return Ok(());
@@ -119,10 +114,7 @@ async fn apply(
             if app.store.claim_tenant(&e, &next, now).await? {
                 e.state = next;
                 e.generation += 1;
-                app.changed(&e.id);
-                let id = e.id.clone();
-                let work = prepare::prepare(app.clone(), e);
-                steps.begin(app, &id, Kind::Prepare, work);
+                begin_preparing(app, steps, e);
             }
         }
         Step::Retry => {
@@ -179,6 +171,32 @@ async fn apply(
         }
     }
     Ok(())
+}
+
+/// Gets a tenant for an environment: a warm one of a pool, one that is being made for a pool, or one of its own.
+async fn ask(app: &Shared, steps: &Steps<EnvironmentId>, e: &Environment) -> Result<(), Error> {
+    let now = app.now();
+    if let Ok(next) = e.state.clone().prepare(now)
+        && let Some(claimed) = app.store.claim_from_pool(e, &next, now).await?
+    {
+        begin_preparing(app, steps, claimed);
+        app.wake.pools_changed();
+        return Ok(());
+    }
+    let id = app.random(TenantId::generate);
+    if app.store.take_over_from_pool(e, now).await? || app.store.ask_for_tenant(e, &id, now).await?
+    {
+        app.changed(&e.id);
+        app.wake.pools_changed();
+    }
+    Ok(())
+}
+
+fn begin_preparing(app: &Shared, steps: &Steps<EnvironmentId>, e: Environment) {
+    app.changed(&e.id);
+    let id = e.id.clone();
+    let work = prepare::prepare(app.clone(), e);
+    steps.begin(app, &id, Kind::Prepare, work);
 }
 
 /// Replaces pausing or resuming with a failure if it failed too often, because people wait for it. Freeing, in

@@ -8,6 +8,7 @@
 //! | [`tenants`] | takes a step for each tenant (observe → `plan` → apply → record): creates and frees it |
 //! | [`environments`] | takes a step for each environment, based on what was observed of its tenant |
 //! | [`prepare`] | the step that turns a tenant into an environment: limits and egress, keys, setup |
+//! | [`pools`] | keeps warm pools at the sizes of their forecasts |
 //! | [`nodes`] | adds and removes nodes |
 //! | [`steps`] | the steps in progress, at most one per environment, per tenant, and per node for its keys |
 //! | [`recorder`] | stores the stages of a start as they happen |
@@ -30,6 +31,7 @@ mod keys;
 mod nodes;
 mod observe;
 mod orphans;
+mod pools;
 mod prepare;
 mod recorder;
 mod steps;
@@ -65,16 +67,18 @@ pub(crate) type Done = Result<Counts, Error>;
 
 /// The maximum time between two runs of each reconciler.
 const PERIOD: Duration = Duration::from_secs(1);
+const POOLS: Duration = Duration::from_secs(3);
 const ORPHANS: Duration = Duration::from_secs(10);
 const CLEANING: Duration = Duration::from_secs(300);
 const LABS: Duration = Duration::from_secs(5);
 
-/// Wakes the reconcilers of tenants, environments and keys.
+/// Wakes the reconcilers of tenants, environments, keys and pools.
 #[derive(Debug, Default)]
 pub(crate) struct Wake {
     tenants: Notify,
     environments: Notify,
     keys: Notify,
+    pools: Notify,
 }
 
 /// Selects the signal that wakes a reconciler.
@@ -93,12 +97,21 @@ impl Wake {
         &self.keys
     }
 
+    const fn pools(&self) -> &Notify {
+        &self.pools
+    }
+
     /// Wakes the reconciler of keys, because a person's or a node's keys changed.
     pub(crate) fn keys_changed(&self) {
         self.keys.notify_one();
     }
 
-    /// Wakes all of them, because an environment, its tenant, or an observation of it changed.
+    /// Wakes the reconciler of pools, because a tenant was claimed, or bounds or events were changed.
+    pub(crate) fn pools_changed(&self) {
+        self.pools.notify_one();
+    }
+
+    /// Wakes all of them but that of pools, because an environment, its tenant, or an observation of it changed.
     pub(crate) fn all(&self) {
         self.tenants.notify_one();
         self.environments.notify_one();
@@ -140,6 +153,10 @@ pub(crate) fn begin(app: &Shared) {
     let keys = move || keys::pass(app.clone(), keys.clone());
     let woken = Some(Wake::keys as Woken);
     tasks.spawn(every(it(), "keys", PERIOD, woken, keys));
+    let app = it();
+    let pools = move || pools::pass(app.clone());
+    let woken = Some(Wake::pools as Woken);
+    tasks.spawn(every(it(), "pools", POOLS, woken, pools));
     let app = it();
     let warnings = move || warnings::pass(app.clone());
     tasks.spawn(every(it(), "warnings", PERIOD, None, warnings));
@@ -188,6 +205,7 @@ pub(crate) async fn each(app: &Shared, memory: &Memory) {
     record(app, "tenants", tenants::pass(it(), tenants.clone())).await;
     record(app, "environments", environments::pass(it(), environments)).await;
     record(app, "keys", keys::pass(it(), keys)).await;
+    record(app, "pools", pools::pass(it())).await;
     record(app, "warnings", warnings::pass(it())).await;
     record(app, "orphans", orphans::pass(it(), tenants.steps)).await;
     record(app, "labs", cleaning::labs(it())).await;

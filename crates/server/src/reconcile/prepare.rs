@@ -1,16 +1,24 @@
 //! The step that turns a tenant into an environment: applies limits, installs the owner's keys, and runs the lab's
-//! setup.
+//! setup. A tenant of a pool is resumed first; if it is staged, its setup is already done.
+
+use std::time::Duration;
 
 use faultline_domain::{
     NodeName,
     environment::{Environment, InvalidTransition, MAX_TRIES, State},
     nodes::{AddedNode, NodeState},
+    pool::Pool,
+    progress::Progress,
+    tenant::Observed,
 };
 use faultline_lab::SetupError;
 use faultline_provider::Error as ProviderError;
 
 use super::{advance::advance, authorize, describe, recorder::Recorder, steps::Failed, tenants};
 use crate::app::{Shared, tenant};
+
+/// Timeout for resuming a tenant of a pool.
+const RESUME: Duration = Duration::from_secs(20);
 
 /// An error while preparing a tenant.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +31,9 @@ enum PrepareError {
     Setup(#[from] SetupError),
     #[error("the store failed")]
     Store(#[from] faultline_store::Error),
+    /// The pooled tenant that was claimed doesn't run any more.
+    #[error("the pooled tenant is dead")]
+    Dead(#[source] ProviderError),
     /// Somebody else changed the environment, so this start is no longer wanted.
     #[error("the start was superseded")]
     Overtaken,
@@ -41,7 +52,9 @@ impl PrepareError {
                 "setup".to_owned(),
                 format!("{}; details are in the operator's audit log", e.discreet()),
             ),
-            Self::Store(_) | Self::Overtaken => ("start".to_owned(), describe(self)),
+            Self::Store(_) | Self::Dead(_) | Self::Overtaken => {
+                ("start".to_owned(), describe(self))
+            }
         }
     }
 
@@ -53,7 +66,7 @@ impl PrepareError {
                 e,
                 SetupError::Run { .. } | SetupError::Cluster(_) | SetupError::Node { .. }
             ),
-            Self::LabGone | Self::Store(_) | Self::Overtaken => false,
+            Self::LabGone | Self::Store(_) | Self::Dead(_) | Self::Overtaken => false,
         }
     }
 }
@@ -73,12 +86,36 @@ pub(super) async fn prepare(app: Shared, mut e: Environment) -> Result<(), Faile
             Ok(())
         }
         Err(PrepareError::Overtaken) => Ok(()),
-        Err(error) => give_up(&app, &mut e, &error).await.map_err(|error| {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(environment = %e.id, error, "the store failed");
-            Failed
-        }),
+        Err(error) => {
+            let done = match &error {
+                PrepareError::Dead(_) => replace(&app, &e, &error).await,
+                _ => give_up(&app, &mut e, &error).await,
+            };
+            done.map_err(|error| {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(environment = %e.id, error, "the store failed");
+                Failed
+            })
+        }
     }
+}
+
+/// Releases a dead tenant of a pool and lets the environment claim the next one. Each dead tenant is released, so this
+/// ends.
+async fn replace(
+    app: &Shared,
+    e: &Environment,
+    error: &PrepareError,
+) -> Result<(), faultline_store::Error> {
+    let why = describe(error);
+    tracing::warn!(environment = %e.id, reason = why, "a pooled tenant could not be resumed");
+    let Ok(next) = e.state.clone().request_again(app.now()) else {
+        return Ok(());
+    };
+    if app.store.retry_start(e, &next, app.now()).await? {
+        app.changed(&e.id);
+    }
+    Ok(())
 }
 
 async fn give_up(
@@ -132,20 +169,27 @@ pub(super) async fn retry(
     Ok(())
 }
 
-async fn bring_up(
+/// Resumes a tenant of a pool.
+async fn resume(app: &Shared, e: &Environment) -> Result<(), PrepareError> {
+    let resumed = tokio::time::timeout(RESUME, app.provider.resume(tenant(e)?));
+    let late = || ProviderError::Unreachable(format!("not resumed within {} s", RESUME.as_secs()));
+    let resumed = resumed.await.unwrap_or_else(|_| Err(late()));
+    resumed.map_err(PrepareError::Dead)?;
+    let running = app.store.record_observed(tenant(e)?, Observed::Running);
+    Ok(running.await?)
+}
+
+/// Installs the owner's keys and runs the lab's setup.
+async fn set_up(
     app: &Shared,
     e: &mut Environment,
-    recorder: &Recorder,
+    progress: &Progress,
 ) -> Result<(), PrepareError> {
-    let progress = recorder.progress();
-    let allowance = &e.spec.tenant.allowance;
-    app.provider.configure(tenant(e)?, allowance).await?;
     let stage = progress.stage("keys", "Installing your SSH keys");
     authorize::environment(app, e).await?;
     stage.done();
-
     let lab = app.lab_of(e).await.ok_or(PrepareError::LabGone)?;
-    faultline_lab::set_up(&*app.provider, tenant(e)?, &lab, &progress).await?;
+    faultline_lab::set_up(&*app.provider, tenant(e)?, &lab, progress).await?;
     let (added, since) = (lab.lab.setup_nodes(), app.now());
     if !added.is_empty() {
         authorize::nodes(app, e, &added).await?;
@@ -155,6 +199,30 @@ async fn bring_up(
         };
         e.added = added.into_iter().map(ready).collect();
         app.store.record_setup_nodes(&e.id, &e.added).await?;
+    }
+    Ok(())
+}
+
+async fn bring_up(
+    app: &Shared,
+    e: &mut Environment,
+    recorder: &Recorder,
+) -> Result<(), PrepareError> {
+    let progress = recorder.progress();
+    let row = app.store.tenant(tenant(e)?).await?;
+    let pooled = row.and_then(|row| row.pooled);
+    if pooled.is_some() {
+        let stage = progress.stage("claim", "Waking your machine");
+        resume(app, e).await?;
+        stage.done();
+    }
+    let allowance = &e.spec.tenant.allowance;
+    app.provider.configure(tenant(e)?, allowance).await?;
+    let is_staged = pooled
+        .is_some_and(|pooled| pooled.pool == Pool::Lab(e.lab.clone()) && pooled.lab == e.lab_hash);
+    // The setup of a staged tenant is done, and its keys are installed by their reconciler while the person looks around.
+    if !is_staged {
+        set_up(app, e, &progress).await?;
     }
 
     // All stages must be stored before the environment is reported as running.

@@ -28,15 +28,16 @@ pub(super) struct Recorder(mpsc::UnboundedSender<Message>);
 impl Recorder {
     /// Records the stages of an environment as long as it has its current tenant.
     pub(super) fn new(app: &Shared, e: &Environment) -> Self {
-        Self::open(app, e.id.clone(), e.tenant_id().cloned())
+        Self::open(app, Some(e.id.clone()), e.tenant_id().cloned())
     }
 
-    /// Records the stages of creating a tenant as long as its environment waits for it.
+    /// Records the stages of creating a tenant for the environment that waits for it. While it is in a pool, there is
+    /// none.
     pub(super) fn of_tenant(app: &Shared, tenant: &Tenant) -> Self {
-        Self::open(app, tenant.environment.clone(), Some(tenant.id.clone()))
+        Self::open(app, None, Some(tenant.id.clone()))
     }
 
-    fn open(app: &Shared, id: EnvironmentId, only: Option<TenantId>) -> Self {
+    fn open(app: &Shared, always: Option<EnvironmentId>, only: Option<TenantId>) -> Self {
         let (send, mut receive) = mpsc::unbounded_channel();
         let app = app.clone();
         app.tasks.clone().spawn(async move {
@@ -44,11 +45,13 @@ impl Recorder {
             while let Some(message) = receive.recv().await {
                 match message {
                     Message::Event(event) => {
-                        if let Some(tenant) = &only
-                            && !matches!(app.store.environment_with(tenant).await, Ok(Some(_)))
-                        {
+                        let found = match &only {
+                            Some(tenant) => app.store.environment_with(tenant).await.ok().flatten(),
+                            None => always.clone(),
+                        };
+                        let Some(id) = found else {
                             continue;
-                        }
+                        };
                         if let Err(e) = app.store.record_stage(&id, &event, app.now()).await {
                             tracing::warn!(
                                 error = &e as &dyn std::error::Error,

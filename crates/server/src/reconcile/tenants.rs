@@ -11,10 +11,11 @@ use faultline_domain::{
     TenantId,
     tenant::{Observed, State, Step, Tenant, plan},
 };
-use faultline_provider::Error as ProviderError;
+use faultline_provider::{Error as ProviderError, Priority};
 
 use super::{
     Done, Error, describe,
+    pools::{self, MakeError},
     recorder::Recorder,
     steps::{Failed, Kind, Steps},
 };
@@ -26,6 +27,8 @@ const LIST_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) const LIST: Duration = Duration::from_secs(20);
 /// Timeout for freeing a tenant. It is retried afterwards.
 const FREE: Duration = Duration::from_secs(110);
+/// Additional seconds for the setup of a lab, in a tenant of its pool.
+const SETUP: i64 = 15 * 60;
 /// Additional seconds for creating a cluster, for its rekeying and probes. Each of these steps has a timeout in the
 /// recipe; this one is for a provider that hangs.
 const CLUSTER: i64 = 40 * 60;
@@ -116,7 +119,9 @@ fn seconds(tenant: &Tenant) -> i64 {
     } else {
         0
     };
-    Config::deadlines().provisioning + more
+    let is_staged = tenant.pooled.as_ref().is_some_and(|p| p.lab.is_some());
+    let setup = if is_staged { SETUP } else { 0 };
+    Config::deadlines().provisioning + more + setup
 }
 
 async fn apply(
@@ -166,10 +171,16 @@ async fn advance(
             freed: false,
             ..
         } = &to
+            && tenant.environment.is_some()
         {
             app.metrics.start_failed(stage);
         }
-        app.changed(&tenant.environment);
+        // Read again, because an environment may have taken over a tenant that was being made for a pool.
+        match app.store.owner_of_tenant(&tenant.id).await? {
+            Some(environment) => app.changed(&environment),
+            None => app.wake.all(),
+        }
+        app.wake.pools_changed();
     }
     Ok(())
 }
@@ -177,16 +188,29 @@ async fn advance(
 async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
     let recorder = Recorder::of_tenant(&app, &tenant);
     let progress = recorder.progress();
-    let made = app
-        .provider
-        .create(&tenant.id, &tenant.spec.template, &progress)
-        .await;
+    let made = match &tenant.pooled {
+        Some(pooled) => pools::make(&app, &tenant, pooled, &progress).await,
+        None => app
+            .provider
+            .create(
+                &tenant.id,
+                &tenant.spec.template,
+                Priority::Normal,
+                &progress,
+            )
+            .await
+            .map_err(MakeError::from),
+    };
     // All stages must be stored before the new state.
     recorder.flush().await;
     let now = app.now();
     if made.is_ok() {
         // Stored before the tenant becomes warm, because observations from before are outdated.
-        let seen = app.store.record_observed(&tenant.id, Observed::Running);
+        let state = match tenant.pooled {
+            Some(_) => Observed::Paused,
+            None => Observed::Running,
+        };
+        let seen = app.store.record_observed(&tenant.id, state);
         seen.await.map_err(|e| {
             tracing::error!(error = &e as &dyn std::error::Error, "the store failed");
             Failed
@@ -196,13 +220,20 @@ async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
         Ok(()) => tenant.state.warm(now),
         Err(error) => {
             let why = describe(&error);
-            let environment = &tenant.environment;
-            tracing::warn!(%environment, tenant = %tenant.id, reason = why, "a tenant could not be created");
+            tracing::warn!(tenant = %tenant.id, reason = why, "a tenant could not be created");
             let (stage, reason) = match &error {
-                ProviderError::Failed { stage, reason } => (stage.clone(), reason.clone()),
-                _ => ("clone".to_owned(), why),
+                MakeError::Provider(ProviderError::Failed { stage, reason }) => {
+                    (stage.clone(), reason.clone())
+                }
+                MakeError::Provider(_) => ("clone".to_owned(), why),
+                MakeError::Setup(_) | MakeError::LabGone => ("setup".to_owned(), why),
             };
-            tenant.state.fail(now, stage, reason, is_retryable(&error))
+            let retryable = match &error {
+                MakeError::Provider(e) => is_retryable(e),
+                // Another tenant need not come from the pool.
+                MakeError::Setup(_) | MakeError::LabGone => true,
+            };
+            tenant.state.fail(now, stage, reason, retryable)
         }
     };
     advance(&app, &tenant, next).await.map_err(|e| {

@@ -7,6 +7,7 @@ mod lifecycle;
 mod nodes;
 mod pages;
 mod people;
+mod pools;
 mod rates;
 mod routes;
 mod suspend;
@@ -37,7 +38,9 @@ use rand::SeedableRng;
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use crate::{Config, Parts, app::App, app::Shared, auth::SESSION, reconcile, router};
+use crate::{
+    Config, Parts, app::App, app::Shared, auth::SESSION, config::PoolSettings, reconcile, router,
+};
 
 pub(super) struct Bed {
     pub app: Shared,
@@ -108,11 +111,20 @@ async fn open(
 ) -> Bed {
     let catalogue = Catalogue::load(&labs());
     assert!(catalogue.broken().is_empty(), "{:?}", catalogue.broken());
+    // Most tests count tenants, so pools are off unless a test configures them.
+    let pools = match config.pools {
+        pools if pools == PoolSettings::default() => PoolSettings {
+            max_tenants: 0,
+            ..pools
+        },
+        pools => pools,
+    };
     let server = crate::Server::new(Parts {
         config: Config {
             data_dir: folder.path().to_owned(),
             reserve_memory_mib: 0,
             reserve_disk_mib: 0,
+            pools,
             ..config
         },
         store: store(&folder.path().join("test.db")).await,
@@ -169,8 +181,10 @@ impl Bed {
         self.app.tasks.wait().await;
         self.app.store.close().await;
         let (folder, clock, provider) = (self.folder, self.clock, self.provider);
+        let config = self.app.config.clone();
+        let seed = self.app.random(rand::Rng::random);
         drop((self.app, self.memory));
-        open(folder, clock, provider, Config::default(), 2).await
+        open(folder, clock, provider, config, seed).await
     }
 
     /// Restarts with the labs of this folder.

@@ -33,6 +33,12 @@ fn api() -> Vec<(Method, String)> {
     found
 }
 
+/// Returns the routes with an environment's ID.
+pub(super) fn with_environments() -> Vec<(Method, String)> {
+    let all = pages().into_iter().chain(api());
+    all.filter(|(_, path)| path.contains("{id}")).collect()
+}
+
 /// The routes that intentionally need no credentials.
 const OPEN: [&str; 7] = [
     "/assets/{name}",
@@ -44,7 +50,7 @@ const OPEN: [&str; 7] = [
     "/theme",
 ];
 
-fn filled(path: &str, id: &str) -> String {
+pub(super) fn filled(path: &str, id: &str) -> String {
     path.replace("{id}", id)
         .replace("{slug}", "stale-flag")
         .replace("{number}", "1")

@@ -112,7 +112,7 @@ pub(super) async fn show(
         let template = lab.lab.needs.template();
         if let Entry::Vacant(slot) = unready.entry(template.clone()) {
             slot.insert(match app.readiness(template).await {
-                Readiness::Ready => None,
+                Readiness::Ready { .. } => None,
                 Readiness::Preparing { fraction, .. } => {
                     Some(format!("being prepared, {:.0} %", fraction * 100.0))
                 }

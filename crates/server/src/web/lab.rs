@@ -57,7 +57,7 @@ pub(super) async fn show(
     let attempts = app.store.attempts_at(me, &slug).await?;
     let usual = app.usual_start(&slug).await?;
     let unready = match app.readiness(lab.needs.template()).await {
-        Readiness::Ready => None,
+        Readiness::Ready { .. } => None,
         Readiness::Preparing { fraction, text } => Some(format!(
             "The machine's image is being built, {:.0} % done: {text}.",
             fraction * 100.0

@@ -12,6 +12,7 @@
 //! | [`keys`] | `/keys` |
 //! | [`account`] | `/account` |
 //! | [`people`] | `/people` |
+//! | [`pools`] | `/operator/pools` |
 //! | [`operator`] | `/operator` |
 //! | [`invitation`] | `/invitation` |
 //! | [`sign_in`] | `/sign-in`, `/sign-out`, `/theme` |
@@ -28,6 +29,7 @@ pub(crate) mod live;
 mod operator;
 mod parts;
 mod people;
+mod pools;
 mod progress;
 mod search;
 mod sign_in;
@@ -97,6 +99,10 @@ pub(crate) fn routes() -> Router<Shared> {
         )
         .route("/invitations/{row}/withdraw", post(people::withdraw))
         .route("/operator", get(operator::show))
+        .route("/operator/pools", get(pools::show))
+        .route("/operator/pools/bounds", post(pools::set_bounds))
+        .route("/operator/events", post(pools::announce))
+        .route("/operator/events/{row}/cancel", post(pools::cancel))
         .route(
             "/invitation",
             get(invitation::show).post(invitation::accept),

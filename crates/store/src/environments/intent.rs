@@ -219,6 +219,7 @@ impl Store {
         );
         lab_contents::keep(&mut tx, content).await?;
         write(&mut tx, INSERT, &made).await?;
+        crate::pools::record_start(&mut tx, &made).await?;
         let who = Some(person.as_str());
         crate::audit::insert(&mut tx, now, who, "start", made.id.as_str(), lab.as_str()).await?;
         tx.commit().await?;
@@ -280,6 +281,7 @@ impl Store {
         };
         lab_contents::keep(&mut tx, content).await?;
         write(&mut tx, RESET, &made).await?;
+        crate::pools::record_start(&mut tx, &made).await?;
         if let Some(id) = old.tenant_id() {
             crate::tenants::release(&mut tx, id, now).await?;
         }

@@ -98,7 +98,7 @@ impl Row {
 }
 
 /// Reads an environment within a transaction.
-async fn read(tx: &mut Tx, id: &EnvironmentId) -> Result<Option<Environment>> {
+pub(crate) async fn read(tx: &mut Tx, id: &EnvironmentId) -> Result<Option<Environment>> {
     sqlx::query_as::<_, Row>(select!("WHERE environments.id = $1"))
         .bind(id.as_str())
         .fetch_optional(&mut **tx)

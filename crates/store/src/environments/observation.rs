@@ -40,6 +40,9 @@ pub(crate) async fn write_state(
         State::Failed { stage, reason, .. } => format!("{stage}: {reason}"),
         _ => String::new(),
     };
+    if matches!(state, State::Active { .. }) {
+        crate::pools::record_active(tx, read, now).await?;
+    }
     if state.phase() != read.state.phase() {
         let (what, id) = (state.phase().as_str(), read.id.as_str());
         crate::audit::insert(tx, now, None, what, id, &detail).await?;
