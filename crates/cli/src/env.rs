@@ -16,7 +16,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::stages::Stage;
-use crate::{Output, api::Api, config::data_dir};
+use crate::{
+    Output,
+    answer::{say, table},
+    api::Api,
+    config::data_dir,
+};
 
 /// The options of all subcommands.
 #[derive(Debug, Args)]
@@ -265,14 +270,6 @@ fn begin(api: &Api, lab: &LabSlug, output: Output) -> anyhow::Result<()> {
     })
 }
 
-fn say(answer: &Value, output: Output, text: &str) -> anyhow::Result<()> {
-    match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(answer)?),
-        Output::Text => println!("{text}"),
-    }
-    Ok(())
-}
-
 fn list(api: &Api, all: bool, output: Output) -> anyhow::Result<()> {
     let query = if all { "?all=true" } else { "" };
     let all: Value = api.get(&format!("/environments{query}"))?;
@@ -285,10 +282,7 @@ fn list(api: &Api, all: bool, output: Output) -> anyhow::Result<()> {
         println!("You have no environment open. `faultline env start <lab>` starts one.");
         return Ok(());
     }
-    let mut table = comfy_table::Table::new();
-    table
-        .load_preset(comfy_table::presets::NOTHING)
-        .set_header(["ENVIRONMENT", "LAB", "STATE", "NODES", "TIME LEFT"]);
+    let mut table = table(["ENVIRONMENT", "LAB", "STATE", "NODES", "TIME LEFT"]);
     for e in all {
         let left = e.left();
         table.add_row([e.id, e.lab, e.phase, e.nodes.join(" "), left]);

@@ -1,5 +1,6 @@
 //! The `faultline` command: parses arguments, selects, prints. The work is done in the other crates.
 
+mod answer;
 mod api;
 mod backup;
 mod bench;
@@ -16,6 +17,7 @@ mod lab;
 mod login;
 mod person;
 mod places;
+mod pool;
 mod prepare;
 mod progress;
 mod shipped;
@@ -71,6 +73,8 @@ enum Command {
     Env(env::EnvArgs),
     /// Invite people to the server, list and disable them; for operators
     Person(person::PersonArgs),
+    /// Show the warm pools, set their bounds, and announce events; for operators
+    Pool(pool::PoolArgs),
     /// Connect `env`, `ssh` and `kubeconfig` on this machine to a server that runs elsewhere
     ///
     ///   faultline login https://labs.example.org
@@ -199,6 +203,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Doctor(args) => doctor::run(&args, cli.output),
         Command::Env(args) => env::run(&args, cli.output),
         Command::Person(args) => person::run(&args, cli.output),
+        Command::Pool(args) => pool::run(&args, cli.output),
         Command::Login(args) => login::login(&args, cli.output),
         Command::Logout(args) => login::logout(&args, cli.output),
         Command::Ssh(args) => ssh::ssh(&args),

@@ -1,6 +1,5 @@
 //! `faultline person`: the people of the server and their invitations, for operators.
 
-use anyhow::Context;
 use clap::{
     Args, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
@@ -10,7 +9,12 @@ use faultline_lab::suggest;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{Output, api::Api, env::Where};
+use crate::{
+    Output,
+    answer::{print, table, text},
+    api::Api,
+    env::Where,
+};
 
 /// The options and the subcommand of `faultline person`.
 #[derive(Debug, Args)]
@@ -161,26 +165,6 @@ pub fn run(args: &PersonArgs, output: Output) -> anyhow::Result<()> {
     }
 }
 
-fn text<'a>(answer: &'a Value, key: &str) -> anyhow::Result<&'a str> {
-    answer
-        .get(key)
-        .and_then(Value::as_str)
-        .with_context(|| format!("the server's answer has no {key}"))
-}
-
-/// Prints an answer as JSON, or as the text that is made of it.
-fn print(
-    answer: &Value,
-    output: Output,
-    of: impl FnOnce(&Value) -> anyhow::Result<String>,
-) -> anyhow::Result<()> {
-    match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(answer)?),
-        Output::Text => println!("{}", of(answer)?),
-    }
-    Ok(())
-}
-
 /// Returns the person with this login name or id.
 fn find(api: &Api, named: &str) -> anyhow::Result<Person> {
     let mut people: Vec<Person> = api.get("/people")?;
@@ -216,10 +200,7 @@ fn list(api: &Api, output: Output) -> anyhow::Result<()> {
     let all: Value = api.get("/people")?;
     print(&all, output, |all| {
         let people: Vec<Person> = Vec::deserialize(all)?;
-        let mut table = comfy_table::Table::new();
-        table
-            .load_preset(comfy_table::presets::NOTHING)
-            .set_header(["ID", "LOGIN", "NAME", "ROLE", "LAST SIGN-IN", "ACCESS"]);
+        let mut table = table(["ID", "LOGIN", "NAME", "ROLE", "LAST SIGN-IN", "ACCESS"]);
         for p in people {
             let access = if p.disabled_at.is_some() {
                 "disabled"
@@ -246,10 +227,7 @@ fn invitations(api: &Api, output: Output) -> anyhow::Result<()> {
         if all.is_empty() {
             return Ok("There is no invitation. `faultline person invite` creates one.".to_owned());
         }
-        let mut table = comfy_table::Table::new();
-        table
-            .load_preset(comfy_table::presets::NOTHING)
-            .set_header(["ID", "NOTE", "ROLE", "LEFT", "EXPIRES", "JOINED"]);
+        let mut table = table(["ID", "NOTE", "ROLE", "LEFT", "EXPIRES", "JOINED"]);
         for i in all {
             table.add_row([
                 i.id,

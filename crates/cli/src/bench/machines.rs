@@ -30,13 +30,13 @@ use crate::{
 
 /// What the measured machines are made from.
 #[derive(Clone)]
-struct Bed {
-    program: PathBuf,
-    provider: Local,
-    recipe: Recipe,
-    template: Template,
-    of: TemplateRef,
-    progress: Progress,
+pub(super) struct Bed {
+    pub(super) program: PathBuf,
+    pub(super) provider: Local,
+    pub(super) recipe: Recipe,
+    pub(super) template: Template,
+    pub(super) of: TemplateRef,
+    pub(super) progress: Progress,
 }
 
 impl Bed {
@@ -65,15 +65,15 @@ impl Bed {
         })
     }
 
-    fn report(&self, name: &str) -> Report {
+    pub(super) fn report(&self, name: &str) -> Report {
         Report::new(name, self.template.manifest.accelerator().as_str())
     }
 
-    fn id(n: usize) -> anyhow::Result<TenantId> {
+    pub(super) fn id(n: usize) -> anyhow::Result<TenantId> {
         Ok(format!("bench-{}-{n}", std::process::id()).parse()?)
     }
 
-    fn spec(&self) -> Spec {
+    pub(super) fn spec(&self) -> Spec {
         Spec {
             template: self.of.clone(),
             allowance: Allowance {
@@ -117,21 +117,34 @@ impl Bed {
         Ok(cloned)
     }
 
-    /// Opens a shell on every node and, on a cluster, runs `kubectl get nodes` until all of them are Ready.
-    async fn used(&self, id: &TenantId, began: Instant) -> anyhow::Result<Cloned> {
-        let shell = async |node: &NodeName, line: &str| {
-            let stream = self.provider.open(id, node, Target::Guest).await?;
-            let exec = Exec {
-                argv: ["/bin/bash", "-lc", line].map(Into::into).to_vec(),
-                ..Exec::default()
-            };
-            anyhow::Ok(client::run(stream, exec, 16 * 1024).await?)
+    /// Runs a command line in a shell on a node.
+    async fn shell(
+        &self,
+        id: &TenantId,
+        node: &NodeName,
+        line: &str,
+    ) -> anyhow::Result<client::Finished> {
+        let stream = self.provider.open(id, node, Target::Guest).await?;
+        let exec = Exec {
+            argv: ["/bin/bash", "-lc", line].map(Into::into).to_vec(),
+            ..Exec::default()
         };
-        let nodes = self.of.shape.node_names();
-        for node in &nodes {
-            let done = shell(node, "echo here").await?;
+        Ok(client::run(stream, exec, 16 * 1024).await?)
+    }
+
+    /// Opens a shell on one node after the other, until each has answered.
+    pub(super) async fn shells(&self, id: &TenantId) -> anyhow::Result<()> {
+        for node in &self.of.shape.node_names() {
+            let done = self.shell(id, node, "echo here").await?;
             anyhow::ensure!(done.stdout.ends_with(b"here\n"), "the shell did not answer");
         }
+        Ok(())
+    }
+
+    /// Opens a shell on every node and, on a cluster, runs `kubectl get nodes` until all of them are Ready.
+    async fn used(&self, id: &TenantId, began: Instant) -> anyhow::Result<Cloned> {
+        let nodes = self.of.shape.node_names();
+        self.shells(id).await?;
         let mut cloned = Cloned {
             stages: Vec::new(),
             shells: millis(began),
@@ -143,7 +156,8 @@ impl Bed {
             && self.recipe.kubernetes.is_some()
         {
             while cloned.ready.is_none() {
-                let done = shell(first, "kubectl get nodes --no-headers").await?;
+                let line = "kubectl get nodes --no-headers";
+                let done = self.shell(id, first, line).await?;
                 if done.code != 0 {
                     continue;
                 }
@@ -172,7 +186,7 @@ impl Bed {
         stage.done();
     }
 
-    async fn free(&self) -> anyhow::Result<()> {
+    pub(super) async fn free(&self) -> anyhow::Result<()> {
         for (id, _) in self.provider.list().await? {
             self.provider.destroy(&id).await?;
         }
@@ -220,7 +234,7 @@ impl Cloned {
 }
 
 /// Creates a bed, measures on it, and cleans up in any case.
-async fn on_bed(
+pub(super) async fn on_bed(
     args: &Machines,
     measure: impl AsyncFnOnce(&Bed) -> anyhow::Result<Report>,
 ) -> anyhow::Result<Report> {
@@ -236,7 +250,7 @@ async fn on_bed(
     measured
 }
 
-fn millis(began: Instant) -> f64 {
+pub(super) fn millis(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1000.0
 }
 
@@ -373,7 +387,7 @@ pub async fn density(args: &Machines) -> anyhow::Result<Report> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
-fn mib(bytes: u64) -> f64 {
+pub(super) fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 

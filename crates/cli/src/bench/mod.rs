@@ -1,9 +1,11 @@
 //! `faultline bench`: measures this machine. Each ratio comes from a single run.
 
+mod claim;
 mod door;
 mod machines;
 mod merging;
 mod pages;
+mod pools;
 mod report;
 mod served;
 
@@ -27,6 +29,13 @@ pub enum BenchCommand {
     ///   faultline bench clone --image kubernetes-1.36 --shape 1+2
     #[command(verbatim_doc_comment)]
     Clone(Machines),
+    /// The wait for a tenant: cold boot, clone, and claim from a pool, until a shell and the API server answer
+    ///
+    ///   faultline bench claim --image kubernetes-1.36 --shape 1+2 --rounds 5
+    #[command(verbatim_doc_comment)]
+    Claim(Machines),
+    /// Warm pools in a simulation: waits and memory, by how their size is determined
+    Pools,
     /// Memory private to each clone, compared with the template's memory, and what merging of identical pages would
     /// save
     ///
@@ -101,6 +110,8 @@ fn scratch() -> std::io::Result<TempDir> {
 pub async fn run(command: BenchCommand, output: Output) -> anyhow::Result<()> {
     let report = match command {
         BenchCommand::Clone(args) => machines::clone(&args).await?,
+        BenchCommand::Claim(args) => claim::claim(&args).await?,
+        BenchCommand::Pools => pools::pools(),
         BenchCommand::Density(args) => machines::density(&args).await?,
         BenchCommand::Idle(args) => machines::idle(&args).await?,
         BenchCommand::Pages {

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// A measurement and the machine that it was made on.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
-    /// The measurement: `clone`, `density`, `idle`, `pages` or `door`.
+    /// The measurement: `clone`, `density`, `idle`, `pages`, `door`, `claim` or `pools`.
     pub name: String,
     /// The machine.
     pub machine: Machine,

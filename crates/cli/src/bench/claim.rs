@@ -1,0 +1,105 @@
+//! `bench claim`: the wait for a tenant, by how it comes about: cold boot, clone, claim from a pool.
+
+use std::time::{Duration, Instant};
+
+use faultline_cluster::client;
+use faultline_domain::{Clock, TenantId};
+use faultline_image::bake;
+use faultline_provider::{Priority, Provider};
+use hyper::Request;
+
+use super::{
+    Machines, Report,
+    machines::{Bed, millis, on_bed},
+};
+
+const COLD: &str = "cold boot to all pods ready";
+const CLONE: &str = "clone to probed";
+const CLAIM: &str = "claim to a shell and the API server's answer";
+/// The time for which a tenant waits in its pool.
+const IN_POOL: Duration = Duration::from_secs(15);
+
+/// The times of a claim, in milliseconds since it began.
+struct Claimed {
+    resumed: f64,
+    shell: f64,
+    answered: Option<f64>,
+}
+
+/// Runs `bench claim`.
+pub async fn claim(args: &Machines) -> anyhow::Result<Report> {
+    on_bed(args, async |bed| {
+        let mut report = bed.report("claim");
+        let (_, settled) = bake::cold(
+            &bed.recipe,
+            &bed.template,
+            &bed.of,
+            &bed.program,
+            &bed.progress,
+        )
+        .await?;
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
+        report.add(COLD, "ms", &[settled as f64]);
+        let (mut made, mut paused, mut all) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 1..=args.rounds.max(1) {
+            let what = format!("A tenant for the pool, {round} of {}", args.rounds);
+            let stage = bed.progress.stage("pool", what);
+            let id = Bed::id(0)?;
+            let began = Instant::now();
+            let quiet = faultline_domain::progress::Progress::ignored();
+            bed.provider
+                .create(&id, &bed.of, Priority::Low, &quiet)
+                .await?;
+            made.push(millis(began));
+            bed.provider.pause(&id).await?;
+            tokio::time::sleep(IN_POOL).await;
+            let bytes = bed.provider.usage(&id).await?.private_bytes;
+            paused.push(super::machines::mib(bytes));
+            all.push(claimed(bed, &id).await?);
+            stage.done();
+            bed.free().await?;
+        }
+        report.add(CLONE, "ms", &made);
+        report.add("memory of a paused tenant", "MiB", &paused);
+        let of = |time: fn(&Claimed) -> f64| all.iter().map(time).collect::<Vec<_>>();
+        report.add("claim to running and configured", "ms", &of(|c| c.resumed));
+        report.add("claim to a shell on every node", "ms", &of(|c| c.shell));
+        let usable = of(|c| c.answered.unwrap_or(c.shell).max(c.shell));
+        report.add(CLAIM, "ms", &usable);
+        report.ratio("cold boot / claim", COLD, CLAIM);
+        report.ratio("clone / claim", CLONE, CLAIM);
+        Ok(report)
+    })
+    .await
+}
+
+/// Claims a paused tenant as the server does, and uses its shells and its API server at once.
+async fn claimed(bed: &Bed, id: &TenantId) -> anyhow::Result<Claimed> {
+    let began = Instant::now();
+    bed.provider.resume(id).await?;
+    bed.provider.configure(id, &bed.spec().allowance).await?;
+    let resumed = millis(began);
+    let shells = async {
+        bed.shells(id).await?;
+        anyhow::Ok(millis(began))
+    };
+    let api = async {
+        if !bed.of.is_cluster() {
+            return Ok(None);
+        }
+        let identity = client::platform(Clock::system().now());
+        let access = bed.provider.api(id, &identity).await?;
+        let client = client::connect(&access).await?;
+        let text = client
+            .request_text(Request::get("/readyz").body(Vec::new())?)
+            .await?;
+        anyhow::ensure!(text == "ok", "the API server is not ready: {text}");
+        anyhow::Ok(Some(millis(began)))
+    };
+    let (shell, answered) = futures::try_join!(shells, api)?;
+    Ok(Claimed {
+        resumed,
+        shell,
+        answered,
+    })
+}
