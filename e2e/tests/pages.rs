@@ -316,6 +316,7 @@ async fn pages_fit_are_small_and_accessible() -> Result<()> {
                 ("account", "/account"),
                 ("people", "/people"),
                 ("operator", "/operator"),
+                ("pools", "/operator/pools"),
                 ("nowhere", "/nowhere"),
             ] {
                 browser.go(&format!("{base}{path}")).await?;

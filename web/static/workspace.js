@@ -522,6 +522,16 @@
     else say(`A node has at most ${most} terminals.`);
   }
 
+  // Whoever has waited in another tab sees from its title that it is their turn.
+  const waited = "faultline-waited";
+  if (workspace.dataset.phase === "active" && sessionStorage.getItem(waited) && document.hidden) {
+    const title = document.title;
+    document.title = `Ready: ${title}`;
+    document.addEventListener("visibilitychange", () => (document.title = title), { once: true });
+  }
+  if (workspace.dataset.phase === "starting") sessionStorage.setItem(waited, "yes");
+  else sessionStorage.removeItem(waited);
+
   if (window.Terminal && workspace.dataset.phase === "active") {
     const tabs = document.getElementById("tabs");
     const plus = create("button");

@@ -171,9 +171,33 @@ pub(crate) struct Environment {
     expires_seconds_left: i64,
     failed_stage: Option<String>,
     failed_reason: Option<String>,
+    queue: Option<Place>,
     #[serde(default)]
     stages: Vec<Stage>,
     progress: Option<Try>,
+}
+
+/// A place in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+struct Place {
+    position: u32,
+    of: u32,
+    seconds: Option<i64>,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { position, of, .. } = self;
+        write!(
+            f,
+            "All places are taken: number {position} of {of} in the queue"
+        )?;
+        match self.seconds {
+            Some(seconds) => write!(f, ", about {} min", seconds / 60 + 1)?,
+            None => write!(f, ", time unknown")?,
+        }
+        write!(f, " (your place is kept for 10 min after Ctrl-C)")
+    }
 }
 
 /// The attempt at the lab that an environment belongs to.
@@ -329,11 +353,18 @@ fn start(api: &Api, path: &str, output: Output) -> anyhow::Result<()> {
     let mut answer = api.post(path, None)?;
     let began = Instant::now();
     let (progress, mut shown) = (stages::progress(output), Vec::new());
+    let mut place: Option<Place> = None;
     let mut waited = false;
     loop {
         let environment: Environment = serde_json::from_value(answer.clone())?;
         for event in stages::news(&environment.stages, |name| Some(name), &mut shown) {
             progress.report(event);
+        }
+        if environment.queue != place && output == Output::Text {
+            if let Some(place) = &environment.queue {
+                eprintln!("{place}");
+            }
+            place = environment.queue;
         }
         match environment.phase.as_str() {
             "active" => {
@@ -360,7 +391,7 @@ fn start(api: &Api, path: &str, output: Output) -> anyhow::Result<()> {
         }
         // The server itself ends a start that takes too long; this timeout is a backstop.
         anyhow::ensure!(
-            began.elapsed() < Duration::from_secs(3600),
+            place.is_some() || began.elapsed() < Duration::from_secs(3600),
             "it did not become active within an hour"
         );
         std::thread::sleep(Duration::from_millis(300));

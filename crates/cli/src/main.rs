@@ -20,6 +20,7 @@ mod places;
 mod pool;
 mod prepare;
 mod progress;
+mod queue;
 mod shipped;
 mod signals;
 mod sources;
@@ -75,6 +76,8 @@ enum Command {
     Person(person::PersonArgs),
     /// Show the warm pools, set their bounds, and announce events; for operators
     Pool(pool::PoolArgs),
+    /// List the environments that wait for room; for operators
+    Queue(queue::QueueArgs),
     /// Connect `env`, `ssh` and `kubeconfig` on this machine to a server that runs elsewhere
     ///
     ///   faultline login https://labs.example.org
@@ -204,6 +207,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Env(args) => env::run(&args, cli.output),
         Command::Person(args) => person::run(&args, cli.output),
         Command::Pool(args) => pool::run(&args, cli.output),
+        Command::Queue(args) => queue::run(&args, cli.output),
         Command::Login(args) => login::login(&args, cli.output),
         Command::Logout(args) => login::logout(&args, cli.output),
         Command::Ssh(args) => ssh::ssh(&args),

@@ -12,8 +12,8 @@
 //!
 //! A request changes the [`Intent`] in the store. The reconciler calls [`plan`], carries out the [`Step`], and records
 //! the result as [`State`]. An environment runs on a [tenant](crate::tenant): `Requested` waits until one is warm;
-//! `Expired` and `Failed` wait until theirs is freed. `Preparing`, and `Requested` without a tenant, have a deadline,
-//! after which the environment fails.
+//! `Expired` and `Failed` wait until theirs is freed. Without room on the host, `Requested` waits in the
+//! [queue](crate::queue). `Preparing` has a deadline, after which the environment fails.
 
 mod entity;
 
@@ -23,8 +23,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use self::entity::{CurrentTenant, Environment, Spec};
-use crate::tenant;
 pub use crate::tenant::Observed;
+use crate::{queue, tenant};
 
 /// What a person requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,8 @@ pub enum EndReason {
     Reset,
     /// Its lifetime ran out.
     TimeUp,
+    /// It waited in the queue, and nobody looked at it any more.
+    LeftQueue,
     /// It was not used for the idle time.
     Idle,
     /// It reached the hard end, beyond which it cannot be extended.
@@ -66,6 +68,9 @@ pub enum State {
         since: Timestamp,
         /// The number of failed attempts to start it.
         tries: u32,
+        /// True if it had a tenant before, so that it doesn't queue again.
+        #[serde(default)]
+        returns: bool,
     },
     /// It has a running tenant. The owner's keys are installed, and the lab's setup runs.
     Preparing {
@@ -183,6 +188,17 @@ impl State {
         Self::Requested {
             since: now,
             tries: 0,
+            returns: false,
+        }
+    }
+
+    /// Returns the state of an environment that was reset.
+    #[must_use]
+    pub const fn requested_again(now: Timestamp) -> Self {
+        Self::Requested {
+            since: now,
+            tries: 0,
+            returns: true,
         }
     }
 
@@ -259,6 +275,7 @@ impl State {
             Self::Requested { tries, .. } | Self::Preparing { tries, .. } => Ok(Self::Requested {
                 since: now,
                 tries: tries + 1,
+                returns: true,
             }),
             other => Err(other.refuse("be tried again")),
         }
@@ -267,7 +284,11 @@ impl State {
     /// Moves back to `Requested` because the pooled tenant that it claimed was dead. This doesn't count as a try.
     pub fn request_again(self, now: Timestamp) -> Result<Self, InvalidTransition> {
         match self {
-            Self::Preparing { tries, .. } => Ok(Self::Requested { since: now, tries }),
+            Self::Preparing { tries, .. } => Ok(Self::Requested {
+                since: now,
+                tries,
+                returns: true,
+            }),
             other => Err(other.refuse("be requested again")),
         }
     }
@@ -370,7 +391,7 @@ impl Lifetime {
 /// The time limits of states, in seconds. An environment that exceeds one fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
-    /// Waiting for a tenant.
+    /// Waiting for another tenant after one has failed.
     pub requested: i64,
     /// Cloning the tenant.
     pub provisioning: i64,
@@ -394,7 +415,7 @@ impl Default for Deadlines {
 pub enum Step {
     /// Do nothing until something changes.
     Wait,
-    /// Request a tenant.
+    /// Give it a tenant once there is room and it is next in the queue.
     Ask,
     /// Claim its tenant and set it up. The next state is `Active`.
     Prepare,
@@ -458,10 +479,11 @@ pub fn plan(
             Some((t, _)) if t.is_leaving() => Step::Wait,
             Some(_) => Step::Release,
         },
-        State::Requested { since, tries } => match (intent, tenant) {
+        State::Requested { since, tries, .. } => match (intent, tenant) {
             (Intent::Gone(reason), _) => Step::Expire(reason),
-            (_, None) if late(since, deadlines.requested) => {
-                Step::fail("queue", "no place became free in time")
+            // Whoever waits in the queue keeps the place while they look at it, and for a while afterwards.
+            (_, None) if now.duration_since(lifetime.last_used.max(*since)) > queue::ABSENCE => {
+                Step::Expire(EndReason::LeftQueue)
             }
             (_, None) => Step::Ask,
             (_, Some((t, _))) => start(t, *tries, |at| late(at, deadlines.requested)),

@@ -17,6 +17,7 @@
 //! | [`authz`] | the person who makes a request, and the proofs of authorization that handlers need |
 //! | [`pool`] | warm pools: the forecast of their sizes, and what to make and release |
 //! | [`progress`] | the progress of long operations, in stages |
+//! | [`queue`] | the queue of environments that wait for room on the host |
 //! | [`template`] | the templates that tenants are cloned from |
 //! | [`tenant`] | the machines that a provider makes and frees: states and the pure [`tenant::plan`] |
 //! | [`shape`] | the number of nodes, and which of them are control planes |
@@ -37,6 +38,7 @@ pub mod nodes;
 pub mod person;
 pub mod pool;
 pub mod progress;
+pub mod queue;
 pub mod score;
 pub mod shape;
 pub mod template;

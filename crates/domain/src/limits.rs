@@ -43,10 +43,6 @@ pub struct Capacity {
     pub environments: u32,
     /// The maximum number of environments.
     pub max_environments: u32,
-    /// The number of environments of the person who requests one.
-    pub of_person: u32,
-    /// The maximum number of environments of one person.
-    pub max_of_person: u32,
     /// The free memory, in MiB.
     pub free_memory_mib: u64,
     /// The memory reserved for the host, in MiB.
@@ -73,6 +69,18 @@ pub enum Denial {
     Full {
         /// The maximum number of environments.
         max: u32,
+    },
+    /// It can never fit.
+    #[error(
+        "this machine is too small for this lab: it needs {need} MiB of {what}, and has {total} MiB"
+    )]
+    TooLarge {
+        /// What is missing: memory or disk space.
+        what: &'static str,
+        /// What is needed, in MiB.
+        need: u64,
+        /// What there is without the reserve, in MiB.
+        total: u64,
     },
     /// There is not enough free memory.
     #[error(
@@ -105,13 +113,16 @@ pub struct Need {
     pub disk_mib: u64,
 }
 
-/// Decides whether a new environment is admitted.
-pub fn admit(capacity: &Capacity, need: Need) -> Result<(), Denial> {
-    if capacity.of_person >= capacity.max_of_person {
-        return Err(Denial::TooManyOfPerson {
-            have: capacity.of_person,
-        });
+/// Decides whether a person may have one more environment.
+pub const fn may_have_another(have: u32, max: u32) -> Result<(), Denial> {
+    if have >= max {
+        return Err(Denial::TooManyOfPerson { have });
     }
+    Ok(())
+}
+
+/// Decides whether there is room for one more environment now. If not, it waits in the queue.
+pub fn admit(capacity: &Capacity, need: Need) -> Result<(), Denial> {
     if capacity.environments >= capacity.max_environments {
         return Err(Denial::Full {
             max: capacity.max_environments,
@@ -149,8 +160,8 @@ mod tests {
     use proptest::prelude::*;
 
     prop_compose! {
-        fn capacity()(e in 0u32..50, me in 0u32..50, p in 0u32..5, mp in 0u32..5, fm in 0u64..9000, rm in 0u64..9000, fd in 0u64..9000, rd in 0u64..9000) -> Capacity {
-            Capacity { environments: e, max_environments: me, of_person: p, max_of_person: mp, free_memory_mib: fm, reserve_memory_mib: rm, free_disk_mib: fd, reserve_disk_mib: rd }
+        fn capacity()(e in 0u32..50, me in 0u32..50, fm in 0u64..9000, rm in 0u64..9000, fd in 0u64..9000, rd in 0u64..9000) -> Capacity {
+            Capacity { environments: e, max_environments: me, free_memory_mib: fm, reserve_memory_mib: rm, free_disk_mib: fd, reserve_disk_mib: rd }
         }
     }
 
@@ -159,7 +170,6 @@ mod tests {
         fn what_is_admitted_fits(c in capacity(), m in 0u64..4000, d in 0u64..4000) {
             if admit(&c, Need { memory_mib: m, disk_mib: d }).is_ok() {
                 prop_assert!(c.environments < c.max_environments);
-                prop_assert!(c.of_person < c.max_of_person);
                 prop_assert!(m + c.reserve_memory_mib <= c.free_memory_mib || m == 0);
                 prop_assert!(d + c.reserve_disk_mib <= c.free_disk_mib || d == 0);
             }

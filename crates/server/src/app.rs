@@ -7,8 +7,11 @@ use std::{
 };
 
 use faultline_domain::{
-    Clock, EnvironmentId, LabSlug, PersonId, TemplateRef, TenantId, attempt::Attempt,
-    environment::Environment, pool::Pool,
+    Clock, EnvironmentId, LabSlug, PersonId, TemplateRef, TenantId,
+    attempt::Attempt,
+    environment::{Environment, State},
+    pool::Pool,
+    queue::Place,
 };
 use faultline_lab::{Catalogue, LabFolder};
 use faultline_provider::{Provider, Readiness};
@@ -67,6 +70,8 @@ pub(crate) struct App {
     pub stopping: CancellationToken,
     /// The number of open WebSockets of each person.
     pub sockets: Counts<PersonId>,
+    /// The places of the environments that wait for room, as of the last run of the environments' reconciler.
+    pub queue: Mutex<HashMap<EnvironmentId, Place>>,
     /// Environments with a check run in progress.
     pub checking: Mutex<HashSet<EnvironmentId>>,
     pub started_at: Timestamp,
@@ -97,6 +102,7 @@ impl App {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             sockets: Counts::default(),
+            queue: Mutex::default(),
             checking: Mutex::default(),
             ready: Mutex::default(),
             kept: Mutex::default(),
@@ -270,6 +276,13 @@ impl App {
     pub(crate) fn changed(&self, id: &EnvironmentId) {
         self.hub.poke(id);
         self.wake.all();
+    }
+
+    /// Records that somebody waits for an environment in the queue.
+    pub(crate) async fn touch_in_queue(&self, e: &Environment) {
+        if matches!(e.state, State::Requested { .. }) && e.tenant.is_none() {
+            self.touch(&e.id).await;
+        }
     }
 
     /// Records that the owner uses the environment. An error is logged and otherwise ignored.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use faultline_domain::{
-    limits::{Capacity, Need},
+    limits::{Capacity, Denial, Need},
     memory::Memory,
 };
 use faultline_store::environments::Counts;
@@ -50,6 +50,26 @@ pub(crate) const fn need(config: &Config, is_cluster: bool, nodes: u64) -> Need 
     }
 }
 
+/// Refuses what doesn't fit even if nothing else runs.
+pub(crate) fn can_ever_fit(config: &Config, free: Free, need: Need) -> Result<(), Denial> {
+    if config.max_environments == 0 {
+        return Err(Denial::Full { max: 0 });
+    }
+    let memory = free
+        .memory_total_mib
+        .saturating_sub(config.reserve_memory_mib);
+    let disk = free.disk_total_mib.saturating_sub(config.reserve_disk_mib);
+    for (what, need, total) in [
+        ("memory", need.memory_mib, memory),
+        ("disk space", need.disk_mib, disk),
+    ] {
+        if need > total {
+            return Err(Denial::TooLarge { what, need, total });
+        }
+    }
+    Ok(())
+}
+
 /// Returns the free capacity, minus what nodes that haven't started yet will need. Read `free` inside the transaction
 /// that counts; a node that starts between the two would be missing from both.
 pub(crate) fn capacity(config: &Config, free: Free, counts: &Counts) -> Capacity {
@@ -64,8 +84,6 @@ pub(crate) fn capacity(config: &Config, free: Free, counts: &Counts) -> Capacity
     Capacity {
         environments: counts.environments,
         max_environments: config.max_environments,
-        of_person: counts.of_person,
-        max_of_person: config.max_of_person,
         free_memory_mib: free.memory_mib.saturating_sub(memory),
         reserve_memory_mib: config.reserve_memory_mib,
         free_disk_mib: free.disk_mib.saturating_sub(disk),

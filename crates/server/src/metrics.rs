@@ -61,6 +61,7 @@ pub(crate) struct Metrics {
     pub checks: Family<Outcome, Counter>,
     pub terminals: Gauge,
     pub environments: Family<PhaseLabel, Gauge>,
+    pub queued: Gauge,
     pub pool_sizes: Family<PoolLabel, Gauge>,
     pub pool_warm: Family<PoolLabel, Gauge>,
     pub orphans: Counter,
@@ -109,6 +110,12 @@ impl Default for Metrics {
             "Environments by phase",
             environments.clone(),
         );
+        let queued = Gauge::default();
+        registry.register(
+            "queued",
+            "Environments that wait for room on the host",
+            queued.clone(),
+        );
         let pool_sizes = Family::<PoolLabel, Gauge>::default();
         registry.register(
             "pool_size",
@@ -150,6 +157,7 @@ impl Default for Metrics {
             checks,
             terminals,
             environments,
+            queued,
             pool_sizes,
             pool_warm,
             orphans,

@@ -109,14 +109,6 @@ fn can_be_staged(lab: &LabFolder) -> bool {
     lab.lab.variables.is_empty() && lab.lab.setup_nodes().is_empty()
 }
 
-/// Returns true if one of these tenants is warm and can serve an environment of this lab.
-pub(crate) fn can_serve(tenants: &[PoolTenant], lab: &LabFolder) -> bool {
-    let (hash, template) = (Some(lab.hash.as_str()), lab.lab.needs.template());
-    tenants
-        .iter()
-        .any(|t| is_warm(t) && t.pooled.serves(&lab.slug, hash, &template))
-}
-
 /// Returns true if nobody has claimed the tenant yet and it can be claimed.
 fn is_warm(of: &PoolTenant) -> bool {
     of.tenant.environment.is_none() && matches!(of.tenant.state, State::Warm { .. })

@@ -6,13 +6,13 @@ use faultline_domain::{
     pool::{Bounds, Pool, Pooled, forecast::Event},
     tenant::{Observed, Spec, State, Tenant},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlx::FromRow;
 
 use crate::{
     Result, Store,
     db::{Tx, count, micros, parse, time, to_json},
-    environments::write_state,
+    environments::{leave_queue, write_state},
     lab_contents::{self, LabContent},
     tenants,
 };
@@ -153,7 +153,8 @@ pub(crate) async fn record_active(tx: &mut Tx, of: &Environment, now: Timestamp)
 }
 
 /// Gives a tenant of a pool to an environment.
-async fn assign(tx: &mut Tx, tenant: &Tenant, to: &Environment) -> Result<()> {
+async fn assign(tx: &mut Tx, tenant: &Tenant, to: &Environment, now: Timestamp) -> Result<()> {
+    leave_queue(tx, to, now).await?;
     sqlx::query("UPDATE tenants SET environment_id = $1, spec = $2 WHERE id = $3")
         .bind(to.id.as_str())
         .bind(to_json(&to.spec.tenant)?)
@@ -239,7 +240,7 @@ impl Store {
         {
             return Ok(None);
         }
-        assign(&mut tx, &tenant, by).await?;
+        assign(&mut tx, &tenant, by, now).await?;
         record_served(&mut tx, by, ServedBy::of(&pool)).await?;
         let given = crate::environments::read(&mut tx, &by.id).await?;
         tx.commit().await?;
@@ -266,7 +267,7 @@ impl Store {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        assign(&mut tx, &tenant, by).await?;
+        assign(&mut tx, &tenant, by, now).await?;
         record_served(&mut tx, by, ServedBy::Unfinished).await?;
         tx.commit().await?;
         Ok(true)
@@ -381,6 +382,19 @@ impl Store {
             })
         });
         Ok(served.collect())
+    }
+
+    /// Returns how long environments usually live: the median of the last ones that ended. `None` if there are none.
+    pub async fn usual_lifetime(&self) -> Result<Option<SignedDuration>> {
+        let mut lives: Vec<i64> = sqlx::query_scalar(
+            "SELECT updated_at - activated FROM environments \
+             WHERE phase = 'gone' AND activated IS NOT NULL ORDER BY updated_at DESC LIMIT 50",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        lives.sort_unstable();
+        let median = lives.get(lives.len() / 2);
+        Ok(median.map(|micros| SignedDuration::from_micros(*micros)))
     }
 
     /// Deletes starts and events from before `until`.

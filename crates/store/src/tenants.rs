@@ -12,7 +12,7 @@ use sqlx::FromRow;
 use crate::{
     Result, Store,
     db::{Tx, from_json, micros, parse, time, to_json},
-    environments::write_state,
+    environments::{leave_queue, write_state},
     pools::ServedBy,
 };
 
@@ -167,6 +167,7 @@ impl Store {
         }
         crate::stages::forget(&mut tx, &of.id).await?;
         crate::pools::record_served(&mut tx, of, ServedBy::Clone).await?;
+        leave_queue(&mut tx, of, now).await?;
         tx.commit().await?;
         Ok(true)
     }

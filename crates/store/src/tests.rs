@@ -238,11 +238,14 @@ async fn coming_nodes_are_counted_until_they_are_ready() {
         is_cluster: false,
         nodes,
     };
+    assert_eq!(coming(&bed).await, [], "it waits in the queue");
+    bed.ask(&e).await;
     assert_eq!(
         coming(&bed).await,
         [nodes(2)],
         "its node and the one that its setup adds"
     );
+    let e = bed.again(&e).await;
     let preparing = e.state.clone().prepare(at(3)).unwrap();
     assert!(bed.store.record_state(&e, &preparing, at(3)).await.unwrap());
     assert_eq!(

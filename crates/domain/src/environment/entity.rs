@@ -123,6 +123,8 @@ impl Environment {
         };
         let added = self.wanted.iter().filter(|name| !ready(name)).count() as u64;
         match self.state {
+            // In the queue, nothing is admitted yet.
+            State::Requested { .. } if self.tenant.is_none() => 0,
             State::Requested { .. } => u64::from(self.spec.tenant.template.shape.nodes()) + added,
             _ => added,
         }

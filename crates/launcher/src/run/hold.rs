@@ -36,7 +36,7 @@ impl Launcher {
         resumed.map_err(|e| e.to_string())?;
         // The clock stood still meanwhile. If a guest's helper doesn't answer, its clock stays wrong, but the node
         // runs.
-        for node in stood {
+        let set = stood.into_iter().map(async |node| {
             if let Some(link) = node.link(Duration::from_secs(2)).await
                 && let Ok(stream) = link.open().await
             {
@@ -45,7 +45,8 @@ impl Launcher {
                     tracing::warn!(node = %node.name, error = %e, "setting the clock failed");
                 }
             }
-        }
+        });
+        futures::future::join_all(set).await;
         Ok(())
     }
 

@@ -85,6 +85,7 @@ async fn get_environment(
     State(app): State<Shared>,
     mine: Mine,
 ) -> Result<Json<EnvironmentDetail>, Problem> {
+    app.touch_in_queue(mine.environment()).await;
     Ok(Json(detail(&app, mine.environment()).await?))
 }
 

@@ -1,15 +1,17 @@
 //! The operator's view.
 
 use axum::{Json, extract::State};
+use faultline_domain::environment::Environment;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::views::{AuditView, EnvironmentView, OperatorView, ReconcilerView};
+use super::views::{AuditView, EnvironmentView, OperatorView, ReconcilerView, WaitingView};
 use crate::{app::Shared, auth::Operator, capacity::Free, lock::lock, problem::Problem};
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(get_status))
         .routes(routes!(list_audit))
+        .routes(routes!(list_queue))
 }
 
 /// Returns everyone's environments, the capacity, and the status of the reconcilers.
@@ -46,6 +48,33 @@ async fn get_status(
             .map(faultline_lab::Broken::render)
             .collect(),
     }))
+}
+
+/// Lists the environments that wait for room on the host, next one first.
+#[utoipa::path(get, path = "/api/v1/queue", tag = "operator",
+    responses((status = 200, body = [WaitingView]), (status = 404, body = Problem)))]
+async fn list_queue(
+    State(app): State<Shared>,
+    _operator: Operator,
+) -> Result<Json<Vec<WaitingView>>, Problem> {
+    let people = app.store.people().await?;
+    let all = app.store.unfinished_environments().await?;
+    let places = lock(&app.queue).clone();
+    let waits = |e: &Environment| {
+        let place = places.get(&e.id)?;
+        let person = people.iter().find(|p| p.id == e.person);
+        Some(WaitingView {
+            position: place.position,
+            environment: e.id.to_string(),
+            lab: e.lab.to_string(),
+            person: person.map_or_else(|| e.person.to_string(), |p| p.name.clone()),
+            since: e.created_at.to_string(),
+            seconds: place.seconds,
+        })
+    };
+    let mut waiting: Vec<WaitingView> = all.iter().filter_map(waits).collect();
+    waiting.sort_by_key(|w| w.position);
+    Ok(Json(waiting))
 }
 
 /// Lists the latest 200 entries of the audit log.

@@ -10,6 +10,7 @@ use faultline_domain::{
     nodes::NodeState,
     person::{Invitation, Person},
     pool::forecast::Event,
+    queue::Place,
 };
 use faultline_lab::LabFolder;
 use faultline_store::{stages::Stage, start_log::Line};
@@ -18,6 +19,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::App,
+    lock::lock,
     operations::check,
     pools::{PoolStatus, Wait},
     problem::Problem,
@@ -216,6 +218,8 @@ pub(crate) struct EnvironmentView {
     ends_at: String,
     /// Seconds until `ends_at`.
     seconds_left: i64,
+    /// Its place in the queue, while it waits for room on the host.
+    queue: Option<QueueView>,
     /// True if it ends at `ends_at` because it is idle; then using it postpones the end.
     ends_idle: bool,
     /// When it ends even if it is used, unless it is extended.
@@ -226,6 +230,27 @@ pub(crate) struct EnvironmentView {
     idle_seconds: i64,
     /// The user name for the SSH gateway. `<node>.<ssh_user>` reaches a specific node.
     ssh_user: String,
+}
+
+/// A place in the queue.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct QueueView {
+    /// The position, from 1.
+    position: u32,
+    /// The number of environments that wait.
+    of: u32,
+    /// The expected time until there is room, in seconds; none if that can't be told.
+    seconds: Option<i64>,
+}
+
+impl From<&Place> for QueueView {
+    fn from(place: &Place) -> Self {
+        Self {
+            position: place.position,
+            of: place.of,
+            seconds: place.seconds,
+        }
+    }
 }
 
 impl EnvironmentView {
@@ -248,6 +273,7 @@ impl EnvironmentView {
             created_at: e.created_at.to_string(),
             ends_at: e.lifetime.end().0.to_string(),
             seconds_left: e.lifetime.remaining(app.now()).max(0),
+            queue: lock(&app.queue).get(&e.id).map(QueueView::from),
             ends_idle: e.lifetime.end().1 == EndReason::Idle,
             expires_at: e.lifetime.expires_at.to_string(),
             expires_seconds_left: e
@@ -755,4 +781,19 @@ pub(crate) struct NewEventView {
     /// A note for operators. Default: empty.
     #[serde(default)]
     pub note: String,
+}
+
+/// An environment in the queue.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WaitingView {
+    /// The position, from 1.
+    pub position: u32,
+    pub environment: String,
+    pub lab: String,
+    /// The owner's name.
+    pub person: String,
+    /// When it was requested.
+    pub since: String,
+    /// The expected time until there is room, in seconds; none if that can't be told.
+    pub seconds: Option<i64>,
 }

@@ -13,7 +13,7 @@ pub(crate) async fn reset(app: &App, proof: &MayUse) -> Result<Environment, Prob
     let lab = app.lab(&old.lab).ok_or_else(Problem::lab_gone)?;
     start::ready(app, &lab.lab).await?;
     let now = app.now();
-    let admit = start::admission(app, &lab).await?;
+    let admit = start::admission(app, &lab.lab)?;
     let attempt = app.random(AttemptId::generate);
     let made = app
         .store

@@ -1,7 +1,7 @@
 //! Starts a lab.
 //!
-//! The image must be ready, and the host must have room. A person has at most one environment of a lab; starting the
-//! lab again returns that one.
+//! The image must be ready. If the host has no room now, the environment waits in the queue. A person has at most one
+//! environment of a lab; starting the lab again returns that one.
 
 use axum::http::StatusCode;
 use faultline_domain::{
@@ -9,18 +9,16 @@ use faultline_domain::{
     authz::SignedIn,
     environment::{Environment, Lifetime, Spec},
     lab::Lab,
-    limits::{Denial, Need, admit},
+    limits::{Denial, may_have_another},
     tenant::{self, Allowance},
 };
-use faultline_lab::LabFolder;
 use faultline_provider::Readiness;
 use faultline_store::{environments::Counts, lab_contents::LabContent};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     app::App,
-    capacity::{Free, capacity, need},
-    pools,
+    capacity::{Free, can_ever_fit, need},
     problem::Problem,
 };
 
@@ -33,7 +31,7 @@ pub(crate) async fn start(
     ready(app, &lab.lab).await?;
     let now = app.now();
     let (id, attempt) = app.random(|rng| (EnvironmentId::generate(rng), AttemptId::generate(rng)));
-    let admit = admission(app, &lab).await?;
+    let admit = admission(app, &lab.lab)?;
     let made = app
         .store
         .start_environment(
@@ -73,29 +71,17 @@ pub(super) async fn ready(app: &App, lab: &Lab) -> Result<(), Problem> {
     ))
 }
 
-/// Returns the function that decides whether there is room for an environment of a lab. A warm tenant of a pool already
-/// has its memory, and pools give back theirs to environments.
-pub(super) async fn admission(
+/// Returns the function that decides whether a person may have another environment. Whether there is room for it now is
+/// decided in the queue; here, only what can never fit is refused.
+pub(super) fn admission(
     app: &App,
-    lab: &LabFolder,
-) -> Result<impl Fn(Counts) -> Result<(), Denial> + use<>, Problem> {
-    let config = app.config.clone();
-    let (needs, nodes) = (&lab.lab.needs, lab.lab.node_names().len() as u64);
-    let pooled = app.store.pool_tenants(app.now()).await?;
-    let is_pooled = pools::can_serve(&pooled, lab);
-    let need = match need(&config, needs.kubernetes.is_some(), nodes) {
-        _ if is_pooled => Need {
-            memory_mib: 0,
-            disk_mib: 0,
-        },
-        need => need,
-    };
-    let reclaimable = pools::reclaimable_mib(&pooled);
-    Ok(move |counts| {
-        let mut free = Free::now(&config.data_dir);
-        free.memory_mib = free.memory_mib.saturating_add(reclaimable);
-        admit(&capacity(&config, free, &counts), need)
-    })
+    lab: &Lab,
+) -> Result<impl Fn(Counts) -> Result<(), Denial> + use<>, Denial> {
+    let (config, nodes) = (&app.config, lab.node_names().len() as u64);
+    let need = need(config, lab.needs.kubernetes.is_some(), nodes);
+    can_ever_fit(config, Free::now(&config.data_dir), need)?;
+    let max = config.max_of_person;
+    Ok(move |counts: Counts| may_have_another(counts.of_person, max))
 }
 
 pub(super) fn spec(app: &App, lab: &Lab) -> Spec {

@@ -11,7 +11,7 @@ use faultline_domain::{
 use super::{
     Done, Error,
     advance::advance,
-    authorize, describe, nodes, prepare,
+    authorize, describe, nodes, prepare, queue,
     steps::{Failed, Kind, Steps},
 };
 use crate::{Config, app, app::Shared, status::Counts};
@@ -27,6 +27,7 @@ pub(super) async fn pass(app: Shared, steps: Steps<EnvironmentId>) -> Done {
     let busy = steps.busy();
     let rows = app.store.unfinished_environments().await?;
     let (mut active, mut begun) = (0, 0);
+    let mut asking = Vec::new();
     for row in &rows {
         let seen = row.tenant.as_ref().map(|tenant| {
             let observed = tenant.observed.unwrap_or(Observed::Unknown);
@@ -70,7 +71,14 @@ pub(super) async fn pass(app: Shared, steps: Steps<EnvironmentId>) -> Done {
             continue;
         }
         begun += u64::from(step != Step::Wait);
+        if step == Step::Ask {
+            asking.push(row.clone());
+            continue;
+        }
         apply(app, steps, row, step).await?;
+    }
+    for e in queue::admitted(app, &rows, asking).await? {
+        ask(app, steps, &e).await?;
     }
     Ok(Counts::from([
         ("checked", rows.len() as u64),
@@ -105,8 +113,8 @@ async fn apply(
     let mut e = row.clone();
     let now = app.now();
     match given_up(steps, row, step) {
-        Step::Wait => {}
-        Step::Ask => ask(app, steps, &e).await?,
+        // Those who ask are served in the order of the queue.
+        Step::Wait | Step::Ask => {}
         Step::Prepare => {
             let Ok(next) = e.state.clone().prepare(now) else {
                 return Ok(());

@@ -9,6 +9,7 @@
 //! | [`environments`] | takes a step for each environment, based on what was observed of its tenant |
 //! | [`prepare`] | the step that turns a tenant into an environment: limits and egress, keys, setup |
 //! | [`pools`] | keeps warm pools at the sizes of their forecasts |
+//! | [`queue`] | gives environments in the queue their tenants |
 //! | [`nodes`] | adds and removes nodes |
 //! | [`steps`] | the steps in progress, at most one per environment, per tenant, and per node for its keys |
 //! | [`recorder`] | stores the stages of a start as they happen |
@@ -33,6 +34,7 @@ mod observe;
 mod orphans;
 mod pools;
 mod prepare;
+mod queue;
 mod recorder;
 mod steps;
 mod tenants;

@@ -8,6 +8,7 @@ mod nodes;
 mod pages;
 mod people;
 mod pools;
+mod queue;
 mod rates;
 mod routes;
 mod suspend;
@@ -207,7 +208,7 @@ impl Bed {
             .await
             .unwrap();
         store
-            .add_api_token(&token, name, &person, name, now)
+            .add_api_token(&token, &self.app.row_id(), &person, name, now)
             .await
             .unwrap();
         self.cookie = format!("{SESSION}={}", session.expose());

@@ -172,8 +172,6 @@ async fn no_node_is_added_if_the_host_is_full() {
     let full = faultline_domain::limits::Capacity {
         environments: 0,
         max_environments: 0,
-        of_person: 0,
-        max_of_person: 0,
         free_memory_mib: 100,
         reserve_memory_mib: 50,
         free_disk_mib: 100,

@@ -63,6 +63,7 @@ impl Changes {
             .environment(&self.id)
             .await?
             .ok_or_else(Problem::not_found)?;
+        app.touch_in_queue(&e).await;
         let lab = app.lab_of(&e).await;
         let attempt = app.store.attempt(&e.attempt).await?;
         let phase = phase_key(e.state.phase().as_str(), parts::ending(&e).is_some());

@@ -79,6 +79,7 @@ pub(super) async fn show(
     };
     let all = app.store.latest_environments(40).await?;
     let unfinished = app.store.unfinished_environments().await?.len() as u64;
+    let places = lock(&app.queue).clone();
     let mut machines = Vec::with_capacity(all.len());
     for e in &all {
         let active = matches!(e.state, Life::Active { .. } | Life::Suspended { .. });
@@ -112,7 +113,11 @@ pub(super) async fn show(
             }),
             detail: match &e.state {
                 Life::Failed { stage, reason, .. } => format!("{stage}: {reason}"),
-                _ => String::new(),
+                _ => places
+                    .get(&e.id)
+                    .copied()
+                    .map(text::place)
+                    .unwrap_or_default(),
             },
         });
     }

@@ -279,6 +279,7 @@ pub(super) fn ending(e: &Environment) -> Option<&'static str> {
         EndReason::Ended => "You ended this machine.",
         EndReason::Reset => "You replaced this machine with a fresh one.",
         EndReason::TimeUp => "This machine's time ran out.",
+        EndReason::LeftQueue => "This machine left the queue because nobody waited for it.",
         EndReason::Idle => "This machine ended because nobody used it.",
         EndReason::HardEnd => "This machine reached its maximum lifetime.",
         EndReason::Failed => "This machine failed.",

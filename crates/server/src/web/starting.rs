@@ -5,7 +5,7 @@ use faultline_domain::environment::{Environment, State};
 use faultline_store::start_log::Line;
 
 use super::text;
-use crate::{app::App, problem::Problem};
+use crate::{app::App, lock::lock, problem::Problem};
 
 pub(super) struct StageRow {
     pub text: String,
@@ -25,6 +25,8 @@ pub(super) struct StageRow {
 pub(super) struct Stages {
     pub rows: Vec<StageRow>,
     pub waiting: bool,
+    /// The place in the queue, in words.
+    pub place: Option<String>,
     pub again: bool,
     /// How long a start of the lab usually takes in total.
     pub total: Option<String>,
@@ -80,8 +82,10 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
         });
     }
     let total = app.usual_start(&e.lab).await?;
+    let place = lock(&app.queue).get(&e.id).copied();
     Ok(Stages {
         waiting: matches!(e.state, State::Requested { .. }) && done.is_empty(),
+        place: place.map(text::place),
         again: matches!(
             e.state,
             State::Requested { tries: 1.., .. } | State::Preparing { tries: 1.., .. }

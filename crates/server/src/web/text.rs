@@ -1,5 +1,6 @@
 //! Times and durations as text for people.
 
+use faultline_domain::queue::Place;
 use faultline_store::stages::Usual;
 use jiff::Timestamp;
 
@@ -54,6 +55,16 @@ pub(crate) fn left(seconds: i64) -> String {
         60..3600 => format!("{} min", seconds / 60),
         _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
     }
+}
+
+/// Formats a place in the queue: `Number 3 of 7 in the queue; your turn is expected in about 12 min.`
+pub(crate) fn place(of: Place) -> String {
+    let wait = match of.seconds {
+        Some(..60) => "your turn is expected within a minute".to_owned(),
+        Some(seconds) => format!("your turn is expected in about {}", left(seconds)),
+        None => "how long it takes can't be told yet".to_owned(),
+    };
+    format!("Number {} of {} in the queue; {wait}.", of.position, of.of)
 }
 
 /// Formats a past time: `just now`, `5 min ago`, `3 days ago`.

@@ -28,6 +28,7 @@ use crate::{
     app::{App, Shared},
     auth::Mine,
     headers,
+    lock::lock,
     operations::extend,
     problem::Problem,
 };
@@ -136,6 +137,7 @@ pub(super) async fn show(
             (Life::Active { .. }, _) => "running",
             (Life::Suspended { .. }, _) if e.intent == Intent::Active => "resuming",
             (Life::Suspended { .. }, _) => "paused",
+            _ if lock(&app.queue).contains_key(&e.id) => "waiting",
             _ => "starting",
         },
         starting: e.state.is_starting() && ending.is_none(),

@@ -17,12 +17,29 @@ use crate::{
 /// The counts that admission needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// The number of environments that have resources or will have some.
+    /// The number of environments with a tenant.
     pub environments: u32,
-    /// The number of these that belong to the person.
+    /// The number of environments of the person, including those in the queue.
     pub of_person: u32,
     /// Nodes that were admitted but haven't allocated their memory and disk yet.
     pub coming: Vec<Coming>,
+}
+
+impl Counts {
+    /// Counts environments that haven't ended. Those in the queue have no resources yet.
+    #[must_use]
+    pub fn of(all: &[Environment]) -> Self {
+        let placed = all.iter().filter(|e| e.tenant.is_some());
+        let coming = placed.clone().map(|e| Coming {
+            is_cluster: e.spec.is_cluster(),
+            nodes: e.nodes_to_come(),
+        });
+        Self {
+            environments: u32::try_from(placed.count()).unwrap_or(u32::MAX),
+            of_person: 0,
+            coming: coming.filter(|c| c.nodes > 0).collect(),
+        }
+    }
 }
 
 /// Nodes of an environment that are still to be created.
@@ -69,14 +86,9 @@ pub(super) async fn counts(
     let all = read_all(rows)?;
     let mine = all.iter().filter(|e| e.person == *person).count();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let coming = all.iter().map(|e| Coming {
-        is_cluster: e.spec.is_cluster(),
-        nodes: e.nodes_to_come(),
-    });
     Ok(Counts {
-        environments: count(all.len()),
         of_person: count(mine),
-        coming: coming.filter(|c| c.nodes > 0).collect(),
+        ..Counts::of(&all)
     })
 }
 
@@ -269,6 +281,10 @@ impl Store {
         };
         let made = Environment {
             generation: old.generation + 1,
+            state: match old.tenant {
+                Some(_) => State::requested_again(now),
+                None => State::requested(now),
+            },
             ..fresh(
                 old.id.clone(),
                 attempt,

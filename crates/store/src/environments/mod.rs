@@ -13,7 +13,7 @@ use faultline_domain::{
 pub use intent::{Admit, Coming, Counts, Refused};
 use jiff::Timestamp;
 pub use nodes::NoNode;
-pub(crate) use observation::write_state;
+pub(crate) use observation::{leave_queue, write_state};
 use sqlx::FromRow;
 
 use crate::{

@@ -50,6 +50,24 @@ pub(crate) async fn write_state(
     Ok(true)
 }
 
+/// Gives an environment back the lifetime that it has spent in the queue.
+pub(crate) async fn leave_queue(tx: &mut Tx, of: &Environment, now: Timestamp) -> Result<()> {
+    let State::Requested { since, .. } = of.state else {
+        return Ok(());
+    };
+    let waited = micros(now) - micros(since);
+    sqlx::query(
+        "UPDATE environments SET expires_at = expires_at + $1, hard_end = hard_end + $1, \
+         last_used = max(last_used, $2) WHERE id = $3",
+    )
+    .bind(waited.max(0))
+    .bind(micros(now))
+    .bind(of.id.as_str())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 impl Store {
     /// Records an environment's new state. Returns false and writes nothing if the environment has changed since it was
     /// read, which its generation tells.

@@ -85,12 +85,9 @@ async fn a_successful_step_resets_the_count_of_failures() {
 }
 
 /// Returns an environment in a transitional state, and the deadline of that state in seconds.
-async fn in_transition(bed: &mut Bed, phase: &str) -> (EnvironmentId, i64) {
-    let limits = Config::deadlines();
+/// Returns an environment whose setup is running.
+async fn in_setup(bed: &mut Bed) -> EnvironmentId {
     let id = bed.start("stale-flag").await;
-    if phase == "requested" {
-        return (id, limits.requested);
-    }
     let machine = bed.app.random(TenantId::generate);
     let e = row(bed, &id).await;
     let (store, now) = (&bed.app.store, bed.app.now());
@@ -102,7 +99,7 @@ async fn in_transition(bed: &mut Bed, phase: &str) -> (EnvironmentId, i64) {
     let e = row(bed, &id).await;
     let preparing = e.state.clone().prepare(now).unwrap();
     assert!(store.claim_tenant(&e, &preparing, now).await.unwrap());
-    (id, limits.preparing)
+    id
 }
 
 #[tokio::test]
@@ -116,33 +113,20 @@ async fn the_deadline_of_a_setup_covers_the_timeouts_of_its_steps() {
 }
 
 #[tokio::test]
-async fn a_transitional_state_that_lasts_too_long_fails_visibly_and_is_freed() {
-    for (phase, kind, stage, reason) in [
-        ("requested", None, "queue", "no place became free"),
-        ("preparing", Some(Kind::Prepare), "setup", "too long"),
-    ] {
-        let mut bed = bed().await;
-        let (id, seconds) = in_transition(&mut bed, phase).await;
-        assert_eq!(row(&bed, &id).await.state.phase().as_str(), phase);
-        let steps = Steps::default();
-        if let Some(kind) = kind {
-            // A step that hangs.
-            steps.begin(&bed.app, &id, kind, std::future::pending());
-            bed.clock.advance(SignedDuration::from_secs(seconds));
-            pass(bed.app.clone(), steps.clone()).await.unwrap();
-            let e = row(&bed, &id).await;
-            assert_eq!(
-                e.state.phase().as_str(),
-                phase,
-                "the deadline isn't over yet"
-            );
-            bed.clock.advance(SignedDuration::from_secs(1));
-        } else {
-            bed.clock.advance(SignedDuration::from_secs(seconds + 1));
-        }
-        pass(bed.app.clone(), steps.clone()).await.unwrap();
-        failed(&bed, &id, stage, reason).await;
-        bed.until(&id, |e| e.state.is_final()).await;
-        assert!(bed.app.provider.list().await.unwrap().is_empty(), "{phase}");
-    }
+async fn a_setup_that_lasts_too_long_fails_visibly_and_is_freed() {
+    let mut bed = bed().await;
+    let id = in_setup(&mut bed).await;
+    let steps = Steps::default();
+    // A step that hangs.
+    steps.begin(&bed.app, &id, Kind::Prepare, std::future::pending());
+    let seconds = Config::deadlines().preparing;
+    bed.clock.advance(SignedDuration::from_secs(seconds));
+    pass(bed.app.clone(), steps.clone()).await.unwrap();
+    let phase = row(&bed, &id).await.state.phase().as_str();
+    assert_eq!(phase, "preparing", "the deadline isn't over yet");
+    bed.clock.advance(SignedDuration::from_secs(1));
+    pass(bed.app.clone(), steps.clone()).await.unwrap();
+    failed(&bed, &id, "setup", "too long").await;
+    bed.until(&id, |e| e.state.is_final()).await;
+    assert!(bed.app.provider.list().await.unwrap().is_empty());
 }

@@ -1,0 +1,208 @@
+//! The queue of environments that wait for room on the host: who is next, and how long they will wait.
+
+use std::collections::HashMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{EnvironmentId, PersonId};
+
+/// By how much each environment that a person already has puts another one back. People with few environments go first,
+/// but nobody is overtaken forever.
+const HANDICAP: SignedDuration = SignedDuration::from_mins(5);
+
+/// The time for which an environment keeps its place while nobody looks at it.
+pub const ABSENCE: SignedDuration = SignedDuration::from_mins(10);
+
+/// An environment that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The environment.
+    pub id: EnvironmentId,
+    /// Its owner.
+    pub person: PersonId,
+    /// When it was requested.
+    pub since: Timestamp,
+    /// True if it had a place before: it was reset, or its start is retried. It gets the next one.
+    pub returns: bool,
+}
+
+/// A place in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The position, from 1.
+    pub position: u32,
+    /// The number of environments that wait.
+    pub of: u32,
+    /// The expected time until it gets its place, in seconds. `None` if that can't be told.
+    pub seconds: Option<i64>,
+}
+
+/// Returns the environments in the order in which they get a place. `held` is the number of environments with a place
+/// for each person.
+#[must_use]
+pub fn order(mut waiting: Vec<Waiting>, held: &HashMap<PersonId, u32>) -> Vec<Waiting> {
+    waiting.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
+    let mut ahead = held.clone();
+    let mut ranked: Vec<(bool, Timestamp, Waiting)> = waiting
+        .into_iter()
+        .map(|each| {
+            let mine = ahead.entry(each.person.clone()).or_default();
+            let handicap = HANDICAP * i32::try_from(*mine).unwrap_or(i32::MAX);
+            *mine += 1;
+            let rank = each.since.saturating_add(handicap);
+            (!each.returns, rank.unwrap_or(Timestamp::MAX), each)
+        })
+        .collect();
+    ranked.sort_by_key(|(returns, rank, _)| (*returns, *rank));
+    ranked.into_iter().map(|(_, _, each)| each).collect()
+}
+
+/// Returns the expected time until the environment at this position, from 0, gets its place. `remaining` are the
+/// expected times until each environment with a place ends, and `usual` is how long environments usually live. `None`
+/// if nothing is known.
+#[must_use]
+pub fn estimate(
+    position: usize,
+    remaining: &mut [SignedDuration],
+    usual: Option<SignedDuration>,
+) -> Option<SignedDuration> {
+    remaining.sort_unstable();
+    let places = remaining.len();
+    let rounds = position.checked_div(places)?;
+    let first = *remaining.get(position % places)?;
+    if rounds == 0 {
+        return Some(first);
+    }
+    let later = usual? * i32::try_from(rounds).ok()?;
+    Some(first.saturating_add(later))
+}
+
+/// Returns the expected time until an environment ends, from its age, the time until it ends at the latest, and how long
+/// environments usually live.
+#[must_use]
+pub fn remaining(
+    age: SignedDuration,
+    latest: SignedDuration,
+    usual: Option<SignedDuration>,
+) -> SignedDuration {
+    let latest = latest.max(SignedDuration::ZERO);
+    match usual {
+        Some(usual) if age < usual => (usual - age).min(latest),
+        // It has already lived longer than usual, so it may end soon or stay until its end.
+        Some(_) => latest / 2,
+        None => latest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn waiting(id: &str, person: &str, since: i64) -> Waiting {
+        Waiting {
+            id: id.parse().unwrap(),
+            person: person.parse().unwrap(),
+            since: at(since),
+            returns: false,
+        }
+    }
+
+    fn ids(of: &[Waiting]) -> Vec<&str> {
+        of.iter().map(|each| each.id.as_str()).collect()
+    }
+
+    fn held(of: &[(&str, u32)]) -> HashMap<PersonId, u32> {
+        let each = of.iter().map(|(person, n)| (person.parse().unwrap(), *n));
+        each.collect()
+    }
+
+    #[test]
+    fn people_with_fewer_environments_go_first() {
+        let all = vec![
+            waiting("abc", "ann", 0),
+            waiting("abd", "ann", 1),
+            waiting("abe", "ben", 10),
+            waiting("abf", "cleo", 20),
+        ];
+        assert_eq!(
+            ids(&order(all.clone(), &held(&[]))),
+            ["abc", "abe", "abf", "abd"]
+        );
+        assert_eq!(
+            ids(&order(all, &held(&[("ann", 1)]))),
+            ["abe", "abf", "abc", "abd"]
+        );
+    }
+
+    #[test]
+    fn who_had_a_place_gets_the_next_one() {
+        let back = Waiting {
+            returns: true,
+            ..waiting("abz", "dan", 500)
+        };
+        let all = vec![waiting("abc", "ann", 0), back];
+        assert_eq!(ids(&order(all, &held(&[("dan", 4)]))), ["abz", "abc"]);
+    }
+
+    #[test]
+    fn nobody_is_overtaken_for_ever() {
+        // Newcomers without environments overtake for five minutes for each environment that ann has, and then no more.
+        let mut all = vec![waiting("abc", "ann", 0)];
+        all.extend((0..20).map(|n| {
+            waiting(
+                &format!("n{}", char::from(b'a' + u8::try_from(n).unwrap())),
+                &format!("p{n}"),
+                n * 60,
+            )
+        }));
+        let order = order(all, &held(&[("ann", 2)]));
+        let position = order.iter().position(|each| each.id.as_str() == "abc");
+        assert_eq!(position, Some(10), "those of the first ten minutes");
+    }
+
+    #[test]
+    fn the_estimate_counts_the_ends_ahead() {
+        let min = SignedDuration::from_mins;
+        let mut ends = [min(30), min(5), min(12)];
+        assert_eq!(estimate(0, &mut ends, None), Some(min(5)));
+        assert_eq!(estimate(2, &mut ends, None), Some(min(30)));
+        assert_eq!(estimate(3, &mut ends, None), None);
+        assert_eq!(estimate(3, &mut ends, Some(min(20))), Some(min(25)));
+        assert_eq!(estimate(0, &mut [], Some(min(20))), None);
+        assert_eq!(remaining(min(5), min(60), Some(min(20))), min(15));
+        assert_eq!(remaining(min(25), min(60), Some(min(20))), min(30));
+        assert_eq!(remaining(min(25), min(60), None), min(60));
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_is_complete_and_each_persons_own_is_kept(
+            all in proptest::collection::vec((0_u8..5, 0_i64..4000, any::<bool>()), 0..20),
+            counts in proptest::collection::vec(0_u32..5, 5),
+        ) {
+            let all: Vec<_> = (0..).zip(all).map(|(n, (person, since, returns))| Waiting {
+                returns,
+                ..waiting(&format!("e{}", char::from(b'a' + n)), &format!("p{person}"), since)
+            }).collect();
+            let held: HashMap<PersonId, u32> = (0..).zip(counts)
+                .map(|(n, count)| (format!("p{n}").parse().unwrap(), count)).collect();
+            let done = order(all.clone(), &held);
+            prop_assert_eq!(done.len(), all.len());
+            for (at, a) in done.iter().enumerate() {
+                for b in done.iter().skip(at + 1) {
+                    prop_assert!(a.returns || !b.returns);
+                    if a.person == b.person && a.returns == b.returns {
+                        prop_assert!(a.since <= b.since);
+                    }
+                }
+            }
+        }
+    }
+}
