@@ -214,3 +214,67 @@ impl Metrics {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Returns the names that Prometheus has for the metrics.
+    fn names() -> BTreeSet<String> {
+        let metrics = Metrics::default();
+        // A family without a sample isn't listed.
+        let pool = PoolLabel {
+            pool: String::new(),
+        };
+        let reconciler = ReconcilerLabel { reconciler: "" };
+        let request = RequestLabels {
+            method: String::new(),
+            route: String::new(),
+            status: 200,
+        };
+        metrics.started("");
+        metrics.start_failed("");
+        metrics.checked("");
+        metrics.phases(&[(Phase::Active, 1)]);
+        metrics.requests.get_or_create(&request).inc();
+        metrics.pool_sizes.get_or_create(&pool).set(1);
+        metrics.pool_warm.get_or_create(&pool).set(1);
+        metrics
+            .reconcile_seconds
+            .get_or_create(&reconciler)
+            .set(1.0);
+        metrics.reconcile_errors.get_or_create(&reconciler).inc();
+        let text = metrics.text();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let mut names = BTreeSet::new();
+        for (name, kind) in types.filter_map(|line| line.split_once(' ')) {
+            let suffixes: &[&str] = match kind {
+                "counter" => &["_total"],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                _ => &[""],
+            };
+            names.extend(suffixes.iter().map(|suffix| format!("{name}{suffix}")));
+        }
+        names
+    }
+
+    #[test]
+    fn the_dashboard_and_the_alerts_use_metrics_that_exist() {
+        let names = names();
+        assert!(names.len() > 12, "{names:?}");
+        let mut used = BTreeSet::new();
+        for text in [
+            include_str!("../../../docs/monitoring/alerts.yaml"),
+            include_str!("../../../docs/monitoring/grafana.json"),
+        ] {
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            used.extend(words.filter(|word| word.starts_with("faultline_")));
+        }
+        for name in &used {
+            assert!(names.contains(*name), "{name} is not one of {names:?}");
+        }
+        assert!(used.len() > 10, "{used:?}");
+    }
+}
