@@ -198,6 +198,11 @@ impl Api {
         self.call("POST", path, body)
     }
 
+    /// Sends a `PUT` request.
+    pub fn put(&self, path: &str, body: Value) -> anyhow::Result<Value> {
+        self.call("PUT", path, Some(body))
+    }
+
     /// Sends a `PATCH` request.
     pub fn patch(&self, path: &str, body: Value) -> anyhow::Result<Value> {
         self.call("PATCH", path, Some(body))

@@ -11,6 +11,7 @@ mod console;
 mod doctor;
 mod down;
 mod env;
+mod group;
 mod image;
 mod kubeconfig;
 mod lab;
@@ -74,6 +75,8 @@ enum Command {
     Env(env::EnvArgs),
     /// Invite people to the server, list and disable them; for operators
     Person(person::PersonArgs),
+    /// Show groups and their members' work, and invite students to them; for instructors and operators
+    Group(group::GroupArgs),
     /// Show the warm pools, set their bounds, and announce events; for operators
     Pool(pool::PoolArgs),
     /// List the environments that wait for room; for operators
@@ -206,6 +209,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Doctor(args) => doctor::run(&args, cli.output),
         Command::Env(args) => env::run(&args, cli.output),
         Command::Person(args) => person::run(&args, cli.output),
+        Command::Group(args) => group::run(&args, cli.output),
         Command::Pool(args) => pool::run(&args, cli.output),
         Command::Queue(args) => queue::run(&args, cli.output),
         Command::Login(args) => login::login(&args, cli.output),

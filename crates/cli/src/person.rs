@@ -87,9 +87,9 @@ enum PersonCommand {
 }
 
 #[derive(Debug, Deserialize)]
-struct Person {
-    id: String,
-    name: String,
+pub(crate) struct Person {
+    pub(crate) id: String,
+    pub(crate) name: String,
     login: Option<String>,
     role: String,
     last_sign_in: Option<String>,
@@ -166,7 +166,7 @@ pub fn run(args: &PersonArgs, output: Output) -> anyhow::Result<()> {
 }
 
 /// Returns the person with this login name or id.
-fn find(api: &Api, named: &str) -> anyhow::Result<Person> {
+pub(crate) fn find(api: &Api, named: &str) -> anyhow::Result<Person> {
     let mut people: Vec<Person> = api.get("/people")?;
     let is_named = |p: &Person| p.id == named || p.login.as_deref() == Some(named);
     if people.iter().filter(|p| is_named(p)).count() > 1 {

@@ -3,7 +3,7 @@
 //! A proof has private fields and is made only in this module, so a handler that takes one cannot run without the
 //! authorization check. What a person may not see gets the same answer as what doesn't exist.
 
-use crate::{PersonId, environment::Environment};
+use crate::{PersonId, environment::Environment, group::Group};
 
 /// The person who makes a request, after a session or a token was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,19 +20,22 @@ pub struct Principal {
 pub enum Role {
     /// May work on labs.
     Student,
+    /// May also see the progress of their groups' members, and invite students to these groups.
+    Instructor,
     /// May also invite and disable people, and see capacity, everybody's environments, and the audit log.
     Operator,
 }
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 2] = [Self::Student, Self::Operator];
+    pub const ALL: [Self; 3] = [Self::Student, Self::Instructor, Self::Operator];
 
     /// Returns the role's name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Student => "student",
+            Self::Instructor => "instructor",
             Self::Operator => "operator",
         }
     }
@@ -48,7 +51,7 @@ impl std::str::FromStr for Role {
 
 /// The error for text that is not the name of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the role is not one of: student, operator")]
+#[error("the role is not one of: student, instructor, operator")]
 pub struct UnknownRole;
 
 /// The error for what does not exist, and deliberately also for what the person may not see.
@@ -72,6 +75,13 @@ pub struct MayUse {
 #[derive(Debug, Clone)]
 pub struct MayManage {
     environment: Environment,
+    person: PersonId,
+}
+
+/// Proof: this person may see this group's members and their progress, and invite students to it.
+#[derive(Debug, Clone)]
+pub struct MayInstruct {
+    group: Group,
     person: PersonId,
 }
 
@@ -122,11 +132,24 @@ impl SignedIn {
         }
     }
 
+    /// Returns the proof if the person instructs this group or is an operator.
+    pub fn may_instruct(&self, group: Group) -> Result<MayInstruct, NotFound> {
+        let instructs = self.0.role == Role::Instructor && group.is_instructed_by(self.person());
+        if instructs || self.0.role == Role::Operator {
+            Ok(MayInstruct {
+                group,
+                person: self.0.person.clone(),
+            })
+        } else {
+            Err(NotFound)
+        }
+    }
+
     /// Returns the proof if the person is an operator.
     pub fn may_operate(&self) -> Result<MayOperate, NotFound> {
         match self.0.role {
             Role::Operator => Ok(MayOperate(self.0.person.clone())),
-            Role::Student => Err(NotFound),
+            Role::Student | Role::Instructor => Err(NotFound),
         }
     }
 }
@@ -159,6 +182,20 @@ impl MayManage {
     }
 }
 
+impl MayInstruct {
+    /// Returns the group.
+    #[must_use]
+    pub const fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Returns the person.
+    #[must_use]
+    pub const fn person(&self) -> &PersonId {
+        &self.person
+    }
+}
+
 impl MayOperate {
     /// Returns the person.
     #[must_use]
@@ -170,6 +207,44 @@ impl MayOperate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who may do what, by role. A group has an instructor `ann`, and an environment belongs to `ann`.
+    #[test]
+    fn roles_have_their_permissions() {
+        use crate::group::Member;
+        let ann: PersonId = "ann".parse().unwrap();
+        let group = |instructor: &str| Group {
+            id: "g".to_owned(),
+            name: "Class".to_owned(),
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+            members: vec![Member {
+                person: instructor.parse().unwrap(),
+                name: String::new(),
+                instructs: true,
+            }],
+        };
+        let of = |person: &str| Environment::example(person.parse().unwrap());
+        // role, use own, use another's, end another's, own group, another's group, operate
+        for (role, may) in [
+            (Role::Student, [true, false, false, false, false, false]),
+            (Role::Instructor, [true, false, false, true, false, false]),
+            (Role::Operator, [true, false, true, true, true, true]),
+        ] {
+            let me = SignedIn::verified(Principal {
+                person: ann.clone(),
+                role,
+            });
+            let can = [
+                me.may_use(of("ann")).is_ok(),
+                me.may_use(of("bob")).is_ok(),
+                me.may_manage(of("bob")).is_ok(),
+                me.may_instruct(group("ann")).is_ok(),
+                me.may_instruct(group("bob")).is_ok(),
+                me.may_operate().is_ok(),
+            ];
+            assert_eq!(can, may, "{role:?}");
+        }
+    }
 
     #[test]
     fn strangers_and_students_find_nothing() {

@@ -8,6 +8,7 @@
 //! | [`clock`] | the injected clock; nothing else in the workspace reads the system's clock |
 //! | [`container`] | descriptions of container images, in labs and image recipes |
 //! | [`environment`] | intent, states and transitions of an environment; the pure [`environment::plan`] |
+//! | [`group`] | groups of people and their instructors |
 //! | [`lab`] | the content of a `lab.yaml`: needs, setup, checks, hints, score |
 //! | [`keys`] | versions of a person's public keys, and the nodes that still lack the current one |
 //! | [`nodes`] | nodes added to a running environment: names, states, the pure [`nodes::plan`] |
@@ -29,6 +30,7 @@ pub mod check;
 pub mod clock;
 pub mod container;
 pub mod environment;
+pub mod group;
 pub mod id;
 pub mod keys;
 pub mod lab;

@@ -41,6 +41,8 @@ pub struct Invitation {
     pub note: String,
     /// The role of the people who accept it.
     pub role: Role,
+    /// The id of the group that they become members of, if any.
+    pub group: Option<String>,
     /// The number of people who can still accept it.
     pub uses_left: u32,
     /// The operator who created it.

@@ -41,6 +41,7 @@ struct Row {
     id: String,
     note: String,
     role: String,
+    group_id: Option<String>,
     uses_left: i64,
     created_by: String,
     created_at: i64,
@@ -53,6 +54,7 @@ impl Row {
             id: self.id,
             note: self.note,
             role: from_json("role", &self.role)?,
+            group: self.group_id,
             uses_left: u32::try_from(self.uses_left).unwrap_or_default(),
             created_by: parse("person id", &self.created_by)?,
             created_at: time("invitation time", self.created_at)?,
@@ -68,8 +70,8 @@ impl Store {
         let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO invitations \
-             (id, token_hash, note, role, uses_left, created_by, created_at, expires_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+             (id, token_hash, note, role, uses_left, created_by, created_at, expires_at, group_id) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(&invitation.id)
         .bind(secret.hash())
@@ -79,6 +81,7 @@ impl Store {
         .bind(invitation.created_by.as_str())
         .bind(micros(invitation.created_at))
         .bind(micros(invitation.expires_at))
+        .bind(&invitation.group)
         .execute(&mut *tx)
         .await?;
         let (at, who) = (invitation.created_at, Some(invitation.created_by.as_str()));
@@ -95,7 +98,7 @@ impl Store {
     /// Returns the latest invitations, newest first, even those that can't be accepted any more.
     pub async fn invitations(&self, most: u32) -> Result<Vec<Invitation>> {
         let rows = sqlx::query_as::<_, Row>(
-            "SELECT id, note, role, uses_left, created_by, created_at, expires_at \
+            "SELECT id, note, role, group_id, uses_left, created_by, created_at, expires_at \
              FROM invitations ORDER BY created_at DESC LIMIT $1",
         )
         .bind(most)
@@ -170,15 +173,15 @@ impl Store {
         session_ends: Timestamp,
     ) -> Result<Accepted> {
         let mut tx = self.begin().await?;
-        let used: Option<(String, String)> = sqlx::query_as(
+        let used: Option<(String, String, Option<String>)> = sqlx::query_as(
             "UPDATE invitations SET uses_left = uses_left - 1 \
-             WHERE token_hash = $1 AND uses_left > 0 AND expires_at > $2 RETURNING id, role",
+             WHERE token_hash = $1 AND uses_left > 0 AND expires_at > $2 RETURNING id, role, group_id",
         )
         .bind(secret.hash())
         .bind(micros(now))
         .fetch_optional(&mut *tx)
         .await?;
-        let Some((invitation, role)) = used else {
+        let Some((invitation, role, group)) = used else {
             return Ok(Accepted::Invalid);
         };
         let done = sqlx::query(
@@ -200,6 +203,16 @@ impl Store {
             return Ok(Accepted::LoginTaken);
         }
         let id = person.id.as_str();
+        if let Some(group) = &group {
+            sqlx::query(
+                "INSERT INTO group_members (group_id, person_id, instructs) VALUES ($1, $2, $3)",
+            )
+            .bind(group)
+            .bind(id)
+            .bind(false)
+            .execute(&mut *tx)
+            .await?;
+        }
         insert_session(&mut tx, session, id, now, session_ends).await?;
         crate::audit::insert(&mut tx, now, Some(id), "join", id, &invitation).await?;
         tx.commit().await?;

@@ -10,6 +10,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`people`] | people: roles, login names, passwords |
+//! | [`groups`] | groups of people and their instructors |
 //! | [`invitations`] | the links by which people join |
 //! | [`secret`] | random tokens and their hashes |
 //! | [`credentials`] | sessions, one-time sign-in tokens, API tokens: only their hashes |
@@ -38,6 +39,7 @@ pub mod credentials;
 mod db;
 pub mod environments;
 mod error;
+pub mod groups;
 pub mod invitations;
 pub mod lab_contents;
 pub mod node_keys;

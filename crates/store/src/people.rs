@@ -112,7 +112,7 @@ async fn end_sessions(tx: &mut Tx, person: &PersonId, except: Option<&Secret>) -
     Ok(ended.rows_affected())
 }
 
-/// Withdraws the invitations of a person who is no operator any more, and removes the sign-in links that they made for
+/// Withdraws the invitations of a person who has another role now or no access any more, and removes the sign-in links that they made for
 /// others.
 async fn end_invitations(tx: &mut Tx, person: &PersonId) -> Result<()> {
     sqlx::query("UPDATE invitations SET uses_left = 0 WHERE created_by = $1")
@@ -316,7 +316,7 @@ impl Store {
     ) -> Result<Changed> {
         let is_loss = matches!(
             change,
-            PersonChange::Disable | PersonChange::Role(Role::Student)
+            PersonChange::Disable | PersonChange::Role(Role::Student | Role::Instructor)
         );
         if operator == person && is_loss {
             return Ok(Changed::Yourself);

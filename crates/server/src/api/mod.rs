@@ -5,6 +5,7 @@
 
 mod account;
 mod environments;
+mod groups;
 mod labs;
 mod operator;
 mod people;
@@ -99,6 +100,7 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(environments::routes())
         .merge(account::routes())
         .merge(people::routes())
+        .merge(groups::routes())
         .merge(pools::routes())
         .merge(operator::routes())
 }

@@ -7,6 +7,7 @@ use faultline_domain::{
     attempt::Attempt,
     check::CheckRun,
     environment::{EndReason, Environment, Intent, State},
+    group::{Group, Member},
     nodes::NodeState,
     person::{Invitation, Person},
     pool::forecast::Event,
@@ -20,7 +21,10 @@ use utoipa::ToSchema;
 use crate::{
     app::App,
     lock::lock,
-    operations::check,
+    operations::{
+        check,
+        groups::{OpenLab, Progress},
+    },
     pools::{PoolStatus, Wait},
     problem::Problem,
 };
@@ -465,7 +469,7 @@ pub(crate) struct PersonView {
     pub name: String,
     /// The name that the person signs in with; none if the person signs in by links only.
     pub login: Option<String>,
-    /// `student` or `operator`.
+    /// `student`, `instructor` or `operator`.
     pub role: &'static str,
     pub created_at: String,
     pub last_sign_in: Option<String>,
@@ -537,7 +541,7 @@ pub(crate) struct NewInvitationView {
     /// A note for operators. Default: empty.
     #[serde(default)]
     pub note: String,
-    /// The role of the people who accept it: `student` or `operator`. Default: `student`.
+    /// The role of the people who accept it: `student`, `instructor` or `operator`. Default: `student`.
     #[serde(default = "student")]
     pub role: String,
     /// The number of people who can accept it, at most 500. Default: 1.
@@ -796,4 +800,133 @@ pub(crate) struct WaitingView {
     pub since: String,
     /// The expected time until there is room, in seconds; none if that can't be told.
     pub seconds: Option<i64>,
+}
+
+/// A group of people.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct GroupView {
+    pub id: String,
+    pub name: String,
+    pub created_at: String,
+    pub members: Vec<MemberView>,
+}
+
+impl From<&Group> for GroupView {
+    fn from(group: &Group) -> Self {
+        Self {
+            id: group.id.clone(),
+            name: group.name.clone(),
+            created_at: group.created_at.to_string(),
+            members: group.members.iter().map(MemberView::from).collect(),
+        }
+    }
+}
+
+/// A member of a group.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MemberView {
+    pub person: String,
+    pub name: String,
+    /// True if the member sees the others' progress.
+    pub instructs: bool,
+}
+
+impl From<&Member> for MemberView {
+    fn from(member: &Member) -> Self {
+        Self {
+            person: member.person.to_string(),
+            name: member.name.clone(),
+            instructs: member.instructs,
+        }
+    }
+}
+
+/// A group with its members' progress.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct GroupDetail {
+    #[serde(flatten)]
+    pub group: GroupView,
+    pub progress: Vec<ProgressView>,
+}
+
+/// A member's progress.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProgressView {
+    pub person: String,
+    pub name: String,
+    /// The number of solved labs.
+    pub solved: usize,
+    /// What the member works on now.
+    pub open: Vec<OpenLabView>,
+}
+
+impl From<&Progress> for ProgressView {
+    fn from(of: &Progress) -> Self {
+        Self {
+            person: of.member.person.to_string(),
+            name: of.member.name.clone(),
+            solved: of.solved,
+            open: of.open.iter().map(OpenLabView::from).collect(),
+        }
+    }
+}
+
+/// A lab that a member works on.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OpenLabView {
+    pub lab: String,
+    /// The environment's phase.
+    pub phase: &'static str,
+    /// When the environment was started or last reset.
+    pub since: String,
+    pub solved: bool,
+    pub hints: usize,
+    /// The number of checks that held in the last run; none if they were not run.
+    pub checks_passed: Option<usize>,
+    /// The number of checks; none if they were not run.
+    pub checks: Option<usize>,
+}
+
+impl From<&OpenLab> for OpenLabView {
+    fn from(of: &OpenLab) -> Self {
+        let attempt = of.attempt.as_ref();
+        Self {
+            lab: of.environment.lab.to_string(),
+            phase: of.environment.state.phase().as_str(),
+            since: of.environment.created_at.to_string(),
+            solved: attempt.is_some_and(Attempt::is_solved),
+            hints: attempt.map_or(0, |attempt| attempt.hints.len()),
+            checks_passed: of.checks.map(|(held, _)| held),
+            checks: of.checks.map(|(_, all)| all),
+        }
+    }
+}
+
+/// A group to create.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewGroup {
+    /// The name, at most 60 characters.
+    pub name: String,
+}
+
+/// A member's part in a group.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MemberUpdate {
+    /// True if the member sees the others' progress. Default: false.
+    #[serde(default)]
+    pub instructs: bool,
+}
+
+/// An invitation of students to a group.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewGroupInvitation {
+    /// The number of people who can accept it, at most 500. Default: 1.
+    #[serde(default = "one")]
+    pub uses: u32,
+    /// The number of days for which it is valid, at most 90. Default: 7.
+    #[serde(default = "week")]
+    pub days: u32,
 }

@@ -6,9 +6,9 @@
 //! | [`csrf`] | protection against cross-site request forgery |
 //! | [`password`] | hashes and verifies passwords |
 //!
-//! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Managed`] or [`Operator`], and
-//! can't be called without it. Streams and terminals end when [`Caller::withdrawn`] returns. Pages accept only cookies
-//! and the API accepts only bearer tokens, so a malicious page can't make a browser use the API.
+//! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Managed`], [`Instructed`] or
+//! [`Operator`], and can't be called without it. Streams and terminals end when [`Caller::withdrawn`] returns. Pages
+//! accept only cookies and the API accepts only bearer tokens, so a malicious page can't make a browser use the API.
 
 pub(crate) mod csrf;
 pub(crate) mod password;
@@ -21,7 +21,7 @@ use axum::{
 };
 use faultline_domain::{
     EnvironmentId,
-    authz::{MayManage, MayOperate, MayUse, Principal, SignedIn},
+    authz::{MayInstruct, MayManage, MayOperate, MayUse, Principal, SignedIn},
     environment::Environment,
 };
 use faultline_store::Secret;
@@ -219,6 +219,25 @@ async fn named(parts: &mut Parts, app: &Shared) -> Result<Environment, Problem> 
     environment.ok_or_else(Problem::not_found)
 }
 
+/// Extractor: a signed-in person who may see the group `{group}` of the path, and invite students to it.
+#[derive(Debug)]
+pub(crate) struct Instructed {
+    pub caller: Caller,
+    pub proof: MayInstruct,
+}
+
+impl FromRequestParts<Shared> for Instructed {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        let caller = caller(parts)?;
+        let id: String = param(parts, "group").await?;
+        let group = app.store.group(&id).await?;
+        let group = group.ok_or_else(Problem::not_found)?;
+        let proof = caller.signed_in.may_instruct(group)?;
+        Ok(Self { caller, proof })
+    }
+}
+
 /// Extractor: a signed-in operator.
 #[derive(Debug)]
 pub(crate) struct Operator {
@@ -286,6 +305,19 @@ impl FromRequestParts<Shared> for Row {
         // Without credentials, nobody learns what exists.
         caller(parts)?;
         param(parts, "row").await.map(Self)
+    }
+}
+
+/// Extractor: the ID of the group `{group}` of the path.
+#[derive(Debug)]
+pub(crate) struct GroupId(pub String);
+
+impl FromRequestParts<Shared> for GroupId {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
+        // Without credentials, nobody learns what exists.
+        caller(parts)?;
+        param(parts, "group").await.map(Self)
     }
 }
 

@@ -36,6 +36,16 @@ pub(crate) async fn invite(
     who: &MayOperate,
     new: &NewInvitation,
 ) -> Result<(Invitation, String), Problem> {
+    create(app, who.person(), new, None).await
+}
+
+/// Creates an invitation on behalf of a person who may do so. `group` is the group that the people join.
+pub(super) async fn create(
+    app: &App,
+    by: &PersonId,
+    new: &NewInvitation,
+    group: Option<String>,
+) -> Result<(Invitation, String), Problem> {
     if !(1..=Invitation::MAX_USES).contains(&new.uses) {
         return Err(Problem::bad_request(format!(
             "An invitation is for 1 to {} people.",
@@ -55,7 +65,8 @@ pub(crate) async fn invite(
         note: tidy(&new.note, 80),
         role: new.role,
         uses_left: new.uses,
-        created_by: who.person().clone(),
+        group,
+        created_by: by.clone(),
         created_at: now,
         expires_at: now.saturating_add(days).unwrap_or(now),
         accepted_by: Vec::new(),

@@ -7,6 +7,7 @@ pub(crate) mod credential;
 pub(crate) mod end;
 pub(crate) mod extend;
 pub(crate) mod give_up;
+pub(crate) mod groups;
 pub(crate) mod invitations;
 pub(crate) mod keys;
 pub(crate) mod passwords;

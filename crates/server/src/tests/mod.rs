@@ -3,6 +3,7 @@
 mod api;
 mod credential;
 mod directory;
+mod groups;
 mod lifecycle;
 mod nodes;
 mod pages;

@@ -357,7 +357,10 @@ async fn the_audit_log_names_who_did_what() {
     assert_eq!(of("person-disable"), Some((local.clone(), id.clone())));
     assert_eq!(of("join"), Some((id.clone(), id)));
     assert_eq!(of("invite").map(|(who, _)| who), Some(local));
-    assert_eq!(Role::ALL.map(Role::as_str), ["student", "operator"]);
+    assert_eq!(
+        Role::ALL.map(Role::as_str),
+        ["student", "instructor", "operator"]
+    );
 }
 
 #[tokio::test]

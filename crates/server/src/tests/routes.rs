@@ -58,6 +58,7 @@ pub(super) fn filled(path: &str, id: &str) -> String {
         .replace("{n}", "1")
         .replace("{row}", "x")
         .replace("{person}", "local")
+        .replace("{group}", "x")
         .replace("{name}", "x")
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Layout {
     pub csrf: String,
     pub signed_in: bool,
     pub operator: bool,
+    /// True for instructors and operators.
+    pub instructor: bool,
 }
 
 impl Layout {
@@ -54,6 +56,7 @@ impl Layout {
             csrf: String::new(),
             signed_in: false,
             operator: false,
+            instructor: false,
         }
     }
 
@@ -65,6 +68,7 @@ impl Layout {
             csrf: csrf.to_owned(),
             signed_in: true,
             operator: role == Role::Operator,
+            instructor: matches!(role, Role::Instructor | Role::Operator),
         }
     }
 

@@ -12,6 +12,7 @@
 //! | [`keys`] | `/keys` |
 //! | [`account`] | `/account` |
 //! | [`people`] | `/people` |
+//! | [`groups`] | `/groups` |
 //! | [`pools`] | `/operator/pools` |
 //! | [`operator`] | `/operator` |
 //! | [`invitation`] | `/invitation` |
@@ -21,6 +22,7 @@ mod account;
 mod actions;
 mod catalogue;
 mod files;
+mod groups;
 mod invitation;
 mod keys;
 mod lab;
@@ -98,6 +100,12 @@ pub(crate) fn routes() -> Router<Shared> {
             post(people::reset_password),
         )
         .route("/invitations/{row}/withdraw", post(people::withdraw))
+        .route("/groups", get(groups::list).post(groups::create))
+        .route("/groups/{group}", get(groups::show))
+        .route("/groups/{group}/invite", post(groups::invite))
+        .route("/groups/{group}/add", post(groups::add))
+        .route("/groups/{group}/remove/{person}", post(groups::remove))
+        .route("/groups/{group}/delete", post(groups::delete))
         .route("/operator", get(operator::show))
         .route("/operator/pools", get(pools::show))
         .route("/operator/pools/bounds", post(pools::set_bounds))

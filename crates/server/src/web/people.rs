@@ -8,7 +8,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Redirect, Response},
 };
-use faultline_domain::{PersonId, authz::Role};
+use faultline_domain::PersonId;
 use faultline_store::people::PersonChange;
 use jiff::SignedDuration;
 use serde::Deserialize;
@@ -36,7 +36,6 @@ struct Someone {
     name: String,
     login: String,
     role: &'static str,
-    is_operator: bool,
     is_disabled: bool,
     joined: String,
     last_sign_in: String,
@@ -93,7 +92,6 @@ async fn render(
             name: p.name,
             login: p.login.map_or_else(String::new, |login| login.to_string()),
             role: p.role.as_str(),
-            is_operator: p.role == Role::Operator,
             is_disabled: p.disabled_at.is_some(),
             joined: text::ago(p.created_at, now),
             last_sign_in: p
@@ -161,10 +159,9 @@ impl Invite {
                 "Enter the number of people and of days as whole numbers.",
             ));
         };
-        let role = self
-            .role
-            .parse()
-            .map_err(|_| Problem::bad_request("Choose one of the roles: student or operator."))?;
+        let role = self.role.parse().map_err(|_| {
+            Problem::bad_request("Choose one of the roles: student, instructor or operator.")
+        })?;
         Ok(NewInvitation {
             note: self.note.clone(),
             role,

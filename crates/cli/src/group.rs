@@ -1,0 +1,253 @@
+//! `faultline group`: groups of people, for operators and the groups' instructors.
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use faultline_domain::person::Invitation;
+use faultline_lab::suggest;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    Output,
+    answer::{print, say, table, text},
+    api::Api,
+    env::Where,
+    person,
+};
+
+/// The options and the subcommand of `faultline group`.
+#[derive(Debug, Args)]
+pub struct GroupArgs {
+    #[command(subcommand)]
+    command: GroupCommand,
+    #[command(flatten)]
+    place: Where,
+}
+
+/// The subcommands of `faultline group`.
+#[derive(Debug, Subcommand)]
+enum GroupCommand {
+    /// List your groups
+    List,
+    /// Show what the members of a group work on
+    Show {
+        /// The group's name or id
+        group: String,
+    },
+    /// Create a link by which students join a group
+    ///
+    ///   faultline group invite "Class of Monday" --people 20
+    #[command(verbatim_doc_comment)]
+    Invite {
+        /// The group's name or id
+        group: String,
+        /// The number of people who can join by the link
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=Invitation::MAX_USES.into()))]
+        people: u32,
+        /// The number of days for which the link is valid
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=Invitation::MAX_DAYS.into()))]
+        days: u32,
+    },
+    /// Create a group; for operators
+    Create {
+        /// The name
+        name: String,
+    },
+    /// Add a person to a group; for operators
+    Add {
+        /// The group's name or id
+        group: String,
+        /// The person's login name or id
+        person: String,
+        /// Let the person see the other members' progress
+        #[arg(long)]
+        instructor: bool,
+    },
+    /// Remove a person from a group; for operators
+    Remove {
+        /// The group's name or id
+        group: String,
+        /// The person's login name or id
+        person: String,
+    },
+    /// Delete a group, but not its members' accounts; for operators
+    Delete {
+        /// The group's name or id
+        group: String,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+struct Group {
+    id: String,
+    name: String,
+    members: Vec<Member>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Member {
+    name: String,
+    instructs: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Detail {
+    progress: Vec<Progress>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Progress {
+    name: String,
+    solved: u32,
+    open: Vec<OpenLab>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OpenLab {
+    lab: String,
+    phase: String,
+    since: String,
+    solved: bool,
+    hints: u32,
+    checks_passed: Option<u32>,
+    checks: Option<u32>,
+}
+
+/// Runs a subcommand.
+pub fn run(args: &GroupArgs, output: Output) -> anyhow::Result<()> {
+    let api = Api::load(&args.place.data())?;
+    match &args.command {
+        GroupCommand::List => {
+            let answer: Value = api.get("/groups")?;
+            print(&answer, output, |answer| {
+                Ok(list(Vec::deserialize(answer)?))
+            })
+        }
+        GroupCommand::Show { group } => {
+            let group = find(&api, group)?;
+            let answer: Value = api.get(&format!("/groups/{}", group.id))?;
+            print(&answer, output, |answer| {
+                Ok(progress(Detail::deserialize(answer)?))
+            })
+        }
+        GroupCommand::Invite {
+            group,
+            people,
+            days,
+        } => {
+            let group = find(&api, group)?;
+            let wanted = json!({ "uses": people, "days": days });
+            let made = api.post(&format!("/groups/{}/invitations", group.id), Some(wanted))?;
+            print(&made, output, |made| {
+                let (url, ends) = (text(made, "url")?, text(made, "expires_at")?);
+                Ok(format!(
+                    "{url}\n\nThe link is shown only now. It is valid until {ends}."
+                ))
+            })
+        }
+        GroupCommand::Create { name } => {
+            let made = api.post("/groups", Some(json!({ "name": name })))?;
+            let id = text(&made, "id")?.to_owned();
+            say(&made, output, &format!("Group {id} is created."))
+        }
+        GroupCommand::Add {
+            group,
+            person,
+            instructor,
+        } => {
+            let (group, person) = (find(&api, group)?, person::find(&api, person)?);
+            let path = format!("/groups/{}/members/{}", group.id, person.id);
+            api.put(&path, json!({ "instructs": instructor }))?;
+            let part = if *instructor { "instructs" } else { "is in" };
+            let done = format!("{} {part} {}.", person.name, group.name);
+            say(&json!({}), output, &done)
+        }
+        GroupCommand::Remove { group, person } => {
+            let (group, person) = (find(&api, group)?, person::find(&api, person)?);
+            let path = format!("/groups/{}/members/{}", group.id, person.id);
+            api.delete(&path)
+                .with_context(|| format!("{} is not in {}", person.name, group.name))?;
+            let done = format!("{} is not in {} any more.", person.name, group.name);
+            say(&json!({}), output, &done)
+        }
+        GroupCommand::Delete { group } => {
+            let group = find(&api, group)?;
+            api.delete(&format!("/groups/{}", group.id))?;
+            say(&json!({}), output, &format!("{} is deleted.", group.name))
+        }
+    }
+}
+
+/// Returns the group with this name or id.
+fn find(api: &Api, named: &str) -> anyhow::Result<Group> {
+    let mut all: Vec<Group> = api.get("/groups")?;
+    if let Some(at) = all.iter().position(|g| g.id == named || g.name == named) {
+        return Ok(all.swap_remove(at));
+    }
+    let meant = suggest::question(named, all.iter().map(|g| g.name.as_str()));
+    anyhow::bail!("there is no group {named}{meant}; `faultline group list` shows yours")
+}
+
+fn list(groups: Vec<Group>) -> String {
+    if groups.is_empty() {
+        return "You have no group. Operators create one with `faultline group create`.".to_owned();
+    }
+    let mut table = table(["ID", "NAME", "MEMBERS", "INSTRUCTORS"]);
+    for g in groups {
+        let instructors = g.members.iter().filter(|m| m.instructs);
+        let names: Vec<&str> = instructors.map(|m| m.name.as_str()).collect();
+        let names = names.join(", ");
+        let members = g.members.iter().filter(|m| !m.instructs).count();
+        table.add_row([g.id, g.name, members.to_string(), names]);
+    }
+    table.to_string()
+}
+
+fn progress(of: Detail) -> String {
+    let mut table = table([
+        "NAME",
+        "LAB",
+        "STATE",
+        "SINCE",
+        "CHECKS",
+        "HINTS",
+        "SOLVED LABS",
+    ]);
+    for member in of.progress {
+        let solved = member.solved.to_string();
+        if member.open.is_empty() {
+            let nothing = || "-".to_owned();
+            table.add_row([
+                member.name,
+                nothing(),
+                nothing(),
+                nothing(),
+                nothing(),
+                nothing(),
+                solved,
+            ]);
+            continue;
+        }
+        for lab in member.open {
+            let state = if lab.solved {
+                "solved".to_owned()
+            } else {
+                lab.phase
+            };
+            let checks = match (lab.checks_passed, lab.checks) {
+                (Some(passed), Some(all)) => format!("{passed} of {all}"),
+                _ => "-".to_owned(),
+            };
+            table.add_row([
+                member.name.clone(),
+                lab.lab,
+                state,
+                lab.since,
+                checks,
+                lab.hints.to_string(),
+                solved.clone(),
+            ]);
+        }
+    }
+    table.to_string()
+}

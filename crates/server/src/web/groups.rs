@@ -1,0 +1,303 @@
+//! `/groups`: groups, their members, and what they work on. For operators and the groups' instructors.
+
+use askama::Template;
+use axum::{
+    Form,
+    extract::State,
+    response::{IntoResponse, Redirect, Response},
+};
+use faultline_domain::{PersonId, attempt::Attempt, authz::Role, environment::Phase};
+use serde::Deserialize;
+
+use super::{
+    layout::{Frame, Layout},
+    page, text,
+};
+use crate::{
+    app::{App, Shared},
+    auth::{Caller, GroupId, Instructed, Operator, Person, Signed},
+    lock::lock,
+    operations::groups::{self, OpenLab, Progress},
+    problem::Problem,
+};
+
+struct GroupRow {
+    id: String,
+    name: String,
+    members: usize,
+    instructors: String,
+}
+
+#[derive(Template)]
+#[template(path = "groups.html")]
+struct ListPage {
+    layout: Layout,
+    groups: Vec<GroupRow>,
+    problem: Option<Problem>,
+}
+
+/// Returns an error if the person has neither the role of an instructor nor of an operator.
+fn instructs(caller: &Caller) -> Result<(), Problem> {
+    match caller.signed_in.role() {
+        Role::Instructor | Role::Operator => Ok(()),
+        Role::Student => Err(Problem::not_found()),
+    }
+}
+
+async fn render_list(
+    app: &App,
+    caller: &Caller,
+    frame: &Frame,
+    problem: Option<Problem>,
+) -> Result<Response, Problem> {
+    let all = app.store.groups().await?;
+    let mine = all
+        .into_iter()
+        .filter_map(|group| caller.signed_in.may_instruct(group).ok());
+    let groups = mine.map(|proof| {
+        let group = proof.group();
+        let instructors = group.members.iter().filter(|m| m.instructs);
+        let names: Vec<&str> = instructors.map(|m| m.name.as_str()).collect();
+        GroupRow {
+            id: group.id.clone(),
+            name: group.name.clone(),
+            members: group.members.iter().filter(|m| !m.instructs).count(),
+            instructors: names.join(", "),
+        }
+    });
+    page(&ListPage {
+        layout: frame.layout("Groups", caller),
+        groups: groups.collect(),
+        problem,
+    })
+}
+
+pub(super) async fn list(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    frame: Frame,
+) -> Result<Response, Problem> {
+    instructs(&caller)?;
+    render_list(&app, &caller, &frame, None).await
+}
+
+#[derive(Deserialize)]
+pub(super) struct NewGroup {
+    #[serde(default)]
+    name: String,
+}
+
+pub(super) async fn create(
+    State(app): State<Shared>,
+    operator: Operator,
+    frame: Frame,
+    Form(new): Form<NewGroup>,
+) -> Result<Response, Problem> {
+    match groups::create(&app, &operator.proof, &new.name).await {
+        Ok(group) => Ok(Redirect::to(&format!("/groups/{}", group.id)).into_response()),
+        Err(problem) if problem.status == 400 => {
+            let status = problem.status_code();
+            let html = render_list(&app, &operator.caller, &frame, Some(problem)).await?;
+            Ok((status, html).into_response())
+        }
+        Err(problem) => Err(problem),
+    }
+}
+
+struct LabRow {
+    title: String,
+    phase: &'static str,
+    class: &'static str,
+    since: String,
+    checks: String,
+    hints: usize,
+}
+
+struct MemberRow {
+    id: String,
+    name: String,
+    instructs: bool,
+    solved: usize,
+    labs: Vec<LabRow>,
+}
+
+#[derive(Template)]
+#[template(path = "group.html")]
+struct GroupPage {
+    layout: Layout,
+    id: String,
+    name: String,
+    members: Vec<MemberRow>,
+    /// For operators: people who aren't members, with their roles.
+    others: Vec<(String, String, &'static str)>,
+    problem: Option<Problem>,
+    /// The URL of a new invitation.
+    link: Option<String>,
+}
+
+fn lab(app: &App, of: &OpenLab) -> LabRow {
+    let e = &of.environment;
+    let now = app.now();
+    let solved = of.attempt.as_ref().is_some_and(Attempt::is_repaired);
+    let waits = lock(&app.queue).contains_key(&e.id);
+    let (phase, class) = match e.state.phase() {
+        _ if solved => ("repaired", "good"),
+        _ if waits => ("waiting", "none"),
+        Phase::Active => ("working", "run"),
+        Phase::Suspended => ("paused", "none"),
+        _ => ("starting", "run"),
+    };
+    LabRow {
+        title: app
+            .lab(&e.lab)
+            .map_or_else(|| e.lab.to_string(), |lab| lab.lab.title.clone()),
+        phase,
+        class,
+        since: text::ago(e.created_at, now),
+        checks: of.checks.map_or_else(
+            || "not checked yet".to_owned(),
+            |(held, all)| format!("{held} of {all} checks pass"),
+        ),
+        hints: of.attempt.as_ref().map_or(0, |attempt| attempt.hints.len()),
+    }
+}
+
+async fn render(
+    app: &App,
+    instructed: &Instructed,
+    frame: &Frame,
+    problem: Option<Problem>,
+    link: Option<String>,
+) -> Result<Response, Problem> {
+    let proof = &instructed.proof;
+    let group = proof.group();
+    let row = |of: Progress| MemberRow {
+        labs: of.open.iter().map(|open| lab(app, open)).collect(),
+        id: of.member.person.to_string(),
+        name: of.member.name,
+        instructs: of.member.instructs,
+        solved: of.solved,
+    };
+    let members = groups::progress(app, proof).await?;
+    let mut others = Vec::new();
+    if instructed.caller.signed_in.may_operate().is_ok() {
+        let is_member = |id: &PersonId| group.members.iter().any(|m| m.person == *id);
+        let people = app.store.people().await?;
+        let rest = people.into_iter().filter(|p| !is_member(&p.id));
+        others = rest
+            .map(|p| (p.id.to_string(), p.name, p.role.as_str()))
+            .collect();
+    }
+    page(&GroupPage {
+        layout: frame.layout(&group.name, &instructed.caller),
+        id: group.id.clone(),
+        name: group.name.clone(),
+        members: members.into_iter().map(row).collect(),
+        others,
+        problem,
+        link,
+    })
+}
+
+pub(super) async fn show(
+    State(app): State<Shared>,
+    instructed: Instructed,
+    frame: Frame,
+) -> Result<Response, Problem> {
+    render(&app, &instructed, &frame, None, None).await
+}
+
+/// Redirects to the group's page, or renders it with the problem if that is the form's fault.
+async fn answer(
+    app: &App,
+    instructed: &Instructed,
+    frame: &Frame,
+    done: Result<(), Problem>,
+) -> Result<Response, Problem> {
+    match done {
+        Ok(()) => {
+            let group = &instructed.proof.group().id;
+            Ok(Redirect::to(&format!("/groups/{group}")).into_response())
+        }
+        Err(problem) if problem.status == 400 => {
+            let status = problem.status_code();
+            let html = render(app, instructed, frame, Some(problem), None).await?;
+            Ok((status, html).into_response())
+        }
+        Err(problem) => Err(problem),
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct NewMember {
+    #[serde(default)]
+    person: String,
+    #[serde(default)]
+    part: String,
+}
+
+pub(super) async fn add(
+    State(app): State<Shared>,
+    operator: Operator,
+    instructed: Instructed,
+    frame: Frame,
+    Form(new): Form<NewMember>,
+) -> Result<Response, Problem> {
+    let group = &instructed.proof.group().id;
+    let done = match new.person.parse() {
+        Ok(person) => {
+            let instructs = new.part == "instructor";
+            groups::add_member(&app, &operator.proof, group, &person, instructs).await
+        }
+        Err(_) => Err(Problem::bad_request("Choose a person.")),
+    };
+    answer(&app, &instructed, &frame, done).await
+}
+
+pub(super) async fn remove(
+    State(app): State<Shared>,
+    operator: Operator,
+    instructed: Instructed,
+    Person(person): Person,
+    frame: Frame,
+) -> Result<Response, Problem> {
+    let group = &instructed.proof.group().id;
+    let done = groups::remove_member(&app, &operator.proof, group, &person).await;
+    answer(&app, &instructed, &frame, done).await
+}
+
+pub(super) async fn delete(
+    State(app): State<Shared>,
+    operator: Operator,
+    GroupId(id): GroupId,
+) -> Result<Response, Problem> {
+    groups::delete(&app, &operator.proof, &id).await?;
+    Ok(Redirect::to("/groups").into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct Invite {
+    #[serde(default)]
+    uses: String,
+    #[serde(default)]
+    days: String,
+}
+
+pub(super) async fn invite(
+    State(app): State<Shared>,
+    instructed: Instructed,
+    frame: Frame,
+    Form(new): Form<Invite>,
+) -> Result<Response, Problem> {
+    let number = |text: &str| text.trim().parse::<u32>().ok();
+    let made = match (number(&new.uses), number(&new.days)) {
+        (Some(uses), Some(days)) => groups::invite(&app, &instructed.proof, uses, days).await,
+        _ => Err(Problem::bad_request(
+            "Enter the number of people and of days as whole numbers.",
+        )),
+    };
+    match made {
+        Ok((_, link)) => render(&app, &instructed, &frame, None, Some(link)).await,
+        Err(problem) => answer(&app, &instructed, &frame, Err(problem)).await,
+    }
+}
