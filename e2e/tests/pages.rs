@@ -465,3 +465,80 @@ async fn a_student_joins_by_invitation_and_is_disabled() -> Result<()> {
     owner.close().await?;
     serving.end().await
 }
+
+/// Joins by an invitation in a browser of its own.
+async fn join(link: &str, name: &str, login: &str) -> Result<Browser> {
+    let browser = Browser::open().await?;
+    browser.go(link).await?;
+    fill(&browser, "#name", name).await?;
+    fill(&browser, "#login", login).await?;
+    fill(&browser, "#password", "correct horse battery\n").await?;
+    browser.find("nav[aria-label=Main]").await?;
+    Ok(browser)
+}
+
+/// An operator, an instructor and a student in three browsers: a group is set up, and the instructor watches the student
+/// without reloading the page.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instructor_watches_a_student() -> Result<()> {
+    let (_alone, serving, owner, base) = signed_in(Duration::ZERO).await?;
+    owner.go(&format!("{base}/people")).await?;
+    owner
+        .click(".fields select[name=role] option[value=instructor]")
+        .await?;
+    owner.click(".fields .primary").await?;
+    let link = owner.text(".note.good code").await?;
+    let instructor = join(&link, "Ida Example", "ida").await?;
+    instructor.go(&format!("{base}/groups")).await?;
+    instructor
+        .until_text(".page", "You don't instruct a group yet")
+        .await?;
+
+    owner.go(&format!("{base}/groups")).await?;
+    owner.until_text(".page", "No group yet").await?;
+    fill(&owner, "[name=name]", "Class of Monday\n").await?;
+    owner.until_text("h1", "Class of Monday").await?;
+    owner
+        .click("select[name=person] option:last-of-type")
+        .await?;
+    owner
+        .click("select[name=part] option[value=instructor]")
+        .await?;
+    owner.click("form[action$='/add'] button").await?;
+    owner.until_text("#members", "(instructor)").await?;
+
+    instructor.reload().await?;
+    instructor.click(".rows a").await?;
+    instructor.until_text("h1", "Class of Monday").await?;
+    anyhow::ensure!(!instructor.has("form[action$='/delete']").await);
+    instructor.click("form[action$='/invite'] button").await?;
+    let link = instructor.text(".note.good code").await?;
+    let student = join(&link, "Stu Example", "stu").await?;
+    anyhow::ensure!(!student.has("nav a[href='/groups']").await);
+    student::start(&student, &base, "stale-flag").await?;
+    instructor.until_text("#members", "working").await?;
+    student.click("#check-button").await?;
+    instructor
+        .until_text("#members", "0 of 2 checks pass")
+        .await?;
+    for scheme in ["dark", "light"] {
+        instructor.scheme(scheme).await?;
+        owner.scheme(scheme).await?;
+        for (width, height) in [(1600, 1000), (390, 844)] {
+            for (browser, name) in [(&instructor, "group"), (&owner, "groups")] {
+                if name == "groups" {
+                    browser.go(&format!("{base}/groups")).await?;
+                }
+                browser.size(width, height).await?;
+                browser.fits().await?;
+                let what = format!("{name}-{width}-{scheme}");
+                browser.shot(&what).await?;
+                access::check(browser, &what).await?;
+            }
+        }
+    }
+    for browser in [student, instructor, owner] {
+        browser.close().await?;
+    }
+    serving.end().await
+}
