@@ -502,3 +502,54 @@ async fn no_tenant_is_made_while_somebody_waits() {
     .await;
     until_warm(&bed, LAB, 1).await;
 }
+
+/// Kills the server at many moments between two claims and their environments' activation. Afterwards each tenant belongs
+/// to one environment or none, and none is leaked.
+#[tokio::test]
+async fn a_crash_at_any_moment_of_a_claim_loses_nothing() {
+    for moment in 0..24_u64 {
+        let mut bed = bed().await;
+        set_floor(&bed, LAB, 2).await;
+        until_warm(&bed, LAB, 2).await;
+        let own = (bed.cookie.clone(), bed.csrf.clone(), bed.token.clone());
+        let mut ids = Vec::new();
+        for name in ["ann", "ben"] {
+            bed.become_another(name).await;
+            ids.push(bed.start(LAB).await);
+        }
+        (bed.cookie, bed.csrf, bed.token) = own;
+        let passes = async {
+            loop {
+                bed.reconcile().await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(moment * 3), passes).await;
+        let mut bed = bed.restart().await;
+        let mut tenants = Vec::new();
+        for id in &ids {
+            bed.until(id, is_active).await;
+            tenants.push(bed.tenant(id).await);
+        }
+        assert_ne!(tenants[0], tenants[1], "moment {moment}");
+        // A tenant whose preparation was interrupted counts as a failure of the pool only if it was never warm.
+        bed.clock.advance(SignedDuration::from_mins(1));
+        for _ in 0..400 {
+            bed.reconcile().await;
+            let rows = bed.app.store.unfinished_tenants().await.unwrap();
+            let listed = bed.provider.list().await.unwrap();
+            if rows.len() == 4 && listed.len() == 4 && pool(&bed, LAB).await.unwrap().warm == 2 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let rows = bed.app.store.unfinished_tenants().await.unwrap();
+        let owners: Vec<_> = rows.iter().filter_map(|t| t.environment.clone()).collect();
+        let listed = bed.provider.list().await.unwrap();
+        assert_eq!(
+            (rows.len(), listed.len()),
+            (4, 4),
+            "moment {moment}: {rows:?} {listed:?}"
+        );
+        assert_eq!(owners.len(), 2, "moment {moment}: {rows:?}");
+    }
+}
