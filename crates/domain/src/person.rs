@@ -45,7 +45,7 @@ pub struct Invitation {
     pub group: Option<String>,
     /// The number of people who can still accept it.
     pub uses_left: u32,
-    /// The operator who created it.
+    /// The operator or instructor who created it.
     pub created_by: PersonId,
     /// When it was created.
     pub created_at: Timestamp,

@@ -15,7 +15,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LabSlug, TemplateRef};
+use crate::{
+    LabSlug, TemplateRef,
+    tenant::{Observed, State, Tenant},
+};
 
 /// A pool, named by what its tenants are ready for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,7 +40,8 @@ impl fmt::Display for Pool {
     }
 }
 
-/// What a pooled tenant was made of. It is released instead of claimed once one of them has changed.
+/// What a pooled tenant was made of. It is released once one of them has changed. A staged tenant of another content of
+/// its lab is never claimed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pooled {
     /// The pool.
@@ -57,6 +61,32 @@ impl Pooled {
             Pool::Template(mine) => mine == template,
         }
     }
+}
+
+/// Returns the tenant that an environment of this lab should get, of those that nobody has: a staged one if possible, and
+/// of those the oldest. Dead ones are left out.
+#[must_use]
+pub fn choose<'a>(
+    tenants: impl IntoIterator<Item = &'a Tenant>,
+    lab: &LabSlug,
+    hash: Option<&str>,
+    template: &TemplateRef,
+) -> Option<&'a Tenant> {
+    let pooled = |tenant: &'a Tenant| {
+        // While it is being made, it is always seen as broken.
+        let is_dead = matches!(tenant.state, State::Warm { .. })
+            && matches!(tenant.observed, Some(Observed::Absent | Observed::Broken));
+        let pooled = tenant.pooled.as_ref()?;
+        let serves = tenant.environment.is_none() && !is_dead;
+        (serves && pooled.serves(lab, hash, template)).then_some((tenant, &pooled.pool))
+    };
+    let usable = tenants.into_iter().filter_map(pooled);
+    let best = usable.min_by(|(a, of_a), (b, of_b)| {
+        let shared = |pool: &Pool| matches!(pool, Pool::Template(_));
+        let rank = |tenant: &Tenant, pool: &Pool| (shared(pool), tenant.created_at);
+        (rank(a, of_a), &a.id).cmp(&(rank(b, of_b), &b.id))
+    });
+    best.map(|(tenant, _)| tenant)
 }
 
 /// The limits that an operator sets for a pool.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{EnvironmentId, PersonId};
+use crate::{EnvironmentId, PersonId, limits::Denial};
 
 /// By how much each environment that a person already has puts another one back. People with few environments go first,
 /// but nobody is overtaken forever.
@@ -27,6 +27,42 @@ pub struct Waiting {
     pub returns: bool,
 }
 
+/// What the first environment in the queue waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lack {
+    /// The maximum number of environments is reached.
+    Places,
+    /// There is too little free memory.
+    Memory,
+    /// There is too little free disk space.
+    Disk,
+}
+
+impl Lack {
+    /// Returns the sentence that tells people why they wait.
+    #[must_use]
+    pub const fn as_sentence(self) -> &'static str {
+        match self {
+            Self::Places => "All places are taken.",
+            Self::Memory => "The server has too little free memory for another machine now.",
+            Self::Disk => "The server has too little free disk space for another machine now.",
+        }
+    }
+
+    /// Returns what is missing, by the reason why there was no room.
+    #[must_use]
+    pub const fn of(denial: &Denial) -> Self {
+        match denial {
+            Denial::Memory { .. } => Self::Memory,
+            Denial::Disk { .. } => Self::Disk,
+            Denial::TooManyOfPerson { .. } | Denial::Full { .. } | Denial::TooLarge { .. } => {
+                Self::Places
+            }
+        }
+    }
+}
+
 /// A place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
@@ -34,6 +70,8 @@ pub struct Place {
     pub position: u32,
     /// The number of environments that wait.
     pub of: u32,
+    /// What the first one waits for.
+    pub lack: Lack,
     /// The expected time until it gets its place, in seconds. `None` if that can't be told.
     pub seconds: Option<i64>,
 }

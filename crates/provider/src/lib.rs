@@ -72,7 +72,7 @@ pub enum Readiness {
 }
 
 /// How much CPU time the creation of a tenant gets if other tenants need it too. It applies until the tenant is
-/// configured.
+/// configured or prioritized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Priority {
     /// Somebody waits for it.
@@ -136,6 +136,11 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
         priority: Priority,
         progress: &Progress,
     ) -> Result<()>;
+
+    /// Gives a tenant that is being created normal priority, because somebody waits for it now.
+    async fn prioritize(&self, _: &TenantId) -> Result<()> {
+        Ok(())
+    }
 
     /// Applies what a lab allows, before anyone uses the tenant: its limits and its egress. Idempotent with the same
     /// allowance. Fails if other egress is already open; all egress closes when the tenant ends.

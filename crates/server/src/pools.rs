@@ -9,6 +9,7 @@ use std::{
 use faultline_domain::{
     LabSlug, TemplateRef, TenantId,
     environment::Environment,
+    limits::Need,
     pool::{
         Bounds, Pool, Pooled,
         forecast::{Event, Forecast, HISTORY, Inputs, Reason, forecast, is_worth_staging},
@@ -18,12 +19,15 @@ use faultline_domain::{
 };
 use faultline_lab::LabFolder;
 use faultline_provider::{Capability, Readiness};
-use faultline_store::pools::{PoolTenant, ServedBy};
+use faultline_store::{
+    environments::Counts,
+    pools::{PoolTenant, ServedBy},
+};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     app::App,
-    capacity::{Free, need},
+    capacity::{Free, capacity, need},
 };
 
 /// The period in which failures and durations of earlier tenants count.
@@ -102,12 +106,19 @@ pub(crate) struct Pools {
     pub stray: Vec<TenantId>,
     /// Why no tenant is made now, if so.
     pub hold: Option<&'static str>,
+    /// True while as many tenants are being made as may be at a time.
+    pub busy: bool,
 }
 
-/// Returns true if a lab's setup can be done before anybody claims the tenant: nothing in it depends on the person.
+/// Returns true if a lab's setup can be done before anybody claims the tenant: nothing in it depends on the environment,
+/// and it needs no network access, which is opened at the claim.
 fn can_be_staged(lab: &LabFolder) -> bool {
-    lab.lab.variables.is_empty() && lab.lab.setup_nodes().is_empty()
+    let needs = &lab.lab.needs;
+    lab.lab.variables.is_empty() && lab.lab.setup_nodes().is_empty() && needs.egress.is_empty()
 }
+
+/// The number of failures in a row after which a lab is served by its template's pool.
+const GIVE_UP: u32 = 3;
 
 /// Returns true if nobody has claimed the tenant yet and it can be claimed.
 fn is_warm(of: &PoolTenant) -> bool {
@@ -115,13 +126,44 @@ fn is_warm(of: &PoolTenant) -> bool {
 }
 
 /// Returns the warm tenants' memory in MiB, which pools give back when it is needed.
-pub(crate) fn reclaimable_mib(tenants: &[PoolTenant]) -> u64 {
+fn reclaimable_mib(tenants: &[PoolTenant]) -> u64 {
     let warm = tenants.iter().filter(|t| is_warm(t));
     warm.filter_map(|t| t.paused_bytes).sum::<u64>() / 1024 / 1024
 }
 
+/// Releases warm tenants of pools, the oldest first, so that there is memory for a need. Returns true if there will be,
+/// once they are freed. Releases nothing if that would not be enough.
+pub(crate) async fn make_room(
+    app: &App,
+    tenants: &[PoolTenant],
+    need: Need,
+    counts: &Counts,
+) -> Result<bool, faultline_store::Error> {
+    let config = &app.config;
+    let free = capacity(config, Free::now(&config.data_dir), counts).free_memory_mib;
+    let wanted = need.memory_mib.saturating_add(config.reserve_memory_mib);
+    let mib = |t: &PoolTenant| t.paused_bytes.unwrap_or(0) / 1024 / 1024;
+    let is_freed = |t: &&PoolTenant| matches!(t.tenant.state, State::Releasing { .. });
+    let comes: u64 = tenants.iter().filter(is_freed).map(mib).sum();
+    let mut missing = wanted.saturating_sub(free).saturating_sub(comes);
+    if missing > reclaimable_mib(tenants) {
+        return Ok(false);
+    }
+    for tenant in tenants.iter().rev().filter(|t| is_warm(t)) {
+        if missing == 0 {
+            break;
+        }
+        app.store
+            .release_from_pool(&tenant.tenant.id, app.now())
+            .await?;
+        missing = missing.saturating_sub(mib(tenant));
+    }
+    app.wake.all();
+    Ok(true)
+}
+
 /// Returns the start of the period from which tenants of pools count.
-pub(crate) fn outcomes_since(now: Timestamp) -> Timestamp {
+fn outcomes_since(now: Timestamp) -> Timestamp {
     now.saturating_sub(OUTCOMES).unwrap_or(Timestamp::MIN)
 }
 
@@ -129,9 +171,12 @@ pub(crate) fn outcomes_since(now: Timestamp) -> Timestamp {
 pub(crate) async fn survey(app: &App) -> Result<Pools, faultline_store::Error> {
     let now = app.now();
     let since = now.saturating_sub(HISTORY).unwrap_or(Timestamp::MIN);
-    let mut demand: HashMap<LabSlug, Vec<Timestamp>> = HashMap::new();
+    let mut demand: HashMap<LabSlug, Demand> = HashMap::new();
     for start in app.store.starts_since(since).await? {
-        demand.entry(start.lab).or_default().push(start.at);
+        demand
+            .entry(start.lab)
+            .or_default()
+            .add(start.at, start.is_reset);
     }
     let events = app.store.events_since(since).await?;
     let bounds: HashMap<String, Bounds> = app.store.pool_bounds().await?.into_iter().collect();
@@ -145,7 +190,7 @@ pub(crate) async fn survey(app: &App) -> Result<Pools, faultline_store::Error> {
         bounds: &bounds,
         tenants: &tenants,
     };
-    let mut all = view.forecasts(&demand);
+    let mut all = view.forecasts(&mut demand);
     for status in &mut all {
         let ready = app.readiness(status.template.clone()).await;
         match ready {
@@ -177,24 +222,55 @@ pub(crate) async fn survey(app: &App) -> Result<Pools, faultline_store::Error> {
             || s.forecast.next.is_some()
             || bounds.contains_key(&s.pool.to_string())
     });
-    let unfinished = all.iter().map(|s| s.unfinished).sum();
-    let hold = hold(app, &environments, unfinished).await;
-    Ok(Pools { all, stray, hold })
+    let unfinished: u32 = all.iter().map(|s| s.unfinished).sum();
+    Ok(Pools {
+        hold: hold(app, &environments).await,
+        busy: unfinished >= app.config.pools.parallel.max(1),
+        all,
+        stray,
+    })
+}
+
+/// The starts of a lab, oldest first.
+#[derive(Debug, Default)]
+struct Demand {
+    starts: Vec<Timestamp>,
+    /// Those that are no resets.
+    arrivals: Vec<Timestamp>,
+    events: Vec<Event>,
+}
+
+impl Demand {
+    fn add(&mut self, at: Timestamp, is_reset: bool) {
+        self.starts.push(at);
+        if !is_reset {
+            self.arrivals.push(at);
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.starts.extend_from_slice(&other.starts);
+        self.arrivals.extend_from_slice(&other.arrivals);
+        self.events.extend_from_slice(&other.events);
+    }
 }
 
 /// Returns why no tenant should be made now. People who wait or work have precedence.
-async fn hold(app: &App, environments: &[Environment], unfinished: u32) -> Option<&'static str> {
+async fn hold(app: &App, environments: &[Environment]) -> Option<&'static str> {
+    if app.config.pools.max_tenants == 0 {
+        return Some("pools are turned off, since the setting pools.max_tenants is 0");
+    }
     if !app.provider.capabilities().contains(&Capability::Pause) {
         return Some("tenants of this provider can't be paused");
     }
-    if environments
+    let mut starting = environments
         .iter()
-        .any(|e| e.is_open() && e.state.is_starting())
-    {
+        .filter(|e| e.is_open() && e.state.is_starting());
+    if starting.clone().any(|e| e.tenant.is_some()) {
         return Some("somebody's start is in progress");
     }
-    if unfinished >= app.config.pools.parallel.max(1) {
-        return Some("as many are being made as may be at a time");
+    if starting.next().is_some() {
+        return Some("environments wait for room");
     }
     let templates: HashSet<TemplateRef> = app
         .catalogue()
@@ -235,61 +311,52 @@ struct View<'a> {
 impl View<'_> {
     /// Returns a forecast for each lab that is worth a pool of its own, and for each template, whose pool serves the
     /// other labs.
-    fn forecasts(&self, demand: &HashMap<LabSlug, Vec<Timestamp>>) -> Vec<PoolStatus> {
+    fn forecasts(&self, demand: &mut HashMap<LabSlug, Demand>) -> Vec<PoolStatus> {
         let mut all = Vec::new();
-        let mut shared: BTreeMap<TemplateRef, (Vec<Timestamp>, Vec<Event>)> = BTreeMap::new();
+        let mut shared: BTreeMap<TemplateRef, Demand> = BTreeMap::new();
         for lab in self.app.catalogue().labs() {
             let template = lab.lab.needs.template();
-            let starts = demand.get(&lab.slug).map_or(&[][..], Vec::as_slice);
-            let events: Vec<Event> = self
-                .events
-                .iter()
-                .filter(|e| e.lab == lab.slug)
-                .cloned()
-                .collect();
-            let (for_lab, for_template) = shared_entry(&mut shared, &template);
-            let pool = Pool::Lab(lab.slug.clone());
-            if can_be_staged(lab) {
-                let mut status = self.status(pool, &template, Some(lab.clone()));
-                let inputs = self.inputs(&status, starts, &events);
-                if is_worth_staging(inputs) {
-                    status.forecast = forecast(inputs);
-                    all.push(status);
-                    continue;
-                }
-                // It has no tenants now, but may have some from before or a coming event.
-                status.forecast = Forecast {
-                    size: 0,
-                    ..forecast(Inputs {
-                        starts: &[],
-                        ..inputs
-                    })
-                };
-                all.push(status);
-            } else {
-                for_template.extend(events);
+            let mine = demand.entry(lab.slug.clone()).or_default();
+            let events = self.events.iter().filter(|e| e.lab == lab.slug);
+            mine.events = events.cloned().collect();
+            let for_template = shared.entry(template.clone()).or_default();
+            if !can_be_staged(lab) {
+                for_template.merge(mine);
+                continue;
             }
-            for_lab.extend_from_slice(starts);
+            let pool = Pool::Lab(lab.slug.clone());
+            let mut status = self.status(pool, &template, Some(lab.clone()));
+            let inputs = self.inputs(&status, mine);
+            let may_hold_some = status.bounds.ceiling > 0 && status.failures < GIVE_UP;
+            if may_hold_some && is_worth_staging(inputs) {
+                status.forecast = forecast(inputs);
+            } else {
+                // It has no tenants now, but may have some from before or a coming event.
+                let coming = forecast(Inputs {
+                    starts: &[],
+                    ..inputs
+                });
+                status.forecast = Forecast { size: 0, ..coming };
+                for_template.merge(mine);
+            }
+            all.push(status);
         }
-        for (template, (mut starts, events)) in shared {
-            starts.sort_unstable();
+        for (template, mut served) in shared {
+            served.starts.sort_unstable();
+            served.arrivals.sort_unstable();
             let mut status = self.status(Pool::Template(template.clone()), &template, None);
-            status.forecast = forecast(self.inputs(&status, &starts, &events));
+            status.forecast = forecast(self.inputs(&status, &served));
             all.push(status);
         }
         all
     }
 
-    fn inputs<'a>(
-        &self,
-        of: &PoolStatus,
-        starts: &'a [Timestamp],
-        events: &'a [Event],
-    ) -> Inputs<'a> {
+    fn inputs<'a>(&self, of: &PoolStatus, demand: &'a Demand) -> Inputs<'a> {
         Inputs {
             now: self.now,
-            starts,
-            events,
+            starts: &demand.starts,
+            arrivals: &demand.arrivals,
+            events: &demand.events,
             make_seconds: of.make_seconds,
             bounds: of.bounds,
         }
@@ -373,16 +440,20 @@ impl View<'_> {
         }
     }
 
-    /// Shares the memory that environments leave among the pools.
+    /// Shares the memory that environments leave among the pools. What a pool already holds stays until memory is needed;
+    /// otherwise a tenant would be made and released again while its memory is only partly in use.
     fn assign_sizes(&self, all: &mut [PoolStatus]) {
         let config = &self.app.config;
         let free = Free::now(&config.data_dir);
-        let reclaimable = reclaimable_mib(self.tenants);
         // Room for one start that finds no tenant.
-        let headroom = config.cluster_node_memory_mib;
+        let starts = all.iter().map(|s| {
+            let nodes = u64::from(s.template.shape.nodes());
+            need(config, s.template.is_cluster(), nodes).memory_mib
+        });
+        let headroom = starts.max().unwrap_or_default();
         let budget = free
             .memory_mib
-            .saturating_add(reclaimable)
+            .saturating_add(reclaimable_mib(self.tenants))
             .saturating_sub(config.reserve_memory_mib)
             .saturating_sub(headroom);
         let wants: Vec<Want> = all
@@ -397,13 +468,23 @@ impl View<'_> {
             })
             .collect();
         let sizes = refill::share(&wants, budget, config.pools.max_tenants);
+        let is_off = config.pools.max_tenants == 0;
         for (status, size) in all.iter_mut().zip(sizes) {
-            status.size = size;
+            let held = status.warm + status.unfinished;
+            let kept = if is_off {
+                0
+            } else {
+                status.forecast.size.min(held)
+            };
+            status.size = size.max(kept);
         }
     }
 
     fn plan(&self, of: &mut PoolStatus) {
-        let current = of.pooled();
+        // Whether its tenants are outdated can't be told while its template can't be read.
+        let Some(current) = of.pooled() else {
+            return;
+        };
         let members: Vec<Member> = self
             .tenants
             .iter()
@@ -415,20 +496,11 @@ impl View<'_> {
                     _ => t.tenant.created_at,
                 },
                 is_warm: matches!(t.tenant.state, State::Warm { .. }),
-                is_outdated: current.as_ref() != Some(&t.pooled),
+                is_outdated: current != t.pooled,
             })
             .collect();
         of.plan = refill::plan(&members, of.size, self.now);
     }
-}
-
-/// Returns the starts and events that a template's pool serves.
-fn shared_entry<'a>(
-    shared: &'a mut BTreeMap<TemplateRef, (Vec<Timestamp>, Vec<Event>)>,
-    template: &TemplateRef,
-) -> (&'a mut Vec<Timestamp>, &'a mut Vec<Event>) {
-    let (starts, events) = shared.entry(template.clone()).or_default();
-    (starts, events)
 }
 
 /// Returns the median of the first samples.

@@ -65,9 +65,24 @@ impl Row {
 }
 
 impl Store {
-    /// Stores an invitation with the secret of its link.
-    pub async fn add_invitation(&self, secret: &Secret, invitation: &Invitation) -> Result<()> {
+    /// Stores an invitation with the secret of its link. Returns false if the person who creates it may not do so any
+    /// more: the request may have taken a while since it was authorized.
+    pub async fn add_invitation(&self, secret: &Secret, invitation: &Invitation) -> Result<bool> {
         let mut tx = self.begin().await?;
+        let may: Option<i64> = sqlx::query_scalar(
+            "SELECT 1 FROM people p WHERE p.id = $1 AND p.disabled_at IS NULL AND (p.role = $2 \
+             OR (p.role = $3 AND EXISTS (SELECT 1 FROM group_members m \
+             WHERE m.group_id = $4 AND m.person_id = p.id AND m.instructs)))",
+        )
+        .bind(invitation.created_by.as_str())
+        .bind(to_json(&Role::Operator)?)
+        .bind(to_json(&Role::Instructor)?)
+        .bind(&invitation.group)
+        .fetch_optional(&mut *tx)
+        .await?;
+        if may.is_none() {
+            return Ok(false);
+        }
         sqlx::query(
             "INSERT INTO invitations \
              (id, token_hash, note, role, uses_left, created_by, created_at, expires_at, group_id) \
@@ -92,7 +107,7 @@ impl Store {
         );
         crate::audit::insert(&mut tx, at, who, "invite", &invitation.id, &detail).await?;
         tx.commit().await?;
-        Ok(())
+        Ok(true)
     }
 
     /// Returns the latest invitations, newest first, even those that can't be accepted any more.

@@ -322,6 +322,16 @@ impl Store {
             return Ok(Changed::Yourself);
         }
         let mut tx = self.begin().await?;
+        let role: Option<String> = sqlx::query_scalar("SELECT role FROM people WHERE id = $1")
+            .bind(person.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
+        // Without a change, nothing is withdrawn.
+        if let (PersonChange::Role(wanted), Some(role)) = (change, &role)
+            && *role == to_json(&wanted)?
+        {
+            return Ok(Changed::Done);
+        }
         let (sql, value, action, detail) = match change {
             PersonChange::Role(role) => (
                 "UPDATE people SET role = $2 WHERE id = $1",

@@ -3,8 +3,8 @@
 use faultline_domain::{
     EnvironmentId, LabSlug, PersonId, TenantId,
     environment::{Environment, State as EnvironmentState},
-    pool::{Bounds, Pool, Pooled, forecast::Event},
-    tenant::{Observed, Spec, State, Tenant},
+    pool::{self, Bounds, Pool, Pooled, forecast::Event},
+    tenant::{Spec, State, Tenant},
 };
 use jiff::{SignedDuration, Timestamp};
 use sqlx::FromRow;
@@ -60,6 +60,8 @@ pub struct Start {
     pub lab: LabSlug,
     /// When it was requested.
     pub at: Timestamp,
+    /// True if it was a reset.
+    pub is_reset: bool,
 }
 
 /// A start that was served, and how long its person waited.
@@ -67,7 +69,7 @@ pub struct Start {
 pub struct Served {
     /// What served it.
     pub by: ServedBy,
-    /// The time until the environment could be used, in milliseconds.
+    /// The time until the environment could be used, without the time in the queue, in milliseconds.
     pub millis: u64,
 }
 
@@ -127,10 +129,18 @@ pub(crate) async fn record_start(tx: &mut Tx, of: &Environment) -> Result<()> {
     Ok(())
 }
 
-/// Records what serves an environment's current start.
-pub(crate) async fn record_served(tx: &mut Tx, of: &Environment, by: ServedBy) -> Result<()> {
-    sqlx::query("UPDATE starts SET served_by = $1 WHERE environment_id = $2 AND requested_at = $3")
+/// Records what serves an environment's current start, from now on.
+pub(crate) async fn record_served(
+    tx: &mut Tx,
+    of: &Environment,
+    by: ServedBy,
+    now: Timestamp,
+) -> Result<()> {
+    let sql = "UPDATE starts SET served_by = $1, served_at = coalesce(served_at, $2) \
+               WHERE environment_id = $3 AND requested_at = $4";
+    sqlx::query(sql)
         .bind(by.as_str())
+        .bind(micros(now))
         .bind(of.id.as_str())
         .bind(micros(of.created_at))
         .execute(&mut **tx)
@@ -182,21 +192,12 @@ async fn unclaimed(tx: &mut Tx, phase: &str) -> Result<Vec<Tenant>> {
     rows.into_iter().map(tenants::Row::read).collect()
 }
 
-/// Returns the first of these tenants that an environment can use, preferring those whose setup is done.
-fn choose(tenants: Vec<Tenant>, for_: &Environment) -> Option<(Tenant, Pool)> {
-    let template = &for_.spec.tenant.template;
-    let usable = tenants.into_iter().filter_map(|tenant| {
-        let pooled = tenant.pooled.as_ref()?;
-        // While it is being made, it is always seen as broken.
-        let is_dead = matches!(tenant.state, State::Warm { .. })
-            && matches!(tenant.observed, Some(Observed::Absent | Observed::Broken));
-        if is_dead || !pooled.serves(&for_.lab, for_.lab_hash.as_deref(), template) {
-            return None;
-        }
-        let pool = pooled.pool.clone();
-        Some((tenant, pool))
-    });
-    usable.min_by_key(|(_, pool)| matches!(pool, Pool::Template(_)))
+/// Returns the tenant that an environment should get.
+fn choose(tenants: &[Tenant], for_: &Environment) -> Option<(Tenant, Pool)> {
+    let (hash, template) = (for_.lab_hash.as_deref(), &for_.spec.tenant.template);
+    let chosen = pool::choose(tenants, &for_.lab, hash, template)?.clone();
+    let pool = chosen.pooled.as_ref()?.pool.clone();
+    Some((chosen, pool))
 }
 
 impl Store {
@@ -228,7 +229,7 @@ impl Store {
     ) -> Result<Option<Environment>> {
         let mut tx = self.begin().await?;
         let warm = unclaimed(&mut tx, "warm").await?;
-        let Some((tenant, pool)) = choose(warm, by) else {
+        let Some((tenant, pool)) = choose(&warm, by) else {
             return Ok(None);
         };
         let Some(claimed) = tenant.state.claim(now) else {
@@ -241,19 +242,23 @@ impl Store {
             return Ok(None);
         }
         assign(&mut tx, &tenant, by, now).await?;
-        record_served(&mut tx, by, ServedBy::of(&pool)).await?;
+        record_served(&mut tx, by, ServedBy::of(&pool), now).await?;
         let given = crate::environments::read(&mut tx, &by.id).await?;
         tx.commit().await?;
         Ok(given)
     }
 
-    /// Gives an environment a tenant that is being made for a pool. Returns false if there is none or the environment
-    /// has changed since it was read.
-    pub async fn take_over_from_pool(&self, by: &Environment, now: Timestamp) -> Result<bool> {
+    /// Gives an environment a tenant that is being made for a pool, and returns it. `None` if there is none or the
+    /// environment has changed since it was read.
+    pub async fn take_over_from_pool(
+        &self,
+        by: &Environment,
+        now: Timestamp,
+    ) -> Result<Option<TenantId>> {
         let mut tx = self.begin().await?;
         let begun = unclaimed(&mut tx, "provisioning").await?;
-        let Some((tenant, _)) = choose(begun, by) else {
-            return Ok(false);
+        let Some((tenant, _)) = choose(&begun, by) else {
+            return Ok(None);
         };
         let done = sqlx::query(
             "UPDATE environments SET generation = generation + 1, updated_at = $1 \
@@ -265,12 +270,18 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         if done.rows_affected() == 0 {
-            return Ok(false);
+            return Ok(None);
         }
         assign(&mut tx, &tenant, by, now).await?;
-        record_served(&mut tx, by, ServedBy::Unfinished).await?;
+        // Its deadline begins again. The generation stays, because the step that makes it goes on.
+        sqlx::query("UPDATE tenants SET state = $1 WHERE id = $2")
+            .bind(to_json(&State::Provisioning { since: now })?)
+            .bind(tenant.id.as_str())
+            .execute(&mut *tx)
+            .await?;
+        record_served(&mut tx, by, ServedBy::Unfinished, now).await?;
         tx.commit().await?;
-        Ok(true)
+        Ok(Some(tenant.id))
     }
 
     /// Returns the environment that a tenant was made for or that has claimed it.
@@ -347,17 +358,21 @@ impl Store {
 
     /// Returns the starts and resets since then, oldest first.
     pub async fn starts_since(&self, since: Timestamp) -> Result<Vec<Start>> {
-        let rows: Vec<(String, i64)> = sqlx::query_as(
-            "SELECT lab, requested_at FROM starts WHERE requested_at >= $1 ORDER BY requested_at",
+        let rows: Vec<(String, i64, bool)> = sqlx::query_as(
+            "SELECT lab, requested_at, EXISTS (SELECT 1 FROM starts earlier \
+             WHERE earlier.environment_id = starts.environment_id \
+             AND earlier.requested_at < starts.requested_at) \
+             FROM starts WHERE requested_at >= $1 ORDER BY requested_at",
         )
         .bind(micros(since))
         .fetch_all(&self.readers)
         .await?;
         rows.into_iter()
-            .map(|(lab, at)| {
+            .map(|(lab, at, is_reset)| {
                 Ok(Start {
                     lab: parse("lab", &lab)?,
                     at: time("start time", at)?,
+                    is_reset,
                 })
             })
             .collect()
@@ -366,7 +381,7 @@ impl Store {
     /// Returns the starts since then that were served, with how long people waited.
     pub async fn served_since(&self, since: Timestamp) -> Result<Vec<Served>> {
         let rows: Vec<(String, i64)> = sqlx::query_as(
-            "SELECT served_by, (active_at - requested_at) / 1000 FROM starts \
+            "SELECT served_by, (active_at - served_at) / 1000 FROM starts \
              WHERE requested_at >= $1 AND served_by IS NOT NULL AND active_at IS NOT NULL",
         )
         .bind(micros(since))
@@ -382,6 +397,18 @@ impl Store {
             })
         });
         Ok(served.collect())
+    }
+
+    /// Returns when an environment's current start left the queue.
+    pub async fn served_at(&self, of: &Environment) -> Result<Option<Timestamp>> {
+        let at: Option<Option<i64>> = sqlx::query_scalar(
+            "SELECT served_at FROM starts WHERE environment_id = $1 AND requested_at = $2",
+        )
+        .bind(of.id.as_str())
+        .bind(micros(of.created_at))
+        .fetch_optional(&self.readers)
+        .await?;
+        at.flatten().map(|at| time("start time", at)).transpose()
     }
 
     /// Returns how long environments usually live: the median of the last ones that ended. `None` if there are none.

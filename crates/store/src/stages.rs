@@ -210,11 +210,12 @@ impl Store {
         Ok(Usual::of(&recent))
     }
 
-    /// Returns the durations of recent starts, from the request until active, in milliseconds.
+    /// Returns the durations of recent starts, from the end of the queue until active, in milliseconds. Those that were
+    /// served by a pool tell nothing about the others.
     async fn recent_starts(&self, lab: &LabSlug) -> Result<Vec<u64>> {
         let rows: Vec<(i64,)> = sqlx::query_as(
-            "SELECT (activated - created_at) / 1000 FROM environments \
-             WHERE lab = $1 AND activated IS NOT NULL ORDER BY created_at DESC LIMIT $2",
+            "SELECT (active_at - served_at) / 1000 FROM starts WHERE lab = $1 \
+             AND active_at IS NOT NULL AND served_by = 'clone' ORDER BY requested_at DESC LIMIT $2",
         )
         .bind(lab.as_str())
         .bind(RECENT)
@@ -227,8 +228,9 @@ impl Store {
     async fn recent_stages(&self, lab: &LabSlug) -> Result<Vec<(String, String, i64)>> {
         Ok(sqlx::query_as(
             "SELECT s.stage, s.title, s.millis FROM stage_events s \
-             JOIN (SELECT id, created_at FROM environments WHERE lab = $1 \
-                   AND activated IS NOT NULL \
+             JOIN (SELECT id, created_at FROM environments \
+                   JOIN starts ON starts.environment_id = id AND requested_at = created_at \
+                   WHERE environments.lab = $1 AND activated IS NOT NULL AND served_by = 'clone' \
                    ORDER BY created_at DESC LIMIT $2) e ON e.id = s.environment_id \
              WHERE s.millis IS NOT NULL AND s.stage NOT LIKE '% %' ORDER BY e.created_at DESC, s.position",
         )

@@ -166,7 +166,7 @@ impl Store {
             return Ok(false);
         }
         crate::stages::forget(&mut tx, &of.id).await?;
-        crate::pools::record_served(&mut tx, of, ServedBy::Clone).await?;
+        crate::pools::record_served(&mut tx, of, ServedBy::Clone, now).await?;
         leave_queue(&mut tx, of, now).await?;
         tx.commit().await?;
         Ok(true)

@@ -465,6 +465,10 @@ impl Provider for Local {
         Ok(())
     }
 
+    async fn prioritize(&self, id: &TenantId) -> Result<()> {
+        cgroup::restore_priority(id).map_err(|e| Error::failed("clone", e))
+    }
+
     async fn configure(&self, id: &TenantId, allowance: &Allowance) -> Result<()> {
         let dir = self.folder(id);
         let spec = LaunchSpec::load(&dir).map_err(|_| Error::NotFound)?;

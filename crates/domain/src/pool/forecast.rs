@@ -70,8 +70,10 @@ impl Event {
 pub struct Inputs<'a> {
     /// The current time.
     pub now: Timestamp,
-    /// The starts within [`HISTORY`], oldest first.
+    /// The starts and resets within [`HISTORY`], oldest first.
     pub starts: &'a [Timestamp],
+    /// The starts among them that are no resets, oldest first: each is somebody who takes a seat of an event.
+    pub arrivals: &'a [Timestamp],
     /// The events that people will start this pool's lab at. Past ones are ignored.
     pub events: &'a [Event],
     /// How long it takes to make a tenant, in seconds.
@@ -168,7 +170,7 @@ fn due(event: &Event, of: &Inputs<'_>) -> u32 {
         return 0;
     }
     let doors = event.at.saturating_sub(ARRIVAL).unwrap_or(event.at);
-    let came = of.starts.iter().filter(|at| **at >= doors).count();
+    let came = of.arrivals.iter().filter(|at| **at >= doors).count();
     event
         .seats
         .saturating_sub(u32::try_from(came).unwrap_or(u32::MAX))
@@ -263,6 +265,7 @@ mod tests {
         Inputs {
             now: at(0),
             starts,
+            arrivals: starts,
             events,
             make_seconds: 20.0,
             bounds: Bounds::default(),
@@ -400,7 +403,7 @@ mod tests {
             prop_assert!(forecast(without).size <= f.size);
             let mut one_more = starts.clone();
             one_more.push(at(0));
-            let busier = Inputs { starts: &one_more, ..without };
+            let busier = Inputs { starts: &one_more, arrivals: &one_more, ..without };
             prop_assert!(forecast(busier).size >= forecast(without).size);
         }
     }

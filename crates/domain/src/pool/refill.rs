@@ -18,7 +18,7 @@ const MAX_BACKOFF: SignedDuration = SignedDuration::from_mins(30);
 pub struct Member {
     /// The id.
     pub id: TenantId,
-    /// When it was requested.
+    /// When it became warm; when it was requested, while it is made.
     pub since: Timestamp,
     /// True if it can be claimed, false while it is made.
     pub is_warm: bool,

@@ -22,8 +22,7 @@ pub enum Sizing {
     Forecast,
     /// Always the same size, with refills at once.
     Fixed(u32),
-    /// Always the same size, filled up by a job that runs at this interval, as in the article that Faultline goes back
-    /// to.
+    /// Always the same size, filled up by a job that runs at this interval.
     Periodic(u32, SignedDuration),
     /// No pool: each start makes its own tenant.
     None,
@@ -134,9 +133,11 @@ fn size(
             let oldest = now.saturating_sub(HISTORY).unwrap_or(Timestamp::MIN);
             let past = trace.get(..next).unwrap_or(trace);
             let from = past.partition_point(|at| *at < oldest);
+            let starts = past.get(from..).unwrap_or_default();
             let forecast = forecast(Inputs {
                 now,
-                starts: past.get(from..).unwrap_or_default(),
+                starts,
+                arrivals: starts,
                 events,
                 make_seconds: cost.make_seconds,
                 bounds: Bounds::default(),

@@ -243,6 +243,8 @@ pub(crate) struct QueueView {
     position: u32,
     /// The number of environments that wait.
     of: u32,
+    /// Why the first one waits, for people.
+    reason: &'static str,
     /// The expected time until there is room, in seconds; none if that can't be told.
     seconds: Option<i64>,
 }
@@ -252,6 +254,7 @@ impl From<&Place> for QueueView {
         Self {
             position: place.position,
             of: place.of,
+            reason: place.lack.as_sentence(),
             seconds: place.seconds,
         }
     }
@@ -854,6 +857,8 @@ pub(crate) struct GroupDetail {
 pub(crate) struct ProgressView {
     pub person: String,
     pub name: String,
+    /// True if the member sees the others' progress.
+    pub instructs: bool,
     /// The number of solved labs.
     pub solved: usize,
     /// What the member works on now.
@@ -865,6 +870,7 @@ impl From<&Progress> for ProgressView {
         Self {
             person: of.member.person.to_string(),
             name: of.member.name.clone(),
+            instructs: of.member.instructs,
             solved: of.solved,
             open: of.open.iter().map(OpenLabView::from).collect(),
         }
@@ -879,7 +885,10 @@ pub(crate) struct OpenLabView {
     pub phase: &'static str,
     /// When the environment was started or last reset.
     pub since: String,
-    pub solved: bool,
+    /// True if all checks have passed.
+    pub repaired: bool,
+    /// True while it waits in the queue.
+    pub waits: bool,
     pub hints: usize,
     /// The number of checks that held in the last run; none if they were not run.
     pub checks_passed: Option<usize>,
@@ -894,7 +903,8 @@ impl From<&OpenLab> for OpenLabView {
             lab: of.environment.lab.to_string(),
             phase: of.environment.state.phase().as_str(),
             since: of.environment.created_at.to_string(),
-            solved: attempt.is_some_and(Attempt::is_solved),
+            waits: of.waits,
+            repaired: attempt.is_some_and(Attempt::is_repaired),
             hints: attempt.map_or(0, |attempt| attempt.hints.len()),
             checks_passed: of.checks.map(|(held, _)| held),
             checks: of.checks.map(|(_, all)| all),

@@ -2,19 +2,30 @@
 //! creates it. Counts as use. An environment has at most five nodes, and the host must have room for one more.
 
 use faultline_domain::{NodeName, authz::MayManage, limits::fits, shape::MAX_NODES};
-use faultline_store::environments::NoNode;
+use faultline_store::environments::{Counts, NoNode};
 
 use crate::{
     app::App,
     capacity::{Free, capacity, need},
+    pools::make_room,
     problem::Problem,
 };
 
 pub(crate) async fn add_node(app: &App, proof: &MayManage) -> Result<NodeName, Problem> {
     let environment = proof.environment();
     let need = need(&app.config, environment.spec.is_cluster(), 1);
+    // Pools give back memory that it needs, while it boots.
+    let pooled = app.store.pool_tenants(app.now()).await?;
+    let all = app.store.unfinished_environments().await?;
+    let comes = make_room(app, &pooled, need, &Counts::of(&all)).await?;
     let admit = |counts| {
-        let free = Free::now(&app.config.data_dir);
+        let mut free = Free::now(&app.config.data_dir);
+        if comes {
+            let wanted = need
+                .memory_mib
+                .saturating_add(app.config.reserve_memory_mib);
+            free.memory_mib = free.memory_mib.max(wanted);
+        }
         // Checks only memory and disk, because no environment is added.
         fits(&capacity(&app.config, free, &counts), need)
     };

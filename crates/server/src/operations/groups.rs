@@ -12,6 +12,7 @@ use faultline_store::groups::GroupChanged;
 
 use crate::{
     app::App,
+    lock::lock,
     operations::{
         invitations::{self, NewInvitation},
         tidy,
@@ -117,6 +118,8 @@ pub(crate) struct OpenLab {
     pub attempt: Option<Attempt>,
     /// The number of checks that held in the last run, and of all checks. `None` if they were not run.
     pub checks: Option<(usize, usize)>,
+    /// True while it waits in the queue.
+    pub waits: bool,
 }
 
 /// Returns the progress of a group's members, as its instructors see it.
@@ -136,6 +139,7 @@ pub(crate) async fn progress(app: &App, who: &MayInstruct) -> Result<Vec<Progres
             });
             open.push(OpenLab {
                 attempt: app.store.attempt(&environment.attempt).await?,
+                waits: lock(&app.queue).contains_key(&environment.id),
                 environment,
                 checks,
             });

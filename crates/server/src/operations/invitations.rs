@@ -71,7 +71,9 @@ pub(super) async fn create(
         expires_at: now.saturating_add(days).unwrap_or(now),
         accepted_by: Vec::new(),
     };
-    app.store.add_invitation(&secret, &invitation).await?;
+    if !app.store.add_invitation(&secret, &invitation).await? {
+        return Err(Problem::not_found());
+    }
     let base = app.config.public_url.trim_end_matches('/');
     let link = format!("{base}/invitation?token={}", secret.expose());
     Ok((invitation, link))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use faultline_domain::{
     EnvironmentId, TenantId,
-    environment::{Deadlines, Environment, Intent, State, Step, plan},
+    environment::{Deadlines, Environment, Intent, Lifetime, State, Step, plan},
     tenant::{self, Observed},
 };
 
@@ -57,11 +57,17 @@ pub(super) async fn pass(app: Shared, steps: Steps<EnvironmentId>) -> Done {
             State::Preparing { .. } => deadlines(app, row).await,
             _ => Config::deadlines(),
         };
+        // While the server was down, nobody could show that they still wait.
+        let lifetime = Lifetime {
+            last_used: row.lifetime.last_used.max(app.started_at),
+            ..row.lifetime
+        };
+        let waits = matches!(row.state, State::Requested { .. });
         let step = plan(
             row.intent,
             &row.state,
             seen,
-            &row.lifetime,
+            if waits { &lifetime } else { &row.lifetime },
             &deadlines,
             is_busy,
             app.now(),
@@ -77,8 +83,13 @@ pub(super) async fn pass(app: Shared, steps: Steps<EnvironmentId>) -> Done {
         }
         apply(app, steps, row, step).await?;
     }
-    for e in queue::admitted(app, &rows, asking).await? {
+    let decision = queue::decide(app, &rows, asking).await?;
+    for e in decision.admitted {
         ask(app, steps, &e).await?;
+    }
+    if let Some((mut e, denial)) = decision.refused {
+        let next = e.state.clone().fail(app.now(), "queue", denial.to_string());
+        advance(app, &mut e, next).await?;
     }
     Ok(Counts::from([
         ("checked", rows.len() as u64),
@@ -191,9 +202,16 @@ async fn ask(app: &Shared, steps: &Steps<EnvironmentId>, e: &Environment) -> Res
         app.wake.pools_changed();
         return Ok(());
     }
+    if let Some(tenant) = app.store.take_over_from_pool(e, now).await? {
+        app.changed(&e.id);
+        app.wake.pools_changed();
+        if let Err(error) = app.provider.prioritize(&tenant).await {
+            tracing::warn!(%tenant, error = describe(&error), "its priority could not be raised");
+        }
+        return Ok(());
+    }
     let id = app.random(TenantId::generate);
-    if app.store.take_over_from_pool(e, now).await? || app.store.ask_for_tenant(e, &id, now).await?
-    {
+    if app.store.ask_for_tenant(e, &id, now).await? {
         app.changed(&e.id);
         app.wake.pools_changed();
     }

@@ -58,7 +58,10 @@ pub(super) fn cancel_if_obsolete(
 }
 
 async fn work(app: Shared, e: Environment, step: Step) -> Result<(), Failed> {
-    let recorder = Recorder::new(&app, &e);
+    let Some(tenant) = e.tenant_id() else {
+        return Ok(());
+    };
+    let recorder = Recorder::new(&app, tenant);
     let done = match step {
         Step::Wait => Ok(()),
         Step::Add(node, tries) => add(&app, &e, &node, tries, &recorder).await,

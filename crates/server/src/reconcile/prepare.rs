@@ -73,13 +73,12 @@ impl PrepareError {
 
 /// Brings an environment from `Preparing` to `Active`. If that fails, retries or fails the environment.
 pub(super) async fn prepare(app: Shared, mut e: Environment) -> Result<(), Failed> {
-    let recorder = Recorder::new(&app, &e);
-    let done = bring_up(&app, &mut e, &recorder).await;
-    // All stages must be stored before the new state.
-    recorder.flush().await;
+    let done = bring_up(&app, &mut e).await;
     match done {
         Ok(()) => {
-            let took = app.now().duration_since(e.created_at);
+            // The time in the queue says nothing about starts.
+            let served = app.store.served_at(&e).await.ok().flatten();
+            let took = app.now().duration_since(served.unwrap_or(e.created_at));
             app.metrics.started("active");
             app.metrics.start_seconds.observe(took.as_secs_f64());
             tracing::info!(environment = %e.id, lab = %e.lab, millis = took.as_millis(), "an environment is active");
@@ -203,12 +202,27 @@ async fn set_up(
     Ok(())
 }
 
-async fn bring_up(
+async fn bring_up(app: &Shared, e: &mut Environment) -> Result<(), PrepareError> {
+    let recorder = Recorder::new(app, tenant(e)?);
+    let done = prepare_tenant(app, e, &recorder.progress()).await;
+    // All stages must be stored before the environment is reported as running or failed.
+    recorder.flush().await;
+    done?;
+    let next = e.state.clone().activate(app.now());
+    let next = next.map_err(|_: InvalidTransition| PrepareError::Overtaken)?;
+    if advance(app, e, next).await? {
+        Ok(())
+    } else {
+        Err(PrepareError::Overtaken)
+    }
+}
+
+/// Makes the environment's tenant ready for its owner.
+async fn prepare_tenant(
     app: &Shared,
     e: &mut Environment,
-    recorder: &Recorder,
+    progress: &Progress,
 ) -> Result<(), PrepareError> {
-    let progress = recorder.progress();
     let row = app.store.tenant(tenant(e)?).await?;
     let pooled = row.and_then(|row| row.pooled);
     if pooled.is_some() {
@@ -222,16 +236,7 @@ async fn bring_up(
         .is_some_and(|pooled| pooled.pool == Pool::Lab(e.lab.clone()) && pooled.lab == e.lab_hash);
     // The setup of a staged tenant is done, and its keys are installed by their reconciler while the person looks around.
     if !is_staged {
-        set_up(app, e, &progress).await?;
+        set_up(app, e, progress).await?;
     }
-
-    // All stages must be stored before the environment is reported as running.
-    recorder.flush().await;
-    let next = e.state.clone().activate(app.now());
-    let next = next.map_err(|_: InvalidTransition| PrepareError::Overtaken)?;
-    if advance(app, e, next).await? {
-        Ok(())
-    } else {
-        Err(PrepareError::Overtaken)
-    }
+    Ok(())
 }

@@ -5,11 +5,15 @@ use std::collections::HashMap;
 use faultline_domain::{
     EnvironmentId, PersonId,
     environment::{Environment, State},
-    limits::{Need, admit},
-    queue::{self, Place, Waiting},
-    tenant::State as TenantState,
+    limits::{Denial, Need, admit},
+    pool,
+    queue::{self, Lack, Place, Waiting},
+    tenant::{State as TenantState, Tenant},
 };
-use faultline_store::{environments::Counts, pools::PoolTenant};
+use faultline_store::{
+    environments::{Coming, Counts},
+    pools::PoolTenant,
+};
 use jiff::SignedDuration;
 
 use super::Error;
@@ -17,19 +21,29 @@ use crate::{
     app::{App, Shared},
     capacity::{Free, capacity, need},
     lock::lock,
-    pools::reclaimable_mib,
+    pools::make_room,
 };
 
-/// Returns the environments that get a tenant now, in order, and records the places of the others. `all` are the
-/// environments that haven't ended, and `asking` are those that wait.
-pub(super) async fn admitted(
+/// What happens to the environments that wait.
+#[derive(Debug, Default)]
+pub(super) struct Decision {
+    /// Those that get a tenant now, in order.
+    pub admitted: Vec<Environment>,
+    /// The first one, if there is no room for it even though nothing else runs.
+    pub refused: Option<(Environment, Denial)>,
+}
+
+/// Decides which environments get a tenant now, and publishes the places of the others. `all` are the environments that
+/// haven't ended, and `asking` are those that wait.
+pub(super) async fn decide(
     app: &Shared,
     all: &[Environment],
     asking: Vec<Environment>,
-) -> Result<Vec<Environment>, Error> {
+) -> Result<Decision, Error> {
+    let mut decision = Decision::default();
     if asking.is_empty() {
         show(app, HashMap::new());
-        return Ok(Vec::new());
+        return Ok(decision);
     }
     let mut held: HashMap<PersonId, u32> = HashMap::new();
     for e in all.iter().filter(|e| e.tenant.is_some()) {
@@ -39,36 +53,64 @@ pub(super) async fn admitted(
         asking.into_iter().map(|e| (e.id.clone(), e)).collect();
     let waiting = by_id.values().map(waiting).collect();
     let order = queue::order(waiting, &held);
-    let mut pooled = app.store.pool_tenants(app.now()).await?;
+    let pooled = app.store.pool_tenants(app.now()).await?;
     let mut counts = Counts::of(all);
-    let mut admitted = Vec::new();
-    let mut rest = Vec::new();
+    counts.coming.extend(pooled.iter().filter_map(being_made));
+    let mut warm: Vec<&Tenant> = pooled
+        .iter()
+        .map(|t| &t.tenant)
+        .filter(|t| matches!(t.state, TenantState::Warm { .. }))
+        .collect();
+    let mut rest: Vec<Environment> = Vec::new();
+    let mut lack = Lack::Places;
     for next in order {
         let Some(e) = by_id.remove(&next.id) else {
             continue;
         };
         // Whoever is next is not overtaken by smaller ones, or it would wait forever.
-        if !rest.is_empty() || !fits(app, &e, &counts, &pooled) {
+        if !rest.is_empty() {
             rest.push(e);
             continue;
         }
-        match serving(&e, &pooled) {
-            Some(at) => drop(pooled.remove(at)),
-            None => counts.coming.push(faultline_store::environments::Coming {
-                is_cluster: e.spec.is_cluster(),
-                nodes: nodes(&e),
-            }),
+        let (hash, template) = (e.lab_hash.as_deref(), &e.spec.tenant.template);
+        let claims = pool::choose(warm.iter().copied(), &e.lab, hash, template);
+        let claims = claims.map(|tenant| tenant.id.clone());
+        // What it claims has its memory already.
+        let own = if claims.is_some() {
+            0
+        } else {
+            u64::from(template.shape.nodes())
+        };
+        let nodes = own + e.wanted.len() as u64;
+        match room(app, &e, nodes, &counts) {
+            Ok(()) => {
+                warm.retain(|tenant| Some(&tenant.id) != claims.as_ref());
+                counts.environments += 1;
+                counts.coming.push(Coming {
+                    is_cluster: e.spec.is_cluster(),
+                    nodes,
+                });
+                decision.admitted.push(e);
+            }
+            Err((denial, need)) => {
+                lack = Lack::of(&denial);
+                let comes = lack == Lack::Memory && make_room(app, &pooled, need, &counts).await?;
+                let is_idle = all.iter().all(|e| e.tenant.is_none()) && pooled.is_empty();
+                if is_idle && !comes && decision.admitted.is_empty() {
+                    decision.refused = Some((e, denial));
+                } else {
+                    rest.push(e);
+                }
+            }
         }
-        counts.environments += 1;
-        admitted.push(e);
     }
     let places = if rest.is_empty() {
         HashMap::new()
     } else {
-        places(app, all, &rest).await?
+        places(app, all, &rest, lack).await?
     };
     show(app, places);
-    Ok(admitted)
+    Ok(decision)
 }
 
 fn waiting(e: &Environment) -> Waiting {
@@ -84,34 +126,22 @@ fn waiting(e: &Environment) -> Waiting {
     }
 }
 
-fn nodes(e: &Environment) -> u64 {
-    u64::from(e.spec.tenant.template.shape.nodes()) + e.wanted.len() as u64
-}
-
-/// Returns the warm tenant of a pool that can serve an environment.
-fn serving(e: &Environment, pooled: &[PoolTenant]) -> Option<usize> {
-    let template = &e.spec.tenant.template;
-    pooled.iter().position(|t| {
-        t.tenant.environment.is_none()
-            && matches!(t.tenant.state, TenantState::Warm { .. })
-            && t.pooled.serves(&e.lab, e.lab_hash.as_deref(), template)
+/// Returns the nodes of a tenant that is being made for a pool.
+fn being_made(of: &PoolTenant) -> Option<Coming> {
+    let template = &of.tenant.spec.template;
+    let is_made = matches!(of.tenant.state, TenantState::Provisioning { .. });
+    (is_made && of.tenant.environment.is_none()).then(|| Coming {
+        is_cluster: template.is_cluster(),
+        nodes: template.shape.nodes().into(),
     })
 }
 
-/// Returns true if there is room for an environment now. A warm tenant of a pool already has its memory, and pools give
-/// theirs back.
-fn fits(app: &App, e: &Environment, counts: &Counts, pooled: &[PoolTenant]) -> bool {
+/// Returns an error with the need if there is no room for these nodes of an environment now.
+fn room(app: &App, e: &Environment, nodes: u64, counts: &Counts) -> Result<(), (Denial, Need)> {
     let config = &app.config;
-    let need = match serving(e, pooled) {
-        Some(_) => Need {
-            memory_mib: 0,
-            disk_mib: 0,
-        },
-        None => need(config, e.spec.is_cluster(), nodes(e)),
-    };
-    let mut free = Free::now(&config.data_dir);
-    free.memory_mib = free.memory_mib.saturating_add(reclaimable_mib(pooled));
-    admit(&capacity(config, free, counts), need).is_ok()
+    let need = need(config, e.spec.is_cluster(), nodes);
+    let free = Free::now(&config.data_dir);
+    admit(&capacity(config, free, counts), need).map_err(|denial| (denial, need))
 }
 
 /// Returns the places of those who still wait.
@@ -119,15 +149,19 @@ async fn places(
     app: &App,
     all: &[Environment],
     rest: &[Environment],
+    lack: Lack,
 ) -> Result<HashMap<EnvironmentId, Place>, Error> {
     let now = app.now();
     let usual = app.store.usual_lifetime().await?;
-    let placed = all.iter().filter(|e| e.tenant.is_some() && e.is_open());
-    let mut ends: Vec<SignedDuration> = placed
-        .map(|e| {
-            let (end, _) = e.lifetime.end();
-            let (age, latest) = (now.duration_since(e.created_at), end.duration_since(now));
-            queue::remaining(age, latest, usual)
+    let mut ends: Vec<SignedDuration> = all
+        .iter()
+        .filter(|e| e.is_open())
+        .filter_map(|e| match e.tenant.as_ref()?.state {
+            TenantState::Claimed { since } => {
+                let latest = e.lifetime.end().0.duration_since(now);
+                Some(queue::remaining(now.duration_since(since), latest, usual))
+            }
+            _ => None,
         })
         .collect();
     let of = u32::try_from(rest.len()).unwrap_or(u32::MAX);
@@ -136,6 +170,7 @@ async fn places(
         let place = Place {
             position: u32::try_from(position + 1).unwrap_or(u32::MAX),
             of,
+            lack,
             seconds: wait.map(|wait| wait.as_secs()),
         };
         (e.id.clone(), place)
@@ -145,10 +180,9 @@ async fn places(
 
 /// Publishes the places, and notifies those who watch an environment whose position has changed.
 fn show(app: &App, places: HashMap<EnvironmentId, Place>) {
-    app.metrics
-        .queued
-        .set(i64::try_from(places.len()).unwrap_or(i64::MAX));
-    let position = |place: Option<&Place>| place.map(|place| (place.position, place.of));
+    let length = i64::try_from(places.len()).unwrap_or(i64::MAX);
+    app.metrics.queued.set(length);
+    let position = |place: Option<&Place>| place.map(|p| (p.position, p.of, p.lack));
     let mut shown = lock(&app.queue);
     let changed: Vec<EnvironmentId> = places
         .keys()

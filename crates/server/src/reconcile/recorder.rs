@@ -6,10 +6,8 @@ use std::{
 };
 
 use faultline_domain::{
-    EnvironmentId, TenantId,
-    environment::Environment,
+    TenantId,
     progress::{Event, Progress},
-    tenant::Tenant,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -26,18 +24,10 @@ enum Message {
 pub(super) struct Recorder(mpsc::UnboundedSender<Message>);
 
 impl Recorder {
-    /// Records the stages of an environment as long as it has its current tenant.
-    pub(super) fn new(app: &Shared, e: &Environment) -> Self {
-        Self::open(app, Some(e.id.clone()), e.tenant_id().cloned())
-    }
-
-    /// Records the stages of creating a tenant for the environment that waits for it. While it is in a pool, there is
-    /// none.
-    pub(super) fn of_tenant(app: &Shared, tenant: &Tenant) -> Self {
-        Self::open(app, None, Some(tenant.id.clone()))
-    }
-
-    fn open(app: &Shared, always: Option<EnvironmentId>, only: Option<TenantId>) -> Self {
+    /// Records stages of a tenant for the environment that it is made for or that has claimed it. While it is in a pool,
+    /// there is none; after a reset, it is no longer the environment's.
+    pub(super) fn new(app: &Shared, tenant: &TenantId) -> Self {
+        let tenant = tenant.clone();
         let (send, mut receive) = mpsc::unbounded_channel();
         let app = app.clone();
         app.tasks.clone().spawn(async move {
@@ -45,11 +35,7 @@ impl Recorder {
             while let Some(message) = receive.recv().await {
                 match message {
                     Message::Event(event) => {
-                        let found = match &only {
-                            Some(tenant) => app.store.environment_with(tenant).await.ok().flatten(),
-                            None => always.clone(),
-                        };
-                        let Some(id) = found else {
+                        let Ok(Some(id)) = app.store.environment_with(&tenant).await else {
                             continue;
                         };
                         if let Err(e) = app.store.record_stage(&id, &event, app.now()).await {

@@ -150,6 +150,8 @@ async fn apply(
             reason,
             retryable,
         } => {
+            // Another tenant need not come from the pool.
+            let retryable = retryable || row.pooled.is_some();
             let next = row.state.fail(app.now(), stage, reason, retryable);
             advance(app, row, next).await?;
         }
@@ -186,7 +188,7 @@ async fn advance(
 }
 
 async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
-    let recorder = Recorder::of_tenant(&app, &tenant);
+    let recorder = Recorder::new(&app, &tenant.id);
     let progress = recorder.progress();
     let made = match &tenant.pooled {
         Some(pooled) => pools::make(&app, &tenant, pooled, &progress).await,

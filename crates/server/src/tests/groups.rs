@@ -224,6 +224,21 @@ async fn invalid_changes_are_explained() {
     );
 }
 
+/// An instructor's links stay when nothing changes.
+#[tokio::test]
+async fn a_role_that_stays_the_same_withdraws_nothing() {
+    let (mut bed, mine, _) = school().await;
+    let own = (bed.cookie.clone(), bed.csrf.clone(), bed.token.clone());
+    bed.become_another("ida").await;
+    let path = format!("/groups/{mine}/invitations");
+    let made = bed.api(Method::POST, &path, Some("{}")).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.body);
+    (bed.cookie, bed.csrf, bed.token) = own;
+    make_instructor(&bed, "ida").await;
+    let open = bed.app.store.invitations(5).await.unwrap();
+    assert_eq!(open[0].uses_left, 1);
+}
+
 /// A demoted instructor sees nothing any more, even as a member who instructs.
 #[tokio::test]
 async fn the_role_is_needed_too() {

@@ -232,6 +232,54 @@ async fn a_changed_lab_or_template_drains_what_is_old() {
 }
 
 #[tokio::test]
+async fn an_unreadable_template_keeps_its_pool() {
+    let bed = bed().await;
+    set_floor(&bed, LAB, 1).await;
+    let before = until_warm(&bed, LAB, 1).await;
+    bed.provider
+        .set_readiness(faultline_provider::Readiness::Unavailable {
+            reason: "its recipe can't be read".to_owned(),
+        });
+    bed.clock.advance(SignedDuration::from_mins(15));
+    for _ in 0..5 {
+        bed.reconcile().await;
+    }
+    assert_eq!(until_warm(&bed, LAB, 1).await, before);
+    assert!(
+        pool(&bed, LAB)
+            .await
+            .unwrap()
+            .reason()
+            .contains("not built")
+    );
+}
+
+#[tokio::test]
+async fn pools_that_are_turned_off_are_drained_and_say_so() {
+    let bed = bed_with(Config {
+        pools: PoolSettings {
+            max_tenants: 0,
+            parallel: 1,
+        },
+        ..Config::default()
+    })
+    .await;
+    set_floor(&bed, LAB, 1).await;
+    for _ in 0..3 {
+        bed.reconcile().await;
+    }
+    assert!(bed.provider.list().await.unwrap().is_empty());
+    let answer = bed.api(Method::GET, "/pools", None).await.json();
+    assert!(answer["hold"].as_str().unwrap().contains("turned off"));
+    assert!(
+        bed.get("/operator/pools")
+            .await
+            .body
+            .contains("Pools are turned off")
+    );
+}
+
+#[tokio::test]
 async fn failures_delay_the_next_attempt_and_are_shown() {
     let bed = bed().await;
     bed.provider.fail_next("refresh", "no entropy");

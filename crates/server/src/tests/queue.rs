@@ -133,6 +133,43 @@ async fn a_reset_gets_the_next_place() {
 }
 
 #[tokio::test]
+async fn a_reset_of_an_ended_environment_waits_like_a_start() {
+    let mut bed = bed(1).await;
+    let old = bed.active("two-nodes").await;
+    bed.post(&format!("/environments/{old}/end"), "").await;
+    bed.until(&old, is_final).await;
+    bed.active("stale-flag").await;
+    bed.become_another("ben").await;
+    let his = bed.start("stale-flag").await;
+    bed.reconcile().await;
+    bed.clock.advance(SignedDuration::from_secs(5));
+    bed.become_another("local").await;
+    let reset = bed.post(&format!("/environments/{old}/reset"), "").await;
+    assert_eq!(reset.status, StatusCode::SEE_OTHER, "{}", reset.body);
+    bed.reconcile().await;
+    assert_eq!(place(&bed, &old).await, Some((2, 2)));
+    bed.become_another("ben").await;
+    assert_eq!(place(&bed, &his).await, Some((1, 2)));
+}
+
+/// It passes the check at the start, but there is never as much memory free.
+#[tokio::test]
+async fn what_does_not_fit_on_an_idle_host_fails_and_blocks_nobody() {
+    let total = crate::capacity::Free::now(std::path::Path::new("/")).memory_total_mib;
+    let mut bed = bed_with(Config {
+        node_memory_mib: total / 2 - 16,
+        ..Config::default()
+    })
+    .await;
+    let large = bed.start("two-nodes").await;
+    let e = bed.until(&large, is_final).await;
+    assert!(
+        matches!(&e.state, State::Failed { stage, reason, .. } if stage == "queue" && reason.contains("memory")),
+        "{e:?}"
+    );
+}
+
+#[tokio::test]
 async fn who_waits_can_leave() {
     let mut bed = bed(1).await;
     bed.active("stale-flag").await;
@@ -176,6 +213,9 @@ async fn a_restart_keeps_the_queue() {
     let first = bed.active("stale-flag").await;
     let next = bed.start("two-nodes").await;
     bed.reconcile().await;
+    let bed = bed.restart().await;
+    // A long time without a server is not the fault of those who wait.
+    bed.clock.advance(SignedDuration::from_mins(30));
     let mut bed = bed.restart().await;
     bed.reconcile().await;
     assert_eq!(place(&bed, &next).await, Some((1, 1)));

@@ -6,7 +6,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Redirect, Response},
 };
-use faultline_domain::{PersonId, attempt::Attempt, authz::Role, environment::Phase};
+use faultline_domain::{attempt::Attempt, authz::Role, environment::Phase};
 use serde::Deserialize;
 
 use super::{
@@ -16,7 +16,6 @@ use super::{
 use crate::{
     app::{App, Shared},
     auth::{Caller, GroupId, Instructed, Operator, Person, Signed},
-    lock::lock,
     operations::groups::{self, OpenLab, Progress},
     problem::Problem,
 };
@@ -24,7 +23,7 @@ use crate::{
 struct GroupRow {
     id: String,
     name: String,
-    members: usize,
+    members: String,
     instructors: String,
 }
 
@@ -61,7 +60,11 @@ async fn render_list(
         GroupRow {
             id: group.id.clone(),
             name: group.name.clone(),
-            members: group.members.iter().filter(|m| !m.instructs).count(),
+            members: text::plural(
+                group.members.iter().filter(|m| !m.instructs).count(),
+                "member",
+                "members",
+            ),
             instructors: names.join(", "),
         }
     });
@@ -128,8 +131,8 @@ struct GroupPage {
     id: String,
     name: String,
     members: Vec<MemberRow>,
-    /// For operators: people who aren't members, with their roles.
-    others: Vec<(String, String, &'static str)>,
+    /// For operators: all people, with their roles.
+    people: Vec<(String, String, &'static str)>,
     problem: Option<Problem>,
     /// The URL of a new invitation.
     link: Option<String>,
@@ -139,10 +142,9 @@ fn lab(app: &App, of: &OpenLab) -> LabRow {
     let e = &of.environment;
     let now = app.now();
     let solved = of.attempt.as_ref().is_some_and(Attempt::is_repaired);
-    let waits = lock(&app.queue).contains_key(&e.id);
     let (phase, class) = match e.state.phase() {
         _ if solved => ("repaired", "good"),
-        _ if waits => ("waiting", "none"),
+        _ if of.waits => ("waiting", "none"),
         Phase::Active => ("working", "run"),
         Phase::Suspended => ("paused", "none"),
         _ => ("starting", "run"),
@@ -179,12 +181,13 @@ async fn render(
         solved: of.solved,
     };
     let members = groups::progress(app, proof).await?;
-    let mut others = Vec::new();
+    let mut people = Vec::new();
     if instructed.caller.signed_in.may_operate().is_ok() {
-        let is_member = |id: &PersonId| group.members.iter().any(|m| m.person == *id);
-        let people = app.store.people().await?;
-        let rest = people.into_iter().filter(|p| !is_member(&p.id));
-        others = rest
+        people = app
+            .store
+            .people()
+            .await?
+            .into_iter()
             .map(|p| (p.id.to_string(), p.name, p.role.as_str()))
             .collect();
     }
@@ -193,7 +196,7 @@ async fn render(
         id: group.id.clone(),
         name: group.name.clone(),
         members: members.into_iter().map(row).collect(),
-        others,
+        people,
         problem,
         link,
     })

@@ -6,6 +6,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Redirect, Response},
 };
+use faultline_store::pools::ServedBy;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde::Deserialize;
 
@@ -40,7 +41,7 @@ struct Event {
     id: String,
     lab: String,
     at: String,
-    seats: u32,
+    seats: String,
     note: String,
 }
 
@@ -147,7 +148,7 @@ async fn render(
                 at: time(e.at, now),
                 id: e.id,
                 lab: e.lab.to_string(),
-                seats: e.seats,
+                seats: text::plural(e.seats as usize, "person", "people"),
                 note: e.note,
             })
             .collect(),
@@ -164,11 +165,11 @@ async fn render(
         waits: waits
             .into_iter()
             .map(|w| Wait {
-                by: match w.by.as_str() {
-                    "lab" => "The lab's pool, with its setup done",
-                    "template" => "The template's pool",
-                    "unfinished" => "A tenant that was being made for a pool",
-                    _ => "A clone of its own",
+                by: match w.by {
+                    ServedBy::Lab => "The lab's pool, with its setup done",
+                    ServedBy::Template => "The template's pool",
+                    ServedBy::Unfinished => "A tenant that was being made for a pool",
+                    ServedBy::Clone => "A clone of its own",
                 },
                 starts: w.starts,
                 p50: text::duration(w.p50),

@@ -34,7 +34,13 @@ pub(super) struct Stages {
 
 pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem> {
     let done = app.store.stages(&e.id).await?;
-    let typical = app.typical_stages(&e.lab).await?;
+    // A tenant of a pool goes through other stages than a clone.
+    let claimed = done.iter().any(|stage| stage.name == "claim");
+    let typical = if claimed {
+        Vec::new()
+    } else {
+        app.typical_stages(&e.lab).await?
+    };
     let now = app.now();
     let failed = matches!(e.state, State::Failed { .. });
     let mut rows: Vec<StageRow> = Vec::new();
@@ -81,7 +87,7 @@ pub(super) async fn stages(app: &App, e: &Environment) -> Result<Stages, Problem
             elapsed_millis: 0,
         });
     }
-    let total = app.usual_start(&e.lab).await?;
+    let total = app.usual_start(&e.lab).await?.filter(|_| !claimed);
     let place = lock(&app.queue).get(&e.id).copied();
     Ok(Stages {
         waiting: matches!(e.state, State::Requested { .. }) && done.is_empty(),

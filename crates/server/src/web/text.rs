@@ -57,14 +57,18 @@ pub(crate) fn left(seconds: i64) -> String {
     }
 }
 
-/// Formats a place in the queue: `Number 3 of 7 in the queue; your turn is expected in about 12 min.`
+/// Formats a place in the queue: `All places are taken. Number 3 of 7 in the queue; your turn is expected in about 12 min.`
 pub(crate) fn place(of: Place) -> String {
     let wait = match of.seconds {
         Some(..60) => "your turn is expected within a minute".to_owned(),
         Some(seconds) => format!("your turn is expected in about {}", left(seconds)),
         None => "how long it takes can't be told yet".to_owned(),
     };
-    format!("Number {} of {} in the queue; {wait}.", of.position, of.of)
+    let (lack, position) = (of.lack.as_sentence(), of.position);
+    format!(
+        "{lack} Number {position} of {} in the queue; {wait}.",
+        of.of
+    )
 }
 
 /// Formats a past time: `just now`, `5 min ago`, `3 days ago`.

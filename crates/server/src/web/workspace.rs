@@ -109,6 +109,7 @@ pub(super) async fn show(
     frame: Frame,
 ) -> Result<Response, Problem> {
     let e = mine.environment();
+    app.touch_in_queue(e).await;
     let lab = app.lab_of(e).await;
     let title = lab
         .as_ref()

@@ -11,18 +11,20 @@ ALTER TABLE tenants ADD COLUMN made_in_millis BIGINT;
 ALTER TABLE tenants ADD COLUMN paused_bytes BIGINT;
 CREATE INDEX tenants_of_pools ON tenants (created_at) WHERE pooled IS NOT NULL;
 
--- The demand, from which pools forecast theirs: each start and reset, what served it, and when it could be used.
+-- The demand, from which pools forecast theirs: each start and reset, what served it, and when it left the queue and could
+-- be used.
 CREATE TABLE starts (
     environment_id TEXT NOT NULL,
     requested_at   BIGINT NOT NULL,
     lab            TEXT NOT NULL,
     served_by      TEXT,
+    served_at      BIGINT,
     active_at      BIGINT,
     PRIMARY KEY (environment_id, requested_at)
 );
 CREATE INDEX starts_by_time ON starts (requested_at);
-INSERT INTO starts (environment_id, requested_at, lab, served_by, active_at)
-SELECT id, created_at, lab, 'clone', activated FROM environments;
+INSERT INTO starts (environment_id, requested_at, lab, served_by, served_at, active_at)
+SELECT id, created_at, lab, 'clone', created_at, activated FROM environments;
 
 CREATE TABLE pool_bounds (
     pool    TEXT PRIMARY KEY,

@@ -281,9 +281,10 @@ impl Store {
         };
         let made = Environment {
             generation: old.generation + 1,
-            state: match old.tenant {
-                Some(_) => State::requested_again(now),
-                None => State::requested(now),
+            // Only what it holds now gives it the next place.
+            state: match &old.tenant {
+                Some(tenant) if !tenant.state.is_final() => State::requested_again(now),
+                _ => State::requested(now),
             },
             ..fresh(
                 old.id.clone(),
