@@ -178,20 +178,18 @@ pub(crate) struct Environment {
 }
 
 /// A place in the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 struct Place {
     position: u32,
     of: u32,
+    reason: String,
     seconds: Option<i64>,
 }
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { position, of, .. } = self;
-        write!(
-            f,
-            "All places are taken: number {position} of {of} in the queue"
-        )?;
+        let (reason, position, of) = (&self.reason, self.position, self.of);
+        write!(f, "{reason} Number {position} of {of} in the queue")?;
         match self.seconds {
             Some(seconds) => write!(f, ", about {} min", seconds / 60 + 1)?,
             None => write!(f, ", time unknown")?,
@@ -351,7 +349,7 @@ fn show(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
 /// Requests an environment and waits until it is ready.
 fn start(api: &Api, path: &str, output: Output) -> anyhow::Result<()> {
     let mut answer = api.post(path, None)?;
-    let began = Instant::now();
+    let mut began = Instant::now();
     let (progress, mut shown) = (stages::progress(output), Vec::new());
     let mut place: Option<Place> = None;
     let mut waited = false;
@@ -360,11 +358,14 @@ fn start(api: &Api, path: &str, output: Output) -> anyhow::Result<()> {
         for event in stages::news(&environment.stages, |name| Some(name), &mut shown) {
             progress.report(event);
         }
-        if environment.queue != place && output == Output::Text {
-            if let Some(place) = &environment.queue {
+        if environment.queue != place {
+            if let (Some(place), Output::Text) = (&environment.queue, output) {
                 eprintln!("{place}");
             }
-            place = environment.queue;
+            place = environment.queue.clone();
+        }
+        if place.is_some() {
+            began = Instant::now();
         }
         match environment.phase.as_str() {
             "active" => {
@@ -391,7 +392,7 @@ fn start(api: &Api, path: &str, output: Output) -> anyhow::Result<()> {
         }
         // The server itself ends a start that takes too long; this timeout is a backstop.
         anyhow::ensure!(
-            place.is_some() || began.elapsed() < Duration::from_secs(3600),
+            began.elapsed() < Duration::from_secs(3600),
             "it did not become active within an hour"
         );
         std::thread::sleep(Duration::from_millis(300));

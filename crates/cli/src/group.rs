@@ -1,6 +1,5 @@
 //! `faultline group`: groups of people, for operators and the groups' instructors.
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use faultline_domain::person::Invitation;
 use faultline_lab::suggest;
@@ -98,6 +97,7 @@ struct Detail {
 #[derive(Debug, Deserialize)]
 struct Progress {
     name: String,
+    instructs: bool,
     solved: u32,
     open: Vec<OpenLab>,
 }
@@ -107,7 +107,8 @@ struct OpenLab {
     lab: String,
     phase: String,
     since: String,
-    solved: bool,
+    repaired: bool,
+    waits: bool,
     hints: u32,
     checks_passed: Option<u32>,
     checks: Option<u32>,
@@ -165,8 +166,12 @@ pub fn run(args: &GroupArgs, output: Output) -> anyhow::Result<()> {
         GroupCommand::Remove { group, person } => {
             let (group, person) = (find(&api, group)?, person::find(&api, person)?);
             let path = format!("/groups/{}/members/{}", group.id, person.id);
-            api.delete(&path)
-                .with_context(|| format!("{} is not in {}", person.name, group.name))?;
+            api.delete(&path).map_err(|e| {
+                if crate::api::is_missing(&e) {
+                    return anyhow::anyhow!("{} is not in {}", person.name, group.name);
+                }
+                e
+            })?;
             let done = format!("{} is not in {} any more.", person.name, group.name);
             say(&json!({}), output, &done)
         }
@@ -204,6 +209,9 @@ fn list(groups: Vec<Group>) -> String {
 }
 
 fn progress(of: Detail) -> String {
+    if of.progress.is_empty() {
+        return "The group has no members. `faultline group invite` invites students.".to_owned();
+    }
     let mut table = table([
         "NAME",
         "LAB",
@@ -215,10 +223,15 @@ fn progress(of: Detail) -> String {
     ]);
     for member in of.progress {
         let solved = member.solved.to_string();
+        let name = if member.instructs {
+            format!("{} (instructor)", member.name)
+        } else {
+            member.name
+        };
         if member.open.is_empty() {
             let nothing = || "-".to_owned();
             table.add_row([
-                member.name,
+                name,
                 nothing(),
                 nothing(),
                 nothing(),
@@ -229,17 +242,17 @@ fn progress(of: Detail) -> String {
             continue;
         }
         for lab in member.open {
-            let state = if lab.solved {
-                "solved".to_owned()
-            } else {
-                lab.phase
+            let state = match (lab.repaired, lab.waits) {
+                (true, _) => "repaired".to_owned(),
+                (_, true) => "waiting".to_owned(),
+                _ => lab.phase,
             };
             let checks = match (lab.checks_passed, lab.checks) {
                 (Some(passed), Some(all)) => format!("{passed} of {all}"),
                 _ => "-".to_owned(),
             };
             table.add_row([
-                member.name.clone(),
+                name.clone(),
                 lab.lab,
                 state,
                 lab.since,

@@ -171,7 +171,11 @@ pub fn run(args: &PoolArgs, output: Output) -> anyhow::Result<()> {
             let event = json!({ "lab": lab, "at": at.to_string(), "seats": people, "note": note });
             let answer = api.post("/events", Some(event))?;
             let id = crate::answer::text(&answer, "id")?;
-            let text = format!("Event {id} is announced: {people} people start {lab} at {at}.");
+            let people = match people {
+                1 => "1 person starts".to_owned(),
+                n => format!("{n} people start"),
+            };
+            let text = format!("Event {id} is announced: {people} {lab} at {at}.");
             say(&answer, output, &text)
         }
         PoolCommand::Events => {
@@ -212,7 +216,11 @@ fn announced(events: Vec<Event>) -> String {
 
 fn list(all: &Pools) -> String {
     let mut text = String::new();
-    if all.pools.is_empty() {
+    if let (Some(hold), true) = (&all.hold, all.pools.is_empty()) {
+        text.push_str(&format!(
+            "All pools are empty, and no tenant is made now: {hold}."
+        ));
+    } else if all.pools.is_empty() {
         text.push_str(
             "All pools are empty, because nobody is expected. A start, `faultline pool announce` or\n\
              `faultline pool set POOL --floor 1` fills one.",
@@ -258,7 +266,7 @@ fn list(all: &Pools) -> String {
         }
         text.push_str(&table.to_string());
     }
-    if let Some(hold) = &all.hold {
+    if let (Some(hold), false) = (&all.hold, all.pools.is_empty()) {
         text.push_str(&format!("\n\nNo tenant is made now: {hold}."));
     }
     if !all.waits.is_empty() {
