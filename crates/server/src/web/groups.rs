@@ -10,6 +10,7 @@ use faultline_domain::{attempt::Attempt, authz::Role, environment::Phase};
 use serde::Deserialize;
 
 use super::{
+    after_form,
     layout::{Frame, Layout},
     page, text,
 };
@@ -96,15 +97,13 @@ pub(super) async fn create(
     frame: Frame,
     Form(new): Form<NewGroup>,
 ) -> Result<Response, Problem> {
-    match groups::create(&app, &operator.proof, &new.name).await {
-        Ok(group) => Ok(Redirect::to(&format!("/groups/{}", group.id)).into_response()),
-        Err(problem) if problem.status == 400 => {
-            let status = problem.status_code();
-            let html = render_list(&app, &operator.caller, &frame, Some(problem)).await?;
-            Ok((status, html).into_response())
-        }
-        Err(problem) => Err(problem),
-    }
+    let made = groups::create(&app, &operator.proof, &new.name).await;
+    let here = made.as_ref().map(|group| format!("/groups/{}", group.id));
+    let here = here.unwrap_or_default();
+    after_form(made, &here, async |problem| {
+        render_list(&app, &operator.caller, &frame, Some(problem)).await
+    })
+    .await
 }
 
 struct LabRow {
@@ -210,25 +209,18 @@ pub(super) async fn show(
     render(&app, &instructed, &frame, None, None).await
 }
 
-/// Redirects to the group's page, or renders it with the problem if that is the form's fault.
+/// Redirects to the group's page, or renders it with the problem.
 async fn answer(
     app: &App,
     instructed: &Instructed,
     frame: &Frame,
     done: Result<(), Problem>,
 ) -> Result<Response, Problem> {
-    match done {
-        Ok(()) => {
-            let group = &instructed.proof.group().id;
-            Ok(Redirect::to(&format!("/groups/{group}")).into_response())
-        }
-        Err(problem) if problem.status == 400 => {
-            let status = problem.status_code();
-            let html = render(app, instructed, frame, Some(problem), None).await?;
-            Ok((status, html).into_response())
-        }
-        Err(problem) => Err(problem),
-    }
+    let here = format!("/groups/{}", instructed.proof.group().id);
+    after_form(done, &here, async |problem| {
+        render(app, instructed, frame, Some(problem), None).await
+    })
+    .await
 }
 
 #[derive(Deserialize)]

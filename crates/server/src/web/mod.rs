@@ -45,7 +45,7 @@ use axum::{
     extract::{Request, State},
     http::{StatusCode, header},
     middleware::Next,
-    response::{Html, IntoResponse, Response},
+    response::{Html, IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 
@@ -119,6 +119,23 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/sign-out", post(sign_in::out))
         .route("/theme", post(sign_in::theme))
         .fallback(async || Problem::not_found())
+}
+
+/// Redirects after a form. If the form is at fault, renders its page again with the problem.
+async fn after_form<T>(
+    done: Result<T, Problem>,
+    to: &str,
+    render: impl AsyncFnOnce(Problem) -> Result<Response, Problem>,
+) -> Result<Response, Problem> {
+    match done {
+        Ok(_) => Ok(Redirect::to(to).into_response()),
+        Err(problem) if problem.status >= 500 || problem.status == 404 => Err(problem),
+        Err(problem) => {
+            let status = problem.status_code();
+            let html = render(problem).await?;
+            Ok((status, html).into_response())
+        }
+    }
 }
 
 /// Renders a template as a page.

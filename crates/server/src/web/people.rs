@@ -14,6 +14,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 
 use super::{
+    after_form,
     layout::{Frame, Layout},
     page, text,
 };
@@ -171,21 +172,6 @@ impl Invite {
     }
 }
 
-/// Renders the page with a problem, or returns the problem if it isn't the form's fault.
-async fn refused(
-    app: &App,
-    operator: &Operator,
-    frame: &Frame,
-    problem: Problem,
-) -> Result<Response, Problem> {
-    if problem.status >= 500 || problem.status == 404 {
-        return Err(problem);
-    }
-    let status = problem.status_code();
-    let html = render(app, operator, frame, Some(problem), None).await?;
-    Ok((status, html).into_response())
-}
-
 pub(super) async fn invite(
     State(app): State<Shared>,
     operator: Operator,
@@ -207,7 +193,13 @@ pub(super) async fn invite(
             );
             render(&app, &operator, &frame, None, Some((about, link))).await
         }
-        Err(problem) => refused(&app, &operator, &frame, problem).await,
+        Err(problem) => {
+            let refused: Result<(), _> = Err(problem);
+            after_form(refused, "/people", async |problem| {
+                render(&app, &operator, &frame, Some(problem), None).await
+            })
+            .await
+        }
     }
 }
 
@@ -241,10 +233,11 @@ pub(super) async fn change(
             Err(_) => return Err(Problem::bad_request("There is no such change.")),
         },
     };
-    match people::change(&app, &operator.proof, &person, wanted).await {
-        Ok(()) => Ok(Redirect::to("/people").into_response()),
-        Err(problem) => refused(&app, &operator, &frame, problem).await,
-    }
+    let done = people::change(&app, &operator.proof, &person, wanted).await;
+    after_form(done, "/people", async |problem| {
+        render(&app, &operator, &frame, Some(problem), None).await
+    })
+    .await
 }
 
 pub(super) async fn reset_password(

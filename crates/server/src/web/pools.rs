@@ -11,6 +11,7 @@ use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde::Deserialize;
 
 use super::{
+    after_form,
     layout::{Frame, Layout},
     page, text,
 };
@@ -21,6 +22,9 @@ use crate::{
     pools::{PoolStatus, names, survey, waits},
     problem::Problem,
 };
+
+/// The page's path.
+const HERE: &str = "/operator/pools";
 
 struct Pool {
     name: String,
@@ -187,24 +191,6 @@ pub(super) async fn show(
     render(&app, &operator, &frame, None).await
 }
 
-/// Redirects to the page, or renders it with the problem if that is the form's fault.
-async fn answer<T>(
-    app: &App,
-    operator: &Operator,
-    frame: &Frame,
-    done: Result<T, Problem>,
-) -> Result<Response, Problem> {
-    match done {
-        Ok(_) => Ok(Redirect::to("/operator/pools").into_response()),
-        Err(problem) if problem.status == 400 => {
-            let status = problem.status_code();
-            let html = render(app, operator, frame, Some(problem)).await?;
-            Ok((status, html).into_response())
-        }
-        Err(problem) => Err(problem),
-    }
-}
-
 #[derive(Deserialize)]
 pub(super) struct Bounds {
     #[serde(default)]
@@ -245,7 +231,10 @@ pub(super) async fn set_bounds(
         }
         Err(problem) => Err(problem),
     };
-    answer(&app, &operator, &frame, done).await
+    after_form(done, HERE, async |problem| {
+        render(&app, &operator, &frame, Some(problem)).await
+    })
+    .await
 }
 
 #[derive(Deserialize)]
@@ -288,7 +277,10 @@ pub(super) async fn announce(
         Ok(new) => pools::announce(&app, &operator.proof, new).await,
         Err(problem) => Err(problem),
     };
-    answer(&app, &operator, &frame, done).await
+    after_form(done, HERE, async |problem| {
+        render(&app, &operator, &frame, Some(problem)).await
+    })
+    .await
 }
 
 pub(super) async fn cancel(
@@ -297,5 +289,5 @@ pub(super) async fn cancel(
     Row(id): Row,
 ) -> Result<Response, Problem> {
     pools::cancel(&app, &operator.proof, &id).await?;
-    Ok(Redirect::to("/operator/pools").into_response())
+    Ok(Redirect::to(HERE).into_response())
 }
