@@ -465,6 +465,14 @@ async fn environments_of_an_earlier_version_get_tenants_of_the_same_id() {
     let versions = store.key_versions().await.unwrap();
     let runs = &versions[&"runs".parse().unwrap()];
     assert!(runs.applied.is_empty(), "the keys are applied again");
+    let tenants = store.unfinished_tenants().await.unwrap();
+    assert!(!tenants.is_empty());
+    for tenant in tenants {
+        let of = tenant.environment.map(|id| id.to_string());
+        assert_eq!(of.as_deref(), Some(tenant.id.as_str()));
+    }
+    let starts = store.starts_since(Timestamp::UNIX_EPOCH).await.unwrap();
+    assert_eq!(starts.len(), 5, "they are demand for pools");
     let mut found = Vec::new();
     for id in ["waits", "comes", "runs", "leaves", "ended"] {
         let e = store.environment(&id.parse().unwrap()).await.unwrap();
