@@ -14,6 +14,28 @@ pub struct Principal {
     pub role: Role,
 }
 
+/// What an API token may do on behalf of its person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Everything that the person may do.
+    #[default]
+    Full,
+    /// Only read: no changes and no terminals.
+    Read,
+}
+
+impl Scope {
+    /// Returns the scope's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Read => "read",
+        }
+    }
+}
+
 /// The role of a person, which determines what the person may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -110,6 +110,15 @@ impl Problem {
         )
     }
 
+    pub(crate) fn read_only() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "read-only",
+            "This API token may only read",
+            "Create a token without this restriction on the page “Keys and tokens”.",
+        )
+    }
+
     pub(crate) fn forged() -> Self {
         Self::new(
             StatusCode::FORBIDDEN,

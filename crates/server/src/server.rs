@@ -6,7 +6,7 @@ use axum::Router;
 use faultline_domain::{Clock, PersonId, authz::Role};
 use faultline_lab::Catalogue;
 use faultline_provider::Provider;
-use faultline_store::{Secret, Store};
+use faultline_store::{Secret, Store, credentials::NewApiToken};
 use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -94,10 +94,9 @@ impl Server {
     pub async fn api_token(&self, name: &str) -> Result<Secret, Error> {
         let secret = self.0.secret();
         let (id, now) = (self.0.row_id(), self.0.now());
-        self.0
-            .store
-            .replace_api_token(&secret, &id, &PersonId::local(), name, now)
-            .await?;
+        let owner = PersonId::local();
+        let new = NewApiToken::full(&id, &owner, name);
+        self.0.store.replace_api_token(&secret, &new, now).await?;
         Ok(secret)
     }
 

@@ -1,12 +1,15 @@
 //! Sessions, one-time sign-in tokens and API tokens. Only hashes are stored.
 
-use faultline_domain::{PersonId, authz::Principal};
+use faultline_domain::{
+    PersonId,
+    authz::{Principal, Scope},
+};
 use jiff::Timestamp;
 use sqlx::FromRow;
 
 use crate::{
     Result, Secret, Store,
-    db::{micros, time},
+    db::{from_json, micros, time, to_json},
     people::PrincipalRow,
 };
 
@@ -21,6 +24,10 @@ pub struct ApiToken {
     pub created_at: Timestamp,
     /// When it was last used, with a precision of one minute.
     pub last_used: Option<Timestamp>,
+    /// What it may do.
+    pub scope: Scope,
+    /// When it ends; none if it doesn't.
+    pub expires_at: Option<Timestamp>,
 }
 
 const INSERT_SESSION: &str = "INSERT INTO sessions \
@@ -83,26 +90,56 @@ pub(crate) async fn insert_sign_in(
     Ok(())
 }
 
+/// An API token to store.
+#[derive(Debug, Clone)]
+pub struct NewApiToken<'a> {
+    /// The ID, which is not the secret.
+    pub id: &'a str,
+    /// The person whom it belongs to.
+    pub person: &'a PersonId,
+    /// The name, chosen by the person.
+    pub name: &'a str,
+    /// What it may do.
+    pub scope: Scope,
+    /// When it ends; none if it doesn't.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl<'a> NewApiToken<'a> {
+    /// Returns a token that may do everything and doesn't end.
+    #[must_use]
+    pub const fn full(id: &'a str, person: &'a PersonId, name: &'a str) -> Self {
+        Self {
+            id,
+            person,
+            name,
+            scope: Scope::Full,
+            expires_at: None,
+        }
+    }
+}
+
 async fn insert_api_token(
     mut tx: crate::db::Tx,
     secret: &Secret,
-    id: &str,
-    person: &PersonId,
-    name: &str,
+    new: &NewApiToken<'_>,
     now: Timestamp,
 ) -> Result<()> {
     sqlx::query(
-        "INSERT INTO api_tokens (id, token_hash, person_id, name, created_at) \
-         VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO api_tokens (id, token_hash, person_id, name, created_at, scope, expires_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
-    .bind(id)
+    .bind(new.id)
     .bind(secret.hash())
-    .bind(person.as_str())
-    .bind(name)
+    .bind(new.person.as_str())
+    .bind(new.name)
     .bind(micros(now))
+    .bind(to_json(&new.scope)?)
+    .bind(new.expires_at.map(micros))
     .execute(&mut *tx)
     .await?;
-    crate::audit::insert(&mut tx, now, Some(person.as_str()), "token-add", id, name).await?;
+    let who = Some(new.person.as_str());
+    crate::audit::insert(&mut tx, now, who, "token-add", new.id, new.name).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -113,6 +150,15 @@ struct ApiTokenRow {
     name: String,
     created_at: i64,
     last_used: Option<i64>,
+    scope: String,
+    expires_at: Option<i64>,
+}
+
+#[derive(FromRow)]
+struct TokenHolderRow {
+    #[sqlx(flatten)]
+    principal: PrincipalRow,
+    scope: String,
 }
 
 impl Store {
@@ -245,41 +291,43 @@ impl Store {
     pub async fn replace_api_token(
         &self,
         secret: &Secret,
-        id: &str,
-        person: &PersonId,
-        name: &str,
+        new: &NewApiToken<'_>,
         now: Timestamp,
     ) -> Result<()> {
         let mut tx = self.begin().await?;
         sqlx::query("DELETE FROM api_tokens WHERE person_id = $1 AND name = $2")
-            .bind(person.as_str())
-            .bind(name)
+            .bind(new.person.as_str())
+            .bind(new.name)
             .execute(&mut *tx)
             .await?;
-        insert_api_token(tx, secret, id, person, name, now).await
+        insert_api_token(tx, secret, new, now).await
     }
 
     /// Stores an API token.
     pub async fn add_api_token(
         &self,
         secret: &Secret,
-        id: &str,
-        person: &PersonId,
-        name: &str,
+        new: &NewApiToken<'_>,
         now: Timestamp,
     ) -> Result<()> {
         let tx = self.begin().await?;
-        insert_api_token(tx, secret, id, person, name, now).await
+        insert_api_token(tx, secret, new, now).await
     }
 
-    /// Returns the person of an API token. Records its use, at most once a minute.
-    pub async fn api_token(&self, secret: &Secret, now: Timestamp) -> Result<Option<Principal>> {
+    /// Returns the person of an API token, and what it may do. Records its use, at most once a minute.
+    pub async fn api_token(
+        &self,
+        secret: &Secret,
+        now: Timestamp,
+    ) -> Result<Option<(Principal, Scope)>> {
         let hash = secret.hash();
-        let row = sqlx::query_as::<_, PrincipalRow>(
-            "SELECT t.person_id, p.role FROM api_tokens t JOIN people p ON p.id = t.person_id \
-             WHERE t.token_hash = $1 AND p.disabled_at IS NULL",
+        let row = sqlx::query_as::<_, TokenHolderRow>(
+            "SELECT t.person_id, p.role, t.scope FROM api_tokens t \
+             JOIN people p ON p.id = t.person_id WHERE t.token_hash = $1 \
+             AND p.disabled_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2)",
         )
         .bind(&hash)
+        .bind(micros(now))
         .fetch_optional(&self.readers)
         .await?;
         let Some(row) = row else { return Ok(None) };
@@ -298,13 +346,15 @@ impl Store {
                 .execute(&self.writer)
                 .await?;
         }
-        row.read().map(Some)
+        let scope = from_json("scope", &row.scope)?;
+        Ok(Some((row.principal.read()?, scope)))
     }
 
     /// Returns a person's API tokens.
     pub async fn api_tokens(&self, person: &PersonId) -> Result<Vec<ApiToken>> {
         sqlx::query_as::<_, ApiTokenRow>(
-            "SELECT id, name, created_at, last_used FROM api_tokens WHERE person_id = $1 \
+            "SELECT id, name, created_at, last_used, scope, expires_at FROM api_tokens \
+             WHERE person_id = $1 \
              ORDER BY created_at",
         )
         .bind(person.as_str())
@@ -317,6 +367,11 @@ impl Store {
                 name: row.name,
                 created_at: time("token time", row.created_at)?,
                 last_used: row.last_used.map(|at| time("token time", at)).transpose()?,
+                scope: from_json("scope", &row.scope)?,
+                expires_at: row
+                    .expires_at
+                    .map(|at| time("token time", at))
+                    .transpose()?,
             })
         })
         .collect()
@@ -364,6 +419,8 @@ impl Store {
         for sql in [
             "DELETE FROM sessions WHERE expires_at <= $1",
             "DELETE FROM sign_in_tokens WHERE expires_at <= $1",
+            // With the cluster tokens that were created with them.
+            "DELETE FROM api_tokens WHERE expires_at <= $1",
         ] {
             removed += sqlx::query(sql)
                 .bind(micros(now))

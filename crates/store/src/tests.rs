@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use crate::{
     Error, Secret, Store,
     backup::{backup, restore},
+    credentials::NewApiToken,
     environments::{Coming, Counts, Refused},
     lab_contents::LabContent,
     ssh_keys::SshKey,
@@ -686,11 +687,12 @@ async fn the_use_of_api_tokens_is_recorded_and_they_can_be_removed() {
     let secret = Secret::generate(&mut bed.rng);
     let (store, me) = (&bed.store, &bed.me);
     store
-        .add_api_token(&secret, "t1", me, "cli", at(0))
+        .add_api_token(&secret, &NewApiToken::full("t1", me, "cli"), at(0))
         .await
         .unwrap();
-    let who = store.api_token(&secret, at(5)).await.unwrap().unwrap();
+    let (who, scope) = store.api_token(&secret, at(5)).await.unwrap().unwrap();
     assert_eq!((&who.person, who.role), (me, Role::Operator));
+    assert_eq!(scope, faultline_domain::authz::Scope::Full);
     store.api_token(&secret, at(20)).await.unwrap();
     assert_eq!(
         store.api_tokens(me).await.unwrap()[0].last_used,
@@ -698,13 +700,13 @@ async fn the_use_of_api_tokens_is_recorded_and_they_can_be_removed() {
     );
     let next = Secret::generate(&mut bed.rng);
     store
-        .replace_api_token(&next, "t2", me, "cli", at(6))
+        .replace_api_token(&next, &NewApiToken::full("t2", me, "cli"), at(6))
         .await
         .unwrap();
     assert!(store.api_token(&secret, at(6)).await.unwrap().is_none());
     assert!(store.api_token(&next, at(6)).await.unwrap().is_some());
     store
-        .replace_api_token(&secret, "t1", me, "cli", at(6))
+        .replace_api_token(&secret, &NewApiToken::full("t1", me, "cli"), at(6))
         .await
         .unwrap();
     assert!(store.remove_api_token(me, "t1", at(6)).await.unwrap());

@@ -1,6 +1,7 @@
 //! The caller's account: progress, keys, tokens, sign-in links.
 
 use axum::{Json, extract::State, http::StatusCode};
+use faultline_domain::authz::Scope;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -121,6 +122,8 @@ async fn list_tokens(
         name: t.name,
         created_at: t.created_at.to_string(),
         last_used: t.last_used.map(|at| at.to_string()),
+        scope: t.scope.as_str(),
+        expires_at: t.expires_at.map(|at| at.to_string()),
     };
     Ok(Json(all.into_iter().map(view).collect()))
 }
@@ -135,7 +138,12 @@ async fn add_token(
     Signed(caller): Signed,
     Body(new): Body<NewToken>,
 ) -> Result<(StatusCode, Json<MadeToken>), Problem> {
-    let (id, secret) = tokens::add(&app, &caller.signed_in, &new.name).await?;
+    let scope = if new.read_only {
+        Scope::Read
+    } else {
+        Scope::Full
+    };
+    let (id, secret) = tokens::add(&app, &caller.signed_in, &new.name, scope, new.days).await?;
     let made = MadeToken {
         id,
         token: secret.expose().to_owned(),

@@ -440,6 +440,10 @@ pub(crate) struct TokenView {
     pub name: String,
     pub created_at: String,
     pub last_used: Option<String>,
+    /// `full`, or `read` if it may only read.
+    pub scope: &'static str,
+    /// When it ends; none if it doesn't.
+    pub expires_at: Option<String>,
 }
 
 /// An API token to create.
@@ -447,6 +451,12 @@ pub(crate) struct TokenView {
 pub(crate) struct NewToken {
     /// The name of the token.
     pub name: String,
+    /// True if it may only read: no changes and no terminals. Default: false.
+    #[serde(default)]
+    pub read_only: bool,
+    /// The number of days for which it is valid. Default: without an end.
+    #[serde(default)]
+    pub days: Option<u32>,
 }
 
 /// A new API token. No other response contains the token itself.

@@ -15,13 +15,13 @@ pub(crate) mod password;
 
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, Method, header, request::Parts},
     middleware::Next,
     response::Response,
 };
 use faultline_domain::{
     EnvironmentId,
-    authz::{MayInstruct, MayManage, MayOperate, MayUse, Principal, SignedIn},
+    authz::{MayInstruct, MayManage, MayOperate, MayUse, Principal, Scope, SignedIn},
     environment::Environment,
 };
 use faultline_store::Secret;
@@ -79,14 +79,17 @@ enum Kind {
 }
 
 impl Kind {
-    /// Returns whom the credential belongs to, if it is valid.
+    /// Returns whom the credential belongs to and what it may do, if it is valid.
     async fn holder(
         self,
         app: &App,
         secret: &Secret,
-    ) -> Result<Option<Principal>, faultline_store::Error> {
+    ) -> Result<Option<(Principal, Scope)>, faultline_store::Error> {
         match self {
-            Self::Session => app.store.session(secret, app.now()).await,
+            Self::Session => {
+                let principal = app.store.session(secret, app.now()).await?;
+                Ok(principal.map(|principal| (principal, Scope::Full)))
+            }
             Self::Token => app.store.api_token(secret, app.now()).await,
         }
     }
@@ -106,11 +109,14 @@ async fn identify(
         return Ok(app.rates.stranger(from)?);
     };
     let hash = secret.hash();
-    let Some(principal) = kind.holder(app, &secret).await? else {
+    let Some((principal, scope)) = kind.holder(app, &secret).await? else {
         app.rates.wrong(from)?;
         return Ok(app.rates.stranger(from)?);
     };
     app.rates.right(hash)?;
+    if scope == Scope::Read && changes(request) {
+        return Err(Problem::read_only());
+    }
     request.extensions_mut().insert(Caller {
         signed_in: SignedIn::verified(principal),
         csrf: match kind {
@@ -121,6 +127,12 @@ async fn identify(
         kind,
     });
     Ok(())
+}
+
+/// Returns true for a request that may change something, or opens a WebSocket, through which programs can be run.
+fn changes(request: &Request) -> bool {
+    let reads = request.method() == Method::GET || request.method() == Method::HEAD;
+    !reads || request.headers().contains_key(header::UPGRADE)
 }
 
 /// Authenticates by the session cookie. For pages.

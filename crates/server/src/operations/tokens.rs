@@ -1,17 +1,22 @@
 //! Creates and removes API tokens. The token itself is shown only once.
 
-use faultline_domain::authz::SignedIn;
-use faultline_store::Secret;
+use faultline_domain::authz::{Scope, SignedIn};
+use faultline_store::{Secret, credentials::NewApiToken};
+use jiff::SignedDuration;
 
 use crate::{app::App, problem::Problem};
 
 /// The maximum number of API tokens per person.
 const MAX_TOKENS: usize = 20;
+/// The maximum number of days for which a token with an end is valid.
+const MAX_DAYS: u32 = 3650;
 
 pub(crate) async fn add(
     app: &App,
     who: &SignedIn,
     name: &str,
+    scope: Scope,
+    days: Option<u32>,
 ) -> Result<(String, Secret), Problem> {
     let name: String = name
         .trim()
@@ -24,6 +29,11 @@ pub(crate) async fn add(
             "Give the token a name, such as `laptop`.",
         ));
     }
+    if days.is_some_and(|days| !(1..=MAX_DAYS).contains(&days)) {
+        return Err(Problem::bad_request(format!(
+            "A token is valid for 1 to {MAX_DAYS} days, or without an end."
+        )));
+    }
     if app.store.api_tokens(who.person()).await?.len() >= MAX_TOKENS {
         return Err(Problem::conflict(
             "too-many-tokens",
@@ -31,10 +41,16 @@ pub(crate) async fn add(
             format!("You can have at most {MAX_TOKENS}. Remove one first."),
         ));
     }
-    let (id, secret) = (app.row_id(), app.secret());
-    app.store
-        .add_api_token(&secret, &id, who.person(), &name, app.now())
-        .await?;
+    let (id, secret, now) = (app.row_id(), app.secret(), app.now());
+    let valid = days.map(|days| SignedDuration::from_hours(24 * i64::from(days)));
+    let new = NewApiToken {
+        id: &id,
+        person: who.person(),
+        name: &name,
+        scope,
+        expires_at: valid.and_then(|valid| now.checked_add(valid).ok()),
+    };
+    app.store.add_api_token(&secret, &new, now).await?;
     Ok((id, secret))
 }
 

@@ -256,3 +256,47 @@ async fn health_readiness_and_metrics() {
         StatusCode::SERVICE_UNAVAILABLE
     );
 }
+
+#[tokio::test]
+async fn a_token_that_may_only_read_changes_nothing_and_one_with_an_end_ends() {
+    let mut bed = bed().await;
+    let id = bed.active("stale-flag").await;
+    let wrong = Some(r#"{"name": "x", "days": 0}"#);
+    let refused = bed.api(Method::POST, "/tokens", wrong).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    let new = Some(r#"{"name": "dashboard", "read_only": true, "days": 2}"#);
+    let made = bed.api(Method::POST, "/tokens", new).await.json();
+    let listed = bed.api(Method::GET, "/tokens", None).await.json();
+    let mine = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|t| t["id"] == made["id"]);
+    assert_eq!(mine.unwrap()["scope"], "read");
+    let page = bed.get("/keys").await.body;
+    assert!(page.contains("read only, ends in 2 days"), "{page}");
+
+    bed.token = made["token"].as_str().unwrap().to_owned();
+    let at = format!("/environments/{id}");
+    assert_eq!(bed.api(Method::GET, &at, None).await.status, StatusCode::OK);
+    for (method, path) in [
+        (Method::DELETE, at.clone()),
+        (Method::POST, format!("{at}/check")),
+        (Method::POST, "/tokens".to_owned()),
+        (Method::PATCH, "/pools".to_owned()),
+        (Method::PUT, "/groups/x/members/y".to_owned()),
+    ] {
+        let answer = bed.api(method.clone(), &path, Some("{}")).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{method} {path}");
+        assert!(answer.body.contains("may only read"), "{}", answer.body);
+    }
+    // Through a WebSocket, programs could be run.
+    let upgrade = Request::get(format!("/api/v1{at}"))
+        .header(header::AUTHORIZATION, format!("Bearer {}", bed.token))
+        .header(header::UPGRADE, "websocket");
+    let answer = bed.send(upgrade.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    bed.clock.advance(jiff::SignedDuration::from_hours(49));
+    let late = bed.api(Method::GET, "/tokens", None).await;
+    assert_eq!(late.status, StatusCode::UNAUTHORIZED);
+}

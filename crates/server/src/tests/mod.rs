@@ -33,7 +33,7 @@ use faultline_domain::{
 };
 use faultline_lab::Catalogue;
 use faultline_provider::fake::FakeProvider;
-use faultline_store::Store;
+use faultline_store::{Store, credentials::NewApiToken};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use rand::SeedableRng;
@@ -203,13 +203,14 @@ impl Bed {
         let (session, token) = (self.app.secret(), self.app.secret());
         let ends = now + jiff::SignedDuration::from_hours(1);
         let store = &self.app.store;
+        let id = self.app.row_id();
         store.ensure_person(&person, name, role, now).await.unwrap();
         store
             .add_session(&session, &person, now, ends)
             .await
             .unwrap();
         store
-            .add_api_token(&token, &self.app.row_id(), &person, name, now)
+            .add_api_token(&token, &NewApiToken::full(&id, &person, name), now)
             .await
             .unwrap();
         self.cookie = format!("{SESSION}={}", session.expose());

@@ -4,6 +4,8 @@ use faultline_domain::{NodeName, PersonId, authz::Role, nodes::NodeState};
 use faultline_provider::{Provider, Target};
 use jiff::SignedDuration;
 
+use faultline_store::credentials::NewApiToken;
+
 use super::*;
 
 fn two() -> NodeName {
@@ -269,7 +271,7 @@ async fn only_operators_may_add_nodes_to_somebody_elses_environment() {
         store.ensure_person(&person, name, role, now).await.unwrap();
         let token = bed.app.secret();
         store
-            .add_api_token(&token, name, &person, name, now)
+            .add_api_token(&token, &NewApiToken::full(name, &person, name), now)
             .await
             .unwrap();
         bed.token = token.expose().to_owned();

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use axum::extract::ConnectInfo;
 
+use faultline_store::credentials::NewApiToken;
+
 use super::*;
 use crate::config::Rates;
 
@@ -111,7 +113,7 @@ async fn guessing_tokens_and_links_is_limited_without_locking_out_others() {
     let (unseen, owner) = (bed.app.secret(), faultline_domain::PersonId::local());
     let store = &bed.app.store;
     store
-        .add_api_token(&unseen, "x", &owner, "x", bed.app.now())
+        .add_api_token(&unseen, &NewApiToken::full("x", &owner, "x"), bed.app.now())
         .await
         .unwrap();
     for request in [with_token(&guess(9)), sign_in(&guess(9))] {

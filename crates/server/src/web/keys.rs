@@ -6,6 +6,8 @@ use axum::{
     extract::State,
     response::{IntoResponse, Redirect, Response},
 };
+use faultline_domain::authz::Scope;
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
@@ -31,6 +33,22 @@ struct Token {
     name: String,
     when: String,
     used: String,
+    /// Its restrictions, such as `read only`; empty if it has none.
+    limits: String,
+}
+
+/// Formats a token's restrictions.
+fn limits(scope: Scope, expires_at: Option<Timestamp>, now: Timestamp) -> String {
+    let scope = (scope == Scope::Read).then(|| "read only".to_owned());
+    let end = expires_at.map(|at| match at.duration_since(now).as_hours() / 24 {
+        0 => "ends today".to_owned(),
+        days => {
+            let days = usize::try_from(days).unwrap_or_default();
+            format!("ends in {}", text::plural(days, "day", "days"))
+        }
+    });
+    let all: Vec<String> = scope.into_iter().chain(end).collect();
+    all.join(", ")
 }
 
 #[derive(Template)]
@@ -78,6 +96,7 @@ async fn render(
                 id: t.id,
                 name: t.name,
                 when: text::ago(t.created_at, now),
+                limits: limits(t.scope, t.expires_at, now),
                 used: t
                     .last_used
                     .map_or_else(|| "never".to_owned(), |at| text::ago(at, now)),
@@ -149,6 +168,10 @@ pub(super) async fn remove(
 pub(super) struct NewToken {
     #[serde(default)]
     name: String,
+    #[serde(default)]
+    scope: String,
+    #[serde(default)]
+    days: String,
 }
 
 pub(super) async fn add_token(
@@ -157,7 +180,19 @@ pub(super) async fn add_token(
     frame: Frame,
     Form(new): Form<NewToken>,
 ) -> Result<Response, Problem> {
-    let (_, secret) = tokens::add(&app, &caller.signed_in, &new.name).await?;
+    let scope = match new.scope.as_str() {
+        "read" => Scope::Read,
+        _ => Scope::Full,
+    };
+    let days = new.days.trim();
+    let days = match days {
+        "" => None,
+        days => Some(
+            days.parse()
+                .map_err(|_| Problem::bad_request("Enter the number of days as a whole number."))?,
+        ),
+    };
+    let (_, secret) = tokens::add(&app, &caller.signed_in, &new.name, scope, days).await?;
     let made = Some(secret.expose().to_owned());
     render(&app, &caller, &frame, None, String::new(), made).await
 }
