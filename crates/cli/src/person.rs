@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Output,
-    answer::{print, table, text},
+    answer::{print, say, table, text},
     api::Api,
     env::Where,
 };
@@ -73,6 +73,14 @@ enum PersonCommand {
     Disable {
         /// The person's login name or id
         person: String,
+    },
+    /// Delete a person: their name, credentials and environments
+    Delete {
+        /// The person's login name or id
+        person: String,
+        /// Don't ask for confirmation
+        #[arg(long)]
+        yes: bool,
     },
     /// Accept a person's credentials again
     Enable {
@@ -150,6 +158,16 @@ pub fn run(args: &PersonArgs, output: Output) -> anyhow::Result<()> {
             update(&api, person, json!({ "disabled": false }), output, |name| {
                 format!("{name} is enabled.")
             })
+        }
+        PersonCommand::Delete { person, yes } => {
+            let person = find(&api, person)?;
+            let name = &person.name;
+            anyhow::ensure!(
+                *yes,
+                "this removes the name, credentials and environments of {name}, and can't be undone; add --yes to confirm"
+            );
+            api.delete(&format!("/people/{}", person.id))?;
+            say(&json!({}), output, &format!("{name} is deleted."))
         }
         PersonCommand::ResetPassword { person } => {
             let person = find(&api, person)?;

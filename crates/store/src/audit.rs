@@ -1,5 +1,6 @@
 //! The audit log. Each line is written in the transaction of the change that it records.
 
+use faultline_domain::PersonId;
 use jiff::Timestamp;
 use sqlx::FromRow;
 
@@ -30,6 +31,18 @@ struct Row {
     action: String,
     subject: String,
     detail: String,
+}
+
+impl Row {
+    fn read(self) -> Result<Entry> {
+        Ok(Entry {
+            at: time("audit time", self.at)?,
+            person: self.person_id,
+            action: self.action,
+            subject: self.subject,
+            detail: self.detail,
+        })
+    }
 }
 
 pub(crate) async fn insert(
@@ -105,22 +118,25 @@ impl Store {
 
     /// Returns the latest lines, newest first.
     pub async fn audit(&self, limit: u32) -> Result<Vec<Entry>> {
-        sqlx::query_as::<_, Row>(
+        let rows: Vec<Row> = sqlx::query_as(
             "SELECT at, person_id, action, subject, detail FROM audit ORDER BY id DESC LIMIT $1",
         )
         .bind(i64::from(limit))
         .fetch_all(&self.readers)
-        .await?
-        .into_iter()
-        .map(|row| {
-            Ok(Entry {
-                at: time("audit time", row.at)?,
-                person: row.person_id,
-                action: row.action,
-                subject: row.subject,
-                detail: row.detail,
-            })
-        })
-        .collect()
+        .await?;
+        rows.into_iter().map(Row::read).collect()
+    }
+
+    /// Returns the latest entries about what a person did, newest first.
+    pub async fn audit_of(&self, person: &PersonId, limit: u32) -> Result<Vec<Entry>> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT at, person_id, action, subject, detail FROM audit WHERE person_id = $1 \
+             ORDER BY id DESC LIMIT $2",
+        )
+        .bind(person.as_str())
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter().map(Row::read).collect()
     }
 }

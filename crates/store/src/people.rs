@@ -3,6 +3,7 @@
 use faultline_domain::{
     Login, PersonId,
     authz::{Principal, Role},
+    environment::{EndReason, Intent},
     person::Person,
 };
 use jiff::Timestamp;
@@ -150,7 +151,8 @@ impl Store {
 
     /// Returns all people, oldest first.
     pub async fn people(&self) -> Result<Vec<Person>> {
-        let sql = sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY created_at, id"));
+        let sql = format!("{SELECT} WHERE deleted_at IS NULL ORDER BY created_at, id");
+        let sql = sqlx::AssertSqlSafe(sql);
         let rows = sqlx::query_as::<_, Row>(sql)
             .fetch_all(&self.readers)
             .await?;
@@ -159,7 +161,8 @@ impl Store {
 
     /// Returns a person.
     pub async fn person(&self, id: &PersonId) -> Result<Option<Person>> {
-        let sql = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1"));
+        let sql = format!("{SELECT} WHERE id = $1 AND deleted_at IS NULL");
+        let sql = sqlx::AssertSqlSafe(sql);
         let row = sqlx::query_as::<_, Row>(sql)
             .bind(id.as_str())
             .fetch_optional(&self.readers)
@@ -334,19 +337,20 @@ impl Store {
         }
         let (sql, value, action, detail) = match change {
             PersonChange::Role(role) => (
-                "UPDATE people SET role = $2 WHERE id = $1",
+                "UPDATE people SET role = $2 WHERE id = $1 AND deleted_at IS NULL",
                 Some(to_json(&role)?),
                 "person-role",
                 role.as_str(),
             ),
             PersonChange::Disable => (
-                "UPDATE people SET disabled_at = COALESCE(disabled_at, CAST($2 AS INTEGER)) WHERE id = $1",
+                "UPDATE people SET disabled_at = COALESCE(disabled_at, CAST($2 AS INTEGER)) \
+                 WHERE id = $1 AND deleted_at IS NULL",
                 Some(micros(now).to_string()),
                 "person-disable",
                 "",
             ),
             PersonChange::Enable => (
-                "UPDATE people SET disabled_at = $2 WHERE id = $1",
+                "UPDATE people SET disabled_at = $2 WHERE id = $1 AND deleted_at IS NULL",
                 None,
                 "person-enable",
                 "",
@@ -381,6 +385,57 @@ impl Store {
         Ok(Changed::Done)
     }
 
+    /// Deletes a person on behalf of an operator: their name and credentials are removed, and their environments end. The
+    /// row stays without a name, because attempts and the audit log refer to it.
+    pub async fn delete_person(
+        &self,
+        operator: &PersonId,
+        person: &PersonId,
+        now: Timestamp,
+    ) -> Result<Changed> {
+        if operator == person {
+            return Ok(Changed::Yourself);
+        }
+        let mut tx = self.begin().await?;
+        let done = sqlx::query(
+            "UPDATE people SET name = 'Deleted person', login = NULL, password = NULL, role = $2, \
+             disabled_at = COALESCE(disabled_at, $3), deleted_at = $3, last_sign_in = NULL, \
+             invitation_id = NULL WHERE id = $1 AND deleted_at IS NULL",
+        )
+        .bind(person.as_str())
+        .bind(to_json(&Role::Student)?)
+        .bind(micros(now))
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(Changed::NotFound);
+        }
+        end_sessions(&mut tx, person, None).await?;
+        end_invitations(&mut tx, person).await?;
+        for sql in [
+            "DELETE FROM api_tokens WHERE person_id = $1",
+            "DELETE FROM cluster_tokens WHERE person_id = $1",
+            "DELETE FROM ssh_keys WHERE person_id = $1",
+            "DELETE FROM removed_ssh_keys WHERE person_id = $1",
+            "DELETE FROM group_members WHERE person_id = $1",
+        ] {
+            sqlx::query(sql)
+                .bind(person.as_str())
+                .execute(&mut *tx)
+                .await?;
+        }
+        sqlx::query("UPDATE environments SET intent = $2 WHERE person_id = $1 AND is_final = $3")
+            .bind(person.as_str())
+            .bind(to_json(&Intent::Gone(EndReason::Ended))?)
+            .bind(false)
+            .execute(&mut *tx)
+            .await?;
+        let (who, id) = (Some(operator.as_str()), person.as_str());
+        crate::audit::insert(&mut tx, now, who, "person-delete", id, "").await?;
+        tx.commit().await?;
+        Ok(Changed::Done)
+    }
+
     /// Removes a person's password, sessions, API tokens and cluster tokens, and stores a one-time sign-in token for
     /// them, all on behalf of an operator. Public keys stay. Returns false if there is no such person.
     pub async fn reset_password(
@@ -392,7 +447,8 @@ impl Store {
         expires_at: Timestamp,
     ) -> Result<bool> {
         let mut tx = self.begin().await?;
-        let done = sqlx::query("UPDATE people SET password = NULL WHERE id = $1")
+        let sql = "UPDATE people SET password = NULL WHERE id = $1 AND deleted_at IS NULL";
+        let done = sqlx::query(sql)
             .bind(person.as_str())
             .execute(&mut *tx)
             .await?;

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     app::Shared,
     auth::{Row, Signed},
-    operations::{keys, sign_in_link, tokens},
+    operations::{export, keys, sign_in_link, tokens},
     problem::Problem,
 };
 
@@ -25,6 +25,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(list_attempts))
         .routes(routes!(list_keys, add_key))
         .routes(routes!(remove_key))
+        .routes(routes!(export_me))
         .routes(routes!(list_tokens, add_token))
         .routes(routes!(remove_token))
         .routes(routes!(create_sign_in_link))
@@ -108,6 +109,15 @@ async fn remove_key(
 ) -> Result<StatusCode, Problem> {
     keys::remove(&app, &caller.signed_in, &id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Returns everything that the server knows about the caller.
+#[utoipa::path(get, path = "/api/v1/me/export", tag = "account", responses((status = 200, body = Object)))]
+async fn export_me(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+) -> Result<Json<serde_json::Value>, Problem> {
+    Ok(Json(export::export(&app, &caller.signed_in).await?))
 }
 
 /// Lists the caller's API tokens, without the tokens themselves.

@@ -27,7 +27,7 @@ const MAX_LISTED: u32 = 200;
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(list_people))
-        .routes(routes!(update_person))
+        .routes(routes!(update_person, delete_person))
         .routes(routes!(reset_password))
         .routes(routes!(list_invitations, create_invitation))
         .routes(routes!(withdraw_invitation))
@@ -75,6 +75,20 @@ async fn update_person(
     }
     let person = app.store.person(&person).await?;
     Ok(Json(person.ok_or_else(Problem::not_found)?.into()))
+}
+
+/// Deletes a person. For operators.
+///
+/// Their name and credentials are removed, and their environments end. The audit log keeps what they did, by their ID.
+#[utoipa::path(delete, path = "/api/v1/people/{person}", tag = "people", params(("person" = String, Path)),
+    responses((status = 204, description = "deleted"), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn delete_person(
+    State(app): State<Shared>,
+    operator: Operator,
+    Person(person): Person,
+) -> Result<StatusCode, Problem> {
+    people::delete(&app, &operator.proof, &person).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn role(name: &str) -> Result<Role, Problem> {

@@ -5,6 +5,7 @@ pub(crate) mod add_node;
 pub(crate) mod check;
 pub(crate) mod credential;
 pub(crate) mod end;
+pub(crate) mod export;
 pub(crate) mod extend;
 pub(crate) mod give_up;
 pub(crate) mod groups;

@@ -17,7 +17,26 @@ pub(crate) async fn change(
     let changed = app
         .store
         .change_person(who.person(), person, change, app.now());
-    match changed.await? {
+    done(changed.await?)
+}
+
+/// Deletes a person: their name and credentials are removed, and their environments end.
+pub(crate) async fn delete(app: &App, who: &MayOperate, person: &PersonId) -> Result<(), Problem> {
+    if *person == PersonId::local() {
+        return Err(Problem::conflict(
+            "owner",
+            "The owner of this installation can't be deleted",
+            "The command line of the server acts on their behalf.",
+        ));
+    }
+    let deleted = app.store.delete_person(who.person(), person, app.now());
+    done(deleted.await?)?;
+    app.wake.all();
+    Ok(())
+}
+
+fn done(changed: Changed) -> Result<(), Problem> {
+    match changed {
         Changed::Done => Ok(()),
         Changed::NotFound => Err(Problem::not_found()),
         Changed::Yourself => Err(Problem::conflict(

@@ -602,3 +602,93 @@ async fn names_that_mislead_are_refused() {
     }
     assert_eq!(bed.app.store.people().await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_deleted_person_leaves_only_the_audit_log() {
+    let mut bed = bed().await;
+    let own = (bed.cookie.clone(), bed.csrf.clone(), bed.token.clone());
+    bed.become_another("stu").await;
+    let key = bed.key().await;
+    let id = bed.active("stale-flag").await;
+    let theirs = (bed.cookie.clone(), bed.token.clone());
+    (bed.cookie, bed.csrf, bed.token) = own;
+
+    let local = bed.api(Method::DELETE, "/people/local", None).await;
+    assert_eq!(local.status, StatusCode::CONFLICT);
+    let deleted = bed.api(Method::DELETE, "/people/stu", None).await;
+    assert_eq!(deleted.status, StatusCode::NO_CONTENT, "{}", deleted.body);
+    bed.until(&id, is_final).await;
+    assert!(
+        faultline_provider::Provider::list(&bed.provider)
+            .await
+            .unwrap()
+            .is_empty(),
+        "everything is freed"
+    );
+    for (method, path, json) in [
+        (Method::DELETE, "/people/stu", None),
+        (Method::PATCH, "/people/stu", Some(r#"{"disabled": false}"#)),
+        (
+            Method::PATCH,
+            "/people/stu",
+            Some(r#"{"role": "operator"}"#),
+        ),
+        (Method::POST, "/people/stu/reset-password", None),
+    ] {
+        let answer = bed.api(method.clone(), path, json).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{method} {path}");
+    }
+    let page = bed.get("/people").await.body;
+    assert!(!page.contains("stu<"), "{page}");
+    let audit = bed.app.store.audit(50).await.unwrap();
+    assert!(
+        audit
+            .iter()
+            .any(|line| line.action == "person-delete" && line.subject == "stu")
+    );
+    assert!(
+        audit
+            .iter()
+            .any(|line| line.person.as_deref() == Some("stu"))
+    );
+
+    // No credential works any more.
+    (bed.cookie, bed.token) = theirs;
+    assert_eq!(bed.get("/").await.status, StatusCode::UNAUTHORIZED);
+    let api = bed.api(Method::GET, "/me", None).await;
+    assert_eq!(api.status, StatusCode::UNAUTHORIZED);
+    let people = bed
+        .app
+        .store
+        .ssh_keys(&"stu".parse().unwrap())
+        .await
+        .unwrap();
+    assert!(people.is_empty(), "{key:?}");
+}
+
+#[tokio::test]
+async fn people_download_what_is_known_about_them_and_nothing_else() {
+    let mut bed = bed().await;
+    bed.active("stale-flag").await;
+    bed.become_another("stu").await;
+    bed.key().await;
+    bed.active("two-nodes").await;
+    let answer = bed.get("/account/data").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let disposition = answer.headers[header::CONTENT_DISPOSITION]
+        .to_str()
+        .unwrap();
+    assert!(disposition.starts_with("attachment"));
+    let data = answer.json();
+    assert_eq!(data["person"]["id"], "stu");
+    assert_eq!(data["attempts"].as_array().unwrap().len(), 1);
+    assert_eq!(data["environments"][0]["lab"], "two-nodes");
+    assert_eq!(data["ssh_keys"].as_array().unwrap().len(), 1);
+    assert!(
+        !answer.body.contains("stale-flag") && !answer.body.contains("flt_"),
+        "{}",
+        answer.body
+    );
+    let api = bed.api(Method::GET, "/me/export", None).await;
+    assert_eq!(api.json()["person"]["id"], "stu");
+}

@@ -2,8 +2,9 @@
 
 use askama::Template;
 use axum::{
-    Form,
+    Form, Json,
     extract::State,
+    http::header,
     response::{IntoResponse, Redirect, Response},
 };
 use faultline_domain::person::Person;
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     app::{App, Shared},
     auth::{Caller, Signed, password},
-    operations::passwords,
+    operations::{export, passwords},
     problem::Problem,
 };
 
@@ -114,4 +115,17 @@ pub(super) async fn sign_out_others(
         .end_other_sessions(person, &caller.secret, now)
         .await?;
     Ok(Redirect::to("/account").into_response())
+}
+
+/// Downloads everything that the server knows about the person, as JSON.
+pub(super) async fn data(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+) -> Result<Response, Problem> {
+    let data = export::export(&app, &caller.signed_in).await?;
+    let headers = [(
+        header::CONTENT_DISPOSITION,
+        "attachment; filename=\"faultline.json\"",
+    )];
+    Ok((headers, Json(data)).into_response())
 }

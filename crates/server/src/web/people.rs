@@ -252,3 +252,16 @@ pub(super) async fn reset_password(
     let about = format!("A link that signs {name} in, once, within 24 hours");
     render(&app, &operator, &frame, None, Some((about, link))).await
 }
+
+pub(super) async fn delete(
+    State(app): State<Shared>,
+    operator: Operator,
+    Person(person): Person,
+    frame: Frame,
+) -> Result<Response, Problem> {
+    let done = people::delete(&app, &operator.proof, &person).await;
+    after_form(done, "/people", async |problem| {
+        render(&app, &operator, &frame, Some(problem), None).await
+    })
+    .await
+}
