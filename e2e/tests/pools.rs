@@ -121,6 +121,27 @@ async fn starts_are_served_from_pools() {
     until_warm(&here, LAB, Duration::from_secs(120));
     assert!(!pooled.exists(), "the dead one is freed");
 
+    step("the command line sets up a group, and lists the queue");
+    ask(&here, &["group", "create", "Class of Monday"]);
+    ask(
+        &here,
+        &["group", "add", "Class of Monday", "local", "--instructor"],
+    );
+    let group = ask(&here, &["group", "show", "Class of Monday"]);
+    assert_eq!(group["progress"][0]["open"][0]["lab"], LAB, "{group:#}");
+    ask(
+        &here,
+        &["group", "invite", "Class of Monday", "--people", "2"],
+    );
+    ask(&here, &["group", "remove", "Class of Monday", "local"]);
+    ask(&here, &["group", "delete", "Class of Monday"]);
+    assert_eq!(ask(&here, &["queue"]), Value::Array(Vec::new()));
+    let event = ask(
+        &here,
+        &["pool", "announce", LAB, "--at", "30m", "--people", "3"],
+    );
+    ask(&here, &["pool", "cancel", event["id"].as_str().unwrap()]);
+
     step("pools are drained when nobody is expected");
     ask(&here, &["env", "end", &id]);
     ask(

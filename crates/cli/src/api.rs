@@ -134,6 +134,10 @@ impl Api {
         let sent = match (method, body) {
             ("GET", _) => agent.get(&url).header("Authorization", &bearer).call(),
             ("DELETE", _) => agent.delete(&url).header("Authorization", &bearer).call(),
+            ("PUT", Some(body)) => agent
+                .put(&url)
+                .header("Authorization", &bearer)
+                .send_json(body),
             ("PATCH", Some(body)) => agent
                 .patch(&url)
                 .header("Authorization", &bearer)

@@ -194,7 +194,7 @@ impl std::fmt::Display for Place {
             Some(seconds) => write!(f, ", about {} min", seconds / 60 + 1)?,
             None => write!(f, ", time unknown")?,
         }
-        write!(f, " (your place is kept for 10 min after Ctrl-C)")
+        write!(f, ".")
     }
 }
 
@@ -307,7 +307,11 @@ fn list(api: &Api, all: bool, output: Output) -> anyhow::Result<()> {
     let mut table = table(["ENVIRONMENT", "LAB", "STATE", "NODES", "TIME LEFT"]);
     for e in all {
         let left = e.left();
-        table.add_row([e.id, e.lab, e.phase, e.nodes.join(" "), left]);
+        let state = match &e.queue {
+            Some(place) => format!("waiting, {} of {}", place.position, place.of),
+            None => e.phase,
+        };
+        table.add_row([e.id, e.lab, state, e.nodes.join(" "), left]);
     }
     println!("{table}");
     Ok(())
@@ -351,7 +355,7 @@ fn start(api: &Api, path: &str, output: Output) -> anyhow::Result<()> {
     let mut answer = api.post(path, None)?;
     let mut began = Instant::now();
     let (progress, mut shown) = (stages::progress(output), Vec::new());
-    let mut place: Option<Place> = None;
+    let (mut place, mut shown_place): (Option<Place>, _) = (None, None);
     let mut waited = false;
     loop {
         let environment: Environment = serde_json::from_value(answer.clone())?;
@@ -359,8 +363,18 @@ fn start(api: &Api, path: &str, output: Output) -> anyhow::Result<()> {
             progress.report(event);
         }
         if environment.queue != place {
-            if let (Some(place), Output::Text) = (&environment.queue, output) {
+            let is_new = |place: &Place| Some((place.position, place.of)) != shown_place;
+            if let (Some(place), Output::Text) = (&environment.queue, output)
+                && is_new(place)
+            {
                 eprintln!("{place}");
+                if shown_place.is_none() {
+                    let id = &environment.id;
+                    eprintln!(
+                        "Ctrl-C stops waiting, and keeps your place for 10 min; `faultline env end {id}` gives it up."
+                    );
+                }
+                shown_place = Some((place.position, place.of));
             }
             place = environment.queue.clone();
         }

@@ -43,7 +43,7 @@ enum PoolCommand {
         /// The number of tenants that it holds even if nobody is expected
         #[arg(long, required_unless_present = "ceiling", value_parser = clap::value_parser!(u32).range(0..=Bounds::MAX.into()))]
         floor: Option<u32>,
-        /// The number of tenants that it never exceeds
+        /// The number of tenants that it never exceeds; 0 turns the pool off, 500 means no maximum
         #[arg(long, value_parser = clap::value_parser!(u32).range(0..=Bounds::MAX.into()))]
         ceiling: Option<u32>,
     },
@@ -113,6 +113,13 @@ struct Pool {
     memory_mib: u64,
     failure: Option<String>,
     retry_in_seconds: i64,
+    next: Option<Upcoming>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Upcoming {
+    from: String,
+    size: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -248,6 +255,10 @@ fn list(all: &Pools) -> String {
                     p.reason, p.retry_in_seconds
                 ),
                 None => p.reason.clone(),
+            };
+            let why = match &p.next {
+                Some(next) => format!("{why}; {} from {}, for an event", next.size, next.from),
+                None => why,
             };
             let ceiling = match p.ceiling {
                 Bounds::MAX => "-".to_owned(),

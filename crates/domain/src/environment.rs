@@ -44,6 +44,8 @@ pub enum Intent {
 pub enum EndReason {
     /// Its owner ended it.
     Ended,
+    /// An operator ended it.
+    EndedByOperator,
     /// Its owner reset it.
     Reset,
     /// Its lifetime ran out.

@@ -126,9 +126,8 @@ pub fn remaining(
 ) -> SignedDuration {
     let latest = latest.max(SignedDuration::ZERO);
     match usual {
-        Some(usual) if age < usual => (usual - age).min(latest),
-        // It has already lived longer than usual, so it may end soon or stay until its end.
-        Some(_) => latest / 2,
+        // The longer it has lived beyond what is usual, the longer it may stay.
+        Some(usual) => (usual - age).max(age / 2).min(latest),
         None => latest,
     }
 }
@@ -215,7 +214,7 @@ mod tests {
         assert_eq!(estimate(3, &mut ends, Some(min(20))), Some(min(25)));
         assert_eq!(estimate(0, &mut [], Some(min(20))), None);
         assert_eq!(remaining(min(5), min(60), Some(min(20))), min(15));
-        assert_eq!(remaining(min(25), min(60), Some(min(20))), min(30));
+        assert_eq!(remaining(min(26), min(60), Some(min(20))), min(13));
         assert_eq!(remaining(min(25), min(60), None), min(60));
     }
 

@@ -15,6 +15,7 @@ use faultline_domain::{
         forecast::{Event, Forecast, HISTORY, Inputs, Reason, forecast, is_worth_staging},
         refill::{self, Member, Plan, Want},
     },
+    queue::{Lack, Place},
     tenant::State,
 };
 use faultline_lab::LabFolder;
@@ -28,6 +29,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     app::App,
     capacity::{Free, capacity, need},
+    lock::lock,
 };
 
 /// The period in which failures and durations of earlier tenants count.
@@ -76,7 +78,7 @@ impl PoolStatus {
         let why = match self.forecast.reason {
             Reason::NoDemand => "nobody is expected".to_owned(),
             Reason::Floor => "its floor".to_owned(),
-            Reason::Ceiling => format!("its ceiling; {starts}"),
+            Reason::Ceiling => format!("its ceiling, although more are wanted; {starts}"),
             Reason::Demand => starts,
             Reason::Event => "an announced event".to_owned(),
         };
@@ -266,11 +268,13 @@ async fn hold(app: &App, environments: &[Environment]) -> Option<&'static str> {
     let mut starting = environments
         .iter()
         .filter(|e| e.is_open() && e.state.is_starting());
-    if starting.clone().any(|e| e.tenant.is_some()) {
+    if starting.any(|e| e.tenant.is_some()) {
         return Some("somebody's start is in progress");
     }
-    if starting.next().is_some() {
-        return Some("environments wait for room");
+    // Whoever waits for a place only needs no memory that a pool would take.
+    let lacks_room = |place: &Place| place.lack != Lack::Places;
+    if lock(&app.queue).values().any(lacks_room) {
+        return Some("environments wait for memory or disk space");
     }
     let templates: HashSet<TemplateRef> = app
         .catalogue()

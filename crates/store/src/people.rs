@@ -426,7 +426,7 @@ impl Store {
         }
         sqlx::query("UPDATE environments SET intent = $2 WHERE person_id = $1 AND is_final = $3")
             .bind(person.as_str())
-            .bind(to_json(&Intent::Gone(EndReason::Ended))?)
+            .bind(to_json(&Intent::Gone(EndReason::EndedByOperator))?)
             .bind(false)
             .execute(&mut *tx)
             .await?;

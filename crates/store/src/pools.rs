@@ -356,13 +356,13 @@ impl Store {
             .collect()
     }
 
-    /// Returns the starts and resets since then, oldest first.
+    /// Returns the starts and resets since then that got a tenant, oldest first.
     pub async fn starts_since(&self, since: Timestamp) -> Result<Vec<Start>> {
         let rows: Vec<(String, i64, bool)> = sqlx::query_as(
             "SELECT lab, requested_at, EXISTS (SELECT 1 FROM starts earlier \
              WHERE earlier.environment_id = starts.environment_id \
              AND earlier.requested_at < starts.requested_at) \
-             FROM starts WHERE requested_at >= $1 ORDER BY requested_at",
+             FROM starts WHERE requested_at >= $1 AND served_by IS NOT NULL ORDER BY requested_at",
         )
         .bind(micros(since))
         .fetch_all(&self.readers)

@@ -19,6 +19,9 @@ const CLAIM: &str = "claim to a shell and the API server's answer";
 /// The time for which a tenant waits in its pool.
 const IN_POOL: Duration = Duration::from_secs(15);
 
+/// The number of plain machines that are claimed at once.
+const AT_ONCE: usize = 20;
+
 /// The times of a claim, in milliseconds since it began.
 struct Claimed {
     resumed: f64,
@@ -68,9 +71,49 @@ pub async fn claim(args: &Machines) -> anyhow::Result<Report> {
         report.add(CLAIM, "ms", &usable);
         report.ratio("cold boot / claim", COLD, CLAIM);
         report.ratio("clone / claim", CLONE, CLAIM);
+        let many = args
+            .clones
+            .unwrap_or(if bed.of.is_cluster() { 0 } else { AT_ONCE });
+        if many > 0 {
+            at_once(bed, many, &mut report).await?;
+        }
         Ok(report)
     })
     .await
+}
+
+/// Fills a pool, and claims all of its tenants at once.
+async fn at_once(bed: &Bed, many: usize, report: &mut Report) -> anyhow::Result<()> {
+    let stage = bed.progress.stage("pool", format!("A pool of {many}"));
+    let quiet = faultline_domain::progress::Progress::ignored();
+    let began = Instant::now();
+    let mut ids = Vec::with_capacity(many);
+    for n in 0..many {
+        let id = Bed::id(n)?;
+        bed.provider
+            .create(&id, &bed.of, Priority::Low, &quiet)
+            .await?;
+        bed.provider.pause(&id).await?;
+        ids.push(id);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a number of tenants")]
+    let each = millis(began) / many as f64;
+    tokio::time::sleep(IN_POOL).await;
+    stage.done();
+    let stage = bed
+        .progress
+        .stage("claims", format!("{many} claims at once"));
+    let all = futures::future::try_join_all(ids.iter().map(|id| claimed(bed, id))).await?;
+    stage.done();
+    let usable: Vec<f64> = all
+        .iter()
+        .map(|c| c.answered.unwrap_or(c.shell).max(c.shell))
+        .collect();
+    report.add("refill: time for each tenant", "ms", &[each]);
+    let metric = format!("{many} claims at once, to a shell");
+    report.add(&metric, "ms", &usable);
+    report.ratio("many claims at once / one", &metric, CLAIM);
+    bed.free().await
 }
 
 /// Claims a paused tenant as the server does, and uses its shells and its API server at once.

@@ -84,7 +84,8 @@ pub struct Machines {
     /// Seconds of rest before memory and processor time are measured [default: 30, for clusters 120]
     #[arg(long)]
     rest: Option<u64>,
-    /// Number of clones that `density` makes [default: 8 machines or 1 cluster]
+    /// Number of clones that `density` makes [default: 8 machines or 1 cluster], and of tenants that `claim` claims at
+    /// once [default: 20 machines or no cluster]
     #[arg(long)]
     clones: Option<usize>,
     /// A second shape that `idle` measures first, such as 1+0-stock

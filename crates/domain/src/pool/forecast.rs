@@ -25,7 +25,7 @@ pub const HISTORY: SignedDuration = SignedDuration::from_hours(24 * 7 * WEEKS + 
 const WINDOW: i64 = 15 * 60;
 /// The expected number of starts from which a lab gets tenants of its own. Below, its template's pool serves it.
 const WORTH_STAGING: f64 = 0.5;
-/// The time before an event at which its tenants should be ready.
+/// The time before an event at which its tenants should be ready, and people begin to come.
 const AHEAD: SignedDuration = SignedDuration::from_mins(3);
 /// How long after an event's beginning its seats are kept for it.
 const ARRIVAL: SignedDuration = SignedDuration::from_mins(20);
@@ -127,7 +127,7 @@ pub fn forecast(of: Inputs<'_>) -> Forecast {
     let rate = rate(of.now, of.starts, horizon(of.make_seconds));
     let expected = rate * horizon(of.make_seconds);
     let demand = quantile(expected, SERVICE_LEVEL);
-    let event: u32 = of.events.iter().map(|event| due(event, &of)).sum();
+    let event = due(&of);
     let next = of
         .events
         .iter()
@@ -160,20 +160,27 @@ pub fn forecast(of: Inputs<'_>) -> Forecast {
 pub fn is_worth_staging(of: Inputs<'_>) -> bool {
     let horizon = horizon(of.make_seconds);
     of.bounds.floor > 0
-        || of.events.iter().any(|event| due(event, &of) > 0)
+        || due(&of) > 0
         || rate(of.now, of.starts, horizon) * horizon >= WORTH_STAGING
 }
 
-/// Returns the seats of an event that are not taken yet, while its tenants are due.
-fn due(event: &Event, of: &Inputs<'_>) -> u32 {
-    if of.now < event.preparation(of.make_seconds) || of.now > event.end() {
-        return 0;
+/// Returns the seats of the events whose tenants are due now, without the seats that are taken. Whoever came takes one
+/// seat of one event.
+fn due(of: &Inputs<'_>) -> u32 {
+    let is_due =
+        |event: &&Event| of.now >= event.preparation(of.make_seconds) && of.now <= event.end();
+    let mut events: Vec<&Event> = of.events.iter().filter(is_due).collect();
+    events.sort_by_key(|event| event.at);
+    let (mut seats, mut taken) = (0_u32, 0_u32);
+    for event in events {
+        let doors = event.at.saturating_sub(AHEAD).unwrap_or(event.at);
+        let came = of.arrivals.iter().filter(|at| **at >= doors).count();
+        let came = u32::try_from(came).unwrap_or(u32::MAX);
+        let here = came.saturating_sub(taken).min(event.seats);
+        taken += here;
+        seats = seats.saturating_add(event.seats - here);
     }
-    let doors = event.at.saturating_sub(ARRIVAL).unwrap_or(event.at);
-    let came = of.arrivals.iter().filter(|at| **at >= doors).count();
-    event
-        .seats
-        .saturating_sub(u32::try_from(came).unwrap_or(u32::MAX))
+    seats
 }
 
 /// Returns for how long a pool must last, in seconds: until it could be refilled.
@@ -341,7 +348,21 @@ mod tests {
             ..inputs(&came, &soon)
         };
         // Five seats are left; the demand of the fifteen who came is higher.
-        assert_eq!(due(&soon[0], &during), 5);
+        assert_eq!(due(&during), 5);
+        // Two events at the same time need the seats of both, and an earlier start takes none.
+        let two = [event(600, 5), event(600, 5)];
+        let early = [at(0)];
+        let both = Inputs {
+            now: at(500),
+            ..inputs(&early, &two)
+        };
+        assert_eq!(due(&both), 10);
+        let came = [at(0), at(590), at(610)];
+        let some = Inputs {
+            now: at(620),
+            ..inputs(&came, &two)
+        };
+        assert_eq!(due(&some), 8);
         let past = Inputs {
             now: at(33 * 60),
             ..inputs(&[], &soon)

@@ -6,8 +6,13 @@ use crate::{app::App, problem::Problem};
 
 pub(crate) async fn end(app: &App, proof: &MayManage) -> Result<(), Problem> {
     let (id, by) = (&proof.environment().id, proof.person());
+    let reason = if proof.environment().person == *by {
+        EndReason::Ended
+    } else {
+        EndReason::EndedByOperator
+    };
     app.store
-        .end_environment(id, EndReason::Ended, Some(by), app.now())
+        .end_environment(id, reason, Some(by), app.now())
         .await?;
     app.changed(id);
     Ok(())

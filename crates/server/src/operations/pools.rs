@@ -5,6 +5,7 @@ use faultline_domain::{
     authz::MayOperate,
     pool::{Bounds, forecast::Event},
 };
+use faultline_lab::suggest;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{app::App, operations::tidy, pools, problem::Problem};
@@ -29,9 +30,11 @@ pub(crate) async fn set_bounds(
     floor: Option<u32>,
     ceiling: Option<u32>,
 ) -> Result<Bounds, Problem> {
-    if !pools::names(app).iter().any(|known| known == pool) {
+    let names = pools::names(app);
+    if !names.iter().any(|known| known == pool) {
+        let meant = suggest::question(pool, names.iter().map(String::as_str));
         return Err(Problem::bad_request(format!(
-            "There is no pool {pool:?}. A pool has the name of a lab or of a template, such as kubernetes-1.36@1+0."
+            "There is no pool {pool:?}{meant}. A pool has the name of a lab or of a template, such as kubernetes-1.36@1+0."
         )));
     }
     let all = app.store.pool_bounds().await?;
@@ -43,7 +46,9 @@ pub(crate) async fn set_bounds(
     };
     if bounds.floor > bounds.ceiling || bounds.ceiling > Bounds::MAX {
         return Err(Problem::bad_request(format!(
-            "The floor must not exceed the ceiling, and the ceiling must not exceed {}.",
+            "The floor, {}, must not exceed the ceiling, {}, and the ceiling must not exceed {}.",
+            bounds.floor,
+            bounds.ceiling,
             Bounds::MAX
         )));
     }
@@ -58,8 +63,12 @@ pub(crate) async fn set_bounds(
 pub(crate) async fn announce(app: &App, who: &MayOperate, new: NewEvent) -> Result<Event, Problem> {
     let now = app.now();
     if app.lab(&new.lab).is_none() {
+        let labs = app.catalogue();
+        let all = labs.labs();
+        let names: Vec<String> = all.iter().map(|lab| lab.slug.to_string()).collect();
+        let meant = suggest::question(new.lab.as_str(), names.iter().map(String::as_str));
         return Err(Problem::bad_request(format!(
-            "There is no lab {}.",
+            "There is no lab {}{meant}.",
             new.lab
         )));
     }

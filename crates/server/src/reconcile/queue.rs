@@ -165,8 +165,11 @@ async fn places(
         })
         .collect();
     let of = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+    let mut longest = SignedDuration::ZERO;
     let place = |(position, e): (usize, &Environment)| {
-        let wait = queue::estimate(position, &mut ends, usual);
+        // Nobody gets a place before those ahead.
+        let wait = queue::estimate(position, &mut ends, usual).map(|wait| wait.max(longest));
+        longest = wait.unwrap_or(longest);
         let place = Place {
             position: u32::try_from(position + 1).unwrap_or(u32::MAX),
             of,

@@ -78,7 +78,9 @@ pub(super) async fn show(
             .map_or_else(|| id.to_owned(), |name| (*name).clone())
     };
     let all = app.store.latest_environments(40).await?;
-    let unfinished = app.store.unfinished_environments().await?.len() as u64;
+    // Those in the queue have no place yet.
+    let unfinished = app.store.unfinished_environments().await?;
+    let unfinished = unfinished.iter().filter(|e| e.tenant.is_some()).count() as u64;
     let places = lock(&app.queue).clone();
     let mut machines = Vec::with_capacity(all.len());
     for e in &all {

@@ -277,6 +277,7 @@ pub(super) fn ending(e: &Environment) -> Option<&'static str> {
     };
     Some(match reason {
         EndReason::Ended => "You ended this machine.",
+        EndReason::EndedByOperator => "An operator ended this machine.",
         EndReason::Reset => "You replaced this machine with a fresh one.",
         EndReason::TimeUp => "This machine's time ran out.",
         EndReason::LeftQueue => "This machine left the queue because nobody waited for it.",

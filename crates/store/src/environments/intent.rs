@@ -282,8 +282,10 @@ impl Store {
         let made = Environment {
             generation: old.generation + 1,
             // Only what it holds now gives it the next place.
-            state: match &old.tenant {
-                Some(tenant) if !tenant.state.is_final() => State::requested_again(now),
+            state: match (&old.tenant, &old.state) {
+                (Some(tenant), _) if !tenant.state.is_final() => State::requested_again(now),
+                // Whoever waits keeps the place.
+                (None, waits @ State::Requested { .. }) => waits.clone(),
                 _ => State::requested(now),
             },
             ..fresh(
@@ -332,7 +334,9 @@ impl Store {
             return Ok(false);
         }
         let who = by.map(PersonId::as_str);
-        crate::audit::insert(&mut tx, now, who, "end", id.as_str(), &to_json(&reason)?).await?;
+        let why = to_json(&reason)?;
+        let why = why.trim_matches('"');
+        crate::audit::insert(&mut tx, now, who, "end", id.as_str(), why).await?;
         tx.commit().await?;
         Ok(true)
     }
