@@ -13,7 +13,7 @@ use super::{
     machines::{Bed, millis, on_bed},
 };
 
-const COLD: &str = "cold boot to all pods ready";
+const COLD: &str = "cold boot until it has settled";
 const CLONE: &str = "clone to probed";
 const CLAIM: &str = "claim to a shell and the API server's answer";
 /// The time for which a tenant waits in its pool.
