@@ -159,8 +159,8 @@ pub(crate) async fn make_room(
             .release_from_pool(&tenant.tenant.id, app.now())
             .await?;
         missing = missing.saturating_sub(mib(tenant));
+        app.wake.all();
     }
-    app.wake.all();
     Ok(true)
 }
 

@@ -3,7 +3,6 @@
 
 use faultline_domain::{
     TenantId,
-    lab::Egress,
     limits::Need,
     pool::Pooled,
     progress::Progress,
@@ -81,7 +80,7 @@ async fn request(
         template: of.template.clone(),
         allowance: Allowance {
             limits: app.config.limits_of_nodes(nodes),
-            egress: Vec::<Egress>::new(),
+            egress: Vec::new(),
         },
     };
     app.store
