@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{
-    Sqlite, Transaction,
+    Connection, Sqlite, Transaction,
     sqlite::{
         SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
     },
@@ -68,16 +68,10 @@ impl Store {
             .synchronous(SqliteSynchronous::Normal)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(Duration::from_secs(20))
-            .connect_with(options.clone())
-            .await?;
+        let writer = connections(1).connect_with(options.clone()).await?;
         restrict(path)?;
         MIGRATIONS.run(&writer).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(6)
-            .acquire_timeout(Duration::from_secs(20))
+        let readers = connections(6)
             .connect_with(options.pragma("query_only", "on"))
             .await?;
         Ok(Self {
@@ -109,6 +103,20 @@ impl Store {
     pub(crate) async fn begin(&self) -> Result<Tx> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
+}
+
+/// Returns the options of a pool of at most `max` connections.
+///
+/// SQLite rolls a transaction back by itself on some errors, for example when the disk is full. sqlx's own rollback then
+/// fails, and it would count the connection as inside a transaction for ever: such a connection is replaced.
+fn connections(max: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(max)
+        .acquire_timeout(Duration::from_secs(20))
+        .before_acquire(|connection, _| {
+            let clean = !connection.is_in_transaction();
+            Box::pin(async move { Ok(clean) })
+        })
 }
 
 /// Restricts access to the database to its owner, because it contains hashes, names and keys.

@@ -122,6 +122,34 @@ impl Bed {
 }
 
 #[tokio::test]
+async fn writes_succeed_again_after_a_full_disk() {
+    let bed = bed().await;
+    let mut tx = bed.store.begin().await.unwrap();
+    sqlx::query("CREATE TABLE ballast (bytes BLOB)")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    // The limit of pages stands for the full disk: SQLite returns the same error, and rolls back by itself.
+    let full: i64 = sqlx::query_scalar("PRAGMA max_page_count = 1")
+        .fetch_one(&mut *tx)
+        .await
+        .unwrap();
+    let refused = sqlx::query("INSERT INTO ballast VALUES (zeroblob(?))")
+        .bind(8192 * full)
+        .execute(&mut *tx)
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("full"), "{refused}");
+    drop(tx);
+    let mut tx = bed.store.begin().await.unwrap();
+    sqlx::query("CREATE TABLE ballast (bytes BLOB)")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
 async fn starting_twice_creates_one_environment_and_admission_counts() {
     let mut bed = bed().await;
     let one = bed.start("full-disk").await.unwrap();
