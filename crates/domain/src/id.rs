@@ -110,6 +110,10 @@ label_id!(
     Login, "login name", 32
 );
 label_id!(
+    /// The id of a save point. Generated ids have ten characters.
+    SavePointId, "save point id", 32
+);
+label_id!(
     /// The id of an attempt.
     AttemptId, "attempt id", 32
 );
@@ -137,6 +141,13 @@ impl EnvironmentId {
 }
 
 impl TenantId {
+    /// Returns a new id with as much randomness as an environment's.
+    pub fn generate(rng: &mut impl Rng) -> Self {
+        Self(random(10, rng))
+    }
+}
+
+impl SavePointId {
     /// Returns a new id with as much randomness as an environment's.
     pub fn generate(rng: &mut impl Rng) -> Self {
         Self(random(10, rng))

@@ -19,6 +19,7 @@
 //! | [`pool`] | warm pools: the forecast of their sizes, and what to make and release |
 //! | [`progress`] | the progress of long operations, in stages |
 //! | [`queue`] | the queue of environments that wait for room on the host |
+//! | [`save_point`] | save points of environments, and who may make another |
 //! | [`template`] | the templates that tenants are cloned from |
 //! | [`tenant`] | the machines that a provider makes and frees: states and the pure [`tenant::plan`] |
 //! | [`shape`] | the number of nodes, and which of them are control planes |
@@ -41,12 +42,13 @@ pub mod person;
 pub mod pool;
 pub mod progress;
 pub mod queue;
+pub mod save_point;
 pub mod score;
 pub mod shape;
 pub mod template;
 pub mod tenant;
 
 pub use clock::Clock;
-pub use id::{AttemptId, EnvironmentId, LabSlug, Login, NodeName, PersonId, TenantId};
+pub use id::{AttemptId, EnvironmentId, LabSlug, Login, NodeName, PersonId, SavePointId, TenantId};
 pub use shape::Shape;
 pub use template::TemplateRef;

@@ -113,6 +113,13 @@ pub struct Need {
     pub disk_mib: u64,
 }
 
+/// Returns a number of bytes in GiB, with one decimal place, for people.
+#[must_use]
+pub fn gib(bytes: u64) -> String {
+    let tenths = (bytes.saturating_mul(10)).div_ceil(1 << 30);
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
 /// Decides whether a person may have one more environment.
 pub const fn may_have_another(have: u32, max: u32) -> Result<(), Denial> {
     if have >= max {

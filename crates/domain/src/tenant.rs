@@ -15,7 +15,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{EnvironmentId, TemplateRef, TenantId, lab::Egress, limits::Limits, pool::Pooled};
+use crate::{
+    EnvironmentId, SavePointId, TemplateRef, TenantId, lab::Egress, limits::Limits, pool::Pooled,
+};
 
 /// The description of a tenant, which the lab determines and the provider carries out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +26,9 @@ pub struct Spec {
     pub template: TemplateRef,
     /// What its lab allows it once it is claimed.
     pub allowance: Allowance,
+    /// The save point that it continues from, instead of from the template's start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save_point: Option<SavePointId>,
 }
 
 /// What a lab allows a tenant. Labs that share a template differ in it, so it is applied when the tenant is claimed.

@@ -87,6 +87,11 @@ pub async fn refresh(mut stream: impl Duplex, refresh: Refresh) -> Result<()> {
     ask_done(&mut stream, &Request::Refresh(refresh)).await
 }
 
+/// Mixes 64 random bytes, in hex, into the guest's random pool.
+pub async fn reseed(mut stream: impl Duplex, seed: String) -> Result<()> {
+    ask_done(&mut stream, &Request::Reseed { seed }).await
+}
+
 /// Sets the guest's clock to a time in nanoseconds since 1970.
 pub async fn step_clock(mut stream: impl Duplex, unix_nanos: i64) -> Result<()> {
     ask_done(&mut stream, &Request::StepClock { unix_nanos }).await

@@ -104,6 +104,7 @@ async fn answer(mut stream: Substream, terminals: &Rc<terminal::Terminals>) -> i
         Request::Ping => Ok(pong()),
         Request::Hold => done(services::hold()),
         Request::Refresh(order) => done(refresh::refresh(&order)),
+        Request::Reseed { seed } => done(refresh::mix_in(&seed)),
         Request::StepClock { unix_nanos } => done(refresh::step_clock(unix_nanos)),
         Request::Authorize { keys } => done(refresh::authorize(&keys)),
         Request::Exec(order) => return exec::serve(stream, order, terminals.announced()).await,

@@ -43,18 +43,27 @@ pub fn refresh(order: &Refresh) -> io::Result<()> {
     renewed
 }
 
-fn renew(order: &Refresh) -> io::Result<()> {
+/// Mixes randomness into the pool and reseeds the generator.
+pub fn mix_in(seed: &str) -> io::Result<()> {
+    reseed(parse_seed(seed)?)
+}
+
+fn parse_seed(hex: &str) -> io::Result<[u8; 64]> {
     let mut seed = [0u8; 64];
-    if !is_hex(&order.seed, 128) {
+    if !is_hex(hex, 128) {
         return Err(invalid("the seed must be 128 hex digits"));
     }
     for (byte, i) in seed.iter_mut().zip((0..).step_by(2)) {
-        let digits = order
-            .seed
+        let digits = hex
             .get(i..i + 2)
             .ok_or_else(|| invalid("the seed is short"))?;
         *byte = u8::from_str_radix(digits, 16).map_err(|_| invalid("the seed must be hex"))?;
     }
+    Ok(seed)
+}
+
+fn renew(order: &Refresh) -> io::Result<()> {
+    let seed = parse_seed(&order.seed)?;
     if !is_hex(&order.machine_id, 32) {
         return Err(invalid("the machine-id must be 32 hex digits"));
     }

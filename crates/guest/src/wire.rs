@@ -36,6 +36,12 @@ pub enum Request {
     Hold,
     /// Give this clone its own identity, and thaw its services. The reply is [`Reply::Done`].
     Refresh(Refresh),
+    /// Mix randomness in, because this machine continues from a save point, perhaps not for the first time. The reply is
+    /// [`Reply::Done`].
+    Reseed {
+        /// 64 fresh random bytes, in hex.
+        seed: String,
+    },
     /// Set the clock, after a pause. The reply is [`Reply::Done`].
     StepClock {
         /// The time, in nanoseconds since 1970.

@@ -202,6 +202,7 @@ async fn start(
 ) -> bool {
     let spec = Spec {
         template: folder.lab.needs.template(),
+        save_point: None,
         allowance: Allowance {
             limits,
             egress: folder.lab.needs.egress.clone(),

@@ -2,7 +2,9 @@
 
 use std::{io, path::Path, time::Duration};
 
-use faultline_domain::{NodeName, lab::Egress, limits::Limits, progress::Progress};
+use faultline_domain::{
+    NodeName, lab::Egress, limits::Limits, progress::Progress, save_point::Saved,
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::UnixStream,
@@ -40,9 +42,19 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 const ANSWER: Duration = Duration::from_secs(60);
+/// The time limit for saving all nodes: their memory and disks may have several GiB.
+const SAVE: Duration = Duration::from_secs(600);
 
 /// Sends a request and returns the answer with the connection, which stays in use for streams and notifications.
 async fn ask(dir: &Path, operation: Operation) -> Result<(Answer, BufReader<UnixStream>)> {
+    ask_within(ANSWER, dir, operation).await
+}
+
+async fn ask_within(
+    limit: Duration,
+    dir: &Path,
+    operation: Operation,
+) -> Result<(Answer, BufReader<UnixStream>)> {
     let exchange = async {
         let mut stream = UnixStream::connect(dir.join(SOCKET)).await?;
         let mut line = serde_json::to_vec(&Request {
@@ -56,7 +68,7 @@ async fn ask(dir: &Path, operation: Operation) -> Result<(Answer, BufReader<Unix
         (&mut stream).take(MAX_LINE).read_line(&mut answer).await?;
         Ok((serde_json::from_str(&answer)?, stream))
     };
-    match timeout(ANSWER, exchange).await {
+    match timeout(limit, exchange).await {
         Ok(Ok((Answer::Refused(refusal), _))) => Err(Error::Refused(refusal)),
         Ok(Ok(answered)) => Ok(answered),
         Ok(Err(e)) => Err(Error::Gone(e)),
@@ -159,6 +171,15 @@ pub async fn pause(dir: &Path) -> Result<()> {
 /// Continues all nodes.
 pub async fn resume(dir: &Path) -> Result<()> {
     ask_done(dir, Operation::Resume).await
+}
+
+/// Saves all nodes into a new folder. They go on, or stay paused.
+pub async fn save(dir: &Path, folder: &Path) -> Result<Saved> {
+    let folder = folder.to_owned();
+    match ask_within(SAVE, dir, Operation::Save { folder }).await? {
+        (Answer::Saved(saved), _) => Ok(saved),
+        _ => Err(unexpected_answer()),
+    }
 }
 
 /// Freezes all nodes into a snapshot; the launcher ends.

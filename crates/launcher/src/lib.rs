@@ -18,6 +18,7 @@
 //! | [`cgroup`] | an environment's control group: limits, usage, and killing its processes |
 //! | [`accel`] | the decision between KVM and emulation |
 //! | [`snapshot`] | a frozen template on disk |
+//! | [`save`] | a save point on disk |
 //! | [`user`] | the user ids that QEMU processes run as |
 
 pub mod accel;
@@ -31,6 +32,7 @@ pub mod protocol;
 pub mod qemu;
 pub mod qmp;
 pub mod run;
+pub mod save;
 pub mod snapshot;
 pub mod spec;
 pub mod user;

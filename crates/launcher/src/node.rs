@@ -30,6 +30,7 @@ use crate::{
     protocol::NodeStatus,
     qemu::Started,
     qmp::{self, Qmp},
+    save::Memory,
     snapshot,
 };
 
@@ -59,7 +60,7 @@ pub struct Node {
     pub pid: u32,
     /// The control channel.
     pub qmp: Arc<Qmp>,
-    /// The guest's memory, if the node is to be frozen.
+    /// The guest's memory, if it shares nothing with a template.
     pub memory: Option<std::fs::File>,
     /// The file of the device state, which a clone reads and a freeze writes.
     pub state: std::fs::File,
@@ -98,6 +99,7 @@ impl Node {
             console,
             link,
             memory,
+            to_be_frozen,
             state,
         } = started;
         let pid = child.id().unwrap_or(0);
@@ -119,7 +121,6 @@ impl Node {
         let (publish, published) = watch::channel(None);
         tokio::spawn(supervise(name.clone(), link, publish, Arc::clone(&hold)));
         let (hold_too, qmp_too, name_too) = (Arc::clone(&hold), Arc::clone(&qmp), name.clone());
-        let to_be_frozen = memory.is_some();
         tokio::spawn(async move {
             while let Some(event) = told.recv().await {
                 match event.name.as_str() {
@@ -197,6 +198,14 @@ impl Node {
     fn is_killed(&self) -> bool {
         let end = self.end.get().and_then(|end| end.as_ref().ok());
         end.and_then(ExitStatus::signal) == Some(libc::SIGKILL)
+    }
+
+    /// Returns the guest's memory, to be saved or restored.
+    pub(crate) fn guest_memory(&self) -> io::Result<Memory> {
+        Ok(match &self.memory {
+            Some(own) => Memory::Own(own.try_clone()?),
+            None => Memory::Private(self.pid),
+        })
     }
 
     /// Returns how QEMU ended, as a message for people; `None` while it runs.

@@ -4,7 +4,9 @@
 //! [`Operation::AddNode`], it carries [`Notification`] lines until `Ready` or `Failed`. Requests of another version are refused with
 //! an error.
 
-use faultline_domain::{NodeName, lab::Egress, limits::Limits, progress::Event};
+use std::path::PathBuf;
+
+use faultline_domain::{NodeName, lab::Egress, limits::Limits, progress::Event, save_point::Saved};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::AddedNode;
@@ -48,6 +50,11 @@ pub enum Operation {
         limits: Limits,
         /// The destinations that its nodes may connect to.
         egress: Vec<Egress>,
+    },
+    /// Save all nodes at the same instant into a new folder. They go on, or stay paused.
+    Save {
+        /// The folder.
+        folder: PathBuf,
     },
     /// Freeze all nodes at the same instant into the snapshot's folder, and end.
     Freeze,
@@ -94,6 +101,8 @@ pub enum Answer {
     Status(Status),
     /// What the environment uses.
     Usage(Usage),
+    /// All nodes were saved.
+    Saved(Saved),
     /// The request was not carried out.
     Refused(Refusal),
 }

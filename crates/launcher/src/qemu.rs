@@ -1,8 +1,8 @@
 //! A node's QEMU: its command line and its process.
 //!
 //! Disks, memory, kernel, tap and sockets are opened here and inherited as file descriptors, so QEMU runs as a user
-//! that owns no files and needs no paths. The arguments of a template and its clones are the same, except for `share`,
-//! the overlay and `-incoming`.
+//! that owns no files and needs no paths. The arguments of a template and its clones are the same, except for the
+//! overlay and `-incoming`.
 
 use std::{
     fs::{File, OpenOptions},
@@ -46,8 +46,10 @@ pub struct Started {
     pub console: UnixStream,
     /// The guest link.
     pub link: UnixStream,
-    /// The guest's memory, if the node is to be frozen.
+    /// The guest's memory, if it shares nothing with a template.
     pub memory: Option<File>,
+    /// True if the node is to be frozen into a template.
+    pub to_be_frozen: bool,
     /// The file of the device state, which a clone reads and a freeze writes.
     pub state: File,
 }
@@ -184,47 +186,40 @@ pub fn start(
     let mut args = machine_arguments(machine, &spec.kvm_cpu);
     let mut arg = |name: &str, value: String| args.extend([name.to_owned(), value]);
 
-    let (memory, frozen, kernel, initrd, state) = match &spec.start {
+    let (memory, own_memory, kernel, initrd) = match &spec.start {
         Start::Clone { snapshot } => {
             let memory = open(&snapshot.join(format!("{node}.mem")), false)?;
-            let state = open(&snapshot.join(format!("{node}.state")), false)?;
             (
                 memory,
                 None,
                 snapshot.join("kernel"),
                 snapshot.join("initrd"),
-                state,
             )
         }
-        Start::Boot {
-            kernel,
-            initrd,
-            freeze_to,
-        } => {
-            let folder = freeze_to.as_deref().unwrap_or(dir);
+        Start::Boot { kernel, initrd, .. } => {
             let memory = snapshot::new_memory(u64::from(machine.memory_mib) << 20)?;
-            let frozen = freeze_to.as_ref().map(|_| memory.try_clone());
-            let state = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(folder.join(format!("{node}.state")))?;
-            let (kernel, initrd) = (kernel.clone(), initrd.clone());
-            (memory, frozen.transpose()?, kernel, initrd, state)
+            let own = memory.try_clone()?;
+            (memory, Some(own), kernel.clone(), initrd.clone())
         }
     };
-    let memory_fd = inherited.give(memory);
-    // Writes of a clone are private. A machine that boots writes to the shared memory, since privately mapped pages
-    // would exist twice.
-    let share = match spec.start {
-        Start::Clone { .. } => "off",
-        Start::Boot { .. } => "on",
+    let state_of = |folder: &Path| folder.join(format!("{node}.state"));
+    let state = match (&spec.saved, &spec.start) {
+        (Some(saved), _) => open(&state_of(saved), false)?,
+        (None, Start::Clone { snapshot }) => open(&state_of(snapshot), false)?,
+        (None, Start::Boot { freeze_to, .. }) => OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(state_of(freeze_to.as_deref().unwrap_or(dir)))?,
     };
+    let memory_fd = inherited.give(memory);
+    // A machine that boots writes to its memory file, since privately mapped pages would exist twice. A clone's file is
+    // read-only, so the shim maps it privately, see `qemu-shim`.
     arg(
         "-object",
         format!(
-            "memory-backend-file,id=mem,size={}M,mem-path=/faultline/memory,share={share},merge=off",
+            "memory-backend-file,id=mem,size={}M,mem-path=/faultline/memory,share=on,merge=off",
             machine.memory_mib
         ),
     );
@@ -367,7 +362,7 @@ pub fn start(
         "-device",
         "virtio-balloon-pci,id=memory,free-page-reporting=on,page-poison=off".to_owned(),
     );
-    if matches!(spec.start, Start::Clone { .. }) {
+    if spec.continues() {
         arg("-incoming", "defer".to_owned());
     }
 
@@ -425,7 +420,8 @@ pub fn start(
             monitor,
             console,
             link,
-            memory: frozen,
+            memory: own_memory,
+            to_be_frozen: spec.freezes(),
             state,
         }),
         _ => Err(io::ErrorKind::Other.into()),

@@ -12,6 +12,7 @@
 mod configure;
 mod grow;
 mod hold;
+mod save;
 
 use std::{
     fs::File,
@@ -81,6 +82,24 @@ impl<T, E: std::error::Error> At<T> for Result<T, E> {
             Failure { stage, reason }
         })
     }
+}
+
+/// What a node's guest is given before anyone may enter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Identity {
+    /// Nothing: it has just booted.
+    Booted,
+    /// An identity of its own, which it must not share with its template.
+    New,
+    /// Only randomness and the time: it continues from its own save point.
+    Kept,
+}
+
+/// Returns fresh randomness for a guest.
+fn seed() -> [u8; 64] {
+    let mut seed = [0; 64];
+    rand::rng().fill(&mut seed);
+    seed
 }
 
 struct Launcher {
@@ -233,40 +252,41 @@ impl Launcher {
         let spec = &self.spec();
         let stage = progress.stage("network", "Setting up its private network");
         self.claim.join(&spec.id, &spec.limits).at("network")?;
-        if matches!(
-            &spec.start,
-            Start::Boot {
-                freeze_to: Some(_),
-                ..
-            }
-        ) {
+        if spec.freezes() {
             cgroup::lower_priority(&spec.id).at("network")?;
         }
         let taps = net::build(spec.nodes.len(), spec.limits.bandwidth_mbit).at("network")?;
         self.open_egress(&spec.egress).at("network")?;
         stage.done();
 
-        let clone = matches!(spec.start, Start::Clone { .. });
-        let stage = if clone {
+        let continues = spec.continues();
+        let stage = if continues {
             progress.stage("clone", "Copying the prepared machine")
         } else {
             progress.stage("power-on", "Powering it on")
         };
         let mut nodes = Vec::with_capacity(spec.nodes.len());
         for ((index, node), tap) in (1..).zip(&spec.nodes).zip(taps) {
-            self.make_disk(spec, node).at("clone")?;
-            let started = qemu::start(spec, &self.dir, node, index, tap).at("clone")?;
-            let adopted =
-                Node::adopt(node.name.clone(), index, started, self.changes.clone()).await;
-            nodes.push(Arc::new(adopted.map_err(|e| Failure {
-                stage: "clone",
-                reason: format!("{e}; {}", self.qemu_log(&node.name)),
-            })?));
+            nodes.push(self.start_node(spec, node, index, tap).await?);
+        }
+        // Added nodes of a save point: they were booted, not cloned.
+        for added in &spec.added {
+            let index = added.index().unwrap_or_default();
+            let tap = net::add_tap(index, spec.limits.bandwidth_mbit).at("clone")?;
+            let booted = LaunchSpec {
+                saved: spec.saved.clone(),
+                ..grow::boot_spec(spec)
+            };
+            nodes.push(self.start_node(&booted, &added.node, index, tap).await?);
         }
         stage.done();
 
-        if clone {
+        if continues {
             let stage = progress.stage("restore", "Waking up the copy");
+            if let Some(saved) = &spec.saved {
+                let filled = nodes.iter().map(|node| save::restore_memory(node, saved));
+                futures::future::try_join_all(filled).await.at("restore")?;
+            }
             for node in &nodes {
                 node.qmp.restore(&node.state).await.map_err(|e| Failure {
                     stage: "restore",
@@ -283,7 +303,7 @@ impl Launcher {
             .unwrap_or_else(PoisonError::into_inner)
             .clone_from(&nodes);
 
-        let (name, text, wait) = if clone {
+        let (name, text, wait) = if continues {
             (
                 "refresh",
                 "Setting its clock and its keys",
@@ -299,7 +319,12 @@ impl Launcher {
             ("boot", "Booting", wait)
         };
         let stage = progress.stage(name, text);
-        let refreshed = nodes.iter().map(|node| self.refresh(node, clone, wait));
+        let identity = match (&spec.saved, continues) {
+            (Some(_), _) => Identity::Kept,
+            (None, true) => Identity::New,
+            (None, false) => Identity::Booted,
+        };
+        let refreshed = nodes.iter().map(|node| self.refresh(node, identity, wait));
         futures::future::try_join_all(refreshed)
             .await
             .map_err(|reason| Failure {
@@ -310,9 +335,30 @@ impl Launcher {
         Ok(())
     }
 
-    /// Makes a node's disk: an empty overlay on the frozen disk, or on the image's.
+    /// Starts a node's QEMU, on its disk.
+    async fn start_node(
+        &self,
+        spec: &LaunchSpec,
+        node: &NodeSpec,
+        index: usize,
+        tap: net::Tap,
+    ) -> Result<Arc<Node>, Failure> {
+        self.make_disk(spec, node).at("clone")?;
+        let started = qemu::start(spec, &self.dir, node, index, tap).at("clone")?;
+        let adopted = Node::adopt(node.name.clone(), index, started, self.changes.clone()).await;
+        adopted.map(Arc::new).map_err(|e| Failure {
+            stage: "clone",
+            reason: format!("{e}; {}", self.qemu_log(&node.name)),
+        })
+    }
+
+    /// Makes a node's disk: an empty overlay on the frozen disk, or on the image's, or a copy of the saved one.
     fn make_disk(&self, spec: &LaunchSpec, node: &NodeSpec) -> io::Result<()> {
         let name = format!("{}.qcow2", node.name);
+        if let Some(saved) = &spec.saved {
+            let path = self.dir.join(&name);
+            return crate::save::copy_disk(&saved.join(&name), &path);
+        }
         match &spec.start {
             Start::Clone { snapshot } => {
                 std::fs::copy(snapshot.join("overlay.qcow2"), self.dir.join(&name)).and_then(|_| {
@@ -342,7 +388,7 @@ impl Launcher {
         )
     }
 
-    async fn refresh(&self, node: &Node, clone: bool, wait: Duration) -> Result<(), String> {
+    async fn refresh(&self, node: &Node, identity: Identity, wait: Duration) -> Result<(), String> {
         let silent = || {
             let console = String::from_utf8_lossy(&node.console.recent()).into_owned();
             let tail: Vec<&str> = console
@@ -359,25 +405,29 @@ impl Launcher {
         };
         let link = node.link(wait).await.ok_or_else(silent)?;
         let open = || async { link.open().await.map_err(|e| e.to_string()) };
-        if !clone {
-            return guest::ping(open().await?)
-                .await
-                .map(drop)
-                .map_err(|e| e.to_string());
-        }
-        let order = self.refresh_order(&node.name)?;
-        guest::refresh(open().await?, order)
-            .await
-            .map_err(|e| format!("{}: {e}", node.name))
+        let done = match identity {
+            Identity::Booted => guest::ping(open().await?).await.map(drop),
+            Identity::New => {
+                let order = self.refresh_order(&node.name)?;
+                guest::refresh(open().await?, order).await
+            }
+            Identity::Kept => {
+                // The kernel has done so already, because the VM's generation ID has changed.
+                if let Err(e) = guest::reseed(open().await?, hex::encode(seed())).await {
+                    tracing::warn!(node = %node.name, error = %e, "mixing in randomness failed");
+                }
+                guest::step_clock(open().await?, self.unix_nanos()).await
+            }
+        };
+        done.map_err(|e| format!("{}: {e}", node.name))
+    }
+
+    fn unix_nanos(&self) -> i64 {
+        i64::try_from(self.clock.now().as_nanosecond()).unwrap_or(0)
     }
 
     fn refresh_order(&self, node: &NodeName) -> Result<Refresh, String> {
         let mut rng = rand::rng();
-        let seed: [u8; 64] = {
-            let mut seed = [0; 64];
-            rng.fill(&mut seed);
-            seed
-        };
         let machine_id: [u8; 16] = rng.random();
         let key = PrivateKey::from(Ed25519Keypair::from_seed(&rng.random()));
         let written = |e: ssh_key::Error| format!("{node}: its host key: {e}");
@@ -386,8 +436,8 @@ impl Launcher {
             public: key.public_key().to_openssh().map_err(written)?,
         };
         Ok(Refresh {
-            seed: hex::encode(seed),
-            unix_nanos: i64::try_from(self.clock.now().as_nanosecond()).unwrap_or(0),
+            seed: hex::encode(seed()),
+            unix_nanos: self.unix_nanos(),
             machine_id: hex::encode(machine_id),
             hostname: node.to_string(),
             host_key,
@@ -444,6 +494,10 @@ impl Launcher {
             Operation::Watch => self.tell_all(stream).await,
             Operation::Pause => finish(&mut stream, self.pause().await).await,
             Operation::Resume => finish(&mut stream, self.resume().await).await,
+            Operation::Save { folder } => match self.save(&folder).await {
+                Ok(saved) => answer(&mut stream, &Answer::Saved(saved)).await,
+                Err(refusal) => refuse(&mut stream, refusal).await,
+            },
             Operation::Freeze => {
                 let frozen = self.freeze().await;
                 let done = frozen.is_ok();

@@ -156,22 +156,9 @@ impl Manifest {
     /// Adds the checksums of the folder's files, makes the files read-only, and writes the manifest, which completes
     /// the snapshot.
     pub fn seal(mut self, folder: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::PermissionsExt;
-        self.files.clear();
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !entry.file_type()?.is_file() || name == "manifest.json" {
-                continue;
-            }
-            fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o444))?;
-            fs::File::open(entry.path())?.sync_all()?;
-            self.files.insert(name, checksum(&entry.path())?);
-        }
-        let draft = folder.join(".manifest.json");
-        fs::write(&draft, serde_json::to_vec_pretty(&self)?)?;
-        fs::File::open(&draft)?.sync_all()?;
-        fs::rename(&draft, Self::path(folder))?;
+        self.files = seal_files(folder)?;
+        self.files.remove("manifest.json");
+        write_last(&Self::path(folder), &self)?;
         Ok(self)
     }
 
@@ -183,13 +170,43 @@ impl Manifest {
             .map(|(name, sum)| (folder.join(name), sum));
         let base = (!self.base_disk.is_empty()).then_some((base_disk.to_owned(), &self.base_disk));
         for (path, expected) in files.chain(base) {
-            match checksum(&path) {
-                Ok(found) if found == *expected => {}
-                Ok(_) => return Err(Damage::Changed { path }),
-                Err(source) => return Err(Damage::Unreadable { path, source }),
-            }
+            verify_file(&path, expected)?;
         }
         Ok(())
+    }
+}
+
+/// Makes a folder's files read-only, writes them to disk, and returns their SHA-256 by name.
+pub(crate) fn seal_files(folder: &Path) -> io::Result<BTreeMap<String, String>> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o444))?;
+            fs::File::open(entry.path())?.sync_all()?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            files.insert(name, checksum(&entry.path())?);
+        }
+    }
+    Ok(files)
+}
+
+/// Writes a manifest atomically, after everything that it describes.
+pub(crate) fn write_last(path: &Path, manifest: &impl Serialize) -> io::Result<()> {
+    let draft = path.with_extension("draft");
+    fs::write(&draft, serde_json::to_vec_pretty(manifest)?)?;
+    fs::File::open(&draft)?.sync_all()?;
+    fs::rename(&draft, path)
+}
+
+/// Compares a file with its checksum.
+pub(crate) fn verify_file(path: &Path, expected: &str) -> Result<(), Damage> {
+    let path = path.to_owned();
+    match checksum(&path) {
+        Ok(found) if found == expected => Ok(()),
+        Ok(_) => Err(Damage::Changed { path }),
+        Err(source) => Err(Damage::Unreadable { path, source }),
     }
 }
 

@@ -105,6 +105,9 @@ pub struct LaunchSpec {
     pub control_planes: u32,
     /// How the nodes are started.
     pub start: Start,
+    /// The folder of the save point that the nodes continue from. It is needed only while they start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<PathBuf>,
     /// QEMU's processor argument under KVM. Clones use their template's. Default: `host`.
     #[serde(default = "kvm_cpu")]
     pub kvm_cpu: String,
@@ -138,6 +141,24 @@ impl LaunchSpec {
         let draft = dir.join("spec.json.new");
         std::fs::write(&draft, serde_json::to_vec_pretty(self)?)?;
         std::fs::rename(draft, Self::path(dir))
+    }
+
+    /// Returns true if the nodes continue from a saved device state, of a template or of a save point.
+    #[must_use]
+    pub const fn continues(&self) -> bool {
+        matches!(self.start, Start::Clone { .. }) || self.saved.is_some()
+    }
+
+    /// Returns true if the nodes are booted to be frozen into a template.
+    #[must_use]
+    pub const fn freezes(&self) -> bool {
+        matches!(
+            self.start,
+            Start::Boot {
+                freeze_to: Some(_),
+                ..
+            }
+        )
     }
 
     /// Returns all nodes, added ones last.
@@ -195,6 +216,7 @@ mod tests {
             start: Start::Clone {
                 snapshot: "/s".into(),
             },
+            saved: None,
             kvm_cpu: kvm_cpu(),
             base_disk: "/d".into(),
             limits,

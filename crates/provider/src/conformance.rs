@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use faultline_domain::{
-    NodeName, Shape, TemplateRef, TenantId,
+    NodeName, SavePointId, Shape, TemplateRef, TenantId,
     limits::Limits,
     progress::{Event, Progress},
+    save_point::Saved,
 };
 use faultline_guest::{
     client,
@@ -61,6 +62,7 @@ pub fn tenant(id: &str, image: &str, nodes: u32) -> Tenant {
             },
             egress: Vec::new(),
         },
+        save_point: None,
     };
     Tenant {
         id: id.parse().expect("a valid id"),
@@ -125,6 +127,10 @@ pub async fn run(provider: &dyn Provider, image: &str) {
     if can(provider, Capability::Pause) {
         pauses_and_resumes(provider, &tenant.id, &mut changes).await;
         tolerates_dropped_pauses(provider, &tenant.id).await;
+    }
+    if can(provider, Capability::Save) {
+        saves_and_restores(provider, &tenant.id).await;
+        tolerates_dropped_saves(provider, &tenant.id).await;
     }
     if can(provider, Capability::AddNodes) {
         adds_and_removes_a_node(provider, &tenant.id).await;
@@ -260,11 +266,11 @@ async fn refuses_unsupported_operations(provider: &dyn Provider, id: &TenantId) 
                 let node = "node2".parse().expect("a valid name");
                 provider.add_node(id, &node, &quiet).await
             }
+            Capability::Save => provider.save(id, &save_point("refused")).await.map(drop),
             Capability::GuestLink => provider.open(id, &node1(), Target::Guest).await.map(drop),
             Capability::Console => provider.open(id, &node1(), Target::Console).await.map(drop),
             // These have no operation that could be refused here: none exists yet, or they are about the inside.
             Capability::RootOnNodes
-            | Capability::Save
             | Capability::LoadImages
             | Capability::ClusterAdmin
             | Capability::OwnNamespaces => continue,
@@ -470,6 +476,150 @@ async fn pauses_and_resumes(provider: &dyn Provider, id: &TenantId, changes: &mu
         .await
         .expect("echo after a pause");
     assert_eq!(done.stdout, b"awake\n");
+}
+
+fn save_point(id: &str) -> SavePointId {
+    id.parse().expect("a valid id")
+}
+
+async fn saved(provider: &dyn Provider, id: &SavePointId) -> Option<Option<Saved>> {
+    let all = provider.saves().await.expect("list of save points");
+    all.into_iter().find(|(i, _)| i == id).map(|(_, s)| s)
+}
+
+async fn read(provider: &dyn Provider, id: &TenantId, path: &str) -> Option<Vec<u8>> {
+    let stream = guest(provider, id).await;
+    client::read_file(stream, path, 1024).await.ok()
+}
+
+async fn write(provider: &dyn Provider, id: &TenantId, path: &str, content: &[u8]) {
+    client::write_file(guest(provider, id).await, path, 0o600, content)
+        .await
+        .expect("write");
+}
+
+/// Checks that a save point keeps files and terminals, that the tenant runs on, and that other tenants continue from it.
+async fn saves_and_restores(provider: &dyn Provider, id: &TenantId) {
+    const NOTE: &str = "/var/tmp/conformance/note";
+    let (save, quiet) = (save_point("conformance-save"), Progress::ignored());
+    let again: TenantId = "conformance-again".parse().expect("a valid id");
+    for _ in 0..2 {
+        let deleted = provider.delete_save(&save).await;
+        deleted.expect("deleting nothing succeeds");
+    }
+    let missing = provider.restore(&again, &save, &quiet).await;
+    assert!(matches!(missing, Err(Error::NotFound)), "{missing:?}");
+    let unknown = "unknown".parse().expect("a valid id");
+    let nobody = provider.save(&unknown, &save).await;
+    assert!(matches!(nobody, Err(Error::NotFound)), "{nobody:?}");
+
+    write(provider, id, NOTE, b"before").await;
+    let order = || Terminal {
+        id: "saved-1".to_owned(),
+        pty: Pty {
+            term: "xterm-256color".to_owned(),
+            rows: 24,
+            cols: 80,
+        },
+    };
+    let (mut session, _) = client::terminal(guest(provider, id).await, order())
+        .await
+        .expect("terminal");
+    let typed = Bytes::from_static(b"echo before-the-save\r");
+    session.input.stdin(typed).await.expect("keys");
+    expect_output(&mut session.output, "before-the-save").await;
+    let made = provider.save(id, &save).await.expect("save");
+    assert!(made.bytes > 0, "{made:?}");
+    assert_eq!(saved(provider, &save).await, Some(Some(made)));
+    let twice = provider.save(id, &save).await;
+    assert!(matches!(twice, Err(Error::Exists)), "{twice:?}");
+
+    // The tenant runs on, in the same terminal.
+    let typed = Bytes::from_static(b"echo after-the-save\r");
+    session.input.stdin(typed).await.expect("keys");
+    expect_output(&mut session.output, "after-the-save").await;
+    write(provider, id, NOTE, b"after").await;
+    assert_eq!(observed(provider, id).await, Some(Observed::Running));
+
+    for _ in 0..2 {
+        let restored = provider.restore(&again, &save, &quiet).await;
+        restored.expect("restore");
+        let twice = provider.restore(&again, &save, &quiet).await;
+        assert!(matches!(twice, Err(Error::Exists)), "{twice:?}");
+        assert_eq!(observed(provider, &again).await, Some(Observed::Running));
+        let note = read(provider, &again, NOTE).await;
+        assert_eq!(note.as_deref(), Some(&b"before"[..]));
+        let (mut session, new) = client::terminal(guest(provider, &again).await, order())
+            .await
+            .expect("the saved terminal");
+        assert!(!new, "its shell is the saved one");
+        let seen = expect_output(&mut session.output, "before-the-save").await;
+        assert!(!seen.contains("after-the-save"), "{seen:?}");
+        write(provider, &again, NOTE, b"elsewhere").await;
+        provider.destroy(&again).await.expect("destroy");
+    }
+    let note = read(provider, id, NOTE).await;
+    assert_eq!(note.as_deref(), Some(&b"after"[..]));
+
+    for _ in 0..2 {
+        let deleted = provider.delete_save(&save).await;
+        deleted.expect("delete the save point");
+    }
+    assert_eq!(saved(provider, &save).await, None);
+    if can(provider, Capability::Pause) {
+        provider.pause(id).await.expect("pause");
+        provider.save(id, &save).await.expect("save while paused");
+        assert_eq!(observed(provider, id).await, Some(Observed::Paused));
+        let restored = provider.restore(&again, &save, &quiet).await;
+        restored.expect("restore what was paused");
+        assert_eq!(observed(provider, &again).await, Some(Observed::Running));
+        provider.destroy(&again).await.expect("destroy");
+        let deleted = provider.delete_save(&save).await;
+        deleted.expect("delete the save point");
+        provider.resume(id).await.expect("resume");
+    }
+    client::close_terminal(guest(provider, id).await, "saved-1")
+        .await
+        .expect("close");
+}
+
+/// Checks that after a dropped save, the tenant runs and the save point can be deleted, and that what a dropped restore
+/// leaves is listed as broken and can be freed.
+async fn tolerates_dropped_saves(provider: &dyn Provider, id: &TenantId) {
+    let next = save_point("after-dropped");
+    for moment in MOMENTS {
+        let save = save_point(&format!("dropped-{}", moment.as_micros()));
+        let _ = tokio::time::timeout(moment, provider.save(id, &save)).await;
+        let deleted = provider.delete_save(&save).await;
+        deleted.expect("delete the save point");
+        let deleted = provider.delete_save(&next).await;
+        deleted.expect("delete the save point");
+        let saved_next = provider.save(id, &next).await;
+        saved_next.expect("save after a dropped one");
+        assert_eq!(saved(provider, &save).await, None, "{moment:?}");
+        assert_eq!(observed(provider, id).await, Some(Observed::Running));
+    }
+    let again: TenantId = "conformance-again".parse().expect("a valid id");
+    for number in 0.. {
+        let (progress, stage) = until_stage(number);
+        let finished = tokio::select! {
+            made = provider.restore(&again, &next, &progress) => {
+                made.expect("restore");
+                true
+            }
+            () = stage => false,
+        };
+        let left = observed(provider, &again).await;
+        provider.destroy(&again).await.expect("destroy");
+        assert_eq!(observed(provider, &again).await, None, "stage {number}");
+        if finished {
+            break;
+        }
+        let listed = matches!(left, None | Some(Observed::Broken));
+        assert!(listed, "dropped in stage {number}, it is {left:?}");
+    }
+    let deleted = provider.delete_save(&next).await;
+    deleted.expect("delete the save point");
 }
 
 async fn adds_and_removes_a_node(provider: &dyn Provider, id: &TenantId) {

@@ -19,8 +19,8 @@ use std::{
 
 use async_trait::async_trait;
 use faultline_domain::{
-    NodeName, TemplateRef, TenantId, container::ContainerImage, progress::Progress,
-    shape::MAX_NODES,
+    NodeName, SavePointId, TemplateRef, TenantId, container::ContainerImage, progress::Progress,
+    save_point::Saved, shape::MAX_NODES,
 };
 use tokio::sync::{Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -41,6 +41,12 @@ const STAGES: [(&str, &str, u32); 3] = [
     ("clone", "copying the machine", 60),
     ("network", "setting up its private network", 10),
     ("refresh", "renewing its keys, clock and identity", 30),
+];
+
+/// The stages of continuing from a save point, in the same form.
+const RESTORATION: [(&str, &str, u32); 2] = [
+    ("verify", "checking the save point", 10),
+    ("restore", "waking up the copy", 20),
 ];
 
 /// The stages of adding a node, in the same form.
@@ -90,6 +96,7 @@ impl Default for Changes {
 #[derive(Debug, Default)]
 struct Inner {
     environments: Mutex<BTreeMap<TenantId, Environment>>,
+    saves: Mutex<BTreeMap<SavePointId, Save>>,
     latency: Mutex<Duration>,
     failures: Mutex<Vec<(String, String)>>,
     list_fails: Mutex<bool>,
@@ -100,6 +107,35 @@ struct Inner {
     clusters: Mutex<Option<FakeApi>>,
     changes: Changes,
     tasks: TaskTracker,
+}
+
+/// A save point. Its guests are never used, only copied.
+#[derive(Debug)]
+struct Save {
+    /// False until it is complete.
+    is_complete: bool,
+    nodes: BTreeMap<NodeName, Arc<Guest>>,
+    control_planes: u32,
+    is_cluster: bool,
+}
+
+impl Save {
+    /// The size of each node, in bytes.
+    const BYTES: u64 = 64 << 20;
+    /// How long nodes stand still, in milliseconds.
+    const PAUSED_MILLIS: u64 = 200;
+
+    fn saved(&self) -> Saved {
+        Saved {
+            bytes: self.nodes.len() as u64 * Self::BYTES,
+            paused_millis: Self::PAUSED_MILLIS,
+        }
+    }
+}
+
+fn copies(nodes: &BTreeMap<NodeName, Arc<Guest>>) -> BTreeMap<NodeName, Arc<Guest>> {
+    let copy = |(name, guest): (&NodeName, &Arc<Guest>)| (name.clone(), Arc::new(guest.copy()));
+    nodes.iter().map(copy).collect()
 }
 
 #[derive(Debug)]
@@ -153,7 +189,8 @@ impl FakeProvider {
     }
 
     /// Makes the next call that reaches `stage` fail there: a creation (`clone`, `network`, `refresh`), an addition of
-    /// a node (`power-on`, `boot`), a removal (`leave`), or `resume`. Called twice, the next two calls fail.
+    /// a node (`power-on`, `boot`), a removal (`leave`), `resume`, `save` or `restore`. Called twice, the next two calls
+    /// fail.
     pub fn fail_next(&self, stage: &str, reason: &str) {
         lock(&self.0.failures).push((stage.to_owned(), reason.to_owned()));
     }
@@ -265,6 +302,26 @@ impl FakeProvider {
         Ok((guest.clone(), access))
     }
 
+    /// Goes through the stages of a creation that has begun.
+    async fn finish(
+        &self,
+        id: &TenantId,
+        stages: &[(&'static str, &str, u32)],
+        progress: &Progress,
+    ) -> Result<()> {
+        for (name, text, percent) in stages {
+            self.stage(name, text, *percent, progress).await?;
+        }
+        match lock(&self.0.environments).get_mut(id) {
+            Some(e) => {
+                e.observed = Observed::Running;
+                self.0.tell(id, Observed::Running);
+                Ok(())
+            }
+            None => Err(Error::failed("clone", "it was destroyed in the meantime")),
+        }
+    }
+
     async fn stage(
         &self,
         name: &'static str,
@@ -315,6 +372,7 @@ impl Provider for FakeProvider {
             Capability::Console,
             Capability::AddNodes,
             Capability::Pause,
+            Capability::Save,
             Capability::LoadImages,
             Capability::ClusterAdmin,
             Capability::OwnNamespaces,
@@ -365,17 +423,7 @@ impl Provider for FakeProvider {
             };
             all.insert(id.clone(), begun);
         }
-        for (name, text, percent) in STAGES {
-            self.stage(name, text, percent, progress).await?;
-        }
-        match lock(&self.0.environments).get_mut(id) {
-            Some(e) => {
-                e.observed = Observed::Running;
-                self.0.tell(id, Observed::Running);
-                Ok(())
-            }
-            None => Err(Error::failed("clone", "it was destroyed in the meantime")),
-        }
+        self.finish(id, &STAGES, progress).await
     }
 
     async fn configure(&self, id: &TenantId, allowance: &Allowance) -> Result<()> {
@@ -407,6 +455,78 @@ impl Provider for FakeProvider {
     async fn resume(&self, id: &TenantId) -> Result<()> {
         self.fail("resume")?;
         set(&self.0, id, Observed::Running)
+    }
+
+    async fn save(&self, id: &TenantId, to: &SavePointId) -> Result<Saved> {
+        {
+            let all = lock(&self.0.environments);
+            let e = all.get(id).ok_or(Error::NotFound)?;
+            if e.observed == Observed::Broken {
+                return Err(Error::WrongState(Observed::Broken));
+            }
+            let mut saves = lock(&self.0.saves);
+            if saves.contains_key(to) {
+                return Err(Error::Exists);
+            }
+            let begun = Save {
+                is_complete: false,
+                nodes: copies(&e.nodes),
+                control_planes: e.control_planes,
+                is_cluster: e.is_cluster,
+            };
+            saves.insert(to.clone(), begun);
+        }
+        let latency = *lock(&self.0.latency);
+        if !latency.is_zero() {
+            tokio::time::sleep(latency / 10).await;
+        }
+        if let Err(e) = self.fail("save") {
+            lock(&self.0.saves).remove(to);
+            return Err(e);
+        }
+        let mut saves = lock(&self.0.saves);
+        let save = saves
+            .get_mut(to)
+            .ok_or_else(|| Error::failed("save", "it was deleted in the meantime"))?;
+        save.is_complete = true;
+        Ok(save.saved())
+    }
+
+    async fn restore(&self, id: &TenantId, from: &SavePointId, progress: &Progress) -> Result<()> {
+        {
+            let mut all = lock(&self.0.environments);
+            if all.contains_key(id) {
+                return Err(Error::Exists);
+            }
+            let saves = lock(&self.0.saves);
+            let save = saves.get(from).filter(|save| save.is_complete);
+            let save = save.ok_or(Error::NotFound)?;
+            let begun = Environment {
+                observed: Observed::Broken,
+                nodes: copies(&save.nodes),
+                control_planes: save.control_planes,
+                is_cluster: save.is_cluster,
+                allowance: None,
+                unfinished: Vec::new(),
+                life: CancellationToken::new(),
+            };
+            all.insert(id.clone(), begun);
+        }
+        self.finish(id, &RESTORATION, progress).await
+    }
+
+    async fn saves(&self) -> Result<Vec<(SavePointId, Option<Saved>)>> {
+        let saves = lock(&self.0.saves);
+        let figures = |save: &Save| save.is_complete.then(|| save.saved());
+        Ok(saves
+            .iter()
+            .map(|(id, save)| (id.clone(), figures(save)))
+            .collect())
+    }
+
+    async fn delete_save(&self, id: &SavePointId) -> Result<()> {
+        lock(&self.0.saves).remove(id);
+        Ok(())
     }
 
     async fn destroy(&self, id: &TenantId) -> Result<()> {

@@ -18,7 +18,8 @@ pub mod fake;
 use async_trait::async_trait;
 pub use faultline_domain::tenant::{Allowance, Observed, Spec};
 use faultline_domain::{
-    NodeName, TemplateRef, TenantId, container::ContainerImage, progress::Progress,
+    NodeName, SavePointId, TemplateRef, TenantId, container::ContainerImage, progress::Progress,
+    save_point::Saved,
 };
 pub use faultline_guest::client::Duplex;
 use serde::{Deserialize, Serialize};
@@ -93,18 +94,31 @@ pub struct Usage {
     pub disk_bytes: u64,
 }
 
-/// Creates a tenant and applies what its lab allows.
+/// Creates a tenant, from its template or its save point, and applies what its lab allows.
 pub async fn make(
     provider: &dyn Provider,
     id: &TenantId,
     spec: &Spec,
     progress: &Progress,
 ) -> Result<()> {
-    let template = &spec.template;
-    provider
-        .create(id, template, Priority::Normal, progress)
-        .await?;
+    begin(provider, id, spec, progress).await?;
     provider.configure(id, &spec.allowance).await
+}
+
+/// Creates a tenant, from its template or its save point.
+pub async fn begin(
+    provider: &dyn Provider,
+    id: &TenantId,
+    spec: &Spec,
+    progress: &Progress,
+) -> Result<()> {
+    match &spec.save_point {
+        Some(save) => provider.restore(id, save, progress).await,
+        None => {
+            let normal = Priority::Normal;
+            provider.create(id, &spec.template, normal, progress).await
+        }
+    }
 }
 
 /// A provider of tenants.
@@ -158,6 +172,31 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
 
     /// Resumes all nodes and sets their clocks. Idempotent.
     async fn resume(&self, id: &TenantId) -> Result<()>;
+
+    /// Saves memory, devices and disks of all nodes at one instant. They stand still for that instant only, and stay
+    /// paused if they were. If it fails, the tenant runs on, and nothing is left of the save point. What a dropped call
+    /// leaves is listed by [`saves`](Self::saves), and may be complete or become so. Returns [`Error::Exists`] if
+    /// anything of the save point exists.
+    async fn save(&self, _: &TenantId, _to: &SavePointId) -> Result<Saved> {
+        Err(Error::Unsupported(Capability::Save))
+    }
+
+    /// Creates a running tenant that continues from a save point, like [`create`](Self::create). Its randomness is its
+    /// own and its clock is set; machine IDs, host keys and what runs are those of the save point, which stays as it is.
+    /// Returns [`Error::NotFound`] if the save point doesn't exist.
+    async fn restore(&self, _: &TenantId, _from: &SavePointId, _: &Progress) -> Result<()> {
+        Err(Error::Unsupported(Capability::Save))
+    }
+
+    /// Returns all save points of which anything exists, with the figures of those that are complete.
+    async fn saves(&self) -> Result<Vec<(SavePointId, Option<Saved>)>> {
+        Ok(Vec::new())
+    }
+
+    /// Deletes everything of a save point. Idempotent: succeeds if nothing exists.
+    async fn delete_save(&self, _: &SavePointId) -> Result<()> {
+        Ok(())
+    }
 
     /// Frees everything of a tenant. Idempotent: succeeds if nothing exists.
     async fn destroy(&self, id: &TenantId) -> Result<()>;

@@ -1,10 +1,13 @@
 //! A library that is preloaded into QEMU. Opening `/faultline/memory` returns a copy of the descriptor in
-//! `FAULTLINE_MEMORY_FD`, and punching a hole into that file does nothing if it is read-only.
+//! `FAULTLINE_MEMORY_FD`. If that file is read-only, it is mapped privately, and punching a hole into it does nothing.
 //!
 //! QEMU opens a memory backend's file for reading and writing even if it maps it privately, so a guest that has taken
 //! over its QEMU could write to the template that all clones share. With this library, the launcher opens the file,
 //! read-only for clones, and QEMU gets a copy of that descriptor: it never has a writable one, and needs no permission
 //! on any path. (QEMU 8.2 has `rom=off` with `readonly=on` for this; Debian 12 has QEMU 7.2.)
+//!
+//! QEMU believes that it shares the memory, and therefore leaves it out of its device state: of a clone, too, the device
+//! state can be saved in milliseconds. The launcher saves the pages itself (`launcher/src/save.rs`).
 //!
 //! When a guest reports memory as free, QEMU punches a hole into the backend's file before it drops its own copy. A
 //! template's file stays unchanged, and the copy is still dropped.
@@ -14,7 +17,7 @@ use std::{
     sync::atomic::{AtomicI32, Ordering},
 };
 
-use libc::{c_char, c_int, mode_t, off64_t};
+use libc::{c_char, c_int, c_void, mode_t, off64_t, size_t};
 
 const PATH: &CStr = c"/faultline/memory";
 
@@ -78,15 +81,44 @@ pub unsafe extern "C" fn __open64_2(path: *const c_char, flags: c_int) -> c_int 
     unsafe { open_or_give(path, flags, 0) }
 }
 
+fn is_given_and_read_only(fd: c_int) -> bool {
+    if fd == -1 || fd != GIVEN.load(Ordering::Relaxed) {
+        return false;
+    }
+    // SAFETY: reads the flags of a descriptor.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    flags != -1 && flags & libc::O_ACCMODE == libc::O_RDONLY
+}
+
+/// mmap(2) with 64-bit offsets, which is what QEMU calls.
+///
+/// # Safety
+/// As mmap(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mmap64(
+    at: *mut c_void,
+    length: size_t,
+    protection: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: off64_t,
+) -> *mut c_void {
+    let flags = if flags & libc::MAP_TYPE == libc::MAP_SHARED && is_given_and_read_only(fd) {
+        flags & !libc::MAP_TYPE | libc::MAP_PRIVATE
+    } else {
+        flags
+    };
+    // SAFETY: the same arguments that mmap was called with, but for the type; syscall sets errno.
+    let address =
+        unsafe { libc::syscall(libc::SYS_mmap, at, length, protection, flags, fd, offset) };
+    std::ptr::with_exposed_provenance_mut(address.cast_unsigned() as usize)
+}
+
 /// fallocate(2) with 64-bit offsets, which is what QEMU calls.
 #[unsafe(no_mangle)]
 pub extern "C" fn fallocate64(fd: c_int, mode: c_int, offset: off64_t, length: off64_t) -> c_int {
-    if fd == GIVEN.load(Ordering::Relaxed) && mode & libc::FALLOC_FL_PUNCH_HOLE != 0 {
-        // SAFETY: reads the flags of a descriptor.
-        let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
-        if flags != -1 && flags & libc::O_ACCMODE == libc::O_RDONLY {
-            return 0;
-        }
+    if mode & libc::FALLOC_FL_PUNCH_HOLE != 0 && is_given_and_read_only(fd) {
+        return 0;
     }
     // SAFETY: the same arguments that fallocate was called with; syscall sets errno.
     let done = unsafe { libc::syscall(libc::SYS_fallocate, fd, mode, offset, length) };

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::Local;
 
 /// The file with the cluster's keys in a tenant's folder.
-const KEYS: &str = "cluster.json";
+pub(crate) const KEYS: &str = "cluster.json";
 /// The port of the API server on every control plane.
 const PORT: u16 = 6443;
 /// A name that kubeadm puts into the certificate of every API server.

@@ -16,6 +16,7 @@
 //! | [`nodes`] | adding and removing nodes |
 //! | [`introduce`] | making an added node and the others known to each other |
 //! | [`images`] | loading container images into nodes |
+//! | [`saves`] | save points, and tenants that continue from them |
 //! | [`templates`] | records of the templates in use and those that were superseded |
 
 mod api;
@@ -23,6 +24,7 @@ mod changes;
 mod images;
 mod introduce;
 mod nodes;
+mod saves;
 mod templates;
 
 use std::{
@@ -36,8 +38,8 @@ use std::{
 
 use async_trait::async_trait;
 use faultline_domain::{
-    NodeName, Shape, TemplateRef, TenantId, container::ContainerImage, limits::Limits,
-    progress::Progress, template::Form,
+    NodeName, SavePointId, Shape, TemplateRef, TenantId, container::ContainerImage, limits::Limits,
+    progress::Progress, save_point::Saved, template::Form,
 };
 use faultline_image::{
     bake::{self, Template},
@@ -104,6 +106,8 @@ pub type Prepare = Arc<dyn Fn(&TemplateRef) -> Option<Readiness> + Send + Sync>;
 pub struct Local {
     /// The parent of the tenants' folders.
     tenants: PathBuf,
+    /// The parent of the save points' folders.
+    saves: PathBuf,
     /// The folder of recipes.
     recipes: PathBuf,
     /// The sources of programs and images.
@@ -136,8 +140,12 @@ impl Local {
         fs::create_dir_all(&tenants)?;
         // Only root needs access: QEMU processes run as other users, but inherit what they need as file descriptors.
         fs::set_permissions(&tenants, fs::Permissions::from_mode(0o700))?;
+        let saves = data.join("saves");
+        fs::create_dir_all(&saves)?;
+        fs::set_permissions(&saves, fs::Permissions::from_mode(0o700))?;
         Ok(Self {
             tenants: fs::canonicalize(tenants)?,
+            saves: fs::canonicalize(saves)?,
             recipes: recipes.to_owned(),
             sources: Sources::default(),
             cache,
@@ -360,6 +368,7 @@ impl Provider for Local {
             Capability::Console,
             Capability::AddNodes,
             Capability::Pause,
+            Capability::Save,
             Capability::LoadImages,
             Capability::ClusterAdmin,
             Capability::OwnNamespaces,
@@ -426,6 +435,7 @@ impl Provider for Local {
             start: Start::Clone {
                 snapshot: template.snapshot.clone(),
             },
+            saved: None,
             kvm_cpu: template.manifest.kvm_cpu.clone(),
             base_disk: template.image.disk(),
             limits: bake::limits(&template.manifest.nodes),
@@ -558,7 +568,7 @@ impl Provider for Local {
     }
 
     /// A control group without a folder may belong to another installation, so only empty ones are removed. A
-    /// superseded template is removed when no tenant is cloned from it any more.
+    /// superseded template is removed when no tenant and no save point needs it any more.
     async fn sweep(&self) -> Result<u32> {
         let this = self.clone();
         let swept = tokio::task::spawn_blocking(move || {
@@ -580,10 +590,38 @@ impl Provider for Local {
                     Err(_) => return Ok(swept),
                 }
             }
+            let Some(saved) = this.saved_specs()? else {
+                return Ok(swept);
+            };
+            tenants.extend(saved);
             Ok(swept.saturating_add(this.templates.collect(&tenants)?))
         });
         let swept: io::Result<u32> = swept.await.map_err(|e| Error::failed("sweep", e))?;
         swept.map_err(|e| Error::failed("sweep", e))
+    }
+
+    async fn save(&self, id: &TenantId, to: &SavePointId) -> Result<Saved> {
+        self.save_tenant(id, to).await
+    }
+
+    async fn restore(&self, id: &TenantId, from: &SavePointId, progress: &Progress) -> Result<()> {
+        self.restore_tenant(id, from, progress).await
+    }
+
+    async fn saves(&self) -> Result<Vec<(SavePointId, Option<Saved>)>> {
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || this.list_saves())
+            .await
+            .map_err(|e| Error::failed("list", e))?
+            .map_err(|e| Error::failed("list", e))
+    }
+
+    async fn delete_save(&self, id: &SavePointId) -> Result<()> {
+        let (this, id) = (self.clone(), id.clone());
+        tokio::task::spawn_blocking(move || this.remove_save(&id))
+            .await
+            .map_err(|e| Error::failed("delete", e))?
+            .map_err(|e| Error::failed("delete", e))
     }
 
     async fn add_node(&self, id: &TenantId, node: &NodeName, progress: &Progress) -> Result<()> {

@@ -165,6 +165,7 @@ mod tests {
             start: Start::Clone {
                 snapshot: of.snapshot.clone(),
             },
+            saved: None,
             kvm_cpu: String::new(),
             base_disk: of.image.disk(),
             limits: faultline_image::bake::limits(&[]),

@@ -76,6 +76,7 @@ impl Bed {
     pub(super) fn spec(&self) -> Spec {
         Spec {
             template: self.of.clone(),
+            save_point: None,
             allowance: Allowance {
                 limits: bake::limits(&self.template.manifest.nodes),
                 egress: Vec::new(),

@@ -103,6 +103,7 @@ impl<'a> Session<'a> {
         let template = self.platform.template(needs, &shown).await?;
         let spec = Spec {
             template: needs.template(),
+            save_point: None,
             allowance: Allowance {
                 limits: Platform::limits(&template),
                 egress: needs.egress.clone(),

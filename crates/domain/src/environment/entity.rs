@@ -171,6 +171,7 @@ impl Environment {
                         },
                         egress: Vec::new(),
                     },
+                    save_point: None,
                 },
                 setup_nodes: Vec::new(),
                 groups: Vec::new(),

@@ -24,7 +24,7 @@ use faultline_guest::{client as guest, wire::Exec};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::{io::AsyncReadExt, net::UnixStream, sync::mpsc};
 
-use super::{At, Failure, LINK_AFTER_BOOT, Launcher, answer, refuse, write_line};
+use super::{At, Failure, Identity, LINK_AFTER_BOOT, Launcher, answer, refuse, write_line};
 use crate::{
     cgroup, net,
     node::Node,
@@ -65,7 +65,7 @@ impl StartedQemu {
 }
 
 /// Returns the spec for booting a node next to cloned ones: with the same kernel, and an overlay on the image's disk.
-fn boot_spec(spec: &LaunchSpec) -> LaunchSpec {
+pub(super) fn boot_spec(spec: &LaunchSpec) -> LaunchSpec {
     let (kernel, initrd) = match &spec.start {
         Start::Clone { snapshot } => (snapshot.join("kernel"), snapshot.join("initrd")),
         Start::Boot { kernel, initrd, .. } => (kernel.clone(), initrd.clone()),
@@ -77,6 +77,7 @@ fn boot_spec(spec: &LaunchSpec) -> LaunchSpec {
             initrd,
             freeze_to: None,
         },
+        saved: None,
         ..spec.clone()
     }
 }
@@ -213,7 +214,7 @@ impl Launcher {
         let booted = async {
             self.settle(&node).await;
             stage.update(Some(0.9), "giving it its own identity");
-            self.refresh(&node, true, LINK_AFTER_BOOT).await
+            self.refresh(&node, Identity::New, LINK_AFTER_BOOT).await
         };
         tokio::select! {
             booted = booted => booted.map_err(failed)?,
@@ -376,6 +377,7 @@ mod tests {
             start: Start::Clone {
                 snapshot: "/snapshot".into(),
             },
+            saved: None,
             kvm_cpu: crate::qemu::KVM_CPU.to_owned(),
             base_disk: "/disk".into(),
             limits: LIMITS,

@@ -1,13 +1,14 @@
 //! Pausing and resuming all nodes, and freezing them into a template.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use faultline_guest::client as guest;
 
 use super::Launcher;
 use crate::{
+    node::Node,
     protocol::{Phase, Refusal, RefusalKind},
-    qemu, snapshot,
+    qemu, qmp, snapshot,
     spec::Start,
 };
 
@@ -29,19 +30,22 @@ impl Launcher {
         let _turn = self.turn.lock().await;
         self.ensure_complete()?;
         let nodes = self.nodes();
-        let stood: Vec<_> = nodes.iter().filter(|node| node.is_paused()).collect();
-        let resumed = stood.iter().map(|node| node.resume());
-        let resumed = futures::future::try_join_all(resumed).await;
+        let stood: Vec<_> = nodes.into_iter().filter(|node| node.is_paused()).collect();
+        let resumed = self.resume_nodes(&stood).await;
         self.changes.send_replace(());
-        resumed.map_err(|e| e.to_string())?;
+        resumed.map_err(|e| e.to_string().into())
+    }
+
+    /// Continues nodes that stood still, and sets their clocks.
+    pub(super) async fn resume_nodes(&self, stood: &[Arc<Node>]) -> qmp::Result<()> {
+        futures::future::try_join_all(stood.iter().map(|node| node.resume())).await?;
         // The clock stood still meanwhile. If a guest's helper doesn't answer, its clock stays wrong, but the node
         // runs.
-        let set = stood.into_iter().map(async |node| {
+        let set = stood.iter().map(async |node| {
             if let Some(link) = node.link(Duration::from_secs(2)).await
                 && let Ok(stream) = link.open().await
             {
-                let nanos = i64::try_from(self.clock.now().as_nanosecond()).unwrap_or(0);
-                if let Err(e) = guest::step_clock(stream, nanos).await {
+                if let Err(e) = guest::step_clock(stream, self.unix_nanos()).await {
                     tracing::warn!(node = %node.name, error = %e, "setting the clock failed");
                 }
             }

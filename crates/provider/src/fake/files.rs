@@ -20,6 +20,14 @@ impl Files {
         }
     }
 
+    /// Returns independent files with the same content.
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            node: self.node.clone(),
+            files: Mutex::new(lock(&self.files).clone()),
+        }
+    }
+
     pub(super) fn read(&self, path: &str) -> Option<Vec<u8>> {
         lock(&self.files)
             .get(path)

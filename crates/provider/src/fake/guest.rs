@@ -48,6 +48,20 @@ impl Guest {
         }
     }
 
+    /// Returns an independent guest with the same files and terminals.
+    pub(super) fn copy(&self) -> Self {
+        let terminals = lock(&self.terminals);
+        let terminals = terminals.iter();
+        let copied = terminals.map(|(id, terminal)| (id.clone(), Arc::new(terminal.copy())));
+        Self {
+            files: self.files.copy(),
+            terminals: Mutex::new(copied.collect()),
+            console: Arc::new(self.console.copy()),
+            silent: AtomicBool::new(self.silent.load(Ordering::Relaxed)),
+            deaf: AtomicBool::new(self.deaf.load(Ordering::Relaxed)),
+        }
+    }
+
     pub(super) fn set_silent(&self, silent: bool) {
         self.silent.store(silent, Ordering::Relaxed);
     }

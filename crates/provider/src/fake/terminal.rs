@@ -38,6 +38,19 @@ impl Terminal {
         }
     }
 
+    /// Returns an independent terminal with the same screen.
+    pub(super) fn copy(&self) -> Self {
+        let state = lock(&self.state);
+        Self {
+            prompt: self.prompt.clone(),
+            state: Mutex::new(State {
+                shown: state.shown.clone(),
+                line: state.line.clone(),
+                news: broadcast::channel(1024).0,
+            }),
+        }
+    }
+
     pub(super) fn prompt(&self) -> &str {
         &self.prompt
     }

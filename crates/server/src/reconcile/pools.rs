@@ -78,6 +78,7 @@ async fn request(
     // What the lab allows is applied at the claim.
     let spec = tenant::Spec {
         template: of.template.clone(),
+        save_point: None,
         allowance: Allowance {
             limits: app.config.limits_of_nodes(nodes),
             egress: Vec::new(),
