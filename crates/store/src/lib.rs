@@ -20,6 +20,7 @@
 //! | [`environments`] | intent and observation of environments |
 //! | [`tenants`] | the tenants of environments: requested, claimed, released |
 //! | [`pools`] | tenants of pools, the starts that pools are forecast from, bounds and events |
+//! | [`save_points`] | save points of environments |
 //! | [`lab_contents`] | the contents of labs at the time when their environments were started |
 //! | [`stages`] | the stages of starts, and their typical durations |
 //! | [`start_log`] | the log of each start, line by line |
@@ -45,6 +46,7 @@ pub mod lab_contents;
 pub mod node_keys;
 pub mod people;
 pub mod pools;
+pub mod save_points;
 pub mod secret;
 pub mod ssh_keys;
 pub mod stages;

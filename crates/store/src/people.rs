@@ -412,6 +412,7 @@ impl Store {
         }
         end_sessions(&mut tx, person, None).await?;
         end_invitations(&mut tx, person).await?;
+        crate::save_points::delete_all_of(&mut tx, person).await?;
         for sql in [
             "DELETE FROM api_tokens WHERE person_id = $1",
             "DELETE FROM cluster_tokens WHERE person_id = $1",

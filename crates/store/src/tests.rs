@@ -21,7 +21,7 @@ use crate::{
     Error, Secret, Store,
     backup::{backup, restore},
     credentials::NewApiToken,
-    environments::{Coming, Counts, Refused},
+    environments::{Coming, Counts, Refused, Renewal},
     lab_contents::LabContent,
     ssh_keys::SshKey,
 };
@@ -64,6 +64,7 @@ fn spec() -> Spec {
     Spec {
         tenant: tenant::Spec {
             template: TemplateRef::plain("debian-12", Shape::SINGLE),
+            save_point: None,
             allowance: Allowance {
                 limits: Limits {
                     cpu_millis: 1000,
@@ -87,6 +88,17 @@ fn life() -> Lifetime {
         hard_end: at(7200),
         last_used: at(0),
         idle_seconds: 1800,
+    }
+}
+
+fn renewal(attempt: AttemptId, lifetime: Lifetime) -> Renewal<'static> {
+    Renewal {
+        attempt,
+        content: CONTENT,
+        spec: spec(),
+        nodes: Vec::new(),
+        lifetime,
+        undo: None,
     }
 }
 
@@ -315,7 +327,7 @@ impl Bed {
 async fn reset(bed: &mut Bed, old: &Environment) -> Environment {
     let attempt = AttemptId::generate(&mut bed.rng);
     bed.store
-        .reset_environment(old, attempt, CONTENT, spec(), life(), &|_| Ok(()), at(9))
+        .reset_environment(old, renewal(attempt, life()), &|_| Ok(()), at(9))
         .await
         .unwrap()
 }
@@ -562,7 +574,7 @@ async fn a_reset_of_a_finished_attempt_starts_another() {
     for _ in 0..2 {
         let attempt = AttemptId::generate(rng);
         let new = store
-            .reset_environment(&old, attempt, CONTENT, spec(), life(), &|_| Ok(()), at(9))
+            .reset_environment(&old, renewal(attempt, life()), &|_| Ok(()), at(9))
             .await
             .unwrap();
         made.push(new);
@@ -597,7 +609,7 @@ async fn a_reset_environment_is_not_affected_by_earlier_requests() {
         ..life()
     };
     store
-        .reset_environment(&old, attempt, CONTENT, spec(), longer, &|_| Ok(()), at(9))
+        .reset_environment(&old, renewal(attempt, longer), &|_| Ok(()), at(9))
         .await
         .unwrap();
     // A node of the previous tenant is ignored.
@@ -631,7 +643,7 @@ async fn a_repair_after_the_solution_was_seen_is_practice() {
     let given_up = of(first.attempt.clone()).await;
     assert!(store.give_up(&given_up, at(4)).await.unwrap());
     let next = store
-        .reset_environment(&first, attempt, CONTENT, spec(), life(), &|_| Ok(()), at(5))
+        .reset_environment(&first, renewal(attempt, life()), &|_| Ok(()), at(5))
         .await
         .unwrap();
     let practice = of(next.attempt.clone()).await;
@@ -665,7 +677,7 @@ async fn a_solved_lab_stays_solved_after_giving_up() {
         .unwrap();
     let attempt = AttemptId::generate(rng);
     let next = store
-        .reset_environment(&first, attempt, CONTENT, spec(), life(), &|_| Ok(()), at(5))
+        .reset_environment(&first, renewal(attempt, life()), &|_| Ok(()), at(5))
         .await
         .unwrap();
     let second = store.attempt(&next.attempt).await.unwrap().unwrap();

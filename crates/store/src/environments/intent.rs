@@ -1,9 +1,10 @@
 //! The changes of requests: that an environment should exist, for how long, and that it should end.
 
 use faultline_domain::{
-    AttemptId, EnvironmentId, LabSlug, PersonId,
+    AttemptId, EnvironmentId, LabSlug, NodeName, PersonId,
     environment::{EndReason, Environment, Intent, Lifetime, Spec, State},
     limits::Denial,
+    save_point::SavePoint,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -12,6 +13,7 @@ use crate::{
     Result, Store,
     db::{Tx, micros, to_json},
     lab_contents::{self, LabContent},
+    save_points,
 };
 
 /// The counts that admission needs.
@@ -194,6 +196,79 @@ fn fresh(
     }
 }
 
+/// What an environment begins anew with.
+#[derive(Debug)]
+pub struct Renewal<'a> {
+    /// The attempt that is started if the current one is finished.
+    pub attempt: AttemptId,
+    /// The lab's content.
+    pub content: LabContent<'a>,
+    /// The description of the environment.
+    pub spec: Spec,
+    /// The nodes that it should have besides those of its template.
+    pub nodes: Vec<NodeName>,
+    /// The times that limit its life.
+    pub lifetime: Lifetime,
+    /// The save point with which this can be undone. It is made of the current tenant before that is freed.
+    pub undo: Option<SavePoint>,
+}
+
+/// Requests an environment anew, and releases its current tenant.
+async fn renew(
+    tx: &mut Tx,
+    old: &Environment,
+    renewal: Renewal<'_>,
+    now: Timestamp,
+) -> Result<Environment> {
+    let finished: Option<i64> =
+        sqlx::query_scalar("SELECT finished_at FROM attempts WHERE id = $1")
+            .bind(old.attempt.as_str())
+            .fetch_optional(&mut **tx)
+            .await?
+            .flatten();
+    let attempt = if finished.is_some() {
+        begin_attempt(tx, &renewal.attempt, &old.person, &old.lab, now).await?;
+        renewal.attempt
+    } else {
+        old.attempt.clone()
+    };
+    let made = Environment {
+        generation: old.generation + 1,
+        wanted: renewal.nodes,
+        // Only what it holds now gives it the next place.
+        state: match (&old.tenant, &old.state) {
+            (Some(tenant), _) if !tenant.state.is_final() => State::requested_again(now),
+            // Whoever waits keeps the place.
+            (None, waits @ State::Requested { .. }) => waits.clone(),
+            _ => State::requested(now),
+        },
+        ..fresh(
+            old.id.clone(),
+            attempt,
+            (old.person.clone(), old.lab.clone()),
+            renewal.content,
+            renewal.spec,
+            renewal.lifetime,
+            now,
+        )
+    };
+    lab_contents::keep(tx, renewal.content).await?;
+    write(tx, RESET, &made).await?;
+    if let Some(id) = old.tenant_id() {
+        // A tenant that has not been used yet, or has ended, has nothing to go back to.
+        let undo = renewal.undo.filter(|undo| undo.tenant == *id);
+        if let Some(undo) = undo
+            && matches!(old.state, State::Active { .. } | State::Suspended { .. })
+        {
+            save_points::insert(tx, &undo).await?;
+        }
+        crate::tenants::release(tx, id, now).await?;
+    }
+    crate::stages::forget(tx, &old.id).await?;
+    crate::start_log::forget(tx, &old.id).await?;
+    Ok(made)
+}
+
 impl Store {
     /// Requests an environment of a lab and starts an attempt. If the person has an open environment of this lab,
     /// returns that one, so pressing Start twice creates one machine. `id` and `attempt` are used only for a new
@@ -239,19 +314,12 @@ impl Store {
     }
 
     /// Resets an environment, in any state: it is requested anew, on another tenant, and its current tenant is
-    /// released. It keeps its attempt, unless that was solved or given up; then `attempt` is started. If the person has
-    /// another open environment of this lab, returns that one instead.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a column; a struct would only be taken apart again"
-    )]
+    /// released. It keeps its attempt, unless that was solved or given up; then another one is started. If the
+    /// environment has ended and the person has another open one of this lab, returns that one instead.
     pub async fn reset_environment(
         &self,
         old: &Environment,
-        attempt: AttemptId,
-        content: LabContent<'_>,
-        spec: Spec,
-        lifetime: Lifetime,
+        renewal: Renewal<'_>,
         admit: Admit<'_>,
         now: Timestamp,
     ) -> Result<Environment, Refused> {
@@ -262,54 +330,83 @@ impl Store {
             return Ok(done.clone());
         }
         let old = current.as_ref().unwrap_or(old);
-        let open = open_at(&mut tx, &old.person, &old.lab).await?;
-        if let Some(newer) = open.into_iter().find(|e| e.id != old.id) {
-            return Ok(newer);
+        if !old.is_open() {
+            let open = open_at(&mut tx, &old.person, &old.lab).await?;
+            if let Some(newer) = open.into_iter().next() {
+                return Ok(newer);
+            }
         }
         admit(counts(&mut tx, &old.person, Some(&old.id)).await?)?;
-        let finished: Option<i64> =
-            sqlx::query_scalar("SELECT finished_at FROM attempts WHERE id = $1")
-                .bind(old.attempt.as_str())
-                .fetch_optional(&mut *tx)
-                .await?
-                .flatten();
-        let attempt = if finished.is_some() {
-            begin_attempt(&mut tx, &attempt, &old.person, &old.lab, now).await?;
-            attempt
-        } else {
-            old.attempt.clone()
-        };
-        let made = Environment {
-            generation: old.generation + 1,
-            // Only what it holds now gives it the next place.
-            state: match (&old.tenant, &old.state) {
-                (Some(tenant), _) if !tenant.state.is_final() => State::requested_again(now),
-                // Whoever waits keeps the place.
-                (None, waits @ State::Requested { .. }) => waits.clone(),
-                _ => State::requested(now),
-            },
-            ..fresh(
-                old.id.clone(),
-                attempt,
-                (old.person.clone(), old.lab.clone()),
-                content,
-                spec,
-                lifetime,
-                now,
-            )
-        };
-        lab_contents::keep(&mut tx, content).await?;
-        write(&mut tx, RESET, &made).await?;
+        let made = renew(&mut tx, old, renewal, now).await?;
         crate::pools::record_start(&mut tx, &made).await?;
-        if let Some(id) = old.tenant_id() {
-            crate::tenants::release(&mut tx, id, now).await?;
-        }
-        crate::stages::forget(&mut tx, &old.id).await?;
-        crate::start_log::forget(&mut tx, &old.id).await?;
         let (who, id) = (Some(old.person.as_str()), old.id.as_str());
         crate::audit::insert(&mut tx, now, who, "reset", id, old.lab.as_str()).await?;
         tx.commit().await?;
         Ok(made)
+    }
+
+    /// Restores an environment, in any state, to a save point: like a reset, but its next tenant continues from there.
+    /// Returns `None` if the save point can't be used any more.
+    pub async fn restore_environment(
+        &self,
+        old: &Environment,
+        save: &SavePoint,
+        renewal: Renewal<'_>,
+        admit: Admit<'_>,
+        now: Timestamp,
+    ) -> Result<Option<Environment>, Refused> {
+        let mut tx = self.begin().await?;
+        if !save_points::is_complete(&mut tx, &save.id).await? {
+            return Ok(None);
+        }
+        let current = read(&mut tx, &old.id).await?;
+        if let Some(done) = current.as_ref().filter(|e| e.created_at > old.created_at) {
+            return Ok(Some(done.clone()));
+        }
+        let old = current.as_ref().unwrap_or(old);
+        admit(counts(&mut tx, &old.person, Some(&old.id)).await?)?;
+        let made = renew(&mut tx, old, renewal, now).await?;
+        let (who, id) = (Some(old.person.as_str()), old.id.as_str());
+        crate::audit::insert(&mut tx, now, who, "restore", id, save.id.as_str()).await?;
+        tx.commit().await?;
+        Ok(Some(made))
+    }
+
+    /// Requests another environment that continues from a save point, and starts an attempt. Returns `None` if the save
+    /// point can't be used any more.
+    pub async fn fork_environment(
+        &self,
+        id: EnvironmentId,
+        save: &SavePoint,
+        renewal: Renewal<'_>,
+        admit: Admit<'_>,
+        now: Timestamp,
+    ) -> Result<Option<Environment>, Refused> {
+        let mut tx = self.begin().await?;
+        if !save_points::is_complete(&mut tx, &save.id).await? {
+            return Ok(None);
+        }
+        let (person, lab) = (save.person.clone(), save.lab.clone());
+        admit(counts(&mut tx, &person, None).await?)?;
+        begin_attempt(&mut tx, &renewal.attempt, &person, &lab, now).await?;
+        let made = Environment {
+            wanted: renewal.nodes,
+            ..fresh(
+                id,
+                renewal.attempt,
+                (person, lab),
+                renewal.content,
+                renewal.spec,
+                renewal.lifetime,
+                now,
+            )
+        };
+        lab_contents::keep(&mut tx, renewal.content).await?;
+        write(&mut tx, INSERT, &made).await?;
+        let (who, of) = (Some(save.person.as_str()), save.id.as_str());
+        crate::audit::insert(&mut tx, now, who, "fork", made.id.as_str(), of).await?;
+        tx.commit().await?;
+        Ok(Some(made))
     }
 
     /// Requests an environment's end. Returns false if its end was already requested or has come.

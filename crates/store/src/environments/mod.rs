@@ -10,7 +10,7 @@ use faultline_domain::{
     AttemptId, EnvironmentId, LabSlug, PersonId,
     environment::{CurrentTenant, Environment, Lifetime, Phase},
 };
-pub use intent::{Admit, Coming, Counts, Refused};
+pub use intent::{Admit, Coming, Counts, Refused, Renewal};
 use jiff::Timestamp;
 pub use nodes::NoNode;
 pub(crate) use observation::{leave_queue, write_state};

@@ -1,0 +1,268 @@
+//! Save points: requested, made, and deleted. Environments continue from them in
+//! [`environments`](crate::environments).
+
+use faultline_domain::{
+    EnvironmentId, PersonId, SavePointId, TenantId,
+    save_point::{Denial, Purpose, SavePoint, State},
+};
+use jiff::Timestamp;
+use sqlx::FromRow;
+
+use crate::{
+    Result, Store,
+    db::{Tx, from_json, micros, parse, time, to_json},
+};
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    environment_id: String,
+    tenant_id: String,
+    person_id: String,
+    lab: String,
+    lab_hash: Option<String>,
+    spec: String,
+    added_nodes: String,
+    purpose: String,
+    name: String,
+    created_at: i64,
+    expires_at: i64,
+    state: String,
+}
+
+impl Row {
+    fn read(self) -> Result<SavePoint> {
+        Ok(SavePoint {
+            id: parse("save point id", &self.id)?,
+            environment: parse("environment id", &self.environment_id)?,
+            tenant: parse("tenant id", &self.tenant_id)?,
+            person: parse("person id", &self.person_id)?,
+            lab: parse("lab name", &self.lab)?,
+            lab_hash: self.lab_hash,
+            spec: from_json("environment's spec", &self.spec)?,
+            added: from_json("added nodes", &self.added_nodes)?,
+            purpose: from_json("purpose of a save point", &self.purpose)?,
+            name: self.name,
+            created_at: time("save point time", self.created_at)?,
+            expires_at: time("save point time", self.expires_at)?,
+            state: from_json("save point's state", &self.state)?,
+        })
+    }
+}
+
+fn read_all(rows: Vec<Row>) -> Result<Vec<SavePoint>> {
+    rows.into_iter().map(Row::read).collect()
+}
+
+/// Why an environment can't be saved.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The person may not have another save point.
+    #[error(transparent)]
+    Denied(#[from] Denial),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] crate::Error),
+}
+
+impl From<sqlx::Error> for Refused {
+    fn from(e: sqlx::Error) -> Self {
+        Self::Store(e.into())
+    }
+}
+
+/// Decides whether a person with these save points may have another one, within the transaction that read them.
+pub type MaySave<'a> = &'a (dyn Fn(&[SavePoint]) -> Result<(), Denial> + Send + Sync);
+
+async fn of_person(tx: &mut Tx, person: &PersonId) -> Result<Vec<SavePoint>> {
+    let sql = "SELECT * FROM save_points WHERE person_id = $1 ORDER BY created_at, id";
+    let rows = sqlx::query_as::<_, Row>(sql)
+        .bind(person.as_str())
+        .fetch_all(&mut **tx)
+        .await?;
+    read_all(rows)
+}
+
+async fn set_state(
+    tx: &mut Tx,
+    id: &SavePointId,
+    from: Option<&State>,
+    to: &State,
+) -> Result<bool> {
+    let from = from.map(State::as_str);
+    let done = sqlx::query(
+        "UPDATE save_points SET state = $1, phase = $2 \
+         WHERE id = $3 AND phase <> 'deleting' AND ($4 IS NULL OR phase = $4)",
+    )
+    .bind(to_json(to)?)
+    .bind(to.as_str())
+    .bind(id.as_str())
+    .bind(from)
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Writes a save point that is to be made. One for undoing replaces the environment's previous one.
+pub(crate) async fn insert(tx: &mut Tx, save: &SavePoint) -> Result<()> {
+    if save.purpose == Purpose::Undo {
+        let sql = "SELECT * FROM save_points WHERE environment_id = $1";
+        let rows = sqlx::query_as::<_, Row>(sql)
+            .bind(save.environment.as_str())
+            .fetch_all(&mut **tx)
+            .await?;
+        for before in read_all(rows)? {
+            // The tenant that is made from it may still need it.
+            let is_used = save.spec.tenant.save_point.as_ref() == Some(&before.id);
+            if before.purpose == Purpose::Undo && !is_used {
+                set_state(tx, &before.id, None, &State::Deleting).await?;
+            }
+        }
+    }
+    sqlx::query(
+        "INSERT INTO save_points (id, environment_id, tenant_id, person_id, lab, lab_hash, spec, \
+         added_nodes, purpose, name, created_at, expires_at, state, phase) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+    )
+    .bind(save.id.as_str())
+    .bind(save.environment.as_str())
+    .bind(save.tenant.as_str())
+    .bind(save.person.as_str())
+    .bind(save.lab.as_str())
+    .bind(&save.lab_hash)
+    .bind(to_json(&save.spec)?)
+    .bind(to_json(&save.added)?)
+    .bind(to_json(&save.purpose)?)
+    .bind(&save.name)
+    .bind(micros(save.created_at))
+    .bind(micros(save.expires_at))
+    .bind(to_json(&save.state)?)
+    .bind(save.state.as_str())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Returns true if the save point can be used.
+pub(crate) async fn is_complete(tx: &mut Tx, id: &SavePointId) -> Result<bool> {
+    let sql = "SELECT 1 FROM save_points WHERE id = $1 AND phase = 'complete'";
+    let found: Option<i64> = sqlx::query_scalar(sql)
+        .bind(id.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(found.is_some())
+}
+
+/// Requests the deletion of all of a person's save points.
+pub(crate) async fn delete_all_of(tx: &mut Tx, person: &PersonId) -> Result<()> {
+    for save in of_person(tx, person).await? {
+        set_state(tx, &save.id, None, &State::Deleting).await?;
+    }
+    Ok(())
+}
+
+impl Store {
+    /// Requests a save point of a person's environment.
+    pub async fn request_save_point(
+        &self,
+        save: &SavePoint,
+        may: MaySave<'_>,
+    ) -> Result<(), Refused> {
+        let mut tx = self.begin().await?;
+        may(&of_person(&mut tx, &save.person).await?)?;
+        insert(&mut tx, save).await?;
+        let (who, of) = (Some(save.person.as_str()), save.environment.as_str());
+        let (at, id) = (save.created_at, save.id.as_str());
+        crate::audit::insert(&mut tx, at, who, "save", of, id).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Returns a save point.
+    pub async fn save_point(&self, id: &SavePointId) -> Result<Option<SavePoint>> {
+        sqlx::query_as::<_, Row>("SELECT * FROM save_points WHERE id = $1")
+            .bind(id.as_str())
+            .fetch_optional(&self.readers)
+            .await?
+            .map(Row::read)
+            .transpose()
+    }
+
+    /// Returns a person's save points that are not being deleted, oldest first.
+    pub async fn save_points_of(&self, person: &PersonId) -> Result<Vec<SavePoint>> {
+        let sql = "SELECT * FROM save_points WHERE person_id = $1 AND phase <> 'deleting' \
+                   ORDER BY created_at, id";
+        let rows = sqlx::query_as::<_, Row>(sql)
+            .bind(person.as_str())
+            .fetch_all(&self.readers)
+            .await?;
+        read_all(rows)
+    }
+
+    /// Returns the save points of an environment that are not being deleted, oldest first.
+    pub async fn save_points_of_environment(
+        &self,
+        environment: &EnvironmentId,
+    ) -> Result<Vec<SavePoint>> {
+        let sql = "SELECT * FROM save_points WHERE environment_id = $1 AND phase <> 'deleting' \
+                   ORDER BY created_at, id";
+        let rows = sqlx::query_as::<_, Row>(sql)
+            .bind(environment.as_str())
+            .fetch_all(&self.readers)
+            .await?;
+        read_all(rows)
+    }
+
+    /// Returns the save points that are being made or deleted, or whose time is up, oldest first.
+    pub async fn due_save_points(&self, now: Timestamp) -> Result<Vec<SavePoint>> {
+        let sql = "SELECT * FROM save_points \
+                   WHERE phase IN ('saving', 'deleting') OR expires_at <= $1 ORDER BY created_at, id";
+        let rows = sqlx::query_as::<_, Row>(sql)
+            .bind(micros(now))
+            .fetch_all(&self.readers)
+            .await?;
+        read_all(rows)
+    }
+
+    /// Returns the tenants that are being saved. They must not be freed yet.
+    pub async fn tenants_being_saved(&self) -> Result<Vec<TenantId>> {
+        let sql = "SELECT tenant_id FROM save_points WHERE phase = 'saving'";
+        let ids: Vec<String> = sqlx::query_scalar(sql).fetch_all(&self.readers).await?;
+        ids.iter().map(|id| parse("tenant id", id)).collect()
+    }
+
+    /// Records the result of saving, unless the save point was deleted meanwhile. Returns whether it was written.
+    pub async fn record_save_point(&self, id: &SavePointId, state: &State) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let written = set_state(&mut tx, id, Some(&State::Saving), state).await?;
+        tx.commit().await?;
+        Ok(written)
+    }
+
+    /// Requests the deletion of a save point, by a person or because its time is up. Returns false if it is already
+    /// being deleted.
+    pub async fn delete_save_point(
+        &self,
+        save: &SavePoint,
+        by: Option<&PersonId>,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        if !set_state(&mut tx, &save.id, None, &State::Deleting).await? {
+            return Ok(false);
+        }
+        let (who, of) = (by.map(PersonId::as_str), save.environment.as_str());
+        crate::audit::insert(&mut tx, now, who, "save-delete", of, save.id.as_str()).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Deletes the row of a save point whose files were deleted.
+    pub async fn forget_save_point(&self, id: &SavePointId) -> Result<()> {
+        sqlx::query("DELETE FROM save_points WHERE id = $1 AND phase = 'deleting'")
+            .bind(id.as_str())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+}
