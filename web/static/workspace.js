@@ -80,6 +80,19 @@
     place.textContent = event.data;
     place.hidden = event.data === "";
   });
+  let saved = null;
+  socket.addEventListener("saves", async (event) => {
+    const before = saved;
+    saved = event.data;
+    if (before === null || before === saved) return;
+    const answer = await fetch(`${base}/saves`);
+    const place = document.getElementById("saves");
+    if (!answer.ok || !place) return;
+    const name = place.querySelector(".save-form input[name=name]")?.value ?? "";
+    place.innerHTML = await answer.text();
+    const field = place.querySelector(".save-form input[name=name]");
+    if (field && document.activeElement !== field) field.value = name;
+  });
   socket.addEventListener("attempt", async (event) => {
     const before = attempt;
     attempt = event.data;
@@ -131,9 +144,13 @@
     const answer = await fetch(form.action, {
       method: "POST",
       headers: { "x-csrf-token": csrf(), "hx-request": "true" },
+      body: new URLSearchParams(new FormData(form)),
       redirect: "manual",
     }).catch(() => null);
-    if (answer?.ok) return unsay();
+    if (answer?.ok) {
+      form.reset();
+      return unsay();
+    }
     const text = answer ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
     say(text?.querySelector(".sheet p:not(.muted)")?.textContent ?? "The server does not answer; try again.");
   });
@@ -575,12 +592,22 @@
 
   const isShortcut = (event) =>
     (event.ctrlKey && event.key === "Enter") ||
-    (event.altKey && !event.ctrlKey && !event.metaKey && /^(Digit[0-9]|KeyT)$/.test(event.code));
+    (event.altKey && !event.ctrlKey && !event.metaKey && /^(Digit[0-9]|KeyT|KeyS)$/.test(event.code));
 
   const showKeys = () => {
     document.querySelector("details.menu")?.removeAttribute("open");
     document.getElementById("keys-dialog").showModal();
   };
+
+  const save = () => {
+    document.querySelector("details.menu")?.removeAttribute("open");
+    const form = document.getElementById("save-form");
+    if (!form) return;
+    show("left");
+    form.requestSubmit();
+    form.scrollIntoView({ block: "nearest" });
+  };
+  document.querySelector("[data-save]")?.addEventListener("click", save);
 
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest?.("input, textarea, .xterm");
@@ -594,6 +621,8 @@
       show("left");
       document.getElementById("check-form")?.requestSubmit();
       document.getElementById("checks")?.scrollIntoView({ block: "nearest" });
+    } else if (event.code === "KeyS") {
+      save();
     } else if (event.code === "KeyT") {
       show("right");
       another();

@@ -1,6 +1,7 @@
 //! `faultline env`: environments of the running server.
 
 mod nodes;
+mod saves;
 mod stages;
 
 use std::{
@@ -90,7 +91,8 @@ pub enum EnvCommand {
     },
     /// Start the lab again on a fresh machine, and wait until it is ready; also retries a failed start
     ///
-    /// Changes in the old environment are lost. Your progress is kept.
+    /// Your progress is kept. The old machine is saved first: for an hour, unless the operator has chosen another time,
+    /// `faultline env restore "Before the reset"` brings it back.
     #[command(verbatim_doc_comment)]
     Reset {
         #[command(flatten)]
@@ -120,6 +122,44 @@ pub enum EnvCommand {
     Resume {
         #[command(flatten)]
         of: Of,
+    },
+    /// Save an environment: memory, disks and everything that runs, on all its nodes at one instant
+    ///
+    /// It goes on meanwhile. Restore it to bring it back to that instant, or fork it to try two ideas side by side.
+    ///
+    ///   faultline env save --name "before the upgrade"
+    #[command(verbatim_doc_comment)]
+    Save {
+        #[command(flatten)]
+        of: Of,
+        /// The name of the save point [default: "Save point" and a number]
+        #[arg(long, short, default_value = "", hide_default_value = true)]
+        name: String,
+    },
+    /// List your save points
+    Saves,
+    /// Restore an environment to a save point, and wait until it runs
+    ///
+    /// Everything since then is undone. The present state is saved first, so that you can undo this.
+    ///
+    ///   faultline env restore "before the upgrade"
+    #[command(verbatim_doc_comment)]
+    Restore {
+        /// The save point's name or id
+        save_point: String,
+    },
+    /// Start another environment that continues from a save point, and wait until it runs
+    ///
+    ///   faultline env fork "before the upgrade"
+    #[command(verbatim_doc_comment)]
+    Fork {
+        /// The save point's name or id
+        save_point: String,
+    },
+    /// Delete a save point
+    DeleteSave {
+        /// The save point's name or id
+        save_point: String,
     },
     /// Add a worker node, and wait until it is ready
     ///
@@ -238,7 +278,7 @@ pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
         EnvCommand::Start { lab } => begin(&api, lab, output),
         EnvCommand::Reset { of } => {
             let id = of.get(&api)?;
-            start(&api, &format!("/environments/{id}/reset"), output)
+            start(&api, &format!("/environments/{id}/reset"), None, output)
         }
         EnvCommand::Show { of } => show(&api, &of.get(&api)?, output),
         EnvCommand::Check { of } => check(&api, &of.get(&api)?, output),
@@ -251,6 +291,11 @@ pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
         }
         EnvCommand::Suspend { of } => turn(&api, &of.get(&api)?, "suspend", "suspended", output),
         EnvCommand::Resume { of } => turn(&api, &of.get(&api)?, "resume", "active", output),
+        EnvCommand::Save { of, name } => saves::save(&api, &of.get(&api)?, name, output),
+        EnvCommand::Saves => saves::list(&api, output),
+        EnvCommand::Restore { save_point } => saves::restore(&api, save_point, output),
+        EnvCommand::Fork { save_point } => saves::fork(&api, save_point, output),
+        EnvCommand::DeleteSave { save_point } => saves::delete(&api, save_point, output),
         EnvCommand::AddNode { of } => nodes::add(&api, &of.get(&api)?, output),
         EnvCommand::RemoveNode { words } => {
             let (id, node) = match words.as_slice() {
@@ -279,7 +324,7 @@ fn begin(api: &Api, lab: &LabSlug, output: Output) -> anyhow::Result<()> {
     struct Named {
         slug: String,
     }
-    let started = start(api, &format!("/labs/{lab}/environments"), output);
+    let started = start(api, &format!("/labs/{lab}/environments"), None, output);
     started.map_err(|e| {
         if !crate::api::is_missing(&e) {
             return e;
@@ -351,8 +396,8 @@ fn show(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
 }
 
 /// Requests an environment and waits until it is ready.
-fn start(api: &Api, path: &str, output: Output) -> anyhow::Result<()> {
-    let mut answer = api.post(path, None)?;
+fn start(api: &Api, path: &str, body: Option<Value>, output: Output) -> anyhow::Result<()> {
+    let mut answer = api.post(path, body)?;
     let mut began = Instant::now();
     let (progress, mut shown) = (stages::progress(output), Vec::new());
     let (mut place, mut shown_place): (Option<Place>, _) = (None, None);

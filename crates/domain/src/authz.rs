@@ -3,7 +3,7 @@
 //! A proof has private fields and is made only in this module, so a handler that takes one cannot run without the
 //! authorization check. What a person may not see gets the same answer as what doesn't exist.
 
-use crate::{PersonId, environment::Environment, group::Group};
+use crate::{PersonId, environment::Environment, group::Group, save_point::SavePoint};
 
 /// The person who makes a request, after a session or a token was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +93,13 @@ pub struct MayUse {
     person: PersonId,
 }
 
+/// Proof: this person may use this save point: restore it, make another environment of it, and delete it.
+#[derive(Debug, Clone)]
+pub struct MayUseSavePoint {
+    save_point: SavePoint,
+    person: PersonId,
+}
+
 /// Proof: this person may end this environment, and add and remove its nodes, as its owner or as an operator.
 #[derive(Debug, Clone)]
 pub struct MayManage {
@@ -142,6 +149,18 @@ impl SignedIn {
         }
     }
 
+    /// Returns the proof if the person owns this save point.
+    pub fn may_use_save_point(&self, save_point: SavePoint) -> Result<MayUseSavePoint, NotFound> {
+        if save_point.person == self.0.person {
+            Ok(MayUseSavePoint {
+                save_point,
+                person: self.0.person.clone(),
+            })
+        } else {
+            Err(NotFound)
+        }
+    }
+
     /// Returns the proof if the person owns this environment or is an operator.
     pub fn may_manage(&self, environment: Environment) -> Result<MayManage, NotFound> {
         if environment.person == self.0.person || self.0.role == Role::Operator {
@@ -181,6 +200,20 @@ impl MayUse {
     #[must_use]
     pub const fn environment(&self) -> &Environment {
         &self.environment
+    }
+
+    /// Returns the person.
+    #[must_use]
+    pub const fn person(&self) -> &PersonId {
+        &self.person
+    }
+}
+
+impl MayUseSavePoint {
+    /// Returns the save point.
+    #[must_use]
+    pub const fn save_point(&self) -> &SavePoint {
+        &self.save_point
     }
 
     /// Returns the person.

@@ -2,8 +2,11 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use faultline_domain::{environment::Deadlines, id::EnvironmentId, lab::Needs, limits::Limits};
+use faultline_domain::{
+    environment::Deadlines, id::EnvironmentId, lab::Needs, limits::Limits, save_point::Bounds,
+};
 use faultline_gateway::PublicKey;
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 /// The settings of the server.
@@ -70,6 +73,8 @@ pub struct Config {
     pub audit_lines: u32,
     /// Warm pools.
     pub pools: PoolSettings,
+    /// Save points.
+    pub save_points: SavePointSettings,
     /// Rate limits for requests.
     pub rates: Rates,
     /// Proxies whose `X-Forwarded-For` header is trusted. Default: none.
@@ -129,6 +134,44 @@ impl Default for PoolSettings {
         Self {
             max_tenants: 20,
             parallel: 1,
+        }
+    }
+}
+
+/// The settings of save points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SavePointSettings {
+    /// The maximum number of save points per person. 0 turns them off. Default: 5.
+    pub max_of_person: u32,
+    /// The disk space that a person's save points may take, in MiB. Default: 8192.
+    pub max_mib_of_person: u64,
+    /// Days that a save point is kept. Default: 7.
+    pub days: u32,
+    /// Minutes that a reset can be undone. 0 turns it off. Default: 60.
+    pub undo_minutes: u32,
+}
+
+impl Default for SavePointSettings {
+    fn default() -> Self {
+        Self {
+            max_of_person: 5,
+            max_mib_of_person: 8192,
+            days: 7,
+            undo_minutes: 60,
+        }
+    }
+}
+
+impl SavePointSettings {
+    /// Returns the bounds in the domain's units.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            of_person: self.max_of_person,
+            bytes_of_person: self.max_mib_of_person.saturating_mul(1 << 20),
+            keep: SignedDuration::from_hours(i64::from(self.days) * 24),
+            keep_for_undo: SignedDuration::from_mins(self.undo_minutes.into()),
         }
     }
 }
@@ -201,6 +244,7 @@ impl Default for Config {
             audit_days: 90,
             audit_lines: 200_000,
             pools: PoolSettings::default(),
+            save_points: SavePointSettings::default(),
             rates: Rates::default(),
             trusted_proxies: Vec::new(),
         }

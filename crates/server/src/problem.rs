@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use faultline_domain::{authz::NotFound, limits::Denial};
-use faultline_store::environments::Refused;
+use faultline_store::{environments::Refused, save_points};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -179,6 +179,21 @@ impl IntoResponse for Problem {
         // `web::problems` renders pages from this.
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+impl From<save_points::Refused> for Problem {
+    fn from(refused: save_points::Refused) -> Self {
+        match refused {
+            save_points::Refused::Denied(denial) => {
+                let mut detail = denial.to_string();
+                if let Some(first) = detail.get_mut(..1) {
+                    first.make_ascii_uppercase();
+                }
+                Self::conflict("too-many-saves", "It can't be saved now", detail + ".")
+            }
+            save_points::Refused::Store(e) => e.into(),
+        }
     }
 }
 

@@ -94,13 +94,16 @@ impl Store {
     }
 
     /// Deletes removed keys that no machine can have any more, and the applied versions of freed tenants. Returns the
-    /// number of deleted rows. Only a tenant that was created before a key was removed can have the key.
+    /// number of deleted rows. Only a tenant or a save point that was created before a key was removed can have the key.
     pub async fn forget_removed_keys(&self) -> Result<u64> {
         let keys = sqlx::query(
             "DELETE FROM removed_ssh_keys WHERE NOT EXISTS ( \
              SELECT 1 FROM environments JOIN tenants ON tenants.id = environments.tenant_id \
              WHERE environments.person_id = removed_ssh_keys.person_id \
-             AND tenants.is_final = $1 AND tenants.created_at <= removed_ssh_keys.removed_at)",
+             AND tenants.is_final = $1 AND tenants.created_at <= removed_ssh_keys.removed_at) \
+             AND NOT EXISTS (SELECT 1 FROM save_points \
+             WHERE save_points.person_id = removed_ssh_keys.person_id \
+             AND save_points.created_at <= removed_ssh_keys.removed_at)",
         )
         .bind(false)
         .execute(&self.writer)

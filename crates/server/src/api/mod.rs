@@ -10,6 +10,7 @@ mod labs;
 mod operator;
 mod people;
 mod pools;
+mod save_points;
 pub(crate) mod views;
 
 use axum::{
@@ -102,6 +103,7 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(people::routes())
         .merge(groups::routes())
         .merge(pools::routes())
+        .merge(save_points::routes())
         .merge(operator::routes())
 }
 

@@ -6,8 +6,8 @@
 //! | [`csrf`] | protection against cross-site request forgery |
 //! | [`password`] | hashes and verifies passwords |
 //!
-//! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Managed`], [`Instructed`] or
-//! [`Operator`], and can't be called without it. Streams and terminals end when [`Caller::withdrawn`] returns. Pages
+//! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Saved`], [`Managed`],
+//! [`Instructed`] or [`Operator`], and can't be called without it. Streams and terminals end when [`Caller::withdrawn`] returns. Pages
 //! accept only cookies and the API accepts only bearer tokens, so a malicious page can't make a browser use the API.
 
 pub(crate) mod csrf;
@@ -20,8 +20,10 @@ use axum::{
     response::Response,
 };
 use faultline_domain::{
-    EnvironmentId,
-    authz::{MayInstruct, MayManage, MayOperate, MayUse, Principal, Scope, SignedIn},
+    EnvironmentId, SavePointId,
+    authz::{
+        MayInstruct, MayManage, MayOperate, MayUse, MayUseSavePoint, Principal, Scope, SignedIn,
+    },
     environment::Environment,
 };
 use faultline_store::Secret;
@@ -206,6 +208,24 @@ impl FromRequestParts<Shared> for Mine {
         let caller = caller(parts)?;
         let proof = caller.signed_in.may_use(named(parts, app).await?)?;
         Ok(Self { caller, proof })
+    }
+}
+
+/// Extractor: a signed-in person who may use the save point `{save}` of the path.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    pub proof: MayUseSavePoint,
+}
+
+impl FromRequestParts<Shared> for Saved {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        let caller = caller(parts)?;
+        let id: SavePointId = param(parts, "save").await?;
+        let save = app.store.save_point(&id).await?;
+        let save = save.ok_or_else(Problem::not_found)?;
+        let proof = caller.signed_in.may_use_save_point(save)?;
+        Ok(Self { proof })
     }
 }
 

@@ -77,8 +77,18 @@ pub(super) fn admission(
     app: &App,
     lab: &Lab,
 ) -> Result<impl Fn(Counts) -> Result<(), Denial> + use<>, Denial> {
-    let (config, nodes) = (&app.config, lab.node_names().len() as u64);
-    let need = need(config, lab.needs.kubernetes.is_some(), nodes);
+    let nodes = lab.node_names().len() as u64;
+    admission_of(app, lab.needs.kubernetes.is_some(), nodes)
+}
+
+/// The same for an environment with this number of nodes.
+pub(super) fn admission_of(
+    app: &App,
+    is_cluster: bool,
+    nodes: u64,
+) -> Result<impl Fn(Counts) -> Result<(), Denial> + use<>, Denial> {
+    let config = &app.config;
+    let need = need(config, is_cluster, nodes);
     can_ever_fit(config, Free::now(&config.data_dir), need)?;
     let max = config.max_of_person;
     Ok(move |counts: Counts| may_have_another(counts.of_person, max))
@@ -88,6 +98,7 @@ pub(super) fn spec(app: &App, lab: &Lab) -> Spec {
     Spec {
         tenant: tenant::Spec {
             template: lab.needs.template(),
+            save_point: None,
             allowance: Allowance {
                 limits: app.config.limits(&lab.needs),
                 egress: lab.needs.egress.clone(),

@@ -192,22 +192,11 @@ async fn apply(
     Ok(())
 }
 
-/// Gets a tenant for an environment: a warm one of a pool, one that is being made for a pool, or one of its own.
+/// Gets a tenant for an environment: a warm one of a pool, one that is being made for a pool, or one of its own, which
+/// may continue from a save point.
 async fn ask(app: &Shared, steps: &Steps<EnvironmentId>, e: &Environment) -> Result<(), Error> {
     let now = app.now();
-    if let Ok(next) = e.state.clone().prepare(now)
-        && let Some(claimed) = app.store.claim_from_pool(e, &next, now).await?
-    {
-        begin_preparing(app, steps, claimed);
-        app.wake.pools_changed();
-        return Ok(());
-    }
-    if let Some(tenant) = app.store.take_over_from_pool(e, now).await? {
-        app.changed(&e.id);
-        app.wake.pools_changed();
-        if let Err(error) = app.provider.prioritize(&tenant).await {
-            tracing::warn!(%tenant, error = describe(&error), "its priority could not be raised");
-        }
+    if e.spec.tenant.save_point.is_none() && claim(app, steps, e).await? {
         return Ok(());
     }
     let id = app.random(TenantId::generate);
@@ -216,6 +205,27 @@ async fn ask(app: &Shared, steps: &Steps<EnvironmentId>, e: &Environment) -> Res
         app.wake.pools_changed();
     }
     Ok(())
+}
+
+/// Gives an environment a tenant of a pool. Returns false if there is none.
+async fn claim(app: &Shared, steps: &Steps<EnvironmentId>, e: &Environment) -> Result<bool, Error> {
+    let now = app.now();
+    if let Ok(next) = e.state.clone().prepare(now)
+        && let Some(claimed) = app.store.claim_from_pool(e, &next, now).await?
+    {
+        begin_preparing(app, steps, claimed);
+        app.wake.pools_changed();
+        return Ok(true);
+    }
+    if let Some(tenant) = app.store.take_over_from_pool(e, now).await? {
+        app.changed(&e.id);
+        app.wake.pools_changed();
+        if let Err(error) = app.provider.prioritize(&tenant).await {
+            tracing::warn!(%tenant, error = describe(&error), "its priority could not be raised");
+        }
+        return Ok(true);
+    }
+    Ok(false)
 }
 
 fn begin_preparing(app: &Shared, steps: &Steps<EnvironmentId>, e: Environment) {

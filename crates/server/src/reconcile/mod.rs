@@ -9,6 +9,7 @@
 //! | [`environments`] | takes a step for each environment, based on what was observed of its tenant |
 //! | [`prepare`] | the step that turns a tenant into an environment: limits and egress, keys, setup |
 //! | [`pools`] | keeps warm pools at the sizes of their forecasts |
+//! | [`save_points`] | makes and deletes save points |
 //! | [`queue`] | gives environments in the queue their tenants |
 //! | [`nodes`] | adds and removes nodes |
 //! | [`steps`] | the steps in progress, at most one per environment, per tenant, and per node for its keys |
@@ -36,13 +37,14 @@ mod pools;
 mod prepare;
 mod queue;
 mod recorder;
+mod save_points;
 mod steps;
 mod tenants;
 pub(crate) mod warnings;
 
 use std::time::{Duration, Instant};
 
-use faultline_domain::EnvironmentId;
+use faultline_domain::{EnvironmentId, SavePointId};
 use tokio::sync::Notify;
 
 use self::{keys::Machine, steps::Steps, tenants::Tenants};
@@ -74,13 +76,14 @@ const ORPHANS: Duration = Duration::from_secs(10);
 const CLEANING: Duration = Duration::from_secs(300);
 const LABS: Duration = Duration::from_secs(5);
 
-/// Wakes the reconcilers of tenants, environments, keys and pools.
+/// Wakes the reconcilers of tenants, environments, keys, pools and save points.
 #[derive(Debug, Default)]
 pub(crate) struct Wake {
     tenants: Notify,
     environments: Notify,
     keys: Notify,
     pools: Notify,
+    save_points: Notify,
 }
 
 /// Selects the signal that wakes a reconciler.
@@ -97,6 +100,10 @@ impl Wake {
 
     const fn keys(&self) -> &Notify {
         &self.keys
+    }
+
+    const fn save_points(&self) -> &Notify {
+        &self.save_points
     }
 
     const fn pools(&self) -> &Notify {
@@ -118,6 +125,7 @@ impl Wake {
         self.tenants.notify_one();
         self.environments.notify_one();
         self.keys.notify_one();
+        self.save_points.notify_one();
     }
 }
 
@@ -127,6 +135,7 @@ pub(crate) struct Memory {
     tenants: Tenants,
     environments: Steps<EnvironmentId>,
     keys: Steps<Machine>,
+    save_points: Steps<SavePointId>,
 }
 
 /// Starts each reconciler in a task of its own, until the server stops.
@@ -135,6 +144,7 @@ pub(crate) fn begin(app: &Shared) {
         tenants,
         environments,
         keys,
+        save_points,
     } = Memory::default();
     let (it, tasks) = (|| app.clone(), &app.tasks);
     // Subscribe to changes before anything is listed.
@@ -155,6 +165,10 @@ pub(crate) fn begin(app: &Shared) {
     let keys = move || keys::pass(app.clone(), keys.clone());
     let woken = Some(Wake::keys as Woken);
     tasks.spawn(every(it(), "keys", PERIOD, woken, keys));
+    let app = it();
+    let save_points = move || save_points::pass(app.clone(), save_points.clone());
+    let woken = Some(Wake::save_points as Woken);
+    tasks.spawn(every(it(), "save points", PERIOD, woken, save_points));
     let app = it();
     let pools = move || pools::pass(app.clone());
     let woken = Some(Wake::pools as Woken);
@@ -202,11 +216,13 @@ pub(crate) async fn each(app: &Shared, memory: &Memory) {
         tenants,
         environments,
         keys,
+        save_points,
     } = memory.clone();
     tenants.list_again();
     record(app, "tenants", tenants::pass(it(), tenants.clone())).await;
     record(app, "environments", environments::pass(it(), environments)).await;
     record(app, "keys", keys::pass(it(), keys)).await;
+    record(app, "save points", save_points::pass(it(), save_points)).await;
     record(app, "pools", pools::pass(it())).await;
     record(app, "warnings", warnings::pass(it())).await;
     record(app, "orphans", orphans::pass(it(), tenants.steps)).await;

@@ -5,7 +5,7 @@ use faultline_domain::TenantId;
 use faultline_provider::Observed;
 
 use super::{
-    Done, Error, describe,
+    Done, Error, describe, save_points,
     steps::{Failed, Kind, Steps},
     tenants::{LIST, destroy},
 };
@@ -51,8 +51,10 @@ pub(super) async fn pass(app: Shared, steps: Steps<TenantId>) -> Done {
         });
         begun += 1;
     }
+    let saves = save_points::free_orphans(&app).await?;
     Ok(Counts::from([
         ("being freed", begun),
+        ("save points deleted", saves),
         ("leftovers removed", swept.into()),
     ]))
 }

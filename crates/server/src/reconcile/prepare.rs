@@ -9,12 +9,15 @@ use faultline_domain::{
     nodes::{AddedNode, NodeState},
     pool::Pool,
     progress::Progress,
+    save_point::SavePoint,
     tenant::Observed,
 };
 use faultline_lab::SetupError;
 use faultline_provider::Error as ProviderError;
 
-use super::{advance::advance, authorize, describe, recorder::Recorder, steps::Failed, tenants};
+use super::{
+    advance::advance, authorize, describe, recorder::Recorder, steps::Failed, tenants, warnings,
+};
 use crate::app::{Shared, tenant};
 
 /// Timeout for resuming a tenant of a pool.
@@ -178,6 +181,43 @@ async fn resume(app: &Shared, e: &Environment) -> Result<(), PrepareError> {
     Ok(running.await?)
 }
 
+/// Installs the owner's keys, which may have changed since the save point that the tenant continues from, and says in
+/// its terminals that time was turned back. Its setup is done.
+async fn continue_from_save(
+    app: &Shared,
+    e: &mut Environment,
+    point: Option<SavePoint>,
+    progress: &Progress,
+) -> Result<(), PrepareError> {
+    let (added, name) = point.map_or_else(Default::default, |point| (point.added, point.name));
+    let stage = progress.stage("keys", "Installing your SSH keys");
+    authorize::environment(app, e).await?;
+    if !added.is_empty() {
+        authorize::nodes(app, e, &added).await?;
+        record_added(app, e, added).await?;
+    }
+    stage.done();
+    let text = format!("This machine continues from “{name}”. What happened after that is undone.");
+    warnings::say(app, e, &text);
+    Ok(())
+}
+
+/// Records that nodes besides those of the template are ready.
+async fn record_added(
+    app: &Shared,
+    e: &mut Environment,
+    added: Vec<NodeName>,
+) -> Result<(), PrepareError> {
+    let since = app.now();
+    let ready = |name: NodeName| AddedNode {
+        name,
+        state: NodeState::Ready { since },
+    };
+    e.added = added.into_iter().map(ready).collect();
+    app.store.record_setup_nodes(&e.id, &e.added).await?;
+    Ok(())
+}
+
 /// Installs the owner's keys and runs the lab's setup.
 async fn set_up(
     app: &Shared,
@@ -189,15 +229,10 @@ async fn set_up(
     stage.done();
     let lab = app.lab_of(e).await.ok_or(PrepareError::LabGone)?;
     faultline_lab::set_up(&*app.provider, tenant(e)?, &lab, progress).await?;
-    let (added, since) = (lab.lab.setup_nodes(), app.now());
+    let added = lab.lab.setup_nodes();
     if !added.is_empty() {
         authorize::nodes(app, e, &added).await?;
-        let ready = |name: NodeName| AddedNode {
-            name,
-            state: NodeState::Ready { since },
-        };
-        e.added = added.into_iter().map(ready).collect();
-        app.store.record_setup_nodes(&e.id, &e.added).await?;
+        record_added(app, e, added).await?;
     }
     Ok(())
 }
@@ -234,6 +269,10 @@ async fn prepare_tenant(
     app.provider.configure(tenant(e)?, allowance).await?;
     let is_staged = pooled
         .is_some_and(|pooled| pooled.pool == Pool::Lab(e.lab.clone()) && pooled.lab == e.lab_hash);
+    if let Some(id) = &e.spec.tenant.save_point {
+        let point = app.store.save_point(id).await?;
+        return continue_from_save(app, e, point, progress).await;
+    }
     // The setup of a staged tenant is done, and its keys are installed by their reconciler while the person looks around.
     if !is_staged {
         set_up(app, e, progress).await?;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use faultline_domain::{EnvironmentId, TenantId};
+use faultline_domain::{EnvironmentId, SavePointId, TenantId};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Nodes,
     Suspend,
     Resume,
+    /// Saves an environment.
+    Save,
     /// Applies the owner's keys to a node.
     Keys,
 }
@@ -48,6 +50,12 @@ impl Subject for EnvironmentId {
 }
 
 impl Subject for TenantId {
+    fn changed(&self, app: &App) {
+        app.wake.all();
+    }
+}
+
+impl Subject for SavePointId {
     fn changed(&self, app: &App) {
         app.wake.all();
     }

@@ -11,7 +11,7 @@ use faultline_domain::{
     TenantId,
     tenant::{Observed, State, Step, Tenant, plan},
 };
-use faultline_provider::{Error as ProviderError, Priority};
+use faultline_provider::{Error as ProviderError, begin};
 
 use super::{
     Done, Error, describe,
@@ -71,6 +71,7 @@ pub(super) async fn pass(app: Shared, memory: Tenants) -> Done {
             return Err(e);
         }
     }
+    let saving = app.store.tenants_being_saved().await?;
     let mut begun = 0;
     for row in &rows {
         let is_busy = busy.contains(&row.id) || steps.kind(&row.id).is_some();
@@ -79,6 +80,10 @@ pub(super) async fn pass(app: Shared, memory: Tenants) -> Done {
         }
         let observed = row.observed.unwrap_or(Observed::Unknown);
         let step = plan(&row.state, observed, seconds(row), is_busy, app.now());
+        // A tenant that was reset is saved before it is freed.
+        if step == Step::Free && saving.contains(&row.id) {
+            continue;
+        }
         begun += u64::from(step != Step::Wait);
         apply(&app, steps, row, step).await?;
     }
@@ -192,14 +197,7 @@ async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
     let progress = recorder.progress();
     let made = match &tenant.pooled {
         Some(pooled) => pools::make(&app, &tenant, pooled, &progress).await,
-        None => app
-            .provider
-            .create(
-                &tenant.id,
-                &tenant.spec.template,
-                Priority::Normal,
-                &progress,
-            )
+        None => begin(&*app.provider, &tenant.id, &tenant.spec, &progress)
             .await
             .map_err(MakeError::from),
     };

@@ -56,11 +56,16 @@ fn announce(app: &Shared, e: &Environment, left: i64) {
         ..=1 => format!("This machine ends in a minute {why}."),
         n => format!("This machine ends in {n} minutes {why}."),
     };
+    say(app, e, &text);
+}
+
+/// Prints a line in all terminals of an environment, in the background.
+pub(super) fn say(app: &Shared, e: &Environment, text: &str) {
     let Some(tenant) = e.tenant_id() else { return };
-    for node in e.spec.nodes() {
-        let (app, tenant, text) = (app.clone(), tenant.clone(), text.clone());
+    for node in e.nodes() {
+        let (app, tenant, text) = (app.clone(), tenant.clone(), text.to_owned());
         app.tasks.clone().spawn(async move {
-            let say = async {
+            let announce = async {
                 let stream = app
                     .provider
                     .open(&tenant, &node, Target::Guest)
@@ -69,7 +74,7 @@ fn announce(app: &Shared, e: &Environment, left: i64) {
                 client::announce(stream, &text).await.ok()
             };
             // Ignored if the guest doesn't respond, because the page shows the warning too.
-            let _ = tokio::time::timeout(TIMEOUT, say).await;
+            let _ = tokio::time::timeout(TIMEOUT, announce).await;
         });
     }
 }

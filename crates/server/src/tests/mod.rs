@@ -12,6 +12,7 @@ mod pools;
 mod queue;
 mod rates;
 mod routes;
+mod save_points;
 mod suspend;
 mod terminals;
 

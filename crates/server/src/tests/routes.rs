@@ -1,6 +1,7 @@
 //! Tests of every route without credentials, with invalid ones, and with somebody else's.
 
 use super::*;
+use crate::config::Rates;
 
 /// Returns the routes of pages. Read from the source, so that no new route can be forgotten.
 fn pages() -> Vec<(Method, String)> {
@@ -57,6 +58,7 @@ pub(super) fn filled(path: &str, id: &str) -> String {
         .replace("{node}", "node1")
         .replace("{n}", "1")
         .replace("{row}", "x")
+        .replace("{save}", "x")
         .replace("{person}", "local")
         .replace("{group}", "x")
         .replace("{name}", "x")
@@ -64,7 +66,11 @@ pub(super) fn filled(path: &str, id: &str) -> String {
 
 #[tokio::test]
 async fn without_credentials_every_route_returns_unauthorized() {
-    let mut bed = bed().await;
+    let mut bed = bed_with(Config {
+        rates: Rates::unlimited(),
+        ..Config::default()
+    })
+    .await;
     let id = bed.active("stale-flag").await.to_string();
     let (pages, api) = (pages(), api());
     assert!(pages.len() > 20 && api.len() > 20, "{pages:?} {api:?}");

@@ -8,7 +8,7 @@ use askama::Template;
 use faultline_domain::{EnvironmentId, NodeName};
 use tokio::sync::watch;
 
-use super::{parts, starting, workspace::phase_key};
+use super::{parts, saves, starting, workspace::phase_key};
 use crate::{app::Shared, problem::Problem};
 
 /// Changes closer together than this are sent as one.
@@ -87,6 +87,7 @@ impl Changes {
                     .join(","),
             ),
             ("changes", parts::changes(app, &e).await?),
+            ("saves", saves::version(app, &e).await?),
             (
                 "checks",
                 parts::checks(app, &e, lab.as_deref()).await?.render()?,

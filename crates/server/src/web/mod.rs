@@ -33,6 +33,7 @@ mod parts;
 mod people;
 mod pools;
 mod progress;
+mod saves;
 mod search;
 mod sign_in;
 mod starting;
@@ -81,6 +82,14 @@ pub(crate) fn routes() -> Router<Shared> {
             "/environments/{id}/remove/{node}",
             post(actions::remove_node),
         )
+        .route("/environments/{id}/save", post(saves::make))
+        .route("/environments/{id}/saves", get(saves::show))
+        .route(
+            "/environments/{id}/saves/{save}/restore",
+            post(saves::go_back),
+        )
+        .route("/save-points/{save}/fork", post(saves::fork))
+        .route("/save-points/{save}/delete", post(saves::delete))
         .route("/environments/{id}/reset", post(actions::reset))
         .route("/environments/{id}/end", post(actions::end))
         .route("/environments/{id}/give-up", post(actions::give_up))

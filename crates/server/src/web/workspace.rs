@@ -21,6 +21,7 @@ use super::{
     layout::{Frame, Layout},
     page,
     parts::{self, Checks, Hints, Notice},
+    saves::{self, Saves},
     starting::{self, Log, Stages},
     text,
 };
@@ -57,6 +58,7 @@ struct Side {
     readme: String,
     hints: Option<Hints>,
     checks: Checks,
+    saves: Saves,
     outcome: Option<Outcome>,
     active: bool,
     cluster: bool,
@@ -86,6 +88,8 @@ struct Workspace {
     extend_by: String,
     extend_title: String,
     nodes: Vec<String>,
+    /// True if it can be saved.
+    may_save: bool,
     /// True if one more node can be added.
     may_grow: bool,
     /// The nodes that can be removed.
@@ -122,6 +126,7 @@ pub(super) async fn show(
         .as_secs();
     let latest_end = e.lifetime.hard_end.duration_since(app.now()).as_secs();
     let more = extend::possible(&app, e).as_secs();
+    let side = make_side(&app, &mine).await?;
     let html = page(&Workspace {
         layout: frame.layout(&title, &mine.caller),
         nonce: nonce.clone(),
@@ -178,7 +183,8 @@ pub(super) async fn show(
         successor: latest
             .filter(|l| l.id != e.id && l.is_open())
             .map(|l| l.id.to_string()),
-        side: make_side(&app, &mine).await?,
+        may_save: side.saves.may_save,
+        side,
     })?;
     let policy = headers::policy_with_styles(&nonce);
     Ok(match policy {
@@ -215,6 +221,7 @@ async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
         }),
         hints: lab.as_ref().map(|l| parts::hints(e, l, &attempt, &csrf)),
         checks: parts::checks(app, e, lab.as_deref()).await?,
+        saves: saves::saves(app, e, &csrf).await?,
         outcome: outcome(app, mine, &attempt, lab.as_deref()).await?,
         lab_known: lab.is_some(),
         active,

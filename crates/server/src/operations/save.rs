@@ -1,0 +1,140 @@
+//! Saves an environment: memory, devices and disks of all its nodes at one instant, while it goes on. The reconciler
+//! `reconcile/save_points.rs` has the provider make the save point.
+
+use faultline_domain::{
+    SavePointId,
+    authz::{MayUse, MayUseSavePoint},
+    environment::{Environment, State as EnvironmentState},
+    save_point::{self, MAX_NAME, Purpose, SavePoint, State},
+};
+use faultline_provider::Capability;
+use jiff::SignedDuration;
+
+use crate::{app::App, capacity::Free, problem::Problem};
+
+pub(crate) async fn save(app: &App, proof: &MayUse, name: &str) -> Result<SavePoint, Problem> {
+    let e = proof.environment();
+    let name = super::tidy(name, usize::MAX);
+    if name.chars().count() > MAX_NAME {
+        let detail = format!("The name may have at most {MAX_NAME} characters.");
+        return Err(Problem::bad_request(detail));
+    }
+    if !app.provider.capabilities().contains(&Capability::Save) {
+        return Err(Problem::conflict(
+            "cannot-save",
+            "This environment can't be saved",
+            "Only environments of virtual machines can.",
+        ));
+    }
+    if !can_be_saved(e) {
+        return Err(Problem::conflict(
+            "not-running",
+            "There is no running machine to save",
+            "Only a machine that has started and has not ended can be saved.",
+        ));
+    }
+    if e.is_resizing() {
+        return Err(Problem::conflict(
+            "resizing",
+            "A node is being added or removed",
+            "Save the machine when that has finished.",
+        ));
+    }
+    let name = match name.as_str() {
+        "" => default_name(app, e).await?,
+        _ => name,
+    };
+    let bounds = app.config.save_points.bounds();
+    let (estimate, free) = (estimate(app, e).await, free_bytes(app));
+    let wanted = new(app, e, Purpose::Manual, name, bounds.keep);
+    let save = wanted.ok_or_else(Problem::not_found)?;
+    let may = |all: &[SavePoint]| save_point::may_save(all, estimate, free, &bounds);
+    app.store.request_save_point(&save, &may).await?;
+    app.changed(&e.id);
+    Ok(save)
+}
+
+async fn default_name(app: &App, e: &Environment) -> Result<String, Problem> {
+    let all = app.store.save_points_of_environment(&e.id).await?;
+    let taken = |n: usize| {
+        all.iter()
+            .any(|save| save.name == format!("Save point {n}"))
+    };
+    let free = (1..).find(|n| !taken(*n)).unwrap_or_default();
+    Ok(format!("Save point {free}"))
+}
+
+/// Deletes a save point.
+pub(crate) async fn delete(app: &App, proof: &MayUseSavePoint) -> Result<(), Problem> {
+    let save = proof.save_point();
+    let by = Some(proof.person());
+    app.store.delete_save_point(save, by, app.now()).await?;
+    app.changed(&save.environment);
+    Ok(())
+}
+
+/// Returns the save point with which a reset or a restore can be undone. `None` if the environment has nothing to go
+/// back to, or the host has too little disk space.
+pub(super) async fn for_undo(app: &App, e: &Environment, name: String) -> Option<SavePoint> {
+    let keep = app.config.save_points.bounds().keep_for_undo;
+    let can = app.provider.capabilities().contains(&Capability::Save);
+    if keep.is_zero() || !can || !can_be_saved(e) {
+        return None;
+    }
+    let estimate = estimate(app, e).await;
+    if let Err(denial) = save_point::has_space(estimate, free_bytes(app)) {
+        tracing::warn!(environment = %e.id, %denial, "this reset can't be undone");
+        return None;
+    }
+    new(app, e, Purpose::Undo, name, keep)
+}
+
+fn can_be_saved(e: &Environment) -> bool {
+    let runs = matches!(
+        e.state,
+        EnvironmentState::Active { .. } | EnvironmentState::Suspended { .. }
+    );
+    runs && e.is_open()
+}
+
+fn new(
+    app: &App,
+    e: &Environment,
+    purpose: Purpose,
+    name: String,
+    keep: SignedDuration,
+) -> Option<SavePoint> {
+    let (nodes, now) = (e.spec.nodes(), app.now());
+    let added = e.nodes().into_iter().filter(|node| !nodes.contains(node));
+    Some(SavePoint {
+        id: app.random(SavePointId::generate),
+        environment: e.id.clone(),
+        tenant: e.tenant_id()?.clone(),
+        person: e.person.clone(),
+        lab: e.lab.clone(),
+        lab_hash: e.lab_hash.clone(),
+        spec: e.spec.clone(),
+        added: added.collect(),
+        purpose,
+        name,
+        created_at: now,
+        expires_at: now.saturating_add(keep).unwrap_or(now),
+        state: State::Saving,
+    })
+}
+
+/// Returns the expected size of an environment's save point, in bytes: all that its tenant doesn't share. 0 if that is
+/// unknown.
+async fn estimate(app: &App, e: &Environment) -> u64 {
+    let Some(tenant) = e.tenant_id() else {
+        return 0;
+    };
+    let usage = app.provider.usage(tenant).await;
+    usage.map_or(0, |usage| usage.private_bytes + usage.disk_bytes)
+}
+
+fn free_bytes(app: &App) -> u64 {
+    let free = Free::now(&app.config.data_dir).disk_mib;
+    let free = free.saturating_sub(app.config.reserve_disk_mib);
+    free.saturating_mul(1 << 20)
+}

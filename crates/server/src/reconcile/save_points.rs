@@ -1,0 +1,139 @@
+//! Makes the save points that were requested, deletes those that are no longer wanted, and ends those whose time is up.
+//!
+//! A save point that was being made when the server ended is either complete, since the tenant's launcher finishes it by
+//! itself, or it has failed: a later one would show another instant than the person asked for.
+
+use std::{collections::HashSet, time::Duration};
+
+use faultline_domain::{
+    SavePointId,
+    save_point::{Purpose, SavePoint, Saved, State},
+};
+use faultline_provider::Error as ProviderError;
+
+use super::{
+    Done, Error, describe,
+    steps::{Failed, Kind, Steps},
+};
+use crate::{app::Shared, status::Counts};
+
+/// Timeout for saving. The files may have several GiB.
+const SAVE: Duration = Duration::from_secs(600);
+/// Timeout for deleting the files of a save point.
+const DELETE: Duration = Duration::from_secs(110);
+
+pub(super) async fn pass(app: Shared, steps: Steps<SavePointId>) -> Done {
+    let busy = steps.busy();
+    let now = app.now();
+    let due = app.store.due_save_points(now).await?;
+    let mut in_use = HashSet::new();
+    if due.iter().any(|save| save.state != State::Saving) {
+        let all = app.store.unfinished_environments().await?;
+        let starting = all.into_iter().filter(|e| e.state.is_starting());
+        in_use.extend(starting.filter_map(|e| e.spec.tenant.save_point));
+    }
+    let mut begun = 0;
+    for save in &due {
+        if busy.contains(&save.id) || steps.is_resting(&save.id) {
+            continue;
+        }
+        match &save.state {
+            State::Saving => {
+                let work = make(app.clone(), save.clone());
+                steps.begin(&app, &save.id, Kind::Save, work);
+                begun += 1;
+            }
+            // Its files are being read.
+            _ if in_use.contains(&save.id) => {}
+            State::Deleting => {
+                let work = delete(app.clone(), save.id.clone());
+                steps.begin(&app, &save.id, Kind::Free, work);
+                begun += 1;
+            }
+            State::Complete(_) | State::Failed { .. } => {
+                app.store.delete_save_point(save, None, now).await?;
+                app.changed(&save.environment);
+            }
+        }
+    }
+    Ok(Counts::from([("due", due.len() as u64), ("steps", begun)]))
+}
+
+/// Deletes the files of save points that the store doesn't know, left over after a crash or after the store was restored
+/// from an older backup.
+pub(super) async fn free_orphans(app: &Shared) -> Result<u64, Error> {
+    let mut freed = 0;
+    for (id, _) in app.provider.saves().await? {
+        // Read after the list: the row of a save point is written before its files.
+        if app.store.save_point(&id).await?.is_none() {
+            tracing::warn!(save_point = %id, "deleting a save point that nobody owns");
+            app.provider.delete_save(&id).await?;
+            freed += 1;
+        }
+    }
+    Ok(freed)
+}
+
+/// Returns the figures of a save point that the provider has completed.
+async fn completed(app: &Shared, id: &SavePointId) -> Result<Option<Saved>, ProviderError> {
+    let all = app.provider.saves().await?;
+    Ok(all
+        .into_iter()
+        .find(|(i, _)| i == id)
+        .and_then(|(_, saved)| saved))
+}
+
+async fn save_now(app: &Shared, save: &SavePoint) -> Result<Saved, Error> {
+    if let Some(saved) = completed(app, &save.id).await? {
+        return Ok(saved);
+    }
+    if save.created_at < app.started_at {
+        let reason = "the server was restarted while it was being made; save again".to_owned();
+        return Err(ProviderError::Unreachable(reason).into());
+    }
+    let saving = app.provider.save(&save.tenant, &save.id);
+    let saved = tokio::time::timeout(SAVE, saving).await;
+    Ok(saved.map_err(|_| Error::TimedOut(SAVE))??)
+}
+
+async fn make(app: Shared, save: SavePoint) -> Result<(), Failed> {
+    let state = match save_now(&app, &save).await {
+        Ok(saved) => State::Complete(saved),
+        Err(error) => {
+            let reason = describe(&error);
+            tracing::warn!(save_point = %save.id, environment = %save.environment, reason, "saving failed");
+            State::Failed { reason }
+        }
+    };
+    let recorded = async {
+        if let State::Failed { .. } = state {
+            app.provider.delete_save(&save.id).await?;
+        }
+        app.store.record_save_point(&save.id, &state).await?;
+        // Nobody asked for this one, so nobody needs to know.
+        if matches!(state, State::Failed { .. }) && save.purpose == Purpose::Undo {
+            app.store.delete_save_point(&save, None, app.now()).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    recorded.await.map_err(|error| {
+        tracing::error!(save_point = %save.id, error = describe(&error), "recording a save point failed");
+        Failed
+    })?;
+    app.changed(&save.environment);
+    Ok(())
+}
+
+async fn delete(app: Shared, id: SavePointId) -> Result<(), Failed> {
+    let deleted = async {
+        tokio::time::timeout(DELETE, app.provider.delete_save(&id))
+            .await
+            .map_err(|_| Error::TimedOut(DELETE))??;
+        app.store.forget_save_point(&id).await?;
+        Ok::<_, Error>(())
+    };
+    deleted.await.map_err(|error| {
+        tracing::error!(save_point = %id, error = describe(&error), "a save point could not be deleted; will retry");
+        Failed
+    })
+}
