@@ -113,11 +113,15 @@ pub struct Need {
     pub disk_mib: u64,
 }
 
-/// Returns a number of bytes in GiB, with one decimal place, for people.
+/// Formats a number of bytes for people: `21 MiB`, `1.4 GiB`.
 #[must_use]
-pub fn gib(bytes: u64) -> String {
-    let tenths = (bytes.saturating_mul(10)).div_ceil(1 << 30);
-    format!("{}.{}", tenths / 10, tenths % 10)
+pub fn size(bytes: u64) -> String {
+    let mib = bytes.div_ceil(1 << 20);
+    if mib < 1000 {
+        return format!("{mib} MiB");
+    }
+    let tenths = bytes.saturating_mul(10).div_ceil(1 << 30);
+    format!("{}.{} GiB", tenths / 10, tenths % 10)
 }
 
 /// Decides whether a person may have one more environment.

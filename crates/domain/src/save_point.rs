@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EnvironmentId, LabSlug, NodeName, PersonId, SavePointId, TenantId, environment, limits::gib,
+    EnvironmentId, LabSlug, NodeName, PersonId, SavePointId, TenantId, environment, limits::size,
 };
 
 /// The maximum length of a name, in characters.
@@ -146,7 +146,7 @@ pub enum Denial {
         max: u32,
     },
     /// The person's save points take as much disk space as they may.
-    #[error("your save points take {} GiB of {} GiB; delete one first", gib(*.used), gib(*.max))]
+    #[error("your save points take {} of {}; delete one first", size(*.used), size(*.max))]
     TooLarge {
         /// The disk space that they take, in bytes.
         used: u64,
@@ -154,7 +154,7 @@ pub enum Denial {
         max: u64,
     },
     /// The host's disk has too little space.
-    #[error("the host has too little disk space for it: {} GiB are needed, and {} GiB are free", gib(*.needed), gib(*.free))]
+    #[error("the host has too little disk space for it: {} are needed, and {} are free", size(*.needed), size(*.free))]
     NoSpace {
         /// The estimated size, in bytes.
         needed: u64,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use faultline_domain::{EnvironmentId, limits::gib};
+use faultline_domain::{EnvironmentId, limits};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ struct Save {
 impl Save {
     fn size(&self) -> String {
         match self.bytes {
-            Some(bytes) => format!("{} GiB", gib(bytes)),
+            Some(bytes) => limits::size(bytes),
             None => self.state.clone(),
         }
     }

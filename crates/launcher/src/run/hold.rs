@@ -44,10 +44,9 @@ impl Launcher {
         let set = stood.iter().map(async |node| {
             if let Some(link) = node.link(Duration::from_secs(2)).await
                 && let Ok(stream) = link.open().await
+                && let Err(e) = guest::step_clock(stream, self.unix_nanos()).await
             {
-                if let Err(e) = guest::step_clock(stream, self.unix_nanos()).await {
-                    tracing::warn!(node = %node.name, error = %e, "setting the clock failed");
-                }
+                tracing::warn!(node = %node.name, error = %e, "setting the clock failed");
             }
         });
         futures::future::join_all(set).await;

@@ -118,7 +118,7 @@ async fn an_environment_goes_back_to_a_save_point_and_forward_again() {
     bed.write(&id, "later").await;
     let page = bed.get(&format!("/environments/{id}")).await.body;
     assert!(
-        page.contains("before the upgrade") && page.contains("0.1 GiB"),
+        page.contains("before the upgrade") && page.contains("64 MiB"),
         "{page}"
     );
 

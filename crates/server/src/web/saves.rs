@@ -9,7 +9,7 @@ use axum::{
 };
 use faultline_domain::{
     environment::Environment,
-    limits::gib,
+    limits::size,
     save_point::{Purpose, State as Made},
 };
 use faultline_provider::Capability;
@@ -58,7 +58,7 @@ pub(super) async fn saves(app: &App, e: &Environment, csrf: &str) -> Result<Save
         when: text::ago(save.created_at, now),
         state: save.state.as_str(),
         detail: match &save.state {
-            Made::Complete(saved) => format!("{} GiB", gib(saved.bytes)),
+            Made::Complete(saved) => size(saved.bytes),
             Made::Failed { reason } => reason.clone(),
             Made::Saving | Made::Deleting => String::new(),
         },
