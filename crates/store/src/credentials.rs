@@ -1,4 +1,4 @@
-//! Sessions, one-time sign-in tokens and API tokens. Only hashes are stored.
+//! One-time sign-in tokens and API tokens. Only hashes are stored. [`crate::sessions`] has the sessions.
 
 use faultline_domain::{
     PersonId,
@@ -11,6 +11,7 @@ use crate::{
     Result, Secret, Store,
     db::{from_json, micros, time, to_json},
     people::PrincipalRow,
+    sessions::{NewSession, insert_session},
 };
 
 /// An API token, without its secret.
@@ -30,38 +31,24 @@ pub struct ApiToken {
     pub expires_at: Option<Timestamp>,
 }
 
-const INSERT_SESSION: &str = "INSERT INTO sessions \
-     (token_hash, person_id, created_at, expires_at) VALUES ($1, $2, $3, $4)";
-const INSERT_SIGN_IN: &str = "INSERT INTO sign_in_tokens \
-     (token_hash, person_id, created_at, expires_at) VALUES ($1, $2, $3, $4)";
-
-async fn insert_token(
+async fn insert_sign_in_token(
     to: impl sqlx::SqliteExecutor<'_>,
-    sql: &'static str,
     secret: &Secret,
     person: &str,
     now: Timestamp,
     ends: Timestamp,
 ) -> Result<()> {
-    sqlx::query(sql)
-        .bind(secret.hash())
-        .bind(person)
-        .bind(micros(now))
-        .bind(micros(ends))
-        .execute(to)
-        .await?;
+    sqlx::query(
+        "INSERT INTO sign_in_tokens (token_hash, person_id, created_at, expires_at) \
+         VALUES ($1, $2, $3, $4)",
+    )
+    .bind(secret.hash())
+    .bind(person)
+    .bind(micros(now))
+    .bind(micros(ends))
+    .execute(to)
+    .await?;
     Ok(())
-}
-
-/// Stores a session.
-pub(crate) async fn insert_session(
-    tx: &mut crate::db::Tx,
-    secret: &Secret,
-    person: &str,
-    now: Timestamp,
-    ends: Timestamp,
-) -> Result<()> {
-    insert_token(&mut **tx, INSERT_SESSION, secret, person, now, ends).await
 }
 
 /// Stores a one-time sign-in token that an operator made for a person.
@@ -73,15 +60,7 @@ pub(crate) async fn insert_sign_in(
     now: Timestamp,
     ends: Timestamp,
 ) -> Result<()> {
-    insert_token(
-        &mut **tx,
-        INSERT_SIGN_IN,
-        secret,
-        person.as_str(),
-        now,
-        ends,
-    )
-    .await?;
+    insert_sign_in_token(&mut **tx, secret, person.as_str(), now, ends).await?;
     sqlx::query("UPDATE sign_in_tokens SET made_by = $1 WHERE token_hash = $2")
         .bind(made_by.as_str())
         .bind(secret.hash())
@@ -162,60 +141,6 @@ struct TokenHolderRow {
 }
 
 impl Store {
-    /// Stores a session.
-    pub async fn add_session(
-        &self,
-        secret: &Secret,
-        person: &PersonId,
-        now: Timestamp,
-        expires_at: Timestamp,
-    ) -> Result<()> {
-        insert_token(
-            &self.writer,
-            INSERT_SESSION,
-            secret,
-            person.as_str(),
-            now,
-            expires_at,
-        )
-        .await?;
-        Ok(())
-    }
-
-    /// Returns the person of a session, unless it has expired.
-    pub async fn session(&self, secret: &Secret, now: Timestamp) -> Result<Option<Principal>> {
-        sqlx::query_as::<_, PrincipalRow>(
-            "SELECT s.person_id, p.role FROM sessions s JOIN people p ON p.id = s.person_id \
-             WHERE s.token_hash = $1 AND s.expires_at > $2 AND p.disabled_at IS NULL",
-        )
-        .bind(secret.hash())
-        .bind(micros(now))
-        .fetch_optional(&self.readers)
-        .await?
-        .map(|row| row.read())
-        .transpose()
-    }
-
-    /// Returns the number of a person's sessions that have not expired.
-    pub async fn sessions_of(&self, person: &PersonId, now: Timestamp) -> Result<i64> {
-        Ok(sqlx::query_scalar(
-            "SELECT COUNT(*) FROM sessions WHERE person_id = $1 AND expires_at > $2",
-        )
-        .bind(person.as_str())
-        .bind(micros(now))
-        .fetch_one(&self.readers)
-        .await?)
-    }
-
-    /// Ends a session.
-    pub async fn remove_session(&self, secret: &Secret) -> Result<()> {
-        sqlx::query("DELETE FROM sessions WHERE token_hash = $1")
-            .bind(secret.hash())
-            .execute(&self.writer)
-            .await?;
-        Ok(())
-    }
-
     /// Stores a one-time sign-in token.
     pub async fn add_sign_in_token(
         &self,
@@ -224,15 +149,7 @@ impl Store {
         now: Timestamp,
         expires_at: Timestamp,
     ) -> Result<()> {
-        insert_token(
-            &self.writer,
-            INSERT_SIGN_IN,
-            secret,
-            person.as_str(),
-            now,
-            expires_at,
-        )
-        .await?;
+        insert_sign_in_token(&self.writer, secret, person.as_str(), now, expires_at).await?;
         Ok(())
     }
 
@@ -255,9 +172,8 @@ impl Store {
     pub async fn sign_in(
         &self,
         token: &Secret,
-        session: &Secret,
+        session: &NewSession,
         now: Timestamp,
-        session_ends: Timestamp,
     ) -> Result<Option<PersonId>> {
         let mut tx = self.begin().await?;
         let person: Option<String> = sqlx::query_scalar(
@@ -281,7 +197,7 @@ impl Store {
         if enabled.rows_affected() == 0 {
             return Ok(None);
         }
-        insert_session(&mut tx, session, &person, now, session_ends).await?;
+        insert_session(&mut tx, session, &person, now).await?;
         crate::audit::insert(&mut tx, now, Some(&person), "sign-in", &person, "link").await?;
         tx.commit().await?;
         crate::db::parse("person id", &person).map(Some)

@@ -8,8 +8,8 @@ use sqlx::FromRow;
 
 use crate::{
     Result, Secret, Store,
-    credentials::insert_session,
     db::{from_json, micros, parse, time, to_json},
+    sessions::{NewSession, insert_session},
 };
 
 /// A person who accepts an invitation.
@@ -183,9 +183,8 @@ impl Store {
         &self,
         secret: &Secret,
         person: &NewPerson,
-        session: &Secret,
+        session: &NewSession,
         now: Timestamp,
-        session_ends: Timestamp,
     ) -> Result<Accepted> {
         let mut tx = self.begin().await?;
         let used: Option<(String, String, Option<String>)> = sqlx::query_as(
@@ -228,7 +227,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         }
-        insert_session(&mut tx, session, id, now, session_ends).await?;
+        insert_session(&mut tx, session, id, now).await?;
         crate::audit::insert(&mut tx, now, Some(id), "join", id, &invitation).await?;
         tx.commit().await?;
         Ok(Accepted::Done)

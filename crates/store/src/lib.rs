@@ -13,7 +13,8 @@
 //! | [`groups`] | groups of people and their instructors |
 //! | [`invitations`] | the links by which people join |
 //! | [`secret`] | random tokens and their hashes |
-//! | [`credentials`] | sessions, one-time sign-in tokens, API tokens: only their hashes |
+//! | [`sessions`] | the browsers in which people are signed in |
+//! | [`credentials`] | one-time sign-in tokens, API tokens: only their hashes |
 //! | [`cluster_tokens`] | tokens of one person for one environment's API server |
 //! | [`ssh_keys`] | public keys, and the version of each person's set of keys |
 //! | [`node_keys`] | the version of the keys that was last applied to each node |
@@ -48,6 +49,7 @@ pub mod people;
 pub mod pools;
 pub mod save_points;
 pub mod secret;
+pub mod sessions;
 pub mod ssh_keys;
 pub mod stages;
 pub mod start_log;

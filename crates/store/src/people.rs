@@ -11,8 +11,9 @@ use sqlx::FromRow;
 
 use crate::{
     Result, Secret, Store,
-    credentials::{insert_session, insert_sign_in},
+    credentials::insert_sign_in,
     db::{Tx, from_json, micros, parse, time, to_json},
+    sessions::{NewSession, insert_session},
 };
 
 #[derive(FromRow)]
@@ -217,9 +218,8 @@ impl Store {
         &self,
         person: &PersonId,
         hash: &str,
-        session: &Secret,
+        session: &NewSession,
         now: Timestamp,
-        session_ends: Timestamp,
     ) -> Result<bool> {
         let mut tx = self.begin().await?;
         let done = sqlx::query(
@@ -234,7 +234,7 @@ impl Store {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        insert_session(&mut tx, session, person.as_str(), now, session_ends).await?;
+        insert_session(&mut tx, session, person.as_str(), now).await?;
         let who = Some(person.as_str());
         crate::audit::insert(&mut tx, now, who, "sign-in", person.as_str(), "password").await?;
         tx.commit().await?;
@@ -286,15 +286,15 @@ impl Store {
         Ok(Chosen::Done)
     }
 
-    /// Ends a person's sessions except for one. Returns the number of ended sessions.
+    /// Ends a person's sessions except for the one with the secret `keep`. Returns the number of ended sessions.
     pub async fn end_other_sessions(
         &self,
         person: &PersonId,
-        keep: &Secret,
+        keep: Option<&Secret>,
         now: Timestamp,
     ) -> Result<u64> {
         let mut tx = self.begin().await?;
-        let ended = end_sessions(&mut tx, person, Some(keep)).await?;
+        let ended = end_sessions(&mut tx, person, keep).await?;
         let (who, count) = (Some(person.as_str()), ended.to_string());
         crate::audit::insert(
             &mut tx,

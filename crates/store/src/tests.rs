@@ -23,6 +23,7 @@ use crate::{
     credentials::NewApiToken,
     environments::{Coming, Counts, Refused, Renewal},
     lab_contents::LabContent,
+    sessions::NewSession,
     ssh_keys::SshKey,
 };
 
@@ -711,10 +712,16 @@ async fn a_sign_in_token_works_once_and_sessions_expire() {
         .add_sign_in_token(&token, me, at(0), at(100))
         .await
         .unwrap();
-    let signed = store.sign_in(&token, &session, at(1), at(50)).await;
+    let new = |secret: &Secret, id: &str| NewSession {
+        secret: secret.clone(),
+        id: id.to_owned(),
+        browser: "Firefox on Linux".to_owned(),
+        expires_at: at(50),
+    };
+    let signed = store.sign_in(&token, &new(&session, "s1"), at(1)).await;
     assert_eq!(signed.unwrap(), Some(me.clone()));
     let other = Secret::generate(&mut bed.rng);
-    let again = store.sign_in(&token, &other, at(1), at(50)).await;
+    let again = store.sign_in(&token, &new(&other, "s2"), at(1)).await;
     assert_eq!(again.unwrap(), None);
     assert!(store.session(&session, at(49)).await.unwrap().is_some());
     assert!(store.session(&session, at(50)).await.unwrap().is_none());

@@ -7,14 +7,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Body,
     views::{
-        AttemptView, GatewayView, KeyView, MadeToken, MeView, NewKey, NewToken, SignInLink,
-        TokenView,
+        AttemptView, GatewayView, KeyView, MadeToken, MeView, NewKey, NewToken, SessionView,
+        SignInLink, TokenView,
     },
 };
 use crate::{
     app::Shared,
     auth::{Row, Signed},
-    operations::{export, keys, sign_in_link, tokens},
+    operations::{export, keys, sessions, sign_in_link, tokens},
     problem::Problem,
 };
 
@@ -28,6 +28,8 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(export_me))
         .routes(routes!(list_tokens, add_token))
         .routes(routes!(remove_token))
+        .routes(routes!(list_sessions, end_sessions))
+        .routes(routes!(end_session))
         .routes(routes!(create_sign_in_link))
 }
 
@@ -170,6 +172,38 @@ async fn remove_token(
     Row(id): Row,
 ) -> Result<StatusCode, Problem> {
     tokens::remove(&app, &caller.signed_in, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Lists the browsers in which the caller is signed in, the latest first.
+#[utoipa::path(get, path = "/api/v1/sessions", tag = "account", responses((status = 200, body = [SessionView])))]
+async fn list_sessions(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+) -> Result<Json<Vec<SessionView>>, Problem> {
+    let all = sessions::list(&app, &caller.signed_in, caller.session()).await?;
+    Ok(Json(all.into_iter().map(SessionView::from).collect()))
+}
+
+/// Signs the caller out in all browsers. API tokens stay valid.
+#[utoipa::path(delete, path = "/api/v1/sessions", tag = "account", responses((status = 204, description = "signed out")))]
+async fn end_sessions(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+) -> Result<StatusCode, Problem> {
+    sessions::end_others(&app, &caller.signed_in, caller.session()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Signs the caller out in one browser. What is open in it ends within seconds.
+#[utoipa::path(delete, path = "/api/v1/sessions/{row}", tag = "account", params(("row" = String, Path)),
+    responses((status = 204, description = "signed out"), (status = 404, body = Problem)))]
+async fn end_session(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    Row(id): Row,
+) -> Result<StatusCode, Problem> {
+    sessions::end(&app, &caller.signed_in, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

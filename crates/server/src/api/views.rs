@@ -446,6 +446,32 @@ pub(crate) struct TokenView {
     pub expires_at: Option<String>,
 }
 
+/// A browser in which the caller is signed in.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SessionView {
+    pub id: String,
+    /// The browser and its system, such as `Firefox on Linux`; empty if not known.
+    pub browser: String,
+    /// When the caller signed in.
+    pub created_at: String,
+    /// When it was last used, with a precision of one minute; none if not known.
+    pub last_used: Option<String>,
+    /// When it expires.
+    pub expires_at: String,
+}
+
+impl From<faultline_store::sessions::Session> for SessionView {
+    fn from(s: faultline_store::sessions::Session) -> Self {
+        Self {
+            id: s.id,
+            browser: s.browser,
+            created_at: s.created_at.to_string(),
+            last_used: s.last_used.map(|at| at.to_string()),
+            expires_at: s.expires_at.to_string(),
+        }
+    }
+}
+
 /// An API token to create.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct NewToken {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | this one | two layers that authenticate, and extractors that return proofs of authorization |
 //! | [`csrf`] | protection against cross-site request forgery |
+//! | [`device`] | the browser that a request comes from, in words |
 //! | [`password`] | hashes and verifies passwords |
 //!
 //! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Saved`], [`Managed`],
@@ -11,6 +12,7 @@
 //! accept only cookies and the API accepts only bearer tokens, so a malicious page can't make a browser use the API.
 
 pub(crate) mod csrf;
+pub(crate) mod device;
 pub(crate) mod password;
 
 use axum::{
@@ -49,6 +51,11 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Returns the secret of the session; none if the caller has an API token.
+    pub(crate) fn session(&self) -> Option<&Secret> {
+        (self.kind == Kind::Session).then_some(&self.secret)
+    }
+
     /// Waits until this credential is no longer valid: signed out, removed or expired. Streams and terminals then end.
     /// An error of the store doesn't count.
     pub(crate) async fn withdrawn(self, app: Shared) {
@@ -116,6 +123,9 @@ async fn identify(
         return Ok(app.rates.stranger(from)?);
     };
     app.rates.right(hash)?;
+    if kind == Kind::Session {
+        app.store.touch_session(&secret, app.now()).await?;
+    }
     if scope == Scope::Read && changes(request) {
         return Err(Problem::read_only());
     }
@@ -327,7 +337,7 @@ impl FromRequestParts<Shared> for Node {
     }
 }
 
-/// Extractor: the ID `{row}` of the path, of a key, a token or an invitation.
+/// Extractor: the ID `{row}` of the path, of a key, a token, a session or an invitation.
 #[derive(Debug)]
 pub(crate) struct Row(pub String);
 

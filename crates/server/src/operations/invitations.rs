@@ -13,10 +13,13 @@ use jiff::SignedDuration;
 
 use crate::{
     app::App,
-    auth::password::{self, Turn},
+    auth::{
+        device::Device,
+        password::{self, Turn},
+    },
     operations::{
-        passwords::{login_taken, new_login, session_ends},
-        tidy,
+        passwords::{login_taken, new_login},
+        sessions, tidy,
     },
     problem::Problem,
 };
@@ -97,6 +100,7 @@ pub(crate) async fn withdraw(app: &App, who: &MayOperate, id: &str) -> Result<()
 pub(crate) async fn accept(
     app: &App,
     token: &Secret,
+    device: &Device,
     name: &str,
     login_name: &str,
     new_password: &str,
@@ -121,13 +125,12 @@ pub(crate) async fn accept(
         login,
         password: password::hash(&turn, new_password.to_owned()).await?,
     };
-    let (session, now) = (app.secret(), app.now());
-    let ends = session_ends(app, now);
+    let session = sessions::new(app, device);
     let accepted = app
         .store
-        .accept_invitation(token, &person, &session, now, ends);
+        .accept_invitation(token, &person, &session, app.now());
     match accepted.await? {
-        Accepted::Done => Ok(Some(session)),
+        Accepted::Done => Ok(Some(session.secret)),
         Accepted::Invalid => Ok(None),
         Accepted::LoginTaken => Err(login_taken(&person.login)),
     }

@@ -20,6 +20,7 @@ pub(crate) mod restore;
 pub(crate) mod resume;
 pub(crate) mod reveal_hint;
 pub(crate) mod save;
+pub(crate) mod sessions;
 pub(crate) mod sign_in_link;
 pub(crate) mod start;
 pub(crate) mod suspend;

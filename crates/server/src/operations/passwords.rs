@@ -2,23 +2,20 @@
 
 use faultline_domain::{Login, authz::SignedIn};
 use faultline_store::{Secret, people::Chosen};
-use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     app::App,
-    auth::password::{self, Turn},
+    auth::{
+        device::Device,
+        password::{self, Turn},
+    },
+    operations::sessions,
     problem::Problem,
     rates::Origin,
 };
 
 /// Login names that nobody can choose, because they look like somebody else.
 const RESERVED: [&str; 5] = ["local", "operator", "admin", "root", "faultline"];
-
-/// Returns when a session that begins now expires.
-pub(crate) fn session_ends(app: &App, now: Timestamp) -> Timestamp {
-    let days = SignedDuration::from_hours(24 * i64::from(app.config.session_days));
-    now.saturating_add(days).unwrap_or(now)
-}
 
 /// Parses a login name. People may type capitals.
 fn login(text: &str) -> Result<Login, Problem> {
@@ -50,6 +47,7 @@ pub(crate) fn login_taken(login: &Login) -> Problem {
 pub(crate) async fn sign_in(
     app: &App,
     from: Origin,
+    device: &Device,
     login_name: &str,
     presented: String,
 ) -> Result<Option<Secret>, Problem> {
@@ -69,14 +67,13 @@ pub(crate) async fn sign_in(
     if password::verify(&turn, presented, hash.clone()).await?
         && let (Some(person), Some(hash)) = (person, hash)
     {
-        let (session, now) = (app.secret(), app.now());
-        let ends = session_ends(app, now);
+        let (session, now) = (sessions::new(app, device), app.now());
         let store = &app.store;
         if store
-            .sign_in_with_password(&person, &hash, &session, now, ends)
+            .sign_in_with_password(&person, &hash, &session, now)
             .await?
         {
-            return Ok(Some(session));
+            return Ok(Some(session.secret));
         }
     }
     if let Some(login) = login {

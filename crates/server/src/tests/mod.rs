@@ -34,7 +34,7 @@ use faultline_domain::{
 };
 use faultline_lab::Catalogue;
 use faultline_provider::fake::FakeProvider;
-use faultline_store::{Store, credentials::NewApiToken};
+use faultline_store::{Secret, Store, credentials::NewApiToken, sessions::NewSession};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use rand::SeedableRng;
@@ -141,14 +141,10 @@ async fn open(
     let token = server.api_token("test").await.unwrap();
     let app = server.shared();
     let session = app.secret();
-    let ends = app.now() + jiff::SignedDuration::from_hours(1000);
+    let new = new_session(&app, &session, 1000);
+    let owner = faultline_domain::PersonId::local();
     app.store
-        .add_session(
-            &session,
-            &faultline_domain::PersonId::local(),
-            app.now(),
-            ends,
-        )
+        .add_session(&new, &owner, app.now())
         .await
         .unwrap();
     Bed {
@@ -160,6 +156,16 @@ async fn open(
         provider,
         clock,
         folder,
+    }
+}
+
+/// Returns a session with this secret that lasts for this many hours.
+pub(super) fn new_session(app: &App, secret: &Secret, hours: i64) -> NewSession {
+    NewSession {
+        secret: secret.clone(),
+        id: secret.hash(),
+        browser: "Firefox on Linux".to_owned(),
+        expires_at: app.now() + jiff::SignedDuration::from_hours(hours),
     }
 }
 
@@ -202,14 +208,11 @@ impl Bed {
         let (person, now) = (name.parse().unwrap(), self.app.now());
         let role = faultline_domain::authz::Role::Student;
         let (session, token) = (self.app.secret(), self.app.secret());
-        let ends = now + jiff::SignedDuration::from_hours(1);
+        let new = new_session(&self.app, &session, 1);
         let store = &self.app.store;
         let id = self.app.row_id();
         store.ensure_person(&person, name, role, now).await.unwrap();
-        store
-            .add_session(&session, &person, now, ends)
-            .await
-            .unwrap();
+        store.add_session(&new, &person, now).await.unwrap();
         store
             .add_api_token(&token, &NewApiToken::full(&id, &person, name), now)
             .await

@@ -221,7 +221,8 @@ async fn a_new_password_needs_the_current_one_and_signs_out_the_others() {
     let (mut first, _) = joined(&bed, "ann").await;
     let mut second = Browser::new(&bed);
     second.sign_in("ann", PASSWORD).await;
-    assert!(first.get("/account").await.body.contains("with 2 browsers"));
+    let page = first.get("/account").await.body;
+    assert_eq!(page.matches("/account/sessions/").count(), 1, "{page}");
     let change = |current: &str| {
         format!(
             "login=ann&current={}&password=another+long+one",
@@ -495,17 +496,14 @@ async fn a_password_reset_locks_a_thief_out() {
     // A change of the password that was under way must not undo the reset.
     let (store, now) = (&bed.app.store, bed.app.now());
     let (session, login) = (bed.app.secret(), "ann".parse().unwrap());
-    let ends = now + jiff::SignedDuration::from_hours(1);
+    let new = new_session(&bed.app, &session, 1);
     let set = async |before: Option<&str>| {
         let set = store.set_password(&person, &login, before, "theirs", &session, now);
         set.await.unwrap()
     };
     use faultline_store::people::Chosen;
     assert_eq!(set(None).await, Chosen::Outdated, "without a session");
-    store
-        .add_session(&session, &person, now, ends)
-        .await
-        .unwrap();
+    store.add_session(&new, &person, now).await.unwrap();
     assert_eq!(set(Some("stolen")).await, Chosen::Outdated);
     assert_eq!(set(None).await, Chosen::Done);
 }
@@ -691,4 +689,83 @@ async fn people_download_what_is_known_about_them_and_nothing_else() {
     );
     let api = bed.api(Method::GET, "/me/export", None).await;
     assert_eq!(api.json()["person"]["id"], "stu");
+}
+
+#[tokio::test]
+async fn sessions_are_listed_and_signed_out() {
+    let bed = bed().await;
+    let (first, person) = joined(&bed, "ann").await;
+    let mut second = Browser::new(&bed);
+    second.sign_in("ann", PASSWORD).await;
+    let (mut other, _) = joined(&bed, "ben").await;
+    bed.clock.advance(jiff::SignedDuration::from_mins(5));
+    assert!(second.is_signed_in().await);
+    let now = bed.app.now();
+    let all = async || bed.app.store.sessions(&person, None, now).await.unwrap();
+    let before = all().await;
+    assert_eq!(before.len(), 2);
+    let used = before.iter().find(|s| s.last_used == Some(now)).unwrap();
+    assert_eq!(used.browser, "An unknown browser");
+
+    let page = second.get("/account").await.body;
+    assert_eq!(page.matches(">this browser<").count(), 1, "{page}");
+    assert!(page.contains("last used: just now"), "{page}");
+    let id = before.iter().find(|s| s.id != used.id).unwrap().id.clone();
+    let path = format!("/account/sessions/{id}/end");
+    let stranger = other.post(&path, "").await;
+    assert_eq!(stranger.status, StatusCode::NOT_FOUND);
+    assert!(first.is_signed_in().await);
+    let ended = second.post(&path, "").await;
+    assert_eq!(ended.status, StatusCode::SEE_OTHER);
+    assert!(!first.is_signed_in().await && second.is_signed_in().await);
+    assert_eq!(second.post(&path, "").await.status, StatusCode::NOT_FOUND);
+    let lines = bed.app.store.audit_of(&person, 9).await.unwrap();
+    let line = lines.iter().find(|l| l.action == "sign-out").unwrap();
+    assert_eq!(line.subject, id);
+
+    second.post("/sign-out", "").await;
+    assert_eq!(all().await, []);
+    let lines = bed.app.store.audit_of(&person, 9).await.unwrap();
+    assert_eq!(lines.iter().filter(|l| l.action == "sign-out").count(), 2);
+}
+
+#[tokio::test]
+async fn the_api_lists_and_ends_sessions() {
+    let bed = bed().await;
+    let (mut ann, _) = joined(&bed, "ann").await;
+    let listed = bed.api(Method::GET, "/sessions", None).await.json();
+    assert_eq!(listed.as_array().unwrap().len(), 1, "only one's own");
+    assert_eq!(listed[0]["browser"], "Firefox on Linux");
+    let id = listed[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(bed.get("/progress").await.status, StatusCode::OK);
+    let path = format!("/sessions/{id}");
+    for status in [StatusCode::NO_CONTENT, StatusCode::NOT_FOUND] {
+        assert_eq!(bed.api(Method::DELETE, &path, None).await.status, status);
+    }
+    assert_eq!(bed.get("/progress").await.status, StatusCode::UNAUTHORIZED);
+    let token = api_token(&mut ann).await;
+    let request = Request::delete("/api/v1/sessions")
+        .header(header::AUTHORIZATION, format!("Bearer {token}"));
+    let ended = bed.send(request.body(Body::empty()).unwrap()).await;
+    assert_eq!(ended.status, StatusCode::NO_CONTENT);
+    assert!(!ann.is_signed_in().await);
+    assert!(accepts(&bed, &token).await, "tokens stay");
+}
+
+#[tokio::test]
+async fn signing_in_again_replaces_the_session_of_the_browser() {
+    let bed = bed().await;
+    let (mut browser, person) = joined(&bed, "ann").await;
+    let before = browser.cookie.clone();
+    let again = browser.sign_in("ann", PASSWORD).await;
+    assert_eq!(again.status, StatusCode::SEE_OTHER);
+    assert_ne!(browser.cookie, before, "the session's ID changes");
+    let now = bed.app.now();
+    let all = bed.app.store.sessions(&person, None, now).await.unwrap();
+    assert_eq!(all.len(), 1);
+    let old = Browser {
+        bed: &bed,
+        cookie: before,
+    };
+    assert!(!old.is_signed_in().await);
 }

@@ -8,18 +8,46 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use faultline_domain::person::Person;
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
     layout::{Frame, Layout},
-    page,
+    page, text,
 };
 use crate::{
     app::{App, Shared},
-    auth::{Caller, Signed, password},
-    operations::{export, passwords},
+    auth::{Caller, Row, Signed, password},
+    operations::{export, passwords, sessions},
     problem::Problem,
 };
+
+struct Session {
+    id: String,
+    /// The browser and its system.
+    browser: String,
+    since: String,
+    /// When it was last used; empty if that isn't known.
+    used: String,
+    is_current: bool,
+}
+
+impl Session {
+    fn of(s: faultline_store::sessions::Session, now: Timestamp) -> Self {
+        Self {
+            id: s.id,
+            browser: match s.browser {
+                none if none.is_empty() => "An unknown browser".to_owned(),
+                browser => browser,
+            },
+            since: text::ago(s.created_at, now),
+            used: s
+                .last_used
+                .map_or_else(String::new, |at| text::ago(at, now)),
+            is_current: s.is_current,
+        }
+    }
+}
 
 #[derive(Template)]
 #[template(path = "account.html")]
@@ -30,8 +58,8 @@ struct Page {
     login: String,
     has_password: bool,
     min: usize,
-    /// The number of sessions, including this one.
-    sessions: i64,
+    /// The sessions, this one first.
+    sessions: Vec<Session>,
     problem: Option<Problem>,
     done: Option<&'static str>,
 }
@@ -50,6 +78,9 @@ async fn render(
     done: Option<&'static str>,
 ) -> Result<Response, Problem> {
     let me = me(app, caller).await?;
+    let now = app.now();
+    let mut all = sessions::list(app, &caller.signed_in, caller.session()).await?;
+    all.sort_by_key(|s| !s.is_current);
     let own = me.login.map_or_else(String::new, |login| login.to_string());
     page(&Page {
         layout: frame.layout("Account", caller),
@@ -58,7 +89,7 @@ async fn render(
         login: login.unwrap_or(own),
         has_password: me.has_password,
         min: password::MIN,
-        sessions: app.store.sessions_of(&me.id, app.now()).await?,
+        sessions: all.into_iter().map(|s| Session::of(s, now)).collect(),
         problem,
         done,
     })
@@ -109,11 +140,16 @@ pub(super) async fn sign_out_others(
     State(app): State<Shared>,
     Signed(caller): Signed,
 ) -> Result<Response, Problem> {
-    let person = caller.signed_in.person();
-    let now = app.now();
-    app.store
-        .end_other_sessions(person, &caller.secret, now)
-        .await?;
+    sessions::end_others(&app, &caller.signed_in, caller.session()).await?;
+    Ok(Redirect::to("/account").into_response())
+}
+
+pub(super) async fn end_session(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    Row(id): Row,
+) -> Result<Response, Problem> {
+    sessions::end(&app, &caller.signed_in, &id).await?;
     Ok(Redirect::to("/account").into_response())
 }
 

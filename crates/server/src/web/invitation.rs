@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     app::{App, Shared},
-    auth::password,
+    auth::{device::Device, password},
     operations::invitations,
     problem::Problem,
     rates::Origin,
@@ -89,6 +89,7 @@ pub(super) async fn show(
 pub(super) async fn accept(
     State(app): State<Shared>,
     Extension(from): Extension<Origin>,
+    device: Device,
     frame: Frame,
     Form(sent): Form<Sent>,
 ) -> Result<Response, Problem> {
@@ -97,8 +98,9 @@ pub(super) async fn accept(
         let html = render(&frame, sent, false, None)?;
         return Ok((StatusCode::UNAUTHORIZED, html).into_response());
     };
-    let accepted = invitations::accept(&app, &token, &sent.name, &sent.login, &sent.password).await;
-    match accepted {
+    let (name, login) = (&sent.name, &sent.login);
+    let accepted = invitations::accept(&app, &token, &device, name, login, &sent.password);
+    match accepted.await {
         Ok(Some(session)) => Ok(sign_in::signed_in(&app, &session)),
         Ok(None) => render(&frame, sent, false, None),
         Err(problem) if problem.status < 500 => {

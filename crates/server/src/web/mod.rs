@@ -101,6 +101,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/account", get(account::show))
         .route("/account/password", post(account::set_password))
         .route("/account/sign-out-others", post(account::sign_out_others))
+        .route("/account/sessions/{row}/end", post(account::end_session))
         .route("/account/data", get(account::data))
         .route("/people", get(people::show))
         .route("/people/{person}/delete", post(people::delete))

@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     app::{App, Shared},
-    auth::{Caller, SESSION},
-    operations::passwords,
+    auth::{Caller, SESSION, device::Device},
+    operations::{passwords, sessions},
     problem::Problem,
     rates::Origin,
 };
@@ -76,14 +76,15 @@ pub(super) async fn confirm(
     State(app): State<Shared>,
     Extension(from): Extension<Origin>,
     caller: Option<Extension<Caller>>,
+    device: Device,
     frame: Frame,
     Form(sent): Form<Credentials>,
 ) -> Result<Response, Problem> {
     let by_password = sent.token.is_empty();
     // Otherwise whoever leads somebody to a link of their own would have them work in the wrong account.
-    if let Some(Extension(caller)) = caller
+    if let Some(Extension(caller)) = &caller
         && sent.switch.is_none()
-        && let Some(names) = others(&app, &caller, &sent.token).await?
+        && let Some(names) = others(&app, caller, &sent.token).await?
     {
         return page(&SignIn {
             layout: frame.outside("Sign in"),
@@ -95,11 +96,15 @@ pub(super) async fn confirm(
         });
     }
     let session = if by_password {
-        passwords::sign_in(&app, from, &sent.login, sent.password).await?
+        passwords::sign_in(&app, from, &device, &sent.login, sent.password).await?
     } else {
-        by_link(&app, from, &sent.token).await?
+        by_link(&app, from, &device, &sent.token).await?
     };
     if let Some(session) = session {
+        // The browser has one session at a time.
+        if let Some(Extension(caller)) = &caller {
+            app.store.sign_out(&caller.secret, app.now()).await?;
+        }
         return Ok(signed_in(&app, &session));
     }
     let html = page(&SignIn {
@@ -136,19 +141,21 @@ async fn others(
 }
 
 /// Creates a session for the person of a one-time link. Returns `None` if the link is no longer valid.
-async fn by_link(app: &App, from: Origin, token: &str) -> Result<Option<Secret>, Problem> {
-    let (session, now) = (app.secret(), app.now());
+async fn by_link(
+    app: &App,
+    from: Origin,
+    device: &Device,
+    token: &str,
+) -> Result<Option<Secret>, Problem> {
+    let session = sessions::new(app, device);
     let person = match Secret::presented(token) {
-        Some(token) => {
-            let ends = passwords::session_ends(app, now);
-            app.store.sign_in(&token, &session, now, ends).await?
-        }
+        Some(token) => app.store.sign_in(&token, &session, app.now()).await?,
         None => None,
     };
     if person.is_none() {
         app.rates.wrong(from)?;
     }
-    Ok(person.map(|_| session))
+    Ok(person.map(|_| session.secret))
 }
 
 /// Sets the session's cookie and redirects to the labs.
@@ -172,7 +179,7 @@ fn session_cookie(app: &App, value: &str, seconds: i64) -> String {
 }
 
 pub(super) async fn out(State(app): State<Shared>, caller: Caller) -> Result<Response, Problem> {
-    app.store.remove_session(&caller.secret).await?;
+    app.store.sign_out(&caller.secret, app.now()).await?;
     let cookie = session_cookie(&app, "", 0);
     Ok((
         AppendHeaders([(header::SET_COOKIE, cookie)]),
