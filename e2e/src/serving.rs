@@ -29,19 +29,29 @@ pub struct Serving {
 impl Serving {
     /// Starts a server with the labs of `e2e/labs`. Creating a machine takes `latency`.
     pub async fn begin(latency: Duration) -> Result<Self> {
+        Self::with(latency, |_| Ok(())).await
+    }
+
+    /// Starts a server with settings that `configure` changes; they have its URL already.
+    pub async fn with(
+        latency: Duration,
+        configure: impl FnOnce(&mut Config) -> Result<()>,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let base = format!("http://{}", listener.local_addr()?);
         let provider = FakeProvider::new().with_latency(latency);
         let labs = Path::new(env!("CARGO_MANIFEST_DIR")).join("labs");
+        let mut config = Config {
+            public_url: base.clone(),
+            data_dir: folder.path().to_owned(),
+            reserve_memory_mib: 0,
+            reserve_disk_mib: 0,
+            ..Config::default()
+        };
+        configure(&mut config)?;
         let server = Server::new(Parts {
-            config: Config {
-                public_url: base.clone(),
-                data_dir: folder.path().to_owned(),
-                reserve_memory_mib: 0,
-                reserve_disk_mib: 0,
-                ..Config::default()
-            },
+            config,
             store: Store::open(&folder.path().join("e2e.db")).await?,
             provider: Arc::new(provider.clone()),
             catalogue: Catalogue::load(&labs),

@@ -86,6 +86,10 @@ impl Config {
         if says("data_dir") {
             config.server.data_dir = folder.join(&config.server.data_dir);
         }
+        if let Some(oidc) = &mut config.server.oidc {
+            let file = &mut oidc.client_secret_file;
+            *file = file.take().map(|path| folder.join(path));
+        }
         for place in [
             &mut config.labs,
             &mut config.images,
@@ -194,6 +198,18 @@ mod tests {
         assert_eq!(config.sources.from, Choice::Official);
         assert_eq!(config.sources.bases.named().count(), 1);
         assert_eq!(config.server.public_url, "http://0.0.0.0:80");
+        std::fs::write(
+            &path,
+            "[server.oidc]\nname = \"Example\"\nissuer = \"https://login.example.org\"\n\
+             client_id = \"faultline\"\nclient_secret_file = \"oidc-secret\"\n\
+             roles_claim = \"groups\"\nroles = { teachers = \"instructor\" }\n\
+             [server.oidc.join]\nemail_domains = [\"example.org\"]\n",
+        )
+        .unwrap();
+        let oidc = Config::load(&path).unwrap().server.oidc.unwrap();
+        let secret = dir.path().join("oidc-secret");
+        assert_eq!(oidc.client_secret_file, Some(secret));
+        assert_eq!(oidc.scopes, ["profile", "email"]);
         std::fs::write(&path, "[sources.bases]\n\"github.com\" = \"mirror\"\n").unwrap();
         let error = format!("{:#}", Config::load(&path).unwrap_err());
         assert!(error.contains("absolute path"), "{error}");

@@ -25,10 +25,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Config,
+    auth::{oidc, pending::Pending},
+    config::oidc::OidcError,
     counts::Counts,
     hub::Hub,
     lock::lock,
     metrics::Metrics,
+    operations::oidc::Begun,
     problem::Problem,
     rates::Rates,
     reconcile::{Wake, authorize::Turns},
@@ -75,6 +78,10 @@ pub(crate) struct App {
     /// Environments with a check run in progress.
     pub checking: Mutex<HashSet<EnvironmentId>>,
     pub started_at: Timestamp,
+    /// The identity provider by which people sign in, if one is configured.
+    pub identity_provider: Option<Arc<oidc::Provider>>,
+    /// The sign-ins through the identity provider that have begun.
+    pub sign_ins: Pending<Begun>,
     /// When each image was last found ready, and as what.
     ready: Mutex<HashMap<TemplateRef, (Timestamp, Readiness)>>,
     /// Previous versions of labs by their hash, so that each is read only once.
@@ -86,8 +93,13 @@ pub(crate) struct App {
 pub(crate) type Shared = Arc<App>;
 
 impl App {
-    pub(crate) fn new(parts: crate::Parts) -> Shared {
-        Arc::new(Self {
+    pub(crate) fn new(parts: crate::Parts) -> Result<Shared, OidcError> {
+        let url = &parts.config.public_url;
+        let provider = |settings| oidc::Provider::new(settings, url, parts.clock.clone());
+        let identity_provider = parts.config.oidc.clone().map(provider).transpose()?;
+        Ok(Arc::new(Self {
+            identity_provider: identity_provider.map(Arc::new),
+            sign_ins: Pending::default(),
             started_at: parts.clock.now(),
             rates: Rates::new(&parts.config),
             config: parts.config,
@@ -108,7 +120,7 @@ impl App {
             kept: Mutex::default(),
             catalogue: RwLock::new(Arc::new(parts.catalogue)),
             rng: Mutex::new(parts.rng),
-        })
+        }))
     }
 
     pub(crate) fn now(&self) -> Timestamp {

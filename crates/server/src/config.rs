@@ -1,5 +1,7 @@
 //! The operator's settings. Every field has a default that suits a single machine.
 
+pub mod oidc;
+
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use faultline_domain::{
@@ -79,6 +81,8 @@ pub struct Config {
     pub rates: Rates,
     /// Proxies whose `X-Forwarded-For` header is trusted. Default: none.
     pub trusted_proxies: Vec<IpAddr>,
+    /// The identity provider by which people sign in. Default: none.
+    pub oidc: Option<oidc::Oidc>,
 }
 
 /// Rate limits: requests per minute; 0 means no limit.
@@ -247,6 +251,7 @@ impl Default for Config {
             save_points: SavePointSettings::default(),
             rates: Rates::default(),
             trusted_proxies: Vec::new(),
+            oidc: None,
         }
     }
 }

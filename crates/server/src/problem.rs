@@ -31,6 +31,8 @@ pub(crate) struct Problem {
 impl Problem {
     /// The code of [`Denial`]s.
     pub(crate) const NO_ROOM: &str = "no-room";
+    /// The code for requests without a valid session.
+    pub(crate) const SIGNED_OUT: &str = "signed-out";
 
     pub(crate) fn new(
         status: StatusCode,
@@ -94,7 +96,7 @@ impl Problem {
     pub(crate) fn signed_out() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
-            "signed-out",
+            Self::SIGNED_OUT,
             "You are not signed in",
             "Sign in with your login name and password. The owner can also run `faultline up` on the machine that runs \
              Faultline: it prints a link that signs the owner in.",

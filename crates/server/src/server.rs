@@ -53,6 +53,9 @@ pub enum Error {
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] faultline_store::Error),
+    /// The settings of the identity provider are not valid.
+    #[error("the settings of the identity provider, server.oidc, are not valid")]
+    Oidc(#[from] crate::config::oidc::OidcError),
     /// The network failed.
     #[error("serving failed")]
     Serve(#[from] std::io::Error),
@@ -69,7 +72,7 @@ impl Server {
     /// Creates a server. Also creates the local owner if there is none yet, and ends the check runs that a previous
     /// server left unfinished.
     pub async fn new(parts: Parts) -> Result<Self, Error> {
-        let app = App::new(parts);
+        let app = App::new(parts)?;
         let now = app.now();
         app.store
             .ensure_person(&PersonId::local(), "You", Role::Operator, now)

@@ -8,7 +8,7 @@ use sqlx::FromRow;
 
 use crate::{
     Result, Secret, Store,
-    db::{from_json, micros, parse, time, to_json},
+    db::{Tx, from_json, micros, parse, time, to_json},
     sessions::{NewSession, insert_session},
 };
 
@@ -62,6 +62,55 @@ impl Row {
             accepted_by,
         })
     }
+}
+
+/// An invitation of which one use was counted.
+pub(crate) struct Used {
+    pub(crate) id: String,
+    pub(crate) role: Role,
+    group: Option<String>,
+}
+
+impl Used {
+    /// Makes a new person a member of the invitation's group, if it has one.
+    pub(crate) async fn join_group(&self, tx: &mut Tx, person: &str) -> Result<()> {
+        if let Some(group) = &self.group {
+            sqlx::query(
+                "INSERT INTO group_members (group_id, person_id, instructs) VALUES ($1, $2, $3)",
+            )
+            .bind(group)
+            .bind(person)
+            .bind(false)
+            .execute(&mut **tx)
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Counts a use of an invitation. Returns `None` if it is unknown, expired or used up. Dropping the transaction gives the
+/// use back.
+pub(crate) async fn use_invitation(
+    tx: &mut Tx,
+    secret: &Secret,
+    now: Timestamp,
+) -> Result<Option<Used>> {
+    let used: Option<(String, String, Option<String>)> = sqlx::query_as(
+        "UPDATE invitations SET uses_left = uses_left - 1 \
+         WHERE token_hash = $1 AND uses_left > 0 AND expires_at > $2 RETURNING id, role, group_id",
+    )
+    .bind(secret.hash())
+    .bind(micros(now))
+    .fetch_optional(&mut **tx)
+    .await?;
+    used.map(|(id, role, group)| {
+        Ok(Used {
+            id,
+            role: from_json("role", &role)?,
+            group,
+        })
+    })
+    .transpose()
 }
 
 impl Store {
@@ -187,15 +236,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<Accepted> {
         let mut tx = self.begin().await?;
-        let used: Option<(String, String, Option<String>)> = sqlx::query_as(
-            "UPDATE invitations SET uses_left = uses_left - 1 \
-             WHERE token_hash = $1 AND uses_left > 0 AND expires_at > $2 RETURNING id, role, group_id",
-        )
-        .bind(secret.hash())
-        .bind(micros(now))
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some((invitation, role, group)) = used else {
+        let used = use_invitation(&mut tx, secret, now).await?;
+        let Some(used) = used else {
             return Ok(Accepted::Invalid);
         };
         let done = sqlx::query(
@@ -205,11 +247,11 @@ impl Store {
         )
         .bind(person.id.as_str())
         .bind(&person.name)
-        .bind(role)
+        .bind(to_json(&used.role)?)
         .bind(person.login.as_str())
         .bind(&person.password)
         .bind(micros(now))
-        .bind(&invitation)
+        .bind(&used.id)
         .execute(&mut *tx)
         .await?;
         if done.rows_affected() == 0 {
@@ -217,18 +259,9 @@ impl Store {
             return Ok(Accepted::LoginTaken);
         }
         let id = person.id.as_str();
-        if let Some(group) = &group {
-            sqlx::query(
-                "INSERT INTO group_members (group_id, person_id, instructs) VALUES ($1, $2, $3)",
-            )
-            .bind(group)
-            .bind(id)
-            .bind(false)
-            .execute(&mut *tx)
-            .await?;
-        }
+        used.join_group(&mut tx, id).await?;
         insert_session(&mut tx, session, id, now).await?;
-        crate::audit::insert(&mut tx, now, Some(id), "join", id, &invitation).await?;
+        crate::audit::insert(&mut tx, now, Some(id), "join", id, &used.id).await?;
         tx.commit().await?;
         Ok(Accepted::Done)
     }

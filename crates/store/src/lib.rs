@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`people`] | people: roles, login names, passwords |
 //! | [`groups`] | groups of people and their instructors |
+//! | [`identities`] | accounts at identity providers by which people sign in |
 //! | [`invitations`] | the links by which people join |
 //! | [`secret`] | random tokens and their hashes |
 //! | [`sessions`] | the browsers in which people are signed in |
@@ -42,6 +43,7 @@ mod db;
 pub mod environments;
 mod error;
 pub mod groups;
+pub mod identities;
 pub mod invitations;
 pub mod lab_contents;
 pub mod node_keys;

@@ -116,7 +116,7 @@ async fn end_sessions(tx: &mut Tx, person: &PersonId, except: Option<&Secret>) -
 
 /// Withdraws the invitations of a person who has another role now or no access any more, and removes the sign-in links that they made for
 /// others.
-async fn end_invitations(tx: &mut Tx, person: &PersonId) -> Result<()> {
+pub(crate) async fn end_invitations(tx: &mut Tx, person: &PersonId) -> Result<()> {
     sqlx::query("UPDATE invitations SET uses_left = 0 WHERE created_by = $1")
         .bind(person.as_str())
         .execute(&mut **tx)
@@ -416,6 +416,8 @@ impl Store {
         for sql in [
             "DELETE FROM api_tokens WHERE person_id = $1",
             "DELETE FROM cluster_tokens WHERE person_id = $1",
+            "DELETE FROM identities WHERE person_id = $1",
+            "DELETE FROM passkeys WHERE person_id = $1",
             "DELETE FROM ssh_keys WHERE person_id = $1",
             "DELETE FROM removed_ssh_keys WHERE person_id = $1",
             "DELETE FROM group_members WHERE person_id = $1",
@@ -437,8 +439,9 @@ impl Store {
         Ok(Changed::Done)
     }
 
-    /// Removes a person's password, sessions, API tokens and cluster tokens, and stores a one-time sign-in token for
-    /// them, all on behalf of an operator. Public keys stay. Returns false if there is no such person.
+    /// Removes a person's password, passkeys, sessions, API tokens, cluster tokens and the accounts that they linked, and
+    /// stores a one-time sign-in token for them, all on behalf of an operator. Public keys stay, and the account that they
+    /// joined by. Returns false if there is no such person.
     pub async fn reset_password(
         &self,
         operator: &PersonId,
@@ -460,6 +463,9 @@ impl Store {
         for sql in [
             "DELETE FROM api_tokens WHERE person_id = $1",
             "DELETE FROM cluster_tokens WHERE person_id = $1",
+            "DELETE FROM passkeys WHERE person_id = $1",
+            // Without the account that they joined by, they would join again as somebody else.
+            "DELETE FROM identities WHERE person_id = $1 AND NOT is_origin",
         ] {
             sqlx::query(sql)
                 .bind(person.as_str())

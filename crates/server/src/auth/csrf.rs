@@ -19,8 +19,14 @@ use super::Caller;
 use crate::problem::Problem;
 
 /// The forms by which people sign in. They use nothing of a session that the browser may already have, and the page can't
-/// know its token: the cookie isn't sent when a link from elsewhere is followed.
-const SIGN_IN: [&str; 2] = ["/sign-in", "/invitation"];
+/// know its token: the cookie isn't sent when a link from elsewhere is followed. What comes back from the identity
+/// provider has a secret of its own, its state.
+pub(crate) const SIGN_IN: [&str; 4] = [
+    "/sign-in",
+    "/invitation",
+    "/sign-in/oidc",
+    "/sign-in/oidc/callback",
+];
 /// The maximum size of a form, in bytes.
 pub(crate) const MAX_FORM: usize = 64 * 1024;
 

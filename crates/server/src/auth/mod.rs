@@ -5,6 +5,8 @@
 //! | this one | two layers that authenticate, and extractors that return proofs of authorization |
 //! | [`csrf`] | protection against cross-site request forgery |
 //! | [`device`] | the browser that a request comes from, in words |
+//! | [`oidc`] | the client of the identity provider |
+//! | [`pending`] | sign-ins that have begun and are not finished |
 //! | [`password`] | hashes and verifies passwords |
 //!
 //! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Saved`], [`Managed`],
@@ -13,7 +15,9 @@
 
 pub(crate) mod csrf;
 pub(crate) mod device;
+pub(crate) mod oidc;
 pub(crate) mod password;
+pub(crate) mod pending;
 
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -337,7 +341,7 @@ impl FromRequestParts<Shared> for Node {
     }
 }
 
-/// Extractor: the ID `{row}` of the path, of a key, a token, a session or an invitation.
+/// Extractor: the ID `{row}` of the path, such as that of a key, a token, a session or an invitation.
 #[derive(Debug)]
 pub(crate) struct Row(pub String);
 

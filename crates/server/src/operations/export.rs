@@ -18,6 +18,7 @@ pub(crate) async fn export(app: &App, who: &SignedIn) -> Result<Value, Problem> 
     });
     let keys = store.ssh_keys(me).await?;
     let tokens = store.api_tokens(me).await?;
+    let accounts = store.linked_accounts(me).await?;
     let sessions = store.sessions(me, None, app.now()).await?;
     let attempts = store.attempts_of(me).await?;
     let environments = store.latest_of(me, MOST).await?;
@@ -44,6 +45,12 @@ pub(crate) async fn export(app: &App, who: &SignedIn) -> Result<Value, Problem> 
             "created_at": token.created_at.to_string(),
             "last_used": token.last_used.map(|at| at.to_string()),
             "expires_at": token.expires_at.map(|at| at.to_string()),
+        })).collect::<Vec<_>>(),
+        "linked_accounts": accounts.iter().map(|account| json!({
+            "issuer": account.issuer,
+            "account": account.account,
+            "created_at": account.created_at.to_string(),
+            "last_used": account.last_used.map(|at| at.to_string()),
         })).collect::<Vec<_>>(),
         "sessions": sessions.iter().map(|session| json!({
             "browser": session.browser,

@@ -6,6 +6,7 @@ mod directory;
 mod groups;
 mod lifecycle;
 mod nodes;
+mod oidc;
 mod pages;
 mod people;
 mod pools;

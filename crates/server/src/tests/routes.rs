@@ -41,12 +41,14 @@ pub(super) fn with_environments() -> Vec<(Method, String)> {
 }
 
 /// The routes that intentionally need no credentials.
-const OPEN: [&str; 7] = [
+const OPEN: [&str; 9] = [
     "/assets/{name}",
     "/healthz",
     "/readyz",
     "/metrics",
     "/sign-in",
+    "/sign-in/oidc",
+    "/sign-in/oidc/callback",
     "/invitation",
     "/theme",
 ];
@@ -98,7 +100,7 @@ async fn forged_forms_are_refused() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await.to_string();
     for (method, path) in pages() {
-        if method != Method::POST || ["/sign-in", "/invitation"].contains(&path.as_str()) {
+        if method != Method::POST || crate::auth::csrf::SIGN_IN.contains(&path.as_str()) {
             continue;
         }
         let uri = filled(&path, &id);

@@ -1,4 +1,4 @@
-//! `/account`: the person's login name, password and sessions.
+//! `/account`: the person's login name, password, linked accounts and sessions.
 
 use askama::Template;
 use axum::{
@@ -13,12 +13,12 @@ use serde::Deserialize;
 
 use super::{
     layout::{Frame, Layout},
-    page, text,
+    page, sign_in, text,
 };
 use crate::{
     app::{App, Shared},
     auth::{Caller, Row, Signed, password},
-    operations::{export, passwords, sessions},
+    operations::{export, oidc, passwords, sessions},
     problem::Problem,
 };
 
@@ -60,8 +60,22 @@ struct Page {
     min: usize,
     /// The sessions, this one first.
     sessions: Vec<Session>,
+    /// The name of the identity provider, if one is configured.
+    provider: Option<String>,
+    /// The linked accounts of identity providers.
+    accounts: Vec<Account>,
     problem: Option<Problem>,
     done: Option<&'static str>,
+}
+
+struct Account {
+    id: String,
+    /// The account's name at the provider.
+    name: String,
+    /// The provider's issuer URL.
+    issuer: String,
+    since: String,
+    used: String,
 }
 
 async fn me(app: &App, caller: &Caller) -> Result<Person, Problem> {
@@ -81,6 +95,7 @@ async fn render(
     let now = app.now();
     let mut all = sessions::list(app, &caller.signed_in, caller.session()).await?;
     all.sort_by_key(|s| !s.is_current);
+    let accounts = oidc::list(app, &caller.signed_in).await?;
     let own = me.login.map_or_else(String::new, |login| login.to_string());
     page(&Page {
         layout: frame.layout("Account", caller),
@@ -90,6 +105,19 @@ async fn render(
         has_password: me.has_password,
         min: password::MIN,
         sessions: all.into_iter().map(|s| Session::of(s, now)).collect(),
+        provider: sign_in::provider(app),
+        accounts: accounts
+            .into_iter()
+            .map(|a| Account {
+                id: a.id,
+                name: a.account,
+                issuer: a.issuer,
+                since: text::ago(a.created_at, now),
+                used: a
+                    .last_used
+                    .map_or_else(|| "never".to_owned(), |at| text::ago(at, now)),
+            })
+            .collect(),
         problem,
         done,
     })

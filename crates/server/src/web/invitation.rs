@@ -44,6 +44,8 @@ struct Page {
     name: String,
     login: String,
     min: usize,
+    /// The name of the identity provider, if one is configured.
+    provider: Option<String>,
     problem: Option<Problem>,
 }
 
@@ -58,6 +60,7 @@ async fn valid(app: &App, token: &str) -> Result<Option<Secret>, Problem> {
 }
 
 fn render(
+    app: &App,
     frame: &Frame,
     sent: Sent,
     is_valid: bool,
@@ -69,6 +72,7 @@ fn render(
         name: sent.name.chars().take(60).collect(),
         login: sent.login.chars().take(32).collect(),
         min: password::MIN,
+        provider: sign_in::provider(app),
         problem,
     })
 }
@@ -83,7 +87,7 @@ pub(super) async fn show(
         token: sent.token,
         ..Sent::default()
     };
-    render(&frame, token, is_valid, None)
+    render(&app, &frame, token, is_valid, None)
 }
 
 pub(super) async fn accept(
@@ -95,17 +99,17 @@ pub(super) async fn accept(
 ) -> Result<Response, Problem> {
     let Some(token) = valid(&app, &sent.token).await? else {
         app.rates.wrong(from)?;
-        let html = render(&frame, sent, false, None)?;
+        let html = render(&app, &frame, sent, false, None)?;
         return Ok((StatusCode::UNAUTHORIZED, html).into_response());
     };
     let (name, login) = (&sent.name, &sent.login);
     let accepted = invitations::accept(&app, &token, &device, name, login, &sent.password);
     match accepted.await {
         Ok(Some(session)) => Ok(sign_in::signed_in(&app, &session)),
-        Ok(None) => render(&frame, sent, false, None),
+        Ok(None) => render(&app, &frame, sent, false, None),
         Err(problem) if problem.status < 500 => {
             let status = problem.status_code();
-            let html = render(&frame, sent, true, Some(problem))?;
+            let html = render(&app, &frame, sent, true, Some(problem))?;
             Ok((status, html).into_response())
         }
         Err(problem) => Err(problem),

@@ -17,6 +17,7 @@
 //! | [`operator`] | `/operator` |
 //! | [`invitation`] | `/invitation` |
 //! | [`sign_in`] | `/sign-in`, `/sign-out`, `/theme` |
+//! | [`oidc`] | `/sign-in/oidc`, `/account/oidc` |
 
 mod account;
 mod actions;
@@ -28,6 +29,7 @@ mod keys;
 mod lab;
 mod layout;
 pub(crate) mod live;
+mod oidc;
 mod operator;
 mod parts;
 mod people;
@@ -102,6 +104,8 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/account/password", post(account::set_password))
         .route("/account/sign-out-others", post(account::sign_out_others))
         .route("/account/sessions/{row}/end", post(account::end_session))
+        .route("/account/oidc", post(oidc::link))
+        .route("/account/oidc/{row}/unlink", post(oidc::unlink))
         .route("/account/data", get(account::data))
         .route("/people", get(people::show))
         .route("/people/{person}/delete", post(people::delete))
@@ -128,6 +132,11 @@ pub(crate) fn routes() -> Router<Shared> {
             get(invitation::show).post(invitation::accept),
         )
         .route("/sign-in", get(sign_in::show).post(sign_in::confirm))
+        .route("/sign-in/oidc", post(oidc::begin))
+        .route(
+            "/sign-in/oidc/callback",
+            get(oidc::callback).post(oidc::finish),
+        )
         .route("/sign-out", post(sign_in::out))
         .route("/theme", post(sign_in::theme))
         .fallback(async || Problem::not_found())
@@ -215,7 +224,7 @@ pub(crate) async fn problems(State(app): State<Shared>, request: Request, next: 
     let html = ProblemPage {
         layout,
         problem: &problem,
-        signed_out: problem.status == 401,
+        signed_out: problem.code == Problem::SIGNED_OUT,
         retry: retry && (problem.status >= 500 || problem.retry_after.is_some()),
         open,
     }

@@ -56,11 +56,23 @@ struct SignIn {
     /// True if the login name or the password was wrong.
     wrong: bool,
     login: String,
+    /// The name of the identity provider, if one is configured.
+    provider: Option<String>,
     /// The names of the person who is signed in and of the link's person, if they differ.
     switch: Option<(String, String)>,
 }
 
-pub(super) async fn show(Query(token): Query<Token>, frame: Frame) -> Result<Response, Problem> {
+/// Returns the name of the identity provider, if one is configured.
+pub(super) fn provider(app: &App) -> Option<String> {
+    let provider = app.identity_provider.as_ref();
+    provider.map(|provider| provider.settings.name.clone())
+}
+
+pub(super) async fn show(
+    State(app): State<Shared>,
+    Query(token): Query<Token>,
+    frame: Frame,
+) -> Result<Response, Problem> {
     let valid = Secret::presented(&token.token).is_some();
     page(&SignIn {
         layout: frame.outside("Sign in"),
@@ -68,6 +80,7 @@ pub(super) async fn show(Query(token): Query<Token>, frame: Frame) -> Result<Res
         token: if valid { token.token } else { String::new() },
         wrong: false,
         login: String::new(),
+        provider: provider(&app),
         switch: None,
     })
 }
@@ -92,6 +105,7 @@ pub(super) async fn confirm(
             token: sent.token,
             wrong: false,
             login: String::new(),
+            provider: None,
             switch: Some(names),
         });
     }
@@ -113,6 +127,7 @@ pub(super) async fn confirm(
         spent: !by_password,
         wrong: by_password,
         login: sent.login.chars().take(64).collect(),
+        provider: provider(&app),
         switch: None,
     })?;
     Ok((axum::http::StatusCode::UNAUTHORIZED, html).into_response())
