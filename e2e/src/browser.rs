@@ -262,6 +262,19 @@ impl Browser {
         Ok(())
     }
 
+    /// Gives the page an authenticator for passkeys, which verifies its user without asking.
+    pub async fn authenticator(&self) -> Result<()> {
+        self.cdp("WebAuthn.enable", json!({})).await?;
+        let options = json!({"options": {
+            "protocol": "ctap2", "transport": "internal", "hasResidentKey": true,
+            "hasUserVerification": true, "isUserVerified": true,
+            "automaticPresenceSimulation": true,
+        }});
+        self.cdp("WebAuthn.addVirtualAuthenticator", options)
+            .await?;
+        Ok(())
+    }
+
     /// Allows or forbids scripts on pages.
     pub async fn scripts(&self, on: bool) -> Result<()> {
         self.cdp(

@@ -50,6 +50,7 @@ impl Serving {
             ..Config::default()
         };
         configure(&mut config)?;
+        let base = config.public_url.clone();
         let server = Server::new(Parts {
             config,
             store: Store::open(&folder.path().join("e2e.db")).await?,

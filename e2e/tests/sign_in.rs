@@ -198,3 +198,68 @@ async fn a_signed_out_browser_loses_its_terminal() -> Result<()> {
     second.close().await?;
     serving.end().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_signs_in_with_a_passkey() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let serving = Serving::with(Duration::ZERO, |config| {
+        // Browsers bind passkeys to a domain, not to an address.
+        config.public_url = config.public_url.replace("127.0.0.1", "localhost");
+        Ok(())
+    })
+    .await?;
+    let browser = Browser::open().await?;
+    let base = student::sign_in(&browser, &serving.link).await?;
+    browser.authenticator().await?;
+    let account = format!("{base}/account");
+    browser.go(&account).await?;
+    browser
+        .js("document.getElementById('passkey-name').value = ''")
+        .await?;
+    fill(&browser, "#passkey-name", "My laptop").await?;
+    browser.click("form[data-passkey=add] button").await?;
+    browser.until_text("main .rows", "My laptop").await?;
+    look(&browser, "passkeys").await?;
+    // The same authenticator has one already.
+    browser.click("form[data-passkey=add] button").await?;
+    browser
+        .until_text(
+            "form[data-passkey=add] .note",
+            "has a passkey for your account already",
+        )
+        .await?;
+
+    browser
+        .click("header form[action='/sign-out'] button")
+        .await?;
+    browser
+        .find("form[data-passkey=sign-in]:not([hidden])")
+        .await?;
+    look(&browser, "sign-in-passkey").await?;
+    browser.click("form[data-passkey=sign-in] button").await?;
+    browser.find("nav[aria-label=Main]").await?;
+    browser.go(&account).await?;
+    browser
+        .until_text("main", "My laptop\nadded just now · last used: just now")
+        .await?;
+
+    // A removed passkey is refused.
+    browser
+        .click("form[action^='/account/passkeys/'] button")
+        .await?;
+    browser.click("#confirm-yes").await?;
+    browser.find("form[data-passkey=add]:not([hidden])").await?;
+    ensure!(!browser.text("main").await?.contains("My laptop"));
+    browser
+        .click("header form[action='/sign-out'] button")
+        .await?;
+    browser.click("form[data-passkey=sign-in] button").await?;
+    browser
+        .until_text(
+            "form[data-passkey=sign-in] .note",
+            "This passkey is not known here",
+        )
+        .await?;
+    browser.close().await?;
+    serving.end().await
+}

@@ -25,7 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Config,
-    auth::{oidc, pending::Pending},
+    auth::{oidc, passkeys::Passkeys, pending::Pending},
     config::oidc::OidcError,
     counts::Counts,
     hub::Hub,
@@ -82,6 +82,8 @@ pub(crate) struct App {
     pub identity_provider: Option<Arc<oidc::Provider>>,
     /// The sign-ins through the identity provider that have begun.
     pub sign_ins: Pending<Begun>,
+    /// What passkeys need; none if browsers offer no passkeys at the public URL.
+    pub passkeys: Option<Passkeys>,
     /// When each image was last found ready, and as what.
     ready: Mutex<HashMap<TemplateRef, (Timestamp, Readiness)>>,
     /// Previous versions of labs by their hash, so that each is read only once.
@@ -100,6 +102,7 @@ impl App {
         Ok(Arc::new(Self {
             identity_provider: identity_provider.map(Arc::new),
             sign_ins: Pending::default(),
+            passkeys: Passkeys::at(&parts.config.public_url),
             started_at: parts.clock.now(),
             rates: Rates::new(&parts.config),
             config: parts.config,

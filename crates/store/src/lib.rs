@@ -13,6 +13,7 @@
 //! | [`groups`] | groups of people and their instructors |
 //! | [`identities`] | accounts at identity providers by which people sign in |
 //! | [`invitations`] | the links by which people join |
+//! | [`passkeys`] | the public keys of passkeys |
 //! | [`secret`] | random tokens and their hashes |
 //! | [`sessions`] | the browsers in which people are signed in |
 //! | [`credentials`] | one-time sign-in tokens, API tokens: only their hashes |
@@ -47,6 +48,7 @@ pub mod identities;
 pub mod invitations;
 pub mod lab_contents;
 pub mod node_keys;
+pub mod passkeys;
 pub mod people;
 pub mod pools;
 pub mod save_points;

@@ -20,12 +20,14 @@ use crate::problem::Problem;
 
 /// The forms by which people sign in. They use nothing of a session that the browser may already have, and the page can't
 /// know its token: the cookie isn't sent when a link from elsewhere is followed. What comes back from the identity
-/// provider has a secret of its own, its state.
-pub(crate) const SIGN_IN: [&str; 4] = [
+/// provider or from an authenticator has a secret of its own.
+pub(crate) const SIGN_IN: [&str; 6] = [
     "/sign-in",
     "/invitation",
     "/sign-in/oidc",
     "/sign-in/oidc/callback",
+    "/sign-in/passkey",
+    "/sign-in/passkey/begin",
 ];
 /// The maximum size of a form, in bytes.
 pub(crate) const MAX_FORM: usize = 64 * 1024;

@@ -7,6 +7,7 @@
 //! | [`device`] | the browser that a request comes from, in words |
 //! | [`oidc`] | the client of the identity provider |
 //! | [`pending`] | sign-ins that have begun and are not finished |
+//! | [`passkeys`] | what passkeys need |
 //! | [`password`] | hashes and verifies passwords |
 //!
 //! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Saved`], [`Managed`],
@@ -16,6 +17,7 @@
 pub(crate) mod csrf;
 pub(crate) mod device;
 pub(crate) mod oidc;
+pub(crate) mod passkeys;
 pub(crate) mod password;
 pub(crate) mod pending;
 

@@ -19,6 +19,7 @@ pub(crate) async fn export(app: &App, who: &SignedIn) -> Result<Value, Problem> 
     let keys = store.ssh_keys(me).await?;
     let tokens = store.api_tokens(me).await?;
     let accounts = store.linked_accounts(me).await?;
+    let passkeys = store.passkeys(me).await?;
     let sessions = store.sessions(me, None, app.now()).await?;
     let attempts = store.attempts_of(me).await?;
     let environments = store.latest_of(me, MOST).await?;
@@ -51,6 +52,11 @@ pub(crate) async fn export(app: &App, who: &SignedIn) -> Result<Value, Problem> 
             "account": account.account,
             "created_at": account.created_at.to_string(),
             "last_used": account.last_used.map(|at| at.to_string()),
+        })).collect::<Vec<_>>(),
+        "passkeys": passkeys.iter().map(|passkey| json!({
+            "name": passkey.name,
+            "created_at": passkey.created_at.to_string(),
+            "last_used": passkey.last_used.map(|at| at.to_string()),
         })).collect::<Vec<_>>(),
         "sessions": sessions.iter().map(|session| json!({
             "browser": session.browser,

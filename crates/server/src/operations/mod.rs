@@ -12,6 +12,7 @@ pub(crate) mod groups;
 pub(crate) mod invitations;
 pub(crate) mod keys;
 pub(crate) mod oidc;
+pub(crate) mod passkeys;
 pub(crate) mod passwords;
 pub(crate) mod people;
 pub(crate) mod pools;

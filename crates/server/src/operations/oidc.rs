@@ -196,7 +196,7 @@ pub(crate) fn last_way() -> Problem {
     Problem::conflict(
         "last-way",
         "You could not sign in any more",
-        "Set a password first.",
+        "Set a password or add a passkey first.",
     )
 }
 

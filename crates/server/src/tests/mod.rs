@@ -8,6 +8,7 @@ mod lifecycle;
 mod nodes;
 mod oidc;
 mod pages;
+mod passkeys;
 mod people;
 mod pools;
 mod queue;

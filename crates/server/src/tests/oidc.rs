@@ -78,7 +78,6 @@ struct Idp(Arc<Mutex<Inner>>);
 fn key(id: &str) -> CoreEdDsaPrivateSigningKey {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     let id = openidconnect::JsonWebKeyId::new(id.to_owned());
-    // The reader of keys doesn't take the public half that the writer adds.
     CoreEdDsaPrivateSigningKey::from_ed25519_pem(&pair.serialize_pem(), Some(id)).unwrap()
 }
 
@@ -684,7 +683,11 @@ async fn accounts_are_linked_in_the_session_that_asked() {
     let path = format!("/account/oidc/{}/unlink", id(&person).await);
     let only = ann.post(&path, "").await;
     assert_eq!(only.status, StatusCode::CONFLICT);
-    assert!(only.body.contains("Set a password first"), "{}", only.body);
+    assert!(
+        only.body.contains("Set a password or add a passkey first"),
+        "{}",
+        only.body
+    );
     ann.post(
         "/account/password",
         "login=ann&password=correct+horse+battery",

@@ -41,7 +41,7 @@ pub(super) fn with_environments() -> Vec<(Method, String)> {
 }
 
 /// The routes that intentionally need no credentials.
-const OPEN: [&str; 9] = [
+const OPEN: [&str; 11] = [
     "/assets/{name}",
     "/healthz",
     "/readyz",
@@ -49,6 +49,8 @@ const OPEN: [&str; 9] = [
     "/sign-in",
     "/sign-in/oidc",
     "/sign-in/oidc/callback",
+    "/sign-in/passkey",
+    "/sign-in/passkey/begin",
     "/invitation",
     "/theme",
 ];

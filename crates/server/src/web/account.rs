@@ -1,4 +1,4 @@
-//! `/account`: the person's login name, password, linked accounts and sessions.
+//! `/account`: the person's login name, password, passkeys, linked accounts and sessions.
 
 use askama::Template;
 use axum::{
@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     app::{App, Shared},
-    auth::{Caller, Row, Signed, password},
-    operations::{export, oidc, passwords, sessions},
+    auth::{Caller, Row, Signed, device::Device, password},
+    operations::{export, oidc, passkeys, passwords, sessions},
     problem::Problem,
 };
 
@@ -64,8 +64,24 @@ struct Page {
     provider: Option<String>,
     /// The linked accounts of identity providers.
     accounts: Vec<Account>,
+    /// The passkeys; none if browsers offer no passkeys at the public URL.
+    passkeys: Option<Vec<Passkey>>,
+    /// The browser and its system, as the name of a new passkey.
+    device: Device,
     problem: Option<Problem>,
     done: Option<&'static str>,
+}
+
+struct Passkey {
+    id: String,
+    name: String,
+    since: String,
+    used: String,
+}
+
+/// Formats when something was last used.
+fn used(at: Option<Timestamp>, now: Timestamp) -> String {
+    at.map_or_else(|| "never".to_owned(), |at| text::ago(at, now))
 }
 
 struct Account {
@@ -96,6 +112,15 @@ async fn render(
     let mut all = sessions::list(app, &caller.signed_in, caller.session()).await?;
     all.sort_by_key(|s| !s.is_current);
     let accounts = oidc::list(app, &caller.signed_in).await?;
+    let keys = passkeys::list(app, &caller.signed_in).await?;
+    let keys = keys.into_iter().map(|k| Passkey {
+        id: k.id,
+        name: k.name,
+        since: text::ago(k.created_at, now),
+        used: used(k.last_used, now),
+    });
+    // Those of an earlier URL can still be removed.
+    let keys = Some(keys.collect::<Vec<_>>()).filter(|k| app.passkeys.is_some() || !k.is_empty());
     let own = me.login.map_or_else(String::new, |login| login.to_string());
     page(&Page {
         layout: frame.layout("Account", caller),
@@ -113,11 +138,11 @@ async fn render(
                 name: a.account,
                 issuer: a.issuer,
                 since: text::ago(a.created_at, now),
-                used: a
-                    .last_used
-                    .map_or_else(|| "never".to_owned(), |at| text::ago(at, now)),
+                used: used(a.last_used, now),
             })
             .collect(),
+        passkeys: keys,
+        device: frame.device.clone(),
         problem,
         done,
     })

@@ -6,7 +6,12 @@ use axum::{
 };
 use faultline_domain::authz::Role;
 
-use crate::{app::Shared, assets, auth::Caller, auth::cookie, problem::Problem};
+use crate::{
+    app::Shared,
+    assets,
+    auth::{Caller, cookie, device::Device},
+    problem::Problem,
+};
 
 /// Dark, light, or the system's preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -88,6 +93,8 @@ impl Layout {
 pub(crate) struct Frame {
     path: String,
     theme: Theme,
+    /// The browser and its system.
+    pub device: Device,
     /// True if a script requests only a part of the page.
     pub partial: bool,
 }
@@ -98,6 +105,7 @@ impl<S: Sync> FromRequestParts<S> for Frame {
         Ok(Self {
             path: parts.uri.path().to_owned(),
             theme: Theme::of(&parts.headers),
+            device: Device::of(&parts.headers),
             partial: parts.headers.contains_key("hx-request"),
         })
     }

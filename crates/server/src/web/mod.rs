@@ -17,6 +17,7 @@
 //! | [`operator`] | `/operator` |
 //! | [`invitation`] | `/invitation` |
 //! | [`sign_in`] | `/sign-in`, `/sign-out`, `/theme` |
+//! | [`passkeys`] | `/sign-in/passkey`, `/account/passkeys` |
 //! | [`oidc`] | `/sign-in/oidc`, `/account/oidc` |
 
 mod account;
@@ -32,6 +33,7 @@ pub(crate) mod live;
 mod oidc;
 mod operator;
 mod parts;
+mod passkeys;
 mod people;
 mod pools;
 mod progress;
@@ -106,6 +108,12 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/account/sessions/{row}/end", post(account::end_session))
         .route("/account/oidc", post(oidc::link))
         .route("/account/oidc/{row}/unlink", post(oidc::unlink))
+        .route("/account/passkeys", post(passkeys::finish_registration))
+        .route(
+            "/account/passkeys/begin",
+            post(passkeys::begin_registration),
+        )
+        .route("/account/passkeys/{row}/remove", post(passkeys::remove))
         .route("/account/data", get(account::data))
         .route("/people", get(people::show))
         .route("/people/{person}/delete", post(people::delete))
@@ -132,6 +140,8 @@ pub(crate) fn routes() -> Router<Shared> {
             get(invitation::show).post(invitation::accept),
         )
         .route("/sign-in", get(sign_in::show).post(sign_in::confirm))
+        .route("/sign-in/passkey", post(passkeys::finish_sign_in))
+        .route("/sign-in/passkey/begin", post(passkeys::begin_sign_in))
         .route("/sign-in/oidc", post(oidc::begin))
         .route(
             "/sign-in/oidc/callback",

@@ -58,6 +58,8 @@ struct SignIn {
     login: String,
     /// The name of the identity provider, if one is configured.
     provider: Option<String>,
+    /// True if people can sign in with a passkey.
+    passkeys: bool,
     /// The names of the person who is signed in and of the link's person, if they differ.
     switch: Option<(String, String)>,
 }
@@ -81,6 +83,7 @@ pub(super) async fn show(
         wrong: false,
         login: String::new(),
         provider: provider(&app),
+        passkeys: app.passkeys.is_some(),
         switch: None,
     })
 }
@@ -106,6 +109,7 @@ pub(super) async fn confirm(
             wrong: false,
             login: String::new(),
             provider: None,
+            passkeys: false,
             switch: Some(names),
         });
     }
@@ -128,6 +132,7 @@ pub(super) async fn confirm(
         wrong: by_password,
         login: sent.login.chars().take(64).collect(),
         provider: provider(&app),
+        passkeys: app.passkeys.is_some(),
         switch: None,
     })?;
     Ok((axum::http::StatusCode::UNAUTHORIZED, html).into_response())
@@ -175,13 +180,18 @@ async fn by_link(
 
 /// Sets the session's cookie and redirects to the labs.
 pub(super) fn signed_in(app: &App, session: &Secret) -> Response {
-    let seconds = i64::from(app.config.session_days) * 24 * 3600;
-    let cookie = session_cookie(app, session.expose(), seconds);
+    let cookie = session_cookie_of(app, session);
     (
         AppendHeaders([(header::SET_COOKIE, cookie)]),
         Redirect::to("/"),
     )
         .into_response()
+}
+
+/// Returns the cookie of a new session.
+pub(super) fn session_cookie_of(app: &App, session: &Secret) -> String {
+    let seconds = i64::from(app.config.session_days) * 24 * 3600;
+    session_cookie(app, session.expose(), seconds)
 }
 
 fn session_cookie(app: &App, value: &str, seconds: i64) -> String {
