@@ -122,6 +122,16 @@ async fn claimed(bed: &Bed, id: &TenantId) -> anyhow::Result<Claimed> {
     bed.provider.resume(id).await?;
     bed.provider.configure(id, &bed.spec().allowance).await?;
     let resumed = millis(began);
+    let (shell, answered) = used(bed, id, began).await?;
+    Ok(Claimed {
+        resumed,
+        shell,
+        answered,
+    })
+}
+
+/// Uses a tenant's shells and its API server at once. Returns the milliseconds since `began` until each has answered.
+async fn used(bed: &Bed, id: &TenantId, began: Instant) -> anyhow::Result<(f64, Option<f64>)> {
     let shells = async {
         bed.shells(id).await?;
         anyhow::Ok(millis(began))
@@ -139,10 +149,11 @@ async fn claimed(bed: &Bed, id: &TenantId) -> anyhow::Result<Claimed> {
         anyhow::ensure!(text == "ok", "the API server is not ready: {text}");
         anyhow::Ok(Some(millis(began)))
     };
-    let (shell, answered) = futures::try_join!(shells, api)?;
-    Ok(Claimed {
-        resumed,
-        shell,
-        answered,
-    })
+    futures::try_join!(shells, api)
+}
+
+/// Returns the milliseconds since `began` until a tenant's shells and its API server have answered.
+pub(super) async fn usable(bed: &Bed, id: &TenantId, began: Instant) -> anyhow::Result<f64> {
+    let (shell, answered) = used(bed, id, began).await?;
+    Ok(answered.unwrap_or(shell).max(shell))
 }

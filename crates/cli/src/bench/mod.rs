@@ -7,6 +7,7 @@ mod merging;
 mod pages;
 mod pools;
 mod report;
+mod save;
 mod served;
 
 use clap::{Args, Subcommand};
@@ -34,6 +35,11 @@ pub enum BenchCommand {
     ///   faultline bench claim --image kubernetes-1.36 --shape 1+2 --rounds 5
     #[command(verbatim_doc_comment)]
     Claim(Machines),
+    /// Save points: the pause of the machines, the size, and the wait for a tenant that continues from one
+    ///
+    ///   faultline bench save --image kubernetes-1.36 --shape 1+2 --rounds 3
+    #[command(verbatim_doc_comment)]
+    Save(Machines),
     /// Warm pools in a simulation: waits and memory, by how their size is determined
     Pools,
     /// Memory private to each clone, compared with the template's memory, and what merging of identical pages would
@@ -112,6 +118,7 @@ pub async fn run(command: BenchCommand, output: Output) -> anyhow::Result<()> {
     let report = match command {
         BenchCommand::Clone(args) => machines::clone(&args).await?,
         BenchCommand::Claim(args) => claim::claim(&args).await?,
+        BenchCommand::Save(args) => save::save(&args).await?,
         BenchCommand::Pools => pools::pools(),
         BenchCommand::Density(args) => machines::density(&args).await?,
         BenchCommand::Idle(args) => machines::idle(&args).await?,
