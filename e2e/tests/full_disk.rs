@@ -3,13 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
 
 use faultline_e2e::installation::{Installation, text};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A data folder on its own file system, which is unmounted on drop.
 struct SmallDisk(PathBuf);
@@ -87,6 +89,7 @@ fn a_full_disk_is_reported_and_survived() {
         );
         std::thread::sleep(Duration::from_secs(1));
     };
+    saving_needs_space(&here, &id);
     continues_after_a_full_disk(&mut here, &disk, &id);
     // Purging can't remove the folder itself, because it is a mount point, but removes everything in it.
     let _ = here.run(&["down", "--purge", "--keep-images", "--yes"]);
@@ -95,6 +98,58 @@ fn a_full_disk_is_reported_and_survived() {
         !here.data.path().join("tenants").exists(),
         "tenants are left"
     );
+}
+
+/// Leaves this many MiB free on the small disk. Returns the file that fills it.
+fn fill(here: &Installation, leave_mib: u64) -> PathBuf {
+    let ballast = here.data.path().join("ballast");
+    let disk = rustix::fs::statvfs(here.data.path()).unwrap();
+    let free = disk.f_bavail * disk.f_frsize;
+    let bytes = free.saturating_sub(leave_mib << 20);
+    std::fs::write(&ballast, vec![0; usize::try_from(bytes).unwrap()]).unwrap();
+    ballast
+}
+
+/// Sends a request to an environment's launcher, as the server does, and returns its answer.
+fn ask_launcher(tenant: &Path, request: &Value) -> String {
+    let mut socket = UnixStream::connect(tenant.join("launcher.sock")).unwrap();
+    socket.write_all(format!("{request}\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    BufReader::new(socket).read_line(&mut answer).unwrap();
+    answer
+}
+
+/// Saving is refused without enough space. If the disk fills up meanwhile, nothing is left of the save point, and the
+/// machine runs on.
+fn saving_needs_space(here: &Installation, id: &str) {
+    let ballast = fill(here, 51);
+    let refused = here.run(&["env", "save", id]);
+    let words = text(&refused.stderr);
+    assert!(
+        !refused.status.success() && words.contains("too little disk space"),
+        "{words}"
+    );
+    std::fs::remove_file(&ballast).unwrap();
+    let ballast = fill(here, 4);
+    let (tenant, folder) = (here.tenant(id).unwrap(), here.data.path().join("nodes"));
+    let request = json!({ "version": 1, "ask": { "op": "save", "folder": folder } });
+    let answer = ask_launcher(&tenant, &request);
+    assert!(
+        answer.contains("refused") && answer.contains("No space left"),
+        "{answer}"
+    );
+    assert!(!folder.exists() && !tenant.join("save").exists());
+    let runs = here.run(&["ssh", id, "--", "echo", "it runs"]);
+    assert!(
+        text(&runs.stdout).contains("it runs"),
+        "{}",
+        text(&runs.stderr)
+    );
+    std::fs::remove_file(ballast).unwrap();
+    let saved = here.run(&["env", "save", id, "--name", "with space"]);
+    assert!(saved.status.success(), "{}", text(&saved.stderr));
+    let deleted = here.run(&["env", "delete-save", "with space"]);
+    assert!(deleted.status.success(), "{}", text(&deleted.stderr));
 }
 
 /// A machine that writes while the host's disk is full is stopped, even if the server is killed. Once there is space
