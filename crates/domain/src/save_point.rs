@@ -203,3 +203,78 @@ pub const fn has_space(estimate: u64, free: u64) -> Result<(), Denial> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::environment::Environment;
+
+    fn save(purpose: Purpose, state: State) -> SavePoint {
+        let e = Environment::example("ann".parse().unwrap());
+        SavePoint {
+            id: "save".parse().unwrap(),
+            environment: e.id,
+            tenant: "tenant".parse().unwrap(),
+            person: e.person,
+            lab: e.lab,
+            lab_hash: None,
+            spec: e.spec,
+            added: Vec::new(),
+            purpose,
+            name: String::new(),
+            created_at: Timestamp::UNIX_EPOCH,
+            expires_at: Timestamp::UNIX_EPOCH,
+            state,
+        }
+    }
+
+    fn complete(bytes: u64) -> State {
+        State::Complete(Saved {
+            bytes,
+            paused_millis: 1,
+        })
+    }
+
+    const BOUNDS: Bounds = Bounds {
+        of_person: 3,
+        bytes_of_person: 100,
+        keep: SignedDuration::from_hours(1),
+        keep_for_undo: SignedDuration::from_hours(1),
+    };
+
+    proptest! {
+        #[test]
+        fn what_may_be_saved_stays_within_the_bounds(
+            sizes in proptest::collection::vec(0_u64..60, 0..5),
+            estimate in 0_u64..120,
+            free in 0_u64..120,
+        ) {
+            let all: Vec<_> = sizes.iter().map(|s| save(Purpose::Manual, complete(*s))).collect();
+            let may = may_save(&all, estimate, free, &BOUNDS);
+            let fits = all.len() < 3 && sizes.iter().sum::<u64>() + estimate <= 100 && estimate <= free;
+            prop_assert_eq!(may.is_ok(), fits, "{:?}", may);
+        }
+    }
+
+    #[test]
+    fn those_for_undoing_and_failed_ones_do_not_count() {
+        let failed = State::Failed {
+            reason: String::new(),
+        };
+        let mut all = vec![
+            save(Purpose::Undo, complete(90)),
+            save(Purpose::Manual, failed),
+            save(Purpose::Manual, State::Saving),
+            save(Purpose::Manual, State::Saving),
+        ];
+        assert_eq!(may_save(&all, 50, 50, &BOUNDS), Ok(()));
+        all.push(save(Purpose::Manual, State::Saving));
+        let denied = may_save(&all, 50, 50, &BOUNDS).unwrap_err();
+        assert_eq!(
+            denied.to_string(),
+            "you have 3 save points, and may have 3; delete one first"
+        );
+    }
+}
