@@ -22,6 +22,7 @@ use crate::{
     answer::{say, table},
     api::Api,
     config::data_dir,
+    limit,
 };
 
 /// The options of all subcommands.
@@ -103,6 +104,8 @@ pub enum EnvCommand {
         #[command(flatten)]
         of: Of,
     },
+    /// Show your limits, and how much of each you use
+    Limits,
     /// Run the lab's checks in an environment; exits with 1 if one of them fails
     Check {
         #[command(flatten)]
@@ -281,6 +284,7 @@ pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
             start(&api, &format!("/environments/{id}/reset"), None, output)
         }
         EnvCommand::Show { of } => show(&api, &of.get(&api)?, output),
+        EnvCommand::Limits => limit::mine(&api, output),
         EnvCommand::Check { of } => check(&api, &of.get(&api)?, output),
         EnvCommand::Extend { of } => {
             let id = of.get(&api)?;

@@ -11,7 +11,7 @@ use crate::{
     answer::{print, say, table, text},
     api::Api,
     env::Where,
-    person,
+    limit, person,
 };
 
 /// The options and the subcommand of `faultline group`.
@@ -51,6 +51,16 @@ enum GroupCommand {
     Create {
         /// The name
         name: String,
+    },
+    /// Show the limits that the members of a group share; for operators, change some of them
+    ///
+    ///   faultline group limit "Class of Monday" --environments 30 --nodes 60
+    #[command(verbatim_doc_comment)]
+    Limit {
+        /// The group's name or id
+        group: String,
+        #[command(flatten)]
+        change: limit::Change,
     },
     /// Add a person to a group; for operators
     Add {
@@ -150,6 +160,11 @@ pub fn run(args: &GroupArgs, output: Output) -> anyhow::Result<()> {
             let made = api.post("/groups", Some(json!({ "name": name })))?;
             let id = text(&made, "id")?.to_owned();
             say(&made, output, &format!("Group {id} is created."))
+        }
+        GroupCommand::Limit { group, change } => {
+            let group = find(&api, group)?;
+            let path = format!("/groups/{}/limits", group.id);
+            limit::change(&api, &path, change, output)
         }
         GroupCommand::Add {
             group,

@@ -15,6 +15,7 @@ mod group;
 mod image;
 mod kubeconfig;
 mod lab;
+mod limit;
 mod login;
 mod person;
 mod places;

@@ -14,6 +14,7 @@ use crate::{
     answer::{print, say, table, text},
     api::Api,
     env::Where,
+    limit,
 };
 
 /// The options and the subcommand of `faultline person`.
@@ -68,6 +69,17 @@ enum PersonCommand {
         /// The role
         #[arg(value_parser = role())]
         role: Role,
+    },
+    /// Show a person's limits, or change some of them
+    ///
+    ///   faultline person limit ann
+    ///   faultline person limit ann --environments 8 --hours-per-month none
+    #[command(verbatim_doc_comment)]
+    Limit {
+        /// The person's login name or id
+        person: String,
+        #[command(flatten)]
+        change: limit::Change,
     },
     /// Refuse a person's credentials, and end their connections
     Disable {
@@ -148,6 +160,11 @@ pub fn run(args: &PersonArgs, output: Output) -> anyhow::Result<()> {
             update(&api, person, json!({ "role": role }), output, |name| {
                 format!("{name} has the role {role}.")
             })
+        }
+        PersonCommand::Limit { person, change } => {
+            let person = find(&api, person)?;
+            let path = format!("/people/{}/limits", person.id);
+            limit::change(&api, &path, change, output)
         }
         PersonCommand::Disable { person } => {
             update(&api, person, json!({ "disabled": true }), output, |name| {

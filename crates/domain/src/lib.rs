@@ -19,6 +19,7 @@
 //! | [`pool`] | warm pools: the forecast of their sizes, and what to make and release |
 //! | [`progress`] | the progress of long operations, in stages |
 //! | [`queue`] | the queue of environments that wait for room on the host |
+//! | [`quota`] | how much a person, a group and all people together may use |
 //! | [`save_point`] | save points of environments, and who may make another |
 //! | [`template`] | the templates that tenants are cloned from |
 //! | [`tenant`] | the machines that a provider makes and frees: states and the pure [`tenant::plan`] |
@@ -42,6 +43,7 @@ pub mod person;
 pub mod pool;
 pub mod progress;
 pub mod queue;
+pub mod quota;
 pub mod save_point;
 pub mod score;
 pub mod shape;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::quota::Exceeded;
+
 /// The limits of an environment, enforced by its provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
@@ -43,6 +45,10 @@ pub struct Capacity {
     pub environments: u32,
     /// The maximum number of environments.
     pub max_environments: u32,
+    /// The number of nodes of the environments that hold resources.
+    pub nodes: u32,
+    /// The maximum number of nodes; `None` if it isn't limited.
+    pub max_nodes: Option<u32>,
     /// The free memory, in MiB.
     pub free_memory_mib: u64,
     /// The memory reserved for the host, in MiB.
@@ -56,18 +62,33 @@ pub struct Capacity {
 /// The reason why an environment was not admitted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
-    /// The person has as many environments as a person may have.
-    #[error(
-        "you have {have} open environments, which is the most one person may have; end one of them first"
-    )]
-    TooManyOfPerson {
-        /// The number of open environments of the person.
-        have: u32,
-    },
+    /// A quota of the person, of one of their groups, or of everyone would be exceeded.
+    #[error(transparent)]
+    Quota(#[from] Box<Exceeded>),
     /// The installation has as many environments as it may have.
     #[error("all {max} places are taken; try again when an environment has ended")]
     Full {
         /// The maximum number of environments.
+        max: u32,
+    },
+    /// There are as many nodes as there may be.
+    #[error(
+        "{used} of {max} nodes are in use, and this needs {need}; try again when an environment has ended"
+    )]
+    Nodes {
+        /// The number of nodes in use.
+        used: u32,
+        /// The number of nodes needed.
+        need: u32,
+        /// The maximum number of nodes.
+        max: u32,
+    },
+    /// It can never fit, because it has more nodes than there may be.
+    #[error("this lab needs {need} nodes, and this server runs at most {max} at once")]
+    TooManyNodes {
+        /// The number of nodes needed.
+        need: u32,
+        /// The maximum number of nodes.
         max: u32,
     },
     /// It can never fit.
@@ -104,9 +125,11 @@ pub enum Denial {
     },
 }
 
-/// The memory and disk space that a new environment is expected to need immediately.
+/// What a new environment, or a new node, is expected to need immediately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
+    /// The number of nodes.
+    pub nodes: u32,
     /// The memory that it doesn't share, in MiB.
     pub memory_mib: u64,
     /// The disk space of its overlays, in MiB.
@@ -124,14 +147,6 @@ pub fn size(bytes: u64) -> String {
     format!("{}.{} GiB", tenths / 10, tenths % 10)
 }
 
-/// Decides whether a person may have one more environment.
-pub const fn may_have_another(have: u32, max: u32) -> Result<(), Denial> {
-    if have >= max {
-        return Err(Denial::TooManyOfPerson { have });
-    }
-    Ok(())
-}
-
 /// Decides whether there is room for one more environment now. If not, it waits in the queue.
 pub fn admit(capacity: &Capacity, need: Need) -> Result<(), Denial> {
     if capacity.environments >= capacity.max_environments {
@@ -142,8 +157,18 @@ pub fn admit(capacity: &Capacity, need: Need) -> Result<(), Denial> {
     fits(capacity, need)
 }
 
-/// Decides whether there is enough memory and disk, such as for one more node of an existing environment.
+/// Decides whether there are enough nodes, memory and disk, such as for one more node of an existing environment.
 pub fn fits(capacity: &Capacity, need: Need) -> Result<(), Denial> {
+    if let Some(max) = capacity.max_nodes
+        && need.nodes > 0
+        && capacity.nodes.saturating_add(need.nodes) > max
+    {
+        return Err(Denial::Nodes {
+            used: capacity.nodes,
+            need: need.nodes,
+            max,
+        });
+    }
     let free = capacity
         .free_memory_mib
         .saturating_sub(capacity.reserve_memory_mib);
@@ -171,15 +196,16 @@ mod tests {
     use proptest::prelude::*;
 
     prop_compose! {
-        fn capacity()(e in 0u32..50, me in 0u32..50, fm in 0u64..9000, rm in 0u64..9000, fd in 0u64..9000, rd in 0u64..9000) -> Capacity {
-            Capacity { environments: e, max_environments: me, free_memory_mib: fm, reserve_memory_mib: rm, free_disk_mib: fd, reserve_disk_mib: rd }
+        fn capacity()(e in 0u32..50, me in 0u32..50, n in 0u32..99, mn in proptest::option::of(0u32..99), fm in 0u64..9000, rm in 0u64..9000, fd in 0u64..9000, rd in 0u64..9000) -> Capacity {
+            Capacity { environments: e, max_environments: me, nodes: n, max_nodes: mn, free_memory_mib: fm, reserve_memory_mib: rm, free_disk_mib: fd, reserve_disk_mib: rd }
         }
     }
 
     proptest! {
         #[test]
-        fn what_is_admitted_fits(c in capacity(), m in 0u64..4000, d in 0u64..4000) {
-            if admit(&c, Need { memory_mib: m, disk_mib: d }).is_ok() {
+        fn what_is_admitted_fits(c in capacity(), nodes in 0u32..6, m in 0u64..4000, d in 0u64..4000) {
+            if admit(&c, Need { nodes, memory_mib: m, disk_mib: d }).is_ok() {
+                prop_assert!(c.max_nodes.is_none_or(|max| nodes == 0 || c.nodes + nodes <= max));
                 prop_assert!(c.environments < c.max_environments);
                 prop_assert!(m + c.reserve_memory_mib <= c.free_memory_mib || m == 0);
                 prop_assert!(d + c.reserve_disk_mib <= c.free_disk_mib || d == 0);
@@ -187,10 +213,10 @@ mod tests {
         }
 
         #[test]
-        fn more_room_never_denies(c in capacity(), m in 0u64..4000, d in 0u64..4000) {
-            let need = Need { memory_mib: m, disk_mib: d };
+        fn more_room_never_denies(c in capacity(), nodes in 0u32..6, m in 0u64..4000, d in 0u64..4000) {
+            let need = Need { nodes, memory_mib: m, disk_mib: d };
             if admit(&c, need).is_ok() {
-                let roomier = Capacity { max_environments: c.max_environments + 1, free_memory_mib: c.free_memory_mib + 1, ..c };
+                let roomier = Capacity { max_environments: c.max_environments + 1, max_nodes: c.max_nodes.map(|max| max + 1), free_memory_mib: c.free_memory_mib + 1, ..c };
                 prop_assert!(admit(&roomier, need).is_ok());
             }
         }

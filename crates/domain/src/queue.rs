@@ -31,7 +31,7 @@ pub struct Waiting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lack {
-    /// The maximum number of environments is reached.
+    /// The maximum number of environments, or of their nodes, is reached.
     Places,
     /// There is too little free memory.
     Memory,
@@ -56,9 +56,11 @@ impl Lack {
         match denial {
             Denial::Memory { .. } => Self::Memory,
             Denial::Disk { .. } => Self::Disk,
-            Denial::TooManyOfPerson { .. } | Denial::Full { .. } | Denial::TooLarge { .. } => {
-                Self::Places
-            }
+            Denial::Quota(_)
+            | Denial::Full { .. }
+            | Denial::Nodes { .. }
+            | Denial::TooManyNodes { .. }
+            | Denial::TooLarge { .. } => Self::Places,
         }
     }
 }

@@ -6,7 +6,7 @@ use faultline_domain::{
     limits::{Capacity, Denial, Need},
     memory::Memory,
 };
-use faultline_store::environments::Counts;
+use faultline_store::environments::{Coming, Counts};
 
 use crate::Config;
 
@@ -38,15 +38,16 @@ impl Free {
 }
 
 /// Returns what this many nodes are expected to need when they start.
-pub(crate) const fn need(config: &Config, is_cluster: bool, nodes: u64) -> Need {
+pub(crate) const fn need(config: &Config, is_cluster: bool, nodes: u32) -> Need {
     let memory_mib = if is_cluster {
         config.cluster_node_memory_mib
     } else {
         config.node_memory_mib
     };
     Need {
-        memory_mib: memory_mib.saturating_mul(nodes),
-        disk_mib: config.node_disk_mib.saturating_mul(nodes),
+        nodes,
+        memory_mib: memory_mib.saturating_mul(nodes as u64),
+        disk_mib: config.node_disk_mib.saturating_mul(nodes as u64),
     }
 }
 
@@ -54,6 +55,14 @@ pub(crate) const fn need(config: &Config, is_cluster: bool, nodes: u64) -> Need 
 pub(crate) fn can_ever_fit(config: &Config, free: Free, need: Need) -> Result<(), Denial> {
     if config.max_environments == 0 {
         return Err(Denial::Full { max: 0 });
+    }
+    if let Some(max) = config.max_nodes()
+        && need.nodes > max
+    {
+        return Err(Denial::TooManyNodes {
+            need: need.nodes,
+            max,
+        });
     }
     let memory = free
         .memory_total_mib
@@ -74,7 +83,8 @@ pub(crate) fn can_ever_fit(config: &Config, free: Free, need: Need) -> Result<()
 /// that counts; a node that starts between the two would be missing from both.
 pub(crate) fn capacity(config: &Config, free: Free, counts: &Counts) -> Capacity {
     let coming = counts.coming.iter();
-    let coming = coming.map(|coming| need(config, coming.is_cluster, coming.nodes));
+    let nodes = |coming: &Coming| u32::try_from(coming.nodes).unwrap_or(u32::MAX);
+    let coming = coming.map(|coming| need(config, coming.is_cluster, nodes(coming)));
     let (memory, disk) = coming.fold((0_u64, 0_u64), |(memory, disk), need| {
         (
             memory.saturating_add(need.memory_mib),
@@ -84,6 +94,8 @@ pub(crate) fn capacity(config: &Config, free: Free, counts: &Counts) -> Capacity
     Capacity {
         environments: counts.environments,
         max_environments: config.max_environments,
+        nodes: counts.nodes,
+        max_nodes: config.max_nodes(),
         free_memory_mib: free.memory_mib.saturating_sub(memory),
         reserve_memory_mib: config.reserve_memory_mib,
         free_disk_mib: free.disk_mib.saturating_sub(disk),

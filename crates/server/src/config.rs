@@ -39,8 +39,16 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The maximum number of environments. Default: 40.
     pub max_environments: u32,
-    /// The maximum number of environments per person. Default: 5.
+    /// The maximum number of environments per person; 0 means no limit. Default: 5.
     pub max_of_person: u32,
+    /// The maximum number of environments of a group's members together; 0 means no limit. Default: 0.
+    pub max_of_group: u32,
+    /// The other limits of each person.
+    pub person_limits: UseLimits,
+    /// The other limits of the members of each group together.
+    pub group_limits: UseLimits,
+    /// The other limits of all people together.
+    pub total_limits: UseLimits,
     /// The maximum number of open pages of environments and terminals of programs per person. Each is a WebSocket, and
     /// each of its terminals takes a file descriptor. Default: 40.
     pub max_sockets_of_person: usize,
@@ -83,6 +91,18 @@ pub struct Config {
     pub trusted_proxies: Vec<IpAddr>,
     /// The identity provider by which people sign in. Default: none.
     pub oidc: Option<oidc::Oidc>,
+}
+
+/// Limits of use besides the number of environments; 0 means no limit. Default: no limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UseLimits {
+    /// Starts and resets within an hour.
+    pub starts_per_hour: u32,
+    /// Hours of running environments within a calendar month (UTC).
+    pub hours_per_month: u32,
+    /// Nodes of all open environments together. Beyond those of all people together, starts wait in the queue.
+    pub nodes: u32,
 }
 
 /// Rate limits: requests per minute; 0 means no limit.
@@ -232,6 +252,10 @@ impl Default for Config {
             data_dir: PathBuf::from("."),
             max_environments: 40,
             max_of_person: 5,
+            max_of_group: 0,
+            person_limits: UseLimits::default(),
+            group_limits: UseLimits::default(),
+            total_limits: UseLimits::default(),
             max_sockets_of_person: 40,
             reserve_memory_mib: 512,
             reserve_disk_mib: 2048,

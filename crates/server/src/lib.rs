@@ -55,6 +55,7 @@ mod metrics;
 mod operations;
 mod pools;
 mod problem;
+mod quotas;
 mod rates;
 mod reconcile;
 mod router;

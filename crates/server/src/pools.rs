@@ -84,7 +84,9 @@ impl PoolStatus {
         };
         if self.size < self.forecast.size {
             let wanted = self.forecast.size;
-            return format!("{why}; {wanted} wanted, but memory or the total is used up");
+            return format!(
+                "{why}; {wanted} wanted, but memory, the total or the places are used up"
+            );
         }
         why
     }
@@ -191,6 +193,7 @@ pub(crate) async fn survey(app: &App) -> Result<Pools, faultline_store::Error> {
         events: &events,
         bounds: &bounds,
         tenants: &tenants,
+        places: places(app, &environments),
     };
     let mut all = view.forecasts(&mut demand);
     for status in &mut all {
@@ -231,6 +234,20 @@ pub(crate) async fn survey(app: &App) -> Result<Pools, faultline_store::Error> {
         all,
         stray,
     })
+}
+
+/// Returns the number of environments that could start now, by the limits of environments and of nodes in total.
+fn places(app: &App, environments: &[Environment]) -> u32 {
+    let counts = Counts::of(environments);
+    let left = app
+        .config
+        .max_environments
+        .saturating_sub(counts.environments);
+    match app.config.max_nodes() {
+        // Each has at least one node.
+        Some(max) => left.min(max.saturating_sub(counts.nodes)),
+        None => left,
+    }
 }
 
 /// The starts of a lab, oldest first.
@@ -310,6 +327,8 @@ struct View<'a> {
     events: &'a [Event],
     bounds: &'a HashMap<String, Bounds>,
     tenants: &'a [PoolTenant],
+    /// The number of environments that could start now.
+    places: u32,
 }
 
 impl View<'_> {
@@ -406,7 +425,7 @@ impl View<'_> {
         let default = need(
             &self.app.config,
             template.is_cluster(),
-            u64::from(template.shape.nodes()),
+            template.shape.nodes(),
         );
         let mib = |bytes: u64| bytes / 1024 / 1024;
         #[expect(clippy::cast_precision_loss, reason = "a duration")]
@@ -451,7 +470,7 @@ impl View<'_> {
         let free = Free::now(&config.data_dir);
         // Room for one start that finds no tenant.
         let starts = all.iter().map(|s| {
-            let nodes = u64::from(s.template.shape.nodes());
+            let nodes = s.template.shape.nodes();
             need(config, s.template.is_cluster(), nodes).memory_mib
         });
         let headroom = starts.max().unwrap_or_default();
@@ -471,7 +490,9 @@ impl View<'_> {
                 memory_mib: s.memory_mib,
             })
             .collect();
-        let sizes = refill::share(&wants, budget, config.pools.max_tenants);
+        // More tenants than places could not be claimed.
+        let most = config.pools.max_tenants.min(self.places);
+        let sizes = refill::share(&wants, budget, most);
         let is_off = config.pools.max_tenants == 0;
         for (status, size) in all.iter_mut().zip(sizes) {
             let held = status.warm + status.unfinished;

@@ -7,17 +7,19 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use faultline_domain::{authz::NotFound, limits::Denial};
+use faultline_domain::{authz::NotFound, limits::Denial, quota::Frees};
 use faultline_store::{environments::Refused, save_points};
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::quotas::sentence;
 
 /// An error: what can't be done, why, and what to do next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Problem {
     /// The HTTP status.
     pub status: u16,
-    /// A stable code for programs, such as `not-found`, `no-room` or `not-running`.
+    /// A stable code for programs, such as `not-found`, `no-room`, `limit` or `not-running`.
     pub code: &'static str,
     /// What can't be done, in one line.
     pub title: String,
@@ -29,8 +31,10 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    /// The code of [`Denial`]s.
+    /// The code of [`Denial`]s for which there is no room on the host.
     pub(crate) const NO_ROOM: &str = "no-room";
+    /// The code of [`Denial`]s by a quota.
+    pub(crate) const LIMIT: &str = "limit";
     /// The code for requests without a valid session.
     pub(crate) const SIGNED_OUT: &str = "signed-out";
 
@@ -207,11 +211,18 @@ impl From<NotFound> for Problem {
 
 impl From<Denial> for Problem {
     fn from(denial: Denial) -> Self {
-        let mut detail = denial.to_string();
-        if let Some(first) = detail.get_mut(..1) {
-            first.make_ascii_uppercase();
+        let detail = sentence(&denial.to_string());
+        let Denial::Quota(exceeded) = &denial else {
+            return Self::conflict(Self::NO_ROOM, "There is no room for this now", detail);
+        };
+        let after = match exceeded.frees {
+            Frees::At(_, wait) => u64::try_from(wait.as_secs()).ok(),
+            Frees::WithAnEnd | Frees::Never => None,
+        };
+        Self {
+            retry_after: after.map(|seconds| seconds.max(1)),
+            ..Self::conflict(Self::LIMIT, "A limit is reached", detail)
         }
-        Self::conflict(Self::NO_ROOM, "There is no room for this now", detail + ".")
     }
 }
 

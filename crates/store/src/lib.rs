@@ -23,6 +23,7 @@
 //! | [`environments`] | intent and observation of environments |
 //! | [`tenants`] | the tenants of environments: requested, claimed, released |
 //! | [`pools`] | tenants of pools, the starts that pools are forecast from, bounds and events |
+//! | [`quotas`] | how much people and groups may use, how much they use, and when environments ran |
 //! | [`save_points`] | save points of environments |
 //! | [`lab_contents`] | the contents of labs at the time when their environments were started |
 //! | [`stages`] | the stages of starts, and their typical durations |
@@ -51,6 +52,7 @@ pub mod node_keys;
 pub mod passkeys;
 pub mod people;
 pub mod pools;
+pub mod quotas;
 pub mod save_points;
 pub mod secret;
 pub mod sessions;

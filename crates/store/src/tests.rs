@@ -119,14 +119,9 @@ impl Bed {
                 CONTENT,
                 spec(),
                 life(),
-                &|counts| {
-                    if counts.of_person < 2 {
-                        Ok(())
-                    } else {
-                        Err(Denial::TooManyOfPerson {
-                            have: counts.of_person,
-                        })
-                    }
+                &|counts| match counts.uses.person.usage.environments {
+                    ..2 => Ok(()),
+                    max => Err(Denial::Full { max }),
                 },
                 at(1),
             )
@@ -180,7 +175,7 @@ async fn starting_twice_creates_one_environment_and_admission_counts() {
     bed.start("no-bridge").await.unwrap();
     assert!(matches!(
         bed.start("third").await,
-        Err(Refused::Denied(Denial::TooManyOfPerson { have: 2 }))
+        Err(Refused::Denied(Denial::Full { max: 2 }))
     ));
     assert_eq!(bed.store.attempts_of(&bed.me).await.unwrap().len(), 2);
 }

@@ -7,6 +7,7 @@ mod account;
 mod environments;
 mod groups;
 mod labs;
+mod limits;
 mod operator;
 mod people;
 mod pools;
@@ -102,6 +103,7 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(account::routes())
         .merge(people::routes())
         .merge(groups::routes())
+        .merge(limits::routes())
         .merge(pools::routes())
         .merge(save_points::routes())
         .merge(operator::routes())

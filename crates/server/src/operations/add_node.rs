@@ -1,7 +1,10 @@
 //! Adds a node (in a cluster, a worker) to a running environment. It gets the next free number, and the reconciler
-//! creates it. Counts as use. An environment has at most five nodes, and the host must have room for one more.
+//! creates it. Counts as use. An environment has at most five nodes, its owner's quotas count, and the host must have room
+//! for one more.
 
-use faultline_domain::{NodeName, authz::MayManage, limits::fits, shape::MAX_NODES};
+use faultline_domain::{
+    NodeName, authz::MayManage, limits::fits, quota::Request, shape::MAX_NODES,
+};
 use faultline_store::environments::{Counts, NoNode};
 
 use crate::{
@@ -9,6 +12,7 @@ use crate::{
     capacity::{Free, capacity, need},
     pools::make_room,
     problem::Problem,
+    quotas,
 };
 
 pub(crate) async fn add_node(app: &App, proof: &MayManage) -> Result<NodeName, Problem> {
@@ -18,7 +22,8 @@ pub(crate) async fn add_node(app: &App, proof: &MayManage) -> Result<NodeName, P
     let pooled = app.store.pool_tenants(app.now()).await?;
     let all = app.store.unfinished_environments().await?;
     let comes = make_room(app, &pooled, need, &Counts::of(&all)).await?;
-    let admit = |counts| {
+    let admit = |counts: Counts| {
+        quotas::check(app, counts.uses.clone(), Request::NODE)?;
         let mut free = Free::now(&app.config.data_dir);
         if comes {
             let wanted = need
@@ -26,7 +31,7 @@ pub(crate) async fn add_node(app: &App, proof: &MayManage) -> Result<NodeName, P
                 .saturating_add(app.config.reserve_memory_mib);
             free.memory_mib = free.memory_mib.max(wanted);
         }
-        // Checks only memory and disk, because no environment is added.
+        // Checks only nodes, memory and disk, because no environment is added.
         fits(&capacity(&app.config, free, &counts), need)
     };
     let (id, by) = (&environment.id, proof.person());

@@ -11,6 +11,7 @@ pub(crate) mod give_up;
 pub(crate) mod groups;
 pub(crate) mod invitations;
 pub(crate) mod keys;
+pub(crate) mod limits;
 pub(crate) mod oidc;
 pub(crate) mod passkeys;
 pub(crate) mod passwords;

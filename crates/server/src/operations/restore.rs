@@ -64,8 +64,8 @@ pub(crate) async fn fork(app: &App, of: &MayUseSavePoint) -> Result<Environment,
     Ok(made)
 }
 
-fn nodes_of(point: &SavePoint) -> u64 {
-    (point.spec.nodes().len() + point.added.len()) as u64
+fn nodes_of(point: &SavePoint) -> u32 {
+    u32::try_from(point.spec.nodes().len() + point.added.len()).unwrap_or(u32::MAX)
 }
 
 /// Returns the lab's content at the time of the save point, as its hash and its text.

@@ -9,7 +9,8 @@ use faultline_domain::{
     authz::SignedIn,
     environment::{Environment, Lifetime, Spec},
     lab::Lab,
-    limits::{Denial, may_have_another},
+    limits::Denial,
+    quota::Request,
     tenant::{self, Allowance},
 };
 use faultline_provider::Readiness;
@@ -20,6 +21,7 @@ use crate::{
     app::App,
     capacity::{Free, can_ever_fit, need},
     problem::Problem,
+    quotas,
 };
 
 pub(crate) async fn start(
@@ -71,27 +73,30 @@ pub(super) async fn ready(app: &App, lab: &Lab) -> Result<(), Problem> {
     ))
 }
 
+/// Returns the number of nodes of an environment of this lab.
+pub(crate) fn nodes(lab: &Lab) -> u32 {
+    u32::try_from(lab.node_names().len()).unwrap_or(u32::MAX)
+}
+
 /// Returns the function that decides whether a person may have another environment. Whether there is room for it now is
 /// decided in the queue; here, only what can never fit is refused.
 pub(super) fn admission(
     app: &App,
     lab: &Lab,
-) -> Result<impl Fn(Counts) -> Result<(), Denial> + use<>, Denial> {
-    let nodes = lab.node_names().len() as u64;
-    admission_of(app, lab.needs.kubernetes.is_some(), nodes)
+) -> Result<impl Fn(Counts) -> Result<(), Denial>, Denial> {
+    admission_of(app, lab.needs.kubernetes.is_some(), nodes(lab))
 }
 
 /// The same for an environment with this number of nodes.
 pub(super) fn admission_of(
     app: &App,
     is_cluster: bool,
-    nodes: u64,
-) -> Result<impl Fn(Counts) -> Result<(), Denial> + use<>, Denial> {
+    nodes: u32,
+) -> Result<impl Fn(Counts) -> Result<(), Denial>, Denial> {
     let config = &app.config;
     let need = need(config, is_cluster, nodes);
     can_ever_fit(config, Free::now(&config.data_dir), need)?;
-    let max = config.max_of_person;
-    Ok(move |counts: Counts| may_have_another(counts.of_person, max))
+    Ok(move |counts: Counts| quotas::check(app, counts.uses, Request::start(nodes)))
 }
 
 pub(super) fn spec(app: &App, lab: &Lab) -> Spec {

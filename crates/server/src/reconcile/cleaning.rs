@@ -1,5 +1,5 @@
-//! Deletes expired sessions, records of removed keys that no node has any more, old audit entries and old demand; reloads
-//! the labs and updates metrics.
+//! Deletes expired sessions, records of removed keys that no node has any more, old audit entries, old demand and
+//! old records of runs; reloads the labs and updates metrics.
 
 use faultline_domain::pool::forecast::HISTORY;
 use jiff::SignedDuration;
@@ -20,6 +20,13 @@ pub(super) async fn pass(app: Shared) -> Done {
     let forgotten = app.now().saturating_sub(HISTORY);
     app.store
         .forget_demand(forgotten.unwrap_or(jiff::Timestamp::MIN))
+        .await?;
+    // Only those of this month count.
+    let ended = app
+        .now()
+        .saturating_sub(SignedDuration::from_hours(24 * 62));
+    app.store
+        .forget_runs(ended.unwrap_or(jiff::Timestamp::MIN))
         .await?;
     Ok(Counts::from([
         ("credentials deleted", removed),

@@ -38,6 +38,7 @@ pub(super) async fn pass(app: Shared) -> Done {
         &app,
         &tenants,
         Need {
+            nodes: 0,
             memory_mib: 0,
             disk_mib: 0,
         },

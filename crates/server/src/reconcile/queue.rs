@@ -79,16 +79,17 @@ pub(super) async fn decide(
         let own = if claims.is_some() {
             0
         } else {
-            u64::from(template.shape.nodes())
+            template.shape.nodes()
         };
-        let nodes = own + e.wanted.len() as u64;
-        match room(app, &e, nodes, &counts) {
+        let new = own + u32::try_from(e.wanted.len()).unwrap_or(u32::MAX);
+        match room(app, &e, new, &counts) {
             Ok(()) => {
                 warm.retain(|tenant| Some(&tenant.id) != claims.as_ref());
                 counts.environments += 1;
+                counts.nodes = counts.nodes.saturating_add(all_nodes(&e));
                 counts.coming.push(Coming {
                     is_cluster: e.spec.is_cluster(),
-                    nodes,
+                    nodes: new.into(),
                 });
                 decision.admitted.push(e);
             }
@@ -136,10 +137,18 @@ fn being_made(of: &PoolTenant) -> Option<Coming> {
     })
 }
 
-/// Returns an error with the need if there is no room for these nodes of an environment now.
-fn room(app: &App, e: &Environment, nodes: u64, counts: &Counts) -> Result<(), (Denial, Need)> {
+/// Returns the number of nodes of an environment.
+fn all_nodes(e: &Environment) -> u32 {
+    u32::try_from(e.taken().len()).unwrap_or(u32::MAX)
+}
+
+/// Returns an error with the need if there is no room for an environment now, of which `new` nodes need memory and disk.
+fn room(app: &App, e: &Environment, new: u32, counts: &Counts) -> Result<(), (Denial, Need)> {
     let config = &app.config;
-    let need = need(config, e.spec.is_cluster(), nodes);
+    let need = Need {
+        nodes: all_nodes(e),
+        ..need(config, e.spec.is_cluster(), new)
+    };
     let free = Free::now(&config.data_dir);
     admit(&capacity(config, free, counts), need).map_err(|denial| (denial, need))
 }

@@ -32,7 +32,7 @@ async fn make_instructor(bed: &Bed, name: &str) {
 
 /// Returns a server with a group whose instructor is `ida` and whose member is `stu`, another group, and its member `eve`.
 /// The owner makes requests.
-async fn school() -> (Bed, String, String) {
+pub(super) async fn school() -> (Bed, String, String) {
     let mut bed = bed().await;
     let own = (bed.cookie.clone(), bed.csrf.clone(), bed.token.clone());
     for name in ["ida", "stu", "eve"] {

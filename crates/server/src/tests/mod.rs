@@ -5,6 +5,7 @@ mod credential;
 mod directory;
 mod groups;
 mod lifecycle;
+mod limits;
 mod nodes;
 mod oidc;
 mod pages;

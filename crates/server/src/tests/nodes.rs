@@ -174,12 +174,15 @@ async fn no_node_is_added_if_the_host_is_full() {
     let full = faultline_domain::limits::Capacity {
         environments: 0,
         max_environments: 0,
+        nodes: 0,
+        max_nodes: None,
         free_memory_mib: 100,
         reserve_memory_mib: 50,
         free_disk_mib: 100,
         reserve_disk_mib: 0,
     };
     let need = faultline_domain::limits::Need {
+        nodes: 1,
         memory_mib: 60,
         disk_mib: 1,
     };

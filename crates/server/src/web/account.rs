@@ -1,4 +1,4 @@
-//! `/account`: the person's login name, password, passkeys, linked accounts and sessions.
+//! `/account`: the person's login name, password, passkeys, linked accounts, limits and sessions.
 
 use askama::Template;
 use axum::{
@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::{
     layout::{Frame, Layout},
+    limits::LimitRow,
     page, sign_in, text,
 };
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
     auth::{Caller, Row, Signed, device::Device, password},
     operations::{export, oidc, passkeys, passwords, sessions},
     problem::Problem,
+    quotas,
 };
 
 struct Session {
@@ -68,6 +70,7 @@ struct Page {
     passkeys: Option<Vec<Passkey>>,
     /// The browser and its system, as the name of a new passkey.
     device: Device,
+    limits: Vec<LimitRow>,
     problem: Option<Problem>,
     done: Option<&'static str>,
 }
@@ -122,7 +125,9 @@ async fn render(
     // Those of an earlier URL can still be removed.
     let keys = Some(keys.collect::<Vec<_>>()).filter(|k| app.passkeys.is_some() || !k.is_empty());
     let own = me.login.map_or_else(String::new, |login| login.to_string());
+    let limits = quotas::limits_of(app, &me.id).await?;
     page(&Page {
+        limits: LimitRow::all(&limits.standings, app.now()),
         layout: frame.layout("Account", caller),
         name: me.name,
         role: me.role.as_str(),

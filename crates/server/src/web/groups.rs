@@ -12,12 +12,16 @@ use serde::Deserialize;
 use super::{
     after_form,
     layout::{Frame, Layout},
+    limits::{LimitField, LimitRow, NewLimits},
     page, text,
 };
 use crate::{
     app::{App, Shared},
     auth::{Caller, GroupId, Instructed, Operator, Person, Signed},
-    operations::groups::{self, OpenLab, Progress},
+    operations::{
+        groups::{self, OpenLab, Progress},
+        limits,
+    },
     problem::Problem,
 };
 
@@ -132,6 +136,8 @@ struct GroupPage {
     members: Vec<MemberRow>,
     /// For operators: all people, with their roles.
     people: Vec<(String, String, &'static str)>,
+    limits: Vec<LimitRow>,
+    limit_fields: Vec<LimitField>,
     problem: Option<Problem>,
     /// The URL of a new invitation.
     link: Option<String>,
@@ -180,6 +186,7 @@ async fn render(
         solved: of.solved,
     };
     let members = groups::progress(app, proof).await?;
+    let own = limits::of_group(app, proof).await?;
     let mut people = Vec::new();
     if instructed.caller.signed_in.may_operate().is_ok() {
         people = app
@@ -196,6 +203,8 @@ async fn render(
         name: group.name.clone(),
         members: members.into_iter().map(row).collect(),
         people,
+        limits: LimitRow::all(&own.standings, app.now()),
+        limit_fields: LimitField::all(&own),
         problem,
         link,
     })
@@ -245,6 +254,21 @@ pub(super) async fn add(
             groups::add_member(&app, &operator.proof, group, &person, instructs).await
         }
         Err(_) => Err(Problem::bad_request("Choose a person.")),
+    };
+    answer(&app, &instructed, &frame, done).await
+}
+
+pub(super) async fn set_limits(
+    State(app): State<Shared>,
+    operator: Operator,
+    instructed: Instructed,
+    frame: Frame,
+    Form(new): Form<NewLimits>,
+) -> Result<Response, Problem> {
+    let group = &instructed.proof.group().id;
+    let done = match new.read() {
+        Ok(new) => limits::limit_group(&app, &operator.proof, group, new).await,
+        Err(problem) => Err(problem),
     };
     answer(&app, &instructed, &frame, done).await
 }

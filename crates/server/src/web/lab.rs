@@ -19,6 +19,7 @@ use crate::{
     auth::{Signed, Slug},
     operations,
     problem::Problem,
+    quotas,
 };
 
 #[derive(Template)]
@@ -41,6 +42,10 @@ struct Lab {
     usual: Option<String>,
     open: Option<String>,
     unready: Option<String>,
+    /// Why a start would be refused by a limit.
+    refusal: Option<String>,
+    /// The limits of which little is left.
+    near: Vec<String>,
     tries: Vec<Tried>,
     solved: bool,
 }
@@ -64,6 +69,7 @@ pub(super) async fn show(
         )),
         Readiness::Unavailable { reason } => Some(reason),
     };
+    let limits = quotas::limits_of(&app, me).await?;
     let now = app.now();
     let places = app.store.environments_by_attempt(me).await?;
     let tries = attempts
@@ -97,6 +103,8 @@ pub(super) async fn show(
         usual: usual.map(text::usual),
         open: open.map(|e| e.id.to_string()),
         unready,
+        refusal: limits.refusal(&app, operations::start::nodes(lab)),
+        near: limits.near(),
         solved: attempts
             .iter()
             .any(faultline_domain::attempt::Attempt::is_solved),

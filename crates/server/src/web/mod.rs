@@ -12,6 +12,7 @@
 //! | [`keys`] | `/keys` |
 //! | [`account`] | `/account` |
 //! | [`people`] | `/people` |
+//! | [`limits`] | `/people/{person}/limits` |
 //! | [`groups`] | `/groups` |
 //! | [`pools`] | `/operator/pools` |
 //! | [`operator`] | `/operator` |
@@ -29,6 +30,7 @@ mod invitation;
 mod keys;
 mod lab;
 mod layout;
+mod limits;
 pub(crate) mod live;
 mod oidc;
 mod operator;
@@ -117,6 +119,10 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/account/data", get(account::data))
         .route("/people", get(people::show))
         .route("/people/{person}/delete", post(people::delete))
+        .route(
+            "/people/{person}/limits",
+            get(limits::show).post(limits::set),
+        )
         .route("/people/invite", post(people::invite))
         .route("/people/{person}/change", post(people::change))
         .route(
@@ -127,6 +133,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/groups", get(groups::list).post(groups::create))
         .route("/groups/{group}", get(groups::show))
         .route("/groups/{group}/invite", post(groups::invite))
+        .route("/groups/{group}/limits", post(groups::set_limits))
         .route("/groups/{group}/add", post(groups::add))
         .route("/groups/{group}/remove/{person}", post(groups::remove))
         .route("/groups/{group}/delete", post(groups::delete))
@@ -181,7 +188,7 @@ struct ProblemPage<'a> {
     problem: &'a Problem,
     signed_out: bool,
     retry: bool,
-    /// If there is no room: the environments that the person could end, with the titles of their labs.
+    /// If there is no room or a limit is reached: the environments that the person could end, with the titles of their labs.
     open: Vec<(String, String)>,
 }
 
@@ -216,7 +223,7 @@ pub(crate) async fn problems(State(app): State<Shared>, request: Request, next: 
     let layout = match caller {
         Some(secret) => match app.store.session(&secret, app.now()).await {
             Ok(Some(principal)) => {
-                if problem.code == Problem::NO_ROOM {
+                if [Problem::NO_ROOM, Problem::LIMIT].contains(&problem.code) {
                     open = could_end(&app, &principal.person).await;
                 }
                 Layout::signed_in(

@@ -13,6 +13,7 @@ use crate::{
     Result, Store,
     db::{Tx, micros, to_json},
     lab_contents::{self, LabContent},
+    quotas::{self, Uses},
     save_points,
 };
 
@@ -21,8 +22,10 @@ use crate::{
 pub struct Counts {
     /// The number of environments with a tenant.
     pub environments: u32,
-    /// The number of environments of the person, including those in the queue.
-    pub of_person: u32,
+    /// The number of nodes of these environments.
+    pub nodes: u32,
+    /// What the person, the person's groups and everyone use, including environments in the queue.
+    pub uses: Uses,
     /// Nodes that were admitted but haven't allocated their memory and disk yet.
     pub coming: Vec<Coming>,
 }
@@ -36,9 +39,11 @@ impl Counts {
             is_cluster: e.spec.is_cluster(),
             nodes: e.nodes_to_come(),
         });
+        let nodes = placed.clone().map(|e| e.taken().len()).sum::<usize>();
         Self {
             environments: u32::try_from(placed.count()).unwrap_or(u32::MAX),
-            of_person: 0,
+            nodes: u32::try_from(nodes).unwrap_or(u32::MAX),
+            uses: Uses::default(),
             coming: coming.filter(|c| c.nodes > 0).collect(),
         }
     }
@@ -77,6 +82,7 @@ pub(super) async fn counts(
     tx: &mut Tx,
     person: &PersonId,
     without: Option<&EnvironmentId>,
+    now: Timestamp,
 ) -> Result<Counts> {
     let rows: Vec<Row> = sqlx::query_as(select!(
         "WHERE environments.is_final = $1 AND environments.id <> $2"
@@ -86,10 +92,8 @@ pub(super) async fn counts(
     .fetch_all(&mut **tx)
     .await?;
     let all = read_all(rows)?;
-    let mine = all.iter().filter(|e| e.person == *person).count();
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Ok(Counts {
-        of_person: count(mine),
+        uses: quotas::uses(tx, person, &all, now).await?,
         ..Counts::of(&all)
     })
 }
@@ -254,6 +258,7 @@ async fn renew(
     };
     lab_contents::keep(tx, renewal.content).await?;
     write(tx, RESET, &made).await?;
+    quotas::record_run(tx, old, made.state.phase(), now).await?;
     if let Some(id) = old.tenant_id() {
         // A tenant that has not been used yet, or has ended, has nothing to go back to.
         let undo = renewal.undo.filter(|undo| undo.tenant == *id);
@@ -293,7 +298,7 @@ impl Store {
         if let Some(open) = open_at(&mut tx, person, lab).await?.into_iter().next() {
             return Ok(open);
         }
-        admit(counts(&mut tx, person, None).await?)?;
+        admit(counts(&mut tx, person, None, now).await?)?;
         begin_attempt(&mut tx, &attempt, person, lab, now).await?;
         let made = fresh(
             id,
@@ -336,7 +341,7 @@ impl Store {
                 return Ok(newer);
             }
         }
-        admit(counts(&mut tx, &old.person, Some(&old.id)).await?)?;
+        admit(counts(&mut tx, &old.person, Some(&old.id), now).await?)?;
         let made = renew(&mut tx, old, renewal, now).await?;
         crate::pools::record_start(&mut tx, &made).await?;
         let (who, id) = (Some(old.person.as_str()), old.id.as_str());
@@ -364,7 +369,7 @@ impl Store {
             return Ok(Some(done.clone()));
         }
         let old = current.as_ref().unwrap_or(old);
-        admit(counts(&mut tx, &old.person, Some(&old.id)).await?)?;
+        admit(counts(&mut tx, &old.person, Some(&old.id), now).await?)?;
         let made = renew(&mut tx, old, renewal, now).await?;
         let (who, id) = (Some(old.person.as_str()), old.id.as_str());
         crate::audit::insert(&mut tx, now, who, "restore", id, save.id.as_str()).await?;
@@ -387,7 +392,7 @@ impl Store {
             return Ok(None);
         }
         let (person, lab) = (save.person.clone(), save.lab.clone());
-        admit(counts(&mut tx, &person, None).await?)?;
+        admit(counts(&mut tx, &person, None, now).await?)?;
         begin_attempt(&mut tx, &renewal.attempt, &person, &lab, now).await?;
         let made = Environment {
             wanted: renewal.nodes,

@@ -75,7 +75,7 @@ impl Store {
             return Err(NoNode::NotRunning);
         }
         let name = next_free(&e.taken()).ok_or(NoNode::TooMany)?;
-        admit(counts(&mut tx, by, None).await?)?;
+        admit(counts(&mut tx, &e.person, None, now).await?)?;
         let wanted = [e.wanted, vec![name.clone()]].concat();
         want(&mut tx, id, &wanted).await?;
         used(&mut tx, id, now).await?;

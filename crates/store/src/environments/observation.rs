@@ -43,6 +43,7 @@ pub(crate) async fn write_state(
     if matches!(state, State::Active { .. }) {
         crate::pools::record_active(tx, read, now).await?;
     }
+    crate::quotas::record_run(tx, read, state.phase(), now).await?;
     if state.phase() != read.state.phase() {
         let (what, id) = (state.phase().as_str(), read.id.as_str());
         crate::audit::insert(tx, now, None, what, id, &detail).await?;
