@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Output,
-    answer::{print, say, table, text},
+    answer::{local, print, say, table, text},
     api::Api,
     env::Where,
     limit, person,
@@ -33,8 +33,9 @@ enum GroupCommand {
         /// The group's name or id
         group: String,
     },
-    /// Create a link by which students join a group
+    /// Create a link or an access code by which students join a group
     ///
+    ///   faultline group invite "Class of Monday" --code --people 20 --days 1
     ///   faultline group invite "Class of Monday" --people 20
     #[command(verbatim_doc_comment)]
     Invite {
@@ -46,6 +47,21 @@ enum GroupCommand {
         /// The number of days for which the link is valid
         #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=Invitation::MAX_DAYS.into()))]
         days: u32,
+        /// Make an access code, which students type, instead of a link
+        #[arg(long)]
+        code: bool,
+    },
+    /// List the latest invitations to a group
+    Invitations {
+        /// The group's name or id
+        group: String,
+    },
+    /// Withdraw an invitation to a group; people who have joined stay
+    Withdraw {
+        /// The group's name or id
+        group: String,
+        /// The invitation's id, as `faultline group invitations` shows it
+        invitation: String,
     },
     /// Create a group; for operators
     Create {
@@ -145,16 +161,33 @@ pub fn run(args: &GroupArgs, output: Output) -> anyhow::Result<()> {
             group,
             people,
             days,
+            code,
         } => {
             let group = find(&api, group)?;
-            let wanted = json!({ "uses": people, "days": days });
+            let wanted = json!({ "uses": people, "days": days, "by_code": code });
             let made = api.post(&format!("/groups/{}/invitations", group.id), Some(wanted))?;
-            print(&made, output, |made| {
-                let (url, ends) = (text(made, "url")?, text(made, "expires_at")?);
-                Ok(format!(
-                    "{url}\n\nThe link is shown only now. It is valid until {ends}."
-                ))
+            print(&made, output, person::invited)
+        }
+        GroupCommand::Invitations { group } => {
+            let group = find(&api, group)?;
+            let all: Value = api.get(&format!("/groups/{}/invitations", group.id))?;
+            print(&all, output, |all| {
+                person::invitations(all, "faultline group invite")
             })
+        }
+        GroupCommand::Withdraw { group, invitation } => {
+            let group = find(&api, group)?;
+            let path = format!("/groups/{}/invitations/{invitation}", group.id);
+            api.delete(&path).map_err(|e| {
+                if crate::api::is_missing(&e) {
+                    return anyhow::anyhow!(
+                        "{} has no open invitation {invitation}; `faultline group invitations` lists them",
+                        group.name
+                    );
+                }
+                e
+            })?;
+            say(&json!({}), output, "The invitation is withdrawn.")
         }
         GroupCommand::Create { name } => {
             let made = api.post("/groups", Some(json!({ "name": name })))?;
@@ -270,7 +303,7 @@ fn progress(of: Detail) -> String {
                 name.clone(),
                 lab.lab,
                 state,
-                lab.since,
+                local(&lab.since),
                 checks,
                 lab.hints.to_string(),
                 solved.clone(),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Output,
-    answer::{print, say, table, text},
+    answer::{local, print, say, table, text},
     api::Api,
     env::Where,
     limit,
@@ -36,9 +36,10 @@ fn role() -> impl TypedValueParser<Value = Role> {
 enum PersonCommand {
     /// List all people
     List,
-    /// Create a link by which people join
+    /// Create a link or an access code by which people join
     ///
     ///   faultline person invite
+    ///   faultline person invite --code --people 40 --days 1 --note "Meetup"
     ///   faultline person invite --people 30 --days 2 --note "Class of Monday"
     #[command(verbatim_doc_comment)]
     Invite {
@@ -54,6 +55,9 @@ enum PersonCommand {
         /// A note for operators
         #[arg(long, default_value = "")]
         note: String,
+        /// Make an access code, which students type, instead of a link
+        #[arg(long)]
+        code: bool,
     },
     /// List the latest invitations
     Invitations,
@@ -121,6 +125,8 @@ struct Invitation {
     id: String,
     note: String,
     role: String,
+    code: Option<String>,
+    state: String,
     uses_left: u32,
     expires_at: String,
     accepted_by: Vec<String>,
@@ -136,19 +142,20 @@ pub fn run(args: &PersonArgs, output: Output) -> anyhow::Result<()> {
             people,
             days,
             note,
+            code,
         } => {
             let wanted = json!({
-                "role": role.as_str(), "uses": people, "days": days, "note": note,
+                "role": role.as_str(), "uses": people, "days": days, "note": note, "by_code": code,
             });
             let made = api.post("/invitations", Some(wanted))?;
-            print(&made, output, |made| {
-                let (url, ends) = (text(made, "url")?, text(made, "expires_at")?);
-                Ok(format!(
-                    "{url}\n\nThe link is shown only now. It is valid until {ends}."
-                ))
+            print(&made, output, invited)
+        }
+        PersonCommand::Invitations => {
+            let all: Value = api.get("/invitations")?;
+            print(&all, output, |all| {
+                invitations(all, "faultline person invite")
             })
         }
-        PersonCommand::Invitations => invitations(&api, output),
         PersonCommand::Withdraw { invitation } => {
             api.delete(&format!("/invitations/{invitation}"))?;
             print(&json!({}), output, |_| {
@@ -190,7 +197,7 @@ pub fn run(args: &PersonArgs, output: Output) -> anyhow::Result<()> {
             let person = find(&api, person)?;
             let made = api.post(&format!("/people/{}/reset-password", person.id), None)?;
             print(&made, output, |made| {
-                let (url, ends) = (text(made, "url")?, text(made, "expires_at")?);
+                let (url, ends) = (text(made, "url")?, local(text(made, "expires_at")?));
                 let name = &person.name;
                 Ok(format!(
                     "{url}\n\nSend this link to {name}. It works once, until {ends}."
@@ -247,7 +254,8 @@ fn list(api: &Api, output: Output) -> anyhow::Result<()> {
                 p.login.unwrap_or_else(|| "-".to_owned()),
                 p.name,
                 p.role,
-                p.last_sign_in.unwrap_or_else(|| "never".to_owned()),
+                p.last_sign_in
+                    .map_or_else(|| "never".to_owned(), |at| local(&at)),
                 access.to_owned(),
             ]);
         }
@@ -255,24 +263,37 @@ fn list(api: &Api, output: Output) -> anyhow::Result<()> {
     })
 }
 
-fn invitations(api: &Api, output: Output) -> anyhow::Result<()> {
-    let all: Value = api.get("/invitations")?;
-    print(&all, output, |all| {
-        let all: Vec<Invitation> = Vec::deserialize(all)?;
-        if all.is_empty() {
-            return Ok("There is no invitation. `faultline person invite` creates one.".to_owned());
+/// Formats a new invitation.
+pub(crate) fn invited(made: &Value) -> anyhow::Result<String> {
+    let (url, ends) = (text(made, "url")?, local(text(made, "expires_at")?));
+    Ok(match made.get("code").and_then(Value::as_str) {
+        Some(code) => {
+            format!("{code}\n\nPeople enter this code at {url}. It is valid until {ends}.")
         }
-        let mut table = table(["ID", "NOTE", "ROLE", "LEFT", "EXPIRES", "JOINED"]);
-        for i in all {
-            table.add_row([
-                i.id,
-                i.note,
-                i.role,
-                i.uses_left.to_string(),
-                i.expires_at,
-                i.accepted_by.join(", "),
-            ]);
-        }
-        Ok(table.to_string())
+        None => format!("{url}\n\nThe link is shown only now. It is valid until {ends}."),
     })
+}
+
+/// Formats invitations. `create` is the command that creates one.
+pub(crate) fn invitations(all: &Value, create: &str) -> anyhow::Result<String> {
+    let all: Vec<Invitation> = Vec::deserialize(all)?;
+    if all.is_empty() {
+        return Ok(format!("There is no invitation. `{create}` creates one."));
+    }
+    let mut table = table([
+        "ID", "NOTE", "ROLE", "CODE", "STATE", "LEFT", "EXPIRES", "JOINED",
+    ]);
+    for i in all {
+        table.add_row([
+            i.id,
+            i.note,
+            i.role,
+            i.code.unwrap_or_else(|| "-".to_owned()),
+            i.state,
+            i.uses_left.to_string(),
+            local(&i.expires_at),
+            i.accepted_by.join(", "),
+        ]);
+    }
+    Ok(table.to_string())
 }

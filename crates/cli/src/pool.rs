@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Output,
-    answer::{print, say, table},
+    answer::{local, print, say, table},
     api::Api,
     env::Where,
 };
@@ -216,7 +216,7 @@ fn announced(events: Vec<Event>) -> String {
     }
     let mut table = table(["ID", "LAB", "BEGINS", "PEOPLE", "NOTE"]);
     for e in events {
-        table.add_row([e.id, e.lab, e.at, e.seats.to_string(), e.note]);
+        table.add_row([e.id, e.lab, local(&e.at), e.seats.to_string(), e.note]);
     }
     table.to_string()
 }
@@ -257,7 +257,11 @@ fn list(all: &Pools) -> String {
                 None => p.reason.clone(),
             };
             let why = match &p.next {
-                Some(next) => format!("{why}; {} from {}, for an event", next.size, next.from),
+                Some(next) => format!(
+                    "{why}; {} from {}, for an event",
+                    next.size,
+                    local(&next.from)
+                ),
                 None => why,
             };
             let ceiling = match p.ceiling {

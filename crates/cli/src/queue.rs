@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     Output,
-    answer::{print, table},
+    answer::{local, print, table},
     api::Api,
     env::Where,
 };
@@ -45,7 +45,7 @@ pub fn run(args: &QueueArgs, output: Output) -> anyhow::Result<()> {
                 w.environment,
                 w.lab,
                 w.person,
-                w.since,
+                local(&w.since),
                 wait.unwrap_or_else(|| "unknown".to_owned()),
             ]);
         }

@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`access_code`] | the codes by which people join an event |
 //! | [`id`] | identifiers as newtypes, validated when they are made |
 //! | [`attempt`] | a person's attempt at a lab |
 //! | [`check`] | the results of checks |
@@ -26,6 +27,7 @@
 //! | [`shape`] | the number of nodes, and which of them are control planes |
 //! | [`score`] | the points for a solved lab |
 
+pub mod access_code;
 pub mod attempt;
 pub mod authz;
 pub mod check;
@@ -50,6 +52,7 @@ pub mod shape;
 pub mod template;
 pub mod tenant;
 
+pub use access_code::AccessCode;
 pub use clock::Clock;
 pub use id::{AttemptId, EnvironmentId, LabSlug, Login, NodeName, PersonId, SavePointId, TenantId};
 pub use shape::Shape;

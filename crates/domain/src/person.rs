@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::{Login, PersonId, authz::Role};
+use crate::{AccessCode, Login, PersonId, authz::Role};
 
 /// A person who uses this installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,9 +30,51 @@ impl Invitation {
     pub const MAX_USES: u32 = 500;
     /// The maximum number of days for which an invitation is valid.
     pub const MAX_DAYS: u32 = 90;
+    /// The maximum length of a note, in characters.
+    pub const MAX_NOTE: usize = 80;
+
+    /// Returns whether the invitation can be accepted, or why it can't.
+    #[must_use]
+    pub fn validity(&self, now: Timestamp) -> Validity {
+        if self.withdrawn_at.is_some() {
+            Validity::Withdrawn
+        } else if self.uses_left == 0 {
+            Validity::UsedUp
+        } else if self.expires_at <= now {
+            Validity::Expired
+        } else {
+            Validity::Open
+        }
+    }
 }
 
-/// An invitation to join, which is accepted by a link.
+/// Whether an invitation can be accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Validity {
+    /// It can be accepted.
+    Open,
+    /// It was accepted by as many people as it was for.
+    UsedUp,
+    /// Its time is up.
+    Expired,
+    /// It was withdrawn, or whoever created it may not invite people any more.
+    Withdrawn,
+}
+
+impl Validity {
+    /// Returns the name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::UsedUp => "used up",
+            Self::Expired => "expired",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
+}
+
+/// An invitation to join, which is accepted by a link or by an access code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invitation {
     /// The invitation's id. It is not the secret in its link.
@@ -41,6 +83,8 @@ pub struct Invitation {
     pub note: String,
     /// The role of the people who accept it.
     pub role: Role,
+    /// The code by which it is accepted. `None` if it is accepted by a link.
+    pub code: Option<AccessCode>,
     /// The id of the group that they become members of, if any.
     pub group: Option<String>,
     /// The number of people who can still accept it.
@@ -51,6 +95,8 @@ pub struct Invitation {
     pub created_at: Timestamp,
     /// When it expires.
     pub expires_at: Timestamp,
+    /// When it was withdrawn.
+    pub withdrawn_at: Option<Timestamp>,
     /// The names of the people who have accepted it.
     pub accepted_by: Vec<String>,
 }

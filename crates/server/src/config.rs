@@ -117,6 +117,8 @@ pub struct Rates {
     pub wrong_per_minute: u32,
     /// Attempts to sign in with a password per login name. Default: 10.
     pub password_per_minute: u32,
+    /// Wrong access codes per address. More than of passwords, because a class shares an address. Default: 20.
+    pub code_per_minute: u32,
 }
 
 impl Rates {
@@ -128,6 +130,7 @@ impl Rates {
             stranger_per_minute: 0,
             wrong_per_minute: 0,
             password_per_minute: 0,
+            code_per_minute: 0,
         }
     }
 }
@@ -139,6 +142,7 @@ impl Default for Rates {
             stranger_per_minute: 300,
             wrong_per_minute: 10,
             password_per_minute: 10,
+            code_per_minute: 20,
         }
     }
 }

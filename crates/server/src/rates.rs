@@ -1,4 +1,4 @@
-//! Rate limits. There are five kinds of budgets. Each is refilled evenly and uses a bounded amount of memory.
+//! Rate limits. There are six kinds of budgets. Each is refilled evenly and uses a bounded amount of memory.
 //!
 //! | budget | per | for |
 //! |---|---|---|
@@ -6,11 +6,12 @@
 //! | strangers | address | requests without a valid credential |
 //! | wrong | address | invalid sessions, tokens and links; strict |
 //! | guesses | address | wrong passwords; strict |
+//! | codes | address | wrong access codes |
 //! | passwords | login name | attempts to sign in with a password, from any address; strict |
 //!
 //! If an address has used up *wrong*, further invalid credentials get 429. Valid sessions, tokens and links are never
 //! refused for it: they are random, so nobody guesses them, and nobody can lock out others behind the same address. If it
-//! has used up *guesses*, no password from there is verified for a while. Assets, health and metrics aren't counted. A
+//! has used up *guesses*, no password from there is verified for a while, and after *codes*, no access code. Assets, health and metrics aren't counted. A
 //! stream counts once, when it is opened.
 
 use std::{
@@ -141,12 +142,60 @@ pub(crate) struct Rates<C: Clock = MonotonicClock> {
     people: Budgets<String, C>,
     strangers: Budgets<Origin, C>,
     wrong: Budgets<Origin, C>,
-    guesses: Budgets<Origin, C>,
+    guesses: Guesses<C>,
+    codes: Guesses<C>,
     passwords: Budgets<String, C>,
-    /// Origins whose passwords aren't verified until the given time.
+}
+
+/// Wrong guesses per origin. After too many, no further guess from there is evaluated for a while.
+struct Guesses<C: Clock> {
+    wrong: Budgets<Origin, C>,
+    /// Origins whose guesses aren't evaluated until the given time.
     held: Mutex<HashMap<Origin, C::Instant>>,
     clock: C,
     max_keys: usize,
+}
+
+impl<C: Clock + Clone> Guesses<C> {
+    fn new(per_minute: u32, max_keys: usize, clock: &C) -> Self {
+        Self {
+            wrong: Budgets::new(per_minute, max_keys, clock),
+            held: Mutex::default(),
+            clock: clock.clone(),
+            max_keys,
+        }
+    }
+
+    /// Checks whether a guess may be evaluated.
+    fn may(&self, from: Origin) -> Result<(), Wait> {
+        let now = self.clock.now();
+        match lock(&self.held).get(&from) {
+            Some(until) if *until > now => Err(Wait(until.duration_since(now).into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a wrong guess.
+    fn wrong(&self, from: Origin) -> Result<(), Wait> {
+        let Err(Wait(wait)) = self.wrong.take(from) else {
+            return Ok(());
+        };
+        let now = self.clock.now();
+        let mut held = lock(&self.held);
+        if held.len() >= self.max_keys {
+            held.retain(|_, until| *until > now);
+        }
+        if held.len() < self.max_keys {
+            held.insert(from, now + wait.into());
+        }
+        Err(Wait(wait))
+    }
+
+    fn tidy(&self) {
+        self.wrong.tidy();
+        let now = self.clock.now();
+        lock(&self.held).retain(|_, until| *until > now);
+    }
 }
 
 impl<C: Clock> std::fmt::Debug for Rates<C> {
@@ -168,21 +217,25 @@ impl<C: Clock + Clone> Rates<C> {
             people: Budgets::new(rates.person_per_minute, max_keys, clock),
             strangers: Budgets::new(rates.stranger_per_minute, max_keys, clock),
             wrong: Budgets::new(rates.wrong_per_minute, max_keys, clock),
-            guesses: Budgets::new(rates.wrong_per_minute, max_keys, clock),
+            guesses: Guesses::new(rates.wrong_per_minute, max_keys, clock),
+            codes: Guesses::new(rates.code_per_minute, max_keys, clock),
             passwords: Budgets::new(rates.password_per_minute, max_keys, clock),
-            held: Mutex::default(),
-            clock: clock.clone(),
-            max_keys,
         }
     }
 
     /// Checks whether a password from this origin may be verified.
     pub(crate) fn may_guess(&self, from: Origin) -> Result<(), Wait> {
-        let now = self.clock.now();
-        match lock(&self.held).get(&from) {
-            Some(until) if *until > now => Err(Wait(until.duration_since(now).into())),
-            _ => Ok(()),
-        }
+        self.guesses.may(from)
+    }
+
+    /// Checks whether an access code from this origin may be looked up.
+    pub(crate) fn may_try_code(&self, from: Origin) -> Result<(), Wait> {
+        self.codes.may(from)
+    }
+
+    /// Counts a wrong access code. If there were too many, no code from this origin is looked up for a while.
+    pub(crate) fn wrong_code(&self, from: Origin) -> Result<(), Wait> {
+        self.codes.wrong(from)
     }
 
     /// Counts a request with a valid credential against its own budget.
@@ -197,18 +250,7 @@ impl<C: Clock + Clone> Rates<C> {
 
     /// Counts a wrong password. If there were too many, no password from this origin is verified for a while.
     pub(crate) fn wrong_password(&self, from: Origin) -> Result<(), Wait> {
-        let Err(Wait(wait)) = self.guesses.take(from) else {
-            return Ok(());
-        };
-        let now = self.clock.now();
-        let mut held = lock(&self.held);
-        if held.len() >= self.max_keys {
-            held.retain(|_, until| *until > now);
-        }
-        if held.len() < self.max_keys {
-            held.insert(from, now + wait.into());
-        }
-        Err(Wait(wait))
+        self.guesses.wrong(from)
     }
 
     /// Counts an attempt to sign in with a password.
@@ -227,9 +269,8 @@ impl<C: Clock + Clone> Rates<C> {
         self.strangers.tidy();
         self.wrong.tidy();
         self.guesses.tidy();
+        self.codes.tidy();
         self.passwords.tidy();
-        let now = self.clock.now();
-        lock(&self.held).retain(|_, until| *until > now);
     }
 }
 

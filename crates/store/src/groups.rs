@@ -41,10 +41,18 @@ pub enum GroupChanged {
 }
 
 /// Withdraws a person's invitations to a group that the person doesn't instruct any more.
-async fn end_invitations(tx: &mut Tx, group: &str, person: &PersonId) -> Result<()> {
-    sqlx::query("UPDATE invitations SET uses_left = 0 WHERE group_id = $1 AND created_by = $2")
+async fn end_invitations(
+    tx: &mut Tx,
+    group: &str,
+    person: &PersonId,
+    now: Timestamp,
+) -> Result<()> {
+    let sql = "UPDATE invitations SET uses_left = 0, withdrawn_at = $3 \
+               WHERE group_id = $1 AND created_by = $2 AND uses_left > 0";
+    sqlx::query(sql)
         .bind(group)
         .bind(person.as_str())
+        .bind(micros(now))
         .execute(&mut **tx)
         .await?;
     Ok(())
@@ -159,7 +167,7 @@ impl Store {
             return Ok(GroupChanged::NotFound);
         }
         if !instructs {
-            end_invitations(&mut tx, group, person).await?;
+            end_invitations(&mut tx, group, person, now).await?;
         }
         let what = if instructs {
             "group-instructor"
@@ -190,7 +198,7 @@ impl Store {
         if done.rows_affected() == 0 {
             return Ok(GroupChanged::NotFound);
         }
-        end_invitations(&mut tx, group, person).await?;
+        end_invitations(&mut tx, group, person, now).await?;
         let who = Some(by.as_str());
         crate::audit::insert(&mut tx, now, who, "group-remove", group, person.as_str()).await?;
         tx.commit().await?;

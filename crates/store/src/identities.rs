@@ -123,7 +123,7 @@ async fn set_role(tx: &mut Tx, person: &str, role: Role, now: Timestamp) -> Resu
         .execute(&mut **tx)
         .await?;
     if role != Role::Operator {
-        end_invitations(tx, &parse("person id", person)?).await?;
+        end_invitations(tx, &parse("person id", person)?, now).await?;
     }
     let detail = format!("{}, by the identity provider", role.as_str());
     crate::audit::insert(tx, now, None, "person-role", person, &detail).await

@@ -1,8 +1,8 @@
-//! Invitations: links by which people join.
+//! Invitations: links and access codes by which people join.
 
 use std::collections::HashMap;
 
-use faultline_domain::{Login, PersonId, authz::Role, person::Invitation};
+use faultline_domain::{AccessCode, Login, PersonId, authz::Role, person::Invitation};
 use jiff::Timestamp;
 use sqlx::FromRow;
 
@@ -46,6 +46,8 @@ struct Row {
     created_by: String,
     created_at: i64,
     expires_at: i64,
+    code: Option<String>,
+    withdrawn_at: Option<i64>,
 }
 
 impl Row {
@@ -59,6 +61,14 @@ impl Row {
             created_by: parse("person id", &self.created_by)?,
             created_at: time("invitation time", self.created_at)?,
             expires_at: time("invitation time", self.expires_at)?,
+            code: self
+                .code
+                .map(|code| parse("access code", &code))
+                .transpose()?,
+            withdrawn_at: self
+                .withdrawn_at
+                .map(|at| time("invitation time", at))
+                .transpose()?,
             accepted_by,
         })
     }
@@ -114,7 +124,7 @@ pub(crate) async fn use_invitation(
 }
 
 impl Store {
-    /// Stores an invitation with the secret of its link. Returns false if the person who creates it may not do so any
+    /// Stores an invitation with the secret of its link or code. Returns false if the person who creates it may not do so any
     /// more: the request may have taken a while since it was authorized.
     pub async fn add_invitation(&self, secret: &Secret, invitation: &Invitation) -> Result<bool> {
         let mut tx = self.begin().await?;
@@ -134,8 +144,8 @@ impl Store {
         }
         sqlx::query(
             "INSERT INTO invitations \
-             (id, token_hash, note, role, uses_left, created_by, created_at, expires_at, group_id) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             (id, token_hash, note, role, uses_left, created_by, created_at, expires_at, group_id, code) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         )
         .bind(&invitation.id)
         .bind(secret.hash())
@@ -146,6 +156,7 @@ impl Store {
         .bind(micros(invitation.created_at))
         .bind(micros(invitation.expires_at))
         .bind(&invitation.group)
+        .bind(invitation.code.as_ref().map(AccessCode::as_str))
         .execute(&mut *tx)
         .await?;
         let (at, who) = (invitation.created_at, Some(invitation.created_by.as_str()));
@@ -162,8 +173,8 @@ impl Store {
     /// Returns the latest invitations, newest first, even those that can't be accepted any more.
     pub async fn invitations(&self, most: u32) -> Result<Vec<Invitation>> {
         let rows = sqlx::query_as::<_, Row>(
-            "SELECT id, note, role, group_id, uses_left, created_by, created_at, expires_at \
-             FROM invitations ORDER BY created_at DESC LIMIT $1",
+            "SELECT id, note, role, group_id, uses_left, created_by, created_at, expires_at, code, \
+             withdrawn_at FROM invitations ORDER BY created_at DESC LIMIT $1",
         )
         .bind(most)
         .fetch_all(&self.readers)
@@ -201,27 +212,29 @@ impl Store {
         role.map(|role| from_json("role", &role)).transpose()
     }
 
-    /// Withdraws an invitation on behalf of an operator. People who have accepted it stay. Returns false if there is
-    /// none with this id that could be accepted.
+    /// Withdraws an invitation: any, on behalf of an operator, or one to a group, on behalf of somebody who instructs it.
+    /// People who have accepted it stay. Returns false if there is none with this id that could be accepted.
     pub async fn withdraw_invitation(
         &self,
-        operator: &PersonId,
+        by: &PersonId,
         id: &str,
+        group: Option<&str>,
         now: Timestamp,
     ) -> Result<bool> {
         let mut tx = self.begin().await?;
         let done = sqlx::query(
-            "UPDATE invitations SET uses_left = 0 \
-             WHERE id = $1 AND uses_left > 0 AND expires_at > $2",
+            "UPDATE invitations SET uses_left = 0, withdrawn_at = $2 \
+             WHERE id = $1 AND uses_left > 0 AND expires_at > $2 AND ($3 IS NULL OR group_id = $3)",
         )
         .bind(id)
         .bind(micros(now))
+        .bind(group)
         .execute(&mut *tx)
         .await?;
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        let who = Some(operator.as_str());
+        let who = Some(by.as_str());
         crate::audit::insert(&mut tx, now, who, "invite-withdraw", id, "").await?;
         tx.commit().await?;
         Ok(true)

@@ -116,9 +116,12 @@ async fn end_sessions(tx: &mut Tx, person: &PersonId, except: Option<&Secret>) -
 
 /// Withdraws the invitations of a person who has another role now or no access any more, and removes the sign-in links that they made for
 /// others.
-pub(crate) async fn end_invitations(tx: &mut Tx, person: &PersonId) -> Result<()> {
-    sqlx::query("UPDATE invitations SET uses_left = 0 WHERE created_by = $1")
+pub(crate) async fn end_invitations(tx: &mut Tx, person: &PersonId, now: Timestamp) -> Result<()> {
+    let sql = "UPDATE invitations SET uses_left = 0, withdrawn_at = $2 \
+               WHERE created_by = $1 AND uses_left > 0";
+    sqlx::query(sql)
         .bind(person.as_str())
+        .bind(micros(now))
         .execute(&mut **tx)
         .await?;
     sqlx::query("DELETE FROM sign_in_tokens WHERE made_by = $1")
@@ -374,7 +377,7 @@ impl Store {
             return Ok(Changed::LastOperator);
         }
         if is_loss {
-            end_invitations(&mut tx, person).await?;
+            end_invitations(&mut tx, person, now).await?;
         }
         if change == PersonChange::Disable {
             end_sessions(&mut tx, person, None).await?;
@@ -411,7 +414,7 @@ impl Store {
             return Ok(Changed::NotFound);
         }
         end_sessions(&mut tx, person, None).await?;
-        end_invitations(&mut tx, person).await?;
+        end_invitations(&mut tx, person, now).await?;
         crate::save_points::delete_all_of(&mut tx, person).await?;
         for sql in [
             "DELETE FROM api_tokens WHERE person_id = $1",

@@ -1,5 +1,6 @@
 //! Tokens. The store has only their SHA-256, so nobody can sign in with what they read from the database.
 
+use faultline_domain::AccessCode;
 use rand::Rng;
 use sha2::{Digest, Sha256};
 
@@ -27,6 +28,12 @@ impl Secret {
         let digits = text.strip_prefix("flt_")?;
         let fits = digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
         fits.then(|| Self(text.to_owned()))
+    }
+
+    /// Returns the secret of an invitation that is accepted by an access code. It has as little randomness as the code.
+    #[must_use]
+    pub fn of_code(code: &AccessCode) -> Self {
+        Self(format!("code_{}", code.as_str()))
     }
 
     /// Returns the token itself, for its owner.

@@ -6,23 +6,27 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Body,
     views::{
-        GroupDetail, GroupView, MadeInvitation, MemberUpdate, NewGroup, NewGroupInvitation,
-        ProgressView,
+        GroupDetail, GroupView, InvitationView, MadeInvitation, MemberUpdate, NewGroup,
+        NewGroupInvitation, ProgressView,
     },
 };
 use crate::{
     app::Shared,
-    auth::{GroupId, Instructed, Operator, Person, Signed},
-    operations::groups,
+    auth::{GroupId, Instructed, Operator, Person, Row, Signed},
+    operations::{groups, invitations},
     problem::Problem,
 };
+
+/// The number of the server's latest invitations among which those to the group are listed.
+const MAX_INVITATIONS: u32 = 500;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(list_groups, create_group))
         .routes(routes!(get_group, delete_group))
         .routes(routes!(update_member, remove_member))
-        .routes(routes!(create_group_invitation))
+        .routes(routes!(list_group_invitations, create_group_invitation))
+        .routes(routes!(withdraw_group_invitation))
 }
 
 /// Lists the groups that the person instructs; for operators, all groups.
@@ -118,11 +122,34 @@ async fn create_group_invitation(
     instructed: Instructed,
     Body(new): Body<NewGroupInvitation>,
 ) -> Result<(StatusCode, Json<MadeInvitation>), Problem> {
-    let (invitation, url) = groups::invite(&app, &instructed.proof, new.uses, new.days).await?;
-    let made = MadeInvitation {
-        id: invitation.id,
-        url,
-        expires_at: invitation.expires_at.to_string(),
-    };
+    let proof = &instructed.proof;
+    let (invitation, url) = groups::invite(&app, proof, new.uses, new.days, new.by_code).await?;
+    let made = MadeInvitation::new(invitation, url);
     Ok((StatusCode::CREATED, Json(made)))
+}
+
+/// Lists the latest invitations to a group, newest first. For its instructors and operators.
+#[utoipa::path(get, path = "/api/v1/groups/{group}/invitations", tag = "groups", params(("group" = String, Path)),
+    responses((status = 200, body = [InvitationView]), (status = 404, body = Problem)))]
+async fn list_group_invitations(
+    State(app): State<Shared>,
+    instructed: Instructed,
+) -> Result<Json<Vec<InvitationView>>, Problem> {
+    let all = invitations::of_group(&app, &instructed.proof, MAX_INVITATIONS).await?;
+    let now = app.now();
+    let view = |invitation| InvitationView::new(invitation, now);
+    Ok(Json(all.into_iter().map(view).collect()))
+}
+
+/// Withdraws an invitation to a group. People who have accepted it stay. For its instructors and operators.
+#[utoipa::path(delete, path = "/api/v1/groups/{group}/invitations/{row}", tag = "groups",
+    params(("group" = String, Path), ("row" = String, Path)),
+    responses((status = 204, description = "withdrawn"), (status = 404, body = Problem)))]
+async fn withdraw_group_invitation(
+    State(app): State<Shared>,
+    instructed: Instructed,
+    Row(id): Row,
+) -> Result<StatusCode, Problem> {
+    invitations::withdraw_from_group(&app, &instructed.proof, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

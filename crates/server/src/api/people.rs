@@ -120,7 +120,9 @@ async fn list_invitations(
     _operator: Operator,
 ) -> Result<Json<Vec<InvitationView>>, Problem> {
     let all = app.store.invitations(MAX_LISTED).await?;
-    Ok(Json(all.into_iter().map(InvitationView::from).collect()))
+    let now = app.now();
+    let view = |invitation| InvitationView::new(invitation, now);
+    Ok(Json(all.into_iter().map(view).collect()))
 }
 
 /// Creates an invitation. For operators.
@@ -138,13 +140,10 @@ async fn create_invitation(
         note: new.note,
         uses: new.uses,
         days: new.days,
+        by_code: new.by_code,
     };
     let (invitation, url) = invitations::invite(&app, &operator.proof, &wanted).await?;
-    let made = MadeInvitation {
-        id: invitation.id,
-        url,
-        expires_at: invitation.expires_at.to_string(),
-    };
+    let made = MadeInvitation::new(invitation, url);
     Ok((StatusCode::CREATED, Json(made)))
 }
 

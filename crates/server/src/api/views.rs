@@ -15,6 +15,7 @@ use faultline_domain::{
 };
 use faultline_lab::LabFolder;
 use faultline_store::{stages::Stage, start_log::Line};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -549,6 +550,12 @@ pub(crate) struct InvitationView {
     pub note: String,
     /// The role of the people who accept it.
     pub role: &'static str,
+    /// The access code; none if it is accepted by a link.
+    pub code: Option<String>,
+    /// The ID of the group that people join, if any.
+    pub group: Option<String>,
+    /// `open`, `used up`, `expired` or `withdrawn`.
+    pub state: &'static str,
     /// The number of people who can still accept it; 0 if it was used up or withdrawn.
     pub uses_left: u32,
     pub created_by: String,
@@ -558,9 +565,12 @@ pub(crate) struct InvitationView {
     pub accepted_by: Vec<String>,
 }
 
-impl From<Invitation> for InvitationView {
-    fn from(i: Invitation) -> Self {
+impl InvitationView {
+    pub(crate) fn new(i: Invitation, now: Timestamp) -> Self {
         Self {
+            state: i.validity(now).as_str(),
+            code: i.code.map(|code| code.to_string()),
+            group: i.group,
             id: i.id,
             note: i.note,
             role: i.role.as_str(),
@@ -589,6 +599,9 @@ pub(crate) struct NewInvitationView {
     /// The number of days for which it is valid, at most 90. Default: 7.
     #[serde(default = "week")]
     pub days: u32,
+    /// True for an access code that students type, false for a link. Default: false.
+    #[serde(default)]
+    pub by_code: bool,
 }
 
 fn student() -> String {
@@ -607,10 +620,23 @@ const fn week() -> u32 {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct MadeInvitation {
     pub id: String,
-    /// The link by which people join.
+    /// The link by which people join. With an access code, it leads to the page where the code is entered.
     pub url: String,
+    /// The access code; none if it is accepted by the link.
+    pub code: Option<String>,
     /// When it expires.
     pub expires_at: String,
+}
+
+impl MadeInvitation {
+    pub(crate) fn new(invitation: Invitation, url: String) -> Self {
+        Self {
+            id: invitation.id,
+            url,
+            code: invitation.code.map(|code| code.to_string()),
+            expires_at: invitation.expires_at.to_string(),
+        }
+    }
 }
 
 /// The status of the installation.
@@ -975,4 +1001,7 @@ pub(crate) struct NewGroupInvitation {
     /// The number of days for which it is valid, at most 90. Default: 7.
     #[serde(default = "week")]
     pub days: u32,
+    /// True for an access code that students type, false for a link. Default: false.
+    #[serde(default)]
+    pub by_code: bool,
 }

@@ -21,9 +21,10 @@ use crate::problem::Problem;
 /// The forms by which people sign in. They use nothing of a session that the browser may already have, and the page can't
 /// know its token: the cookie isn't sent when a link from elsewhere is followed. What comes back from the identity
 /// provider or from an authenticator has a secret of its own.
-pub(crate) const SIGN_IN: [&str; 6] = [
+pub(crate) const SIGN_IN: [&str; 7] = [
     "/sign-in",
     "/invitation",
+    "/join",
     "/sign-in/oidc",
     "/sign-in/oidc/callback",
     "/sign-in/passkey",

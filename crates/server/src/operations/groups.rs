@@ -93,12 +93,14 @@ pub(crate) async fn invite(
     who: &MayInstruct,
     uses: u32,
     days: u32,
+    by_code: bool,
 ) -> Result<(Invitation, String), Problem> {
     let new = NewInvitation {
         note: who.group().name.clone(),
         role: Role::Student,
         uses,
         days,
+        by_code,
     };
     invitations::create(app, who.person(), &new, Some(who.group().id.clone())).await
 }

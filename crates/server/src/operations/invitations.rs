@@ -1,8 +1,8 @@
 //! Invite people, withdraw invitations, and accept one.
 
 use faultline_domain::{
-    PersonId,
-    authz::{MayOperate, Role},
+    AccessCode, PersonId,
+    authz::{MayInstruct, MayOperate, Role},
     person::Invitation,
 };
 use faultline_store::{
@@ -22,6 +22,7 @@ use crate::{
         sessions, tidy,
     },
     problem::Problem,
+    rates::Origin,
 };
 
 /// What an operator wants of an invitation.
@@ -31,9 +32,12 @@ pub(crate) struct NewInvitation {
     pub role: Role,
     pub uses: u32,
     pub days: u32,
+    /// True for an access code, false for a link.
+    pub by_code: bool,
 }
 
-/// Creates an invitation. Returns it with its link, which can't be shown again.
+/// Creates an invitation. Returns it with its link, which can't be shown again, or with the link of the page where its
+/// code is entered.
 pub(crate) async fn invite(
     app: &App,
     who: &MayOperate,
@@ -61,12 +65,25 @@ pub(super) async fn create(
             Invitation::MAX_DAYS
         )));
     }
-    let (secret, now) = (app.secret(), app.now());
+    // A code is easier to guess than a link, and is read by many.
+    if new.by_code && new.role != Role::Student {
+        return Err(Problem::bad_request(
+            "An access code is for students. Invite people with other roles by a link.",
+        ));
+    }
+    let code = new.by_code.then(|| app.random(AccessCode::generate));
+    let secret = match &code {
+        Some(code) => Secret::of_code(code),
+        None => app.secret(),
+    };
+    let now = app.now();
     let days = SignedDuration::from_hours(24 * i64::from(new.days));
     let invitation = Invitation {
         id: app.row_id(),
         note: tidy(&new.note, 80),
         role: new.role,
+        code,
+        withdrawn_at: None,
         uses_left: new.uses,
         group,
         created_by: by.clone(),
@@ -78,21 +95,58 @@ pub(super) async fn create(
         return Err(Problem::not_found());
     }
     let base = app.config.public_url.trim_end_matches('/');
-    let link = format!("{base}/invitation?token={}", secret.expose());
+    let link = match &invitation.code {
+        Some(code) => format!("{base}/join?code={code}"),
+        None => format!("{base}/invitation?token={}", secret.expose()),
+    };
     Ok((invitation, link))
 }
 
 /// Withdraws an invitation. People who have accepted it stay.
 pub(crate) async fn withdraw(app: &App, who: &MayOperate, id: &str) -> Result<(), Problem> {
-    if app
-        .store
-        .withdraw_invitation(who.person(), id, app.now())
-        .await?
-    {
-        Ok(())
-    } else {
-        Err(Problem::not_found())
+    let (by, now) = (who.person(), app.now());
+    let done = app.store.withdraw_invitation(by, id, None, now).await?;
+    done.then_some(()).ok_or_else(Problem::not_found)
+}
+
+/// Withdraws an invitation to a group.
+pub(crate) async fn withdraw_from_group(
+    app: &App,
+    who: &MayInstruct,
+    id: &str,
+) -> Result<(), Problem> {
+    let (by, group, now) = (who.person(), Some(who.group().id.as_str()), app.now());
+    let done = app.store.withdraw_invitation(by, id, group, now).await?;
+    done.then_some(()).ok_or_else(Problem::not_found)
+}
+
+/// Returns the latest invitations to a group, newest first.
+pub(crate) async fn of_group(
+    app: &App,
+    who: &MayInstruct,
+    most: u32,
+) -> Result<Vec<Invitation>, Problem> {
+    let mut all = app.store.invitations(most).await?;
+    all.retain(|invitation| invitation.group.as_ref() == Some(&who.group().id));
+    Ok(all)
+}
+
+/// Returns the secret of an access code that can be used now. Counts wrong codes: after too many, no code from this
+/// origin is looked up for a while, not even a right one.
+pub(crate) async fn by_code(
+    app: &App,
+    from: Origin,
+    code: &str,
+) -> Result<Option<Secret>, Problem> {
+    app.rates.may_try_code(from)?;
+    if let Ok(code) = code.parse::<AccessCode>() {
+        let secret = Secret::of_code(&code);
+        if app.store.invitation(&secret, app.now()).await?.is_some() {
+            return Ok(Some(secret));
+        }
     }
+    app.rates.wrong_code(from)?;
+    Ok(None)
 }
 
 /// Accepts an invitation: creates the person and a session of theirs. Returns the session's secret, or `None` if the

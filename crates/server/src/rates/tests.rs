@@ -14,6 +14,7 @@ fn rates(max_keys: usize) -> (Rates<FakeRelativeClock>, FakeRelativeClock) {
             stranger_per_minute: 4,
             wrong_per_minute: 3,
             password_per_minute: 10,
+            code_per_minute: 3,
         },
         ..Config::default()
     };
@@ -72,14 +73,14 @@ fn memory_is_bounded_and_new_keys_beyond_the_maximum_share_a_budget() {
     let len = |b: &Budgets<Origin, _>| b.limiter.as_ref().unwrap().len();
     assert!(len(&rates.strangers) <= 51 && len(&rates.wrong) <= 51);
     assert!(rates.people.limiter.as_ref().unwrap().len() <= 51);
-    assert!(lock(&rates.held).len() <= 50);
+    assert!(lock(&rates.guesses.held).len() <= 50);
     rates.stranger(origin(99_999)).unwrap_err();
     // Full budgets are forgotten, which makes room.
     clock.advance(Duration::from_secs(120));
     rates.stranger(origin(99_999)).unwrap();
     assert_eq!(len(&rates.strangers), 1);
     rates.tidy();
-    assert!(lock(&rates.held).is_empty());
+    assert!(lock(&rates.guesses.held).is_empty());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Tests with the real router, real SQLite files and the fake provider.
 
+mod access_codes;
 mod api;
 mod credential;
 mod directory;

@@ -124,7 +124,7 @@ async fn an_invitation_is_for_as_many_people_as_it_says() {
     assert!(late.body.contains("no longer valid"), "{}", late.body);
     let page = bed.get("/people").await.body;
     assert!(page.contains("Joined: Ann Example, Ann Example"), "{page}");
-    assert!(page.contains("no uses left"), "{page}");
+    assert!(page.contains("used up"), "{page}");
 }
 
 #[tokio::test]

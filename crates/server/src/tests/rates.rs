@@ -16,6 +16,7 @@ async fn strict(person: u32, stranger: u32, wrong: u32) -> Bed {
             stranger_per_minute: stranger,
             wrong_per_minute: wrong,
             password_per_minute: 10,
+            code_per_minute: 20,
         },
         ..Config::default()
     })

@@ -41,7 +41,7 @@ pub(super) fn with_environments() -> Vec<(Method, String)> {
 }
 
 /// The routes that intentionally need no credentials.
-const OPEN: [&str; 11] = [
+const OPEN: [&str; 12] = [
     "/assets/{name}",
     "/healthz",
     "/readyz",
@@ -52,6 +52,7 @@ const OPEN: [&str; 11] = [
     "/sign-in/passkey",
     "/sign-in/passkey/begin",
     "/invitation",
+    "/join",
     "/theme",
 ];
 

@@ -13,17 +13,22 @@ use super::{
     after_form,
     layout::{Frame, Layout},
     limits::{LimitField, LimitRow, NewLimits},
-    page, text,
+    page,
+    people::{Invited, Made},
+    text,
 };
 use crate::{
     app::{App, Shared},
-    auth::{Caller, GroupId, Instructed, Operator, Person, Signed},
+    auth::{Caller, GroupId, Instructed, Operator, Person, Row, Signed},
     operations::{
         groups::{self, OpenLab, Progress},
-        limits,
+        invitations, limits,
     },
     problem::Problem,
 };
+
+/// The number of the server's latest invitations among which those to the group are shown.
+const MAX_INVITATIONS: u32 = 500;
 
 struct GroupRow {
     id: String,
@@ -139,8 +144,9 @@ struct GroupPage {
     limits: Vec<LimitRow>,
     limit_fields: Vec<LimitField>,
     problem: Option<Problem>,
-    /// The URL of a new invitation.
-    link: Option<String>,
+    invitations: Vec<Invited>,
+    /// A new invitation.
+    made: Option<Made>,
 }
 
 fn lab(app: &App, of: &OpenLab) -> LabRow {
@@ -174,7 +180,7 @@ async fn render(
     instructed: &Instructed,
     frame: &Frame,
     problem: Option<Problem>,
-    link: Option<String>,
+    made: Option<Made>,
 ) -> Result<Response, Problem> {
     let proof = &instructed.proof;
     let group = proof.group();
@@ -187,6 +193,10 @@ async fn render(
     };
     let members = groups::progress(app, proof).await?;
     let own = limits::of_group(app, proof).await?;
+    let invitations = invitations::of_group(app, proof, MAX_INVITATIONS).await?;
+    // Whoever instructs the group sees who invited to it.
+    let names = app.store.people().await?.into_iter();
+    let names = names.map(|person| (person.id, person.name)).collect();
     let mut people = Vec::new();
     if instructed.caller.signed_in.may_operate().is_ok() {
         people = app
@@ -206,7 +216,11 @@ async fn render(
         limits: LimitRow::all(&own.standings, app.now()),
         limit_fields: LimitField::all(&own),
         problem,
-        link,
+        invitations: invitations
+            .into_iter()
+            .map(|invitation| Invited::new(invitation, &names, app.now()))
+            .collect(),
+        made,
     })
 }
 
@@ -294,12 +308,25 @@ pub(super) async fn delete(
     Ok(Redirect::to("/groups").into_response())
 }
 
+pub(super) async fn withdraw(
+    State(app): State<Shared>,
+    instructed: Instructed,
+    Row(id): Row,
+) -> Result<Response, Problem> {
+    invitations::withdraw_from_group(&app, &instructed.proof, &id).await?;
+    let here = format!("/groups/{}", instructed.proof.group().id);
+    Ok(Redirect::to(&here).into_response())
+}
+
 #[derive(Deserialize)]
 pub(super) struct Invite {
     #[serde(default)]
     uses: String,
     #[serde(default)]
     days: String,
+    /// `code` for an access code.
+    #[serde(default)]
+    by: String,
 }
 
 pub(super) async fn invite(
@@ -310,13 +337,22 @@ pub(super) async fn invite(
 ) -> Result<Response, Problem> {
     let number = |text: &str| text.trim().parse::<u32>().ok();
     let made = match (number(&new.uses), number(&new.days)) {
-        (Some(uses), Some(days)) => groups::invite(&app, &instructed.proof, uses, days).await,
+        (Some(uses), Some(days)) => {
+            groups::invite(&app, &instructed.proof, uses, days, new.by == "code").await
+        }
         _ => Err(Problem::bad_request(
             "Enter the number of people and of days as whole numbers.",
         )),
     };
     match made {
-        Ok((_, link)) => render(&app, &instructed, &frame, None, Some(link)).await,
+        Ok((invitation, link)) => {
+            let made = Made {
+                about: format!("An invitation to {}", instructed.proof.group().name),
+                link,
+                code: invitation.code.map(|code| code.to_string()),
+            };
+            render(&app, &instructed, &frame, None, Some(made)).await
+        }
         Err(problem) => answer(&app, &instructed, &frame, Err(problem)).await,
     }
 }

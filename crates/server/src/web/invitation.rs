@@ -1,4 +1,4 @@
-//! `/invitation`: accepting an invitation. As with sign-in links, only the form uses the token, so nothing that merely
+//! `/invitation`: accepting an invitation, by its link or after its code was entered ([`join`](super::join)). As with sign-in links, only the form uses the token, so nothing that merely
 //! fetches links accepts an invitation.
 
 use askama::Template;
@@ -49,7 +49,7 @@ struct Page {
     problem: Option<Problem>,
 }
 
-/// Returns the invitation's secret if it can be accepted.
+/// Returns the secret of an invitation's link if it can be accepted.
 async fn valid(app: &App, token: &str) -> Result<Option<Secret>, Problem> {
     if let Some(secret) = Secret::presented(token)
         && app.store.invitation(&secret, app.now()).await?.is_some()
@@ -90,6 +90,15 @@ pub(super) async fn show(
     render(&app, &frame, token, is_valid, None)
 }
 
+/// Returns the page for a person who has entered a right access code.
+pub(super) fn with_code(app: &App, frame: &Frame, code: String) -> Result<Response, Problem> {
+    let sent = Sent {
+        token: code,
+        ..Sent::default()
+    };
+    render(app, frame, sent, true, None)
+}
+
 pub(super) async fn accept(
     State(app): State<Shared>,
     Extension(from): Extension<Origin>,
@@ -97,8 +106,17 @@ pub(super) async fn accept(
     frame: Frame,
     Form(sent): Form<Sent>,
 ) -> Result<Response, Problem> {
-    let Some(token) = valid(&app, &sent.token).await? else {
-        app.rates.wrong(from)?;
+    // Anything but the secret of a link is a code, whose attempts are limited.
+    let token = if Secret::presented(&sent.token).is_some() {
+        let token = valid(&app, &sent.token).await?;
+        if token.is_none() {
+            app.rates.wrong(from)?;
+        }
+        token
+    } else {
+        invitations::by_code(&app, from, &sent.token).await?
+    };
+    let Some(token) = token else {
         let html = render(&app, &frame, sent, false, None)?;
         return Ok((StatusCode::UNAUTHORIZED, html).into_response());
     };

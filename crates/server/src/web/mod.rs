@@ -17,6 +17,7 @@
 //! | [`pools`] | `/operator/pools` |
 //! | [`operator`] | `/operator` |
 //! | [`invitation`] | `/invitation` |
+//! | [`join`] | `/join` |
 //! | [`sign_in`] | `/sign-in`, `/sign-out`, `/theme` |
 //! | [`passkeys`] | `/sign-in/passkey`, `/account/passkeys` |
 //! | [`oidc`] | `/sign-in/oidc`, `/account/oidc` |
@@ -27,6 +28,7 @@ mod catalogue;
 mod files;
 mod groups;
 mod invitation;
+mod join;
 mod keys;
 mod lab;
 mod layout;
@@ -134,6 +136,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/groups/{group}", get(groups::show))
         .route("/groups/{group}/invite", post(groups::invite))
         .route("/groups/{group}/limits", post(groups::set_limits))
+        .route("/groups/{group}/withdraw/{row}", post(groups::withdraw))
         .route("/groups/{group}/add", post(groups::add))
         .route("/groups/{group}/remove/{person}", post(groups::remove))
         .route("/groups/{group}/delete", post(groups::delete))
@@ -146,6 +149,7 @@ pub(crate) fn routes() -> Router<Shared> {
             "/invitation",
             get(invitation::show).post(invitation::accept),
         )
+        .route("/join", get(join::show).post(join::enter))
         .route("/sign-in", get(sign_in::show).post(sign_in::confirm))
         .route("/sign-in/passkey", post(passkeys::finish_sign_in))
         .route("/sign-in/passkey/begin", post(passkeys::begin_sign_in))

@@ -20,8 +20,12 @@ use super::{
 use crate::{
     app::{App, Shared},
     auth::{Caller, Row, Signed, cookie, device::Device, pending::PATIENCE},
-    operations::oidc::{self, Finished, Purpose, Returned},
+    operations::{
+        invitations,
+        oidc::{self, Finished, Purpose, Returned},
+    },
     problem::Problem,
+    rates::Origin,
 };
 
 /// The cookie that holds the secret of a sign-in that has begun.
@@ -68,17 +72,21 @@ async fn lead_on(app: &App, frame: &Frame, purpose: Purpose) -> Result<Response,
 
 #[derive(Deserialize)]
 pub(super) struct Start {
-    /// The secret of an invitation; empty without one.
+    /// The secret or the access code of an invitation; empty without one.
     #[serde(default)]
     token: String,
 }
 
 pub(super) async fn begin(
     State(app): State<Shared>,
+    Extension(from): Extension<Origin>,
     frame: Frame,
     Form(start): Form<Start>,
 ) -> Result<Response, Problem> {
-    let invitation = Secret::presented(&start.token);
+    let invitation = match Secret::presented(&start.token) {
+        None if !start.token.is_empty() => invitations::by_code(&app, from, &start.token).await?,
+        presented => presented,
+    };
     lead_on(&app, &frame, Purpose::SignIn { invitation }).await
 }
 

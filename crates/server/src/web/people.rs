@@ -8,9 +8,12 @@ use axum::{
     extract::State,
     response::{IntoResponse, Redirect, Response},
 };
-use faultline_domain::PersonId;
+use faultline_domain::{
+    PersonId,
+    person::{Invitation, Validity},
+};
 use faultline_store::people::PersonChange;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::{
@@ -43,14 +46,49 @@ struct Someone {
     open: usize,
 }
 
-struct Invited {
-    id: String,
-    note: String,
-    role: &'static str,
-    by: String,
-    left: String,
-    is_open: bool,
-    accepted_by: String,
+/// An invitation, as pages show it.
+pub(super) struct Invited {
+    pub id: String,
+    pub note: String,
+    pub role: &'static str,
+    /// The access code while it can be used; empty for others.
+    pub code: String,
+    pub by: String,
+    pub left: String,
+    pub is_open: bool,
+    pub accepted_by: String,
+}
+
+impl Invited {
+    pub(super) fn new(of: Invitation, names: &HashMap<PersonId, String>, now: Timestamp) -> Self {
+        let validity = of.validity(now);
+        let is_open = validity == Validity::Open;
+        let uses = text::plural(of.uses_left as usize, "use", "uses");
+        Self {
+            left: if is_open {
+                format!("{uses} left, {}", days(of.expires_at.duration_since(now)))
+            } else {
+                validity.as_str().to_owned()
+            },
+            code: of
+                .code
+                .filter(|_| is_open)
+                .map_or_else(String::new, |code| code.to_string()),
+            is_open,
+            id: of.id,
+            note: of.note,
+            role: of.role.as_str(),
+            by: names.get(&of.created_by).cloned().unwrap_or_default(),
+            accepted_by: of.accepted_by.join(", "),
+        }
+    }
+}
+
+/// A new link or access code.
+pub(super) struct Made {
+    pub about: String,
+    pub link: String,
+    pub code: Option<String>,
 }
 
 #[derive(Template)]
@@ -60,8 +98,8 @@ struct Page {
     people: Vec<Someone>,
     invitations: Vec<Invited>,
     problem: Option<Problem>,
-    /// A new link: what it is for, and its URL.
-    made: Option<(String, String)>,
+    /// A new link or code: what it is for, the link, and the code.
+    made: Option<Made>,
 }
 
 /// Formats the time until an invitation expires, rounded up to days.
@@ -75,7 +113,7 @@ async fn render(
     operator: &Operator,
     frame: &Frame,
     problem: Option<Problem>,
-    made: Option<(String, String)>,
+    made: Option<Made>,
 ) -> Result<Response, Problem> {
     let now = app.now();
     let mut open: HashMap<PersonId, usize> = HashMap::new();
@@ -105,23 +143,7 @@ async fn render(
         .invitations(SHOWN)
         .await?
         .into_iter()
-        .map(|i| Invited {
-            is_open: i.uses_left > 0 && i.expires_at > now,
-            left: match (i.uses_left, i.expires_at > now) {
-                (0, _) => "no uses left".to_owned(),
-                (_, false) => "expired".to_owned(),
-                (uses, true) => format!(
-                    "{} left, {}",
-                    text::plural(uses as usize, "use", "uses"),
-                    days(i.expires_at.duration_since(now))
-                ),
-            },
-            id: i.id,
-            note: i.note,
-            role: i.role.as_str(),
-            by: names.get(&i.created_by).cloned().unwrap_or_default(),
-            accepted_by: i.accepted_by.join(", "),
-        })
+        .map(|invitation| Invited::new(invitation, &names, now))
         .collect();
     page(&Page {
         layout: frame.layout("People", &operator.caller),
@@ -150,6 +172,9 @@ pub(super) struct Invite {
     uses: String,
     #[serde(default)]
     days: String,
+    /// `code` for an access code.
+    #[serde(default)]
+    by: String,
 }
 
 impl Invite {
@@ -168,6 +193,7 @@ impl Invite {
             role,
             uses,
             days,
+            by_code: self.by == "code",
         })
     }
 }
@@ -191,7 +217,9 @@ pub(super) async fn invite(
                 text::plural(new.uses as usize, "person", "people"),
                 invitation.role.as_str()
             );
-            render(&app, &operator, &frame, None, Some((about, link))).await
+            let code = invitation.code.map(|code| code.to_string());
+            let made = Made { about, link, code };
+            render(&app, &operator, &frame, None, Some(made)).await
         }
         Err(problem) => {
             let refused: Result<(), _> = Err(problem);
@@ -250,7 +278,9 @@ pub(super) async fn reset_password(
     let named = app.store.person(&person).await?;
     let name = named.map_or_else(|| person.to_string(), |p| p.name);
     let about = format!("A link that signs {name} in, once, within 24 hours");
-    render(&app, &operator, &frame, None, Some((about, link))).await
+    let code = None;
+    let made = Made { about, link, code };
+    render(&app, &operator, &frame, None, Some(made)).await
 }
 
 pub(super) async fn delete(
