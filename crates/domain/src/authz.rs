@@ -42,21 +42,29 @@ impl Scope {
 pub enum Role {
     /// May work on labs.
     Student,
-    /// May also see the progress of their groups' members, and invite students to these groups.
+    /// Like a student; may also read the hints, the solution and the checks of every lab, and why labs can't be loaded.
+    Author,
+    /// Like a student; may also see the progress of their groups' members, and invite students to these groups.
     Instructor,
-    /// May also invite and disable people, and see capacity, everybody's environments, and the audit log.
+    /// May do all of this, in all groups; may also invite and disable people, and see capacity, everybody's environments, and the audit log.
     Operator,
 }
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 3] = [Self::Student, Self::Instructor, Self::Operator];
+    pub const ALL: [Self; 4] = [
+        Self::Student,
+        Self::Author,
+        Self::Instructor,
+        Self::Operator,
+    ];
 
     /// Returns the role's name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Student => "student",
+            Self::Author => "author",
             Self::Instructor => "instructor",
             Self::Operator => "operator",
         }
@@ -73,7 +81,7 @@ impl std::str::FromStr for Role {
 
 /// The error for text that is not the name of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the role is not one of: student, instructor, operator")]
+#[error("the role is not one of: student, author, instructor, operator")]
 pub struct UnknownRole;
 
 /// The error for what does not exist, and deliberately also for what the person may not see.
@@ -113,6 +121,10 @@ pub struct MayInstruct {
     group: Group,
     person: PersonId,
 }
+
+/// Proof: this person may read what labs keep from students.
+#[derive(Debug, Clone)]
+pub struct MayAuthor(PersonId);
 
 /// Proof: this person operates the installation.
 #[derive(Debug, Clone)]
@@ -186,11 +198,19 @@ impl SignedIn {
         }
     }
 
+    /// Returns the proof if the person is an author or an operator.
+    pub fn may_author(&self) -> Result<MayAuthor, NotFound> {
+        match self.0.role {
+            Role::Author | Role::Operator => Ok(MayAuthor(self.0.person.clone())),
+            Role::Student | Role::Instructor => Err(NotFound),
+        }
+    }
+
     /// Returns the proof if the person is an operator.
     pub fn may_operate(&self) -> Result<MayOperate, NotFound> {
         match self.0.role {
             Role::Operator => Ok(MayOperate(self.0.person.clone())),
-            Role::Student | Role::Instructor => Err(NotFound),
+            Role::Student | Role::Author | Role::Instructor => Err(NotFound),
         }
     }
 }
@@ -251,6 +271,14 @@ impl MayInstruct {
     }
 }
 
+impl MayAuthor {
+    /// Returns the person.
+    #[must_use]
+    pub const fn person(&self) -> &PersonId {
+        &self.0
+    }
+}
+
 impl MayOperate {
     /// Returns the person.
     #[must_use]
@@ -279,12 +307,24 @@ mod tests {
             }],
         };
         let of = |person: &str| Environment::example(person.parse().unwrap());
-        // role, use own, use another's, end another's, own group, another's group, operate
-        for (role, may) in [
-            (Role::Student, [true, false, false, false, false, false]),
-            (Role::Instructor, [true, false, false, true, false, false]),
-            (Role::Operator, [true, false, true, true, true, true]),
-        ] {
+        // role, use own, use another's, end another's, own group, another's group, author, operate
+        let table = [
+            (
+                Role::Student,
+                [true, false, false, false, false, false, false],
+            ),
+            (
+                Role::Author,
+                [true, false, false, false, false, true, false],
+            ),
+            (
+                Role::Instructor,
+                [true, false, false, true, false, false, false],
+            ),
+            (Role::Operator, [true, false, true, true, true, true, true]),
+        ];
+        assert_eq!(table.map(|(role, _)| role), Role::ALL);
+        for (role, may) in table {
             let me = SignedIn::verified(Principal {
                 person: ann.clone(),
                 role,
@@ -295,6 +335,7 @@ mod tests {
                 me.may_manage(of("bob")).is_ok(),
                 me.may_instruct(group("ann")).is_ok(),
                 me.may_instruct(group("bob")).is_ok(),
+                me.may_author().is_ok(),
                 me.may_operate().is_ok(),
             ];
             assert_eq!(can, may, "{role:?}");

@@ -322,7 +322,8 @@ impl Store {
     ) -> Result<Changed> {
         let is_loss = matches!(
             change,
-            PersonChange::Disable | PersonChange::Role(Role::Student | Role::Instructor)
+            PersonChange::Disable
+                | PersonChange::Role(Role::Student | Role::Author | Role::Instructor)
         );
         if operator == person && is_loss {
             return Ok(Changed::Yourself);

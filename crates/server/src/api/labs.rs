@@ -3,11 +3,11 @@
 use axum::{Json, extract::State, http::StatusCode};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::views::{AttemptView, EnvironmentView, LabDetail, LabView};
+use super::views::{AttemptView, EnvironmentView, LabDetail, LabForAuthors, LabView};
 use crate::{
     app::Shared,
-    auth::{Signed, Slug},
-    operations::start,
+    auth::{Author, Signed, Slug},
+    operations::{authoring, start},
     problem::Problem,
 };
 
@@ -15,6 +15,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(list_labs))
         .routes(routes!(get_lab))
+        .routes(routes!(get_lab_for_authors))
         .routes(routes!(start_environment))
 }
 
@@ -55,6 +56,18 @@ async fn get_lab(
         readme: lab.readme.clone(),
         attempts: attempts.iter().map(AttemptView::from).collect(),
     }))
+}
+
+/// Returns what a lab keeps from students: hints, solution and checks. For authors and operators.
+#[utoipa::path(get, path = "/api/v1/labs/{slug}/author", tag = "labs", params(("slug" = String, Path)),
+    responses((status = 200, body = LabForAuthors), (status = 404, body = Problem)))]
+async fn get_lab_for_authors(
+    State(app): State<Shared>,
+    author: Author,
+    Slug(slug): Slug,
+) -> Result<Json<LabForAuthors>, Problem> {
+    let lab = authoring::whole(&app, &author.proof, &slug).await?;
+    Ok(Json(LabForAuthors::new(&lab)))
 }
 
 /// Starts a lab.

@@ -82,6 +82,57 @@ pub(crate) struct LabDetail {
     pub attempts: Vec<AttemptView>,
 }
 
+/// What a lab keeps from students.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LabForAuthors {
+    /// All hints, in order.
+    hints: Vec<AuthorHint>,
+    checks: Vec<AuthorCheck>,
+    /// The solution, as Markdown.
+    solution: String,
+    /// The script that repairs it.
+    solution_script: String,
+}
+
+/// A hint with its cost.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AuthorHint {
+    /// The hint, as Markdown.
+    text: String,
+    /// The cost of opening it, in percent of the lab's points.
+    cost: u32,
+}
+
+/// A check of a lab.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AuthorCheck {
+    name: String,
+    /// What must hold.
+    title: String,
+    /// The message for the student if it fails.
+    fail: String,
+}
+
+impl LabForAuthors {
+    pub(crate) fn new(folder: &LabFolder) -> Self {
+        let hints = folder.lab.hints.iter().map(|hint| AuthorHint {
+            text: hint.text.clone(),
+            cost: hint.cost,
+        });
+        let checks = folder.lab.checks.iter().map(|check| AuthorCheck {
+            name: check.name.clone(),
+            title: check.title.clone(),
+            fail: check.fail.clone(),
+        });
+        Self {
+            hints: hints.collect(),
+            checks: checks.collect(),
+            solution: folder.solution.clone(),
+            solution_script: String::from_utf8_lossy(&folder.solution_script).into_owned(),
+        }
+    }
+}
+
 /// An attempt at a lab.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AttemptView {
@@ -398,7 +449,7 @@ pub(crate) struct SolutionView {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct MeView {
     pub person: String,
-    /// `student` or `operator`.
+    /// `student`, `author`, `instructor` or `operator`.
     pub role: &'static str,
 }
 
@@ -509,7 +560,7 @@ pub(crate) struct PersonView {
     pub name: String,
     /// The name that the person signs in with; none if the person signs in by links only.
     pub login: Option<String>,
-    /// `student`, `instructor` or `operator`.
+    /// `student`, `author`, `instructor` or `operator`.
     pub role: &'static str,
     pub created_at: String,
     pub last_sign_in: Option<String>,
@@ -535,7 +586,7 @@ impl From<Person> for PersonView {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PersonUpdate {
-    /// `student` or `operator`.
+    /// `student`, `author`, `instructor` or `operator`.
     #[serde(default)]
     pub role: Option<String>,
     /// True to refuse the person's credentials, false to accept them again.
@@ -590,7 +641,7 @@ pub(crate) struct NewInvitationView {
     /// A note for operators. Default: empty.
     #[serde(default)]
     pub note: String,
-    /// The role of the people who accept it: `student`, `instructor` or `operator`. Default: `student`.
+    /// The role of the people who accept it: `student`, `author`, `instructor` or `operator`. Default: `student`.
     #[serde(default = "student")]
     pub role: String,
     /// The number of people who can accept it, at most 500. Default: 1.

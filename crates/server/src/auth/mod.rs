@@ -11,7 +11,8 @@
 //! | [`password`] | hashes and verifies passwords |
 //!
 //! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Saved`], [`Managed`],
-//! [`Instructed`] or [`Operator`], and can't be called without it. Streams and terminals end when [`Caller::withdrawn`] returns. Pages
+//! [`Instructed`], [`Author`] or [`Operator`], and can't be called without it. Streams and terminals end when
+//! [`Caller::withdrawn`] returns. Pages
 //! accept only cookies and the API accepts only bearer tokens, so a malicious page can't make a browser use the API.
 
 pub(crate) mod csrf;
@@ -30,7 +31,8 @@ use axum::{
 use faultline_domain::{
     EnvironmentId, SavePointId,
     authz::{
-        MayInstruct, MayManage, MayOperate, MayUse, MayUseSavePoint, Principal, Scope, SignedIn,
+        MayAuthor, MayInstruct, MayManage, MayOperate, MayUse, MayUseSavePoint, Principal, Scope,
+        SignedIn,
     },
     environment::Environment,
 };
@@ -282,6 +284,22 @@ impl FromRequestParts<Shared> for Instructed {
         let group = app.store.group(&id).await?;
         let group = group.ok_or_else(Problem::not_found)?;
         let proof = caller.signed_in.may_instruct(group)?;
+        Ok(Self { caller, proof })
+    }
+}
+
+/// Extractor: a signed-in author or operator.
+#[derive(Debug)]
+pub(crate) struct Author {
+    pub caller: Caller,
+    pub proof: MayAuthor,
+}
+
+impl FromRequestParts<Shared> for Author {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
+        let caller = caller(parts)?;
+        let proof = caller.signed_in.may_author()?;
         Ok(Self { caller, proof })
     }
 }

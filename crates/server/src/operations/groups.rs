@@ -58,9 +58,9 @@ pub(crate) async fn add_member(
 ) -> Result<(), Problem> {
     let known = app.store.person(person).await?;
     let known = known.ok_or_else(Problem::not_found)?;
-    if instructs && known.role == Role::Student {
+    if instructs && matches!(known.role, Role::Student | Role::Author) {
         return Err(Problem::bad_request(format!(
-            "{} is a student. Only people with the role instructor or operator can instruct a group; change the role first.",
+            "{} has another role. Only people with the role instructor or operator can instruct a group; change the role first.",
             known.name
         )));
     }

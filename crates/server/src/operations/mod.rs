@@ -2,6 +2,7 @@
 //! transaction, and wakes the reconcilers. Pages and API change things only through operations.
 
 pub(crate) mod add_node;
+pub(crate) mod authoring;
 pub(crate) mod check;
 pub(crate) mod credential;
 pub(crate) mod end;

@@ -2,6 +2,7 @@
 
 mod access_codes;
 mod api;
+mod authoring;
 mod credential;
 mod directory;
 mod groups;

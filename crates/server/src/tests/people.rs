@@ -360,7 +360,7 @@ async fn the_audit_log_names_who_did_what() {
     assert_eq!(of("invite").map(|(who, _)| who), Some(local));
     assert_eq!(
         Role::ALL.map(Role::as_str),
-        ["student", "instructor", "operator"]
+        ["student", "author", "instructor", "operator"]
     );
 }
 

@@ -16,7 +16,7 @@ use super::{
     layout::{Frame, Layout},
     page, parts, search, text,
 };
-use crate::{app::Shared, auth::Signed, problem::Problem};
+use crate::{app::Shared, auth::Signed, operations::authoring, problem::Problem};
 
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(default)]
@@ -71,7 +71,8 @@ struct Catalogue {
     states: Vec<Choice>,
     total: usize,
     solved: usize,
-    broken: usize,
+    /// Why labs can't be loaded, for authors and operators.
+    broken: Vec<String>,
 }
 
 pub(super) async fn show(
@@ -172,7 +173,11 @@ pub(super) async fn show(
         cards,
         total: labs.len(),
         solved: count(&is_done),
-        broken: catalogue.broken().len(),
+        broken: caller
+            .signed_in
+            .may_author()
+            .map(|proof| authoring::broken(&app, &proof))
+            .unwrap_or_default(),
         filter,
     };
     page(&page_of)

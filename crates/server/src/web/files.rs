@@ -57,7 +57,7 @@ pub(super) async fn of_solution(
     )
 }
 
-fn respond(lab: &LabFolder, path: &str) -> Result<Response, Problem> {
+pub(super) fn respond(lab: &LabFolder, path: &str) -> Result<Response, Problem> {
     let content = lab.public(path).ok_or_else(Problem::not_found)?;
     // Anything but pictures is shown as text or downloaded, so nothing is executed.
     let kind = picture(path).unwrap_or(match std::str::from_utf8(content) {

@@ -49,7 +49,7 @@ struct ListPage {
 fn instructs(caller: &Caller) -> Result<(), Problem> {
     match caller.signed_in.role() {
         Role::Instructor | Role::Operator => Ok(()),
-        Role::Student => Err(Problem::not_found()),
+        Role::Student | Role::Author => Err(Problem::not_found()),
     }
 }
 

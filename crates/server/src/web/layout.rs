@@ -48,6 +48,8 @@ pub(crate) struct Layout {
     pub csrf: String,
     pub signed_in: bool,
     pub operator: bool,
+    /// True for authors and operators.
+    pub author: bool,
     /// True for instructors and operators.
     pub instructor: bool,
 }
@@ -61,6 +63,7 @@ impl Layout {
             csrf: String::new(),
             signed_in: false,
             operator: false,
+            author: false,
             instructor: false,
         }
     }
@@ -73,6 +76,7 @@ impl Layout {
             csrf: csrf.to_owned(),
             signed_in: true,
             operator: role == Role::Operator,
+            author: matches!(role, Role::Author | Role::Operator),
             instructor: matches!(role, Role::Instructor | Role::Operator),
         }
     }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`catalogue`] | `/` |
 //! | [`lab`] | `/labs/{slug}` |
+//! | [`authoring`] | `/labs/{slug}/author` |
 //! | [`files`] | `/labs/{slug}/files/{name}`, and the same below an environment |
 //! | [`workspace`] | `/environments/{id}`, with live updates ([`live`]) and the progress of its start ([`starting`]) |
 //! | [`actions`] | the forms of the workspace |
@@ -24,6 +25,7 @@
 
 mod account;
 mod actions;
+mod authoring;
 mod catalogue;
 mod files;
 mod groups;
@@ -67,6 +69,8 @@ pub(crate) fn routes() -> Router<Shared> {
     Router::new()
         .route("/", get(catalogue::show))
         .route("/labs/{slug}", get(lab::show))
+        .route("/labs/{slug}/author", get(authoring::show))
+        .route("/labs/{slug}/solution/{name}", get(authoring::file))
         .route("/labs/{slug}/start", post(lab::start))
         .route("/labs/{slug}/files/{name}", get(files::of_lab))
         .route("/environments/{id}", get(workspace::show))

@@ -186,7 +186,9 @@ impl Invite {
             ));
         };
         let role = self.role.parse().map_err(|_| {
-            Problem::bad_request("Choose one of the roles: student, instructor or operator.")
+            Problem::bad_request(
+                "Choose one of the roles: student, author, instructor or operator.",
+            )
         })?;
         Ok(NewInvitation {
             note: self.note.clone(),
