@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::Context;
+use faultline_domain::authz::Role;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -85,6 +86,21 @@ impl std::fmt::Display for Problem {
 }
 
 impl std::error::Error for Problem {}
+
+/// Returns true if a request is answered to operators only.
+fn is_for_operators(method: &str, path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or(path);
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match parts.as_slice() {
+        [
+            "people" | "invitations" | "pools" | "events" | "queue" | "operator",
+            ..,
+        ] => true,
+        ["groups", _, "invitations", ..] => false,
+        ["groups", ..] => method != "GET",
+        _ => false,
+    }
+}
 
 /// Returns true if the error is the server's 404.
 pub fn is_missing(e: &anyhow::Error) -> bool {
@@ -175,12 +191,33 @@ impl Api {
             });
             problem.status = status.as_u16();
             problem.explain(path);
+            if problem.status == 404 && is_for_operators(method, path) {
+                self.explain_role(&mut problem);
+            }
             return Err(problem.into());
         }
         if text.is_empty() {
             Ok(Value::Null)
         } else {
             Ok(serde_json::from_str(&text)?)
+        }
+    }
+
+    /// If the caller isn't an operator, says so in place of "not found". The server doesn't: to it, what somebody may not
+    /// see doesn't exist. The caller's own role is no secret to the caller.
+    fn explain_role(&self, problem: &mut Problem) {
+        #[derive(Deserialize)]
+        struct Me {
+            role: String,
+        }
+        if let Ok(Me { role }) = self.get("/me")
+            && role != Role::Operator.as_str()
+        {
+            problem.status = 403;
+            problem.title = "this command needs the role operator".to_owned();
+            problem.detail = format!(
+                "you have the role {role}; an operator can give you another one with `faultline person role`"
+            );
         }
     }
 
@@ -254,5 +291,28 @@ impl Api {
         let keys: Vec<Key> = self.get("/keys")?;
         let same = |known: &Key| key(&known.public_key) == key(public_key);
         Ok(keys.into_iter().find(same).map(|known| known.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_role_is_explained_where_it_is_needed() {
+        for (method, path, needed) in [
+            ("GET", "/people", true),
+            ("PATCH", "/people/ann", true),
+            ("GET", "/invitations", true),
+            ("GET", "/queue", true),
+            ("POST", "/groups", true),
+            ("PUT", "/groups/x/limits", true),
+            ("GET", "/groups/x/limits", false),
+            ("DELETE", "/groups/x/invitations/y", false),
+            ("GET", "/environments/x", false),
+            ("GET", "/labs/people", false),
+        ] {
+            assert_eq!(is_for_operators(method, path), needed, "{method} {path}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use faultline_domain::TemplateRef;
+use faultline_domain::{TemplateRef, lab::Needs};
 use faultline_image::{cache::Cache, recipe::Recipe, sources::Sources};
 use faultline_lab::{Broken, Catalogue, Diagnostic, LabFolder, Served, Severity, scaffold};
 
@@ -179,6 +179,16 @@ fn folders(labs: &Path, names: &[String]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
+/// Returns the image of the cluster that a lab needs, such as `kubernetes-1.36`, or `-` if it needs none.
+fn cluster(needs: &Needs) -> String {
+    let template = needs.template();
+    if template.is_cluster() {
+        template.image
+    } else {
+        "-".to_owned()
+    }
+}
+
 pub(super) fn list(place: &Place, output: Output) -> anyhow::Result<()> {
     let catalogue = Catalogue::load(&place.labs()?);
     match output {
@@ -201,13 +211,14 @@ pub(super) fn list(place: &Place, output: Output) -> anyhow::Result<()> {
             let mut table = comfy_table::Table::new();
             table
                 .load_preset(comfy_table::presets::NOTHING)
-                .set_header(["LAB", "LEVEL", "MINUTES", "NODES", "TITLE"]);
+                .set_header(["LAB", "LEVEL", "MINUTES", "NODES", "CLUSTER", "TITLE"]);
             for lab in catalogue.labs() {
                 table.add_row([
                     lab.slug.to_string(),
                     lab.lab.level.as_str().to_owned(),
                     lab.lab.minutes.to_string(),
                     lab.lab.needs.nodes.to_string(),
+                    cluster(&lab.lab.needs),
                     lab.lab.title.clone(),
                 ]);
             }

@@ -15,7 +15,7 @@ use crate::{
     lock::lock,
     operations::{
         invitations::{self, NewInvitation},
-        tidy,
+        line,
     },
     problem::Problem,
 };
@@ -30,7 +30,7 @@ fn done(changed: GroupChanged) -> Result<(), Problem> {
 
 /// Creates a group.
 pub(crate) async fn create(app: &App, who: &MayOperate, name: &str) -> Result<Group, Problem> {
-    let (id, name) = (app.row_id(), tidy(name, Group::MAX_NAME));
+    let (id, name) = (app.row_id(), line("The name", name, Group::MAX_NAME)?);
     if name.is_empty() {
         return Err(Problem::bad_request("Enter a name for the group."));
     }

@@ -18,8 +18,9 @@ use crate::{
         password::{self, Turn},
     },
     operations::{
+        line,
         passwords::{login_taken, new_login},
-        sessions, tidy,
+        sessions,
     },
     problem::Problem,
     rates::Origin,
@@ -80,7 +81,7 @@ pub(super) async fn create(
     let days = SignedDuration::from_hours(24 * i64::from(new.days));
     let invitation = Invitation {
         id: app.row_id(),
-        note: tidy(&new.note, 80),
+        note: line("The note", &new.note, Invitation::MAX_NOTE)?,
         role: new.role,
         code,
         withdrawn_at: None,
@@ -160,7 +161,7 @@ pub(crate) async fn accept(
     new_password: &str,
 ) -> Result<Option<Secret>, Problem> {
     let login = new_login(login_name)?;
-    let name = tidy(name, 60);
+    let name = line("Your name", name, 60)?;
     if name.is_empty() {
         return Err(Problem::bad_request("Enter your name."));
     }

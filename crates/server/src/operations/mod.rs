@@ -1,6 +1,8 @@
 //! What people can do, one operation per file. Each takes a proof of authorization, changes intent or progress in one
 //! transaction, and wakes the reconcilers. Pages and API change things only through operations.
 
+use crate::problem::Problem;
+
 pub(crate) mod add_node;
 pub(crate) mod authoring;
 pub(crate) mod check;
@@ -29,6 +31,17 @@ pub(crate) mod sign_in_link;
 pub(crate) mod start;
 pub(crate) mod suspend;
 pub(crate) mod tokens;
+
+/// Returns a text without what [`tidy`] removes. A text that is too long is an error rather than cut.
+fn line(what: &str, text: &str, most: usize) -> Result<String, Problem> {
+    let tidied = tidy(text, usize::MAX);
+    match tidied.chars().count() {
+        n if n > most => Err(Problem::bad_request(format!(
+            "{what} has {n} characters; at most {most} are allowed."
+        ))),
+        _ => Ok(tidied),
+    }
+}
 
 /// Removes control characters, characters that hide or reorder text, and surrounding white space. Limits the length.
 fn tidy(text: &str, most: usize) -> String {

@@ -3,12 +3,13 @@
 use faultline_domain::{
     LabSlug,
     authz::MayOperate,
+    person::Invitation,
     pool::{Bounds, forecast::Event},
 };
 use faultline_lab::suggest;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{app::App, operations::tidy, pools, problem::Problem};
+use crate::{app::App, operations::line, pools, problem::Problem};
 
 /// How far ahead an event can be announced.
 const MAX_AHEAD: SignedDuration = SignedDuration::from_hours(24 * 365);
@@ -89,7 +90,7 @@ pub(crate) async fn announce(app: &App, who: &MayOperate, new: NewEvent) -> Resu
         lab: new.lab,
         at: new.at,
         seats: new.seats,
-        note: tidy(&new.note, 80),
+        note: line("The note", &new.note, Invitation::MAX_NOTE)?,
     };
     app.store.announce_event(&event, who.person(), now).await?;
     app.wake.pools_changed();

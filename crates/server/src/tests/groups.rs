@@ -257,3 +257,23 @@ async fn the_role_is_needed_too() {
         StatusCode::NOT_FOUND
     );
 }
+
+#[tokio::test]
+async fn names_and_notes_that_are_too_long_are_refused() {
+    let bed = bed().await;
+    let (name, note) = ("n".repeat(61), "n".repeat(81));
+    let json = serde_json::json!({ "name": name }).to_string();
+    let group = bed.api(Method::POST, "/groups", Some(&json)).await;
+    let form = bed.post("/groups", &format!("name={name}")).await;
+    let json = serde_json::json!({ "note": note }).to_string();
+    let invitation = bed.api(Method::POST, "/invitations", Some(&json)).await;
+    for (answer, text) in [
+        (group, "61 characters; at most 60"),
+        (form, "61 characters; at most 60"),
+        (invitation, "81 characters; at most 80"),
+    ] {
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        assert!(answer.body.contains(text), "{}", answer.body);
+    }
+    create(&bed, &"n".repeat(60)).await;
+}

@@ -38,6 +38,11 @@ async fn a_start_without_room_waits_and_is_told_so() {
         page.contains("All places are taken") && page.contains("Number 1 of 1"),
         "{page}"
     );
+    let catalogue = bed.get("/").await.body;
+    assert!(
+        catalogue.contains("waiting ·") && !catalogue.contains("starting ·"),
+        "{catalogue}"
+    );
     let queue = bed.api(Method::GET, "/queue", None).await.json();
     assert_eq!(queue[0]["environment"], next.as_str());
     assert!(

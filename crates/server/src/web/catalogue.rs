@@ -16,7 +16,7 @@ use super::{
     layout::{Frame, Layout},
     page, parts, search, text,
 };
-use crate::{app::Shared, auth::Signed, operations::authoring, problem::Problem};
+use crate::{app::Shared, auth::Signed, lock::lock, operations::authoring, problem::Problem};
 
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(default)]
@@ -95,7 +95,9 @@ pub(super) async fn show(
             title: app
                 .lab(&e.lab)
                 .map_or_else(|| e.lab.to_string(), |l| l.lab.title.clone()),
-            phase: if matches!(e.state, Life::Active { .. }) {
+            phase: if lock(&app.queue).contains_key(&e.id) {
+                "waiting"
+            } else if matches!(e.state, Life::Active { .. }) {
                 "running"
             } else if e.state.is_starting() {
                 "starting"
