@@ -134,7 +134,7 @@ pub fn data_dir() -> PathBuf {
 /// The names of the files in a data folder. Faultline removes no others.
 pub mod files {
     /// All names.
-    pub const ALL: [&str; 19] = [
+    pub const ALL: [&str; 20] = [
         DATABASE,
         "faultline.db-wal",
         "faultline.db-shm",
@@ -152,6 +152,7 @@ pub mod files {
         SSH_PUBLIC_KEY,
         KNOWN_HOSTS,
         "tenants",
+        "saves",
         // A file of earlier versions; now a link.
         "environments",
         "templates",

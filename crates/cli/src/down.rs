@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
+use faultline_domain::TenantId;
 use faultline_image::cache::Cache;
 use faultline_launcher::cgroup;
 use faultline_provider::Provider;
@@ -154,15 +155,20 @@ async fn purge(data: &Path, keep_images: bool) -> anyhow::Result<usize> {
             ended += 1;
         }
     }
-    // Removes the control group and folder of a bake that was killed.
-    for id in cgroup::list()
-        .into_iter()
-        .filter(|id| id.as_str().starts_with("bake-"))
-    {
-        cgroup::destroy(&id)?;
+    // Removes the control group and folder of a bake that was killed. One that runs belongs to another data folder.
+    let is_bake = |id: &TenantId| id.as_str().starts_with("bake-");
+    let run = Path::new(faultline_image::bake::RUN);
+    let folders = fs::read_dir(run).into_iter().flatten().flatten();
+    let named = folders.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for id in cgroup::list().into_iter().chain(named).filter(is_bake) {
+        if !cgroup::is_populated(&id) {
+            cgroup::destroy(&id)?;
+            remove(&run.join(id.as_str()))?;
+        }
     }
     cgroup::remove_parent();
-    remove(Path::new(faultline_image::bake::RUN))?;
+    // Fails if something is left in it.
+    let _ = fs::remove_dir(run);
     for name in files::ALL {
         remove(&data.join(name))?;
         // Temporary files of interrupted writes.
