@@ -9,10 +9,21 @@ use sqlx::FromRow;
 
 use crate::{
     Result, Secret, Store,
-    db::{from_json, micros, time, to_json},
+    db::{Tx, from_json, micros, time, to_json},
     people::PrincipalRow,
-    sessions::{NewSession, insert_session},
+    sessions::{NewSession, sign_in},
 };
+
+/// The result of removing a way to sign in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// It is removed.
+    Done,
+    /// There is none with this ID.
+    NotFound,
+    /// The person could not sign in any more.
+    LastWay,
+}
 
 /// An API token, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +151,42 @@ struct TokenHolderRow {
     scope: String,
 }
 
+/// Deletes a row that belongs to a person, and records it in the audit log. Returns false if there is none with this ID.
+async fn remove_owned(
+    tx: &mut Tx,
+    sql: &'static str,
+    person: &PersonId,
+    id: &str,
+    action: &str,
+    now: Timestamp,
+) -> Result<bool> {
+    let done = sqlx::query(sql)
+        .bind(person.as_str())
+        .bind(id)
+        .execute(&mut **tx)
+        .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    crate::audit::insert(tx, now, Some(person.as_str()), action, id, "").await?;
+    Ok(true)
+}
+
+/// Returns true if a person has a password, a linked account or a passkey, or is the owner, who gets links from the
+/// command line.
+async fn has_way_to_sign_in(tx: &mut Tx, person: &PersonId) -> Result<bool> {
+    let found: Option<i64> = sqlx::query_scalar(
+        "SELECT 1 FROM people p WHERE p.id = $1 AND (p.id = $2 OR p.password IS NOT NULL \
+         OR EXISTS (SELECT 1 FROM identities i WHERE i.person_id = p.id) \
+         OR EXISTS (SELECT 1 FROM passkeys k WHERE k.person_id = p.id))",
+    )
+    .bind(person.as_str())
+    .bind(PersonId::local().as_str())
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(found.is_some())
+}
+
 impl Store {
     /// Stores a one-time sign-in token.
     pub async fn add_sign_in_token(
@@ -187,18 +234,9 @@ impl Store {
         let Some(person) = person else {
             return Ok(None);
         };
-        let enabled = sqlx::query(
-            "UPDATE people SET last_sign_in = $2 WHERE id = $1 AND disabled_at IS NULL",
-        )
-        .bind(&person)
-        .bind(micros(now))
-        .execute(&mut *tx)
-        .await?;
-        if enabled.rows_affected() == 0 {
+        if !sign_in(&mut tx, session, &person, "link", now).await? {
             return Ok(None);
         }
-        insert_session(&mut tx, session, &person, now).await?;
-        crate::audit::insert(&mut tx, now, Some(&person), "sign-in", &person, "link").await?;
         tx.commit().await?;
         crate::db::parse("person id", &person).map(Some)
     }
@@ -316,17 +354,29 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool> {
         let mut tx = self.begin().await?;
-        let done = sqlx::query(sql)
-            .bind(person.as_str())
-            .bind(id)
-            .execute(&mut *tx)
-            .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        crate::audit::insert(&mut tx, now, Some(person.as_str()), action, id, "").await?;
+        let removed = remove_owned(&mut tx, sql, person, id, action, now).await?;
         tx.commit().await?;
-        Ok(true)
+        Ok(removed)
+    }
+
+    /// The same for a way to sign in, which is kept if it is the person's only one.
+    pub(crate) async fn remove_way_to_sign_in(
+        &self,
+        sql: &'static str,
+        person: &PersonId,
+        id: &str,
+        action: &str,
+        now: Timestamp,
+    ) -> Result<Removed> {
+        let mut tx = self.begin().await?;
+        if !remove_owned(&mut tx, sql, person, id, action, now).await? {
+            return Ok(Removed::NotFound);
+        }
+        if !has_way_to_sign_in(&mut tx, person).await? {
+            return Ok(Removed::LastWay);
+        }
+        tx.commit().await?;
+        Ok(Removed::Done)
     }
 
     /// Removes old sessions and tokens. Returns their number.

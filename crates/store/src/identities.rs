@@ -7,10 +7,11 @@ use sqlx::FromRow;
 
 use crate::{
     Result, Secret, Store,
+    credentials::Removed,
     db::{Tx, from_json, micros, parse, time, to_json},
     invitations::use_invitation,
     people::end_invitations,
-    sessions::{NewSession, insert_session},
+    sessions::{NewSession, insert_session, sign_in},
 };
 
 /// An account that a provider has verified.
@@ -72,17 +73,6 @@ pub enum Linked {
     Taken,
     /// The session has ended meanwhile.
     SignedOut,
-}
-
-/// The result of removing a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unlinked {
-    /// The link is removed.
-    Done,
-    /// There is none with this ID.
-    NotFound,
-    /// The person could not sign in any more.
-    LastWay,
 }
 
 #[derive(FromRow)]
@@ -176,21 +166,12 @@ impl Store {
         let Some(person) = person else {
             return Ok(ByAccount::Unknown);
         };
-        let enabled = sqlx::query(
-            "UPDATE people SET last_sign_in = $2 WHERE id = $1 AND disabled_at IS NULL",
-        )
-        .bind(&person)
-        .bind(micros(now))
-        .execute(&mut *tx)
-        .await?;
-        if enabled.rows_affected() == 0 {
-            return Ok(ByAccount::Disabled);
-        }
         if let Some(role) = account.role {
             set_role(&mut tx, &person, role, now).await?;
         }
-        insert_session(&mut tx, session, &person, now).await?;
-        crate::audit::insert(&mut tx, now, Some(&person), "sign-in", &person, "provider").await?;
+        if !sign_in(&mut tx, session, &person, "provider", now).await? {
+            return Ok(ByAccount::Disabled);
+        }
         tx.commit().await?;
         Ok(ByAccount::SignedIn(parse("person id", &person)?))
     }
@@ -311,37 +292,9 @@ impl Store {
         person: &PersonId,
         id: &str,
         now: Timestamp,
-    ) -> Result<Unlinked> {
-        let mut tx = self.begin().await?;
-        let done = sqlx::query("DELETE FROM identities WHERE person_id = $1 AND id = $2")
-            .bind(person.as_str())
-            .bind(id)
-            .execute(&mut *tx)
-            .await?;
-        if done.rows_affected() == 0 {
-            return Ok(Unlinked::NotFound);
-        }
-        if !has_way_to_sign_in(&mut tx, person).await? {
-            return Ok(Unlinked::LastWay);
-        }
-        let who = Some(person.as_str());
-        crate::audit::insert(&mut tx, now, who, "account-unlink", id, "").await?;
-        tx.commit().await?;
-        Ok(Unlinked::Done)
+    ) -> Result<Removed> {
+        let sql = "DELETE FROM identities WHERE person_id = $1 AND id = $2";
+        self.remove_way_to_sign_in(sql, person, id, "account-unlink", now)
+            .await
     }
-}
-
-/// Returns true if a person has a password, a linked account or a passkey, or is the owner, who gets links from the
-/// command line.
-pub(crate) async fn has_way_to_sign_in(tx: &mut Tx, person: &PersonId) -> Result<bool> {
-    let found: Option<i64> = sqlx::query_scalar(
-        "SELECT 1 FROM people p WHERE p.id = $1 AND (p.id = $2 OR p.password IS NOT NULL \
-         OR EXISTS (SELECT 1 FROM identities i WHERE i.person_id = p.id) \
-         OR EXISTS (SELECT 1 FROM passkeys k WHERE k.person_id = p.id))",
-    )
-    .bind(person.as_str())
-    .bind(PersonId::local().as_str())
-    .fetch_optional(&mut **tx)
-    .await?;
-    Ok(found.is_some())
 }

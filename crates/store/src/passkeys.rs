@@ -6,9 +6,9 @@ use sqlx::FromRow;
 
 use crate::{
     Result, Store,
+    credentials::Removed,
     db::{micros, parse, time},
-    identities::has_way_to_sign_in,
-    sessions::{NewSession, insert_session},
+    sessions::{NewSession, sign_in},
 };
 
 /// A passkey, without its public key.
@@ -37,17 +37,6 @@ pub struct NewPasskey<'a> {
     pub name: &'a str,
     /// The public key and its counter, as JSON.
     pub passkey: &'a str,
-}
-
-/// The result of removing a passkey.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removed {
-    /// It is removed.
-    Done,
-    /// There is none with this ID.
-    NotFound,
-    /// The person could not sign in any more.
-    LastWay,
 }
 
 #[derive(FromRow)]
@@ -152,18 +141,9 @@ impl Store {
         let Some(person) = person else {
             return Ok(false);
         };
-        let enabled = sqlx::query(
-            "UPDATE people SET last_sign_in = $2 WHERE id = $1 AND disabled_at IS NULL",
-        )
-        .bind(&person)
-        .bind(micros(now))
-        .execute(&mut *tx)
-        .await?;
-        if enabled.rows_affected() == 0 {
+        if !sign_in(&mut tx, session, &person, "passkey", now).await? {
             return Ok(false);
         }
-        insert_session(&mut tx, session, &person, now).await?;
-        crate::audit::insert(&mut tx, now, Some(&person), "sign-in", &person, "passkey").await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -175,21 +155,8 @@ impl Store {
         id: &str,
         now: Timestamp,
     ) -> Result<Removed> {
-        let mut tx = self.begin().await?;
-        let done = sqlx::query("DELETE FROM passkeys WHERE person_id = $1 AND id = $2")
-            .bind(person.as_str())
-            .bind(id)
-            .execute(&mut *tx)
-            .await?;
-        if done.rows_affected() == 0 {
-            return Ok(Removed::NotFound);
-        }
-        if !has_way_to_sign_in(&mut tx, person).await? {
-            return Ok(Removed::LastWay);
-        }
-        let who = Some(person.as_str());
-        crate::audit::insert(&mut tx, now, who, "passkey-remove", id, "").await?;
-        tx.commit().await?;
-        Ok(Removed::Done)
+        let sql = "DELETE FROM passkeys WHERE person_id = $1 AND id = $2";
+        self.remove_way_to_sign_in(sql, person, id, "passkey-remove", now)
+            .await
     }
 }

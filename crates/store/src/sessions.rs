@@ -72,6 +72,28 @@ pub(crate) async fn insert_session(
     Ok(())
 }
 
+/// Signs an enabled person in: stores the session and records how. Returns false if the person is disabled.
+pub(crate) async fn sign_in(
+    tx: &mut Tx,
+    new: &NewSession,
+    person: &str,
+    how: &str,
+    now: Timestamp,
+) -> Result<bool> {
+    let sql = "UPDATE people SET last_sign_in = $2 WHERE id = $1 AND disabled_at IS NULL";
+    let enabled = sqlx::query(sql)
+        .bind(person)
+        .bind(micros(now))
+        .execute(&mut **tx)
+        .await?;
+    if enabled.rows_affected() == 0 {
+        return Ok(false);
+    }
+    insert_session(tx, new, person, now).await?;
+    crate::audit::insert(tx, now, Some(person), "sign-in", person, how).await?;
+    Ok(true)
+}
+
 impl Store {
     /// Stores a session.
     pub async fn add_session(

@@ -6,7 +6,8 @@ use axum::http::StatusCode;
 use faultline_domain::{PersonId, authz::SignedIn};
 use faultline_store::{
     Secret,
-    identities::{Account, ByAccount, Joined, Linked, LinkedAccount, Unlinked},
+    credentials::Removed,
+    identities::{Account, ByAccount, Joined, Linked, LinkedAccount},
 };
 
 use super::{sessions, tidy};
@@ -180,24 +181,24 @@ pub(crate) async fn list(app: &App, who: &SignedIn) -> Result<Vec<LinkedAccount>
 
 /// Removes the link to an account, if the caller has another way to sign in.
 pub(crate) async fn unlink(app: &App, who: &SignedIn, id: &str) -> Result<(), Problem> {
-    match app
+    let removed = app
         .store
         .unlink_account(who.person(), id, app.now())
-        .await?
-    {
-        Unlinked::Done => Ok(()),
-        Unlinked::NotFound => Err(Problem::not_found()),
-        Unlinked::LastWay => Err(last_way()),
-    }
+        .await?;
+    result_of(removed)
 }
 
-/// The problem of removing the only way to sign in.
-pub(crate) fn last_way() -> Problem {
-    Problem::conflict(
-        "last-way",
-        "You could not sign in any more",
-        "Set a password or add a passkey first.",
-    )
+/// Returns the result of removing a way to sign in.
+pub(crate) fn result_of(removed: Removed) -> Result<(), Problem> {
+    match removed {
+        Removed::Done => Ok(()),
+        Removed::NotFound => Err(Problem::not_found()),
+        Removed::LastWay => Err(Problem::conflict(
+            "last-way",
+            "You could not sign in any more",
+            "Set a password or add a passkey first.",
+        )),
+    }
 }
 
 fn not_begun(provider: &Provider) -> Problem {

@@ -4,14 +4,14 @@ use axum::http::StatusCode;
 use faultline_domain::authz::SignedIn;
 use faultline_store::{
     Secret,
-    passkeys::{NewPasskey, Passkey as Stored, Removed},
+    passkeys::{NewPasskey, Passkey as Stored},
 };
 use serde_json::Value;
 use webauthn_rs::prelude::{
     CredentialID, Passkey, PublicKeyCredential, RegisterPublicKeyCredential, WebauthnError,
 };
 
-use super::{oidc::last_way, sessions, tidy};
+use super::{oidc::result_of, sessions, tidy};
 use crate::{
     app::App,
     auth::{
@@ -177,15 +177,11 @@ pub(crate) async fn list(app: &App, who: &SignedIn) -> Result<Vec<Stored>, Probl
 
 /// Removes a passkey, if the caller has another way to sign in.
 pub(crate) async fn remove(app: &App, who: &SignedIn, id: &str) -> Result<(), Problem> {
-    match app
+    let removed = app
         .store
         .remove_passkey(who.person(), id, app.now())
-        .await?
-    {
-        Removed::Done => Ok(()),
-        Removed::NotFound => Err(Problem::not_found()),
-        Removed::LastWay => Err(last_way()),
-    }
+        .await?;
+    result_of(removed)
 }
 
 fn not_begun() -> Problem {
