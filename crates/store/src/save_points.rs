@@ -6,7 +6,7 @@ use faultline_domain::{
     save_point::{Denial, Purpose, SavePoint, State},
 };
 use jiff::Timestamp;
-use sqlx::FromRow;
+use sqlx::{FromRow, SqliteExecutor};
 
 use crate::{
     Result, Store,
@@ -50,7 +50,13 @@ impl Row {
     }
 }
 
-fn read_all(rows: Vec<Row>) -> Result<Vec<SavePoint>> {
+/// Returns the save points that a query with one parameter selects.
+async fn select<'a>(
+    from: impl SqliteExecutor<'a>,
+    sql: &'static str,
+    parameter: &str,
+) -> Result<Vec<SavePoint>> {
+    let rows: Vec<Row> = sqlx::query_as(sql).bind(parameter).fetch_all(from).await?;
     rows.into_iter().map(Row::read).collect()
 }
 
@@ -76,11 +82,7 @@ pub type MaySave<'a> = &'a (dyn Fn(&[SavePoint]) -> Result<(), Denial> + Send + 
 
 async fn of_person(tx: &mut Tx, person: &PersonId) -> Result<Vec<SavePoint>> {
     let sql = "SELECT * FROM save_points WHERE person_id = $1 ORDER BY created_at, id";
-    let rows = sqlx::query_as::<_, Row>(sql)
-        .bind(person.as_str())
-        .fetch_all(&mut **tx)
-        .await?;
-    read_all(rows)
+    select(&mut **tx, sql, person.as_str()).await
 }
 
 async fn set_state(
@@ -107,11 +109,7 @@ async fn set_state(
 pub(crate) async fn insert(tx: &mut Tx, save: &SavePoint) -> Result<()> {
     if save.purpose == Purpose::Undo {
         let sql = "SELECT * FROM save_points WHERE environment_id = $1";
-        let rows = sqlx::query_as::<_, Row>(sql)
-            .bind(save.environment.as_str())
-            .fetch_all(&mut **tx)
-            .await?;
-        for before in read_all(rows)? {
+        for before in select(&mut **tx, sql, save.environment.as_str()).await? {
             // The tenant that is made from it may still need it.
             let is_used = save.spec.tenant.save_point.as_ref() == Some(&before.id);
             if before.purpose == Purpose::Undo && !is_used {
@@ -180,23 +178,15 @@ impl Store {
 
     /// Returns a save point.
     pub async fn save_point(&self, id: &SavePointId) -> Result<Option<SavePoint>> {
-        sqlx::query_as::<_, Row>("SELECT * FROM save_points WHERE id = $1")
-            .bind(id.as_str())
-            .fetch_optional(&self.readers)
-            .await?
-            .map(Row::read)
-            .transpose()
+        let sql = "SELECT * FROM save_points WHERE id = $1";
+        Ok(select(&self.readers, sql, id.as_str()).await?.pop())
     }
 
     /// Returns a person's save points that are not being deleted, oldest first.
     pub async fn save_points_of(&self, person: &PersonId) -> Result<Vec<SavePoint>> {
         let sql = "SELECT * FROM save_points WHERE person_id = $1 AND phase <> 'deleting' \
                    ORDER BY created_at, id";
-        let rows = sqlx::query_as::<_, Row>(sql)
-            .bind(person.as_str())
-            .fetch_all(&self.readers)
-            .await?;
-        read_all(rows)
+        select(&self.readers, sql, person.as_str()).await
     }
 
     /// Returns the save points of an environment that are not being deleted, oldest first.
@@ -206,22 +196,18 @@ impl Store {
     ) -> Result<Vec<SavePoint>> {
         let sql = "SELECT * FROM save_points WHERE environment_id = $1 AND phase <> 'deleting' \
                    ORDER BY created_at, id";
-        let rows = sqlx::query_as::<_, Row>(sql)
-            .bind(environment.as_str())
-            .fetch_all(&self.readers)
-            .await?;
-        read_all(rows)
+        select(&self.readers, sql, environment.as_str()).await
     }
 
     /// Returns the save points that are being made or deleted, or whose time is up, oldest first.
     pub async fn due_save_points(&self, now: Timestamp) -> Result<Vec<SavePoint>> {
         let sql = "SELECT * FROM save_points \
                    WHERE phase IN ('saving', 'deleting') OR expires_at <= $1 ORDER BY created_at, id";
-        let rows = sqlx::query_as::<_, Row>(sql)
+        let rows: Vec<Row> = sqlx::query_as(sql)
             .bind(micros(now))
             .fetch_all(&self.readers)
             .await?;
-        read_all(rows)
+        rows.into_iter().map(Row::read).collect()
     }
 
     /// Returns the tenants that are being saved. They must not be freed yet.

@@ -156,13 +156,13 @@ impl Local {
     pub(super) fn remove_save(&self, id: &SavePointId) -> io::Result<()> {
         let folder = self.save_folder(id);
         // What is left after a crash isn't complete any more.
-        match fs::remove_dir_all(nodes(&folder)).and_then(|()| fs::remove_dir_all(&folder)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => match fs::remove_dir_all(&folder) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-                _ => Ok(()),
-            },
+        for part in [nodes(&folder), folder] {
+            match fs::remove_dir_all(part) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     /// Returns the specs of all save points, whose templates are in use. `None` if one can't be read.

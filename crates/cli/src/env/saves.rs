@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::start;
 use crate::{
     Output,
-    answer::{say, table},
+    answer::{local, say, table},
     api::Api,
 };
 
@@ -108,25 +108,13 @@ pub(super) fn list(api: &Api, output: Output) -> anyhow::Result<()> {
             save.name,
             save.environment,
             save.lab,
-            minute(&save.created_at),
-            minute(&save.expires_at),
+            local(&save.created_at),
+            local(&save.expires_at),
             size,
         ]);
     }
     println!("{table}");
     Ok(())
-}
-
-/// Formats a time of the API to the minute, in this machine's time zone.
-fn minute(at: &str) -> String {
-    let parsed: Result<jiff::Timestamp, _> = at.parse();
-    parsed.map_or_else(
-        |_| at.to_owned(),
-        |at| {
-            let local = at.to_zoned(jiff::tz::TimeZone::system());
-            local.strftime("%Y-%m-%d %H:%M").to_string()
-        },
-    )
 }
 
 /// Returns the save point with this id, or the latest one with this name.

@@ -71,7 +71,14 @@ pub(super) async fn pass(app: Shared, memory: Tenants) -> Done {
             return Err(e);
         }
     }
-    let saving = app.store.tenants_being_saved().await?;
+    let saving = if rows
+        .iter()
+        .any(|row| matches!(row.state, State::Releasing { .. }))
+    {
+        app.store.tenants_being_saved().await?
+    } else {
+        Vec::new()
+    };
     let mut begun = 0;
     for row in &rows {
         let is_busy = busy.contains(&row.id) || steps.kind(&row.id).is_some();

@@ -274,6 +274,21 @@ async fn renew(
     Ok(made)
 }
 
+/// Writes a new environment and starts its attempt, if it is admitted.
+async fn begin(
+    tx: &mut Tx,
+    made: &Environment,
+    content: LabContent<'_>,
+    admit: Admit<'_>,
+) -> Result<(), Refused> {
+    let now = made.created_at;
+    admit(counts(tx, &made.person, None, now).await?)?;
+    begin_attempt(tx, &made.attempt, &made.person, &made.lab, now).await?;
+    lab_contents::keep(tx, content).await?;
+    write(tx, INSERT, made).await?;
+    Ok(())
+}
+
 impl Store {
     /// Requests an environment of a lab and starts an attempt. If the person has an open environment of this lab,
     /// returns that one, so pressing Start twice creates one machine. `id` and `attempt` are used only for a new
@@ -298,8 +313,6 @@ impl Store {
         if let Some(open) = open_at(&mut tx, person, lab).await?.into_iter().next() {
             return Ok(open);
         }
-        admit(counts(&mut tx, person, None, now).await?)?;
-        begin_attempt(&mut tx, &attempt, person, lab, now).await?;
         let made = fresh(
             id,
             attempt,
@@ -309,8 +322,7 @@ impl Store {
             lifetime,
             now,
         );
-        lab_contents::keep(&mut tx, content).await?;
-        write(&mut tx, INSERT, &made).await?;
+        begin(&mut tx, &made, content, admit).await?;
         crate::pools::record_start(&mut tx, &made).await?;
         let who = Some(person.as_str());
         crate::audit::insert(&mut tx, now, who, "start", made.id.as_str(), lab.as_str()).await?;
@@ -392,8 +404,6 @@ impl Store {
             return Ok(None);
         }
         let (person, lab) = (save.person.clone(), save.lab.clone());
-        admit(counts(&mut tx, &person, None, now).await?)?;
-        begin_attempt(&mut tx, &renewal.attempt, &person, &lab, now).await?;
         let made = Environment {
             wanted: renewal.nodes,
             ..fresh(
@@ -406,8 +416,7 @@ impl Store {
                 now,
             )
         };
-        lab_contents::keep(&mut tx, renewal.content).await?;
-        write(&mut tx, INSERT, &made).await?;
+        begin(&mut tx, &made, renewal.content, admit).await?;
         let (who, of) = (Some(save.person.as_str()), save.id.as_str());
         crate::audit::insert(&mut tx, now, who, "fork", made.id.as_str(), of).await?;
         tx.commit().await?;
