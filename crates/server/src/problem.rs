@@ -12,8 +12,6 @@ use faultline_store::{environments::Refused, save_points};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::quotas::sentence;
-
 /// An error: what can't be done, why, and what to do next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Problem {
@@ -188,15 +186,19 @@ impl IntoResponse for Problem {
     }
 }
 
+/// Makes a sentence of a text: with a capital letter and a full stop.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), chars.as_str())
+}
+
 impl From<save_points::Refused> for Problem {
     fn from(refused: save_points::Refused) -> Self {
         match refused {
             save_points::Refused::Denied(denial) => {
-                let mut detail = denial.to_string();
-                if let Some(first) = detail.get_mut(..1) {
-                    first.make_ascii_uppercase();
-                }
-                Self::conflict("too-many-saves", "It can't be saved now", detail + ".")
+                let detail = sentence(&denial.to_string());
+                Self::conflict("too-many-saves", "It can't be saved now", detail)
             }
             save_points::Refused::Store(e) => e.into(),
         }

@@ -10,6 +10,7 @@ use faultline_store::quotas::{Used, Uses};
 use crate::{
     app::App,
     config::{Config, UseLimits},
+    problem::sentence,
 };
 
 /// Returns a setting where 0 means no limit.
@@ -135,13 +136,4 @@ pub(crate) fn own_limits(app: &App, holder: Holder, default: Quota, used: Used) 
         overrides: used.overrides,
         standings: quota::standings(&[account(holder, default, used)], app.now()),
     }
-}
-
-/// Makes a sentence of a text: with a capital letter and a full stop.
-pub(crate) fn sentence(text: &str) -> String {
-    let mut sentence = text.to_owned();
-    if let Some(first) = sentence.get_mut(..1) {
-        first.make_ascii_uppercase();
-    }
-    sentence + "."
 }

@@ -5,7 +5,10 @@ use faultline_domain::authz::SignedIn;
 use faultline_gateway::PublicKey;
 use faultline_store::ssh_keys::SshKey;
 
-use crate::{app::Shared, problem::Problem};
+use crate::{
+    app::Shared,
+    problem::{Problem, sentence},
+};
 
 /// The maximum number of keys per person.
 const MAX_KEYS: usize = 20;
@@ -64,10 +67,4 @@ pub(crate) async fn remove(app: &Shared, who: &SignedIn, id: &str) -> Result<(),
     }
     app.wake.keys_changed();
     Ok(())
-}
-
-fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first = chars.next().map(|c| c.to_uppercase().to_string());
-    format!("{}{}.", first.unwrap_or_default(), chars.as_str())
 }
