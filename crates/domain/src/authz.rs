@@ -46,7 +46,8 @@ pub enum Role {
     Author,
     /// Like a student; may also see the progress of their groups' members, and invite students to these groups.
     Instructor,
-    /// May do all of this, in all groups; may also invite and disable people, and see capacity, everybody's environments, and the audit log.
+    /// May do all of this, in all groups; may also invite and disable people, and see capacity, everybody's environments,
+    /// and the audit log.
     Operator,
 }
 
