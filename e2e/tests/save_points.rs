@@ -1,5 +1,5 @@
 //! Save points on a real machine: made and restored on the page while its terminal stays, undone, forked, and kept
-//! through a kill of the server.
+//! through a kill of the server. A suspended machine is one on disk.
 //!
 //! Needs root and `scripts/build dev`, which `./test` runs first.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -52,6 +52,71 @@ async fn until_other_tenant(browser: &Browser, before: &Value) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     browser.find(".tabs .mark.on").await.unwrap();
+}
+
+/// Returns the folders of tenants that exist.
+fn tenants(here: &Installation) -> usize {
+    std::fs::read_dir(here.data.path().join("tenants")).map_or(0, Iterator::count)
+}
+
+async fn suspend_and_resume(here: &mut Installation, browser: &Browser, place: &str, id: &str) {
+    browser.go(place).await.unwrap();
+    browser.find(".tabs .mark.on").await.unwrap();
+    type_in(browser, "kept=43; sleep 100000 & echo started-$kept\n").await;
+    until_output(browser, "started-43").await.unwrap();
+    browser.click(".menu summary").await.unwrap();
+    browser
+        .click(".menu form[action$='/suspend'] button")
+        .await
+        .unwrap();
+    browser
+        .until_text(".machine-box", "It is on disk")
+        .await
+        .unwrap();
+    browser.shot("suspended-1600").await.unwrap();
+    browser.size(390, 844).await.unwrap();
+    browser.click(".panes a[href='#pane-right']").await.unwrap();
+    browser.fits().await.unwrap();
+    browser.shot("suspended-390").await.unwrap();
+    browser.size(1600, 1000).await.unwrap();
+    let began = Instant::now();
+    while tenants(here) > 0 {
+        assert!(began.elapsed() < Duration::from_secs(30), "it is not freed");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let listed = here.run(&["env", "list"]);
+    assert!(text(&listed.stdout).contains("days on disk"));
+    let entered = here.run(&["ssh", id]);
+    assert!(text(&entered.stderr).contains("is paused"));
+    here.kill_server();
+    here.up();
+
+    browser.go(place).await.unwrap();
+    browser
+        .click(".machine-box form[action$='/resume'] button")
+        .await
+        .unwrap();
+    browser.find(".tabs .mark.on").await.unwrap();
+    browser.until_text(SCREEN, "was paused for").await.unwrap();
+    browser.shot("resumed-1600").await.unwrap();
+    type_in(browser, "echo $((kept + 1)); jobs\n").await;
+    until_output(browser, "44").await.unwrap();
+    until_output(browser, "sleep 100000").await.unwrap();
+    let clock: i64 = on(here, id, "date +%s").parse().unwrap();
+    let now = faultline_domain::Clock::system().now().as_second();
+    assert!((clock - now).abs() <= 2, "its clock is set: {clock} {now}");
+    // By the command line.
+    ask(here, &["env", "suspend", id]);
+    let began = Instant::now();
+    while ask(here, &["env", "show", id]).get("on_disk") != Some(&Value::Bool(true)) {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "it stays in memory"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    ask(here, &["env", "resume", id]);
+    assert_eq!(on(here, id, "cat /root/note"), "after-the-save");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,6 +250,9 @@ async fn a_machine_goes_back_to_its_save_point() {
         std::thread::sleep(Duration::from_millis(500));
     }
     assert_eq!(on(&here, &id, "cat /root/note"), "after-the-save");
+
+    step("a suspended machine leaves nothing running, and goes on after a restart of everything");
+    suspend_and_resume(&mut here, &browser, &place, &id).await;
 
     step("a damaged save point is refused, and the machine is brought back");
     let saves = ask(&here, &["env", "saves"]);

@@ -38,6 +38,9 @@ pub struct Config {
     /// Gives every cluster certificates and keys of its own before it is handed out. This is a second barrier behind
     /// the network's, for people who don't trust each other. Starts take longer with it. Default: false.
     pub rekey: bool,
+    /// The memory that all machines of this host together may use, in MiB. The kernel enforces it. Default: all of the
+    /// host's, without `reserve_memory_mib`.
+    pub memory_mib: Option<u64>,
     /// The sources of the clusters' programs and images.
     pub sources: Sources,
     /// The server's own settings: public URL, capacity, limits, lifetimes.
@@ -55,6 +58,7 @@ impl Default for Config {
             labs: None,
             images: None,
             rekey: false,
+            memory_mib: None,
             sources: Sources::default(),
             server: faultline_server::Config {
                 public_url: String::new(),

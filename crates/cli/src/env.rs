@@ -116,12 +116,15 @@ pub enum EnvCommand {
         #[command(flatten)]
         of: Of,
     },
-    /// Pause an environment: it keeps its state and stops running, but its lifetime goes on
+    /// Pause an environment: everything in it stands still, and it is written to disk
+    ///
+    /// It takes no memory and no CPU then, and its lifetime stands still. It is kept for days, also if the host is
+    /// rebooted. Idle environments are paused alike.
     Suspend {
         #[command(flatten)]
         of: Of,
     },
-    /// Resume a paused environment
+    /// Resume a paused environment, and wait until it runs
     Resume {
         #[command(flatten)]
         of: Of,
@@ -215,6 +218,9 @@ pub(crate) struct Environment {
     failed_stage: Option<String>,
     failed_reason: Option<String>,
     queue: Option<Place>,
+    on_disk: bool,
+    idle_suspends: bool,
+    resume_problem: Option<String>,
     #[serde(default)]
     stages: Vec<Stage>,
     progress: Option<Try>,
@@ -264,6 +270,9 @@ impl Environment {
             return "-".to_owned();
         }
         let minutes = |seconds: i64| format!("{} min", seconds / 60);
+        if self.on_disk {
+            return format!("{} days on disk", self.expires_seconds_left / 86_400);
+        }
         let most = minutes(self.expires_seconds_left);
         if self.ends_idle {
             format!("{most}, or {} idle", minutes(self.seconds_left))
@@ -294,7 +303,7 @@ pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
             say(&answer, output, &text)
         }
         EnvCommand::Suspend { of } => turn(&api, &of.get(&api)?, "suspend", "suspended", output),
-        EnvCommand::Resume { of } => turn(&api, &of.get(&api)?, "resume", "active", output),
+        EnvCommand::Resume { of } => resume(&api, &of.get(&api)?, output),
         EnvCommand::Save { of, name } => saves::save(&api, &of.get(&api)?, name, output),
         EnvCommand::Saves => saves::list(&api, output),
         EnvCommand::Restore { save_point } => saves::restore(&api, save_point, output),
@@ -401,7 +410,12 @@ fn show(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
 
 /// Requests an environment and waits until it is ready.
 fn start(api: &Api, path: &str, body: Option<Value>, output: Output) -> anyhow::Result<()> {
-    let mut answer = api.post(path, body)?;
+    let answer = api.post(path, body)?;
+    follow(api, answer, output)
+}
+
+/// Waits until an environment is ready, and shows how far it is.
+fn follow(api: &Api, mut answer: Value, output: Output) -> anyhow::Result<()> {
     let mut began = Instant::now();
     let (progress, mut shown) = (stages::progress(output), Vec::new());
     let (mut place, mut shown_place): (Option<Place>, _) = (None, None);
@@ -451,6 +465,11 @@ fn start(api: &Api, path: &str, body: Option<Value>, output: Output) -> anyhow::
                 environment.failed_stage.unwrap_or_default(),
                 environment.failed_reason.unwrap_or_default()
             ),
+            "suspended" if environment.resume_problem.is_some() => anyhow::bail!(
+                "{0} could not be resumed, and is still paused: {1}\nto try again: faultline env resume {0}",
+                environment.id,
+                environment.resume_problem.unwrap_or_default()
+            ),
             other => anyhow::bail!("{} is {other} now", environment.id),
         }
         // The server itself ends a start that takes too long; this timeout is a backstop.
@@ -463,6 +482,17 @@ fn start(api: &Api, path: &str, body: Option<Value>, output: Output) -> anyhow::
     }
 }
 
+/// Resumes an environment, in memory or from disk, and waits until it runs.
+fn resume(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
+    api.post(&format!("/environments/{id}/resume"), None)?;
+    let answer: Value = api.get(&format!("/environments/{id}"))?;
+    let e: Environment = serde_json::from_value(answer.clone())?;
+    if e.is_starting() {
+        return follow(api, answer, output);
+    }
+    wait(api, id, "active", output)
+}
+
 /// Requests a state and waits until it is reached.
 fn turn(
     api: &Api,
@@ -472,6 +502,11 @@ fn turn(
     output: Output,
 ) -> anyhow::Result<()> {
     api.post(&format!("/environments/{id}/{verb}"), None)?;
+    wait(api, id, phase, output)
+}
+
+/// Waits until an environment is in a phase.
+fn wait(api: &Api, id: &EnvironmentId, phase: &str, output: Output) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {
         let answer: Value = api.get(&format!("/environments/{id}"))?;
@@ -479,6 +514,11 @@ fn turn(
         if e.phase == phase {
             let left = e.seconds_left / 60;
             let text = match phase {
+                "suspended" if e.idle_suspends => {
+                    format!(
+                        "It is paused, and kept on disk until you resume it:\n\n  faultline env resume {id}"
+                    )
+                }
                 "suspended" => format!(
                     "It is paused and ends in {left} min unless you resume it:\n\n  faultline env resume {id}"
                 ),

@@ -1,6 +1,8 @@
 //! An environment's intent, its states, and the pure [`plan`] that compares them with the observed tenant.
 //!
 //! ```text
+//!   ┌──────── resume from disk ───────────────┐
+//!   ▼                                         │
 //! Requested ──► Preparing ──► Active ◄──► Suspended
 //!   ▲  ▲            │            │            │
 //!   │  └── retry ───┤            ▼            │
@@ -14,6 +16,10 @@
 //! the result as [`State`]. An environment runs on a [tenant](crate::tenant): `Requested` waits until one is warm;
 //! `Expired` and `Failed` wait until theirs is freed. Without room on the host, `Requested` waits in the
 //! [queue](crate::queue). `Preparing` has a deadline, after which the environment fails.
+//!
+//! A `Suspended` environment is paused in memory at first. Then it is written to disk as a
+//! [save point](crate::save_point), and its tenant is freed. It continues from there on another tenant. If that fails, or
+//! if nobody waits for it, it becomes `Suspended` again.
 
 mod entity;
 
@@ -24,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::entity::{CurrentTenant, Environment, Spec};
 pub use crate::tenant::Observed;
-use crate::{queue, tenant};
+use crate::{SavePointId, queue, tenant};
 
 /// What a person requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +60,8 @@ pub enum EndReason {
     LeftQueue,
     /// It was not used for the idle time.
     Idle,
+    /// It was suspended for longer than suspended environments are kept.
+    NotResumed,
     /// It reached the hard end, beyond which it cannot be extended.
     HardEnd,
     /// It failed, and its resources were freed.
@@ -73,6 +81,9 @@ pub enum State {
         /// True if it had a tenant before, so that it doesn't queue again.
         #[serde(default)]
         returns: bool,
+        /// What it continues from if it was suspended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on_disk: Option<Box<OnDisk>>,
     },
     /// It has a running tenant. The owner's keys are installed, and the lab's setup runs.
     Preparing {
@@ -80,6 +91,9 @@ pub enum State {
         since: Timestamp,
         /// The number of failed attempts to start it.
         tries: u32,
+        /// What it continues from if it was suspended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on_disk: Option<Box<OnDisk>>,
     },
     /// The owner has access.
     Active {
@@ -90,6 +104,9 @@ pub enum State {
     Suspended {
         /// When it was suspended.
         since: Timestamp,
+        /// Where it is, once it was written to disk and its tenant was released.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on_disk: Option<Box<OnDisk>>,
     },
     /// It has ended: nobody has access, and its tenant is being freed.
     Expired {
@@ -116,6 +133,49 @@ pub enum State {
         /// True once its resources were freed.
         freed: bool,
     },
+}
+
+/// A suspended environment that was written to disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnDisk {
+    /// Its memory, devices and disks.
+    pub save_point: SavePointId,
+    /// When it was suspended.
+    pub since: Timestamp,
+    /// Its lifetime at that time. The clock stands still on disk.
+    pub lifetime: Lifetime,
+    /// When it ends if it isn't resumed.
+    pub kept_until: Timestamp,
+    /// Why it could not be resumed when that was last tried, as a message for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+impl OnDisk {
+    /// Returns the lifetime while it is suspended.
+    #[must_use]
+    pub fn kept(&self) -> Lifetime {
+        Lifetime {
+            expires_at: self.kept_until,
+            hard_end: self.kept_until,
+            last_used: self.since,
+            // It isn't expected to be used.
+            idle_seconds: self.kept_until.duration_since(self.since).as_secs() + 1,
+        }
+    }
+
+    /// Returns the lifetime with which it continues now.
+    #[must_use]
+    pub fn continued(&self, now: Timestamp) -> Lifetime {
+        let stood = now.duration_since(self.since);
+        let later = |at: Timestamp| at.saturating_add(stood).unwrap_or(Timestamp::MAX);
+        Lifetime {
+            expires_at: later(self.lifetime.expires_at),
+            hard_end: later(self.lifetime.hard_end),
+            last_used: now,
+            ..self.lifetime
+        }
+    }
 }
 
 /// The name of a [`State`], without its data.
@@ -191,6 +251,7 @@ impl State {
             since: now,
             tries: 0,
             returns: false,
+            on_disk: None,
         }
     }
 
@@ -201,7 +262,25 @@ impl State {
             since: now,
             tries: 0,
             returns: true,
+            on_disk: None,
         }
+    }
+
+    /// Returns where it is or what it continues from, if it was written to disk.
+    #[must_use]
+    pub fn on_disk(&self) -> Option<&OnDisk> {
+        match self {
+            Self::Requested { on_disk, .. }
+            | Self::Preparing { on_disk, .. }
+            | Self::Suspended { on_disk, .. } => on_disk.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Returns true if it is suspended and has no tenant.
+    #[must_use]
+    pub fn is_on_disk(&self) -> bool {
+        matches!(self, Self::Suspended { .. }) && self.on_disk().is_some()
     }
 
     /// Returns the name of the state.
@@ -250,7 +329,11 @@ impl State {
     /// Moves to `Preparing`, after a tenant was claimed.
     pub fn prepare(self, now: Timestamp) -> Result<Self, InvalidTransition> {
         match self {
-            Self::Requested { tries, .. } => Ok(Self::Preparing { since: now, tries }),
+            Self::Requested { tries, on_disk, .. } => Ok(Self::Preparing {
+                since: now,
+                tries,
+                on_disk,
+            }),
             other => Err(other.refuse("be prepared")),
         }
     }
@@ -266,19 +349,73 @@ impl State {
     /// Moves to `Suspended`.
     pub fn suspend(self, now: Timestamp) -> Result<Self, InvalidTransition> {
         match self {
-            Self::Active { .. } => Ok(Self::Suspended { since: now }),
+            Self::Active { .. } => Ok(Self::Suspended {
+                since: now,
+                on_disk: None,
+            }),
             other => Err(other.refuse("be suspended")),
+        }
+    }
+
+    /// Records that a suspended environment was written to disk.
+    pub fn store(self, on_disk: OnDisk) -> Result<Self, InvalidTransition> {
+        match self {
+            Self::Suspended {
+                since,
+                on_disk: None,
+            } => Ok(Self::Suspended {
+                since,
+                on_disk: Some(Box::new(on_disk)),
+            }),
+            other => Err(other.refuse("be written to disk")),
+        }
+    }
+
+    /// Moves from disk back to `Requested`.
+    pub fn load(self, now: Timestamp) -> Result<Self, InvalidTransition> {
+        match self {
+            Self::Suspended {
+                on_disk: Some(on_disk),
+                ..
+            } => Ok(Self::Requested {
+                since: now,
+                tries: 0,
+                returns: false,
+                on_disk: Some(on_disk),
+            }),
+            other => Err(other.refuse("be read from disk")),
+        }
+    }
+
+    /// Moves back to disk, because it could not be resumed or nobody waits for it.
+    pub fn return_to_disk(self, problem: Option<String>) -> Result<Self, InvalidTransition> {
+        match self {
+            Self::Requested {
+                on_disk: Some(before),
+                ..
+            }
+            | Self::Preparing {
+                on_disk: Some(before),
+                ..
+            } => Ok(Self::Suspended {
+                since: before.since,
+                on_disk: Some(Box::new(OnDisk { problem, ..*before })),
+            }),
+            other => Err(other.refuse("return to disk")),
         }
     }
 
     /// Moves back to `Requested` after a failed start, to begin again with another tenant.
     pub fn retry(self, now: Timestamp) -> Result<Self, InvalidTransition> {
         match self {
-            Self::Requested { tries, .. } | Self::Preparing { tries, .. } => Ok(Self::Requested {
-                since: now,
-                tries: tries + 1,
-                returns: true,
-            }),
+            Self::Requested { tries, on_disk, .. } | Self::Preparing { tries, on_disk, .. } => {
+                Ok(Self::Requested {
+                    since: now,
+                    tries: tries + 1,
+                    returns: true,
+                    on_disk,
+                })
+            }
             other => Err(other.refuse("be tried again")),
         }
     }
@@ -286,10 +423,11 @@ impl State {
     /// Moves back to `Requested` because the pooled tenant that it claimed was dead. This doesn't count as a try.
     pub fn request_again(self, now: Timestamp) -> Result<Self, InvalidTransition> {
         match self {
-            Self::Preparing { tries, .. } => Ok(Self::Requested {
+            Self::Preparing { tries, on_disk, .. } => Ok(Self::Requested {
                 since: now,
                 tries,
                 returns: true,
+                on_disk,
             }),
             other => Err(other.refuse("be requested again")),
         }
@@ -311,16 +449,20 @@ impl State {
         }
     }
 
-    /// Moves to `Failed`. A final state stays as it is.
+    /// Moves to `Failed`, or back to disk if it continues from there. A final state stays as it is.
     #[must_use]
     pub fn fail(self, now: Timestamp, stage: impl Into<String>, reason: impl Into<String>) -> Self {
         if self.is_final() {
             return self;
         }
+        let reason = reason.into();
+        if let Ok(suspended) = self.clone().return_to_disk(Some(reason.clone())) {
+            return suspended;
+        }
         Self::Failed {
             at: now,
             stage: stage.into(),
-            reason: reason.into(),
+            reason,
             freed: false,
         }
     }
@@ -399,6 +541,8 @@ pub struct Deadlines {
     pub provisioning: i64,
     /// Running the lab's setup.
     pub preparing: i64,
+    /// True if idle environments are suspended instead of ended, and suspended ones are written to disk.
+    pub suspends: bool,
 }
 
 impl Default for Deadlines {
@@ -408,6 +552,7 @@ impl Default for Deadlines {
             requested: 600,
             provisioning: 180,
             preparing: 420,
+            suspends: false,
         }
     }
 }
@@ -427,6 +572,12 @@ pub enum Step {
     Suspend,
     /// Continue all nodes.
     Resume,
+    /// Change its intent to `Suspended`, because nobody uses it.
+    SuspendIdle,
+    /// Write all nodes to disk. Its tenant is released afterwards.
+    Store,
+    /// Move back to disk, because nobody waits for it any more.
+    ReturnToDisk,
     /// End it, for this reason.
     Expire(EndReason),
     /// Release its tenant.
@@ -485,7 +636,10 @@ pub fn plan(
             (Intent::Gone(reason), _) => Step::Expire(reason),
             // Whoever waits in the queue keeps the place while they look at it, and for a while afterwards.
             (_, None) if now.duration_since(lifetime.last_used.max(*since)) > queue::ABSENCE => {
-                Step::Expire(EndReason::LeftQueue)
+                match state.on_disk() {
+                    Some(_) => Step::ReturnToDisk,
+                    None => Step::Expire(EndReason::LeftQueue),
+                }
             }
             (_, None) => Step::Ask,
             (_, Some((t, _))) => start(t, *tries, |at| late(at, deadlines.requested)),
@@ -501,8 +655,21 @@ pub fn plan(
                 return Step::Expire(reason);
             }
             let (end, reason) = lifetime.end();
+            if state.is_on_disk() {
+                return match now >= end {
+                    true => Step::Expire(EndReason::NotResumed),
+                    false => Step::Wait,
+                };
+            }
             if now >= end {
-                return Step::Expire(reason);
+                let goes_on = deadlines.suspends
+                    && reason == EndReason::Idle
+                    && now < lifetime.expires_at.min(lifetime.hard_end)
+                    && matches!((state, intent), (State::Active { .. }, Intent::Active));
+                return match goes_on {
+                    true => Step::SuspendIdle,
+                    false => Step::Expire(reason),
+                };
             }
             let observed = match tenant {
                 Some((t, observed)) if !t.is_leaving() => observed,
@@ -516,6 +683,11 @@ pub fn plan(
                 (State::Suspended { .. }, _, Intent::Active) => Step::Resume,
                 (State::Active { .. }, Observed::Paused, Intent::Active) => Step::Resume,
                 (State::Suspended { .. }, Observed::Running, Intent::Suspended) => Step::Suspend,
+                (State::Suspended { .. }, Observed::Paused, Intent::Suspended)
+                    if deadlines.suspends =>
+                {
+                    Step::Store
+                }
                 _ => Step::Wait,
             }
         }
@@ -676,6 +848,56 @@ mod tests {
         assert!(gone.clone().prepare(at(1)).is_err());
         assert!(gone.clone().expire(at(1), EndReason::Idle).is_err());
         assert_eq!(gone.clone().fail(at(1), "x", "y"), gone);
+    }
+
+    #[test]
+    fn an_idle_environment_is_suspended_to_disk_and_continues_with_the_time_it_had() {
+        let usual = Deadlines {
+            suspends: true,
+            ..Deadlines::default()
+        };
+        let mine = claimed();
+        let seen = |observed| Some((&mine, observed));
+        let step = |intent, state: &State, tenant, life: &Lifetime, now| {
+            plan(intent, state, tenant, life, &usual, false, at(now))
+        };
+        let active = State::Active { since: at(0) };
+        let runs = seen(Observed::Running);
+        let next = step(Intent::Active, &active, runs, &life(), 1800);
+        assert_eq!(next, Step::SuspendIdle);
+        let next = step(Intent::Active, &active, runs, &life(), 7200);
+        assert_eq!(next, Step::Expire(EndReason::Idle), "its time is up too");
+        let s = active.suspend(at(1801)).unwrap();
+        let paused = seen(Observed::Paused);
+        let next = step(Intent::Suspended, &s, paused, &life(), 1790);
+        assert_eq!(next, Step::Store);
+        let on_disk = OnDisk {
+            save_point: "save".parse().unwrap(),
+            since: at(1801),
+            lifetime: life(),
+            kept_until: at(90_000),
+            problem: None,
+        };
+        let kept = on_disk.kept();
+        let s = s.store(on_disk).unwrap();
+        assert!(s.is_on_disk());
+        let wait = step(Intent::Suspended, &s, None, &kept, 89_999);
+        assert_eq!(wait, Step::Wait);
+        let over = step(Intent::Suspended, &s, None, &kept, 90_000);
+        assert_eq!(over, Step::Expire(EndReason::NotResumed));
+        let life = s.on_disk().unwrap().continued(at(11_801));
+        assert_eq!(life.remaining(at(11_801)), 1799, "until its time is up");
+        let s = s.load(at(11_801)).unwrap();
+        assert_eq!(step(Intent::Active, &s, None, &life, 11_802), Step::Ask);
+        let absent = 11_802 + queue::ABSENCE.as_secs();
+        let left = step(Intent::Active, &s, None, &life, absent);
+        assert_eq!(left, Step::ReturnToDisk);
+        let s = s
+            .prepare(at(11_803))
+            .unwrap()
+            .fail(at(11_804), "x", "broken");
+        let why = s.on_disk().and_then(|d| d.problem.as_deref());
+        assert!(s.is_on_disk() && why == Some("broken"), "nothing is lost");
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub mod memory;
 pub mod nodes;
 pub mod person;
 pub mod pool;
+pub mod pressure;
 pub mod progress;
 pub mod queue;
 pub mod quota;

@@ -136,6 +136,15 @@ pub struct Need {
     pub disk_mib: u64,
 }
 
+impl Need {
+    /// Needs nothing.
+    pub const NOTHING: Self = Self {
+        nodes: 0,
+        memory_mib: 0,
+        disk_mib: 0,
+    };
+}
+
 /// Formats a number of bytes for people: `21 MiB`, `1.4 GiB`.
 #[must_use]
 pub fn size(bytes: u64) -> String {

@@ -1,4 +1,4 @@
-//! The memory of a host, as Linux reports it.
+//! The memory of a host, as Linux reports it, or of a part of it.
 
 /// The total and the available memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -58,6 +58,8 @@ pub enum Purpose {
     Manual,
     /// The environment was reset or restored, and this can be undone with it.
     Undo,
+    /// The environment is suspended, and continues from it.
+    Suspension,
 }
 
 impl Purpose {
@@ -67,6 +69,7 @@ impl Purpose {
         match self {
             Self::Manual => "manual",
             Self::Undo => "undo",
+            Self::Suspension => "suspension",
         }
     }
 }
@@ -132,6 +135,10 @@ pub struct Bounds {
     pub keep: SignedDuration,
     /// How long one for undoing is kept. None are made if it is zero.
     pub keep_for_undo: SignedDuration,
+    /// How long a suspended environment is kept. None are written to disk if it is zero.
+    pub keep_suspended: SignedDuration,
+    /// The disk space that all suspended environments together may take, in bytes.
+    pub bytes_suspended: u64,
 }
 
 /// Why an environment can't be saved now, as a message for people.
@@ -242,6 +249,8 @@ mod tests {
         bytes_of_person: 100,
         keep: SignedDuration::from_hours(1),
         keep_for_undo: SignedDuration::from_hours(1),
+        keep_suspended: SignedDuration::from_hours(1),
+        bytes_suspended: 100,
     };
 
     proptest! {

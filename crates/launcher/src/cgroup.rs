@@ -81,6 +81,52 @@ pub fn limit(id: &TenantId, limits: &Limits) -> io::Result<()> {
     set(&folders, "pids.max", &limits.pids.to_string())
 }
 
+/// The folder of the memory controller for all groups together.
+fn memory_of_all() -> PathBuf {
+    let root = Path::new(ROOT);
+    if version() == 2 {
+        return root.join(PARENT);
+    }
+    root.join("memory").join(PARENT)
+}
+
+/// Limits the memory of all groups together, of all installations on this machine, in MiB. `None` removes the limit.
+pub fn limit_all(memory_mib: Option<u64>) -> io::Result<()> {
+    let folder = memory_of_all();
+    if memory_mib.is_none() && !folder.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(&folder)?;
+    let (file, unlimited) = match version() {
+        2 => ("memory.max", "max"),
+        _ => ("memory.limit_in_bytes", "-1"),
+    };
+    let limit = memory_mib.map_or_else(|| unlimited.to_owned(), |mib| (mib << 20).to_string());
+    set(&[folder], file, &limit)
+}
+
+/// Returns the memory that all groups together use and can't give back, in MiB. The page cache is not included.
+#[must_use]
+pub fn memory_used_by_all() -> Option<u64> {
+    let folder = memory_of_all();
+    let read = |file: &str| fs::read_to_string(folder.join(file)).ok();
+    let stat = read("memory.stat")?;
+    let field = |name: &str| {
+        let line = stat.lines().find_map(|l| l.strip_prefix(name))?;
+        line.strip_prefix(' ')?.parse::<u64>().ok()
+    };
+    let (usage, file, shared) = match version() {
+        2 => (read("memory.current")?, field("file")?, field("shmem")?),
+        _ => (
+            read("memory.usage_in_bytes")?,
+            field("total_cache")?,
+            field("total_shmem").unwrap_or(0),
+        ),
+    };
+    let usage: u64 = usage.trim().parse().ok()?;
+    Some(usage.saturating_sub(file).saturating_add(shared) >> 20)
+}
+
 /// Lowers the CPU weight of the group, since people should not wait for a bake or for a pool. An idle machine runs it at
 /// full speed.
 pub fn lower_priority(id: &TenantId) -> io::Result<()> {

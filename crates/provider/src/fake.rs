@@ -19,8 +19,8 @@ use std::{
 
 use async_trait::async_trait;
 use faultline_domain::{
-    NodeName, SavePointId, TemplateRef, TenantId, container::ContainerImage, progress::Progress,
-    save_point::Saved, shape::MAX_NODES,
+    NodeName, SavePointId, TemplateRef, TenantId, container::ContainerImage, memory::Memory,
+    progress::Progress, save_point::Saved, shape::MAX_NODES,
 };
 use tokio::sync::{Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -55,6 +55,8 @@ const ADDITION: [(&str, &str, u32); 2] = [
     ("boot", "booting until its services are up", 80),
 ];
 
+/// The memory of a node, in MiB.
+pub const NODE_MIB: u64 = 48;
 /// The port of a cluster's API server.
 const API_PORT: u16 = 6443;
 /// The number of changes that a receiver may lag behind.
@@ -100,6 +102,7 @@ struct Inner {
     latency: Mutex<Duration>,
     failures: Mutex<Vec<(String, String)>>,
     list_fails: Mutex<bool>,
+    memory_mib: Mutex<Option<u64>>,
     held: Mutex<Option<TenantId>>,
     released: Notify,
     readiness: Mutex<Option<Readiness>>,
@@ -193,6 +196,11 @@ impl FakeProvider {
     /// fail.
     pub fn fail_next(&self, stage: &str, reason: &str) {
         lock(&self.0.failures).push((stage.to_owned(), reason.to_owned()));
+    }
+
+    /// Limits the memory of all tenants together, as a provider on a small host does. Each node uses [`NODE_MIB`].
+    pub fn limit_memory(&self, total_mib: u64) {
+        *lock(&self.0.memory_mib) = Some(total_mib);
     }
 
     /// Makes `list` fail, or work again.
@@ -377,6 +385,16 @@ impl Provider for FakeProvider {
             Capability::ClusterAdmin,
             Capability::OwnNamespaces,
         ]
+    }
+
+    fn memory(&self) -> Option<Memory> {
+        let total_mib = (*lock(&self.0.memory_mib))?;
+        let all = lock(&self.0.environments);
+        let nodes = all.values().map(|e| e.nodes.len() as u64).sum::<u64>();
+        Some(Memory {
+            total_mib,
+            available_mib: total_mib.saturating_sub(nodes * NODE_MIB),
+        })
     }
 
     async fn readiness(&self, template: &TemplateRef) -> Readiness {
@@ -670,7 +688,7 @@ impl Provider for FakeProvider {
         let e = all.get(id).ok_or(Error::NotFound)?;
         let nodes = e.nodes.len() as u64;
         Ok(Usage {
-            private_bytes: nodes * 48 * 1024 * 1024,
+            private_bytes: nodes * NODE_MIB * 1024 * 1024,
             cpu_millis: nodes * 1200,
             disk_bytes: nodes * 12 * 1024 * 1024,
         })

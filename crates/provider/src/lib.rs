@@ -18,8 +18,8 @@ pub mod fake;
 use async_trait::async_trait;
 pub use faultline_domain::tenant::{Allowance, Observed, Spec};
 use faultline_domain::{
-    NodeName, SavePointId, TemplateRef, TenantId, container::ContainerImage, progress::Progress,
-    save_point::Saved,
+    NodeName, SavePointId, TemplateRef, TenantId, container::ContainerImage, memory::Memory,
+    progress::Progress, save_point::Saved,
 };
 pub use faultline_guest::client::Duplex;
 use serde::{Deserialize, Serialize};
@@ -136,6 +136,12 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
 
     /// Returns what its tenants support.
     fn capabilities(&self) -> &'static [Capability];
+
+    /// Returns how much memory all its tenants together may use, and how much of that is left. `None` if only the host's
+    /// memory limits them. Fast.
+    fn memory(&self) -> Option<Memory> {
+        None
+    }
 
     /// Returns whether tenants of this template can be created. Fast; starts no work.
     async fn readiness(&self, template: &TemplateRef) -> Readiness;

@@ -8,7 +8,7 @@ use faultline_domain::{
 };
 use faultline_store::environments::{Coming, Counts};
 
-use crate::Config;
+use crate::{Config, app::App};
 
 /// Free memory and disk, in MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) struct Free {
 
 impl Free {
     /// Returns what is free now. An unknown value counts as unlimited; the provider's own limits still apply.
-    pub(crate) fn now(folder: &Path) -> Self {
+    pub(crate) fn of_host(folder: &Path) -> Self {
         let memory = std::fs::read_to_string("/proc/meminfo").ok();
         let memory = memory.as_deref().and_then(Memory::parse);
         let disk = rustix::fs::statvfs(folder).ok();
@@ -33,6 +33,19 @@ impl Free {
                 .as_ref()
                 .map_or(u64::MAX, |d| mib(d.f_bavail, d.f_frsize)),
             disk_total_mib: disk.map_or(u64::MAX, |d| mib(d.f_blocks, d.f_frsize)),
+        }
+    }
+
+    /// Returns what is free now, on the host and within what the provider's tenants may use.
+    pub(crate) fn now(app: &App) -> Self {
+        let host = Self::of_host(&app.config.data_dir);
+        match app.provider.memory() {
+            Some(memory) => Self {
+                memory_mib: host.memory_mib.min(memory.available_mib),
+                memory_total_mib: host.memory_total_mib.min(memory.total_mib),
+                ..host
+            },
+            None => host,
         }
     }
 }
@@ -109,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_hosts_memory_and_disk_are_read() {
-        let free = Free::now(Path::new("/"));
+        let free = Free::of_host(Path::new("/"));
         assert!(free.disk_total_mib > 0 && free.memory_total_mib < u64::MAX);
     }
 }

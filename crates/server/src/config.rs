@@ -64,7 +64,7 @@ pub struct Config {
     pub node_disk_mib: u64,
     /// The limits of one node.
     pub node_limits: NodeLimits,
-    /// Minutes without use after which an environment ends. Default: 60.
+    /// Minutes without use after which an environment is suspended, or ends if it can't be. Default: 60.
     pub idle_minutes: u32,
     /// Minutes that *Extend* adds. Default: 30.
     pub extend_minutes: u32,
@@ -178,6 +178,11 @@ pub struct SavePointSettings {
     pub days: u32,
     /// Minutes that a reset can be undone. 0 turns it off. Default: 60.
     pub undo_minutes: u32,
+    /// Days that a suspended environment is kept on disk. 0 turns that off: then paused environments stay in memory, and
+    /// idle ones end. Default: 7.
+    pub suspended_days: u32,
+    /// The disk space that all suspended environments together may take, in MiB. Default: 51200.
+    pub max_mib_suspended: u64,
 }
 
 impl Default for SavePointSettings {
@@ -187,6 +192,8 @@ impl Default for SavePointSettings {
             max_mib_of_person: 8192,
             days: 7,
             undo_minutes: 60,
+            suspended_days: 7,
+            max_mib_suspended: 51_200,
         }
     }
 }
@@ -200,6 +207,8 @@ impl SavePointSettings {
             bytes_of_person: self.max_mib_of_person.saturating_mul(1 << 20),
             keep: SignedDuration::from_hours(i64::from(self.days) * 24),
             keep_for_undo: SignedDuration::from_mins(self.undo_minutes.into()),
+            keep_suspended: SignedDuration::from_hours(i64::from(self.suspended_days) * 24),
+            bytes_suspended: self.max_mib_suspended.saturating_mul(1 << 20),
         }
     }
 }

@@ -130,7 +130,7 @@ fn is_warm(of: &PoolTenant) -> bool {
 }
 
 /// Returns the warm tenants' memory in MiB, which pools give back when it is needed.
-fn reclaimable_mib(tenants: &[PoolTenant]) -> u64 {
+pub(crate) fn reclaimable_mib(tenants: &[PoolTenant]) -> u64 {
     let warm = tenants.iter().filter(|t| is_warm(t));
     warm.filter_map(|t| t.paused_bytes).sum::<u64>() / 1024 / 1024
 }
@@ -143,27 +143,45 @@ pub(crate) async fn make_room(
     need: Need,
     counts: &Counts,
 ) -> Result<bool, faultline_store::Error> {
-    let config = &app.config;
-    let free = capacity(config, Free::now(&config.data_dir), counts).free_memory_mib;
-    let wanted = need.memory_mib.saturating_add(config.reserve_memory_mib);
-    let mib = |t: &PoolTenant| t.paused_bytes.unwrap_or(0) / 1024 / 1024;
-    let is_freed = |t: &&PoolTenant| matches!(t.tenant.state, State::Releasing { .. });
-    let comes: u64 = tenants.iter().filter(is_freed).map(mib).sum();
-    let mut missing = wanted.saturating_sub(free).saturating_sub(comes);
+    let missing = missing_mib(app, tenants, need, counts);
     if missing > reclaimable_mib(tenants) {
         return Ok(false);
     }
+    give_back(app, tenants, missing).await?;
+    Ok(true)
+}
+
+/// Returns how much memory a need lacks, in MiB, without what pools are about to free.
+pub(crate) fn missing_mib(app: &App, tenants: &[PoolTenant], need: Need, counts: &Counts) -> u64 {
+    let config = &app.config;
+    let free = capacity(config, Free::now(app), counts).free_memory_mib;
+    let wanted = need.memory_mib.saturating_add(config.reserve_memory_mib);
+    let is_freed = |t: &&PoolTenant| matches!(t.tenant.state, State::Releasing { .. });
+    let comes: u64 = tenants.iter().filter(is_freed).map(paused_mib).sum();
+    wanted.saturating_sub(free).saturating_sub(comes)
+}
+
+fn paused_mib(of: &PoolTenant) -> u64 {
+    of.paused_bytes.unwrap_or(0) / 1024 / 1024
+}
+
+/// Releases warm tenants of pools, the oldest first, until they free this much memory.
+pub(crate) async fn give_back(
+    app: &App,
+    tenants: &[PoolTenant],
+    mut missing_mib: u64,
+) -> Result<(), faultline_store::Error> {
     for tenant in tenants.iter().rev().filter(|t| is_warm(t)) {
-        if missing == 0 {
+        if missing_mib == 0 {
             break;
         }
         app.store
             .release_from_pool(&tenant.tenant.id, app.now())
             .await?;
-        missing = missing.saturating_sub(mib(tenant));
+        missing_mib = missing_mib.saturating_sub(paused_mib(tenant));
         app.wake.all();
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Returns the start of the period from which tenants of pools count.
@@ -304,7 +322,7 @@ async fn hold(app: &App, environments: &[Environment]) -> Option<&'static str> {
             return Some("an image is being built");
         }
     }
-    let free = Free::now(&app.config.data_dir);
+    let free = Free::now(app);
     if free.disk_mib < app.config.reserve_disk_mib + app.config.node_disk_mib {
         return Some("the disk is almost full");
     }
@@ -467,7 +485,7 @@ impl View<'_> {
     /// otherwise a tenant would be made and released again while its memory is only partly in use.
     fn assign_sizes(&self, all: &mut [PoolStatus]) {
         let config = &self.app.config;
-        let free = Free::now(&config.data_dir);
+        let free = Free::now(self.app);
         // Room for one start that finds no tenant.
         let starts = all.iter().map(|s| {
             let nodes = s.template.shape.nodes();

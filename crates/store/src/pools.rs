@@ -414,8 +414,9 @@ impl Store {
     /// Returns how long environments usually live: the median of the last ones that ended. `None` if there are none.
     pub async fn usual_lifetime(&self) -> Result<Option<SignedDuration>> {
         let mut lives: Vec<i64> = sqlx::query_scalar(
-            "SELECT updated_at - activated FROM environments \
-             WHERE phase = 'gone' AND activated IS NOT NULL ORDER BY updated_at DESC LIMIT 50",
+            "SELECT sum(runs.ended_at - runs.began_at) FROM environments \
+             JOIN runs ON runs.environment_id = environments.id WHERE phase = 'gone' \
+             GROUP BY environments.id ORDER BY environments.updated_at DESC LIMIT 50",
         )
         .fetch_all(&self.readers)
         .await?;

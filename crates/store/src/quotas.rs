@@ -67,7 +67,10 @@ impl<'a> Ledger<'a> {
         .fetch_all(&mut *db)
         .await?;
         Ok(Self {
-            open: unfinished.iter().filter(|e| e.is_open()).collect(),
+            open: unfinished
+                .iter()
+                .filter(|e| e.is_open() && !e.state.is_on_disk())
+                .collect(),
             starts: starts
                 .iter()
                 .map(|(id, at)| Ok((parse("person id", id)?, time("start time", *at)?)))

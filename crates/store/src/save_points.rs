@@ -85,7 +85,7 @@ async fn of_person(tx: &mut Tx, person: &PersonId) -> Result<Vec<SavePoint>> {
     select(&mut **tx, sql, person.as_str()).await
 }
 
-async fn set_state(
+pub(crate) async fn set_state(
     tx: &mut Tx,
     id: &SavePointId,
     from: Option<&State>,
@@ -105,17 +105,48 @@ async fn set_state(
     Ok(done.rows_affected() > 0)
 }
 
+/// Returns a save point within a transaction.
+pub(crate) async fn find(tx: &mut Tx, id: &SavePointId) -> Result<Option<SavePoint>> {
+    let sql = "SELECT * FROM save_points WHERE id = $1";
+    Ok(select(&mut **tx, sql, id.as_str()).await?.pop())
+}
+
+/// Returns all save points of an environment within a transaction.
+pub(crate) async fn of_environment(tx: &mut Tx, id: &EnvironmentId) -> Result<Vec<SavePoint>> {
+    let sql = "SELECT * FROM save_points WHERE environment_id = $1";
+    select(&mut **tx, sql, id.as_str()).await
+}
+
+/// Requests the deletion of the save point with which an environment's previous reset can be undone, before `next`
+/// replaces it.
+async fn replace_undo(tx: &mut Tx, next: &SavePoint) -> Result<()> {
+    for before in of_environment(tx, &next.environment).await? {
+        // The tenant that is made from it may still need it.
+        let is_used = next.spec.tenant.save_point.as_ref() == Some(&before.id);
+        if before.purpose == Purpose::Undo && !is_used {
+            set_state(tx, &before.id, None, &State::Deleting).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the save point of a suspended environment one with which its reset can be undone.
+pub(crate) async fn turn_into_undo(tx: &mut Tx, save: &SavePoint) -> Result<()> {
+    replace_undo(tx, save).await?;
+    sqlx::query("UPDATE save_points SET purpose = $1, name = $2, expires_at = $3 WHERE id = $4")
+        .bind(to_json(&Purpose::Undo)?)
+        .bind(&save.name)
+        .bind(micros(save.expires_at))
+        .bind(save.id.as_str())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
 /// Writes a save point that is to be made. One for undoing replaces the environment's previous one.
 pub(crate) async fn insert(tx: &mut Tx, save: &SavePoint) -> Result<()> {
     if save.purpose == Purpose::Undo {
-        let sql = "SELECT * FROM save_points WHERE environment_id = $1";
-        for before in select(&mut **tx, sql, save.environment.as_str()).await? {
-            // The tenant that is made from it may still need it.
-            let is_used = save.spec.tenant.save_point.as_ref() == Some(&before.id);
-            if before.purpose == Purpose::Undo && !is_used {
-                set_state(tx, &before.id, None, &State::Deleting).await?;
-            }
-        }
+        replace_undo(tx, save).await?;
     }
     sqlx::query(
         "INSERT INTO save_points (id, environment_id, tenant_id, person_id, lab, lab_hash, spec, \
@@ -182,27 +213,36 @@ impl Store {
         Ok(select(&self.readers, sql, id.as_str()).await?.pop())
     }
 
-    /// Returns a person's save points that are not being deleted, oldest first.
+    /// Returns a person's save points that are not being deleted, oldest first, without those of suspended environments.
     pub async fn save_points_of(&self, person: &PersonId) -> Result<Vec<SavePoint>> {
         let sql = "SELECT * FROM save_points WHERE person_id = $1 AND phase <> 'deleting' \
-                   ORDER BY created_at, id";
+                   AND purpose <> '\"suspension\"' ORDER BY created_at, id";
         select(&self.readers, sql, person.as_str()).await
     }
 
-    /// Returns the save points of an environment that are not being deleted, oldest first.
+    /// Returns the save points of an environment that are not being deleted, oldest first, without the one that it
+    /// continues from after it was suspended.
     pub async fn save_points_of_environment(
         &self,
         environment: &EnvironmentId,
     ) -> Result<Vec<SavePoint>> {
         let sql = "SELECT * FROM save_points WHERE environment_id = $1 AND phase <> 'deleting' \
-                   ORDER BY created_at, id";
+                   AND purpose <> '\"suspension\"' ORDER BY created_at, id";
         select(&self.readers, sql, environment.as_str()).await
     }
 
-    /// Returns the save points that are being made or deleted, or whose time is up, oldest first.
+    /// Returns the complete save points of suspended environments.
+    pub async fn suspensions(&self) -> Result<Vec<SavePoint>> {
+        let sql = "SELECT * FROM save_points WHERE purpose = '\"suspension\"' AND phase = $1";
+        select(&self.readers, sql, "complete").await
+    }
+
+    /// Returns the save points that are being made or deleted, whose time is up, or that are kept only while an environment
+    /// is suspended, oldest first.
     pub async fn due_save_points(&self, now: Timestamp) -> Result<Vec<SavePoint>> {
         let sql = "SELECT * FROM save_points \
-                   WHERE phase IN ('saving', 'deleting') OR expires_at <= $1 ORDER BY created_at, id";
+                   WHERE phase IN ('saving', 'deleting') OR expires_at <= $1 \
+                   OR (purpose = '\"suspension\"' AND phase = 'complete') ORDER BY created_at, id";
         let rows: Vec<Row> = sqlx::query_as(sql)
             .bind(micros(now))
             .fetch_all(&self.readers)

@@ -39,7 +39,7 @@ use std::{
 use async_trait::async_trait;
 use faultline_domain::{
     NodeName, SavePointId, Shape, TemplateRef, TenantId, container::ContainerImage, limits::Limits,
-    progress::Progress, save_point::Saved, template::Form,
+    memory::Memory, progress::Progress, save_point::Saved, template::Form,
 };
 use faultline_image::{
     bake::{self, Template},
@@ -117,6 +117,8 @@ pub struct Local {
     program: PathBuf,
     preparing: Option<Prepare>,
     rekey: bool,
+    /// The memory that all tenants together may use, in MiB.
+    memory_mib: Option<u64>,
     changes: Changes,
     /// Held while a user id is chosen and stored.
     users: Arc<Mutex<()>>,
@@ -153,6 +155,7 @@ impl Local {
             program: program.to_owned(),
             preparing: None,
             rekey: false,
+            memory_mib: None,
             changes: Changes::default(),
             users: Arc::default(),
         })
@@ -176,6 +179,14 @@ impl Local {
     #[must_use]
     pub const fn with_rekey(mut self, rekey: bool) -> Self {
         self.rekey = rekey;
+        self
+    }
+
+    /// Limits the memory that all tenants together may use, in MiB. The kernel enforces it. `None` means all of the
+    /// host's.
+    #[must_use]
+    pub const fn with_memory(mut self, memory_mib: Option<u64>) -> Self {
+        self.memory_mib = memory_mib;
         self
     }
 
@@ -373,6 +384,15 @@ impl Provider for Local {
             Capability::ClusterAdmin,
             Capability::OwnNamespaces,
         ]
+    }
+
+    fn memory(&self) -> Option<Memory> {
+        let total_mib = self.memory_mib?;
+        let used_mib = cgroup::memory_used_by_all().unwrap_or(0);
+        Some(Memory {
+            total_mib,
+            available_mib: total_mib.saturating_sub(used_mib),
+        })
     }
 
     async fn readiness(&self, template: &TemplateRef) -> Readiness {

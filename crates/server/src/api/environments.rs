@@ -163,7 +163,7 @@ async fn extend_environment(
 
 /// Pauses an environment.
 ///
-/// It keeps its memory, uses no CPU and can't be entered. Its lifetime continues.
+/// It uses no CPU and can't be entered. Then it is written to disk, which frees its memory, and its lifetime stands still.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/suspend", tag = "environments", params(("id" = String, Path)),
     responses((status = 202, description = "the environment will become `suspended`; watch the events"),
         (status = 404, body = Problem), (status = 409, body = Problem)))]
@@ -172,7 +172,7 @@ async fn suspend_environment(State(app): State<Shared>, mine: Mine) -> Result<St
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Resumes a paused environment.
+/// Resumes a paused environment. One on disk gets another tenant, like a start.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/resume", tag = "environments", params(("id" = String, Path)),
     responses((status = 202, description = "the environment will become `active`; watch the events"),
         (status = 404, body = Problem), (status = 409, body = Problem)))]

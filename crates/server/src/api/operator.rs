@@ -22,7 +22,7 @@ async fn get_status(
     _operator: Operator,
 ) -> Result<Json<OperatorView>, Problem> {
     let all = app.store.unfinished_environments().await?;
-    let free = Free::now(&app.config.data_dir);
+    let free = Free::now(&app);
     let reconcilers = lock(&app.statuses)
         .iter()
         .map(|(name, s)| ReconcilerView {

@@ -25,6 +25,7 @@ use crate::{
     operations::{
         check,
         groups::{OpenLab, Progress},
+        save,
     },
     pools::{PoolStatus, Wait},
     problem::Problem,
@@ -278,6 +279,12 @@ pub(crate) struct EnvironmentView {
     queue: Option<QueueView>,
     /// True if it ends at `ends_at` because it is idle; then using it postpones the end.
     ends_idle: bool,
+    /// True if it is suspended then instead.
+    idle_suspends: bool,
+    /// True if it is suspended and was written to disk. Its memory is free, and its clock stands still.
+    on_disk: bool,
+    /// Why it could not be resumed when that was last tried.
+    resume_problem: Option<String>,
     /// When it ends even if it is used, unless it is extended.
     expires_at: String,
     /// Seconds until `expires_at`.
@@ -334,6 +341,9 @@ impl EnvironmentView {
             seconds_left: e.lifetime.remaining(app.now()).max(0),
             queue: lock(&app.queue).get(&e.id).map(QueueView::from),
             ends_idle: e.lifetime.end().1 == EndReason::Idle,
+            idle_suspends: save::suspends(app),
+            on_disk: e.state.is_on_disk(),
+            resume_problem: e.state.on_disk().and_then(|d| d.problem.clone()),
             expires_at: e.lifetime.expires_at.to_string(),
             expires_seconds_left: e
                 .lifetime

@@ -24,7 +24,7 @@ pub(crate) async fn add_node(app: &App, proof: &MayManage) -> Result<NodeName, P
     let comes = make_room(app, &pooled, need, &Counts::of(&all)).await?;
     let admit = |counts: Counts| {
         quotas::check(app, counts.uses.clone(), Request::NODE)?;
-        let mut free = Free::now(&app.config.data_dir);
+        let mut free = Free::now(app);
         if comes {
             let wanted = need
                 .memory_mib

@@ -1,5 +1,5 @@
 //! Saves an environment: memory, devices and disks of all its nodes at one instant, while it goes on. The reconciler
-//! `reconcile/save_points.rs` has the provider make the save point.
+//! `reconcile/save_points.rs` has the provider make the save point. A suspended environment is written to disk alike.
 
 use faultline_domain::{
     SavePointId,
@@ -19,7 +19,7 @@ pub(crate) async fn save(app: &App, proof: &MayUse, name: &str) -> Result<SavePo
         let detail = format!("The name may have at most {MAX_NAME} characters.");
         return Err(Problem::bad_request(detail));
     }
-    if !app.provider.capabilities().contains(&Capability::Save) {
+    if !can_save(app) {
         return Err(Problem::conflict(
             "cannot-save",
             "This environment can't be saved",
@@ -30,7 +30,7 @@ pub(crate) async fn save(app: &App, proof: &MayUse, name: &str) -> Result<SavePo
         return Err(Problem::conflict(
             "not-running",
             "There is no running machine to save",
-            "Only a machine that has started and has not ended can be saved.",
+            "Only a machine that has started and has not ended can be saved. If it is paused, resume it first.",
         ));
     }
     if e.is_resizing() {
@@ -77,8 +77,19 @@ pub(crate) async fn delete(app: &App, proof: &MayUseSavePoint) -> Result<(), Pro
 /// back to, or the host has too little disk space.
 pub(super) async fn for_undo(app: &App, e: &Environment, name: String) -> Option<SavePoint> {
     let keep = app.config.save_points.bounds().keep_for_undo;
-    let can = app.provider.capabilities().contains(&Capability::Save);
-    if keep.is_zero() || !can || !can_be_saved(e) {
+    if keep.is_zero() || !can_save(app) {
+        return None;
+    }
+    if let Some(on_disk) = e.state.on_disk() {
+        let save = app.store.save_point(&on_disk.save_point).await.ok()??;
+        return Some(SavePoint {
+            purpose: Purpose::Undo,
+            name,
+            expires_at: app.now().saturating_add(keep).ok()?,
+            ..save
+        });
+    }
+    if !can_be_saved(e) {
         return None;
     }
     let estimate = estimate(app, e).await;
@@ -89,12 +100,35 @@ pub(super) async fn for_undo(app: &App, e: &Environment, name: String) -> Option
     new(app, e, Purpose::Undo, name, keep)
 }
 
+fn can_save(app: &App) -> bool {
+    app.provider.capabilities().contains(&Capability::Save)
+}
+
+/// Returns true if suspended environments are written to disk, and idle ones are suspended instead of ended.
+pub(crate) fn suspends(app: &App) -> bool {
+    can_save(app) && !app.config.save_points.bounds().keep_suspended.is_zero()
+}
+
+/// Returns true if there is disk space for one more suspended environment.
+pub(crate) async fn has_space_to_suspend(app: &App) -> Result<bool, faultline_store::Error> {
+    let used = app.store.suspended_bytes().await?;
+    let free = free_bytes(app);
+    Ok(used < app.config.save_points.bounds().bytes_suspended && free > 0)
+}
+
+/// Returns the save point with which a paused environment is to be written to disk. `None` if it can't be now.
+pub(crate) async fn for_suspension(app: &App, e: &Environment) -> Option<SavePoint> {
+    save_point::has_space(estimate(app, e).await, free_bytes(app)).ok()?;
+    let keep = app.config.save_points.bounds().keep_suspended;
+    new(app, e, Purpose::Suspension, String::new(), keep)
+}
+
 fn can_be_saved(e: &Environment) -> bool {
     let runs = matches!(
         e.state,
         EnvironmentState::Active { .. } | EnvironmentState::Suspended { .. }
     );
-    runs && e.is_open()
+    runs && e.is_open() && !e.state.is_on_disk()
 }
 
 fn new(
@@ -134,7 +168,7 @@ async fn estimate(app: &App, e: &Environment) -> u64 {
 }
 
 fn free_bytes(app: &App) -> u64 {
-    let free = Free::now(&app.config.data_dir).disk_mib;
+    let free = Free::now(app).disk_mib;
     let free = free.saturating_sub(app.config.reserve_disk_mib);
     free.saturating_mul(1 << 20)
 }

@@ -95,7 +95,7 @@ pub(super) fn admission_of(
 ) -> Result<impl Fn(Counts) -> Result<(), Denial>, Denial> {
     let config = &app.config;
     let need = need(config, is_cluster, nodes);
-    can_ever_fit(config, Free::now(&config.data_dir), need)?;
+    can_ever_fit(config, Free::now(app), need)?;
     Ok(move |counts: Counts| quotas::check(app, counts.uses, Request::start(nodes)))
 }
 
@@ -124,6 +124,11 @@ pub(super) fn lifetime(app: &App, lab: &Lab, now: Timestamp) -> Lifetime {
         expires_at: after(lab.needs.lifetime_minutes).min(hard_end),
         hard_end,
         last_used: now,
-        idle_seconds: i64::from(app.config.idle_minutes) * 60,
+        idle_seconds: idle_seconds(app),
     }
+}
+
+/// Returns the time without use after which an environment is suspended or ends, in seconds.
+pub(crate) fn idle_seconds(app: &App) -> i64 {
+    i64::from(app.config.idle_minutes) * 60
 }

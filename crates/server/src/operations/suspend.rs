@@ -1,5 +1,6 @@
-//! Pauses a machine: it keeps its memory, uses no CPU, and can't be entered. Its lifetime continues, so a forgotten
-//! machine ends like any other. Idempotent. Counts as use.
+//! Pauses a machine: it uses no CPU and can't be entered. Then it is written to disk, which frees its memory, and its clock
+//! stands still until it is resumed. If it can't be written, it stays in memory, and its lifetime continues. Idempotent.
+//! Counts as use.
 
 use faultline_domain::{
     authz::MayUse,
@@ -35,7 +36,7 @@ pub(crate) async fn suspend(app: &App, proof: &MayUse) -> Result<(), Problem> {
     let (id, by) = (&environment.id, proof.person());
     if !app
         .store
-        .set_intent(id, Intent::Suspended, by, app.now())
+        .set_intent(id, Intent::Suspended, Some(by), app.now())
         .await?
     {
         return Err(not_running());

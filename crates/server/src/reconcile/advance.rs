@@ -13,8 +13,16 @@ pub(super) async fn advance(
     let now = app.now();
     let written = app.store.record_state(e, &to, now).await?;
     if written {
+        let failure = match &to {
+            State::Failed { stage, reason, .. } => Some((&**stage, reason)),
+            State::Suspended { .. } => {
+                let problem = to.on_disk().and_then(|on_disk| on_disk.problem.as_ref());
+                problem.map(|problem| ("resume", problem))
+            }
+            _ => None,
+        };
         if e.state.is_starting()
-            && let State::Failed { stage, reason, .. } = &to
+            && let Some((stage, reason)) = failure
         {
             // However it failed, the last line of the log says why.
             let line = format!("failed: {reason}");

@@ -11,10 +11,10 @@ use faultline_domain::{
 use super::{
     Done, Error,
     advance::advance,
-    authorize, describe, nodes, prepare, queue,
+    authorize, describe, nodes, prepare, pressure, queue,
     steps::{Failed, Kind, Steps},
 };
-use crate::{Config, app, app::Shared, status::Counts};
+use crate::{Config, app, app::Shared, operations::save, status::Counts};
 
 /// Timeout for pausing and resuming.
 const QUICK: Duration = Duration::from_secs(110);
@@ -28,6 +28,7 @@ pub(super) async fn pass(app: Shared, steps: Steps<EnvironmentId>) -> Done {
     let rows = app.store.unfinished_environments().await?;
     let (mut active, mut begun) = (0, 0);
     let mut asking = Vec::new();
+    let suspends = save::suspends(app) && save::has_space_to_suspend(app).await?;
     for row in &rows {
         let seen = row.tenant.as_ref().map(|tenant| {
             let observed = tenant.observed.unwrap_or(Observed::Unknown);
@@ -56,6 +57,10 @@ pub(super) async fn pass(app: Shared, steps: Steps<EnvironmentId>) -> Done {
         let deadlines = match row.state {
             State::Preparing { .. } => deadlines(app, row).await,
             _ => Config::deadlines(),
+        };
+        let deadlines = Deadlines {
+            suspends,
+            ..deadlines
         };
         // While the server was down, nobody could show that they still wait.
         let lifetime = Lifetime {
@@ -91,6 +96,7 @@ pub(super) async fn pass(app: Shared, steps: Steps<EnvironmentId>) -> Done {
         let next = e.state.clone().fail(app.now(), "queue", denial.to_string());
         advance(app, &mut e, next).await?;
     }
+    pressure::pass(app, &rows).await?;
     Ok(Counts::from([
         ("checked", rows.len() as u64),
         ("active", active),
@@ -160,6 +166,24 @@ async fn apply(
                 Err(_) => e.state.clone().freed(),
             };
             advance(app, &mut e, next).await?;
+        }
+        Step::SuspendIdle => {
+            let done = app.store.set_intent(&e.id, Intent::Suspended, None, now);
+            if done.await? {
+                app.changed(&e.id);
+            }
+        }
+        Step::Store => {
+            if let Some(save) = save::for_suspension(app, &e).await
+                && app.store.request_suspension(&save).await?
+            {
+                app.wake.all();
+            }
+        }
+        Step::ReturnToDisk => {
+            if let Ok(next) = e.state.clone().return_to_disk(None) {
+                advance(app, &mut e, next).await?;
+            }
         }
         Step::Suspend => begin(app, steps, e, Kind::Suspend, |app, mut e| async move {
             let tenant = app::tenant(&e)?;

@@ -35,6 +35,7 @@ mod observe;
 mod orphans;
 mod pools;
 mod prepare;
+pub(crate) mod pressure;
 mod queue;
 mod recorder;
 mod save_points;

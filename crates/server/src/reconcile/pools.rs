@@ -3,19 +3,18 @@
 
 use faultline_domain::{
     TenantId,
-    limits::Need,
     pool::Pooled,
     progress::Progress,
     tenant::{self, Allowance, Tenant},
 };
 use faultline_lab::SetupError;
 use faultline_provider::{Error as ProviderError, Priority};
-use faultline_store::{environments::Counts as StoreCounts, lab_contents::LabContent};
+use faultline_store::lab_contents::LabContent;
 
 use super::Done;
 use crate::{
     app::{App, Shared},
-    pools::{PoolStatus, make_room, survey},
+    pools::{PoolStatus, survey},
     status::Counts,
 };
 
@@ -32,19 +31,6 @@ pub(super) async fn pass(app: Shared) -> Done {
         app.store.release_from_pool(id, app.now()).await?;
         released += 1;
     }
-    // Environments may have grown into the reserve.
-    let tenants = app.store.pool_tenants(app.now()).await?;
-    make_room(
-        &app,
-        &tenants,
-        Need {
-            nodes: 0,
-            memory_mib: 0,
-            disk_mib: 0,
-        },
-        &StoreCounts::default(),
-    )
-    .await?;
     let wanted = |s: &&PoolStatus| s.plan.make > 0 && s.backoff.is_zero();
     let mut requested = 0;
     if pools.hold.is_none()

@@ -18,7 +18,10 @@ use faultline_provider::Error as ProviderError;
 use super::{
     advance::advance, authorize, describe, recorder::Recorder, steps::Failed, tenants, warnings,
 };
-use crate::app::{Shared, tenant};
+use crate::{
+    app::{Shared, tenant},
+    web::text,
+};
 
 /// Timeout for resuming a tenant of a pool.
 const RESUME: Duration = Duration::from_secs(20);
@@ -182,7 +185,7 @@ async fn resume(app: &Shared, e: &Environment) -> Result<(), PrepareError> {
 }
 
 /// Installs the owner's keys, which may have changed since the save point that the tenant continues from, and says in
-/// its terminals that time was turned back. Its setup is done.
+/// its terminals that time was turned back or has passed. Its setup is done.
 async fn continue_from_save(
     app: &Shared,
     e: &mut Environment,
@@ -190,6 +193,18 @@ async fn continue_from_save(
     progress: &Progress,
 ) -> Result<(), PrepareError> {
     let (added, name) = point.map_or_else(Default::default, |point| (point.added, point.name));
+    let text = match e.state.on_disk() {
+        Some(on_disk) => {
+            let stood = app.now().duration_since(on_disk.since).as_secs();
+            format!(
+                "This machine was paused for {} and goes on.",
+                text::left(stood)
+            )
+        }
+        None => {
+            format!("This machine continues from “{name}”. What happened after that is undone.")
+        }
+    };
     let stage = progress.stage("keys", "Installing your SSH keys");
     authorize::environment(app, e).await?;
     if !added.is_empty() {
@@ -197,7 +212,6 @@ async fn continue_from_save(
         record_added(app, e, added).await?;
     }
     stage.done();
-    let text = format!("This machine continues from “{name}”. What happened after that is undone.");
     warnings::say(app, e, &text);
     Ok(())
 }

@@ -16,7 +16,7 @@ use faultline_store::{
 };
 use jiff::SignedDuration;
 
-use super::Error;
+use super::{Error, pressure};
 use crate::{
     app::{App, Shared},
     capacity::{Free, capacity, need},
@@ -95,7 +95,9 @@ pub(super) async fn decide(
             }
             Err((denial, need)) => {
                 lack = Lack::of(&denial);
-                let comes = lack == Lack::Memory && make_room(app, &pooled, need, &counts).await?;
+                let comes = lack == Lack::Memory
+                    && (make_room(app, &pooled, need, &counts).await?
+                        || pressure::relieve(app, all, &pooled, need, &counts).await?);
                 let is_idle = all.iter().all(|e| e.tenant.is_none()) && pooled.is_empty();
                 if is_idle && !comes && decision.admitted.is_empty() {
                     decision.refused = Some((e, denial));
@@ -149,7 +151,7 @@ fn room(app: &App, e: &Environment, new: u32, counts: &Counts) -> Result<(), (De
         nodes: all_nodes(e),
         ..need(config, e.spec.is_cluster(), new)
     };
-    let free = Free::now(&config.data_dir);
+    let free = Free::now(app);
     admit(&capacity(config, free, counts), need).map_err(|denial| (denial, need))
 }
 

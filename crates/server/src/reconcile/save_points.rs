@@ -11,6 +11,8 @@ use faultline_domain::{
 };
 use faultline_provider::Error as ProviderError;
 
+use jiff::SignedDuration;
+
 use super::{
     Done, Error, describe,
     steps::{Failed, Kind, Steps},
@@ -19,6 +21,8 @@ use crate::{app::Shared, status::Counts};
 
 /// Timeout for saving. The files may have several GiB.
 const SAVE: Duration = Duration::from_secs(600);
+/// Delay before a suspended environment is written to disk again after that has failed.
+const RETRY: SignedDuration = SignedDuration::from_secs(60);
 /// Timeout for deleting the files of a save point.
 const DELETE: Duration = Duration::from_secs(110);
 
@@ -29,8 +33,12 @@ pub(super) async fn pass(app: Shared, steps: Steps<SavePointId>) -> Done {
     let mut in_use = HashSet::new();
     if due.iter().any(|save| save.state != State::Saving) {
         let all = app.store.unfinished_environments().await?;
-        let starting = all.into_iter().filter(|e| e.state.is_starting());
-        in_use.extend(starting.filter_map(|e| e.spec.tenant.save_point));
+        for e in all {
+            in_use.extend(e.state.on_disk().map(|on_disk| on_disk.save_point.clone()));
+            if e.state.is_starting() {
+                in_use.extend(e.spec.tenant.save_point);
+            }
+        }
     }
     let mut begun = 0;
     for save in &due {
@@ -43,7 +51,7 @@ pub(super) async fn pass(app: Shared, steps: Steps<SavePointId>) -> Done {
                 steps.begin(&app, &save.id, Kind::Save, work);
                 begun += 1;
             }
-            // Its files are being read.
+            // Its files are needed.
             _ if in_use.contains(&save.id) => {}
             State::Deleting => {
                 let work = delete(app.clone(), save.id.clone());
@@ -106,13 +114,25 @@ async fn make(app: Shared, save: SavePoint) -> Result<(), Failed> {
         }
     };
     let recorded = async {
+        let now = app.now();
+        if save.purpose == Purpose::Suspension
+            && let State::Complete(saved) = state
+        {
+            app.store.record_suspension(&save, saved, now).await?;
+            return Ok(());
+        }
         if let State::Failed { .. } = state {
             app.provider.delete_save(&save.id).await?;
+        }
+        if save.purpose == Purpose::Suspension {
+            let retry_at = now.saturating_add(RETRY).unwrap_or(now);
+            let recorded = app.store.record_failed_suspension(&save, &state, retry_at);
+            return Ok(recorded.await?);
         }
         app.store.record_save_point(&save.id, &state).await?;
         // Nobody asked for this one, so nobody needs to know.
         if matches!(state, State::Failed { .. }) && save.purpose == Purpose::Undo {
-            app.store.delete_save_point(&save, None, app.now()).await?;
+            app.store.delete_save_point(&save, None, now).await?;
         }
         Ok::<_, Error>(())
     };

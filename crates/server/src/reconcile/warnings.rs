@@ -1,4 +1,4 @@
-//! Warns people before their environment ends: on the page (which reads `warned` and the time left) and in terminals.
+//! Warns people before their environment ends or is suspended: on the page (which reads `warned` and the time left) and in terminals.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use faultline_domain::environment::{EndReason, Environment, State};
 use faultline_guest::client;
 use faultline_provider::Target;
 
-use super::Done;
-use crate::{app::Shared, status::Counts};
+use super::{Done, pressure};
+use crate::{app::Shared, operations::save, status::Counts};
 
 /// Seconds before the end at which the owner is warned: first at 600, then at 120.
 pub(crate) const FIRST: i64 = 600;
@@ -48,13 +48,21 @@ pub(super) async fn pass(app: Shared) -> Done {
 
 fn announce(app: &Shared, e: &Environment, left: i64) {
     let minutes = (left + 30) / 60;
-    let why = match e.lifetime.end().1 {
-        EndReason::Idle => "unless you use it; press any key here to keep it",
-        _ => "unless you extend it on its page",
+    let (what, why) = match e.lifetime.end().1 {
+        EndReason::Idle if pressure::is_noticed(app, e) => (
+            "is paused",
+            "because the server is short of memory; press any key here to keep it running",
+        ),
+        EndReason::Idle if save::suspends(app) => (
+            "is paused",
+            "unless you use it; press any key here to keep it running",
+        ),
+        EndReason::Idle => ("ends", "unless you use it; press any key here to keep it"),
+        _ => ("ends", "unless you extend it on its page"),
     };
     let text = match minutes {
-        ..=1 => format!("This machine ends in a minute {why}."),
-        n => format!("This machine ends in {n} minutes {why}."),
+        ..=1 => format!("This machine {what} in a minute {why}."),
+        n => format!("This machine {what} in {n} minutes {why}."),
     };
     say(app, e, &text);
 }

@@ -261,7 +261,7 @@ async fn the_owner_is_warned_twice_on_the_page_and_in_the_terminal_before_the_en
     bed.clock.advance(SignedDuration::from_mins(52));
     bed.until(&id, |e| e.warned == Some(600)).await;
     let mut seen = String::new();
-    while !seen.contains("ends in 8 minutes unless you use it") {
+    while !seen.contains("is paused in 8 minutes unless you use it") {
         if let Some(faultline_guest::wire::Frame::Stdout(bytes)) =
             session.output.next().await.unwrap()
         {

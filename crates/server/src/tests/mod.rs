@@ -14,6 +14,7 @@ mod pages;
 mod passkeys;
 mod people;
 mod pools;
+mod pressure;
 mod queue;
 mod rates;
 mod routes;
@@ -103,6 +104,17 @@ pub(super) async fn bed_with(config: Config) -> Bed {
     bed_of(config, FakeProvider::new()).await
 }
 
+/// Settings with which paused environments stay in memory.
+pub(crate) fn in_memory() -> Config {
+    Config {
+        save_points: crate::config::SavePointSettings {
+            suspended_days: 0,
+            ..crate::config::SavePointSettings::default()
+        },
+        ..Config::default()
+    }
+}
+
 /// Returns a server with this configuration and provider.
 pub(super) async fn bed_of(config: Config, provider: FakeProvider) -> Bed {
     let folder = Arc::new(tempfile::tempdir().unwrap());
@@ -130,7 +142,11 @@ async fn open(
     let server = crate::Server::new(Parts {
         config: Config {
             data_dir: folder.path().to_owned(),
-            reserve_memory_mib: 0,
+            // Most tests must not depend on the memory of the machine.
+            reserve_memory_mib: match config.reserve_memory_mib {
+                usual if usual == Config::default().reserve_memory_mib => 0,
+                own => own,
+            },
             reserve_disk_mib: 0,
             pools,
             ..config

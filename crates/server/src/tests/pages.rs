@@ -124,7 +124,7 @@ async fn a_person_at_the_limit_is_shown_their_environments() {
 #[tokio::test]
 async fn two_simultaneous_starts_do_not_count_on_the_same_memory() {
     let reserve = Config::default().reserve_memory_mib;
-    let free = crate::capacity::Free::now(std::path::Path::new("/")).memory_mib;
+    let free = crate::capacity::Free::of_host(std::path::Path::new("/")).memory_mib;
     let mut bed = bed_with(Config {
         node_memory_mib: free.saturating_sub(reserve) * 4 / 10,
         ..Config::default()

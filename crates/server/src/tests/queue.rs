@@ -160,7 +160,7 @@ async fn a_reset_of_an_ended_environment_waits_like_a_start() {
 /// It passes the check at the start, but there is never as much memory free.
 #[tokio::test]
 async fn what_does_not_fit_on_an_idle_host_fails_and_blocks_nobody() {
-    let total = crate::capacity::Free::now(std::path::Path::new("/")).memory_total_mib;
+    let total = crate::capacity::Free::of_host(std::path::Path::new("/")).memory_total_mib;
     let mut bed = bed_with(Config {
         node_memory_mib: total / 2 - 16,
         ..Config::default()

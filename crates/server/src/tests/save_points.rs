@@ -19,13 +19,13 @@ fn is_complete(save: &SavePoint) -> bool {
 }
 
 impl Bed {
-    async fn write(&self, id: &EnvironmentId, text: &str) {
+    pub(super) async fn write(&self, id: &EnvironmentId, text: &str) {
         let tenant = self.tenant(id).await;
         self.provider
             .put_file(&tenant, &node(), NOTE, text.as_bytes());
     }
 
-    async fn note(&self, id: &EnvironmentId) -> Option<String> {
+    pub(super) async fn note(&self, id: &EnvironmentId) -> Option<String> {
         let tenant = self.tenant(id).await;
         let bytes = self.provider.file(&tenant, &node(), NOTE)?;
         Some(String::from_utf8(bytes).unwrap())
@@ -301,7 +301,7 @@ async fn save_points_have_names_limits_and_an_end() {
 
 #[tokio::test]
 async fn only_what_runs_is_saved() {
-    let mut bed = bed().await;
+    let mut bed = bed_with(in_memory()).await;
     let id = bed.start("stale-flag").await;
     let path = format!("/environments/{id}/save-points");
     let early = bed.api(Method::POST, &path, Some("{}")).await;

@@ -47,7 +47,7 @@ mod saves;
 mod search;
 mod sign_in;
 mod starting;
-mod text;
+pub(crate) mod text;
 mod workspace;
 
 use askama::Template;

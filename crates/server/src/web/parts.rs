@@ -15,7 +15,11 @@ use faultline_lab::{
 
 use super::text;
 use crate::{
-    api::views::changing, app::App, operations::check, problem::Problem, reconcile::warnings::FIRST,
+    api::views::changing,
+    app::App,
+    operations::{check, save},
+    problem::Problem,
+    reconcile::{pressure, warnings::FIRST},
 };
 
 /// Returns in one line which nodes are being added or removed, and their progress; empty if none are.
@@ -251,18 +255,26 @@ pub(super) fn notice(app: &App, e: &Environment) -> Notice {
         urgent: false,
     };
     let lives = matches!(e.state, State::Active { .. } | State::Suspended { .. });
+    let active = matches!(e.state, State::Active { .. });
     if !lives || e.warned.is_none() {
         return none;
     }
     let left = e.lifetime.remaining(app.now());
     let minutes = (left + 59) / 60;
     let idle = e.lifetime.end().1 == EndReason::Idle;
+    let (start, ends) = match idle {
+        true if active && pressure::is_noticed(app, e) => (
+            "The server is short of memory, and this machine is not in use: it",
+            "is paused",
+        ),
+        true if active && save::suspends(app) => ("Not in use: this machine", "is paused"),
+        true => ("Not in use: this machine", "ends"),
+        false => ("This machine", "ends"),
+    };
     Notice {
-        text: match (minutes, idle) {
-            (..=1, true) => "Not in use: this machine ends in a minute.".to_owned(),
-            (..=1, false) => "This machine ends in a minute.".to_owned(),
-            (n, true) => format!("Not in use: this machine ends in {n} minutes."),
-            (n, false) => format!("This machine ends in {n} minutes."),
+        text: match minutes {
+            ..=1 => format!("{start} {ends} in a minute."),
+            n => format!("{start} {ends} in {n} minutes."),
         },
         urgent: left <= 120,
     }
@@ -282,6 +294,9 @@ pub(super) fn ending(e: &Environment) -> Option<&'static str> {
         EndReason::TimeUp => "This machine's time ran out.",
         EndReason::LeftQueue => "This machine left the queue because nobody waited for it.",
         EndReason::Idle => "This machine ended because nobody used it.",
+        EndReason::NotResumed => {
+            "This machine was paused for longer than paused machines are kept."
+        }
         EndReason::HardEnd => "This machine reached its maximum lifetime.",
         EndReason::Failed => "This machine failed.",
     })

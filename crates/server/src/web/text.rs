@@ -47,13 +47,14 @@ pub(crate) fn clock(since: jiff::SignedDuration) -> String {
     format!("{minutes}:{seconds:02}.{}", tenths % 10)
 }
 
-/// Formats the time left: `12 min`, `1 h 5 min`, and seconds only below a minute.
+/// Formats the time left: `12 min`, `1 h 5 min`, `6 days`, and seconds only below a minute.
 pub(crate) fn left(seconds: i64) -> String {
     match seconds {
         ..=0 => "no time".to_owned(),
         1..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        3600..172_800 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} days", seconds / 86_400),
     }
 }
 

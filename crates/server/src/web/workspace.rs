@@ -30,7 +30,7 @@ use crate::{
     auth::Mine,
     headers,
     lock::lock,
-    operations::extend,
+    operations::{extend, save},
     problem::Problem,
 };
 
@@ -80,6 +80,12 @@ struct Workspace {
     starting: bool,
     active: bool,
     paused: bool,
+    /// True if it was written to disk.
+    on_disk: bool,
+    /// Why it could not be resumed when that was last tried.
+    resume_problem: Option<String>,
+    /// True if it is suspended instead of ended when it is idle.
+    suspends: bool,
     left: String,
     ends_in: i64,
     /// The time without use after which it ends.
@@ -144,11 +150,15 @@ pub(super) async fn show(
             (Life::Suspended { .. }, _) if e.intent == Intent::Active => "resuming",
             (Life::Suspended { .. }, _) => "paused",
             _ if lock(&app.queue).contains_key(&e.id) => "waiting",
+            _ if e.state.on_disk().is_some() => "resuming",
             _ => "starting",
         },
         starting: e.state.is_starting() && ending.is_none(),
         active: matches!(e.state, Life::Active { .. }) && ending.is_none(),
         paused: matches!(e.state, Life::Suspended { .. }) && ending.is_none(),
+        on_disk: e.state.is_on_disk(),
+        resume_problem: e.state.on_disk().and_then(|d| d.problem.clone()),
+        suspends: save::suspends(&app),
         left: text::left(left),
         ends_in: left,
         idle: format!("{} min", e.lifetime.idle_seconds / 60),

@@ -213,7 +213,8 @@ pub struct Renewal<'a> {
     pub nodes: Vec<NodeName>,
     /// The times that limit its life.
     pub lifetime: Lifetime,
-    /// The save point with which this can be undone. It is made of the current tenant before that is freed.
+    /// The save point with which this can be undone. It is made of the current tenant before that is freed, or it is the
+    /// one of the suspended environment.
     pub undo: Option<SavePoint>,
 }
 
@@ -259,14 +260,20 @@ async fn renew(
     lab_contents::keep(tx, renewal.content).await?;
     write(tx, RESET, &made).await?;
     quotas::record_run(tx, old, made.state.phase(), now).await?;
-    if let Some(id) = old.tenant_id() {
-        // A tenant that has not been used yet, or has ended, has nothing to go back to.
-        let undo = renewal.undo.filter(|undo| undo.tenant == *id);
-        if let Some(undo) = undo
-            && matches!(old.state, State::Active { .. } | State::Suspended { .. })
-        {
-            save_points::insert(tx, &undo).await?;
+    if let Some(undo) = renewal.undo {
+        let runs = matches!(old.state, State::Active { .. } | State::Suspended { .. });
+        match (old.state.on_disk(), old.tenant_id()) {
+            (Some(on_disk), _) if on_disk.save_point == undo.id => {
+                save_points::turn_into_undo(tx, &undo).await?;
+            }
+            // A tenant that has not been used yet, or has ended, has nothing to go back to.
+            (None, Some(id)) if runs && undo.tenant == *id => {
+                save_points::insert(tx, &undo).await?;
+            }
+            _ => {}
         }
+    }
+    if let Some(id) = old.tenant_id() {
         crate::tenants::release(tx, id, now).await?;
     }
     crate::stages::forget(tx, &old.id).await?;
@@ -452,13 +459,13 @@ impl Store {
         Ok(true)
     }
 
-    /// Sets an environment's intent, to run or to be suspended. A change counts as use. Returns false if the
-    /// environment's end was requested or has come.
+    /// Sets an environment's intent, to run or to be suspended: by a person, or because nobody uses it. A change counts
+    /// as use. Returns false if the environment's end was requested or has come.
     pub async fn set_intent(
         &self,
         id: &EnvironmentId,
         intent: Intent,
-        by: &PersonId,
+        by: Option<&PersonId>,
         now: Timestamp,
     ) -> Result<bool> {
         let mut tx = self.begin().await?;
@@ -485,15 +492,13 @@ impl Store {
             .bind(id.as_str())
             .execute(&mut *tx)
             .await?;
-        let (who, what) = (
-            by.as_str(),
-            match intent {
-                Intent::Active => "resume",
-                Intent::Suspended => "suspend",
-                Intent::Gone(_) => "end",
-            },
-        );
-        crate::audit::insert(&mut tx, now, Some(who), what, id.as_str(), "").await?;
+        let what = match intent {
+            Intent::Active => "resume",
+            Intent::Suspended => "suspend",
+            Intent::Gone(_) => "end",
+        };
+        let who = by.map(PersonId::as_str);
+        crate::audit::insert(&mut tx, now, who, what, id.as_str(), "").await?;
         tx.commit().await?;
         Ok(true)
     }

@@ -3,6 +3,7 @@
 mod intent;
 mod nodes;
 mod observation;
+mod suspension;
 
 use std::collections::HashMap;
 

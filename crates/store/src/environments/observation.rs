@@ -6,6 +6,7 @@ use faultline_domain::{
 };
 use jiff::Timestamp;
 
+use super::suspension::settle_on_disk;
 use crate::{
     Result, Store,
     db::{Tx, micros, to_json},
@@ -82,8 +83,26 @@ impl Store {
         if !write_state(&mut tx, read, state, now).await? {
             return Ok(false);
         }
+        if matches!(state, State::Suspended { .. })
+            && let Some(on_disk) = state.on_disk()
+        {
+            settle_on_disk(&mut tx, read, on_disk, now).await?;
+        }
         tx.commit().await?;
         Ok(true)
+    }
+
+    /// Sets the time without use after which an environment is suspended or ends, unless it was used since it was read.
+    /// Returns whether it was set.
+    pub async fn limit_idle_time(&self, read: &Environment, seconds: i64) -> Result<bool> {
+        let sql = "UPDATE environments SET idle_seconds = $1 WHERE id = $2 AND last_used = $3";
+        let done = sqlx::query(sql)
+            .bind(seconds)
+            .bind(read.id.as_str())
+            .bind(micros(read.lifetime.last_used))
+            .execute(&self.writer)
+            .await?;
+        Ok(done.rows_affected() > 0)
     }
 
     /// Records the last warning, in seconds before the end; `None` clears it.

@@ -8,7 +8,7 @@ use faultline_domain::{
 use super::*;
 use crate::{
     operations,
-    tests::{Bed, bed, is_active},
+    tests::{Bed, bed, bed_with, in_memory, is_active},
 };
 
 const PATH: &str = "/root/.ssh/authorized_keys";
@@ -209,7 +209,7 @@ async fn an_unresponsive_node_is_retried_with_increasing_delays() {
 
 #[tokio::test]
 async fn a_resumed_machine_loses_a_removed_key_before_anyone_can_enter() {
-    let mut bed = bed().await;
+    let mut bed = bed_with(in_memory()).await;
     add(&bed).await;
     let id = active(&mut bed, "stale-flag").await;
     let at = format!("/environments/{id}");
