@@ -68,7 +68,7 @@
   });
   // A reset that was over before this page heard of it.
   socket.addEventListener("tenant", (event) => {
-    if (workspace.dataset.phase === "active" && event.data !== workspace.dataset.tenant) location.reload();
+    if (["active", "suspended"].includes(workspace.dataset.phase) && event.data !== workspace.dataset.tenant) location.reload();
   });
   // A node that came or went has a tab, or none: the page is made anew, terminals replay what they showed.
   socket.addEventListener("nodes", (event) => {

@@ -271,7 +271,10 @@ impl Environment {
         }
         let minutes = |seconds: i64| format!("{} min", seconds / 60);
         if self.on_disk {
-            return format!("{} days on disk", self.expires_seconds_left / 86_400);
+            return format!(
+                "{} days on disk",
+                (self.expires_seconds_left + 43_200) / 86_400
+            );
         }
         let most = minutes(self.expires_seconds_left);
         if self.ends_idle {

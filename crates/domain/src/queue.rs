@@ -11,6 +11,10 @@ use crate::{EnvironmentId, PersonId, limits::Denial};
 /// but nobody is overtaken forever.
 const HANDICAP: SignedDuration = SignedDuration::from_mins(5);
 
+/// By how much each environment of a group puts another one back. A class that starts at once doesn't hold up those of
+/// other groups for long, and is held up little itself.
+const GROUP_HANDICAP: SignedDuration = SignedDuration::from_secs(30);
+
 /// The time for which an environment keeps its place while nobody looks at it.
 pub const ABSENCE: SignedDuration = SignedDuration::from_mins(10);
 
@@ -21,6 +25,8 @@ pub struct Waiting {
     pub id: EnvironmentId,
     /// Its owner.
     pub person: PersonId,
+    /// The ids of the groups whose member the owner is.
+    pub groups: Vec<String>,
     /// When it was requested.
     pub since: Timestamp,
     /// True if it had a place before: it was reset, or its start is retried. It gets the next one.
@@ -78,18 +84,45 @@ pub struct Place {
     pub seconds: Option<i64>,
 }
 
-/// Returns the environments in the order in which they get a place. `held` is the number of environments with a place
-/// for each person.
+/// The number of environments with a place.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Held {
+    /// For each person.
+    pub people: HashMap<PersonId, u32>,
+    /// For the members of each group together, by its id.
+    pub groups: HashMap<String, u32>,
+}
+
+impl Held {
+    /// Counts an environment of a person who is a member of these groups.
+    pub fn add(&mut self, person: &PersonId, groups: &[String]) {
+        *self.people.entry(person.clone()).or_default() += 1;
+        for group in groups {
+            *self.groups.entry(group.clone()).or_default() += 1;
+        }
+    }
+
+    /// Returns by how much the next environment of a person who is a member of these groups is put back.
+    fn handicap(&self, person: &PersonId, groups: &[String]) -> SignedDuration {
+        let times = |count: Option<&u32>| {
+            let count = count.copied().unwrap_or_default();
+            i32::try_from(count).unwrap_or(i32::MAX)
+        };
+        let groups = groups.iter().map(|group| times(self.groups.get(group)));
+        HANDICAP * times(self.people.get(person)) + GROUP_HANDICAP * groups.max().unwrap_or(0)
+    }
+}
+
+/// Returns the environments in the order in which they get a place.
 #[must_use]
-pub fn order(mut waiting: Vec<Waiting>, held: &HashMap<PersonId, u32>) -> Vec<Waiting> {
+pub fn order(mut waiting: Vec<Waiting>, held: &Held) -> Vec<Waiting> {
     waiting.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
     let mut ahead = held.clone();
     let mut ranked: Vec<(bool, Timestamp, Waiting)> = waiting
         .into_iter()
         .map(|each| {
-            let mine = ahead.entry(each.person.clone()).or_default();
-            let handicap = HANDICAP * i32::try_from(*mine).unwrap_or(i32::MAX);
-            *mine += 1;
+            let handicap = ahead.handicap(&each.person, &each.groups);
+            ahead.add(&each.person, &each.groups);
             let rank = each.since.saturating_add(handicap);
             (!each.returns, rank.unwrap_or(Timestamp::MAX), each)
         })
@@ -148,6 +181,7 @@ mod tests {
         Waiting {
             id: id.parse().unwrap(),
             person: person.parse().unwrap(),
+            groups: Vec::new(),
             since: at(since),
             returns: false,
         }
@@ -157,9 +191,12 @@ mod tests {
         of.iter().map(|each| each.id.as_str()).collect()
     }
 
-    fn held(of: &[(&str, u32)]) -> HashMap<PersonId, u32> {
+    fn held(of: &[(&str, u32)]) -> Held {
         let each = of.iter().map(|(person, n)| (person.parse().unwrap(), *n));
-        each.collect()
+        Held {
+            people: each.collect(),
+            ..Held::default()
+        }
     }
 
     #[test]
@@ -178,6 +215,20 @@ mod tests {
             ids(&order(all, &held(&[("ann", 1)]))),
             ["abe", "abf", "abc", "abd"]
         );
+    }
+
+    #[test]
+    fn a_class_does_not_hold_up_those_of_another_group() {
+        let member = |n: i64, group: &str, since| Waiting {
+            groups: vec![group.to_owned()],
+            ..waiting(&format!("{group}{n}"), &format!("{group}{n}"), since)
+        };
+        let mut all: Vec<_> = (0..30).map(|n| member(n, "a", 0)).collect();
+        all.push(member(0, "b", 60));
+        all.push(waiting("x", "x", 90));
+        let order = order(all, &Held::default());
+        let position = |id: &str| order.iter().position(|e| e.id.as_str() == id).unwrap();
+        assert_eq!((position("b0"), position("x")), (3, 5), "{:?}", ids(&order));
     }
 
     #[test]
@@ -230,8 +281,9 @@ mod tests {
                 returns,
                 ..waiting(&format!("e{}", char::from(b'a' + n)), &format!("p{person}"), since)
             }).collect();
-            let held: HashMap<PersonId, u32> = (0..).zip(counts)
+            let people: HashMap<PersonId, u32> = (0..).zip(counts)
                 .map(|(n, count)| (format!("p{n}").parse().unwrap(), count)).collect();
+            let held = Held { people, ..Held::default() };
             let done = order(all.clone(), &held);
             prop_assert_eq!(done.len(), all.len());
             for (at, a) in done.iter().enumerate() {

@@ -59,6 +59,19 @@ async fn end_invitations(
 }
 
 impl Store {
+    /// Returns the ids of the groups of each person who is a member of one without instructing it.
+    pub async fn memberships(&self) -> Result<HashMap<PersonId, Vec<String>>> {
+        let sql =
+            "SELECT person_id, group_id FROM group_members WHERE NOT instructs ORDER BY group_id";
+        let rows: Vec<(String, String)> = sqlx::query_as(sql).fetch_all(&self.readers).await?;
+        let mut all: HashMap<PersonId, Vec<String>> = HashMap::new();
+        for (person, group) in rows {
+            let person = parse("person id", &person)?;
+            all.entry(person).or_default().push(group);
+        }
+        Ok(all)
+    }
+
     /// Returns all groups with their members, by name.
     pub async fn groups(&self) -> Result<Vec<Group>> {
         let rows: Vec<Row> =

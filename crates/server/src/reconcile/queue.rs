@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use faultline_domain::{
-    EnvironmentId, PersonId,
+    EnvironmentId,
     environment::{Environment, State},
     limits::{Denial, Need, admit},
     pool,
-    queue::{self, Lack, Place, Waiting},
+    queue::{self, Held, Lack, Place, Waiting},
     tenant::{State as TenantState, Tenant},
 };
 use faultline_store::{
@@ -45,13 +45,15 @@ pub(super) async fn decide(
         show(app, HashMap::new());
         return Ok(decision);
     }
-    let mut held: HashMap<PersonId, u32> = HashMap::new();
+    let groups = app.store.memberships().await?;
+    let groups_of = |e: &Environment| groups.get(&e.person).cloned().unwrap_or_default();
+    let mut held = Held::default();
     for e in all.iter().filter(|e| e.tenant.is_some()) {
-        *held.entry(e.person.clone()).or_default() += 1;
+        held.add(&e.person, &groups_of(e));
     }
     let mut by_id: HashMap<EnvironmentId, Environment> =
         asking.into_iter().map(|e| (e.id.clone(), e)).collect();
-    let waiting = by_id.values().map(waiting).collect();
+    let waiting = by_id.values().map(|e| waiting(e, groups_of(e))).collect();
     let order = queue::order(waiting, &held);
     let pooled = app.store.pool_tenants(app.now()).await?;
     let mut counts = Counts::of(all);
@@ -116,7 +118,7 @@ pub(super) async fn decide(
     Ok(decision)
 }
 
-fn waiting(e: &Environment) -> Waiting {
+fn waiting(e: &Environment, groups: Vec<String>) -> Waiting {
     let (since, returns) = match e.state {
         State::Requested { since, returns, .. } => (since, returns),
         _ => (e.created_at, false),
@@ -124,6 +126,7 @@ fn waiting(e: &Environment) -> Waiting {
     Waiting {
         id: e.id.clone(),
         person: e.person.clone(),
+        groups,
         since,
         returns,
     }

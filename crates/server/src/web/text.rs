@@ -54,7 +54,7 @@ pub(crate) fn left(seconds: i64) -> String {
         1..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),
         3600..172_800 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} days", seconds / 86_400),
+        _ => format!("{} days", (seconds + 43_200) / 86_400),
     }
 }
 
