@@ -49,6 +49,10 @@
     log.addEventListener("toggle", () => sessionStorage.setItem(key, log.open ? "open" : "closed"));
   }
   swap("notice", "notice");
+  socket.addEventListener("banner", (event) => {
+    document.getElementById("banner").hidden = event.data === "";
+    document.getElementById("banner-text").textContent = event.data;
+  });
   socket.addEventListener("checks", (event) => {
     const place = document.getElementById("check-results");
     if (place) place.innerHTML = event.data;

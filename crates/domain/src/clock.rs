@@ -1,8 +1,8 @@
-//! The injected clock.
+//! The injected clock, and times as text.
 
 use std::sync::{Arc, Mutex};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 /// A source of the current time. Clones share the source, so that a test can advance a stopped clock with its clone.
 #[derive(Debug, Clone)]
@@ -50,4 +50,16 @@ impl Clock {
             *at = at.saturating_add(by).unwrap_or(*at);
         }
     }
+}
+
+/// Formats a time for people: `09:45 UTC` today, `Tue 1 Dec, 09:45 UTC` on other days.
+#[must_use]
+pub fn utc(at: Timestamp, now: Timestamp) -> String {
+    let (at, now) = (at.to_zoned(TimeZone::UTC), now.to_zoned(TimeZone::UTC));
+    let format = if at.date() == now.date() {
+        "%H:%M UTC"
+    } else {
+        "%a %-d %b, %H:%M UTC"
+    };
+    at.strftime(format).to_string()
 }

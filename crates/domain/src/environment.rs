@@ -66,6 +66,8 @@ pub enum EndReason {
     HardEnd,
     /// It failed, and its resources were freed.
     Failed,
+    /// The server went into maintenance.
+    Maintenance,
 }
 
 /// The lifecycle state of an environment.

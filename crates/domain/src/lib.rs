@@ -14,6 +14,7 @@
 //! | [`keys`] | versions of a person's public keys, and the nodes that still lack the current one |
 //! | [`nodes`] | nodes added to a running environment: names, states, the pure [`nodes::plan`] |
 //! | [`limits`] | the limits of an environment, and the admission of a new one |
+//! | [`maintenance`] | a time in which nothing can be started; the pure [`maintenance::plan`] |
 //! | [`memory`] | the memory of a host |
 //! | [`person`] | people, and the invitations by which they join |
 //! | [`authz`] | the person who makes a request, and the proofs of authorization that handlers need |
@@ -39,6 +40,7 @@ pub mod id;
 pub mod keys;
 pub mod lab;
 pub mod limits;
+pub mod maintenance;
 pub mod memory;
 pub mod nodes;
 pub mod person;

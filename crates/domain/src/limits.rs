@@ -65,6 +65,12 @@ pub enum Denial {
     /// A quota of the person, of one of their groups, or of everyone would be exceeded.
     #[error(transparent)]
     Quota(#[from] Box<Exceeded>),
+    /// The server is in maintenance, so nothing is started.
+    #[error("the server is in maintenance")]
+    Maintenance {
+        /// Why and for how long, as sentences for people.
+        explanation: String,
+    },
     /// The installation has as many environments as it may have.
     #[error("all {max} places are taken; try again when an environment has ended")]
     Full {

@@ -43,6 +43,8 @@ pub enum Lack {
     Memory,
     /// There is too little free disk space.
     Disk,
+    /// The server is in maintenance.
+    Maintenance,
 }
 
 impl Lack {
@@ -53,6 +55,7 @@ impl Lack {
             Self::Places => "All places are taken.",
             Self::Memory => "The server has too little free memory for another machine now.",
             Self::Disk => "The server has too little free disk space for another machine now.",
+            Self::Maintenance => "The server is in maintenance, and starts nothing now.",
         }
     }
 
@@ -62,6 +65,7 @@ impl Lack {
         match denial {
             Denial::Memory { .. } => Self::Memory,
             Denial::Disk { .. } => Self::Disk,
+            Denial::Maintenance { .. } => Self::Maintenance,
             Denial::Quota(_)
             | Denial::Full { .. }
             | Denial::Nodes { .. }

@@ -9,7 +9,8 @@ use std::{
 use faultline_domain::{
     Clock, EnvironmentId, LabSlug, PersonId, TemplateRef, TenantId,
     attempt::Attempt,
-    environment::{Environment, State},
+    environment::{EndReason, Environment, State},
+    maintenance::{self, Maintenance},
     pool::Pool,
     queue::Place,
 };
@@ -75,6 +76,8 @@ pub(crate) struct App {
     pub sockets: Counts<PersonId>,
     /// The places of the environments that wait for room, as of the last run of the environments' reconciler.
     pub queue: Mutex<HashMap<EnvironmentId, Place>>,
+    /// The maintenance that is in effect, as of the last change or the last run of its reconciler.
+    pub maintenance: Mutex<Option<Maintenance>>,
     /// Environments with a check run in progress.
     pub checking: Mutex<HashSet<EnvironmentId>>,
     pub started_at: Timestamp,
@@ -118,6 +121,7 @@ impl App {
             stopping: CancellationToken::new(),
             sockets: Counts::default(),
             queue: Mutex::default(),
+            maintenance: Mutex::default(),
             checking: Mutex::default(),
             ready: Mutex::default(),
             kept: Mutex::default(),
@@ -271,6 +275,34 @@ impl App {
             .attempt(&environment.attempt)
             .await?
             .ok_or_else(Problem::not_found)
+    }
+
+    /// Returns the maintenance that is in effect.
+    pub(crate) fn maintenance(&self) -> Option<Maintenance> {
+        lock(&self.maintenance).clone()
+    }
+
+    /// Returns when the maintenance that is in effect ends environments.
+    fn ends_at(&self) -> Option<Timestamp> {
+        lock(&self.maintenance).as_ref()?.end_environments_at
+    }
+
+    /// Returns when and why an environment ends if nothing changes.
+    pub(crate) fn end_of(&self, e: &Environment) -> (Timestamp, EndReason) {
+        maintenance::end(e, self.ends_at())
+    }
+
+    /// Returns when an environment ends if it is used all the time.
+    pub(crate) fn end_if_used(&self, e: &Environment) -> Timestamp {
+        let own = e.lifetime.expires_at.min(e.lifetime.hard_end);
+        self.ends_at()
+            .filter(|_| e.tenant.is_some())
+            .map_or(own, |at| at.min(own))
+    }
+
+    /// Returns the seconds until an environment ends; negative afterwards.
+    pub(crate) fn seconds_left(&self, e: &Environment) -> i64 {
+        self.end_of(e).0.duration_since(self.now()).as_secs()
     }
 
     /// Runs `make` with the random number generator.

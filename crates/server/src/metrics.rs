@@ -62,6 +62,8 @@ pub(crate) struct Metrics {
     pub terminals: Gauge,
     pub environments: Family<PhaseLabel, Gauge>,
     pub queued: Gauge,
+    pub maintenance: Gauge,
+    pub draining: Gauge,
     pub pool_sizes: Family<PoolLabel, Gauge>,
     pub pool_warm: Family<PoolLabel, Gauge>,
     pub orphans: Counter,
@@ -116,6 +118,18 @@ impl Default for Metrics {
             "Environments that wait for room on the host",
             queued.clone(),
         );
+        let maintenance = Gauge::default();
+        registry.register(
+            "maintenance",
+            "1 while the server is in maintenance and starts nothing",
+            maintenance.clone(),
+        );
+        let draining = Gauge::default();
+        registry.register(
+            "draining",
+            "1 while the server is drained: environments end at an announced time",
+            draining.clone(),
+        );
         let pool_sizes = Family::<PoolLabel, Gauge>::default();
         registry.register(
             "pool_size",
@@ -158,6 +172,8 @@ impl Default for Metrics {
             terminals,
             environments,
             queued,
+            maintenance,
+            draining,
             pool_sizes,
             pool_warm,
             orphans,

@@ -297,6 +297,9 @@ async fn hold(app: &App, environments: &[Environment]) -> Option<&'static str> {
     if app.config.pools.max_tenants == 0 {
         return Some("pools are turned off, since the setting pools.max_tenants is 0");
     }
+    if app.maintenance().is_some() {
+        return Some("the server is in maintenance");
+    }
     if !app.provider.capabilities().contains(&Capability::Pause) {
         return Some("tenants of this provider can't be paused");
     }
@@ -330,7 +333,7 @@ async fn hold(app: &App, environments: &[Environment]) -> Option<&'static str> {
 }
 
 /// Returns true if a tenant is in its pool or being made for it.
-fn is_held(of: &PoolTenant) -> bool {
+pub(crate) fn is_held(of: &PoolTenant) -> bool {
     let alive = matches!(
         of.tenant.state,
         State::Provisioning { .. } | State::Warm { .. }

@@ -86,6 +86,16 @@ impl Problem {
         )
     }
 
+    /// The server is in maintenance, so nothing is started.
+    fn maintenance(explanation: String) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "maintenance",
+            "The server is in maintenance",
+            explanation,
+        )
+    }
+
     pub(crate) fn method_not_allowed() -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -213,6 +223,9 @@ impl From<NotFound> for Problem {
 
 impl From<Denial> for Problem {
     fn from(denial: Denial) -> Self {
+        if let Denial::Maintenance { explanation } = denial {
+            return Self::maintenance(explanation);
+        }
         let detail = sentence(&denial.to_string());
         let Denial::Quota(exceeded) = &denial else {
             return Self::conflict(Self::NO_ROOM, "There is no room for this now", detail);

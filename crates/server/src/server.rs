@@ -17,6 +17,7 @@ use crate::{
     app::{App, Shared},
     directory::StoreDirectory,
     listener::{Bounded, Peer},
+    lock::lock,
     operations::sign_in_link,
     reconcile, router,
 };
@@ -78,6 +79,7 @@ impl Server {
             .ensure_person(&PersonId::local(), "You", Role::Operator, now)
             .await?;
         app.store.abandon_checks(now).await?;
+        *lock(&app.maintenance) = app.store.maintenance().await?;
         Ok(Self(app))
     }
 

@@ -24,6 +24,7 @@
 //! | [`tenants`] | the tenants of environments: requested, claimed, released |
 //! | [`pools`] | tenants of pools, the starts that pools are forecast from, bounds and events |
 //! | [`quotas`] | how much people and groups may use, how much they use, and when environments ran |
+//! | [`maintenance`] | the maintenance that is in effect, and what the owners of environments were told of it |
 //! | [`save_points`] | save points of environments |
 //! | [`lab_contents`] | the contents of labs at the time when their environments were started |
 //! | [`stages`] | the stages of starts, and their typical durations |
@@ -48,6 +49,7 @@ pub mod groups;
 pub mod identities;
 pub mod invitations;
 pub mod lab_contents;
+pub mod maintenance;
 pub mod node_keys;
 pub mod passkeys;
 pub mod people;

@@ -8,6 +8,7 @@ mod environments;
 mod groups;
 mod labs;
 mod limits;
+mod maintenance;
 mod operator;
 mod people;
 mod pools;
@@ -107,6 +108,7 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(pools::routes())
         .merge(save_points::routes())
         .merge(operator::routes())
+        .merge(maintenance::routes())
 }
 
 pub(crate) fn routes() -> axum::Router<Shared> {

@@ -8,6 +8,7 @@ use faultline_domain::{
     check::CheckRun,
     environment::{EndReason, Environment, Intent, State},
     group::{Group, Member},
+    maintenance::Maintenance,
     nodes::NodeState,
     person::{Invitation, Person},
     pool::forecast::Event,
@@ -25,6 +26,7 @@ use crate::{
     operations::{
         check,
         groups::{OpenLab, Progress},
+        maintenance::Running,
         save,
     },
     pools::{PoolStatus, Wait},
@@ -337,10 +339,10 @@ impl EnvironmentView {
             nodes: e.nodes().iter().map(ToString::to_string).collect(),
             changing: changing(e),
             created_at: e.created_at.to_string(),
-            ends_at: e.lifetime.end().0.to_string(),
-            seconds_left: e.lifetime.remaining(app.now()).max(0),
+            ends_at: app.end_of(e).0.to_string(),
+            seconds_left: app.seconds_left(e).max(0),
             queue: lock(&app.queue).get(&e.id).map(QueueView::from),
-            ends_idle: e.lifetime.end().1 == EndReason::Idle,
+            ends_idle: app.end_of(e).1 == EndReason::Idle,
             idle_suspends: save::suspends(app),
             on_disk: e.state.is_on_disk(),
             resume_problem: e.state.on_disk().and_then(|d| d.problem.clone()),
@@ -735,6 +737,56 @@ pub(crate) struct AuditView {
     pub action: String,
     pub subject: String,
     pub detail: String,
+}
+
+/// The maintenance that is in effect, if any, and what runs.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MaintenanceView {
+    /// True while nothing can be started.
+    in_maintenance: bool,
+    /// When it began; none if the server isn't in maintenance.
+    since: Option<String>,
+    /// The operator's message for everybody; empty if there is none.
+    message: String,
+    /// When it is expected to end; none if that was not announced.
+    until: Option<String>,
+    /// When running environments end; none if they go on.
+    end_environments_at: Option<String>,
+    /// The number of environments with machines.
+    environments: usize,
+    /// The number of tenants in pools.
+    pool_tenants: usize,
+}
+
+impl MaintenanceView {
+    pub(crate) fn new(of: Option<Maintenance>, running: Running) -> Self {
+        let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
+        let of = of.as_ref();
+        Self {
+            in_maintenance: of.is_some(),
+            since: time(of.map(|of| of.since)),
+            message: of.map(|of| of.message.clone()).unwrap_or_default(),
+            until: time(of.and_then(|of| of.until)),
+            end_environments_at: time(of.and_then(|of| of.end_environments_at)),
+            environments: running.environments,
+            pool_tenants: running.pool_tenants,
+        }
+    }
+}
+
+/// A maintenance to begin.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewMaintenanceView {
+    /// A message for everybody, at most 200 characters. Default: empty.
+    #[serde(default)]
+    pub message: String,
+    /// When it is expected to end, in RFC 3339 format. It doesn't end by itself. Optional.
+    #[serde(default)]
+    pub until: Option<String>,
+    /// When running environments end, in RFC 3339 format, at least two minutes ahead. Optional; without it, they go on.
+    #[serde(default)]
+    pub end_environments_at: Option<String>,
 }
 
 /// The address of a cluster's API server.

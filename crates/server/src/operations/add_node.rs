@@ -7,6 +7,7 @@ use faultline_domain::{
 };
 use faultline_store::environments::{Counts, NoNode};
 
+use super::start;
 use crate::{
     app::App,
     capacity::{Free, capacity, need},
@@ -17,6 +18,7 @@ use crate::{
 
 pub(crate) async fn add_node(app: &App, proof: &MayManage) -> Result<NodeName, Problem> {
     let environment = proof.environment();
+    start::not_in_maintenance(app).map_err(NoNode::Denied)?;
     let need = need(&app.config, environment.spec.is_cluster(), 1);
     // Pools give back memory that it needs, while it boots.
     let pooled = app.store.pool_tenants(app.now()).await?;

@@ -96,7 +96,20 @@ pub(super) fn admission_of(
     let config = &app.config;
     let need = need(config, is_cluster, nodes);
     can_ever_fit(config, Free::now(app), need)?;
-    Ok(move |counts: Counts| quotas::check(app, counts.uses, Request::start(nodes)))
+    Ok(move |counts: Counts| {
+        not_in_maintenance(app)?;
+        quotas::check(app, counts.uses, Request::start(nodes))
+    })
+}
+
+/// Refuses everything that makes a machine while the server is in maintenance.
+pub(super) fn not_in_maintenance(app: &App) -> Result<(), Denial> {
+    match app.maintenance() {
+        Some(maintenance) => Err(Denial::Maintenance {
+            explanation: maintenance.explanation(app.now()),
+        }),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn spec(app: &App, lab: &Lab) -> Spec {

@@ -16,6 +16,7 @@
 //! | [`recorder`] | stores the stages of a start as they happen |
 //! | [`keys`] | compares the versions of people's keys with those on their nodes |
 //! | [`authorize`] | applies people's keys to their nodes |
+//! | [`maintenance`] | announces that maintenance ends environments, and ends them then |
 //! | [`warnings`] | warns people before their environment ends |
 //! | [`orphans`] | frees tenants that nobody owns |
 //! | [`cleaning`] | deletes expired sessions and old audit entries, reloads the labs, updates metrics |
@@ -30,6 +31,7 @@ pub(crate) mod authorize;
 mod cleaning;
 mod environments;
 mod keys;
+pub(crate) mod maintenance;
 mod nodes;
 mod observe;
 mod orphans;
@@ -175,6 +177,9 @@ pub(crate) fn begin(app: &Shared) {
     let woken = Some(Wake::pools as Woken);
     tasks.spawn(every(it(), "pools", POOLS, woken, pools));
     let app = it();
+    let maintenance = move || maintenance::pass(app.clone());
+    tasks.spawn(every(it(), "maintenance", PERIOD, None, maintenance));
+    let app = it();
     let warnings = move || warnings::pass(app.clone());
     tasks.spawn(every(it(), "warnings", PERIOD, None, warnings));
     let app = it();
@@ -225,6 +230,7 @@ pub(crate) async fn each(app: &Shared, memory: &Memory) {
     record(app, "keys", keys::pass(it(), keys)).await;
     record(app, "save points", save_points::pass(it(), save_points)).await;
     record(app, "pools", pools::pass(it())).await;
+    record(app, "maintenance", maintenance::pass(it())).await;
     record(app, "warnings", warnings::pass(it())).await;
     record(app, "orphans", orphans::pass(it(), tenants.steps)).await;
     record(app, "labs", cleaning::labs(it())).await;

@@ -14,7 +14,7 @@ use faultline_store::lab_contents::LabContent;
 use super::Done;
 use crate::{
     app::{App, Shared},
-    pools::{PoolStatus, survey},
+    pools::{PoolStatus, is_held, survey},
     status::Counts,
 };
 
@@ -30,6 +30,17 @@ pub(super) async fn pass(app: Shared) -> Done {
     for id in excess.chain(&pools.stray) {
         app.store.release_from_pool(id, app.now()).await?;
         released += 1;
+    }
+    let tenants = app.store.pool_tenants(app.now()).await?;
+    let maintenance = app.maintenance();
+    if maintenance.is_some_and(|m| m.end_environments_at.is_some()) {
+        // Nobody will claim them, and the host may be rebooted.
+        for held in tenants.iter().filter(|t| is_held(t)) {
+            app.store
+                .release_from_pool(&held.tenant.id, app.now())
+                .await?;
+            released += 1;
+        }
     }
     let wanted = |s: &&PoolStatus| s.plan.make > 0 && s.backoff.is_zero();
     let mut requested = 0;

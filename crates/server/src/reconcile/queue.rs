@@ -65,12 +65,19 @@ pub(super) async fn decide(
         .collect();
     let mut rest: Vec<Environment> = Vec::new();
     let mut lack = Lack::Places;
+    let in_maintenance = app.maintenance().is_some();
     for next in order {
         let Some(e) = by_id.remove(&next.id) else {
             continue;
         };
         // Whoever is next is not overtaken by smaller ones, or it would wait forever.
         if !rest.is_empty() {
+            rest.push(e);
+            continue;
+        }
+        // What had a place before goes on.
+        if in_maintenance && !next.returns {
+            lack = Lack::Maintenance;
             rest.push(e);
             continue;
         }
@@ -167,12 +174,13 @@ async fn places(
 ) -> Result<HashMap<EnvironmentId, Place>, Error> {
     let now = app.now();
     let usual = app.store.usual_lifetime().await?;
+    let maintenance = app.maintenance();
     let mut ends: Vec<SignedDuration> = all
         .iter()
         .filter(|e| e.is_open())
         .filter_map(|e| match e.tenant.as_ref()?.state {
             TenantState::Claimed { since } => {
-                let latest = e.lifetime.end().0.duration_since(now);
+                let latest = app.end_of(e).0.duration_since(now);
                 Some(queue::remaining(now.duration_since(since), latest, usual))
             }
             _ => None,
@@ -188,7 +196,11 @@ async fn places(
             position: u32::try_from(position + 1).unwrap_or(u32::MAX),
             of,
             lack,
-            seconds: wait.map(|wait| wait.as_secs()),
+            seconds: match &maintenance {
+                // Nobody gets a place before it ends, however many become free.
+                Some(maintenance) => maintenance.remaining(now).map(|wait| wait.as_secs()),
+                None => wait.map(|wait| wait.as_secs()),
+            },
         };
         (e.id.clone(), place)
     };

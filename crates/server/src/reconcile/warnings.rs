@@ -23,9 +23,8 @@ pub(super) async fn pass(app: Shared) -> Done {
         if !(paused || matches!(e.state, State::Active { .. })) || !e.is_open() {
             continue;
         }
-        let left = e.lifetime.remaining(app.now());
-        let due = THRESHOLDS.into_iter().find(|at| left <= *at);
-        match (due, e.warned) {
+        let left = app.seconds_left(&e);
+        match (threshold(left), e.warned) {
             (Some(due), before) if before.is_none_or(|b| b > due) => {
                 app.store.record_warned(&e.id, Some(due)).await?;
                 // A paused machine has no terminals; only the page shows the warning.
@@ -46,9 +45,14 @@ pub(super) async fn pass(app: Shared) -> Done {
     Ok(Counts::from([("warnings", warned)]))
 }
 
+/// Returns the threshold at which the owner is warned, with this many seconds left. `None` while there is time.
+pub(super) fn threshold(left: i64) -> Option<i64> {
+    THRESHOLDS.into_iter().find(|at| left <= *at)
+}
+
 fn announce(app: &Shared, e: &Environment, left: i64) {
     let minutes = (left + 30) / 60;
-    let (what, why) = match e.lifetime.end().1 {
+    let (what, why) = match app.end_of(e).1 {
         EndReason::Idle if pressure::is_noticed(app, e) => (
             "is paused",
             "because the server is short of memory; press any key here to keep it running",
@@ -58,6 +62,7 @@ fn announce(app: &Shared, e: &Environment, left: i64) {
             "unless you use it; press any key here to keep it running",
         ),
         EndReason::Idle => ("ends", "unless you use it; press any key here to keep it"),
+        EndReason::Maintenance => ("ends", "because of maintenance"),
         _ => ("ends", "unless you extend it on its page"),
     };
     let text = match minutes {

@@ -8,6 +8,7 @@ mod directory;
 mod groups;
 mod lifecycle;
 mod limits;
+mod maintenance;
 mod nodes;
 mod oidc;
 mod pages;

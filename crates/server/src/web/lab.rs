@@ -5,6 +5,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Redirect, Response},
 };
+use faultline_domain::queue::Lack;
 use faultline_lab::markdown::{self, Place};
 use faultline_provider::Readiness;
 
@@ -68,6 +69,10 @@ pub(super) async fn show(
             fraction * 100.0
         )),
         Readiness::Unavailable { reason } => Some(reason),
+    };
+    let unready = match app.maintenance() {
+        Some(_) => Some(Lack::Maintenance.as_sentence().to_owned()),
+        None => unready,
     };
     let limits = quotas::limits_of(&app, me).await?;
     let now = app.now();

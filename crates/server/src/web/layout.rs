@@ -7,7 +7,7 @@ use axum::{
 use faultline_domain::authz::Role;
 
 use crate::{
-    app::Shared,
+    app::{App, Shared},
     assets,
     auth::{Caller, cookie, device::Device},
     problem::Problem,
@@ -52,10 +52,18 @@ pub(crate) struct Layout {
     pub author: bool,
     /// True for instructors and operators.
     pub instructor: bool,
+    /// What everybody must know of the maintenance that is in effect; empty if there is none.
+    pub banner: String,
+}
+
+/// Returns the text of the banner.
+pub(crate) fn banner(app: &App) -> String {
+    let maintenance = app.maintenance();
+    maintenance.map_or_else(String::new, |m| m.announcement(app.now()))
 }
 
 impl Layout {
-    pub(crate) fn signed_out(title: &str, theme: Theme) -> Self {
+    pub(crate) fn signed_out(title: &str, theme: Theme, banner: String) -> Self {
         Self {
             title: title.to_owned(),
             path: String::new(),
@@ -65,10 +73,18 @@ impl Layout {
             operator: false,
             author: false,
             instructor: false,
+            banner,
         }
     }
 
-    pub(crate) fn signed_in(title: &str, path: &str, theme: Theme, csrf: &str, role: Role) -> Self {
+    pub(crate) fn signed_in(
+        title: &str,
+        path: &str,
+        theme: Theme,
+        csrf: &str,
+        role: Role,
+        banner: String,
+    ) -> Self {
         Self {
             title: title.to_owned(),
             path: path.to_owned(),
@@ -78,6 +94,7 @@ impl Layout {
             operator: role == Role::Operator,
             author: matches!(role, Role::Author | Role::Operator),
             instructor: matches!(role, Role::Instructor | Role::Operator),
+            banner,
         }
     }
 
@@ -97,18 +114,20 @@ impl Layout {
 pub(crate) struct Frame {
     path: String,
     theme: Theme,
+    banner: String,
     /// The browser and its system.
     pub device: Device,
     /// True if a script requests only a part of the page.
     pub partial: bool,
 }
 
-impl<S: Sync> FromRequestParts<S> for Frame {
+impl FromRequestParts<Shared> for Frame {
     type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
         Ok(Self {
             path: parts.uri.path().to_owned(),
             theme: Theme::of(&parts.headers),
+            banner: banner(app),
             device: Device::of(&parts.headers),
             partial: parts.headers.contains_key("hx-request"),
         })
@@ -123,11 +142,12 @@ impl Frame {
             self.theme,
             &caller.csrf,
             caller.signed_in.role(),
+            self.banner.clone(),
         )
     }
 
     pub(crate) fn outside(&self, title: &str) -> Layout {
-        Layout::signed_out(title, self.theme)
+        Layout::signed_out(title, self.theme, self.banner.clone())
     }
 }
 

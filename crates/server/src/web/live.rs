@@ -8,7 +8,7 @@ use askama::Template;
 use faultline_domain::{EnvironmentId, NodeName};
 use tokio::sync::watch;
 
-use super::{parts, saves, starting, workspace::phase_key};
+use super::{layout::banner, parts, saves, starting, workspace::phase_key};
 use crate::{app::Shared, problem::Problem};
 
 /// Changes closer together than this are sent as one.
@@ -77,6 +77,7 @@ impl Changes {
                 "ends",
                 parts::shown_end(app, &e).as_millisecond().to_string(),
             ),
+            ("banner", banner(app)),
             ("notice", parts::notice(app, &e).render()?),
             (
                 "nodes",

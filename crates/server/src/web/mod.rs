@@ -16,7 +16,7 @@
 //! | [`limits`] | `/people/{person}/limits` |
 //! | [`groups`] | `/groups` |
 //! | [`pools`] | `/operator/pools` |
-//! | [`operator`] | `/operator` |
+//! | [`operator`] | `/operator`, with the forms of [`maintenance`] |
 //! | [`invitation`] | `/invitation` |
 //! | [`join`] | `/join` |
 //! | [`sign_in`] | `/sign-in`, `/sign-out`, `/theme` |
@@ -36,6 +36,7 @@ mod lab;
 mod layout;
 mod limits;
 pub(crate) mod live;
+mod maintenance;
 mod oidc;
 mod operator;
 mod parts;
@@ -62,7 +63,7 @@ use axum::{
 
 use faultline_domain::PersonId;
 
-use self::layout::{Layout, Theme};
+use self::layout::{Layout, Theme, banner};
 use crate::{app::Shared, problem::Problem};
 
 pub(crate) fn routes() -> Router<Shared> {
@@ -145,6 +146,8 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/groups/{group}/remove/{person}", post(groups::remove))
         .route("/groups/{group}/delete", post(groups::delete))
         .route("/operator", get(operator::show))
+        .route("/operator/maintenance", post(maintenance::begin))
+        .route("/operator/maintenance/end", post(maintenance::end))
         .route("/operator/pools", get(pools::show))
         .route("/operator/pools/bounds", post(pools::set_bounds))
         .route("/operator/events", post(pools::announce))
@@ -240,11 +243,12 @@ pub(crate) async fn problems(State(app): State<Shared>, request: Request, next: 
                     theme,
                     &crate::auth::csrf::token(&secret),
                     principal.role,
+                    banner(&app),
                 )
             }
-            _ => Layout::signed_out(&problem.title, theme),
+            _ => Layout::signed_out(&problem.title, theme, banner(&app)),
         },
-        None => Layout::signed_out(&problem.title, theme),
+        None => Layout::signed_out(&problem.title, theme, banner(&app)),
     };
     let html = ProblemPage {
         layout,

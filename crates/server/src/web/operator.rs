@@ -8,9 +8,16 @@ use faultline_domain::environment::State as Life;
 
 use super::{
     layout::{Frame, Layout},
+    maintenance::Current,
     page, text,
 };
-use crate::{app::Shared, auth::Operator, capacity::Free, lock::lock, problem::Problem};
+use crate::{
+    app::{App, Shared},
+    auth::Operator,
+    capacity::Free,
+    lock::lock,
+    problem::Problem,
+};
 
 struct Machine {
     id: String,
@@ -57,6 +64,8 @@ struct Page {
     layout: Layout,
     provider: &'static str,
     up: String,
+    problem: Option<Problem>,
+    maintenance: Option<Current>,
     meters: Vec<Meter>,
     machines: Vec<Machine>,
     reconcilers: Vec<Reconciler>,
@@ -68,6 +77,16 @@ pub(super) async fn show(
     State(app): State<Shared>,
     operator: Operator,
     frame: Frame,
+) -> Result<Response, Problem> {
+    render(&app, &operator, &frame, None).await
+}
+
+/// Renders the page, with the problem of a form.
+pub(super) async fn render(
+    app: &App,
+    operator: &Operator,
+    frame: &Frame,
+    problem: Option<Problem>,
 ) -> Result<Response, Problem> {
     let now = app.now();
     let people = app.store.people().await?;
@@ -106,7 +125,7 @@ pub(super) async fn show(
             nodes: e.nodes().len(),
             age: text::duration(u64::try_from(millis).unwrap_or_default()),
             left: if active {
-                text::left(e.lifetime.remaining(now))
+                text::left(app.seconds_left(e))
             } else {
                 String::new()
             },
@@ -150,6 +169,8 @@ pub(super) async fn show(
     let up = now.duration_since(app.started_at).as_millis();
     page(&Page {
         layout: frame.layout("Operator", &operator.caller),
+        problem,
+        maintenance: Current::of(app).await?,
         provider: app.provider.name(),
         up: text::duration(u64::try_from(up).unwrap_or_default()),
         meters: vec![

@@ -232,11 +232,10 @@ pub(super) fn hints(e: &Environment, lab: &LabFolder, attempt: &Attempt, csrf: &
 /// Returns the end that the clock counts down to. The idle end moves with every key press, so it is shown only when it
 /// is near, or while the machine is paused.
 pub(super) fn shown_end(app: &App, e: &Environment) -> jiff::Timestamp {
-    let life = &e.lifetime;
-    let (end, reason) = life.end();
+    let (end, reason) = app.end_of(e);
     let moves = !matches!(e.state, State::Suspended { .. });
-    if moves && reason == EndReason::Idle && life.remaining(app.now()) > FIRST {
-        return life.expires_at.min(life.hard_end);
+    if moves && reason == EndReason::Idle && app.seconds_left(e) > FIRST {
+        return app.end_if_used(e);
     }
     end
 }
@@ -259,17 +258,19 @@ pub(super) fn notice(app: &App, e: &Environment) -> Notice {
     if !lives || e.warned.is_none() {
         return none;
     }
-    let left = e.lifetime.remaining(app.now());
+    let left = app.seconds_left(e);
     let minutes = (left + 59) / 60;
-    let idle = e.lifetime.end().1 == EndReason::Idle;
-    let (start, ends) = match idle {
-        true if active && pressure::is_noticed(app, e) => (
+    let (start, ends) = match app.end_of(e).1 {
+        EndReason::Idle if active && pressure::is_noticed(app, e) => (
             "The server is short of memory, and this machine is not in use: it",
             "is paused",
         ),
-        true if active && save::suspends(app) => ("Not in use: this machine", "is paused"),
-        true => ("Not in use: this machine", "ends"),
-        false => ("This machine", "ends"),
+        EndReason::Idle if active && save::suspends(app) => {
+            ("Not in use: this machine", "is paused")
+        }
+        EndReason::Idle => ("Not in use: this machine", "ends"),
+        EndReason::Maintenance => ("Maintenance: this machine", "ends"),
+        _ => ("This machine", "ends"),
     };
     Notice {
         text: match minutes {
@@ -299,6 +300,7 @@ pub(super) fn ending(e: &Environment) -> Option<&'static str> {
         }
         EndReason::HardEnd => "This machine reached its maximum lifetime.",
         EndReason::Failed => "This machine failed.",
+        EndReason::Maintenance => "This machine ended because the server went into maintenance.",
     })
 }
 

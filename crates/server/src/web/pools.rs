@@ -6,6 +6,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Redirect, Response},
 };
+use faultline_domain::clock::utc;
 use faultline_store::pools::ServedBy;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde::Deserialize;
@@ -72,20 +73,9 @@ struct Page {
     waits: Vec<Wait>,
 }
 
-/// Formats a time: `09:45 UTC` today, `Tue 1 Dec, 09:45 UTC` on other days.
-fn time(at: Timestamp, now: Timestamp) -> String {
-    let (at, now) = (at.to_zoned(TimeZone::UTC), now.to_zoned(TimeZone::UTC));
-    let format = if at.date() == now.date() {
-        "%H:%M UTC"
-    } else {
-        "%a %-d %b, %H:%M UTC"
-    };
-    at.strftime(format).to_string()
-}
-
 fn pool(of: &PoolStatus, now: Timestamp) -> Pool {
     let next = of.forecast.next.as_ref().map(|next| {
-        let (from, at) = (time(next.from, now), time(next.event.at, now));
+        let (from, at) = (utc(next.from, now), utc(next.event.at, now));
         format!(
             "{} from {from}: event of {} at {at}",
             next.size, next.event.seats
@@ -149,7 +139,7 @@ async fn render(
         events: events
             .into_iter()
             .map(|e| Event {
-                at: time(e.at, now),
+                at: utc(e.at, now),
                 id: e.id,
                 lab: e.lab.to_string(),
                 seats: text::plural(e.seats as usize, "person", "people"),
