@@ -17,6 +17,7 @@ mod kubeconfig;
 mod lab;
 mod limit;
 mod login;
+mod maintenance;
 mod person;
 mod places;
 mod pool;
@@ -27,6 +28,7 @@ mod shipped;
 mod signals;
 mod sources;
 mod ssh;
+mod time;
 mod up;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -82,6 +84,8 @@ enum Command {
     Pool(pool::PoolArgs),
     /// List the environments that wait for room; for operators
     Queue(queue::QueueArgs),
+    /// Stop new starts, and drain the server before the host is rebooted; for operators
+    Maintenance(maintenance::MaintenanceArgs),
     /// Connect `env`, `ssh` and `kubeconfig` on this machine to a server that runs elsewhere
     ///
     ///   faultline login https://labs.example.org
@@ -213,6 +217,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Group(args) => group::run(&args, cli.output),
         Command::Pool(args) => pool::run(&args, cli.output),
         Command::Queue(args) => queue::run(&args, cli.output),
+        Command::Maintenance(args) => maintenance::run(&args, cli.output),
         Command::Login(args) => login::login(&args, cli.output),
         Command::Logout(args) => login::logout(&args, cli.output),
         Command::Ssh(args) => ssh::ssh(&args),

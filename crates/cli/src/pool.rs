@@ -3,11 +3,11 @@
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use faultline_domain::{
-    Clock, LabSlug,
+    LabSlug,
     pool::{Bounds, forecast::Event as Announced},
 };
 use faultline_lab::suggest;
-use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -16,6 +16,7 @@ use crate::{
     answer::{local, print, say, table},
     api::Api,
     env::Where,
+    time::moment,
 };
 
 /// The options and the subcommand of `faultline pool`.
@@ -72,25 +73,6 @@ enum PoolCommand {
         /// The event's id, as `faultline pool events` shows it
         event: String,
     },
-}
-
-/// Parses a time or a duration from now.
-fn moment(text: &str) -> Result<Timestamp, String> {
-    if let Ok(at) = text.parse::<Timestamp>() {
-        return Ok(at);
-    }
-    if let Ok(at) = text.parse::<DateTime>() {
-        let at = at.to_zoned(TimeZone::system()).map_err(|e| e.to_string())?;
-        return Ok(at.timestamp());
-    }
-    let now = Clock::system().now();
-    let after = text.parse::<SignedDuration>().ok();
-    after
-        .filter(|after| after.is_positive())
-        .and_then(|after| now.checked_add(after).ok())
-        .ok_or_else(|| {
-            "use a time such as \"2026-12-01 09:45\", or a duration such as 30m".to_owned()
-        })
 }
 
 #[derive(Debug, Deserialize)]
@@ -298,21 +280,4 @@ fn list(all: &Pools) -> String {
         text.push_str(&format!("\n\n{table}"));
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_and_durations_are_understood() {
-        let exact = moment("2026-12-01T09:45:00Z").unwrap();
-        assert_eq!(exact.to_string(), "2026-12-01T09:45:00Z");
-        moment("2026-12-01 09:45").unwrap();
-        let soon = moment("30m").unwrap().duration_since(Clock::system().now());
-        assert!((1790..=1800).contains(&soon.as_secs()));
-        for wrong in ["", "soon", "-5m", "09:45"] {
-            assert!(moment(wrong).is_err(), "{wrong}");
-        }
-    }
 }
