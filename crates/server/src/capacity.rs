@@ -50,6 +50,35 @@ impl Free {
     }
 }
 
+/// The host's processors and memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Host {
+    /// `None` if it is unknown.
+    pub memory_total_mib: Option<u64>,
+    pub cores: u32,
+    /// The average number of tasks that ran or waited for a processor in the last minute.
+    pub load: f64,
+}
+
+impl Host {
+    pub(crate) fn now() -> Self {
+        let memory = std::fs::read_to_string("/proc/meminfo").ok();
+        let memory = memory.as_deref().and_then(Memory::parse);
+        let load = std::fs::read_to_string("/proc/loadavg").ok();
+        let cores = std::thread::available_parallelism();
+        Self {
+            memory_total_mib: memory.map(|memory| memory.total_mib),
+            cores: cores.map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+            load: load.as_deref().and_then(first_load).unwrap_or_default(),
+        }
+    }
+}
+
+/// Parses the first number of `/proc/loadavg`, see proc_loadavg(5).
+fn first_load(text: &str) -> Option<f64> {
+    text.split_whitespace().next()?.parse().ok()
+}
+
 /// Returns what this many nodes are expected to need when they start.
 pub(crate) const fn need(config: &Config, is_cluster: bool, nodes: u32) -> Need {
     let memory_mib = if is_cluster {
@@ -124,5 +153,9 @@ mod tests {
     fn the_hosts_memory_and_disk_are_read() {
         let free = Free::of_host(Path::new("/"));
         assert!(free.disk_total_mib > 0 && free.memory_total_mib < u64::MAX);
+        let host = Host::now();
+        assert!(host.cores > 0 && host.memory_total_mib == Some(free.memory_total_mib));
+        assert_eq!(first_load("1.25 0.80 0.50 2/345 6789\n"), Some(1.25));
+        assert_eq!(first_load(""), None);
     }
 }

@@ -556,6 +556,13 @@ fn median(all: impl Iterator<Item = u64>) -> Option<u64> {
     some.get(some.len() / 2).copied()
 }
 
+/// Returns a percentile of these numbers. `None` if there are none.
+pub(crate) fn percentile(mut all: Vec<u64>, percent: usize) -> Option<u64> {
+    all.sort_unstable();
+    let last = all.len().checked_sub(1)?;
+    all.get((all.len() * percent / 100).min(last)).copied()
+}
+
 /// How long starts took that were served alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wait {
@@ -573,21 +580,16 @@ pub(crate) async fn waits(app: &App) -> Result<Vec<Wait>, faultline_store::Error
     let since = app.now().saturating_sub(day).unwrap_or(Timestamp::MIN);
     let served = app.store.served_since(since).await?;
     let waits = ServedBy::ALL.into_iter().filter_map(|by| {
-        let mut all: Vec<u64> = served
+        let all: Vec<u64> = served
             .iter()
             .filter(|s| s.by == by)
             .map(|s| s.millis)
             .collect();
-        all.sort_unstable();
-        let rank = |percent: usize| {
-            all.get((all.len() * percent / 100).min(all.len().saturating_sub(1)))
-                .copied()
-        };
         Some(Wait {
             by,
             starts: all.len(),
-            p50: rank(50)?,
-            p95: rank(95)?,
+            p50: percentile(all.clone(), 50)?,
+            p95: percentile(all, 95)?,
         })
     });
     Ok(waits.collect())

@@ -25,6 +25,7 @@
 //! | [`pools`] | tenants of pools, the starts that pools are forecast from, bounds and events |
 //! | [`quotas`] | how much people and groups may use, how much they use, and when environments ran |
 //! | [`maintenance`] | the maintenance that is in effect, and what the owners of environments were told of it |
+//! | [`samples`] | the state of the server every minute, for charts |
 //! | [`save_points`] | save points of environments |
 //! | [`lab_contents`] | the contents of labs at the time when their environments were started |
 //! | [`stages`] | the stages of starts, and their typical durations |
@@ -55,6 +56,7 @@ pub mod passkeys;
 pub mod people;
 pub mod pools;
 pub mod quotas;
+pub mod samples;
 pub mod save_points;
 pub mod secret;
 pub mod sessions;

@@ -17,6 +17,7 @@
 //! | [`keys`] | compares the versions of people's keys with those on their nodes |
 //! | [`authorize`] | applies people's keys to their nodes |
 //! | [`maintenance`] | announces that maintenance ends environments, and ends them then |
+//! | [`history`] | samples the state every minute, for the charts of operators |
 //! | [`warnings`] | warns people before their environment ends |
 //! | [`orphans`] | frees tenants that nobody owns |
 //! | [`cleaning`] | deletes expired sessions and old audit entries, reloads the labs, updates metrics |
@@ -30,6 +31,7 @@ mod advance;
 pub(crate) mod authorize;
 mod cleaning;
 mod environments;
+mod history;
 mod keys;
 pub(crate) mod maintenance;
 mod nodes;
@@ -50,7 +52,7 @@ use std::time::{Duration, Instant};
 use faultline_domain::{EnvironmentId, SavePointId};
 use tokio::sync::Notify;
 
-use self::{keys::Machine, steps::Steps, tenants::Tenants};
+use self::{history::Sampler, keys::Machine, steps::Steps, tenants::Tenants};
 use crate::{
     app::Shared,
     lock::lock,
@@ -77,6 +79,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 const POOLS: Duration = Duration::from_secs(3);
 const ORPHANS: Duration = Duration::from_secs(10);
 const CLEANING: Duration = Duration::from_secs(300);
+const HISTORY: Duration = Duration::from_secs(60);
 const LABS: Duration = Duration::from_secs(5);
 
 /// Wakes the reconcilers of tenants, environments, keys, pools and save points.
@@ -139,6 +142,7 @@ pub(crate) struct Memory {
     environments: Steps<EnvironmentId>,
     keys: Steps<Machine>,
     save_points: Steps<SavePointId>,
+    sampler: Sampler,
 }
 
 /// Starts each reconciler in a task of its own, until the server stops.
@@ -148,6 +152,7 @@ pub(crate) fn begin(app: &Shared) {
         environments,
         keys,
         save_points,
+        sampler,
     } = Memory::default();
     let (it, tasks) = (|| app.clone(), &app.tasks);
     // Subscribe to changes before anything is listed.
@@ -182,6 +187,9 @@ pub(crate) fn begin(app: &Shared) {
     let app = it();
     let warnings = move || warnings::pass(app.clone());
     tasks.spawn(every(it(), "warnings", PERIOD, None, warnings));
+    let app = it();
+    let history = move || history::pass(app.clone(), sampler.clone());
+    tasks.spawn(every(it(), "history", HISTORY, None, history));
     let app = it();
     let labs = move || cleaning::labs(app.clone());
     tasks.spawn(every(it(), "labs", LABS, None, labs));
@@ -223,6 +231,7 @@ pub(crate) async fn each(app: &Shared, memory: &Memory) {
         environments,
         keys,
         save_points,
+        sampler,
     } = memory.clone();
     tenants.list_again();
     record(app, "tenants", tenants::pass(it(), tenants.clone())).await;
@@ -233,6 +242,7 @@ pub(crate) async fn each(app: &Shared, memory: &Memory) {
     record(app, "maintenance", maintenance::pass(it())).await;
     record(app, "warnings", warnings::pass(it())).await;
     record(app, "orphans", orphans::pass(it(), tenants.steps)).await;
+    record(app, "history", history::pass(it(), sampler)).await;
     record(app, "labs", cleaning::labs(it())).await;
     record(app, "cleaning", cleaning::pass(it())).await;
 }

@@ -6,6 +6,7 @@ mod authoring;
 mod credential;
 mod directory;
 mod groups;
+mod history;
 mod lifecycle;
 mod limits;
 mod maintenance;

@@ -16,7 +16,7 @@
 //! | [`limits`] | `/people/{person}/limits` |
 //! | [`groups`] | `/groups` |
 //! | [`pools`] | `/operator/pools` |
-//! | [`operator`] | `/operator`, with the forms of [`maintenance`] |
+//! | [`operator`] | `/operator`, with the forms of [`maintenance`] and the charts of [`history`] |
 //! | [`invitation`] | `/invitation` |
 //! | [`join`] | `/join` |
 //! | [`sign_in`] | `/sign-in`, `/sign-out`, `/theme` |
@@ -27,8 +27,10 @@ mod account;
 mod actions;
 mod authoring;
 mod catalogue;
+mod chart;
 mod files;
 mod groups;
+mod history;
 mod invitation;
 mod join;
 mod keys;

@@ -7,6 +7,7 @@ use axum::{extract::State, response::Response};
 use faultline_domain::environment::State as Life;
 
 use super::{
+    history::{History, history},
     layout::{Frame, Layout},
     maintenance::Current,
     page, text,
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     app::{App, Shared},
     auth::Operator,
-    capacity::Free,
+    capacity::{Free, Host},
     lock::lock,
     problem::Problem,
 };
@@ -66,6 +67,7 @@ struct Page {
     up: String,
     problem: Option<Problem>,
     maintenance: Option<Current>,
+    history: History,
     meters: Vec<Meter>,
     machines: Vec<Machine>,
     reconcilers: Vec<Reconciler>,
@@ -171,6 +173,7 @@ pub(super) async fn render(
         layout: frame.layout("Operator", &operator.caller),
         problem,
         maintenance: Current::of(app).await?,
+        history: history(app, &Host::now()).await?,
         provider: app.provider.name(),
         up: text::duration(u64::try_from(up).unwrap_or_default()),
         meters: vec![
