@@ -172,6 +172,36 @@ pub fn admit(capacity: &Capacity, need: Need) -> Result<(), Denial> {
     fits(capacity, need)
 }
 
+/// Returns how many more environments with this need are admitted now, one after another.
+#[must_use]
+pub fn room(capacity: &Capacity, need: Need) -> u32 {
+    let places = capacity
+        .max_environments
+        .saturating_sub(capacity.environments);
+    let nodes = match capacity.max_nodes {
+        Some(max) => max
+            .saturating_sub(capacity.nodes)
+            .checked_div(need.nodes)
+            .unwrap_or(u32::MAX),
+        None => u32::MAX,
+    };
+    let times = |free: u64, reserve: u64, need: u64| {
+        let times = free.saturating_sub(reserve).checked_div(need);
+        times.map_or(u32::MAX, |n| u32::try_from(n).unwrap_or(u32::MAX))
+    };
+    let memory = times(
+        capacity.free_memory_mib,
+        capacity.reserve_memory_mib,
+        need.memory_mib,
+    );
+    let disk = times(
+        capacity.free_disk_mib,
+        capacity.reserve_disk_mib,
+        need.disk_mib,
+    );
+    places.min(nodes).min(memory).min(disk)
+}
+
 /// Decides whether there are enough nodes, memory and disk, such as for one more node of an existing environment.
 pub fn fits(capacity: &Capacity, need: Need) -> Result<(), Denial> {
     if let Some(max) = capacity.max_nodes
@@ -225,6 +255,20 @@ mod tests {
                 prop_assert!(m + c.reserve_memory_mib <= c.free_memory_mib || m == 0);
                 prop_assert!(d + c.reserve_disk_mib <= c.free_disk_mib || d == 0);
             }
+        }
+
+        #[test]
+        fn there_is_room_for_as_many_as_are_admitted(c in capacity(), nodes in 1u32..6, m in 0u64..4000, d in 0u64..4000) {
+            let need = Need { nodes, memory_mib: m, disk_mib: d };
+            let mut then = c;
+            for _ in 0..room(&c, need) {
+                prop_assert!(admit(&then, need).is_ok());
+                then.environments += 1;
+                then.nodes += nodes;
+                then.free_memory_mib -= m;
+                then.free_disk_mib -= d;
+            }
+            prop_assert!(admit(&then, need).is_err());
         }
 
         #[test]

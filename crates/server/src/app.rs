@@ -37,6 +37,7 @@ use crate::{
     rates::Rates,
     reconcile::{Wake, authorize::Turns},
     status::Status,
+    usage::Measurements,
 };
 
 /// Returns the lab with its variables set to the environment's values.
@@ -78,6 +79,8 @@ pub(crate) struct App {
     pub queue: Mutex<HashMap<EnvironmentId, Place>>,
     /// The maintenance that is in effect, as of the last change or the last run of its reconciler.
     pub maintenance: Mutex<Option<Maintenance>>,
+    /// What tenants used when they were last measured.
+    pub measurements: Measurements,
     /// Environments with a check run in progress.
     pub checking: Mutex<HashSet<EnvironmentId>>,
     pub started_at: Timestamp,
@@ -122,6 +125,7 @@ impl App {
             sockets: Counts::default(),
             queue: Mutex::default(),
             maintenance: Mutex::default(),
+            measurements: Measurements::default(),
             checking: Mutex::default(),
             ready: Mutex::default(),
             kept: Mutex::default(),

@@ -62,6 +62,7 @@ mod router;
 mod server;
 mod status;
 mod terminal;
+mod usage;
 mod web;
 
 pub use api::openapi;

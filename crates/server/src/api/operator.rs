@@ -4,12 +4,17 @@ use axum::{Json, extract::State};
 use faultline_domain::environment::Environment;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::views::{AuditView, EnvironmentView, OperatorView, ReconcilerView, WaitingView};
-use crate::{app::Shared, auth::Operator, capacity::Free, lock::lock, problem::Problem};
+use super::views::{
+    AuditView, CapacityView, EnvironmentView, OperatorView, ReconcilerView, WaitingView,
+};
+use crate::{
+    app::Shared, auth::Operator, capacity::Free, lock::lock, problem::Problem, usage::overview,
+};
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(get_status))
+        .routes(routes!(get_capacity))
         .routes(routes!(list_audit))
         .routes(routes!(list_queue))
 }
@@ -48,6 +53,17 @@ async fn get_status(
             .map(faultline_lab::Broken::render)
             .collect(),
     }))
+}
+
+/// Returns the host's capacity: what environments and pools really use, what is free, and what still fits.
+#[utoipa::path(get, path = "/api/v1/operator/capacity", tag = "operator",
+    responses((status = 200, body = CapacityView), (status = 404, body = Problem)))]
+async fn get_capacity(
+    State(app): State<Shared>,
+    _operator: Operator,
+) -> Result<Json<CapacityView>, Problem> {
+    let people = app.store.people().await?;
+    Ok(Json(CapacityView::new(overview(&app).await?, &people)))
 }
 
 /// Lists the environments that wait for room on the host, next one first.

@@ -1,4 +1,4 @@
-//! Samples the server's state every minute, for the charts of operators.
+//! Samples the server's state every minute, for the charts of operators, and measures what tenants use.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +14,7 @@ use crate::{
     metrics::Outcome,
     pools::percentile,
     status::Counts,
+    usage,
 };
 
 /// The least time between two samples.
@@ -59,7 +60,8 @@ pub(super) async fn pass(app: Shared, sampler: Sampler) -> Done {
         started,
         failed,
     };
-    Ok(Counts::from([("samples", 1)]))
+    let measured = usage::measure_all(&app).await?;
+    Ok(Counts::from([("samples", 1), ("measured", measured)]))
 }
 
 /// Returns the number of starts with this outcome since the server started.

@@ -3,6 +3,7 @@
 mod access_codes;
 mod api;
 mod authoring;
+mod capacity;
 mod credential;
 mod directory;
 mod groups;

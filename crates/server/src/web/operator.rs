@@ -1,23 +1,28 @@
-//! `/operator`: environments, capacity, the status of reconcilers, broken labs, the audit log.
+//! `/operator`: charts, capacity, environments, failures, maintenance, the status of reconcilers, broken labs, the audit
+//! log.
 
 use std::collections::HashMap;
 
 use askama::Template;
 use axum::{extract::State, response::Response};
-use faultline_domain::environment::State as Life;
+use faultline_domain::{environment::State as Life, limits::size};
+use jiff::SignedDuration;
 
 use super::{
     history::{History, history},
     layout::{Frame, Layout},
     maintenance::Current,
-    page, text,
+    page,
+    starting::{self, Log},
+    text,
 };
 use crate::{
     app::{App, Shared},
     auth::Operator,
-    capacity::{Free, Host},
+    capacity::Free,
     lock::lock,
     problem::Problem,
+    usage::{self, Fit, Overview, Share, overview},
 };
 
 struct Machine {
@@ -32,7 +37,44 @@ struct Machine {
     age: String,
     left: String,
     memory: String,
+    cores: String,
     detail: String,
+}
+
+/// Who has the host's memory, its disk space or its processors.
+struct Resource {
+    name: &'static str,
+    total: String,
+    reserve: String,
+    environments: String,
+    pools: String,
+    others: String,
+    free: String,
+}
+
+/// How many more environments of a template fit.
+struct Fitting {
+    template: String,
+    nodes: u32,
+    labs: u32,
+    memory: String,
+    disk: String,
+    more: u32,
+}
+
+/// The environments that failed at a stage.
+struct FailedStage {
+    name: String,
+    failures: Vec<Failure>,
+}
+
+struct Failure {
+    id: String,
+    lab: String,
+    person: String,
+    when: String,
+    reason: String,
+    log: Log,
 }
 
 struct Reconciler {
@@ -68,6 +110,9 @@ struct Page {
     problem: Option<Problem>,
     maintenance: Option<Current>,
     history: History,
+    resources: Vec<Resource>,
+    fits: Vec<Fitting>,
+    failures: Vec<FailedStage>,
     meters: Vec<Meter>,
     machines: Vec<Machine>,
     reconcilers: Vec<Reconciler>,
@@ -103,13 +148,15 @@ pub(super) async fn render(
     let unfinished = app.store.unfinished_environments().await?;
     let unfinished = unfinished.iter().filter(|e| e.tenant.is_some()).count() as u64;
     let places = lock(&app.queue).clone();
+    let overview = overview(app).await?;
     let mut machines = Vec::with_capacity(all.len());
     for e in &all {
         let active = matches!(e.state, Life::Active { .. } | Life::Suspended { .. });
-        let usage = match e.tenant_id() {
-            Some(tenant) if active => app.provider.usage(tenant).await.ok(),
-            _ => None,
-        };
+        let measured = overview
+            .environments
+            .iter()
+            .find(|u| u.environment.id == e.id);
+        let measured = measured.and_then(|used| used.measured);
         let millis = now.duration_since(e.created_at).as_millis();
         machines.push(Machine {
             id: e.id.to_string(),
@@ -131,9 +178,10 @@ pub(super) async fn render(
             } else {
                 String::new()
             },
-            memory: usage.map_or_else(String::new, |u| {
-                format!("{} MiB", u.private_bytes / 1024 / 1024)
-            }),
+            memory: measured.map_or_else(String::new, |m| format!("{} MiB", m.memory_mib)),
+            cores: measured
+                .and_then(|m| m.cores)
+                .map_or_else(String::new, |cores| format!("{:.0} %", cores * 100.0)),
             detail: match &e.state {
                 Life::Failed { stage, reason, .. } => format!("{stage}: {reason}"),
                 _ => places
@@ -173,7 +221,10 @@ pub(super) async fn render(
         layout: frame.layout("Operator", &operator.caller),
         problem,
         maintenance: Current::of(app).await?,
-        history: history(app, &Host::now()).await?,
+        history: history(app, &overview.host).await?,
+        resources: resources(&overview),
+        fits: overview.fits.iter().map(fitting).collect(),
+        failures: failures(app, &name).await?,
         provider: app.provider.name(),
         up: text::duration(u64::try_from(up).unwrap_or_default()),
         meters: vec![
@@ -207,4 +258,81 @@ pub(super) async fn render(
             })
             .collect(),
     })
+}
+
+fn mib(mib: u64) -> String {
+    size(mib.saturating_mul(1 << 20))
+}
+
+fn resources(of: &Overview) -> Vec<Resource> {
+    let resource = |name, share: &Share| Resource {
+        name,
+        total: mib(share.total),
+        reserve: mib(share.reserve),
+        environments: mib(share.environments),
+        pools: mib(share.pools),
+        others: mib(share.others()),
+        free: mib(share.free),
+    };
+    let none = || "–".to_owned();
+    vec![
+        resource("Memory", &of.memory),
+        resource("Disk", &of.disk),
+        Resource {
+            name: "Processors",
+            total: of.host.cores.to_string(),
+            reserve: none(),
+            environments: format!("{:.2}", of.cores),
+            pools: none(),
+            others: none(),
+            free: format!("load {:.2}", of.host.load),
+        },
+    ]
+}
+
+fn fitting(of: &Fit) -> Fitting {
+    Fitting {
+        template: usage::name(&of.template),
+        nodes: of.need.nodes,
+        labs: of.labs,
+        memory: mib(of.need.memory_mib),
+        disk: mib(of.need.disk_mib),
+        more: of.more,
+    }
+}
+
+/// The largest number of failures that the page shows.
+const MAX_FAILURES: u32 = 30;
+
+/// Returns the environments that failed in the last 24 hours by stage, the most frequent stage first.
+async fn failures(app: &App, name: &impl Fn(&str) -> String) -> Result<Vec<FailedStage>, Problem> {
+    let now = app.now();
+    let day = SignedDuration::from_hours(24);
+    let since = now.saturating_sub(day).unwrap_or(now);
+    let mut stages: Vec<FailedStage> = Vec::new();
+    for e in app.store.failed_since(since, MAX_FAILURES).await? {
+        let Life::Failed {
+            at, stage, reason, ..
+        } = &e.state
+        else {
+            continue;
+        };
+        let failure = Failure {
+            id: e.id.to_string(),
+            lab: e.lab.to_string(),
+            person: name(e.person.as_str()),
+            when: text::ago(*at, now),
+            reason: reason.clone(),
+            log: starting::log(app, &e).await?,
+        };
+        match stages.iter_mut().find(|known| known.name == *stage) {
+            Some(known) => known.failures.push(failure),
+            None => stages.push(FailedStage {
+                name: stage.clone(),
+                failures: vec![failure],
+            }),
+        }
+    }
+    stages.sort_by_key(|stage| std::cmp::Reverse(stage.failures.len()));
+    Ok(stages)
 }

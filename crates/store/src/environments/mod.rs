@@ -147,6 +147,21 @@ impl Store {
         )
     }
 
+    /// Returns everyone's environments that failed since then, newest first.
+    pub async fn failed_since(&self, since: Timestamp, limit: u32) -> Result<Vec<Environment>> {
+        let sql = select!(
+            "WHERE environments.phase = 'failed' AND environments.updated_at >= $1 \
+             ORDER BY environments.updated_at DESC, environments.id LIMIT $2"
+        );
+        read_all(
+            sqlx::query_as(sql)
+                .bind(micros(since))
+                .bind(i64::from(limit))
+                .fetch_all(&self.readers)
+                .await?,
+        )
+    }
+
     /// Returns a person's environments that have resources or are being created, newest first.
     pub async fn unfinished_of(&self, person: &PersonId) -> Result<Vec<Environment>> {
         let sql = select!(
