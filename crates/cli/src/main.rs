@@ -5,6 +5,7 @@ mod api;
 mod backup;
 mod bench;
 mod builds;
+mod capacity;
 mod completions;
 mod config;
 mod console;
@@ -84,6 +85,8 @@ enum Command {
     Pool(pool::PoolArgs),
     /// List the environments that wait for room; for operators
     Queue(queue::QueueArgs),
+    /// Show what uses this server's memory, processors and disk, and how many more environments fit; for operators
+    Capacity(capacity::CapacityArgs),
     /// Stop new starts, and drain the server before the host is rebooted; for operators
     Maintenance(maintenance::MaintenanceArgs),
     /// Connect `env`, `ssh` and `kubeconfig` on this machine to a server that runs elsewhere
@@ -217,6 +220,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Group(args) => group::run(&args, cli.output),
         Command::Pool(args) => pool::run(&args, cli.output),
         Command::Queue(args) => queue::run(&args, cli.output),
+        Command::Capacity(args) => capacity::run(&args, cli.output),
         Command::Maintenance(args) => maintenance::run(&args, cli.output),
         Command::Login(args) => login::login(&args, cli.output),
         Command::Logout(args) => login::logout(&args, cli.output),
