@@ -1,20 +1,23 @@
 //! Maintenance: a time in which nothing can be started, announced by an operator.
 //!
 //! What runs goes on. If the operator also gives a time at which environments end, the server is *drained* until then:
-//! pools are emptied, and everybody whose environment runs is told when it ends. Then the host can be rebooted.
+//! pools are emptied, and everybody whose environment runs is told when it ends. Then the host can be rebooted. If
+//! environments can be suspended to disk, they are, and can be resumed afterwards; otherwise they end.
 //!
-//! [`plan`] decides for each environment. None ends before the announced time, and none ends unless its owner was told
-//! of this time at least [`MIN_NOTICE`] before.
+//! [`plan`] decides for each environment. Nothing happens to it before the announced time, and nothing unless its owner
+//! was told of this time at least [`MIN_NOTICE`] before.
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     clock::utc,
-    environment::{EndReason, Environment, State},
+    environment::{EndReason, Environment, Intent, State},
 };
 
 /// The shortest time between the announcement of an end and the end.
 pub const MIN_NOTICE: SignedDuration = SignedDuration::from_mins(2);
+/// The time within which a suspended environment must be on disk, before it ends after all.
+pub const MAX_STORING: SignedDuration = SignedDuration::from_mins(10);
 /// The maximum length of an operator's message, in characters.
 pub const MAX_MESSAGE: usize = 200;
 
@@ -50,17 +53,20 @@ impl Maintenance {
         text
     }
 
-    /// Returns the sentences for everybody: the explanation, and when running environments end.
+    /// Returns the sentences for everybody: the explanation, and when running environments end, or are suspended.
     #[must_use]
-    pub fn announcement(&self, now: Timestamp) -> String {
+    pub fn announcement(&self, suspends: bool, now: Timestamp) -> String {
         let text = self.explanation(now);
-        match self.end_environments_at {
-            Some(at) if at > now => {
-                let at = utc(at, now);
-                format!("{text} Running machines end at {at}; progress is kept.")
-            }
-            Some(_) => format!("{text} Running machines end now; progress is kept."),
-            None => format!("{text} Running machines go on."),
+        let Some(at) = self.end_environments_at else {
+            return format!("{text} Running machines go on.");
+        };
+        let when = match at > now {
+            true => format!("at {}", utc(at, now)),
+            false => "now".to_owned(),
+        };
+        match suspends {
+            true => format!("{text} Running machines are paused {when}; resume them afterwards."),
+            false => format!("{text} Running machines end {when}; progress is kept."),
         }
     }
 
@@ -101,17 +107,20 @@ pub enum Step {
     Tell(Timestamp),
     /// Tell its owner that it doesn't end after all.
     TakeBack,
+    /// Suspend it to disk.
+    Suspend,
     /// End it.
     End,
 }
 
-/// Returns the next step for an environment. `ends_at` is when the maintenance ends environments, and `told` is what its
-/// owner was told.
+/// Returns the next step for an environment. `ends_at` is when the maintenance ends environments, `told` is what its
+/// owner was told, and `suspends` is true if it can be suspended to disk instead.
 #[must_use]
 pub fn plan(
     of: &Environment,
     ends_at: Option<Timestamp>,
     told: Option<Notice>,
+    suspends: bool,
     now: Timestamp,
 ) -> Step {
     if !of.is_open() || of.tenant.is_none() {
@@ -130,10 +139,16 @@ pub fn plan(
             }
         }
         (Some(at), Some(told)) if told.ends_at == at => {
-            if now >= at && now.duration_since(told.told_at) >= MIN_NOTICE {
-                Step::End
-            } else {
-                Step::Wait
+            let due = at.max(told.told_at.saturating_add(MIN_NOTICE).unwrap_or(at));
+            if now < due {
+                return Step::Wait;
+            }
+            match of.intent {
+                Intent::Active if suspends => Step::Suspend,
+                Intent::Suspended if suspends && now.duration_since(due) < MAX_STORING => {
+                    Step::Wait
+                }
+                _ => Step::End,
             }
         }
         (Some(at), _) => Step::Tell(at),
@@ -145,7 +160,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::environment::{CurrentTenant, Intent, Lifetime};
+    use crate::environment::{CurrentTenant, Lifetime};
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + seconds).unwrap()
@@ -197,7 +212,11 @@ mod tests {
             (Some(600), told(600, 900), 1019, Step::Wait),
             (Some(600), told(600, 900), 1020, Step::End),
         ] {
-            assert_eq!(plan(&of, ends_at.map(at), told, at(now)), step, "{now}");
+            assert_eq!(
+                plan(&of, ends_at.map(at), told, false, at(now)),
+                step,
+                "{now}"
+            );
         }
     }
 
@@ -205,15 +224,31 @@ mod tests {
     fn what_waits_in_the_queue_stays_and_what_starts_ends_in_time() {
         let requested = State::requested(at(0));
         let mut of = environment(requested);
-        assert_eq!(plan(&of, Some(at(600)), None, at(599)), Step::Wait);
-        assert_eq!(plan(&of, Some(at(600)), None, at(600)), Step::End);
+        assert_eq!(plan(&of, Some(at(600)), None, false, at(599)), Step::Wait);
+        assert_eq!(plan(&of, Some(at(600)), None, false, at(600)), Step::End);
         assert_eq!(end(&of, Some(at(600))), (at(600), EndReason::Maintenance));
         of.tenant = None;
-        assert_eq!(plan(&of, Some(at(600)), None, at(900)), Step::Wait);
+        assert_eq!(plan(&of, Some(at(600)), None, false, at(900)), Step::Wait);
         assert_eq!(end(&of, Some(at(600))), (at(3600), EndReason::Idle));
         let mut ending = active();
         ending.intent = Intent::Gone(EndReason::Ended);
-        assert_eq!(plan(&ending, Some(at(600)), None, at(900)), Step::Wait);
+        assert_eq!(
+            plan(&ending, Some(at(600)), None, false, at(900)),
+            Step::Wait
+        );
+    }
+
+    #[test]
+    fn what_can_be_suspended_ends_only_if_it_does_not_reach_the_disk() {
+        let mut of = active();
+        let step = |of: &Environment, now| plan(of, Some(at(600)), told(600, 0), true, at(now));
+        assert_eq!(step(&of, 599), Step::Wait);
+        assert_eq!(step(&of, 600), Step::Suspend);
+        of.intent = Intent::Suspended;
+        assert_eq!(step(&of, 601), Step::Wait);
+        assert_eq!(step(&of, 1200), Step::End);
+        of.tenant = None;
+        assert_eq!(step(&of, 1200), Step::Wait, "it is on disk");
     }
 
     #[test]
@@ -243,12 +278,12 @@ mod tests {
         );
         let mut over = of("We upgrade!", Some(3600));
         assert_eq!(
-            over.announcement(at(3600)),
+            over.announcement(false, at(3600)),
             "Nothing can be started or reset now. We upgrade! Running machines go on."
         );
         over.end_environments_at = Some(at(100_000));
         assert_eq!(
-            over.announcement(at(3600)),
+            over.announcement(false, at(3600)),
             "Nothing can be started or reset now. We upgrade! Running machines end at Sat 16 Jan, 11:46 UTC; progress is kept."
         );
     }
@@ -258,16 +293,18 @@ mod tests {
         #[test]
         fn nothing_ends_early_or_untold(
             changes in proptest::collection::vec((1i64..400, proptest::option::of(0i64..2000)), 1..30),
+            suspends in any::<bool>(),
         ) {
             let of = active();
             let (mut now, mut notice) = (0, None);
             for (passes, ends_at) in changes {
                 now += passes;
-                match plan(&of, ends_at.map(at), notice, at(now)) {
+                match plan(&of, ends_at.map(at), notice, suspends, at(now)) {
                     Step::Wait => {}
                     Step::Tell(ends_at) => notice = Some(Notice { ends_at, told_at: at(now) }),
                     Step::TakeBack => notice = None,
-                    Step::End => {
+                    end @ (Step::End | Step::Suspend) => {
+                        prop_assert_eq!(end == Step::Suspend, suspends);
                         let told = notice.unwrap();
                         prop_assert_eq!(ends_at.map(at), Some(told.ends_at));
                         prop_assert!(at(now) >= told.ends_at);

@@ -180,7 +180,7 @@ pub(crate) async fn overview(app: &App) -> Result<Overview, faultline_store::Err
     .await;
     let unclaimed = pooled.iter().filter(|of| of.tenant.environment.is_none());
     let in_pools = join_all(unclaimed.map(|of| measure(app, &of.tenant.id))).await;
-    let (config, free) = (&app.config, Free::now(&app.config.data_dir));
+    let (config, free) = (&app.config, Free::now(app));
     let sum = |of: &[Option<Measured>], part: fn(&Measured) -> u64| {
         of.iter().flatten().map(part).sum::<u64>()
     };

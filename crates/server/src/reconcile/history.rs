@@ -48,7 +48,7 @@ pub(super) async fn pass(app: Shared, sampler: Sampler) -> Done {
         at: now,
         environments: number(environments.iter().filter(|e| running(&e.state)).count() as u64),
         queued: number(lock(&app.queue).len() as u64),
-        free_memory_mib: Free::now(&app.config.data_dir).memory_mib,
+        free_memory_mib: Free::now(&app).memory_mib,
         load: Host::now().load,
         starts: number(started.saturating_sub(last.started)),
         failed_starts: number(failed.saturating_sub(last.failed)),

@@ -1,15 +1,15 @@
-//! Tells the owners of running environments when these end because of maintenance, and ends them then.
+//! Tells the owners of running environments when these end because of maintenance, and suspends or ends them then.
 
 use faultline_domain::{
     EnvironmentId,
     clock::utc,
-    environment::{EndReason, Environment, State},
+    environment::{EndReason, Environment, Intent, State},
     maintenance::{Maintenance, Notice, Step, plan},
 };
 use jiff::Timestamp;
 
 use super::{Done, warnings};
-use crate::{app::Shared, lock::lock, metrics::Metrics, status::Counts};
+use crate::{app::Shared, lock::lock, metrics::Metrics, operations::save, status::Counts};
 
 pub(super) async fn pass(app: Shared) -> Done {
     let app = &app;
@@ -21,11 +21,12 @@ pub(super) async fn pass(app: Shared) -> Done {
     if ends_at.is_none() && notices.is_empty() {
         return Ok(Counts::new());
     }
+    let suspends = save::suspends(app) && save::has_space_to_suspend(app).await?;
     let (mut told, mut ended) = (0, 0);
     for e in app.store.unfinished_environments().await? {
         let now = app.now();
         match (
-            plan(&e, ends_at, notices.get(&e.id).copied(), now),
+            plan(&e, ends_at, notices.get(&e.id).copied(), suspends, now),
             &current,
         ) {
             (Step::Wait, _) | (Step::Tell(_), None) => {}
@@ -35,7 +36,7 @@ pub(super) async fn pass(app: Shared) -> Done {
                     told_at: now,
                 };
                 app.store.record_end_notice(&e.id, notice).await?;
-                tell(app, &e, &ending(of, ends_at, now)).await?;
+                tell(app, &e, &ending(of, ends_at, suspends, now)).await?;
                 told += 1;
             }
             (Step::TakeBack, _) => {
@@ -43,10 +44,16 @@ pub(super) async fn pass(app: Shared) -> Done {
                 tell(
                     app,
                     &e,
-                    "The maintenance was called off: this machine doesn't end because of it.",
+                    "The maintenance was called off: this machine goes on.",
                 )
                 .await?;
                 told += 1;
+            }
+            (Step::Suspend, _) => {
+                let suspended = Intent::Suspended;
+                app.store.set_intent(&e.id, suspended, None, now).await?;
+                app.changed(&e.id);
+                ended += 1;
             }
             (Step::End, _) => {
                 let reason = EndReason::Maintenance;
@@ -71,8 +78,8 @@ pub(crate) fn announce(metrics: &Metrics, current: Option<&Maintenance>) {
     metrics.draining.set(drains.into());
 }
 
-/// Returns the line for terminals that announces an end.
-fn ending(of: &Maintenance, ends_at: Timestamp, now: Timestamp) -> String {
+/// Returns the line for terminals that announces an end, or that the machine is suspended.
+fn ending(of: &Maintenance, ends_at: Timestamp, suspends: bool, now: Timestamp) -> String {
     let minutes = (ends_at.duration_since(now).as_secs() + 59) / 60;
     let at = utc(ends_at, now);
     let when = match minutes {
@@ -85,7 +92,14 @@ fn ending(of: &Maintenance, ends_at: Timestamp, now: Timestamp) -> String {
         "" => String::new(),
         message => format!(" ({message})"),
     };
-    format!("This machine ends {when}, because of maintenance{why}. Your progress is kept.")
+    let (what, then) = match suspends {
+        true => (
+            "is paused",
+            "Everything in it is kept; resume it afterwards.",
+        ),
+        false => ("ends", "Your progress is kept."),
+    };
+    format!("This machine {what} {when}, because of maintenance{why}. {then}")
 }
 
 /// Tells an environment's owner: in its terminals, unless it is paused, and on its page.
@@ -117,14 +131,16 @@ mod tests {
             end_environments_at: None,
         };
         assert_eq!(
-            ending(&of, at(1800), at(0)),
+            ending(&of, at(1800), false, at(0)),
             "This machine ends at 08:30 UTC, in 30 minutes, because of maintenance. Your progress is kept."
         );
         of.message = "The disks are replaced.".to_owned();
         assert_eq!(
-            ending(&of, at(7200), at(0)),
-            "This machine ends at 10:00 UTC, in 2 hours, because of maintenance (The disks are replaced). Your progress is kept."
+            ending(&of, at(7200), true, at(0)),
+            "This machine is paused at 10:00 UTC, in 2 hours, because of maintenance (The disks are replaced). Everything in it is kept; resume it afterwards."
         );
-        assert!(ending(&of, at(0), at(60)).starts_with("This machine ends in a few minutes,"));
+        assert!(
+            ending(&of, at(0), false, at(60)).starts_with("This machine ends in a few minutes,")
+        );
     }
 }

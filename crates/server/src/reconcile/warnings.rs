@@ -62,6 +62,7 @@ fn announce(app: &Shared, e: &Environment, left: i64) {
             "unless you use it; press any key here to keep it running",
         ),
         EndReason::Idle => ("ends", "unless you use it; press any key here to keep it"),
+        EndReason::Maintenance if save::suspends(app) => ("is paused", "because of maintenance"),
         EndReason::Maintenance => ("ends", "because of maintenance"),
         _ => ("ends", "unless you extend it on its page"),
     };

@@ -10,6 +10,7 @@ use crate::{
     app::{App, Shared},
     assets,
     auth::{Caller, cookie, device::Device},
+    operations::save,
     problem::Problem,
 };
 
@@ -59,7 +60,9 @@ pub(crate) struct Layout {
 /// Returns the text of the banner.
 pub(crate) fn banner(app: &App) -> String {
     let maintenance = app.maintenance();
-    maintenance.map_or_else(String::new, |m| m.announcement(app.now()))
+    maintenance.map_or_else(String::new, |m| {
+        m.announcement(save::suspends(app), app.now())
+    })
 }
 
 impl Layout {

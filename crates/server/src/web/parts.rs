@@ -269,6 +269,7 @@ pub(super) fn notice(app: &App, e: &Environment) -> Notice {
             ("Not in use: this machine", "is paused")
         }
         EndReason::Idle => ("Not in use: this machine", "ends"),
+        EndReason::Maintenance if save::suspends(app) => ("Maintenance: this machine", "is paused"),
         EndReason::Maintenance => ("Maintenance: this machine", "ends"),
         _ => ("This machine", "ends"),
     };
