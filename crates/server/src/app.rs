@@ -96,6 +96,8 @@ pub(crate) struct App {
     kept: Mutex<HashMap<String, Arc<LabFolder>>>,
     catalogue: RwLock<Arc<Catalogue>>,
     rng: Mutex<StdRng>,
+    #[cfg(test)]
+    pub crash: crate::crash::Crash,
 }
 
 pub(crate) type Shared = Arc<App>;
@@ -131,6 +133,8 @@ impl App {
             kept: Mutex::default(),
             catalogue: RwLock::new(Arc::new(parts.catalogue)),
             rng: Mutex::new(parts.rng),
+            #[cfg(test)]
+            crash: crate::crash::Crash::default(),
         }))
     }
 

@@ -32,10 +32,14 @@
 //! | `app` | the state that all requests and reconcilers share |
 //! | `auth` | authentication: sessions, API tokens, CSRF, and the extractors that return proofs |
 //! | `rates` | rate limits |
+//! | `crash` | points at which tests end the server |
 //! | `operations` | what people can do, one operation per file, used by the pages and the API |
 //! | `reconcile` | the reconcilers: they take no input, are idempotent and return a status |
 //! | `terminal` | terminals in the browser |
 //! | `web`, `api` | pages and API: parse, call an operation, render |
+
+#[macro_use]
+mod crash;
 
 mod api;
 mod api_servers;

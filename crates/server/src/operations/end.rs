@@ -14,6 +14,7 @@ pub(crate) async fn end(app: &App, proof: &MayManage) -> Result<(), Problem> {
     app.store
         .end_environment(id, reason, Some(by), app.now())
         .await?;
+    crash_point!(app, EndRequested);
     app.changed(id);
     Ok(())
 }

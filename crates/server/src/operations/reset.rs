@@ -35,6 +35,7 @@ pub(crate) async fn reset(app: &App, proof: &MayUse) -> Result<Environment, Prob
             now,
         )
         .await?;
+    crash_point!(app, ResetRequested);
     app.changed(&made.id);
     Ok(made)
 }

@@ -46,6 +46,7 @@ pub(crate) async fn restore(
         .store
         .restore_environment(e, point, renewal, &admit, app.now());
     let made = restored.await?.ok_or_else(not_usable)?;
+    crash_point!(app, RestoreRequested);
     app.changed(&made.id);
     Ok(made)
 }
@@ -60,6 +61,7 @@ pub(crate) async fn fork(app: &App, of: &MayUseSavePoint) -> Result<Environment,
         .store
         .fork_environment(id, point, renewal, &admit, app.now());
     let made = forked.await?.ok_or_else(not_usable)?;
+    crash_point!(app, ForkRequested);
     app.changed(&made.id);
     Ok(made)
 }

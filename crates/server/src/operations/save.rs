@@ -50,6 +50,7 @@ pub(crate) async fn save(app: &App, proof: &MayUse, name: &str) -> Result<SavePo
     let save = wanted.ok_or_else(Problem::not_found)?;
     let may = |all: &[SavePoint]| save_point::may_save(all, estimate, free, &bounds);
     app.store.request_save_point(&save, &may).await?;
+    crash_point!(app, SaveRequested);
     app.changed(&e.id);
     Ok(save)
 }
@@ -69,6 +70,7 @@ pub(crate) async fn delete(app: &App, proof: &MayUseSavePoint) -> Result<(), Pro
     let save = proof.save_point();
     let by = Some(proof.person());
     app.store.delete_save_point(save, by, app.now()).await?;
+    crash_point!(app, SaveDeletionRequested);
     app.changed(&save.environment);
     Ok(())
 }

@@ -51,6 +51,7 @@ pub(crate) async fn start(
             now,
         )
         .await?;
+    crash_point!(app, EnvironmentRequested);
     app.changed(&made.id);
     Ok(made)
 }

@@ -100,6 +100,7 @@ pub(super) async fn node(
         client::authorize(open().await?, lines)
             .await
             .map_err(failed)?;
+        crash_point!(app, KeysWritten);
         let recorded = app
             .store
             .record_node_keys(tenant, node, wanted.version)

@@ -137,6 +137,7 @@ async fn apply(
                 return Ok(());
             };
             if app.store.claim_tenant(&e, &next, now).await? {
+                crash_point!(app, Claimed);
                 e.state = next;
                 e.generation += 1;
                 begin_preparing(app, steps, e);
@@ -152,11 +153,13 @@ async fn apply(
         Step::Expire(reason) => {
             if let Ok(next) = e.state.clone().expire(now, reason) {
                 advance(app, &mut e, next).await?;
+                crash_point!(app, Expired);
             }
         }
         Step::Release => {
             if let Some(tenant) = e.tenant_id() {
                 app.store.release_tenant(tenant, now).await?;
+                crash_point!(app, Released);
                 app.changed(&e.id);
             }
         }
@@ -166,6 +169,7 @@ async fn apply(
                 Err(_) => e.state.clone().freed(),
             };
             advance(app, &mut e, next).await?;
+            crash_point!(app, Concluded);
         }
         Step::SuspendIdle => {
             let done = app.store.set_intent(&e.id, Intent::Suspended, None, now);
@@ -225,6 +229,7 @@ async fn ask(app: &Shared, steps: &Steps<EnvironmentId>, e: &Environment) -> Res
     }
     let id = app.random(TenantId::generate);
     if app.store.ask_for_tenant(e, &id, now).await? {
+        crash_point!(app, TenantRequested);
         app.changed(&e.id);
         app.wake.pools_changed();
     }
@@ -237,11 +242,13 @@ async fn claim(app: &Shared, steps: &Steps<EnvironmentId>, e: &Environment) -> R
     if let Ok(next) = e.state.clone().prepare(now)
         && let Some(claimed) = app.store.claim_from_pool(e, &next, now).await?
     {
+        crash_point!(app, ClaimedFromPool);
         begin_preparing(app, steps, claimed);
         app.wake.pools_changed();
         return Ok(true);
     }
     if let Some(tenant) = app.store.take_over_from_pool(e, now).await? {
+        crash_point!(app, TakenOver);
         app.changed(&e.id);
         app.wake.pools_changed();
         if let Err(error) = app.provider.prioritize(&tenant).await {

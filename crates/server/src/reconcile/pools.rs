@@ -29,6 +29,7 @@ pub(super) async fn pass(app: Shared) -> Done {
     let excess = pools.all.iter().flat_map(|s| &s.plan.release);
     for id in excess.chain(&pools.stray) {
         app.store.release_from_pool(id, app.now()).await?;
+        crash_point!(app, PoolTenantReleased);
         released += 1;
     }
     let tenants = app.store.pool_tenants(app.now()).await?;
@@ -84,7 +85,9 @@ async fn request(
     };
     app.store
         .add_to_pool(&id, &spec, pooled, lab, app.now())
-        .await
+        .await?;
+    crash_point!(app, PoolTenantRequested);
+    Ok(())
 }
 
 /// An error while making a tenant of a pool.
@@ -110,14 +113,17 @@ pub(super) async fn make(
     app.provider
         .create(id, template, Priority::Low, progress)
         .await?;
+    crash_point!(app, PoolTenantCreated);
     if let Some(hash) = &pooled.lab {
         let lab = app
             .lab_with_hash(&pooled.pool, hash)
             .await
             .ok_or(MakeError::LabGone)?;
         faultline_lab::set_up(&*app.provider, id, &lab, progress).await?;
+        crash_point!(app, PoolTenantSetUp);
     }
     app.provider.pause(id).await?;
+    crash_point!(app, PoolTenantPaused);
     let usage = app.provider.usage(id).await.ok();
     let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let recorded = app

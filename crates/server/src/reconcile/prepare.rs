@@ -118,6 +118,7 @@ async fn replace(
         return Ok(());
     };
     if app.store.retry_start(e, &next, app.now()).await? {
+        crash_point!(app, Replaced);
         app.changed(&e.id);
     }
     Ok(())
@@ -163,6 +164,7 @@ pub(super) async fn retry(
     if !app.store.retry_start(e, &next, now).await? {
         return Ok(());
     }
+    crash_point!(app, Retried);
     app.metrics.started("retried");
     let detail = format!("{stage}: {why}");
     app.store
@@ -180,6 +182,7 @@ async fn resume(app: &Shared, e: &Environment) -> Result<(), PrepareError> {
     let late = || ProviderError::Unreachable(format!("not resumed within {} s", RESUME.as_secs()));
     let resumed = resumed.await.unwrap_or_else(|_| Err(late()));
     resumed.map_err(PrepareError::Dead)?;
+    crash_point!(app, Resumed);
     let running = app.store.record_observed(tenant(e)?, Observed::Running);
     Ok(running.await?)
 }
@@ -211,6 +214,7 @@ async fn continue_from_save(
         authorize::nodes(app, e, &added).await?;
         record_added(app, e, added).await?;
     }
+    crash_point!(app, Continued);
     stage.done();
     warnings::say(app, e, &text);
     Ok(())
@@ -239,10 +243,13 @@ async fn set_up(
     progress: &Progress,
 ) -> Result<(), PrepareError> {
     let stage = progress.stage("keys", "Installing your SSH keys");
+    crash_point!(app, BeforeKeys);
     authorize::environment(app, e).await?;
+    crash_point!(app, KeysInstalled);
     stage.done();
     let lab = app.lab_of(e).await.ok_or(PrepareError::LabGone)?;
     faultline_lab::set_up(&*app.provider, tenant(e)?, &lab, progress).await?;
+    crash_point!(app, SetUp);
     let added = lab.lab.setup_nodes();
     if !added.is_empty() {
         authorize::nodes(app, e, &added).await?;
@@ -260,6 +267,7 @@ async fn bring_up(app: &Shared, e: &mut Environment) -> Result<(), PrepareError>
     let next = e.state.clone().activate(app.now());
     let next = next.map_err(|_: InvalidTransition| PrepareError::Overtaken)?;
     if advance(app, e, next).await? {
+        crash_point!(app, Active);
         Ok(())
     } else {
         Err(PrepareError::Overtaken)
@@ -281,6 +289,7 @@ async fn prepare_tenant(
     }
     let allowance = &e.spec.tenant.allowance;
     app.provider.configure(tenant(e)?, allowance).await?;
+    crash_point!(app, Configured);
     let is_staged = pooled
         .is_some_and(|pooled| pooled.pool == Pool::Lab(e.lab.clone()) && pooled.lab == e.lab_hash);
     if let Some(id) = &e.spec.tenant.save_point {

@@ -105,6 +105,7 @@ async fn save_now(app: &Shared, save: &SavePoint) -> Result<Saved, Error> {
 }
 
 async fn make(app: Shared, save: SavePoint) -> Result<(), Failed> {
+    crash_point!(app, BeforeSave);
     let state = match save_now(&app, &save).await {
         Ok(saved) => State::Complete(saved),
         Err(error) => {
@@ -113,6 +114,7 @@ async fn make(app: Shared, save: SavePoint) -> Result<(), Failed> {
             State::Failed { reason }
         }
     };
+    crash_point!(app, FilesWritten);
     let recorded = async {
         let now = app.now();
         if save.purpose == Purpose::Suspension
@@ -130,6 +132,7 @@ async fn make(app: Shared, save: SavePoint) -> Result<(), Failed> {
             return Ok(recorded.await?);
         }
         app.store.record_save_point(&save.id, &state).await?;
+        crash_point!(app, SaveRecorded);
         // Nobody asked for this one, so nobody needs to know.
         if matches!(state, State::Failed { .. }) && save.purpose == Purpose::Undo {
             app.store.delete_save_point(&save, None, now).await?;
@@ -149,6 +152,7 @@ async fn delete(app: Shared, id: SavePointId) -> Result<(), Failed> {
         tokio::time::timeout(DELETE, app.provider.delete_save(&id))
             .await
             .map_err(|_| Error::TimedOut(DELETE))??;
+        crash_point!(app, FilesDeleted);
         app.store.forget_save_point(&id).await?;
         Ok::<_, Error>(())
     };

@@ -202,6 +202,7 @@ async fn advance(
 async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
     let recorder = Recorder::new(&app, &tenant.id);
     let progress = recorder.progress();
+    crash_point!(app, BeforeCreation);
     let made = match &tenant.pooled {
         Some(pooled) => pools::make(&app, &tenant, pooled, &progress).await,
         None => begin(&*app.provider, &tenant.id, &tenant.spec, &progress)
@@ -212,6 +213,7 @@ async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
     recorder.flush().await;
     let now = app.now();
     if made.is_ok() {
+        crash_point!(app, TenantCreated);
         // Stored before the tenant becomes warm, because observations from before are outdated.
         let state = match tenant.pooled {
             Some(_) => Observed::Paused,
@@ -222,6 +224,7 @@ async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
             tracing::error!(error = &e as &dyn std::error::Error, "the store failed");
             Failed
         })?;
+        crash_point!(app, RunningRecorded);
     }
     let next = match made {
         Ok(()) => tenant.state.warm(now),
@@ -246,7 +249,9 @@ async fn provision(app: Shared, tenant: Tenant) -> Result<(), Failed> {
     advance(&app, &tenant, next).await.map_err(|e| {
         tracing::error!(error = &e as &dyn std::error::Error, "the store failed");
         Failed
-    })
+    })?;
+    crash_point!(app, TenantWarm);
+    Ok(())
 }
 
 /// Returns true if a second attempt may succeed, because the failure is the machine's fault rather than the request's.
@@ -270,6 +275,7 @@ pub(super) async fn destroy(app: &Shared, id: &TenantId) -> Result<(), Error> {
 async fn free(app: Shared, tenant: Tenant) -> Result<(), Failed> {
     let freed = async {
         destroy(&app, &tenant.id).await?;
+        crash_point!(app, Freed);
         advance(&app, &tenant, tenant.state.freed(app.now())).await?;
         Ok::<_, Error>(())
     };

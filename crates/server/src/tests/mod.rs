@@ -4,6 +4,7 @@ mod access_codes;
 mod api;
 mod authoring;
 mod capacity;
+mod crashes;
 mod credential;
 mod directory;
 mod groups;
