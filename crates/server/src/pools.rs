@@ -527,10 +527,8 @@ impl View<'_> {
     }
 
     fn plan(&self, of: &mut PoolStatus) {
-        // Whether its tenants are outdated can't be told while its template can't be read.
-        let Some(current) = of.pooled() else {
-            return;
-        };
+        // While its template can't be read, whether its tenants are outdated can't be told, but too old ones still go.
+        let current = of.pooled();
         let members: Vec<Member> = self
             .tenants
             .iter()
@@ -542,10 +540,13 @@ impl View<'_> {
                     _ => t.tenant.created_at,
                 },
                 is_warm: matches!(t.tenant.state, State::Warm { .. }),
-                is_outdated: current != t.pooled,
+                is_outdated: current.as_ref().is_some_and(|current| *current != t.pooled),
             })
             .collect();
         of.plan = refill::plan(&members, of.size, self.now);
+        if current.is_none() {
+            of.plan.make = 0;
+        }
     }
 }
 

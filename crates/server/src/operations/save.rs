@@ -140,7 +140,8 @@ fn new(
     name: String,
     keep: SignedDuration,
 ) -> Option<SavePoint> {
-    let (nodes, now) = (e.spec.nodes(), app.now());
+    // If the host's clock was set back, it must still be later than the server's start, or it would count as interrupted.
+    let (nodes, now) = (e.spec.nodes(), app.now().max(app.started_at));
     let added = e.nodes().into_iter().filter(|node| !nodes.contains(node));
     Some(SavePoint {
         id: app.random(SavePointId::generate),

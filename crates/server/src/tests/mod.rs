@@ -7,6 +7,7 @@ mod capacity;
 mod crashes;
 mod credential;
 mod directory;
+mod faults;
 mod groups;
 mod history;
 mod lifecycle;
