@@ -22,6 +22,7 @@ use faultline_domain::{
     NodeName, SavePointId, TemplateRef, TenantId, container::ContainerImage, memory::Memory,
     progress::Progress, save_point::Saved, shape::MAX_NODES,
 };
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -86,6 +87,14 @@ impl Default for TemplateHash {
     }
 }
 
+/// Makes calls fail at random.
+#[derive(Debug)]
+struct Chance {
+    /// The probability that a stage fails.
+    rate: f64,
+    rng: StdRng,
+}
+
 #[derive(Debug)]
 struct Changes(broadcast::Sender<Change>);
 
@@ -101,6 +110,7 @@ struct Inner {
     saves: Mutex<BTreeMap<SavePointId, Save>>,
     latency: Mutex<Duration>,
     failures: Mutex<Vec<(String, String)>>,
+    chance: Mutex<Option<Chance>>,
     list_fails: Mutex<bool>,
     memory_mib: Mutex<Option<u64>>,
     held: Mutex<Option<TenantId>>,
@@ -201,6 +211,12 @@ impl FakeProvider {
     /// Limits the memory of all tenants together, as a provider on a small host does. Each node uses [`NODE_MIB`].
     pub fn limit_memory(&self, total_mib: u64) {
         *lock(&self.0.memory_mib) = Some(total_mib);
+    /// Makes each stage that [`Self::fail_next`] knows fail with this probability, from 0 to 1.
+    pub fn fail_at_random(&self, rate: f64, seed: u64) {
+        *lock(&self.0.chance) = Some(Chance {
+            rate,
+            rng: StdRng::seed_from_u64(seed),
+        });
     }
 
     /// Makes `list` fail, or work again.
@@ -358,8 +374,19 @@ impl FakeProvider {
                 let (stage, reason) = failures.remove(at);
                 Err(Error::failed(stage, reason))
             }
+            None if self.fails_at_random() => {
+                Err(Error::failed(stage, "the fake failed at random"))
+            }
             None => Ok(()),
         }
+    }
+
+    fn fails_at_random(&self) -> bool {
+        let mut chance = lock(&self.0.chance);
+        let Some(Chance { rate, rng }) = chance.as_mut() else {
+            return false;
+        };
+        rng.random_bool(rate.clamp(0.0, 1.0))
     }
 }
 

@@ -71,7 +71,7 @@ mod web;
 
 pub use api::openapi;
 pub use config::Config;
-pub use server::{Error, Parts, Server, Shutdown};
+pub use server::{Error, Parts, Reconcilers, Runs, Server, Shutdown};
 
 /// Private items that the fuzz targets in `fuzz/` call.
 #[cfg(fuzzing)]

@@ -62,6 +62,47 @@ pub enum Error {
     Serve(#[from] std::io::Error),
 }
 
+/// The reconcilers of a server, for simulations, whose clock jumps.
+#[derive(Debug, Clone)]
+pub struct Reconcilers(Shared);
+
+/// The runs of a reconciler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Runs {
+    /// The reconciler's name.
+    pub reconciler: &'static str,
+    /// The number of runs since the server started.
+    pub runs: u64,
+    /// How long the last one took.
+    pub last: Duration,
+}
+
+impl Reconcilers {
+    /// Wakes them.
+    pub fn wake(&self) {
+        self.0.wake.all();
+        self.0.wake.pools_changed();
+    }
+
+    /// Returns the runs of each.
+    #[must_use]
+    pub fn runs(&self) -> Vec<Runs> {
+        let all = lock(&self.0.statuses);
+        let runs = all.iter().map(|(name, status)| Runs {
+            reconciler: name,
+            runs: status.runs,
+            last: status.took,
+        });
+        runs.collect()
+    }
+
+    /// Returns the number of the server's tasks: one for each reconciler, and one for each step in progress.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.0.tasks.len()
+    }
+}
+
 /// How long a soft stop waits for requests and steps that are in progress.
 const GRACE_PERIOD: Duration = Duration::from_secs(8);
 
@@ -115,6 +156,12 @@ impl Server {
     #[must_use]
     pub fn api_servers(&self) -> Arc<StoreApiServers> {
         Arc::new(StoreApiServers::new(self.0.clone()))
+    }
+
+    /// Returns the reconcilers. They run while the server serves.
+    #[must_use]
+    pub fn reconcilers(&self) -> Reconcilers {
+        Reconcilers(self.0.clone())
     }
 
     /// Returns only the routes, for tests and for serving by other means. No reconciler runs.

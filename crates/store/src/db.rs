@@ -4,7 +4,10 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     str::FromStr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,7 @@ pub struct Store {
     pub(crate) writer: SqlitePool,
     pub(crate) readers: SqlitePool,
     path: PathBuf,
+    commits: Arc<AtomicU64>,
     _lock: Arc<File>,
 }
 
@@ -68,7 +72,22 @@ impl Store {
             .synchronous(SqliteSynchronous::Normal)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
-        let writer = connections(1).connect_with(options.clone()).await?;
+        let commits = Arc::new(AtomicU64::new(0));
+        let counter = commits.clone();
+        let writer = connections(1)
+            .after_connect(move |connection, _| {
+                let counter = counter.clone();
+                Box::pin(async move {
+                    let mut handle = connection.lock_handle().await?;
+                    handle.set_commit_hook(move || {
+                        counter.fetch_add(1, Ordering::Relaxed);
+                        true
+                    });
+                    Ok(())
+                })
+            })
+            .connect_with(options.clone())
+            .await?;
         restrict(path)?;
         MIGRATIONS.run(&writer).await?;
         let readers = connections(6)
@@ -78,6 +97,7 @@ impl Store {
             writer,
             readers,
             path: path.to_owned(),
+            commits,
             _lock: Arc::new(lock),
         })
     }
@@ -86,6 +106,12 @@ impl Store {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns the number of transactions that were committed since the database was opened.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     /// Checks that the database responds.

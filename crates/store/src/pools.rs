@@ -73,6 +73,19 @@ pub struct Served {
     pub millis: u64,
 }
 
+/// When a start was requested, got a tenant and could be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartTimes {
+    /// The environment.
+    pub environment: EnvironmentId,
+    /// When it was requested.
+    pub requested: Timestamp,
+    /// What served it, and when it got its tenant. `None` if it never did.
+    pub served: Option<(ServedBy, Timestamp)>,
+    /// When it became active. `None` if it never did.
+    pub active: Option<Timestamp>,
+}
+
 /// A tenant that was made for a pool, in any state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolTenant {
@@ -111,6 +124,30 @@ impl EventRow {
             at: time("event time", self.begins_at)?,
             seats: count("seats", self.seats)?,
             note: self.note,
+        })
+    }
+}
+
+#[derive(FromRow)]
+struct TimesRow {
+    environment_id: String,
+    requested_at: i64,
+    served_by: Option<String>,
+    served_at: Option<i64>,
+    active_at: Option<i64>,
+}
+
+impl TimesRow {
+    fn read(self) -> Result<StartTimes> {
+        let at = |at: Option<i64>| at.map(|at| time("start time", at)).transpose();
+        let by = ServedBy::ALL
+            .into_iter()
+            .find(|known| Some(known.as_str()) == self.served_by.as_deref());
+        Ok(StartTimes {
+            environment: parse("environment id", &self.environment_id)?,
+            requested: time("start time", self.requested_at)?,
+            served: by.zip(at(self.served_at)?),
+            active: at(self.active_at)?,
         })
     }
 }
@@ -397,6 +434,17 @@ impl Store {
             })
         });
         Ok(served.collect())
+    }
+
+    /// Returns the times of all starts that are still recorded, oldest first.
+    pub async fn start_times(&self) -> Result<Vec<StartTimes>> {
+        let rows: Vec<TimesRow> = sqlx::query_as(
+            "SELECT environment_id, requested_at, served_by, served_at, active_at FROM starts \
+             ORDER BY requested_at, environment_id",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter().map(TimesRow::read).collect()
     }
 
     /// Returns when an environment's current start left the queue.

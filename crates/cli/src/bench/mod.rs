@@ -1,6 +1,7 @@
 //! `faultline bench`: measures this machine. Each ratio comes from a single run.
 
 mod claim;
+mod demand;
 mod door;
 mod machines;
 mod merging;
@@ -9,6 +10,7 @@ mod pools;
 mod report;
 mod save;
 mod served;
+mod simulation;
 
 use clap::{Args, Subcommand};
 use faultline_domain::template::Form;
@@ -42,6 +44,12 @@ pub enum BenchCommand {
     Save(Machines),
     /// Warm pools in a simulation: waits and memory, by how their size is determined
     Pools,
+    /// A server with thousands of people in a simulation: days of starts within minutes, with crashes of the server and
+    /// failures of machines. Fails if an environment is lost or doubled, or if somebody waits for ever
+    ///
+    ///   faultline bench simulation --people 300 --environments 1000 --days 1 --minutes 2
+    #[command(verbatim_doc_comment)]
+    Simulation(simulation::Settings),
     /// Memory private to each clone, compared with the template's memory, and what merging of identical pages would
     /// save
     ///
@@ -120,6 +128,7 @@ pub async fn run(command: BenchCommand, output: Output) -> anyhow::Result<()> {
         BenchCommand::Claim(args) => claim::claim(&args).await?,
         BenchCommand::Save(args) => save::save(&args).await?,
         BenchCommand::Pools => pools::pools(),
+        BenchCommand::Simulation(settings) => simulation::run(settings).await?,
         BenchCommand::Density(args) => machines::density(&args).await?,
         BenchCommand::Idle(args) => machines::idle(&args).await?,
         BenchCommand::Pages {

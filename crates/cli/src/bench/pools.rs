@@ -5,9 +5,12 @@ use faultline_domain::pool::{
     replay::{Cost, Outcome, Sizing, replay},
 };
 use jiff::{SignedDuration, Timestamp};
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng};
 
-use super::Report;
+use super::{
+    Report,
+    demand::{self, DAY, HOUR, at, class_begins, trickle, weekdays},
+};
 
 /// A cluster of one node on two processors under emulation.
 const COST: Cost = Cost {
@@ -15,10 +18,7 @@ const COST: Cost = Cost {
     parallel: 2,
     memory_mib: 800,
 };
-/// A Monday, so that days are weekdays.
-const BEGIN: i64 = 1_799_625_600;
 const DAYS: i64 = 14;
-const HOUR: i64 = 3600;
 
 struct Trace {
     name: &'static str,
@@ -26,50 +26,11 @@ struct Trace {
     events: Vec<Event>,
 }
 
-fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_second(BEGIN + seconds).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-/// Adds starts at random times, this many per hour on average.
-fn trickle(rng: &mut StdRng, from: i64, to: i64, per_hour: f64, starts: &mut Vec<Timestamp>) {
-    #[expect(clippy::cast_precision_loss, reason = "some hours")]
-    let mut time = from as f64;
-    #[expect(clippy::cast_precision_loss, reason = "some hours")]
-    let end = to as f64;
-    loop {
-        let even: f64 = rng.random_range(f64::EPSILON..1.0);
-        time -= even.ln() * 3600.0 / per_hour;
-        if time >= end {
-            return;
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "seconds")]
-        starts.push(at(time as i64));
-    }
-}
-
 /// Self-learners during the day and the evening, every day.
 fn learners(rng: &mut StdRng) -> Trace {
-    let mut starts = Vec::new();
-    for day in 0..DAYS {
-        let midnight = day * 24 * HOUR;
-        trickle(
-            rng,
-            midnight + 8 * HOUR,
-            midnight + 18 * HOUR,
-            4.0,
-            &mut starts,
-        );
-        trickle(
-            rng,
-            midnight + 18 * HOUR,
-            midnight + 23 * HOUR,
-            9.0,
-            &mut starts,
-        );
-    }
     Trace {
         name: "learners",
-        starts,
+        starts: demand::learners(rng, DAYS, 4.0),
         events: Vec::new(),
     }
 }
@@ -77,9 +38,9 @@ fn learners(rng: &mut StdRng) -> Trace {
 /// A class of twenty on each weekday morning, announced or not.
 fn class(rng: &mut StdRng, announced: bool) -> Trace {
     let (mut starts, mut events) = (Vec::new(), Vec::new());
-    for day in (0..DAYS).filter(|day| day % 7 < 5) {
-        let begins = day * 24 * HOUR + 9 * HOUR;
-        starts.extend((0..20).map(|_| at(begins + rng.random_range(0..240))));
+    for day in weekdays(DAYS) {
+        let begins = class_begins(day);
+        starts.extend(demand::class(rng, begins, 20, 240));
         if let (true, Ok(lab)) = (announced, "some-lab".parse()) {
             events.push(Event {
                 id: day.to_string(),
@@ -105,9 +66,9 @@ fn class(rng: &mut StdRng, announced: bool) -> Trace {
 /// A link in a newsletter: little demand, and one afternoon with 60 starts in ten minutes.
 fn spike(rng: &mut StdRng) -> Trace {
     let mut starts = Vec::new();
-    trickle(rng, 0, DAYS * 24 * HOUR, 0.5, &mut starts);
-    let begins = 9 * 24 * HOUR + 15 * HOUR;
-    starts.extend((0..60).map(|_| at(begins + rng.random_range(0..600))));
+    trickle(rng, 0, DAYS * DAY, 0.5, &mut starts);
+    let begins = 9 * DAY + 15 * HOUR;
+    starts.extend(demand::class(rng, begins, 60, 600));
     starts.sort_unstable();
     Trace {
         name: "spike",

@@ -7,7 +7,8 @@ use serde::Serialize;
 /// A measurement and the machine that it was made on.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
-    /// The measurement: `clone`, `density`, `idle`, `pages`, `door`, `claim` or `pools`.
+    /// The measurement: `clone`, `density`, `idle`, `pages`, `door`, `claim`, `save`, `pools` or
+    /// `simulation`.
     pub name: String,
     /// The machine.
     pub machine: Machine,
@@ -35,7 +36,7 @@ pub struct Machine {
 pub struct Metric {
     /// The name.
     pub metric: String,
-    /// The unit: `ms`, `MiB`, `%` or `1/s`.
+    /// The unit: `ms`, `s`, `MiB`, `%`, `1/s`, or `1` for a number.
     pub unit: String,
     /// The samples in the order of their measurement. Of many samples, an even selection.
     pub samples: Vec<f64>,
