@@ -136,15 +136,14 @@ pub fn order(mut waiting: Vec<Waiting>, held: &Held) -> Vec<Waiting> {
 }
 
 /// Returns the expected time until the environment at this position, from 0, gets its place. `remaining` are the
-/// expected times until each environment with a place ends, and `usual` is how long environments usually live. `None`
+/// expected times until each environment with a place ends, shortest first, and `usual` is how long environments usually live. `None`
 /// if nothing is known.
 #[must_use]
 pub fn estimate(
     position: usize,
-    remaining: &mut [SignedDuration],
+    remaining: &[SignedDuration],
     usual: Option<SignedDuration>,
 ) -> Option<SignedDuration> {
-    remaining.sort_unstable();
     let places = remaining.len();
     let rounds = position.checked_div(places)?;
     let first = *remaining.get(position % places)?;
@@ -264,12 +263,12 @@ mod tests {
     #[test]
     fn the_estimate_counts_the_ends_ahead() {
         let min = SignedDuration::from_mins;
-        let mut ends = [min(30), min(5), min(12)];
-        assert_eq!(estimate(0, &mut ends, None), Some(min(5)));
-        assert_eq!(estimate(2, &mut ends, None), Some(min(30)));
-        assert_eq!(estimate(3, &mut ends, None), None);
-        assert_eq!(estimate(3, &mut ends, Some(min(20))), Some(min(25)));
-        assert_eq!(estimate(0, &mut [], Some(min(20))), None);
+        let ends = [min(5), min(12), min(30)];
+        assert_eq!(estimate(0, &ends, None), Some(min(5)));
+        assert_eq!(estimate(2, &ends, None), Some(min(30)));
+        assert_eq!(estimate(3, &ends, None), None);
+        assert_eq!(estimate(3, &ends, Some(min(20))), Some(min(25)));
+        assert_eq!(estimate(0, &[], Some(min(20))), None);
         assert_eq!(remaining(min(5), min(60), Some(min(20))), min(15));
         assert_eq!(remaining(min(26), min(60), Some(min(20))), min(13));
         assert_eq!(remaining(min(25), min(60), None), min(60));

@@ -1,6 +1,8 @@
 //! Frees tenants that the provider has but the store doesn't: left over after a crash, or after the store was restored
 //! from an older backup.
 
+use std::collections::HashSet;
+
 use faultline_domain::TenantId;
 use faultline_provider::Observed;
 
@@ -12,9 +14,12 @@ use super::{
 use crate::{app::Shared, status::Counts};
 
 pub(super) async fn pass(app: Shared, steps: Steps<TenantId>) -> Done {
+    // A tenant that is freed while it is listed has a row before, and one that is created has a row afterwards.
+    let mut owned = owned_tenants(&app).await?;
     let listed = tokio::time::timeout(LIST, app.provider.list())
         .await
         .map_err(|_| Error::TimedOut(LIST))??;
+    owned.extend(owned_tenants(&app).await?);
     let swept = tokio::time::timeout(LIST, app.provider.sweep())
         .await
         .map_err(|_| Error::TimedOut(LIST))??;
@@ -23,12 +28,10 @@ pub(super) async fn pass(app: Shared, steps: Steps<TenantId>) -> Done {
         if steps.kind(&id).is_some() || steps.is_resting(&id) {
             continue;
         }
-        // Read after the list: a tenant created in the meantime is in the store by now, because its row is written
-        // first.
-        let row = app.store.tenant(&id).await?;
-        if observed == Observed::Unknown || row.as_ref().is_some_and(|t| !t.state.is_final()) {
+        if observed == Observed::Unknown || owned.contains(&id) {
             continue;
         }
+        let row = app.store.tenant(&id).await?;
         tracing::warn!(tenant = %id, ?observed, "freeing a tenant that nobody owns");
         let why = if row.is_some() {
             "it had already ended"
@@ -57,4 +60,10 @@ pub(super) async fn pass(app: Shared, steps: Steps<TenantId>) -> Done {
         ("save points deleted", saves),
         ("leftovers removed", swept.into()),
     ]))
+}
+
+/// Returns the tenants that somebody wants or that are being freed.
+async fn owned_tenants(app: &Shared) -> Result<HashSet<TenantId>, Error> {
+    let rows = app.store.unfinished_tenants().await?;
+    Ok(rows.into_iter().map(|row| row.id).collect())
 }

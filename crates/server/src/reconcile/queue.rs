@@ -186,11 +186,12 @@ async fn places(
             _ => None,
         })
         .collect();
+    ends.sort_unstable();
     let of = u32::try_from(rest.len()).unwrap_or(u32::MAX);
     let mut longest = SignedDuration::ZERO;
     let place = |(position, e): (usize, &Environment)| {
         // Nobody gets a place before those ahead.
-        let wait = queue::estimate(position, &mut ends, usual).map(|wait| wait.max(longest));
+        let wait = queue::estimate(position, &ends, usual).map(|wait| wait.max(longest));
         longest = wait.unwrap_or(longest);
         let place = Place {
             position: u32::try_from(position + 1).unwrap_or(u32::MAX),
