@@ -276,7 +276,11 @@ async fn check_whole(bed: &Bed) {
             .collect();
         match (&tenant.environment, &tenant.state) {
             (Some(of), TenantState::Claimed { .. }) => {
-                assert_eq!(holders, std::slice::from_ref(of), "it belongs to one environment");
+                assert_eq!(
+                    holders,
+                    std::slice::from_ref(of),
+                    "it belongs to one environment"
+                );
                 assert_eq!(listed[&tenant.id], Observed::Running);
             }
             (None, TenantState::Warm { .. }) => {
