@@ -85,8 +85,8 @@ mod tests {
             if let Some((last, before)) = chosen.split_last() {
                 prop_assert!(freed(&chosen) >= missing, "not enough");
                 prop_assert!(freed(before) < missing, "one too many");
-                let rest = all.iter().filter(|c| !chosen.contains(&c.id));
-                prop_assert!(rest.fold(true, |ok, c| ok && c.last_used >= of(last).last_used));
+                let mut rest = all.iter().filter(|c| !chosen.contains(&c.id));
+                prop_assert!(rest.all(|c| c.last_used >= of(last).last_used));
             } else {
                 let unused = all.iter().filter(|c| c.last_used <= at(-10));
                 let most = unused.map(|c| c.memory_mib).sum::<u64>();

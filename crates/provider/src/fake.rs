@@ -211,6 +211,8 @@ impl FakeProvider {
     /// Limits the memory of all tenants together, as a provider on a small host does. Each node uses [`NODE_MIB`].
     pub fn limit_memory(&self, total_mib: u64) {
         *lock(&self.0.memory_mib) = Some(total_mib);
+    }
+
     /// Makes each stage that [`Self::fail_next`] knows fail with this probability, from 0 to 1.
     pub fn fail_at_random(&self, rate: f64, seed: u64) {
         *lock(&self.0.chance) = Some(Chance {

@@ -192,7 +192,7 @@ pub(super) async fn render(
             },
         });
     }
-    let free = Free::now(&app);
+    let free = Free::now(app);
     let gib = |mib: u64| {
         #[expect(clippy::cast_precision_loss, reason = "for people, to a tenth")]
         let gib = mib as f64 / 1024.0;
