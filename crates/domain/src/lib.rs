@@ -31,6 +31,7 @@
 pub mod access_code;
 pub mod attempt;
 pub mod authz;
+pub mod burst;
 pub mod check;
 pub mod clock;
 pub mod container;

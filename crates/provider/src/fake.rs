@@ -113,6 +113,7 @@ struct Inner {
     chance: Mutex<Option<Chance>>,
     list_fails: Mutex<bool>,
     memory_mib: Mutex<Option<u64>>,
+    cpu_millis: Mutex<BTreeMap<TenantId, u64>>,
     held: Mutex<Option<TenantId>>,
     released: Notify,
     readiness: Mutex<Option<Readiness>>,
@@ -211,6 +212,11 @@ impl FakeProvider {
     /// Limits the memory of all tenants together, as a provider on a small host does. Each node uses [`NODE_MIB`].
     pub fn limit_memory(&self, total_mib: u64) {
         *lock(&self.0.memory_mib) = Some(total_mib);
+    }
+
+    /// Sets the CPU time that a tenant has used, in milliseconds.
+    pub fn set_cpu(&self, id: &TenantId, millis: u64) {
+        lock(&self.0.cpu_millis).insert(id.clone(), millis);
     }
 
     /// Makes each stage that [`Self::fail_next`] knows fail with this probability, from 0 to 1.
@@ -718,7 +724,10 @@ impl Provider for FakeProvider {
         let nodes = e.nodes.len() as u64;
         Ok(Usage {
             private_bytes: nodes * NODE_MIB * 1024 * 1024,
-            cpu_millis: nodes * 1200,
+            cpu_millis: lock(&self.0.cpu_millis)
+                .get(id)
+                .copied()
+                .unwrap_or(nodes * 1200),
             disk_bytes: nodes * 12 * 1024 * 1024,
         })
     }

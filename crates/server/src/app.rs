@@ -9,6 +9,7 @@ use std::{
 use faultline_domain::{
     Clock, EnvironmentId, LabSlug, PersonId, TemplateRef, TenantId,
     attempt::Attempt,
+    burst::Credits,
     environment::{EndReason, Environment, State},
     maintenance::{self, Maintenance},
     pool::Pool,
@@ -81,6 +82,8 @@ pub(crate) struct App {
     pub maintenance: Mutex<Option<Maintenance>>,
     /// What tenants used when they were last measured.
     pub measurements: Measurements,
+    /// The CPU credits of running tenants.
+    pub credits: Mutex<HashMap<TenantId, Credits>>,
     /// Environments with a check run in progress.
     pub checking: Mutex<HashSet<EnvironmentId>>,
     pub started_at: Timestamp,
@@ -126,6 +129,7 @@ impl App {
             stopping: CancellationToken::new(),
             sockets: Counts::default(),
             queue: Mutex::default(),
+            credits: Mutex::default(),
             maintenance: Mutex::default(),
             measurements: Measurements::default(),
             checking: Mutex::default(),

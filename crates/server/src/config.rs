@@ -5,7 +5,8 @@ pub mod oidc;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use faultline_domain::{
-    environment::Deadlines, id::EnvironmentId, lab::Needs, limits::Limits, save_point::Bounds,
+    burst::Burst, environment::Deadlines, id::EnvironmentId, lab::Needs, limits::Limits,
+    save_point::Bounds,
 };
 use faultline_gateway::PublicKey;
 use jiff::SignedDuration;
@@ -83,6 +84,8 @@ pub struct Config {
     pub audit_lines: u32,
     /// Warm pools.
     pub pools: PoolSettings,
+    /// For how long environments may use their whole CPU limit.
+    pub burst: Burst,
     /// Save points.
     pub save_points: SavePointSettings,
     /// Rate limits for requests.
@@ -285,6 +288,7 @@ impl Default for Config {
             audit_days: 90,
             audit_lines: 200_000,
             pools: PoolSettings::default(),
+            burst: Burst::default(),
             save_points: SavePointSettings::default(),
             rates: Rates::default(),
             trusted_proxies: Vec::new(),

@@ -63,6 +63,7 @@ pub(crate) struct Metrics {
     pub environments: Family<PhaseLabel, Gauge>,
     pub queued: Gauge,
     pub maintenance: Gauge,
+    pub slowed: Gauge,
     pub draining: Gauge,
     pub pool_sizes: Family<PoolLabel, Gauge>,
     pub pool_warm: Family<PoolLabel, Gauge>,
@@ -117,6 +118,12 @@ impl Default for Metrics {
             "queued",
             "Environments that wait for room on the host",
             queued.clone(),
+        );
+        let slowed = Gauge::default();
+        registry.register(
+            "slowed",
+            "Environments whose CPU is limited to its baseline after a long full load",
+            slowed.clone(),
         );
         let maintenance = Gauge::default();
         registry.register(
@@ -173,6 +180,7 @@ impl Default for Metrics {
             environments,
             queued,
             maintenance,
+            slowed,
             draining,
             pool_sizes,
             pool_warm,

@@ -1,5 +1,6 @@
 //! `bench save`: how long machines stand still to be saved, the size of a save point, and the time until another tenant
-//! that continues from it can be used. A fork and the resumption of what was saved are such a tenant too.
+//! that continues from it can be used. A fork is such a tenant too. Then the same machines are suspended to disk and
+//! resumed.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,10 @@ pub async fn save(args: &Machines) -> anyhow::Result<Report> {
         let mut report = bed.report("save");
         let (source, other) = (Bed::id(0)?, Bed::id(1)?);
         let (point, quiet) = ("bench-save".parse()?, Progress::ignored());
-        bed.provider.delete_save(&point).await?;
+        let on_disk = "bench-suspended".parse()?;
+        for left in [&point, &on_disk] {
+            bed.provider.delete_save(left).await?;
+        }
         let began = Instant::now();
         bed.provider
             .create(&source, &bed.of, Priority::Normal, &quiet)
@@ -41,6 +45,7 @@ pub async fn save(args: &Machines) -> anyhow::Result<Report> {
         stage.done();
         let (mut paused, mut written, mut size) = (Vec::new(), Vec::new(), Vec::new());
         let (mut made, mut restored) = (Vec::new(), Vec::new());
+        let (mut suspended, mut resumed) = (Vec::new(), Vec::new());
         for round in 1..=args.rounds.max(1) {
             let what = format!("Saving and restoring, {round} of {}", args.rounds);
             let stage = bed.progress.stage("save", what);
@@ -59,6 +64,18 @@ pub async fn save(args: &Machines) -> anyhow::Result<Report> {
             restored.push(usable(bed, &other, began).await?);
             bed.provider.destroy(&other).await?;
             bed.provider.delete_save(&point).await?;
+            let began = Instant::now();
+            bed.provider.pause(&source).await?;
+            bed.provider.save(&source, &on_disk).await?;
+            bed.provider.destroy(&source).await?;
+            suspended.push(millis(began));
+            let began = Instant::now();
+            bed.provider.restore(&source, &on_disk, &quiet).await?;
+            bed.provider
+                .configure(&source, &bed.spec().allowance)
+                .await?;
+            resumed.push(usable(bed, &source, began).await?);
+            bed.provider.delete_save(&on_disk).await?;
             stage.done();
         }
         bed.free().await?;
@@ -67,6 +84,12 @@ pub async fn save(args: &Machines) -> anyhow::Result<Report> {
         report.add("save: size", "MiB", &size);
         report.add("restore to running", "ms", &made);
         report.add(RESTORED, "ms", &restored);
+        report.add("suspend until the memory is free", "ms", &suspended);
+        report.add(
+            "resume to a shell and the API server's answer",
+            "ms",
+            &resumed,
+        );
         report.ratio("clone / restore", CLONE, RESTORED);
         Ok(report)
     })

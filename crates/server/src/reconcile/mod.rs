@@ -29,6 +29,7 @@
 
 mod advance;
 pub(crate) mod authorize;
+pub(crate) mod burst;
 mod cleaning;
 mod environments;
 mod history;
@@ -80,6 +81,7 @@ const POOLS: Duration = Duration::from_secs(3);
 const ORPHANS: Duration = Duration::from_secs(10);
 const CLEANING: Duration = Duration::from_secs(300);
 const HISTORY: Duration = Duration::from_secs(60);
+const BURST: Duration = Duration::from_secs(20);
 const LABS: Duration = Duration::from_secs(5);
 
 /// Wakes the reconcilers of tenants, environments, keys, pools and save points.
@@ -191,6 +193,9 @@ pub(crate) fn begin(app: &Shared) {
     let history = move || history::pass(app.clone(), sampler.clone());
     tasks.spawn(every(it(), "history", HISTORY, None, history));
     let app = it();
+    let burst = move || burst::pass(app.clone());
+    tasks.spawn(every(it(), "burst", BURST, None, burst));
+    let app = it();
     let labs = move || cleaning::labs(app.clone());
     tasks.spawn(every(it(), "labs", LABS, None, labs));
     let app = it();
@@ -243,6 +248,7 @@ pub(crate) async fn each(app: &Shared, memory: &Memory) {
     record(app, "warnings", warnings::pass(it())).await;
     record(app, "orphans", orphans::pass(it(), tenants.steps)).await;
     record(app, "history", history::pass(it(), sampler)).await;
+    record(app, "burst", burst::pass(it())).await;
     record(app, "labs", cleaning::labs(it())).await;
     record(app, "cleaning", cleaning::pass(it())).await;
 }

@@ -3,6 +3,7 @@
 mod access_codes;
 mod api;
 mod authoring;
+mod burst;
 mod capacity;
 mod crashes;
 mod credential;

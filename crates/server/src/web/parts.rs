@@ -19,7 +19,7 @@ use crate::{
     app::App,
     operations::{check, save},
     problem::Problem,
-    reconcile::{pressure, warnings::FIRST},
+    reconcile::{burst, pressure, warnings::FIRST},
 };
 
 /// Returns in one line which nodes are being added or removed, and their progress; empty if none are.
@@ -255,6 +255,13 @@ pub(super) fn notice(app: &App, e: &Environment) -> Notice {
     };
     let lives = matches!(e.state, State::Active { .. } | State::Suspended { .. });
     let active = matches!(e.state, State::Active { .. });
+    if burst::is_slow(app, e) && e.warned.is_none() {
+        return Notice {
+            text: "This machine has used all of its CPU for a long time and runs slower until it has been quiet for a while."
+                .to_owned(),
+            urgent: false,
+        };
+    }
     if !lives || e.warned.is_none() {
         return none;
     }
