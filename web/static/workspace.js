@@ -117,7 +117,9 @@
     const seconds = Math.max(0, Math.round((ends - Date.now()) / 1000));
     const minutes = Math.floor(seconds / 60);
     clock.textContent =
-      minutes >= 60
+      minutes >= 2880
+        ? `${Math.round(minutes / 1440)} days`
+        : minutes >= 60
         ? `${Math.floor(minutes / 60)} h ${minutes % 60} min`
         : minutes >= 5
           ? `${minutes} min`

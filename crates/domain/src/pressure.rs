@@ -6,8 +6,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::EnvironmentId;
 
-/// The time without use after which an environment may be suspended because of pressure.
-pub const UNUSED: SignedDuration = SignedDuration::from_mins(10);
 /// The time between the notice and the suspension. Using the environment withdraws the notice.
 pub const NOTICE: SignedDuration = SignedDuration::from_mins(2);
 
@@ -22,15 +20,10 @@ pub struct Candidate {
     pub memory_mib: u64,
 }
 
-/// Returns which environments get a notice so that `missing_mib` of memory become free: those that were unused the longest.
-/// Empty if all that are unused would not be enough, since then suspending them would help nobody.
+/// Returns which of these environments get a notice so that `missing_mib` of memory become free: those that were unused the
+/// longest. Empty if all of them would not be enough, since then suspending them would help nobody.
 #[must_use]
-pub fn choose(
-    mut candidates: Vec<Candidate>,
-    missing_mib: u64,
-    now: Timestamp,
-) -> Vec<EnvironmentId> {
-    candidates.retain(|c| now.duration_since(c.last_used) >= UNUSED);
+pub fn choose(mut candidates: Vec<Candidate>, missing_mib: u64) -> Vec<EnvironmentId> {
     candidates.sort_by(|a, b| (a.last_used, &a.id).cmp(&(b.last_used, &b.id)));
     let (mut chosen, mut freed) = (Vec::new(), 0_u64);
     for candidate in candidates {
@@ -78,18 +71,16 @@ mod tests {
             missing in 0_u64..2000,
         ) {
             let all: Vec<_> = all.into_iter().enumerate().map(candidate).collect();
-            let chosen = choose(all.clone(), missing, at(0));
+            let chosen = choose(all.clone(), missing);
             let of = |id: &EnvironmentId| all.iter().find(|c| c.id == *id).unwrap();
             let freed = |ids: &[EnvironmentId]| ids.iter().map(|id| of(id).memory_mib).sum::<u64>();
-            prop_assert!(chosen.iter().all(|id| of(id).last_used <= at(-10)), "in use");
             if let Some((last, before)) = chosen.split_last() {
                 prop_assert!(freed(&chosen) >= missing, "not enough");
                 prop_assert!(freed(before) < missing, "one too many");
                 let mut rest = all.iter().filter(|c| !chosen.contains(&c.id));
                 prop_assert!(rest.all(|c| c.last_used >= of(last).last_used));
             } else {
-                let unused = all.iter().filter(|c| c.last_used <= at(-10));
-                let most = unused.map(|c| c.memory_mib).sum::<u64>();
+                let most = all.iter().map(|c| c.memory_mib).sum::<u64>();
                 prop_assert!(missing == 0 || most < missing, "{most} would have been enough");
             }
         }

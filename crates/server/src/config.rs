@@ -67,6 +67,8 @@ pub struct Config {
     pub node_limits: NodeLimits,
     /// Minutes without use after which an environment is suspended, or ends if it can't be. Default: 60.
     pub idle_minutes: u32,
+    /// Minutes without use after which an environment may be suspended when the host is short of memory. Default: 10.
+    pub unused_minutes: u32,
     /// Minutes that *Extend* adds. Default: 30.
     pub extend_minutes: u32,
     /// Minutes after its start beyond which an environment can't be extended. Default: 480.
@@ -280,6 +282,7 @@ impl Default for Config {
             node_disk_mib: 256,
             node_limits: NodeLimits::default(),
             idle_minutes: 60,
+            unused_minutes: 10,
             extend_minutes: 30,
             hard_minutes: 8 * 60,
             session_days: 30,

@@ -3,10 +3,12 @@
 use faultline_domain::{
     environment::{EndReason, Environment, Intent, State},
     limits::Need,
-    pressure::{Candidate, NOTICE, UNUSED, choose, idle_limit},
+    pressure::{Candidate, NOTICE, choose, idle_limit},
     tenant::State as TenantState,
 };
 use faultline_store::{environments::Counts, pools::PoolTenant};
+
+use jiff::SignedDuration;
 
 use super::Error;
 use crate::{
@@ -76,11 +78,7 @@ pub(super) async fn relieve(
             });
         }
     }
-    let chosen = choose(
-        candidates,
-        missing.saturating_sub(reclaimable_mib(pooled)),
-        now,
-    );
+    let chosen = choose(candidates, missing.saturating_sub(reclaimable_mib(pooled)));
     if chosen.is_empty() {
         return Ok(false);
     }
@@ -110,9 +108,10 @@ fn is_leaving(app: &App, e: &Environment) -> bool {
 }
 
 fn may_be_suspended(app: &App, e: &Environment) -> bool {
+    let unused = SignedDuration::from_mins(app.config.unused_minutes.into());
     matches!(e.state, State::Active { .. })
         && e.intent == Intent::Active
         && !e.is_resizing()
         && !check::is_running(app, &e.id)
-        && app.now().duration_since(e.lifetime.last_used) >= UNUSED
+        && app.now().duration_since(e.lifetime.last_used) >= unused
 }
