@@ -9,11 +9,11 @@
 )]
 
 use std::{
-    process::Stdio,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use faultline_e2e::installation::{Installation, step, text};
+use faultline_e2e::installation::{Installation, step, text, workspace};
 use serde_json::Value;
 
 /// Labs on one machine.
@@ -66,10 +66,19 @@ fn until(what: &str, patience: u64, mut done: impl FnMut() -> bool) {
 #[test]
 #[ignore = "takes five minutes"]
 fn under_pressure_pools_shrink_then_the_unused_are_suspended_and_nothing_is_lost() {
+    // While images of clusters are built, pools are not filled.
+    let labs = tempfile::tempdir().unwrap();
+    for lab in LABS {
+        let from = workspace().join("labs").join(lab);
+        let mut copy = Command::new("cp");
+        copy.arg("-r").arg(from).arg(labs.path());
+        assert!(copy.status().unwrap().success());
+    }
     let config = tempfile::NamedTempFile::new().unwrap();
-    let text_of = "memory_mib = 480\n[server]\nreserve_memory_mib = 60\nnode_memory_mib = 130\n\
+    let limits = "memory_mib = 480\n[server]\nreserve_memory_mib = 60\nnode_memory_mib = 130\n\
                    unused_minutes = 0\n[server.pools]\nmax_tenants = 1\n";
-    std::fs::write(config.path(), text_of).unwrap();
+    let settings = format!("labs = {:?}\n{limits}", labs.path());
+    std::fs::write(config.path(), settings).unwrap();
     let mut here = Installation::new();
     here.config = Some(config.path().to_owned());
     here.up();

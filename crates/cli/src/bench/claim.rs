@@ -1,4 +1,5 @@
-//! `bench claim`: the wait for a tenant, by how it comes about: cold boot, clone, claim from a pool.
+//! `bench claim`: the wait for a tenant, by how it comes about: cold boot, copy of a golden disk and boot, clone, claim from
+//! a pool.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use super::{
 };
 
 const COLD: &str = "cold boot until it has settled";
+const COPIED: &str = "copy of a golden disk, and boot until it has settled";
 const CLONE: &str = "clone to probed";
 const CLAIM: &str = "claim to a shell and the API server's answer";
 /// The time for which a tenant waits in its pool.
@@ -42,7 +44,10 @@ pub async fn claim(args: &Machines) -> anyhow::Result<Report> {
         )
         .await?;
         #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
-        report.add(COLD, "ms", &[settled as f64]);
+        let settled = settled as f64;
+        report.add(COLD, "ms", &[settled]);
+        let copied = copy_of_disks(bed).await?;
+        report.add(COPIED, "ms", &[copied + settled]);
         let (mut made, mut paused, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for round in 1..=args.rounds.max(1) {
             let what = format!("A tenant for the pool, {round} of {}", args.rounds);
@@ -70,6 +75,7 @@ pub async fn claim(args: &Machines) -> anyhow::Result<Report> {
         let usable = of(|c| c.answered.unwrap_or(c.shell).max(c.shell));
         report.add(CLAIM, "ms", &usable);
         report.ratio("cold boot / claim", COLD, CLAIM);
+        report.ratio("copy and boot / claim", COPIED, CLAIM);
         report.ratio("clone / claim", CLONE, CLAIM);
         let many = args
             .clones
@@ -80,6 +86,28 @@ pub async fn claim(args: &Machines) -> anyhow::Result<Report> {
         Ok(report)
     })
     .await
+}
+
+/// Copies the image's disk for each node of the shape, as platforms do that have no overlays. Returns the milliseconds until
+/// the copies are on the disk.
+async fn copy_of_disks(bed: &Bed) -> anyhow::Result<f64> {
+    let stage = bed.progress.stage("copy", "Copying the image's disk");
+    let (disk, nodes) = (bed.template.image.disk(), bed.of.shape.nodes());
+    let folder = super::scratch()?;
+    let copy = move || {
+        let began = Instant::now();
+        for n in 0..nodes {
+            let to = folder.path().join(format!("{n}.disk"));
+            std::fs::copy(&disk, &to)?;
+            std::fs::File::open(&to)?.sync_all()?;
+        }
+        let took = millis(began);
+        folder.close()?;
+        std::io::Result::Ok(took)
+    };
+    let took = tokio::task::spawn_blocking(copy).await??;
+    stage.done();
+    Ok(took)
 }
 
 /// Fills a pool, and claims all of its tenants at once.

@@ -377,6 +377,12 @@ pub async fn density(args: &Machines) -> anyhow::Result<Report> {
             "MiB",
             &[mib(pages.repeated_bytes())],
         );
+        let each: Vec<f64> = guest.iter().zip(&own).map(|(a, b)| a + b).collect();
+        for host_gib in [24.0, 64.0] {
+            let fit: Vec<f64> = each.iter().map(|m| fit(host_gib, memory, *m)).collect();
+            let metric = format!("tenants like these that fit {host_gib} GiB");
+            report.add(&metric, "tenants", &fit);
+        }
         report.ratio(
             "template memory / private memory of a clone",
             "template memory",
@@ -385,6 +391,16 @@ pub async fn density(args: &Machines) -> anyhow::Result<Report> {
         Ok(report)
     })
     .await
+}
+
+/// Memory that stays for the host and the server, in GiB.
+const HOST_GIB: f64 = 2.0;
+
+/// Returns how many tenants of `each_mib` fit a host's memory beside their template, which they share. Extrapolated: the same
+/// private memory for each.
+fn fit(host_gib: f64, template_mib: f64, each_mib: f64) -> f64 {
+    let free = (host_gib - HOST_GIB) * 1024.0 - template_mib;
+    (free / each_mib.max(1.0)).floor().max(0.0)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]

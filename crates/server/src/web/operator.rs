@@ -185,7 +185,7 @@ pub(super) async fn render(
                 .map_or_else(String::new, |cores| format!("{:.0} %", cores * 100.0)),
             detail: match &e.state {
                 Life::Failed { stage, reason, .. } => format!("{stage}: {reason}"),
-                _ if burst::is_slow(&app, e) => "slowed down after a long full load".to_owned(),
+                _ if burst::is_slow(app, e) => "slowed down after a long full load".to_owned(),
                 _ => places
                     .get(&e.id)
                     .copied()
