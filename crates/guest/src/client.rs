@@ -202,7 +202,7 @@ pub struct Session<S> {
     pub input: Input<S>,
 }
 
-/// The receiving half: `Stdout`, `Stderr` and `Exit` frames.
+/// The receiving half: `Stdout`, `Stderr` and `Exit` frames, and `Resize` frames of a look.
 #[derive(Debug)]
 pub struct Output<S>(ReadHalf<S>);
 
@@ -244,6 +244,14 @@ pub async fn exec<S: Duplex>(mut stream: S, exec: Exec) -> Result<Session<S>> {
 pub async fn terminal<S: Duplex>(mut stream: S, terminal: Terminal) -> Result<(Session<S>, bool)> {
     match ask(&mut stream, &Request::Terminal(terminal)).await? {
         Reply::Attached { new } => Ok((session(stream), new)),
+        _ => Err(Error::Protocol),
+    }
+}
+
+/// Looks at a terminal that exists, without counting for its size or answering queries.
+pub async fn look<S: Duplex>(mut stream: S, id: &str) -> Result<Session<S>> {
+    match ask(&mut stream, &Request::Look { id: id.to_owned() }).await? {
+        Reply::Attached { .. } => Ok(session(stream)),
         _ => Err(Error::Protocol),
     }
 }

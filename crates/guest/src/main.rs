@@ -109,6 +109,7 @@ async fn answer(mut stream: Substream, terminals: &Rc<terminal::Terminals>) -> i
         Request::Authorize { keys } => done(refresh::authorize(&keys)),
         Request::Exec(order) => return exec::serve(stream, order, terminals.announced()).await,
         Request::Terminal(order) => return terminals.attach(stream, order).await,
+        Request::Look { id } => return terminals.look(stream, &id).await,
         Request::Terminals => Ok(Reply::Terminals {
             ids: terminals.ids(),
         }),

@@ -3,7 +3,8 @@
 //!
 //! Each terminal keeps its last output and a model of its screen. For a new viewer, the raw output is replayed (so that
 //! scrolling back works) or, while a full-screen program uses the alternate screen, that screen is redrawn. A program's
-//! queries go to one viewer, once. The terminal has the size of its smallest viewer.
+//! queries go to one viewer, once. The terminal has the size of its smallest viewer. Whoever only looks is not counted
+//! among the viewers.
 
 use std::{
     cell::{Cell, RefCell},
@@ -87,6 +88,8 @@ enum Event {
     Output(Bytes),
     /// A query, for one viewer.
     Query(u64, Bytes),
+    /// The new size.
+    Resized(Size),
     Exit(i32),
 }
 
@@ -174,9 +177,19 @@ impl Terminals {
         respond(&mut stream, Ok(Reply::Attached { new })).await?;
         let size = Size::new(order.pty.rows, order.pty.cols);
         let id = terminal.arrive(size)?;
-        let viewed = view(stream, &terminal, id).await;
+        let viewed = view(stream, &terminal, Some(id)).await;
         terminal.leave(id)?;
         viewed
+    }
+
+    /// Shows an existing terminal to somebody who is not counted among its viewers.
+    pub async fn look(&self, mut stream: Substream, id: &str) -> io::Result<()> {
+        let terminal = self.lasting.borrow().get(id).cloned();
+        let Some(terminal) = terminal else {
+            return respond(&mut stream, Err(invalid("there is no such terminal"))).await;
+        };
+        respond(&mut stream, Ok(Reply::Attached { new: false })).await?;
+        view(stream, &terminal, None).await
     }
 
     fn find_or_make(self: &Rc<Self>, order: &Order) -> io::Result<(Rc<Terminal>, bool)> {
@@ -263,8 +276,15 @@ impl Terminal {
         if screen.model.screen().size() != (rows, cols) {
             screen.model.screen_mut().set_size(rows, cols);
             spawn::resize(&self.master, rows, cols)?;
+            let _ = self.output.send(Event::Resized(Size { rows, cols }));
         }
         Ok(())
+    }
+
+    /// Returns the frame that tells the size.
+    fn size(&self) -> Frame {
+        let (rows, cols) = self.screen.borrow().model.screen().size();
+        Frame::Resize { rows, cols }
     }
 
     fn show(&self, piece: Piece) {
@@ -300,20 +320,29 @@ async fn pump(terminal: &Terminal) {
     }
 }
 
-async fn view(stream: Substream, terminal: &Terminal, id: u64) -> io::Result<()> {
+/// Transfers frames between a terminal and a viewer, whose number is none for a look.
+async fn view(stream: Substream, terminal: &Terminal, id: Option<u64>) -> io::Result<()> {
     let (mut from_host, mut to_host) = tokio::io::split(stream);
     // There is no await between subscribing and restoring, so nothing is missed or shown twice.
     let mut output = terminal.output.subscribe();
     let restored = terminal.screen.borrow().restore();
+    let size = terminal.size();
     let outgoing = async {
+        if id.is_none() {
+            size.write(&mut to_host).await?;
+        }
         for chunk in Frame::chunks(&restored) {
             Frame::Stdout(chunk).write(&mut to_host).await?;
         }
         loop {
             match output.recv().await {
-                Ok(Event::Query(viewer, _)) if viewer != id => {}
+                Ok(Event::Query(viewer, _)) if Some(viewer) != id => {}
                 Ok(Event::Output(bytes) | Event::Query(_, bytes)) => {
                     Frame::Stdout(bytes).write(&mut to_host).await?;
+                }
+                Ok(Event::Resized(_)) if id.is_some() => {}
+                Ok(Event::Resized(Size { rows, cols })) => {
+                    Frame::Resize { rows, cols }.write(&mut to_host).await?;
                 }
                 Ok(Event::Exit(code)) => {
                     Frame::Exit(code).write(&mut to_host).await?;
@@ -323,6 +352,9 @@ async fn view(stream: Substream, terminal: &Terminal, id: u64) -> io::Result<()>
                     output = output.resubscribe();
                     let mut again = b"\x1bc".to_vec();
                     again.extend(terminal.screen.borrow().restore());
+                    if id.is_none() {
+                        terminal.size().write(&mut to_host).await?;
+                    }
                     for chunk in Frame::chunks(&Bytes::from(again)) {
                         Frame::Stdout(chunk).write(&mut to_host).await?;
                     }
@@ -336,12 +368,16 @@ async fn view(stream: Substream, terminal: &Terminal, id: u64) -> io::Result<()>
         loop {
             match Frame::read(&mut from_host).await? {
                 Some(Frame::Stdin(bytes)) => {
-                    terminal.typed(id);
+                    if let Some(id) = id {
+                        terminal.typed(id);
+                    }
                     keys.write_all(bytes.get(..bytes.len().min(MAX_FRAME)).unwrap_or_default())
                         .await?
                 }
                 Some(Frame::Resize { rows, cols }) => {
-                    terminal.resize(id, Size::new(rows, cols))?;
+                    if let Some(id) = id {
+                        terminal.resize(id, Size::new(rows, cols))?;
+                    }
                 }
                 Some(Frame::Signal(number)) => {
                     spawn::signal(terminal.pid, Some(&terminal.master), number.into())

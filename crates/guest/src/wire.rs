@@ -5,7 +5,7 @@
 //!
 //! | request | followed by |
 //! |---|---|
-//! | `Exec`, `Terminal` | [`Frame`]s in both directions until `Exit` or the end |
+//! | `Exec`, `Terminal`, `Look` | [`Frame`]s in both directions until `Exit` or the end |
 //! | `ReadFile` | the file's bytes, then the end |
 //! | `WriteFile` | the host's bytes until its end, then a second `Response` |
 //! | `Forward` | raw bytes in both directions |
@@ -57,6 +57,13 @@ pub enum Request {
     /// Attach to a terminal that outlives the substream, creating it if it doesn't exist. The reply is
     /// [`Reply::Attached`], followed by frames: first those that restore the screen, then new output.
     Terminal(Terminal),
+    /// Look at a terminal that exists. Such a viewer neither counts for the terminal's size nor answers queries, but its
+    /// input is typed. The reply is [`Reply::Attached`], followed by frames as for `Terminal`, and by
+    /// [`Frame::Resize`] with the terminal's size, first of all and after each change.
+    Look {
+        /// The terminal's ID.
+        id: String,
+    },
     /// List the terminals. The reply is [`Reply::Terminals`].
     Terminals,
     /// Close a terminal and end its programs. The reply is [`Reply::Done`].
@@ -284,7 +291,7 @@ pub enum Frame {
     Stdout(Bytes),
     /// Guest to host: standard error.
     Stderr(Bytes),
-    /// Host to guest: the terminal's new size.
+    /// Host to guest: the terminal's new size. Guest to host, for [`Request::Look`] only: the size that it has.
     Resize {
         /// Lines.
         rows: u16,

@@ -439,6 +439,18 @@ async fn keeps_terminals(provider: &dyn Provider, id: &TenantId) {
         .await
         .expect("announce");
     expect_output(&mut session.output, "ten minutes left").await;
+    let mut look = client::look(guest(provider, id).await, "web-1")
+        .await
+        .expect("a look");
+    let size = look.output.next().await.expect("its size");
+    assert_eq!(size, Some(Frame::Resize { rows: 24, cols: 80 }));
+    expect_output(&mut look.output, "remember-me").await;
+    assert!(
+        client::look(guest(provider, id).await, "web-2")
+            .await
+            .is_err(),
+        "a look creates no terminal"
+    );
     assert_eq!(
         client::terminals(guest(provider, id).await)
             .await

@@ -48,9 +48,11 @@ fn serve(mut port: DuplexStream, terminals: Rc<Terminals>) {
         let _ = link::serve(&mut port, |mut stream| {
             let terminals = Rc::clone(&terminals);
             tokio::task::spawn_local(async move {
-                if let Ok(Request::Terminal(order)) = read_header(&mut stream).await {
-                    let _ = terminals.attach(stream, order).await;
-                }
+                let _ = match read_header(&mut stream).await {
+                    Ok(Request::Terminal(order)) => terminals.attach(stream, order).await,
+                    Ok(Request::Look { id }) => terminals.look(stream, &id).await,
+                    other => panic!("{other:?}"),
+                };
             });
         })
         .await;
@@ -133,5 +135,57 @@ fn a_terminal_is_as_large_as_its_smallest_viewer() {
         drop(small);
         line(&mut large, "sleep 0.2; stty size").await;
         until(&mut large, "50 90").await;
+    });
+}
+
+async fn look(link: &Link) -> client::Result<Session<Opened>> {
+    client::look(link.open().await.unwrap(), "t1").await
+}
+
+#[test]
+fn a_look_neither_resizes_a_terminal_nor_answers_its_queries() {
+    with_link(|link| async move {
+        let refused = look(&link).await.unwrap_err().to_string();
+        assert!(refused.contains("no such terminal"), "{refused}");
+        let mut owner = viewer(&link, 24, 80).await;
+        let mut looking = look(&link).await.unwrap();
+        let size = |rows, cols| Frame::Resize { rows, cols };
+        assert_eq!(
+            looking.output.next().await.unwrap(),
+            Some(size(24, 80)),
+            "the size comes first"
+        );
+        looking.input.send(size(5, 20)).await.unwrap();
+        line(
+            &mut looking,
+            r"stty size; printf 'asked \e[c'; echo; echo do''ne",
+        )
+        .await;
+        let shown = until(&mut looking, "done").await;
+        assert!(
+            shown.contains("24 80") && !shown.contains("\x1b[c"),
+            "{shown:?}"
+        );
+        assert!(until(&mut owner, "done").await.contains("asked \x1b[c"));
+
+        owner.input.send(size(30, 90)).await.unwrap();
+        loop {
+            match looking.output.next().await.unwrap() {
+                Some(Frame::Stdout(_)) => {}
+                other => break assert_eq!(other, Some(size(30, 90))),
+            }
+        }
+        // Without its owner's page, nobody answers, and it keeps its size.
+        drop(owner);
+        line(
+            &mut looking,
+            r"sleep 0.2; stty size; printf 'two \e[6n'; echo; echo do''ne",
+        )
+        .await;
+        let shown = until(&mut looking, "done\r").await;
+        assert!(
+            shown.contains("30 90") && !shown.contains("\x1b[6n"),
+            "{shown:?}"
+        );
     });
 }

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use faultline_domain::NodeName;
 use faultline_guest::wire::{
-    Exec, FileStat, Frame, Reply, Request, Response, VERSION, read_header, write_header,
+    self, Exec, FileStat, Frame, Reply, Request, Response, VERSION, read_header, write_header,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -22,7 +22,7 @@ use super::{
     files::Files,
     lock,
     shell::{self, Outcome},
-    terminal::Terminal,
+    terminal::{News, Terminal},
 };
 
 /// The maximum size of a file, in bytes. The rest of a larger one is dropped.
@@ -81,7 +81,7 @@ impl Guest {
     /// Serves the serial console: raw bytes, shared by all open streams.
     pub(super) async fn console(&self, stream: DuplexStream) -> io::Result<()> {
         let (mut read, mut write) = tokio::io::split(stream);
-        let (_, mut news) = self.console.attach();
+        let (_, _, mut news) = self.console.attach();
         write
             .write_all(format!("\r\n{} ttyS0\r\n", self.files.node).as_bytes())
             .await?;
@@ -93,8 +93,9 @@ impl Guest {
                     0 => return Ok(()),
                     n => self.console.type_in(buffer.get(..n).unwrap_or_default(), &self.files).await,
                 },
-                bytes = news.recv() => match bytes {
-                    Ok(Some(bytes)) => write.write_all(&bytes).await?,
+                next = news.recv() => match next {
+                    Ok(News::Shown(bytes)) => write.write_all(&bytes).await?,
+                    Ok(News::Resized(_)) => {}
                     _ => return Ok(()),
                 },
             }
@@ -183,7 +184,8 @@ impl Guest {
                 )
                 .await
             }
-            Request::Terminal(t) => self.terminal(stream, &t.id).await,
+            Request::Terminal(t) => self.terminal(stream, &t).await,
+            Request::Look { id } => self.look(stream, &id).await,
             Request::Exec(exec) => self.exec(stream, exec).await,
             other => {
                 let op = serde_json::to_value(&other)
@@ -195,7 +197,19 @@ impl Guest {
         }
     }
 
-    async fn terminal(&self, mut stream: DuplexStream, id: &str) -> io::Result<()> {
+    async fn look(&self, mut stream: DuplexStream, id: &str) -> io::Result<()> {
+        let known = lock(&self.terminals).get(id).cloned();
+        match known {
+            Some(terminal) => {
+                answer(&mut stream, Reply::Attached { new: false }).await?;
+                self.view(stream, id, &terminal, true).await
+            }
+            None => refuse(&mut stream, "there is no such terminal".to_owned()).await,
+        }
+    }
+
+    async fn terminal(&self, mut stream: DuplexStream, wanted: &wire::Terminal) -> io::Result<()> {
+        let id = &wanted.id;
         let known = lock(&self.terminals).get(id).cloned();
         let new = known.is_none();
         let terminal = known.unwrap_or_else(|| {
@@ -204,8 +218,24 @@ impl Guest {
             made
         });
         answer(&mut stream, Reply::Attached { new }).await?;
-        let (screen, mut news) = terminal.attach();
+        terminal.resize((wanted.pty.rows, wanted.pty.cols));
+        self.view(stream, id, &terminal, false).await
+    }
+
+    /// Transfers frames between a terminal and a viewer, who may only look.
+    async fn view(
+        &self,
+        stream: DuplexStream,
+        id: &str,
+        terminal: &Terminal,
+        looks: bool,
+    ) -> io::Result<()> {
+        let (size, screen, mut news) = terminal.attach();
         let (mut read, mut write) = tokio::io::split(stream);
+        let resized = |(rows, cols)| Frame::Resize { rows, cols };
+        if looks {
+            resized(size).write(&mut write).await?;
+        }
         for chunk in Frame::chunks(&screen) {
             Frame::Stdout(chunk).write(&mut write).await?;
         }
@@ -214,8 +244,10 @@ impl Guest {
                 if self.deaf.load(Ordering::Relaxed) {
                     std::future::pending::<()>().await;
                 }
-                if let Frame::Stdin(bytes) = frame {
-                    terminal.type_in(&bytes, &self.files).await;
+                match frame {
+                    Frame::Stdin(bytes) => terminal.type_in(&bytes, &self.files).await,
+                    Frame::Resize { rows, cols } if !looks => terminal.resize((rows, cols)),
+                    _ => {}
                 }
             }
             io::Result::Ok(())
@@ -223,8 +255,10 @@ impl Guest {
         let shown = async {
             loop {
                 match news.recv().await {
-                    Ok(Some(bytes)) => Frame::Stdout(bytes).write(&mut write).await?,
-                    Ok(None) => {
+                    Ok(News::Shown(bytes)) => Frame::Stdout(bytes).write(&mut write).await?,
+                    Ok(News::Resized(size)) if looks => resized(size).write(&mut write).await?,
+                    Ok(News::Resized(_)) => {}
+                    Ok(News::Ended) => {
                         lock(&self.terminals).remove(id);
                         return Frame::Exit(0).write(&mut write).await;
                     }

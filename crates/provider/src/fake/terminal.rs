@@ -21,8 +21,19 @@ pub(super) struct Terminal {
 struct State {
     shown: Vec<u8>,
     line: String,
-    /// Output as it is shown. `None` means that the terminal ended.
-    news: broadcast::Sender<Option<Bytes>>,
+    size: Size,
+    news: broadcast::Sender<News>,
+}
+
+/// Rows and columns.
+pub(super) type Size = (u16, u16);
+
+/// What happens to a terminal.
+#[derive(Debug, Clone)]
+pub(super) enum News {
+    Shown(Bytes),
+    Resized(Size),
+    Ended,
 }
 
 impl Terminal {
@@ -32,6 +43,7 @@ impl Terminal {
             state: Mutex::new(State {
                 shown: prompt.clone().into_bytes(),
                 line: String::new(),
+                size: (24, 80),
                 news: broadcast::channel(1024).0,
             }),
             prompt,
@@ -46,6 +58,7 @@ impl Terminal {
             state: Mutex::new(State {
                 shown: state.shown.clone(),
                 line: state.line.clone(),
+                size: state.size,
                 news: broadcast::channel(1024).0,
             }),
         }
@@ -55,10 +68,20 @@ impl Terminal {
         &self.prompt
     }
 
-    /// Returns the bytes that restore the screen, and a receiver of the output after them.
-    pub(super) fn attach(&self) -> (Bytes, broadcast::Receiver<Option<Bytes>>) {
+    /// Returns the size, the bytes that restore the screen, and a receiver of what happens after that.
+    pub(super) fn attach(&self) -> (Size, Bytes, broadcast::Receiver<News>) {
         let state = lock(&self.state);
-        (Bytes::copy_from_slice(&state.shown), state.news.subscribe())
+        let screen = Bytes::copy_from_slice(&state.shown);
+        (state.size, screen, state.news.subscribe())
+    }
+
+    /// Sets the size. Unlike a real terminal's, it is that of the viewer who set it last.
+    pub(super) fn resize(&self, size: Size) {
+        let mut state = lock(&self.state);
+        if state.size != size {
+            state.size = size;
+            let _ = state.news.send(News::Resized(size));
+        }
     }
 
     pub(super) fn show(&self, bytes: &[u8]) {
@@ -66,7 +89,7 @@ impl Terminal {
     }
 
     pub(super) fn end(&self) {
-        let _ = lock(&self.state).news.send(None);
+        let _ = lock(&self.state).news.send(News::Ended);
     }
 
     pub(super) async fn type_in(&self, bytes: &[u8], files: &Files) {
@@ -118,6 +141,6 @@ impl State {
             self.shown.drain(..self.shown.len() - KEPT);
         }
         // Sending fails if there are no viewers.
-        let _ = self.news.send(Some(Bytes::copy_from_slice(bytes)));
+        let _ = self.news.send(News::Shown(Bytes::copy_from_slice(bytes)));
     }
 }
