@@ -45,7 +45,8 @@ class PageSocket extends EventTarget {
   lost(code, reason) {
     this.socket = null;
     this.channels.clear();
-    const final = { 4001: "You are signed out", 1007: reason }[code];
+    // Only a look is closed because of the machine.
+    const final = { 4001: "You are signed out", 4003: reason, 4004: reason, 4006: reason, 1007: reason }[code];
     if (!final) setTimeout(() => this.connect(), backOff(this.tries++));
     this.onlost(final ?? "Connection lost; connecting again…", Boolean(final));
   }

@@ -49,6 +49,7 @@
     log.addEventListener("toggle", () => sessionStorage.setItem(key, log.open ? "open" : "closed"));
   }
   swap("notice", "notice");
+  swap("looks", "looks");
   socket.addEventListener("banner", (event) => {
     document.getElementById("banner").hidden = event.data === "";
     document.getElementById("banner-text").textContent = event.data;
@@ -223,14 +224,7 @@
   let current = 0;
   const most = 8;
 
-  // xterm makes its style sheets while it runs; the page's policy takes those that carry its nonce.
-  const nonce = document.getElementById("workspace-script")?.nonce;
   const create = document.createElement.bind(document);
-  document.createElement = (name, options) => {
-    const element = create(name, options);
-    if (String(name).toLowerCase() === "style" && nonce) element.nonce = nonce;
-    return element;
-  };
 
   class TerminalTab {
     constructor(node, number) {
@@ -269,25 +263,7 @@
         this.tab.append(this.cross);
         this.tab.setAttribute("aria-keyshortcuts", "Delete");
       }
-      this.xterm = new window.Terminal({
-        fontFamily: '"JetBrains Mono", ui-monospace, Menlo, Consolas, monospace',
-        fontSize: narrow.matches ? 13 : 14,
-        lineHeight: 1.2,
-        cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
-        scrollback: 5000,
-        screenReaderMode: false,
-        macOptionIsMeta: true,
-        theme: {
-          background: getComputedStyle(document.documentElement).getPropertyValue("--term-bg").trim(),
-          foreground: "#d9dee8",
-          cursor: "#9db1ff",
-          selectionBackground: "#33467f",
-          black: "#1a1f28", red: "#ff7b72", green: "#5dd39e", yellow: "#f0b955",
-          blue: "#82a0ff", magenta: "#d2a6ff", cyan: "#6cd3e0", white: "#c9d1dd",
-          brightBlack: "#6b7689", brightRed: "#ffa198", brightGreen: "#7ee8b6", brightYellow: "#ffd483",
-          brightBlue: "#a8bdff", brightMagenta: "#e2c5ff", brightCyan: "#96e6f0", brightWhite: "#ffffff",
-        },
-      });
+      this.xterm = newTerminal({ fontSize: narrow.matches ? 13 : 14 });
       this.fitter = new window.FitAddon.FitAddon();
       this.xterm.loadAddon(this.fitter);
       this.xterm.attachCustomKeyEventHandler((event) => this.key(event));

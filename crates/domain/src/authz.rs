@@ -44,7 +44,8 @@ pub enum Role {
     Student,
     /// Like a student; may also read the hints, the solution and the checks of every lab, and why labs can't be loaded.
     Author,
-    /// Like a student; may also see the progress of their groups' members, and invite students to these groups.
+    /// Like a student; may also see the progress of their groups' members, look into these members' terminals, and
+    /// invite students to these groups.
     Instructor,
     /// May do all of this, in all groups; may also invite and disable people, and see capacity, everybody's environments,
     /// and the audit log.
@@ -112,6 +113,13 @@ pub struct MayUseSavePoint {
 /// Proof: this person may end this environment, and add and remove its nodes, as its owner or as an operator.
 #[derive(Debug, Clone)]
 pub struct MayManage {
+    environment: Environment,
+    person: PersonId,
+}
+
+/// Proof: this person may look into the terminals of this environment, and type there together with its owner.
+#[derive(Debug, Clone)]
+pub struct MayLook {
     environment: Environment,
     person: PersonId,
 }
@@ -199,6 +207,27 @@ impl SignedIn {
         }
     }
 
+    /// Returns the proof if the person instructs one of these groups of which the environment's owner is a member, or
+    /// is an operator. Nobody looks into the terminals of a colleague who instructs the same group.
+    pub fn may_look(
+        &self,
+        environment: Environment,
+        groups: &[Group],
+    ) -> Result<MayLook, NotFound> {
+        let instructs = |group: &Group| {
+            group.is_instructed_by(self.person()) && group.has_student(&environment.person)
+        };
+        let instructor = self.0.role == Role::Instructor && groups.iter().any(instructs);
+        if instructor || self.0.role == Role::Operator {
+            Ok(MayLook {
+                environment,
+                person: self.0.person.clone(),
+            })
+        } else {
+            Err(NotFound)
+        }
+    }
+
     /// Returns the proof if the person is an author or an operator.
     pub fn may_author(&self) -> Result<MayAuthor, NotFound> {
         match self.0.role {
@@ -258,6 +287,20 @@ impl MayManage {
     }
 }
 
+impl MayLook {
+    /// Returns the environment.
+    #[must_use]
+    pub const fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Returns the person who looks.
+    #[must_use]
+    pub const fn person(&self) -> &PersonId {
+        &self.person
+    }
+}
+
 impl MayInstruct {
     /// Returns the group.
     #[must_use]
@@ -292,7 +335,8 @@ impl MayOperate {
 mod tests {
     use super::*;
 
-    /// Who may do what, by role. A group has an instructor `ann`, and an environment belongs to `ann`.
+    /// Who may do what, by role. A group has one instructor and the member `bob`; an environment belongs to `ann` or
+    /// `bob`.
     #[test]
     fn roles_have_their_permissions() {
         use crate::group::Member;
@@ -301,28 +345,33 @@ mod tests {
             id: "g".to_owned(),
             name: "Class".to_owned(),
             created_at: jiff::Timestamp::UNIX_EPOCH,
-            members: vec![Member {
-                person: instructor.parse().unwrap(),
-                name: String::new(),
-                instructs: true,
-            }],
+            members: [(instructor, true), ("bob", false)]
+                .map(|(person, instructs)| Member {
+                    person: person.parse().unwrap(),
+                    name: String::new(),
+                    instructs,
+                })
+                .to_vec(),
         };
         let of = |person: &str| Environment::example(person.parse().unwrap());
-        // role, use own, use another's, end another's, own group, another's group, author, operate
-        let table = [
+        // Permissions that only some roles have; everyone may use their own environment.
+        let table: [(Role, &[&str]); 4] = [
+            (Role::Student, &[]),
+            (Role::Author, &["author"]),
+            (Role::Instructor, &["own group", "look at a member"]),
             (
-                Role::Student,
-                [true, false, false, false, false, false, false],
+                Role::Operator,
+                &[
+                    "end another's",
+                    "own group",
+                    "another's group",
+                    "look at a member",
+                    "look at another group's member",
+                    "look at who is in no group",
+                    "author",
+                    "operate",
+                ],
             ),
-            (
-                Role::Author,
-                [true, false, false, false, false, true, false],
-            ),
-            (
-                Role::Instructor,
-                [true, false, false, true, false, false, false],
-            ),
-            (Role::Operator, [true, false, true, true, true, true, true]),
         ];
         assert_eq!(table.map(|(role, _)| role), Role::ALL);
         for (role, may) in table {
@@ -330,16 +379,68 @@ mod tests {
                 person: ann.clone(),
                 role,
             });
+            let looks = |owner, groups: &[Group]| me.may_look(of(owner), groups).is_ok();
+            assert!(me.may_use(of("ann")).is_ok());
             let can = [
-                me.may_use(of("ann")).is_ok(),
-                me.may_use(of("bob")).is_ok(),
-                me.may_manage(of("bob")).is_ok(),
-                me.may_instruct(group("ann")).is_ok(),
-                me.may_instruct(group("bob")).is_ok(),
-                me.may_author().is_ok(),
-                me.may_operate().is_ok(),
+                ("use another's", me.may_use(of("bob")).is_ok()),
+                ("end another's", me.may_manage(of("bob")).is_ok()),
+                ("own group", me.may_instruct(group("ann")).is_ok()),
+                ("another's group", me.may_instruct(group("eve")).is_ok()),
+                (
+                    "look at a member",
+                    looks("bob", &[group("eve"), group("ann")]),
+                ),
+                (
+                    "look at another group's member",
+                    looks("bob", &[group("eve")]),
+                ),
+                ("look at who is in no group", looks("eve", &[group("ann")])),
+                ("author", me.may_author().is_ok()),
+                ("operate", me.may_operate().is_ok()),
             ];
-            assert_eq!(can, may, "{role:?}");
+            let can = can.into_iter().filter(|(_, can)| *can);
+            assert_eq!(
+                can.map(|(what, _)| what).collect::<Vec<_>>(),
+                may,
+                "{role:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn instructors_look_only_at_members_who_do_not_instruct() {
+        use crate::group::Member;
+        let member = |person: &str, instructs| Member {
+            person: person.parse().unwrap(),
+            name: String::new(),
+            instructs,
+        };
+        let group = Group {
+            id: "g".to_owned(),
+            name: "Class".to_owned(),
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+            members: vec![
+                member("ann", true),
+                member("ida", true),
+                member("bob", false),
+            ],
+        };
+        let me = SignedIn::verified(Principal {
+            person: "ann".parse().unwrap(),
+            role: Role::Instructor,
+        });
+        let of = |person: &str| Environment::example(person.parse().unwrap());
+        let proof = me
+            .may_look(of("bob"), std::slice::from_ref(&group))
+            .unwrap();
+        assert_eq!(proof.environment().person.as_str(), "bob");
+        assert_eq!(proof.person().as_str(), "ann");
+        for owner in ["ida", "ann", "eve"] {
+            assert!(
+                me.may_look(of(owner), std::slice::from_ref(&group))
+                    .is_err(),
+                "{owner}"
+            );
         }
     }
 

@@ -39,4 +39,12 @@ impl Group {
             .iter()
             .any(|member| member.instructs && member.person == *person)
     }
+
+    /// Returns true if this person is a member who doesn't instruct the group.
+    #[must_use]
+    pub fn has_student(&self, person: &PersonId) -> bool {
+        self.members
+            .iter()
+            .any(|member| !member.instructs && member.person == *person)
+    }
 }

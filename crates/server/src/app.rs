@@ -32,6 +32,7 @@ use crate::{
     counts::Counts,
     hub::Hub,
     lock::lock,
+    looks::Looks,
     metrics::Metrics,
     operations::oidc::Begun,
     problem::Problem,
@@ -76,6 +77,8 @@ pub(crate) struct App {
     pub stopping: CancellationToken,
     /// The number of open WebSockets of each person.
     pub sockets: Counts<PersonId>,
+    /// Who looks into which environment's terminals.
+    pub looks: Looks,
     /// The places of the environments that wait for room, as of the last run of the environments' reconciler.
     pub queue: Mutex<HashMap<EnvironmentId, Place>>,
     /// The maintenance that is in effect, as of the last change or the last run of its reconciler.
@@ -128,6 +131,7 @@ impl App {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             sockets: Counts::default(),
+            looks: Looks::default(),
             queue: Mutex::default(),
             credits: Mutex::default(),
             maintenance: Mutex::default(),

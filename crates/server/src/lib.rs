@@ -55,6 +55,7 @@ mod headers;
 mod hub;
 mod listener;
 mod lock;
+mod looks;
 mod metrics;
 mod operations;
 mod pools;

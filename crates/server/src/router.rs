@@ -24,6 +24,7 @@ const MAX_BODY: usize = 64 * 1024;
 pub(crate) fn router(app: Shared) -> Router {
     let pages = web::routes()
         .route("/environments/{id}/socket", get(terminal::of_page))
+        .route("/environments/{id}/look/socket", get(terminal::of_look))
         .layer(middleware::from_fn(auth::csrf::guard))
         .layer(middleware::from_fn_with_state(
             app.clone(),

@@ -10,9 +10,9 @@
 //! | [`passkeys`] | what passkeys need |
 //! | [`password`] | hashes and verifies passwords |
 //!
-//! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Saved`], [`Managed`],
-//! [`Instructed`], [`Author`] or [`Operator`], and can't be called without it. Streams and terminals end when
-//! [`Caller::withdrawn`] returns. Pages
+//! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Looking`], [`Saved`],
+//! [`Managed`], [`Instructed`], [`Author`] or [`Operator`], and can't be called without it. Streams and terminals end when
+//! [`Caller::withdrawn`] or [`Looking::withdrawn`] returns. Pages
 //! accept only cookies and the API accepts only bearer tokens, so a malicious page can't make a browser use the API.
 
 pub(crate) mod csrf;
@@ -31,8 +31,8 @@ use axum::{
 use faultline_domain::{
     EnvironmentId, SavePointId,
     authz::{
-        MayAuthor, MayInstruct, MayManage, MayOperate, MayUse, MayUseSavePoint, Principal, Scope,
-        SignedIn,
+        MayAuthor, MayInstruct, MayLook, MayManage, MayOperate, MayUse, MayUseSavePoint, Principal,
+        Scope, SignedIn,
     },
     environment::Environment,
 };
@@ -225,6 +225,59 @@ impl FromRequestParts<Shared> for Mine {
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
         let caller = caller(parts)?;
         let proof = caller.signed_in.may_use(named(parts, app).await?)?;
+        Ok(Self { caller, proof })
+    }
+}
+
+/// Extractor: a signed-in person who may look into the terminals of the environment `{id}` of the path.
+#[derive(Debug)]
+pub(crate) struct Looking {
+    pub caller: Caller,
+    pub proof: MayLook,
+}
+
+/// Why somebody may no longer look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Withdrawn {
+    /// The credential is no longer valid.
+    SignedOut,
+    /// The person no longer has the role, or doesn't instruct the owner of the environment any more.
+    NotAllowed,
+}
+
+impl Looking {
+    pub(crate) const fn environment(&self) -> &Environment {
+        self.proof.environment()
+    }
+
+    /// Waits until the person may no longer look, and returns why. An error of the store doesn't count.
+    pub(crate) async fn withdrawn(&self, app: &App) -> Withdrawn {
+        loop {
+            tokio::time::sleep(app.config.recheck()).await;
+            let Caller { kind, secret, .. } = &self.caller;
+            let principal = match kind.holder(app, secret).await {
+                Ok(Some((principal, _))) => principal,
+                Ok(None) => return Withdrawn::SignedOut,
+                Err(_) => continue,
+            };
+            let Ok(groups) = app.store.groups().await else {
+                continue;
+            };
+            let now = SignedIn::verified(principal);
+            if now.may_look(self.environment().clone(), &groups).is_err() {
+                return Withdrawn::NotAllowed;
+            }
+        }
+    }
+}
+
+impl FromRequestParts<Shared> for Looking {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        let caller = caller(parts)?;
+        let environment = named(parts, app).await?;
+        let groups = app.store.groups().await?;
+        let proof = caller.signed_in.may_look(environment, &groups)?;
         Ok(Self { caller, proof })
     }
 }

@@ -74,7 +74,7 @@ fn announce(app: &Shared, e: &Environment, left: i64) {
 }
 
 /// Prints a line in all terminals of an environment, in the background.
-pub(super) fn say(app: &Shared, e: &Environment, text: &str) {
+pub(crate) fn say(app: &Shared, e: &Environment, text: &str) {
     let Some(tenant) = e.tenant_id() else { return };
     for node in e.nodes() {
         let (app, tenant, text) = (app.clone(), tenant.clone(), text.to_owned());

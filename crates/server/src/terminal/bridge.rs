@@ -83,7 +83,17 @@ pub(super) enum Output {
 pub(super) struct Bridges {
     app: Shared,
     environment: EnvironmentId,
+    part: Part,
     tasks: JoinSet<()>,
+}
+
+/// How a terminal is attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// As one of its viewers; it is created if it doesn't exist.
+    Viewer,
+    /// Only if it exists, without an effect on its size, its queries and the time of last use.
+    Look,
 }
 
 impl Bridges {
@@ -91,7 +101,16 @@ impl Bridges {
         Self {
             app: app.clone(),
             environment: environment.clone(),
+            part: Part::Viewer,
             tasks: JoinSet::new(),
+        }
+    }
+
+    /// Returns the terminals of somebody who looks at the environment.
+    pub(super) fn looking(app: &Shared, environment: &EnvironmentId) -> Self {
+        Self {
+            part: Part::Look,
+            ..Self::new(app, environment)
         }
     }
 
@@ -113,10 +132,11 @@ impl Bridges {
             output: output.clone(),
             window,
         };
-        let (app, environment) = (self.app.clone(), self.environment.clone());
+        let (app, environment, part) = (self.app.clone(), self.environment.clone(), self.part);
         self.tasks.spawn(async move {
             let _counted = Counted::new(&app);
-            let end = run(&app, &environment, &which, size, browser).await;
+            let wanted = (&which, size, part);
+            let end = run(&app, &environment, wanted, browser).await;
             // The browser may have left.
             let _ = output.send(Output::End(end)).await;
         });
@@ -157,10 +177,10 @@ struct Browser {
 async fn run(
     app: &App,
     id: &EnvironmentId,
-    which: &Which,
-    size: Size,
+    wanted: (&Which, Size, Part),
     mut browser: Browser,
 ) -> End {
+    let (which, ..) = wanted;
     let environment = match running(app, id).await {
         Ok(environment) if environment.nodes().contains(which.node()) => environment,
         Ok(_) => return End::Gone,
@@ -176,7 +196,7 @@ async fn run(
     };
     let queues = (browser.input, &browser.output, &*browser.window);
     let end = tokio::select! {
-        end = carry(app, &environment, which, size, queues) => end,
+        end = carry(app, &environment, wanted, queues) => end,
         () = paused(app, &environment) => End::Paused,
         end = told_to_end => end,
     };
@@ -203,7 +223,7 @@ async fn running(app: &App, id: &EnvironmentId) -> Result<Environment, End> {
 }
 
 /// Checks that the environment still runs on the same tenant; if not, returns why.
-async fn unchanged(app: &App, environment: &Environment) -> Result<(), End> {
+pub(super) async fn unchanged(app: &App, environment: &Environment) -> Result<(), End> {
     let now = running(app, &environment.id).await?;
     if now.tenant_id() == environment.tenant_id() {
         Ok(())
@@ -229,14 +249,22 @@ async fn paused(app: &App, environment: &Environment) {
 async fn carry(
     app: &App,
     environment: &Environment,
-    which: &Which,
-    size: Size,
+    (which, size, part): (&Which, Size, Part),
     (input, output, window): (mpsc::Receiver<Input>, &mpsc::Sender<Output>, &Semaphore),
 ) -> End {
-    let Some((reader, writer, notice)) = attach(app, environment, which, size).await else {
-        return End::Dropped;
+    let attached = match part {
+        Part::Viewer => attach(app, environment, which, size)
+            .await
+            .ok_or(End::Dropped),
+        Part::Look => look(app, environment, which).await,
     };
-    app.touch(&environment.id).await;
+    let (reader, writer, notice) = match attached {
+        Ok(attached) => attached,
+        Err(end) => return end,
+    };
+    if part == Part::Viewer {
+        app.touch(&environment.id).await;
+    }
     if output.send(Output::Notice(notice)).await.is_err() {
         return End::Left;
     }
@@ -287,6 +315,36 @@ async fn attach(
         Reader::Console(output),
         Writer::Console(input),
         Notice::Console,
+    ))
+}
+
+/// Attaches to a terminal that is open, to look at it. Never to the serial console, which has no viewers that could be
+/// told apart.
+async fn look(
+    app: &App,
+    environment: &Environment,
+    which: &Which,
+) -> Result<(Reader, Writer, Notice), End> {
+    let tenant = environment.tenant_id().ok_or(End::Gone)?;
+    let link = async {
+        let stream = app
+            .provider
+            .open(tenant, which.node(), Target::Guest)
+            .await
+            .map_err(|_| End::Dropped)?;
+        match client::look(stream, &which.session()).await {
+            Ok(session) => Ok(session),
+            Err(client::Error::Refused(_)) => Err(End::NotOpen),
+            Err(_) => Err(End::Dropped),
+        }
+    };
+    let session = tokio::time::timeout(ATTACH_TIMEOUT, link)
+        .await
+        .map_err(|_| End::Dropped)??;
+    Ok((
+        Reader::Guest(session.output),
+        Writer::Guest(session.input),
+        Notice::Attached { new: false },
     ))
 }
 
@@ -349,6 +407,7 @@ async fn from_machine(
                 }
                 output.send(Output::Bytes(bytes)).await
             }
+            Shown::Size(size) => output.send(Output::Notice(Notice::Size(size))).await,
             Shown::Exit(code) => {
                 // The browser may have left.
                 let _ = output.send(Output::Notice(Notice::Ended { code })).await;
@@ -398,6 +457,7 @@ enum Reader {
 
 enum Shown {
     Bytes(Bytes),
+    Size(Size),
     Exit(i32),
 }
 
@@ -408,6 +468,7 @@ impl Reader {
             Self::Guest(output) => match output.next().await.ok()?? {
                 Frame::Stdout(bytes) | Frame::Stderr(bytes) => Some(Shown::Bytes(bytes)),
                 Frame::Exit(code) => Some(Shown::Exit(code)),
+                Frame::Resize { rows, cols } => Size::new(rows, cols).ok().map(Shown::Size),
                 _ => None,
             },
             Self::Console(output) => {

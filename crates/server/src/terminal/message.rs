@@ -40,6 +40,12 @@ impl Which {
     pub(super) fn session(&self) -> String {
         format!("web-{}", self.number)
     }
+
+    /// Returns the number of the terminal with this name in the guest; none if it isn't one of a page.
+    pub(crate) fn number_of(session: &str) -> Option<u32> {
+        let number = session.strip_prefix("web-")?.parse().ok()?;
+        (1..=MAX_TERMINALS).contains(&number).then_some(number)
+    }
 }
 
 /// The number of a terminal on a page's WebSocket, 1 to 64.
@@ -65,7 +71,7 @@ impl From<Channel> for u8 {
 }
 
 /// The size of a terminal, in cells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct Size {
     pub rows: u16,
     pub cols: u16,
@@ -75,7 +81,7 @@ impl Size {
     /// The default: 24 rows of 80 columns.
     pub(super) const DEFAULT: Self = Self { rows: 24, cols: 80 };
 
-    fn new(rows: u16, cols: u16) -> Result<Self, &'static str> {
+    pub(super) fn new(rows: u16, cols: u16) -> Result<Self, &'static str> {
         if (1..=500).contains(&rows) && (1..=1000).contains(&cols) {
             Ok(Self { rows, cols })
         } else {

@@ -10,6 +10,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`socket`] | the single WebSocket of a page: events, and terminals on channels |
+//! | [`look`] | the WebSocket of a page that looks into somebody else's terminals |
 //! | [`single`] | a program's WebSocket: one terminal, without channels |
 //! | [`bridge`] | one terminal, between the queues of a WebSocket and a node |
 //! | [`message`] | messages from pages and programs |
@@ -22,6 +23,7 @@
 
 mod bridge;
 mod connection;
+mod look;
 mod message;
 mod notice;
 mod single;
@@ -45,8 +47,9 @@ pub use message::fuzz as fuzz_message;
 
 use crate::{
     app::Shared,
-    auth::{Mine, csrf::same_origin, param},
+    auth::{Looking, Mine, csrf::same_origin, param},
     counts::Counted,
+    operations,
     problem::Problem,
 };
 
@@ -69,15 +72,38 @@ pub(crate) async fn of_page(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, Problem> {
-    let browser = headers.contains_key("origin") || headers.contains_key("sec-fetch-site");
-    if browser && !same_origin(&headers) {
-        return Err(Problem::forged());
-    }
+    refuse_other_sites(&headers)?;
     let counted = counted(&app, mine.caller.signed_in.person())?;
     Ok(bounded(upgrade)?.on_upgrade(async move |socket| {
         let (_in_progress, _counted) = (app.tasks.token(), counted);
         socket::run(&app, &mine, socket).await;
     }))
+}
+
+/// Serves the WebSocket of a page that looks into somebody's terminals. The look lasts as long as the WebSocket.
+pub(crate) async fn of_look(
+    State(app): State<Shared>,
+    looking: Looking,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, Problem> {
+    refuse_other_sites(&headers)?;
+    let counted = counted(&app, looking.proof.person())?;
+    let upgrade = bounded(upgrade)?;
+    let look = operations::look::begin(&app, &looking.proof).await?;
+    Ok(upgrade.on_upgrade(async move |socket| {
+        let (_in_progress, _counted) = (app.tasks.token(), counted);
+        look::run(&app, &looking, look, socket).await;
+    }))
+}
+
+/// Refuses WebSockets that another site's page opens.
+fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Problem> {
+    let browser = headers.contains_key("origin") || headers.contains_key("sec-fetch-site");
+    if browser && !same_origin(headers) {
+        return Err(Problem::forged());
+    }
+    Ok(())
 }
 
 /// Opens a terminal on a node, as a WebSocket.

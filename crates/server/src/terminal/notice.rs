@@ -6,7 +6,7 @@ use axum::extract::ws::{CloseFrame, Message};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 
-use super::message::Channel;
+use super::message::{Channel, Size};
 
 /// An event of a terminal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -16,6 +16,8 @@ pub(super) enum Notice {
     Attached { new: bool },
     /// The guest's helper doesn't respond; this is the serial console.
     Console,
+    /// The terminal's size. Only told to those who look, because everyone else sets it.
+    Size(Size),
     /// The shell ended with this code.
     Ended { code: i32 },
 }
@@ -87,6 +89,10 @@ pub(super) enum End {
     Paused,
     /// The person was signed out. Don't reconnect.
     SignedOut,
+    /// The person may no longer look. Don't reconnect.
+    NotAllowed,
+    /// Nobody has opened the terminal that somebody wants to look at.
+    NotOpen,
     /// The server is stopping. Reconnect later.
     Stopping,
     /// The server failed. Reconnect later.
@@ -109,10 +115,11 @@ impl End {
             Self::Gone => 4004,
             Self::Paused => 4006,
             Self::SignedOut => 4001,
+            Self::NotAllowed => 4003,
             Self::Stopping => 1012,
             Self::Failed => 1011,
             Self::Malformed(_) => 1007,
-            Self::Exited | Self::Closed => 4000,
+            Self::Exited | Self::Closed | Self::NotOpen => 4000,
         }
     }
 
@@ -143,6 +150,8 @@ impl fmt::Display for End {
             Self::Gone => "the machine is not running",
             Self::Paused => "the machine is paused; resume it on its page",
             Self::SignedOut => "you were signed out",
+            Self::NotAllowed => "you may no longer look at this machine",
+            Self::NotOpen => "the terminal is not open",
             Self::Stopping => "the server is restarting",
             Self::Failed => "the server failed",
             Self::Malformed(why) => why,

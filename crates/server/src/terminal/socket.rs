@@ -20,10 +20,10 @@ use tokio::sync::mpsc;
 use super::{
     bridge::{Bridges, Output, Terminal},
     connection::{self, Heard, Incoming, Sink},
-    message::{Channel, FromPage},
+    message::{Channel, FromPage, Input},
     notice::{End, ToPage, pong, shown_on},
 };
-use crate::{app::Shared, auth::Mine, lock::lock, web::live::Changes};
+use crate::{app::Shared, auth::Mine, lock::lock, looks::Look, web::live::Changes};
 
 /// The open terminals. A channel is free again once its end was sent.
 type Open = Mutex<HashMap<Channel, Terminal>>;
@@ -39,10 +39,48 @@ struct Outgoing {
     opened: mpsc::Receiver<Opened>,
 }
 
+/// What a page may do with the terminals that it shows.
+pub(super) enum Access {
+    /// Everything: it belongs to the owner of the environment.
+    Full,
+    /// Never resize or close them, and type only while the look allows it.
+    Look(Look),
+}
+
+impl Access {
+    /// Returns whether this message of the page is obeyed.
+    fn allows(&self, message: &FromPage) -> bool {
+        match (self, message) {
+            (Self::Look(look), FromPage::Terminal { input, .. }) => {
+                matches!(input, Input::Keys(_)) && look.types()
+            }
+            (Self::Look(_), FromPage::Close { .. }) => false,
+            _ => true,
+        }
+    }
+}
+
 pub(super) async fn run(app: &Shared, mine: &Mine, socket: WebSocket) {
     let environment = &mine.environment().id;
+    let bridges = Bridges::new(app, environment);
+    let changes = Changes::new(app, environment);
+    let over = async {
+        mine.caller.clone().withdrawn(app.clone()).await;
+        End::SignedOut
+    };
+    serve(app, socket, Access::Full, bridges, changes, over).await;
+}
+
+/// Serves a page until it disconnects, or `over` returns.
+pub(super) async fn serve(
+    app: &Shared,
+    socket: WebSocket,
+    access: Access,
+    mut bridges: Bridges,
+    changes: Changes,
+    over: impl Future<Output = End>,
+) {
     let (mut sink, mut incoming) = socket.split();
-    let mut bridges = Bridges::new(app, environment);
     let (open, heard) = (Open::default(), Heard::now());
     // At most one pong needs to be queued.
     let (ping, pings) = mpsc::channel(1);
@@ -54,11 +92,11 @@ pub(super) async fn run(app: &Shared, mine: &Mine, socket: WebSocket) {
         opened,
     };
     let end = tokio::select! {
-        end = listen(&mut incoming, &heard, &open, &mut bridges, &opening, &ping) => end,
+        end = listen(&mut incoming, &heard, &access, &open, &mut bridges, &opening, &ping) => end,
         end = speak(&mut sink, &open, outgoing) => end,
-        end = report(Changes::new(app, environment), &event) => end,
+        end = report(changes, &event) => end,
         () = heard.timed_out() => End::Left,
-        () = mine.caller.clone().withdrawn(app.clone()) => End::SignedOut,
+        end = over => end,
         () = app.stopping.cancelled() => End::Stopping,
     };
     lock(&open).clear();
@@ -66,6 +104,8 @@ pub(super) async fn run(app: &Shared, mine: &Mine, socket: WebSocket) {
         End::Left => bridges.finish().await,
         _ => drop(bridges),
     }
+    // A look ends now, not when the client has closed too.
+    drop(access);
     connection::end(sink, incoming, end).await;
 }
 
@@ -73,6 +113,7 @@ pub(super) async fn run(app: &Shared, mine: &Mine, socket: WebSocket) {
 async fn listen(
     incoming: &mut Incoming,
     heard: &Heard,
+    access: &Access,
     open: &Open,
     bridges: &mut Bridges,
     opening: &mpsc::Sender<Opened>,
@@ -85,6 +126,7 @@ async fn listen(
         };
         heard.reset();
         match FromPage::read(message) {
+            Ok(message) if !access.allows(&message) => {}
             Ok(FromPage::Open {
                 channel,
                 which,

@@ -33,7 +33,12 @@ async fn make_instructor(bed: &Bed, name: &str) {
 /// Returns a server with a group whose instructor is `ida` and whose member is `stu`, another group, and its member `eve`.
 /// The owner makes requests.
 pub(super) async fn school() -> (Bed, String, String) {
-    let mut bed = bed().await;
+    school_with(Config::default()).await
+}
+
+/// The same with this configuration.
+pub(super) async fn school_with(config: Config) -> (Bed, String, String) {
+    let mut bed = bed_with(config).await;
     let own = (bed.cookie.clone(), bed.csrf.clone(), bed.token.clone());
     for name in ["ida", "stu", "eve"] {
         bed.become_another(name).await;

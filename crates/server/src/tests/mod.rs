@@ -13,6 +13,7 @@ mod groups;
 mod history;
 mod lifecycle;
 mod limits;
+mod looks;
 mod maintenance;
 mod nodes;
 mod oidc;

@@ -1,5 +1,7 @@
 //! Tests of every route without credentials, with invalid ones, and with somebody else's.
 
+use faultline_domain::authz::Role;
+
 use super::*;
 use crate::config::Rates;
 
@@ -155,6 +157,62 @@ async fn somebody_elses_environment_looks_like_a_nonexistent_one() {
     }
 }
 
+/// Of all routes to a member's environment, instructors of their group have those of a look, and operators also those
+/// that end it and change its nodes. Nobody else has any.
+#[tokio::test]
+async fn by_role_only_some_routes_lead_to_somebody_elses_environment() {
+    let (mut bed, ..) = super::groups::school().await;
+    let own = (bed.cookie.clone(), bed.csrf.clone(), bed.token.clone());
+    bed.become_another("stu").await;
+    let id = bed.active("stale-flag").await.to_string();
+    let role = async |bed: &Bed, person: &str, role: Role| {
+        let change = faultline_store::people::PersonChange::Role(role);
+        let (me, now) = (faultline_domain::PersonId::local(), bed.app.now());
+        let person = person.parse().unwrap();
+        let changed = bed.app.store.change_person(&me, &person, change, now);
+        changed.await.unwrap();
+    };
+    let look = ["/look", "/look/type", "/look/socket"];
+    let manage = ["/end", "/nodes", "/remove/{node}"];
+    for (person, as_role, opens) in [
+        ("mallory", Some(Role::Student), &[][..]),
+        ("mallory", Some(Role::Author), &[]),
+        ("mallory", Some(Role::Instructor), &[]),
+        // A former instructor who is still a member that instructs.
+        ("ida", Some(Role::Student), &[]),
+        ("ida", Some(Role::Instructor), &look),
+        ("local", None, &[look, manage].concat()),
+    ] {
+        match as_role {
+            Some(as_role) => {
+                bed.become_another(person).await;
+                role(&bed, person, as_role).await;
+            }
+            None => (bed.cookie, bed.csrf, bed.token) = own.clone(),
+        }
+        for (method, path) in pages() {
+            let Some(rest) = path.strip_prefix("/environments/{id}") else {
+                continue;
+            };
+            // It would end what the next ones need.
+            if opens.contains(&rest) && rest == "/end" {
+                continue;
+            }
+            let uri = filled(&path, &id);
+            let status = match method {
+                Method::GET => bed.get(&uri).await.status,
+                _ => bed.post(&uri, "").await.status,
+            };
+            let found = status != StatusCode::NOT_FOUND;
+            assert_eq!(
+                found,
+                opens.contains(&rest),
+                "{person} {as_role:?} {uri}: {status}"
+            );
+        }
+    }
+}
+
 #[test]
 fn every_api_route_is_documented() {
     let undescribed: Vec<_> = pages()
@@ -231,10 +289,11 @@ fn inline_scripts_and_styles_are_found() {
 }
 
 #[tokio::test]
-async fn no_page_has_inline_code_and_only_the_workspace_may_create_styles() {
+async fn no_page_has_inline_code_and_only_pages_with_terminals_may_create_styles() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await.to_string();
     let workspace = format!("/environments/{id}");
+    let look = format!("{workspace}/look");
     let mut seen = Vec::new();
     for (method, path) in pages() {
         if method != Method::GET {
@@ -253,10 +312,11 @@ async fn no_page_has_inline_code_and_only_the_workspace_may_create_styles() {
         assert!(policy.contains("script-src 'self';"), "{uri}: {policy}");
         assert!(!policy.contains("unsafe"), "{uri}: {policy}");
         let own = policy.contains("style-src 'self';");
-        assert_eq!(own, uri != workspace, "{uri}: {policy}");
+        let terminals = uri == workspace || uri == look;
+        assert_eq!(own, !terminals, "{uri}: {policy}");
         seen.push(uri);
     }
-    for page in ["/", "/labs/stale-flag", &workspace, "/keys"] {
+    for page in ["/", "/labs/stale-flag", &workspace, &look, "/keys"] {
         assert!(seen.iter().any(|uri| uri == page), "{page} of {seen:?}");
     }
 }

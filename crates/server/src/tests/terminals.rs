@@ -11,9 +11,9 @@ use tokio_tungstenite::{
 
 use super::*;
 
-type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
 
-struct Serving {
+pub(super) struct Serving {
     address: std::net::SocketAddr,
     task: tokio::task::JoinHandle<()>,
 }
@@ -24,7 +24,7 @@ impl Drop for Serving {
     }
 }
 
-async fn serving(bed: &Bed) -> Serving {
+pub(super) async fn serving(bed: &Bed) -> Serving {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serve = axum::serve(listener, bed.router()).into_future();
@@ -53,7 +53,7 @@ async fn next(socket: &mut Socket) -> Message {
     message.unwrap().unwrap().unwrap()
 }
 
-async fn close_code(socket: &mut Socket) -> u16 {
+pub(super) async fn close_code(socket: &mut Socket) -> u16 {
     loop {
         if let Message::Close(Some(frame)) = next(socket).await {
             return frame.code.into();
@@ -62,54 +62,59 @@ async fn close_code(socket: &mut Socket) -> u16 {
 }
 
 /// An open page.
-struct Page {
-    socket: Socket,
+pub(super) struct Page {
+    pub socket: Socket,
     /// Output and notices of each channel since the last call of `until`.
     shown: HashMap<u8, String>,
     /// The latest content of each part of the page.
-    parts: HashMap<String, String>,
+    pub parts: HashMap<String, String>,
     pongs: u32,
 }
 
 impl Page {
-    async fn load(bed: &Bed, s: &Serving, id: &EnvironmentId) -> Self {
+    pub async fn load(bed: &Bed, s: &Serving, id: &EnvironmentId) -> Self {
+        let path = format!("/environments/{id}/socket");
+        Self::at(bed, s, &path).await.unwrap()
+    }
+
+    /// Opens the WebSocket at this path.
+    pub async fn at(bed: &Bed, s: &Serving, path: &str) -> Result<Self, Error> {
         let origin = format!("http://{}", s.address);
         let headers = [("cookie", bed.cookie.as_str()), ("origin", &origin)];
-        let path = format!("/environments/{id}/socket");
-        Self {
-            socket: connect(s, &path, headers).await.unwrap(),
+        Ok(Self {
+            socket: connect(s, path, headers).await?,
             shown: HashMap::new(),
             parts: HashMap::new(),
             pongs: 0,
-        }
+        })
     }
 
     /// Opens a page with a terminal on channel 1.
-    async fn with_terminal(bed: &Bed, s: &Serving, id: &EnvironmentId) -> Self {
+    pub async fn with_terminal(bed: &Bed, s: &Serving, id: &EnvironmentId) -> Self {
         let mut page = Self::load(bed, s, id).await;
         page.open(1, "node1", 1).await;
         page
     }
 
-    async fn send(&mut self, message: Value) {
+    pub async fn send(&mut self, message: Value) {
         let message = Message::text(message.to_string());
         self.socket.send(message).await.unwrap();
     }
 
-    async fn open(&mut self, channel: u8, node: &str, number: u32) {
+    pub async fn open(&mut self, channel: u8, node: &str, number: u32) {
         self.send(json!({
             "type": "open", "channel": channel, "node": node, "number": number, "rows": 30, "cols": 100
         }))
         .await;
     }
 
-    async fn keys(&mut self, channel: u8, keys: &str) {
+    pub async fn keys(&mut self, channel: u8, keys: &str) {
         let message = [&[channel][..], keys.as_bytes()].concat();
         self.socket.send(Message::binary(message)).await.unwrap();
     }
 
     /// Handles one message.
-    async fn read(&mut self) {
+    pub async fn read(&mut self) {
         match next(&mut self.socket).await {
             Message::Binary(bytes) => {
                 let text = String::from_utf8_lossy(&bytes[1..]);
@@ -139,7 +144,7 @@ impl Page {
     }
 
     /// Reads until a channel has shown this, and returns everything that it has shown.
-    async fn until(&mut self, channel: u8, wanted: &str) -> String {
+    pub async fn until(&mut self, channel: u8, wanted: &str) -> String {
         while !self.shown.get(&channel).is_some_and(|s| s.contains(wanted)) {
             self.read().await;
         }
@@ -147,14 +152,14 @@ impl Page {
     }
 
     /// Reads until `matches` returns true for a part of the page.
-    async fn until_part(&mut self, name: &str, matches: impl Fn(&str) -> bool) {
+    pub async fn until_part(&mut self, name: &str, matches: impl Fn(&str) -> bool) {
         while !self.parts.get(name).is_some_and(|data| matches(data)) {
             self.read().await;
         }
     }
 
     /// Reads until a channel is closed, and returns the code.
-    async fn closed(&mut self, channel: u8) -> u16 {
+    pub async fn closed(&mut self, channel: u8) -> u16 {
         let closed = format!(r#"{{"type":"closed","channel":{channel},"code":"#);
         let shown = self.until(channel, &closed).await;
         let (_, code) = shown.split_once(&closed).unwrap();

@@ -6,7 +6,11 @@ use axum::{
     extract::State,
     response::{IntoResponse, Redirect, Response},
 };
-use faultline_domain::{attempt::Attempt, authz::Role, environment::Phase};
+use faultline_domain::{
+    attempt::Attempt,
+    authz::{MayInstruct, Role},
+    environment::Phase,
+};
 use serde::Deserialize;
 
 use super::{
@@ -122,6 +126,8 @@ struct LabRow {
     since: String,
     checks: String,
     hints: usize,
+    /// The page that looks into its terminals, if there are any.
+    look: Option<String>,
 }
 
 struct MemberRow {
@@ -149,7 +155,7 @@ struct GroupPage {
     made: Option<Made>,
 }
 
-fn lab(app: &App, of: &OpenLab) -> LabRow {
+fn lab(app: &App, proof: &MayInstruct, of: &OpenLab) -> LabRow {
     let e = &of.environment;
     let now = app.now();
     let solved = of.attempt.as_ref().is_some_and(Attempt::is_repaired);
@@ -172,6 +178,8 @@ fn lab(app: &App, of: &OpenLab) -> LabRow {
             |(held, all)| format!("{held} of {all} checks pass"),
         ),
         hints: of.attempt.as_ref().map_or(0, |attempt| attempt.hints.len()),
+        look: (e.state.phase() == Phase::Active && proof.group().has_student(&e.person))
+            .then(|| format!("/environments/{}/look", e.id)),
     }
 }
 
@@ -185,7 +193,7 @@ async fn render(
     let proof = &instructed.proof;
     let group = proof.group();
     let row = |of: Progress| MemberRow {
-        labs: of.open.iter().map(|open| lab(app, open)).collect(),
+        labs: of.open.iter().map(|open| lab(app, proof, open)).collect(),
         id: of.member.person.to_string(),
         name: of.member.name,
         instructs: of.member.instructs,

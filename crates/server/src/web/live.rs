@@ -1,25 +1,29 @@
-//! Live updates of the workspace: named parts of the page with their content. On each notification, all parts are
+//! Live updates of the workspace and of looks into it: named parts of the page with their content. On each notification, all parts are
 //! rendered from the store, and those that differ from what was last sent are sent. So a lost notification loses
 //! nothing.
 
 use std::{collections::HashMap, time::Duration};
 
 use askama::Template;
-use faultline_domain::{EnvironmentId, NodeName};
+use faultline_domain::{EnvironmentId, NodeName, authz::MayLook};
 use tokio::sync::watch;
 
-use super::{layout::banner, parts, saves, starting, workspace::phase_key};
+use super::{layout::banner, look, parts, saves, starting, workspace::phase_key};
 use crate::{app::Shared, problem::Problem};
 
 /// Changes closer together than this are sent as one.
 const DEBOUNCE: Duration = Duration::from_millis(120);
 /// Without a notification, the parts are rendered again after this time, because warnings count down.
 const PERIOD: Duration = Duration::from_secs(20);
+/// The same for a look, because nothing notifies of terminals that are opened and closed.
+const LOOK_PERIOD: Duration = Duration::from_secs(3);
 
 /// The changes of one environment's page.
 pub(crate) struct Changes {
     app: Shared,
     id: EnvironmentId,
+    /// Set for the page of somebody who looks.
+    look: Option<MayLook>,
     watch: watch::Receiver<u64>,
     sent: HashMap<&'static str, String>,
     first: bool,
@@ -30,9 +34,18 @@ impl Changes {
         Self {
             watch: app.hub.watch(id),
             id: id.clone(),
+            look: None,
             app: app.clone(),
             sent: HashMap::new(),
             first: true,
+        }
+    }
+
+    /// Returns the changes of the page of somebody who looks.
+    pub(crate) fn of_look(app: &Shared, proof: &MayLook) -> Self {
+        Self {
+            look: Some(proof.clone()),
+            ..Self::new(app, &proof.environment().id)
         }
     }
 
@@ -40,9 +53,14 @@ impl Changes {
     /// store fails.
     pub(crate) async fn next(&mut self) -> Option<Vec<(&'static str, String)>> {
         if !std::mem::take(&mut self.first) {
+            let period = if self.look.is_some() {
+                LOOK_PERIOD
+            } else {
+                PERIOD
+            };
             tokio::select! {
                 changed = self.watch.changed() => changed.ok()?,
-                () = tokio::time::sleep(PERIOD) => {}
+                () = tokio::time::sleep(period) => {}
             }
             tokio::time::sleep(DEBOUNCE).await;
         }
@@ -63,6 +81,9 @@ impl Changes {
             .environment(&self.id)
             .await?
             .ok_or_else(Problem::not_found)?;
+        if let Some(proof) = &self.look {
+            return look::parts(app, proof, &e).await;
+        }
         app.touch_in_queue(&e).await;
         let lab = app.lab_of(&e).await;
         let attempt = app.store.attempt(&e.attempt).await?;
@@ -79,6 +100,7 @@ impl Changes {
             ),
             ("banner", banner(app)),
             ("notice", parts::notice(app, &e).render()?),
+            ("looks", parts::looks(app, &e).render()?),
             (
                 "nodes",
                 e.nodes()

@@ -8,6 +8,7 @@
 //! | [`authoring`] | `/labs/{slug}/author` |
 //! | [`files`] | `/labs/{slug}/files/{name}`, and the same below an environment |
 //! | [`workspace`] | `/environments/{id}`, with live updates ([`live`]) and the progress of its start ([`starting`]) |
+//! | [`look`] | `/environments/{id}/look` |
 //! | [`actions`] | the forms of the workspace |
 //! | [`progress`] | `/progress` |
 //! | [`keys`] | `/keys` |
@@ -38,6 +39,7 @@ mod lab;
 mod layout;
 mod limits;
 pub(crate) mod live;
+mod look;
 mod maintenance;
 mod oidc;
 mod operator;
@@ -78,6 +80,8 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/labs/{slug}/files/{name}", get(files::of_lab))
         .route("/environments/{id}", get(workspace::show))
         .route("/environments/{id}/side", get(workspace::side))
+        .route("/environments/{id}/look", get(look::show))
+        .route("/environments/{id}/look/type", post(look::set_typing))
         .route("/environments/{id}/kubeconfig", get(actions::kubeconfig))
         .route(
             "/environments/{id}/files/{name}",

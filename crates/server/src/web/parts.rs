@@ -17,6 +17,7 @@ use super::text;
 use crate::{
     api::views::changing,
     app::App,
+    looks::Viewer,
     operations::{check, save},
     problem::Problem,
     reconcile::{burst, pressure, warnings::FIRST},
@@ -286,6 +287,26 @@ pub(super) fn notice(app: &App, e: &Environment) -> Notice {
             n => format!("{start} {ends} in {n} minutes."),
         },
         urgent: left <= 120,
+    }
+}
+
+#[derive(Template)]
+#[template(path = "part-looks.html")]
+pub(super) struct LookNotice {
+    viewers: Vec<Viewer>,
+}
+
+impl LookNotice {
+    /// Returns whether somebody types.
+    fn is_typed(&self) -> bool {
+        self.viewers.iter().any(|viewer| viewer.types)
+    }
+}
+
+/// Returns who looks at the environment's terminals now, for its owner.
+pub(super) fn looks(app: &App, e: &Environment) -> LookNotice {
+    LookNotice {
+        viewers: app.looks.of(&e.id),
     }
 }
 

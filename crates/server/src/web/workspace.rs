@@ -20,7 +20,7 @@ use faultline_lab::{
 use super::{
     layout::{Frame, Layout},
     page,
-    parts::{self, Checks, Hints, Notice},
+    parts::{self, Checks, Hints, LookNotice, Notice},
     saves::{self, Saves},
     starting::{self, Log, Stages},
     text,
@@ -103,6 +103,7 @@ struct Workspace {
     /// The nodes that are being added or removed.
     changes: String,
     notice: Notice,
+    looks: LookNotice,
     stages: Stages,
     log: Log,
     failed: Option<(String, String)>,
@@ -182,6 +183,7 @@ pub(super) async fn show(
             .collect(),
         changes: parts::changes(&app, e).await?,
         notice: parts::notice(&app, e),
+        looks: parts::looks(&app, e),
         stages: starting::stages(&app, e).await?,
         log: starting::log(&app, e).await?,
         failed: match &e.state {
