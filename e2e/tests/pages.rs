@@ -521,6 +521,7 @@ async fn an_instructor_watches_a_student() -> Result<()> {
     instructor
         .until_text("#members", "0 of 2 checks pass")
         .await?;
+    looks_at(&serving, &instructor, &student).await?;
     for scheme in ["dark", "light"] {
         instructor.scheme(scheme).await?;
         owner.scheme(scheme).await?;
@@ -541,4 +542,70 @@ async fn an_instructor_watches_a_student() -> Result<()> {
         browser.close().await?;
     }
     serving.end().await
+}
+
+/// The instructor looks into the student's terminal from the group's page, types there, and returns to the group.
+async fn looks_at(serving: &Serving, instructor: &Browser, student: &Browser) -> Result<()> {
+    let (id, node) = (tenant(student).await?, "node1".parse()?);
+    let made = |path: &str| serving.provider.file(&id, &node, path).is_some();
+    student.click(".xterm-screen").await?;
+    student.keys("echo seen-by-both\n").await?;
+    instructor.click("#members a").await?;
+    instructor.find("#tabs .mark.on").await?;
+    student::until_output(instructor, "seen-by-both").await?;
+    student
+        .until_text("#looks", "looks at your terminals")
+        .await?;
+    let screen = ".terminal-box:not([hidden]) .xterm-screen";
+    instructor.click(screen).await?;
+    instructor.keys("touch /tmp/early\n").await?;
+    finished(&[(instructor, "look"), (student, "looked-at")]).await?;
+
+    instructor.click("#look-type button").await?;
+    instructor
+        .until_text("#look-state", "You type together")
+        .await?;
+    student.until_text("#looks", "types with you").await?;
+    instructor.click(screen).await?;
+    instructor
+        .keys("touch /tmp/typed\necho typed-by-both\n")
+        .await?;
+    student::until_output(student, "typed-by-both").await?;
+    anyhow::ensure!(made("/tmp/typed") && !made("/tmp/early"));
+    finished(&[(instructor, "look-typing"), (student, "typed-with")]).await?;
+
+    student.chord(&[Key::Alt], 't').await?;
+    instructor.find("#tabs button:nth-child(2)").await?;
+    instructor.chord(&[Key::Alt], '2').await?;
+    let second = "#tabs button:nth-child(2)[aria-selected=true] .mark.on";
+    instructor.find(second).await?;
+    instructor.click("#look-type button").await?;
+    instructor
+        .until_text("#look-state", "You only look")
+        .await?;
+    instructor.click("header a.button").await?;
+    instructor
+        .until_text("#members", "0 of 2 checks pass")
+        .await?;
+    student.find("#looks:empty").await?;
+    Ok(())
+}
+
+/// Takes screenshots of pages in both sizes and both schemes, and checks them.
+async fn finished(pages: &[(&Browser, &str)]) -> Result<()> {
+    for (browser, name) in pages {
+        for scheme in ["dark", "light"] {
+            browser.scheme(scheme).await?;
+            for (width, height) in [(390, 844), (1600, 1000)] {
+                browser.size(width, height).await?;
+                // The terminal's font follows the width.
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                browser.fits().await?;
+                let what = format!("{name}-{width}-{scheme}");
+                browser.shot(&what).await?;
+                access::check(browser, &what).await?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -45,8 +45,14 @@ class PageSocket extends EventTarget {
   lost(code, reason) {
     this.socket = null;
     this.channels.clear();
-    // Only a look is closed because of the machine.
-    const final = { 4001: "You are signed out", 4003: reason, 4004: reason, 4006: reason, 1007: reason }[code];
+    const final = {
+      4001: "You are signed out",
+      // Only of a look.
+      4003: "You may no longer look at this machine",
+      4004: "The machine is not running any more",
+      4006: "The machine is paused",
+      1007: reason,
+    }[code];
     if (!final) setTimeout(() => this.connect(), backOff(this.tries++));
     this.onlost(final ?? "Connection lost; connecting again…", Boolean(final));
   }

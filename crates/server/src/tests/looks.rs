@@ -310,6 +310,9 @@ async fn others_cannot_look_and_operators_can() {
     looking
         .until_part("terminals", |all| all == r#"{"node1":[]}"#)
         .await;
+    let overview = bed.get("/operator").await.body;
+    let link = format!("href=\"/environments/{theirs}/look\"");
+    assert!(overview.contains(&link), "{overview}");
     // Another site's page can't open it.
     let request = Request::get(format!("/environments/{theirs}/look/socket"))
         .header(header::COOKIE, &bed.cookie)

@@ -29,6 +29,8 @@ use crate::{
 struct Machine {
     id: String,
     mine: bool,
+    /// True if there are terminals of somebody else to look at.
+    can_look: bool,
     can_end: bool,
     lab: String,
     person: String,
@@ -159,9 +161,11 @@ pub(super) async fn render(
             .find(|u| u.environment.id == e.id);
         let measured = measured.and_then(|used| used.measured);
         let millis = now.duration_since(e.created_at).as_millis();
+        let mine = e.person == *operator.proof.person();
         machines.push(Machine {
             id: e.id.to_string(),
-            mine: e.person == *operator.proof.person(),
+            mine,
+            can_look: !mine && e.is_open() && matches!(e.state, Life::Active { .. }),
             lab: e.lab.to_string(),
             person: name(e.person.as_str()),
             can_end: e.is_open(),
