@@ -52,7 +52,7 @@ pub enum Pace {
     Slow,
 }
 
-/// The credits of one tenant.
+/// The credits of one environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Credits {
     /// What is left, in milliseconds of CPU time.
@@ -66,7 +66,7 @@ pub struct Credits {
 }
 
 impl Credits {
-    /// Returns the credits of a tenant that is observed for the first time: all of them.
+    /// Returns the credits of an environment that is observed for the first time: all of them.
     #[must_use]
     pub fn new(burst: &Burst, cpu_millis: u32, used: u64, now: Timestamp) -> Self {
         Self {
@@ -77,6 +77,13 @@ impl Credits {
         }
     }
 
+    /// Returns the same credits for another tenant, which has used this much CPU time, in milliseconds. It isn't slowed
+    /// down yet.
+    #[must_use]
+    pub const fn moved(self, used: u64) -> Self {
+        Self { used, ..self }
+    }
+
     /// Returns the credits after a tenant with this CPU limit, in thousandths of a core, has used this much CPU time since
     /// its start, in milliseconds.
     #[must_use]
@@ -85,12 +92,11 @@ impl Credits {
         let passed = now.duration_since(self.at).as_millis().max(0);
         let passed = i64::try_from(passed).unwrap_or(i64::MAX);
         let earned = passed.saturating_mul(burst.baseline(cpu_millis).into()) / 1000;
-        // After a restore it counts from zero again.
         let spent = i64::try_from(used.saturating_sub(self.used)).unwrap_or(i64::MAX);
         let left = self.left.saturating_add(earned).saturating_sub(spent);
         let left = left.clamp(0, most.max(0));
         let pace = match self.pace {
-            _ if burst.minutes == 0 => Pace::Full,
+            _ if most <= 0 => Pace::Full,
             Pace::Full if left == 0 => Pace::Slow,
             Pace::Slow if left >= most / REST => Pace::Full,
             pace => pace,
@@ -155,12 +161,18 @@ mod tests {
             assert_eq!(run(&mut credits, hour * 60, 20, 100), None);
             assert_eq!(run(&mut credits, hour * 60 + 20, 40, 10), None);
         }
-        let off = Burst {
+        let unlimited = Burst {
             minutes: 0,
             ..BURST
         };
-        let credits = credits.observe(&off, LIMIT, u64::MAX, at(1000));
-        assert_eq!(credits.pace, Pace::Full);
+        let everything = Burst {
+            baseline_percent: 100,
+            ..BURST
+        };
+        for off in [unlimited, everything] {
+            let credits = credits.observe(&off, LIMIT, u64::MAX, at(1000));
+            assert_eq!(credits.pace, Pace::Full);
+        }
     }
 
     proptest! {

@@ -169,7 +169,8 @@ impl OnDisk {
     /// Returns the lifetime with which it continues now.
     #[must_use]
     pub fn continued(&self, now: Timestamp) -> Lifetime {
-        let stood = now.duration_since(self.since);
+        // The clock may have been set back.
+        let stood = now.duration_since(self.since).max(SignedDuration::ZERO);
         let later = |at: Timestamp| at.saturating_add(stood).unwrap_or(Timestamp::MAX);
         Lifetime {
             expires_at: later(self.lifetime.expires_at),
@@ -241,6 +242,9 @@ pub struct InvalidTransition {
     from: &'static str,
     verb: &'static str,
 }
+
+/// How long a paused environment may take to be written to disk after its time was up.
+const STORING: SignedDuration = SignedDuration::from_mins(12);
 
 /// The number of attempts after which a start counts as failed.
 pub const MAX_TRIES: u32 = 2;
@@ -343,7 +347,9 @@ impl State {
     /// Moves to `Active`.
     pub fn activate(self, now: Timestamp) -> Result<Self, InvalidTransition> {
         match self {
-            Self::Preparing { .. } | Self::Suspended { .. } => Ok(Self::Active { since: now }),
+            Self::Preparing { .. } | Self::Suspended { on_disk: None, .. } => {
+                Ok(Self::Active { since: now })
+            }
             other => Err(other.refuse("become active")),
         }
     }
@@ -389,8 +395,14 @@ impl State {
         }
     }
 
-    /// Moves back to disk, because it could not be resumed or nobody waits for it.
-    pub fn return_to_disk(self, problem: Option<String>) -> Result<Self, InvalidTransition> {
+    /// Moves back to disk, because it could not be resumed or nobody waits for it. It is kept for another day at least.
+    pub fn return_to_disk(
+        self,
+        problem: Option<String>,
+        now: Timestamp,
+    ) -> Result<Self, InvalidTransition> {
+        let day = SignedDuration::from_hours(24);
+        let least = now.saturating_add(day).unwrap_or(Timestamp::MAX);
         match self {
             Self::Requested {
                 on_disk: Some(before),
@@ -401,7 +413,11 @@ impl State {
                 ..
             } => Ok(Self::Suspended {
                 since: before.since,
-                on_disk: Some(Box::new(OnDisk { problem, ..*before })),
+                on_disk: Some(Box::new(OnDisk {
+                    problem,
+                    kept_until: before.kept_until.max(least),
+                    ..*before
+                })),
             }),
             other => Err(other.refuse("return to disk")),
         }
@@ -458,7 +474,7 @@ impl State {
             return self;
         }
         let reason = reason.into();
-        if let Ok(suspended) = self.clone().return_to_disk(Some(reason.clone())) {
+        if let Ok(suspended) = self.clone().return_to_disk(Some(reason.clone()), now) {
             return suspended;
         }
         Self::Failed {
@@ -663,7 +679,17 @@ pub fn plan(
                     false => Step::Wait,
                 };
             }
-            if now >= end {
+            // What is being written to disk keeps the time that it had.
+            let is_stored = matches!(
+                (state, intent),
+                (State::Suspended { .. }, Intent::Suspended)
+            );
+            let grace = if is_stored && deadlines.suspends {
+                STORING
+            } else {
+                SignedDuration::ZERO
+            };
+            if now.duration_since(end) >= grace {
                 let goes_on = deadlines.suspends
                     && reason == EndReason::Idle
                     && now < lifetime.expires_at.min(lifetime.hard_end)

@@ -38,7 +38,7 @@ impl Maintenance {
     /// Returns the sentences that tell people what they can't do, why, and for how long.
     #[must_use]
     pub fn explanation(&self, now: Timestamp) -> String {
-        let mut text = "Nothing can be started or reset now.".to_owned();
+        let mut text = "Nothing can be started, reset or resumed now.".to_owned();
         if !self.message.is_empty() {
             text.push(' ');
             text.push_str(&self.message);
@@ -98,6 +98,17 @@ pub struct Notice {
     pub told_at: Timestamp,
 }
 
+/// Whether environments can be suspended to disk now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspension {
+    /// They can't be at all.
+    Off,
+    /// There is no disk space for more.
+    Full,
+    /// They can be.
+    Possible,
+}
+
 /// What must be done next for an environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -109,18 +120,20 @@ pub enum Step {
     TakeBack,
     /// Suspend it to disk.
     Suspend,
+    /// It was being resumed from disk: let it return there.
+    ReturnToDisk,
     /// End it.
     End,
 }
 
 /// Returns the next step for an environment. `ends_at` is when the maintenance ends environments, `told` is what its
-/// owner was told, and `suspends` is true if it can be suspended to disk instead.
+/// owner was told, and `suspension` says whether it can be suspended to disk instead.
 #[must_use]
 pub fn plan(
     of: &Environment,
     ends_at: Option<Timestamp>,
     told: Option<Notice>,
-    suspends: bool,
+    suspension: Suspension,
     now: Timestamp,
 ) -> Step {
     if !of.is_open() || of.tenant.is_none() {
@@ -131,21 +144,22 @@ pub fn plan(
         (None, None) => Step::Wait,
         (None, Some(_)) => Step::TakeBack,
         // Nobody works on it yet. Its page shows the announcement.
-        (Some(at), _) if !is_usable => {
-            if now >= at {
-                Step::End
-            } else {
-                Step::Wait
-            }
-        }
+        (Some(at), _) if !is_usable => match (now >= at, of.state.on_disk()) {
+            (false, _) => Step::Wait,
+            (true, Some(_)) => Step::ReturnToDisk,
+            (true, None) => Step::End,
+        },
         (Some(at), Some(told)) if told.ends_at == at => {
             let due = at.max(told.told_at.saturating_add(MIN_NOTICE).unwrap_or(at));
             if now < due {
                 return Step::Wait;
             }
             match of.intent {
-                Intent::Active if suspends => Step::Suspend,
-                Intent::Suspended if suspends && now.duration_since(due) < MAX_STORING => {
+                Intent::Active if suspension == Suspension::Possible => Step::Suspend,
+                // What has begun is not ended because the disk is full for others now.
+                Intent::Suspended
+                    if suspension != Suspension::Off && now.duration_since(due) < MAX_STORING =>
+                {
                     Step::Wait
                 }
                 _ => Step::End,
@@ -213,7 +227,7 @@ mod tests {
             (Some(600), told(600, 900), 1020, Step::End),
         ] {
             assert_eq!(
-                plan(&of, ends_at.map(at), told, false, at(now)),
+                plan(&of, ends_at.map(at), told, Suspension::Off, at(now)),
                 step,
                 "{now}"
             );
@@ -224,16 +238,25 @@ mod tests {
     fn what_waits_in_the_queue_stays_and_what_starts_ends_in_time() {
         let requested = State::requested(at(0));
         let mut of = environment(requested);
-        assert_eq!(plan(&of, Some(at(600)), None, false, at(599)), Step::Wait);
-        assert_eq!(plan(&of, Some(at(600)), None, false, at(600)), Step::End);
+        assert_eq!(
+            plan(&of, Some(at(600)), None, Suspension::Off, at(599)),
+            Step::Wait
+        );
+        assert_eq!(
+            plan(&of, Some(at(600)), None, Suspension::Off, at(600)),
+            Step::End
+        );
         assert_eq!(end(&of, Some(at(600))), (at(600), EndReason::Maintenance));
         of.tenant = None;
-        assert_eq!(plan(&of, Some(at(600)), None, false, at(900)), Step::Wait);
+        assert_eq!(
+            plan(&of, Some(at(600)), None, Suspension::Off, at(900)),
+            Step::Wait
+        );
         assert_eq!(end(&of, Some(at(600))), (at(3600), EndReason::Idle));
         let mut ending = active();
         ending.intent = Intent::Gone(EndReason::Ended);
         assert_eq!(
-            plan(&ending, Some(at(600)), None, false, at(900)),
+            plan(&ending, Some(at(600)), None, Suspension::Off, at(900)),
             Step::Wait
         );
     }
@@ -241,11 +264,20 @@ mod tests {
     #[test]
     fn what_can_be_suspended_ends_only_if_it_does_not_reach_the_disk() {
         let mut of = active();
-        let step = |of: &Environment, now| plan(of, Some(at(600)), told(600, 0), true, at(now));
+        let with = |of: &Environment, suspension, now| {
+            plan(of, Some(at(600)), told(600, 0), suspension, at(now))
+        };
+        let step = |of: &Environment, now| with(of, Suspension::Possible, now);
         assert_eq!(step(&of, 599), Step::Wait);
         assert_eq!(step(&of, 600), Step::Suspend);
         of.intent = Intent::Suspended;
         assert_eq!(step(&of, 601), Step::Wait);
+        assert_eq!(
+            with(&of, Suspension::Full, 601),
+            Step::Wait,
+            "it is being written"
+        );
+        assert_eq!(with(&of, Suspension::Off, 601), Step::End);
         assert_eq!(step(&of, 1200), Step::End);
         of.tenant = None;
         assert_eq!(step(&of, 1200), Step::Wait, "it is on disk");
@@ -269,22 +301,22 @@ mod tests {
         };
         assert_eq!(
             of("", None).explanation(at(0)),
-            "Nothing can be started or reset now."
+            "Nothing can be started, reset or resumed now."
         );
         // 2027-01-15 08:00 UTC.
         assert_eq!(
             of("The disks are replaced", Some(3600)).explanation(at(0)),
-            "Nothing can be started or reset now. The disks are replaced. Maintenance is expected to end at 09:00 UTC."
+            "Nothing can be started, reset or resumed now. The disks are replaced. Maintenance is expected to end at 09:00 UTC."
         );
         let mut over = of("We upgrade!", Some(3600));
         assert_eq!(
             over.announcement(false, at(3600)),
-            "Nothing can be started or reset now. We upgrade! Running machines go on."
+            "Nothing can be started, reset or resumed now. We upgrade! Running machines go on."
         );
         over.end_environments_at = Some(at(100_000));
         assert_eq!(
             over.announcement(false, at(3600)),
-            "Nothing can be started or reset now. We upgrade! Running machines end at Sat 16 Jan, 11:46 UTC; progress is kept."
+            "Nothing can be started, reset or resumed now. We upgrade! Running machines end at Sat 16 Jan, 11:46 UTC; progress is kept."
         );
     }
 
@@ -295,16 +327,18 @@ mod tests {
             changes in proptest::collection::vec((1i64..400, proptest::option::of(0i64..2000)), 1..30),
             suspends in any::<bool>(),
         ) {
+            let suspension = if suspends { Suspension::Possible } else { Suspension::Full };
             let of = active();
             let (mut now, mut notice) = (0, None);
             for (passes, ends_at) in changes {
                 now += passes;
-                match plan(&of, ends_at.map(at), notice, suspends, at(now)) {
+                match plan(&of, ends_at.map(at), notice, suspension, at(now)) {
                     Step::Wait => {}
                     Step::Tell(ends_at) => notice = Some(Notice { ends_at, told_at: at(now) }),
                     Step::TakeBack => notice = None,
+                    Step::ReturnToDisk => prop_assert!(false, "it is not on disk"),
                     end @ (Step::End | Step::Suspend) => {
-                        prop_assert_eq!(end == Step::Suspend, suspends);
+                        prop_assert_eq!(end == Step::Suspend, suspension == Suspension::Possible);
                         let told = notice.unwrap();
                         prop_assert_eq!(ends_at.map(at), Some(told.ends_at));
                         prop_assert!(at(now) >= told.ends_at);

@@ -21,9 +21,14 @@ pub struct Candidate {
 }
 
 /// Returns which of these environments get a notice so that `missing_mib` of memory become free: those that were unused the
-/// longest. Empty if all of them would not be enough, since then suspending them would help nobody.
+/// longest. If all of them would not be enough, none get one, since suspending them would help nobody who waits; but if
+/// `partly`, all do.
 #[must_use]
-pub fn choose(mut candidates: Vec<Candidate>, missing_mib: u64) -> Vec<EnvironmentId> {
+pub fn choose(
+    mut candidates: Vec<Candidate>,
+    missing_mib: u64,
+    partly: bool,
+) -> Vec<EnvironmentId> {
     candidates.sort_by(|a, b| (a.last_used, &a.id).cmp(&(b.last_used, &b.id)));
     let (mut chosen, mut freed) = (Vec::new(), 0_u64);
     for candidate in candidates {
@@ -33,7 +38,7 @@ pub fn choose(mut candidates: Vec<Candidate>, missing_mib: u64) -> Vec<Environme
         freed = freed.saturating_add(candidate.memory_mib);
         chosen.push(candidate.id);
     }
-    if freed < missing_mib {
+    if freed < missing_mib && !partly {
         return Vec::new();
     }
     chosen
@@ -71,9 +76,10 @@ mod tests {
             missing in 0_u64..2000,
         ) {
             let all: Vec<_> = all.into_iter().enumerate().map(candidate).collect();
-            let chosen = choose(all.clone(), missing);
+            let chosen = choose(all.clone(), missing, false);
             let of = |id: &EnvironmentId| all.iter().find(|c| c.id == *id).unwrap();
             let freed = |ids: &[EnvironmentId]| ids.iter().map(|id| of(id).memory_mib).sum::<u64>();
+            prop_assert!(choose(all.clone(), missing, true).len() >= chosen.len());
             if let Some((last, before)) = chosen.split_last() {
                 prop_assert!(freed(&chosen) >= missing, "not enough");
                 prop_assert!(freed(before) < missing, "one too many");

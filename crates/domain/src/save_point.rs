@@ -200,6 +200,26 @@ pub fn may_save<'a>(
     has_space(estimate, free)
 }
 
+/// Decides whether one more suspended environment of a person may be written to disk. `estimate` is its size in bytes; `all`
+/// are those that are there or being written.
+#[must_use]
+pub fn may_suspend<'a>(
+    all: impl IntoIterator<Item = &'a SavePoint>,
+    person: &PersonId,
+    estimate: u64,
+    bounds: &Bounds,
+) -> bool {
+    let (mut total, mut theirs) = (estimate, estimate);
+    for save in all {
+        let bytes = save.saved().map_or(0, |saved| saved.bytes);
+        total = total.saturating_add(bytes);
+        if save.person == *person {
+            theirs = theirs.saturating_add(bytes);
+        }
+    }
+    total <= bounds.bytes_suspended && theirs <= bounds.bytes_of_person
+}
+
 /// Decides whether the host's disk has space for a save point of this estimated size, both in bytes.
 pub const fn has_space(estimate: u64, free: u64) -> Result<(), Denial> {
     if estimate > free {
@@ -265,6 +285,24 @@ mod tests {
             let fits = all.len() < 3 && sizes.iter().sum::<u64>() + estimate <= 100 && estimate <= free;
             prop_assert_eq!(may.is_ok(), fits, "{:?}", may);
         }
+    }
+
+    #[test]
+    fn suspended_environments_stay_within_their_bounds() {
+        let bounds = Bounds {
+            bytes_suspended: 150,
+            ..BOUNDS
+        };
+        let ann = save(Purpose::Suspension, complete(70));
+        let ben = SavePoint {
+            person: "ben".parse().unwrap(),
+            ..ann.clone()
+        };
+        let may = |all: &[&SavePoint], estimate| {
+            may_suspend(all.iter().copied(), &ann.person, estimate, &bounds)
+        };
+        assert!(may(&[&ann], 30) && !may(&[&ann], 31), "of a person");
+        assert!(may(&[&ann, &ben], 10) && !may(&[&ann, &ben], 11), "of all");
     }
 
     #[test]

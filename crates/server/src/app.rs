@@ -3,7 +3,10 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use faultline_domain::{
@@ -34,7 +37,7 @@ use crate::{
     lock::lock,
     looks::Looks,
     metrics::Metrics,
-    operations::oidc::Begun,
+    operations::{oidc::Begun, save},
     problem::Problem,
     rates::Rates,
     reconcile::{Wake, authorize::Turns},
@@ -85,8 +88,10 @@ pub(crate) struct App {
     pub maintenance: Mutex<Option<Maintenance>>,
     /// What tenants used when they were last measured.
     pub measurements: Measurements,
-    /// The CPU credits of running tenants.
-    pub credits: Mutex<HashMap<TenantId, Credits>>,
+    /// The CPU credits of environments, and the tenant that they were last observed for.
+    pub credits: Mutex<HashMap<EnvironmentId, (TenantId, Credits)>>,
+    /// False while there is no disk space for suspended environments.
+    pub space_to_suspend: AtomicBool,
     /// Environments with a check run in progress.
     pub checking: Mutex<HashSet<EnvironmentId>>,
     pub started_at: Timestamp,
@@ -134,6 +139,7 @@ impl App {
             looks: Looks::default(),
             queue: Mutex::default(),
             credits: Mutex::default(),
+            space_to_suspend: AtomicBool::new(true),
             maintenance: Mutex::default(),
             measurements: Measurements::default(),
             checking: Mutex::default(),
@@ -302,6 +308,11 @@ impl App {
     /// Returns when the maintenance that is in effect ends environments.
     fn ends_at(&self) -> Option<Timestamp> {
         lock(&self.maintenance).as_ref()?.end_environments_at
+    }
+
+    /// Returns true if idle environments are suspended to disk instead of ended.
+    pub(crate) fn suspends(&self) -> bool {
+        save::can_suspend(self) && self.space_to_suspend.load(Ordering::Relaxed)
     }
 
     /// Returns when and why an environment ends if nothing changes.

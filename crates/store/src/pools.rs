@@ -462,12 +462,14 @@ impl Store {
     /// Returns how long environments usually live: the median of the last ones that ended. `None` if there are none.
     pub async fn usual_lifetime(&self) -> Result<Option<SignedDuration>> {
         let mut lives: Vec<i64> = sqlx::query_scalar(
-            "SELECT sum(runs.ended_at - runs.began_at) FROM environments \
-             JOIN runs ON runs.environment_id = environments.id WHERE phase = 'gone' \
-             GROUP BY environments.id ORDER BY environments.updated_at DESC LIMIT 50",
+            "SELECT coalesce((SELECT sum(ended_at - began_at) FROM runs \
+             WHERE environment_id = e.id), 0) FROM (SELECT id FROM environments \
+             WHERE phase = 'gone' AND activated IS NOT NULL \
+             ORDER BY updated_at DESC LIMIT 50) e",
         )
         .fetch_all(&self.readers)
         .await?;
+        lives.retain(|micros| *micros > 0);
         lives.sort_unstable();
         let median = lives.get(lives.len() / 2);
         Ok(median.map(|micros| SignedDuration::from_micros(*micros)))

@@ -117,6 +117,12 @@ pub(crate) async fn of_environment(tx: &mut Tx, id: &EnvironmentId) -> Result<Ve
     select(&mut **tx, sql, id.as_str()).await
 }
 
+/// Returns the save points of suspended environments that are not being deleted.
+pub(crate) async fn suspensions<'a>(from: impl SqliteExecutor<'a>) -> Result<Vec<SavePoint>> {
+    let sql = "SELECT * FROM save_points WHERE purpose = $1 AND phase <> 'deleting'";
+    select(from, sql, "\"suspension\"").await
+}
+
 /// Requests the deletion of the save point with which an environment's previous reset can be undone, before `next`
 /// replaces it.
 async fn replace_undo(tx: &mut Tx, next: &SavePoint) -> Result<()> {
@@ -231,10 +237,20 @@ impl Store {
         select(&self.readers, sql, environment.as_str()).await
     }
 
-    /// Returns the complete save points of suspended environments.
-    pub async fn suspensions(&self) -> Result<Vec<SavePoint>> {
-        let sql = "SELECT * FROM save_points WHERE purpose = '\"suspension\"' AND phase = $1";
-        select(&self.readers, sql, "complete").await
+    /// Requests the deletion of the save point of an environment that is not suspended any more, unless it has become
+    /// one for undoing meanwhile.
+    pub async fn delete_suspension(&self, id: &SavePointId) -> Result<()> {
+        let deleting = State::Deleting;
+        sqlx::query(
+            "UPDATE save_points SET state = $1, phase = $2 \
+             WHERE id = $3 AND purpose = '\"suspension\"' AND phase <> 'saving'",
+        )
+        .bind(to_json(&deleting)?)
+        .bind(deleting.as_str())
+        .bind(id.as_str())
+        .execute(&self.writer)
+        .await?;
+        Ok(())
     }
 
     /// Returns the save points that are being made or deleted, whose time is up, or that are kept only while an environment

@@ -28,7 +28,12 @@ pub(crate) async fn resume(app: &App, proof: &MayUse) -> Result<(), Problem> {
         .set_intent(id, Intent::Active, Some(by), app.now())
         .await?
     {
-        return Err(not_paused());
+        // It may have reached the disk since it was read.
+        let current = app.store.environment(id).await?;
+        return match current.filter(|e| e.state.is_on_disk() && e.is_open()) {
+            Some(e) => load(app, &e).await,
+            None => Err(not_paused()),
+        };
     }
     app.changed(id);
     Ok(())

@@ -106,23 +106,33 @@ fn can_save(app: &App) -> bool {
     app.provider.capabilities().contains(&Capability::Save)
 }
 
-/// Returns true if suspended environments are written to disk, and idle ones are suspended instead of ended.
-pub(crate) fn suspends(app: &App) -> bool {
+/// Returns true if environments can be suspended to disk at all.
+pub(crate) fn can_suspend(app: &App) -> bool {
     can_save(app) && !app.config.save_points.bounds().keep_suspended.is_zero()
 }
 
 /// Returns true if there is disk space for one more suspended environment.
 pub(crate) async fn has_space_to_suspend(app: &App) -> Result<bool, faultline_store::Error> {
-    let used = app.store.suspended_bytes().await?;
-    let free = free_bytes(app);
-    Ok(used < app.config.save_points.bounds().bytes_suspended && free > 0)
+    let all = app.store.suspensions().await?;
+    let used = all.iter().filter_map(SavePoint::saved).map(|s| s.bytes);
+    let bounds = app.config.save_points.bounds();
+    Ok(used.sum::<u64>() < bounds.bytes_suspended && free_bytes(app) > 0)
 }
 
-/// Returns the save point with which a paused environment is to be written to disk. `None` if it can't be now.
-pub(crate) async fn for_suspension(app: &App, e: &Environment) -> Option<SavePoint> {
-    save_point::has_space(estimate(app, e).await, free_bytes(app)).ok()?;
-    let keep = app.config.save_points.bounds().keep_suspended;
-    new(app, e, Purpose::Suspension, String::new(), keep)
+/// Requests that a paused environment is written to disk. Returns false if it can't be now.
+pub(crate) async fn request_suspension(
+    app: &App,
+    e: &Environment,
+) -> Result<bool, faultline_store::Error> {
+    let estimate = estimate(app, e).await;
+    let bounds = app.config.save_points.bounds();
+    let keep = bounds.keep_suspended;
+    match new(app, e, Purpose::Suspension, String::new(), keep) {
+        Some(save) if save_point::has_space(estimate, free_bytes(app)).is_ok() => {
+            app.store.request_suspension(&save, estimate, &bounds).await
+        }
+        _ => Ok(false),
+    }
 }
 
 fn can_be_saved(e: &Environment) -> bool {

@@ -11,7 +11,7 @@ use faultline_domain::{
     tenant::Allowance,
 };
 
-use super::{Done, Error, warnings};
+use super::{Done, Error, describe, warnings};
 use crate::{
     app::{App, Shared},
     lock::lock,
@@ -20,34 +20,43 @@ use crate::{
 
 pub(super) async fn pass(app: Shared) -> Done {
     let (app, burst) = (&app, app.config.burst);
-    let mut known = HashMap::new();
-    let mut slow = 0_u64;
+    let known = lock(&app.credits).clone();
+    let mut next = HashMap::new();
+    let (mut checked, mut slow) = (0_u64, 0_u64);
     for e in app.store.unfinished_environments().await? {
-        let Some(tenant) = e.tenant_id().filter(|_| is_running(&e)) else {
+        let before = known.get(&e.id);
+        let tenant = e.tenant_id().filter(|_| is_running(&e));
+        let usage = match tenant {
+            Some(tenant) => app.provider.usage(tenant).await.ok(),
+            None => None,
+        };
+        // A pause doesn't give new credits; they grow with the time.
+        let (Some(tenant), Some(usage)) = (tenant, usage) else {
+            next.extend(before.map(|before| (e.id.clone(), before.clone())));
             continue;
         };
-        // A tenant whose usage can't be read now keeps its pace.
-        let before = lock(&app.credits).get(tenant).copied();
-        let now = match (before, app.provider.usage(tenant).await) {
-            (before, Err(_)) => before,
-            (before, Ok(usage)) => {
-                let (limit, used) = (cpu_limit(&e), usage.cpu_millis);
-                Some(match before {
-                    Some(credits) => credits.observe(&burst, limit, used, app.now()),
-                    None => Credits::new(&burst, limit, used, app.now()),
-                })
-            }
+        checked += 1;
+        let (limit, used, now) = (cpu_limit(&e), usage.cpu_millis, app.now());
+        let stays = before.is_some_and(|(known, _)| known == tenant);
+        let credits = match before {
+            Some((_, credits)) if stays => credits.observe(&burst, limit, used, now),
+            Some((_, credits)) => credits.moved(used).observe(&burst, limit, used, now),
+            None => Credits::new(&burst, limit, used, now),
         };
-        let Some(now) = now else { continue };
+        let is_news = before.is_some_and(|(_, before)| before.pace != credits.pace);
         // After a restart of the server, a tenant may still be slow, since that is not stored.
-        if before.is_none_or(|before| before.pace != now.pace) {
-            apply(app, &e, tenant, now.pace, before.is_some()).await?;
+        if is_news || !stays {
+            let applied = apply(app, &e, tenant, credits.pace, is_news).await;
+            if let Err(error) = applied {
+                tracing::warn!(environment = %e.id, error = describe(&error), "its CPU limit could not be changed; will retry");
+                next.extend(before.map(|before| (e.id.clone(), before.clone())));
+                continue;
+            }
         }
-        slow += u64::from(now.pace == Pace::Slow);
-        known.insert(tenant.clone(), now);
+        slow += u64::from(credits.pace == Pace::Slow);
+        next.insert(e.id.clone(), (tenant.clone(), credits));
     }
-    let checked = known.len() as u64;
-    *lock(&app.credits) = known;
+    *lock(&app.credits) = next;
     app.metrics.slowed.set(slow.cast_signed());
     Ok(Counts::from([("checked", checked), ("slow", slow)]))
 }
@@ -55,8 +64,8 @@ pub(super) async fn pass(app: Shared) -> Done {
 /// Returns true if an environment is slowed down.
 pub(crate) fn is_slow(app: &App, e: &Environment) -> bool {
     let credits = lock(&app.credits);
-    let mine = e.tenant_id().and_then(|tenant| credits.get(tenant));
-    is_running(e) && mine.is_some_and(|credits| credits.pace == Pace::Slow)
+    let mine = credits.get(&e.id);
+    is_running(e) && mine.is_some_and(|(_, credits)| credits.pace == Pace::Slow)
 }
 
 fn is_running(e: &Environment) -> bool {

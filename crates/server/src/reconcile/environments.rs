@@ -1,6 +1,6 @@
 //! Takes the next step for each environment.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use faultline_domain::{
     EnvironmentId, TenantId,
@@ -8,13 +8,20 @@ use faultline_domain::{
     tenant::{self, Observed},
 };
 
+use jiff::Timestamp;
+
 use super::{
     Done, Error,
     advance::advance,
     authorize, describe, nodes, prepare, pressure, queue,
     steps::{Failed, Kind, Steps},
 };
-use crate::{Config, app, app::Shared, operations::save, status::Counts};
+use crate::{
+    Config, app,
+    app::Shared,
+    operations::{save, start::idle_seconds},
+    status::Counts,
+};
 
 /// Timeout for pausing and resuming.
 const QUICK: Duration = Duration::from_secs(110);
@@ -28,7 +35,10 @@ pub(super) async fn pass(app: Shared, steps: Steps<EnvironmentId>) -> Done {
     let rows = app.store.unfinished_environments().await?;
     let (mut active, mut begun) = (0, 0);
     let mut asking = Vec::new();
-    let suspends = save::suspends(app) && save::has_space_to_suspend(app).await?;
+    let space = save::can_suspend(app) && save::has_space_to_suspend(app).await?;
+    app.space_to_suspend.store(space, Ordering::Relaxed);
+    let suspends = app.suspends();
+    let saving = app.store.tenants_being_saved().await?;
     for row in &rows {
         let seen = row.tenant.as_ref().map(|tenant| {
             let observed = tenant.observed.unwrap_or(Observed::Unknown);
@@ -63,22 +73,36 @@ pub(super) async fn pass(app: Shared, steps: Steps<EnvironmentId>) -> Done {
             ..deadlines
         };
         // While the server was down, nobody could show that they still wait.
+        let waits = matches!(row.state, State::Requested { .. });
+        let seen_at = if waits {
+            app.started_at
+        } else {
+            Timestamp::MIN
+        };
+        // Pressure shortens the idle time so that an environment is suspended, never so that it ends.
+        let keeps_time = !suspends || matches!(row.state, State::Suspended { .. });
+        let idle_seconds = if keeps_time { idle_seconds(app) } else { 0 };
         let lifetime = Lifetime {
-            last_used: row.lifetime.last_used.max(app.started_at),
+            last_used: row.lifetime.last_used.max(seen_at),
+            idle_seconds: row.lifetime.idle_seconds.max(idle_seconds),
             ..row.lifetime
         };
-        let waits = matches!(row.state, State::Requested { .. });
         let step = plan(
             row.intent,
             &row.state,
             seen,
-            if waits { &lifetime } else { &row.lifetime },
+            &lifetime,
             &deadlines,
             is_busy,
             app.now(),
         );
         if step == Step::Wait && !is_busy && observed == Observed::Running {
             begun += u64::from(nodes::begin(app, steps, row));
+            continue;
+        }
+        // The provider pauses and resumes it once it is saved.
+        let is_saved = row.tenant_id().is_some_and(|id| saving.contains(id));
+        if is_saved && matches!(step, Step::Suspend | Step::Resume) {
             continue;
         }
         begun += u64::from(step != Step::Wait);
@@ -171,6 +195,8 @@ async fn apply(
             advance(app, &mut e, next).await?;
             crash_point!(app, Concluded);
         }
+        // What adds a node would meet a machine that stands still.
+        Step::SuspendIdle | Step::Store if e.is_resizing() => {}
         Step::SuspendIdle => {
             let done = app.store.set_intent(&e.id, Intent::Suspended, None, now);
             if done.await? {
@@ -178,14 +204,12 @@ async fn apply(
             }
         }
         Step::Store => {
-            if let Some(save) = save::for_suspension(app, &e).await
-                && app.store.request_suspension(&save).await?
-            {
+            if save::request_suspension(app, &e).await? {
                 app.wake.all();
             }
         }
         Step::ReturnToDisk => {
-            if let Ok(next) = e.state.clone().return_to_disk(None) {
+            if let Ok(next) = e.state.clone().return_to_disk(None, now) {
                 advance(app, &mut e, next).await?;
             }
         }

@@ -35,7 +35,10 @@ pub(super) struct Sampler(Arc<Mutex<Last>>);
 pub(super) async fn pass(app: Shared, sampler: Sampler) -> Done {
     let now = app.now();
     let last = *lock(&sampler.0);
-    if last.at.is_some_and(|at| now.duration_since(at) < INTERVAL) {
+    if last
+        .at
+        .is_some_and(|at| now.duration_since(at).abs() < INTERVAL)
+    {
         return Ok(Counts::new());
     }
     let (started, failed) = (outcomes(&app, "active"), outcomes(&app, "failed"));

@@ -4,11 +4,11 @@ use faultline_domain::{
     EnvironmentId,
     clock::utc,
     environment::{EndReason, Environment, Intent, State},
-    maintenance::{Maintenance, Notice, Step, plan},
+    maintenance::{Maintenance, Notice, Step, Suspension, plan},
 };
 use jiff::Timestamp;
 
-use super::{Done, warnings};
+use super::{Done, advance::advance, warnings};
 use crate::{app::Shared, lock::lock, metrics::Metrics, operations::save, status::Counts};
 
 pub(super) async fn pass(app: Shared) -> Done {
@@ -21,12 +21,16 @@ pub(super) async fn pass(app: Shared) -> Done {
     if ends_at.is_none() && notices.is_empty() {
         return Ok(Counts::new());
     }
-    let suspends = save::suspends(app) && save::has_space_to_suspend(app).await?;
+    let suspension = match (save::can_suspend(app), app.suspends()) {
+        (false, _) => Suspension::Off,
+        (true, false) => Suspension::Full,
+        (true, true) => Suspension::Possible,
+    };
     let (mut told, mut ended) = (0, 0);
-    for e in app.store.unfinished_environments().await? {
+    for mut e in app.store.unfinished_environments().await? {
         let now = app.now();
         match (
-            plan(&e, ends_at, notices.get(&e.id).copied(), suspends, now),
+            plan(&e, ends_at, notices.get(&e.id).copied(), suspension, now),
             &current,
         ) {
             (Step::Wait, _) | (Step::Tell(_), None) => {}
@@ -36,7 +40,7 @@ pub(super) async fn pass(app: Shared) -> Done {
                     told_at: now,
                 };
                 app.store.record_end_notice(&e.id, notice).await?;
-                tell(app, &e, &ending(of, ends_at, suspends, now)).await?;
+                tell(app, &e, &ending(of, ends_at, app.suspends(), now)).await?;
                 told += 1;
             }
             (Step::TakeBack, _) => {
@@ -44,7 +48,7 @@ pub(super) async fn pass(app: Shared) -> Done {
                 tell(
                     app,
                     &e,
-                    "The maintenance was called off: this machine goes on.",
+                    "This machine is no longer ended or paused because of maintenance.",
                 )
                 .await?;
                 told += 1;
@@ -53,6 +57,12 @@ pub(super) async fn pass(app: Shared) -> Done {
                 let suspended = Intent::Suspended;
                 app.store.set_intent(&e.id, suspended, None, now).await?;
                 app.changed(&e.id);
+                ended += 1;
+            }
+            (Step::ReturnToDisk, _) => {
+                if let Ok(next) = e.state.clone().return_to_disk(None, now) {
+                    advance(app, &mut e, next).await?;
+                }
                 ended += 1;
             }
             (Step::End, _) => {

@@ -13,9 +13,12 @@ use jiff::SignedDuration;
 use super::Error;
 use crate::{
     app::App,
-    operations::{check, save, start::idle_seconds},
+    operations::{check, start::idle_seconds},
     pools::{give_back, missing_mib, reclaimable_mib},
 };
+
+/// How long a paused environment counts as one whose memory is about to be free.
+const STORING: SignedDuration = SignedDuration::from_mins(2);
 
 /// Keeps the operator's reserve free when what runs has grown into it, and withdraws notices of environments that are used
 /// again. `all` are the environments that haven't ended.
@@ -53,7 +56,7 @@ pub(super) async fn relieve(
     counts: &Counts,
 ) -> Result<bool, Error> {
     let missing = missing_mib(app, pooled, need, counts);
-    if missing == 0 || !save::suspends(app) {
+    if missing == 0 || !app.suspends() {
         return Ok(false);
     }
     // One group at a time: what the previous one gives back is not free yet.
@@ -61,9 +64,6 @@ pub(super) async fn relieve(
     let rows = app.store.unfinished_tenants().await?;
     if all.iter().any(|e| is_leaving(app, e)) || rows.iter().any(|row| is_freed(&row.state)) {
         return Ok(true);
-    }
-    if !save::has_space_to_suspend(app).await? {
-        return Ok(false);
     }
     let now = app.now();
     let mut candidates = Vec::new();
@@ -78,7 +78,10 @@ pub(super) async fn relieve(
             });
         }
     }
-    let chosen = choose(candidates, missing.saturating_sub(reclaimable_mib(pooled)));
+    // For the reserve, a part of it is better than nothing.
+    let partly = need == Need::NOTHING;
+    let missing_then = missing.saturating_sub(reclaimable_mib(pooled));
+    let chosen = choose(candidates, missing_then, partly);
     if chosen.is_empty() {
         return Ok(false);
     }
@@ -102,7 +105,11 @@ fn is_leaving(app: &App, e: &Environment) -> bool {
     let ends = reason == EndReason::Idle && end.duration_since(app.now()) <= NOTICE;
     match e.state {
         State::Active { .. } => e.intent != Intent::Active || ends,
-        State::Suspended { .. } => e.intent == Intent::Suspended && !e.state.is_on_disk(),
+        // If it could not be written by now, others must help.
+        State::Suspended { since, .. } => {
+            let waits = app.now().duration_since(since) < STORING;
+            waits && e.intent == Intent::Suspended && !e.state.is_on_disk()
+        }
         _ => false,
     }
 }

@@ -58,6 +58,9 @@ pub(super) async fn pass(app: Shared, steps: Steps<SavePointId>) -> Done {
                 steps.begin(&app, &save.id, Kind::Free, work);
                 begun += 1;
             }
+            State::Complete(_) | State::Failed { .. } if save.purpose == Purpose::Suspension => {
+                app.store.delete_suspension(&save.id).await?;
+            }
             State::Complete(_) | State::Failed { .. } => {
                 app.store.delete_save_point(save, None, now).await?;
                 app.changed(&save.environment);

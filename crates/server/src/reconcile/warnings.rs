@@ -7,7 +7,7 @@ use faultline_guest::client;
 use faultline_provider::Target;
 
 use super::{Done, pressure};
-use crate::{app::Shared, operations::save, status::Counts};
+use crate::{app::Shared, status::Counts};
 
 /// Seconds before the end at which the owner is warned: first at 600, then at 120.
 pub(crate) const FIRST: i64 = 600;
@@ -57,12 +57,12 @@ fn announce(app: &Shared, e: &Environment, left: i64) {
             "is paused",
             "because the server is short of memory; press any key here to keep it running",
         ),
-        EndReason::Idle if save::suspends(app) => (
+        EndReason::Idle if app.suspends() => (
             "is paused",
             "unless you use it; press any key here to keep it running",
         ),
         EndReason::Idle => ("ends", "unless you use it; press any key here to keep it"),
-        EndReason::Maintenance if save::suspends(app) => ("is paused", "because of maintenance"),
+        EndReason::Maintenance if app.suspends() => ("is paused", "because of maintenance"),
         EndReason::Maintenance => ("ends", "because of maintenance"),
         _ => ("ends", "unless you extend it on its page"),
     };

@@ -37,7 +37,7 @@ async fn nothing_starts_and_what_runs_goes_on() {
     let until = minutes(&bed, 90);
     begin(&bed, json!({ "message": "New disks", "until": until })).await;
     // 2027-01-15 08:00 UTC is now.
-    let why = "Nothing can be started or reset now. New disks. Maintenance is expected to end at 09:30 UTC.";
+    let why = "Nothing can be started, reset or resumed now. New disks. Maintenance is expected to end at 09:30 UTC.";
     for (method, path, code) in [
         (Method::POST, "/labs/two-nodes/environments", "maintenance"),
         (

@@ -166,7 +166,8 @@ fn columns(
     for sample in samples {
         let age = now.duration_since(sample.at).as_micros();
         let back = usize::try_from(age / width.max(1)).unwrap_or(usize::MAX);
-        let column = count.checked_sub(back + 1).filter(|_| age >= 0);
+        let column = back.checked_add(1).and_then(|n| count.checked_sub(n));
+        let column = column.filter(|_| age >= 0);
         if let (Some(column), Some(value)) = (column, value(sample))
             && let Some(values) = all.get_mut(column)
         {
@@ -377,7 +378,13 @@ mod tests {
 
     #[test]
     fn samples_of_the_future_are_left_out() {
-        let all = columns(&[sample(5, 1)], at(0), 24, Merge::Sum, |_| Some(1.0));
+        let all = columns(
+            &[sample(5, 1), sample(300, 1)],
+            at(0),
+            24,
+            Merge::Sum,
+            |_| Some(1.0),
+        );
         assert_eq!(all.iter().flatten().count(), 0);
     }
 

@@ -10,7 +10,6 @@ use crate::{
     app::{App, Shared},
     assets,
     auth::{Caller, cookie, device::Device},
-    operations::save,
     problem::Problem,
 };
 
@@ -60,9 +59,7 @@ pub(crate) struct Layout {
 /// Returns the text of the banner.
 pub(crate) fn banner(app: &App) -> String {
     let maintenance = app.maintenance();
-    maintenance.map_or_else(String::new, |m| {
-        m.announcement(save::suspends(app), app.now())
-    })
+    maintenance.map_or_else(String::new, |m| m.announcement(app.suspends(), app.now()))
 }
 
 impl Layout {

@@ -18,7 +18,7 @@ use crate::{
     api::views::changing,
     app::App,
     looks::Viewer,
-    operations::{check, save},
+    operations::check,
     problem::Problem,
     reconcile::{burst, pressure, warnings::FIRST},
 };
@@ -273,11 +273,9 @@ pub(super) fn notice(app: &App, e: &Environment) -> Notice {
             "The server is short of memory, and this machine is not in use: it",
             "is paused",
         ),
-        EndReason::Idle if active && save::suspends(app) => {
-            ("Not in use: this machine", "is paused")
-        }
+        EndReason::Idle if active && app.suspends() => ("Not in use: this machine", "is paused"),
         EndReason::Idle => ("Not in use: this machine", "ends"),
-        EndReason::Maintenance if save::suspends(app) => ("Maintenance: this machine", "is paused"),
+        EndReason::Maintenance if app.suspends() => ("Maintenance: this machine", "is paused"),
         EndReason::Maintenance => ("Maintenance: this machine", "ends"),
         _ => ("This machine", "ends"),
     };

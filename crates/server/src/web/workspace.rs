@@ -30,7 +30,7 @@ use crate::{
     auth::Mine,
     headers,
     lock::lock,
-    operations::{extend, save},
+    operations::extend,
     problem::Problem,
 };
 
@@ -159,7 +159,7 @@ pub(super) async fn show(
         paused: matches!(e.state, Life::Suspended { .. }) && ending.is_none(),
         on_disk: e.state.is_on_disk(),
         resume_problem: e.state.on_disk().and_then(|d| d.problem.clone()),
-        suspends: save::suspends(&app),
+        suspends: app.suspends(),
         left: text::left(left),
         ends_in: left,
         idle: format!("{} min", e.lifetime.idle_seconds / 60),

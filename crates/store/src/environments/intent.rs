@@ -244,7 +244,20 @@ async fn renew(
         state: match (&old.tenant, &old.state) {
             (Some(tenant), _) if !tenant.state.is_final() => State::requested_again(now),
             // Whoever waits keeps the place.
-            (None, waits @ State::Requested { .. }) => waits.clone(),
+            (
+                None,
+                State::Requested {
+                    since,
+                    tries,
+                    returns,
+                    ..
+                },
+            ) => State::Requested {
+                since: *since,
+                tries: *tries,
+                returns: *returns,
+                on_disk: None,
+            },
             _ => State::requested(now),
         },
         ..fresh(
@@ -263,8 +276,10 @@ async fn renew(
     if let Some(undo) = renewal.undo {
         let runs = matches!(old.state, State::Active { .. } | State::Suspended { .. });
         match (old.state.on_disk(), old.tenant_id()) {
-            (Some(on_disk), _) if on_disk.save_point == undo.id => {
-                save_points::turn_into_undo(tx, &undo).await?;
+            // It may have reached the disk since it was read.
+            (Some(on_disk), _) => {
+                let id = on_disk.save_point.clone();
+                save_points::turn_into_undo(tx, &SavePoint { id, ..undo }).await?;
             }
             // A tenant that has not been used yet, or has ended, has nothing to go back to.
             (None, Some(id)) if runs && undo.tenant == *id => {
@@ -460,7 +475,7 @@ impl Store {
     }
 
     /// Sets an environment's intent, to run or to be suspended: by a person, or because nobody uses it. A change counts
-    /// as use. Returns false if the environment's end was requested or has come.
+    /// as use. Returns false if the environment's end was requested or has come, or if it should run and is on disk.
     pub async fn set_intent(
         &self,
         id: &EnvironmentId,
@@ -470,18 +485,15 @@ impl Store {
     ) -> Result<bool> {
         let mut tx = self.begin().await?;
         let wanted = to_json(&intent)?;
-        let before: Option<String> = sqlx::query_scalar(
-            "SELECT intent FROM environments \
-             WHERE id = $1 AND is_final = $2 AND intent NOT LIKE '%gone%'",
-        )
-        .bind(id.as_str())
-        .bind(false)
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(before) = before else {
+        let current = read(&mut tx, id).await?;
+        let current = current
+            .filter(|e| !e.state.is_final() && !matches!(e.intent, Intent::Gone(_)))
+            // From there, it continues on another tenant.
+            .filter(|e| intent != Intent::Active || !e.state.is_on_disk());
+        let Some(current) = current else {
             return Ok(false);
         };
-        if before == wanted {
+        if current.intent == intent {
             return Ok(true);
         }
         let sql =

@@ -4,7 +4,7 @@ use faultline_domain::{
     EnvironmentId,
     environment::{Environment, Intent, Lifetime, OnDisk, Spec, State},
     nodes::{AddedNode, NodeState},
-    save_point::{Purpose, SavePoint, Saved, State as SaveState},
+    save_point::{self, Bounds, SavePoint, Saved, State as SaveState},
     tenant,
 };
 use jiff::Timestamp;
@@ -19,6 +19,9 @@ use crate::{
     db::{Tx, micros, to_json},
     save_points,
 };
+
+/// How many suspended environments are written at a time.
+const AT_ONCE: usize = 2;
 
 /// Sets what follows from the state of an environment on disk: nobody wants it to run, it has no tenant, and its clock
 /// stands still.
@@ -36,7 +39,8 @@ pub(super) async fn settle_on_disk(
     };
     let added: Vec<_> = point.into_iter().flat_map(|p| p.added).map(ready).collect();
     sqlx::query(
-        "UPDATE environments SET intent = $1, tenant_id = NULL, added_nodes = $2, \
+        "UPDATE environments SET \
+         intent = CASE WHEN intent LIKE '%gone%' THEN intent ELSE $1 END, tenant_id = NULL, added_nodes = $2, \
          expires_at = $3, hard_end = $4, last_used = $5, idle_seconds = $6, warned = NULL \
          WHERE id = $7",
     )
@@ -56,16 +60,26 @@ pub(super) async fn settle_on_disk(
 }
 
 impl Store {
-    /// Requests the save point of a suspended environment. Returns false if there is one that is being made or has
-    /// failed recently.
-    pub async fn request_suspension(&self, save: &SavePoint) -> Result<bool> {
+    /// Requests the save point of a suspended environment, of this estimated size in bytes. Returns false if there is one
+    /// that is being made or has failed recently, if others are being written, or if there is no space for it.
+    pub async fn request_suspension(
+        &self,
+        save: &SavePoint,
+        estimate: u64,
+        bounds: &Bounds,
+    ) -> Result<bool> {
         let mut tx = self.begin().await?;
-        let all = save_points::of_environment(&mut tx, &save.environment).await?;
-        let is_pending = |save: &SavePoint| {
-            save.purpose == Purpose::Suspension
-                && matches!(save.state, SaveState::Saving | SaveState::Failed { .. })
-        };
-        if all.iter().any(is_pending) {
+        let all = save_points::suspensions(&mut *tx).await?;
+        let is_failed = |save: &&SavePoint| matches!(save.state, SaveState::Failed { .. });
+        let mine = all
+            .iter()
+            .filter(|other| other.environment == save.environment);
+        if mine.clone().any(|s| s.state == SaveState::Saving) || mine.clone().any(|s| is_failed(&s))
+        {
+            return Ok(false);
+        }
+        let others = all.iter().filter(|s| s.state == SaveState::Saving).count();
+        if others >= AT_ONCE || !save_point::may_suspend(&all, &save.person, estimate, bounds) {
             return Ok(false);
         }
         save_points::insert(&mut tx, save).await?;
@@ -88,7 +102,8 @@ impl Store {
         });
         let next = stays.and_then(|e| {
             let since = match e.state {
-                State::Suspended { since, .. } => since,
+                // A save point from before an earlier resume shows another instant.
+                State::Suspended { since, .. } if since <= save.created_at => since,
                 _ => return None,
             };
             let on_disk = OnDisk {
@@ -196,13 +211,8 @@ impl Store {
         Ok(made)
     }
 
-    /// Returns the disk space that suspended environments take, in bytes.
-    pub async fn suspended_bytes(&self) -> Result<u64> {
-        let all = self.suspensions().await?;
-        Ok(all
-            .iter()
-            .filter_map(SavePoint::saved)
-            .map(|s| s.bytes)
-            .sum())
+    /// Returns the save points of suspended environments.
+    pub async fn suspensions(&self) -> Result<Vec<SavePoint>> {
+        save_points::suspensions(&self.readers).await
     }
 }
