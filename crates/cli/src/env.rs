@@ -271,10 +271,10 @@ impl Environment {
         }
         let minutes = |seconds: i64| format!("{} min", seconds / 60);
         if self.on_disk {
-            return format!(
-                "{} days on disk",
-                (self.expires_seconds_left + 43_200) / 86_400
-            );
+            return match self.expires_seconds_left {
+                left @ ..172_800 => format!("{} h on disk", left / 3600),
+                left => format!("{} days on disk", (left + 43_200) / 86_400),
+            };
         }
         let most = minutes(self.expires_seconds_left);
         if self.ends_idle {
@@ -519,7 +519,7 @@ fn wait(api: &Api, id: &EnvironmentId, phase: &str, output: Output) -> anyhow::R
             let text = match phase {
                 "suspended" if e.idle_suspends => {
                     format!(
-                        "It is paused, and kept on disk until you resume it:\n\n  faultline env resume {id}"
+                        "It is paused and is being written to disk. To resume it:\n\n  faultline env resume {id}"
                     )
                 }
                 "suspended" => format!(

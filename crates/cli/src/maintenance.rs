@@ -36,8 +36,9 @@ enum MaintenanceCommand {
     /// are not refilled. What runs goes on. Everybody sees a banner.
     ///
     /// To drain the server means that it also empties its pools, and announces in pages and
-    /// terminals when environments end. They end at this time, rounded up to the minute, and never
-    /// before. Then the host can be rebooted.
+    /// terminals when environments are suspended to disk. They are at this time, rounded up to the
+    /// minute, and never before; one that can't be ends. Then the host can be rebooted, and people
+    /// resume theirs.
     ///
     /// If the server is already in maintenance, this replaces the message and the times.
     #[command(verbatim_doc_comment)]
@@ -140,7 +141,7 @@ fn text(of: &Maintenance) -> String {
         lines.push(format!("Expected end: {}", local(until)));
     }
     lines.push(match &of.end_environments_at {
-        Some(at) => format!("Environments end at {}.", local(at)),
+        Some(at) => format!("Environments are suspended at {}.", local(at)),
         None => "What runs goes on.".to_owned(),
     });
     lines.push(if of.environments + of.pool_tenants == 0 {
@@ -182,7 +183,7 @@ mod tests {
         of.end_environments_at = Some("then".to_owned());
         let drained = text(&of);
         assert!(
-            drained.contains("Environments end at then.")
+            drained.contains("Environments are suspended at then.")
                 && drained.ends_with("the host can be rebooted.")
         );
     }

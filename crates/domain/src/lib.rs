@@ -5,6 +5,7 @@
 //! | [`access_code`] | the codes by which people join an event |
 //! | [`id`] | identifiers as newtypes, validated when they are made |
 //! | [`attempt`] | a person's attempt at a lab |
+//! | [`burst`] | CPU credits: for how long an environment may use its whole CPU limit |
 //! | [`check`] | the results of checks |
 //! | [`clock`] | the injected clock; nothing else in the workspace reads the system's clock |
 //! | [`container`] | descriptions of container images, in labs and image recipes |
@@ -19,6 +20,7 @@
 //! | [`person`] | people, and the invitations by which they join |
 //! | [`authz`] | the person who makes a request, and the proofs of authorization that handlers need |
 //! | [`pool`] | warm pools: the forecast of their sizes, and what to make and release |
+//! | [`pressure`] | which environments are suspended when the host is short of memory |
 //! | [`progress`] | the progress of long operations, in stages |
 //! | [`queue`] | the queue of environments that wait for room on the host |
 //! | [`quota`] | how much a person, a group and all people together may use |

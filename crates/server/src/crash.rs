@@ -84,7 +84,7 @@ points! {
     Continued,
     /// An environment was stored as active.
     Active,
-    /// A failed start is about to be tried again with another tenant.
+    /// A failed start was stored to be tried again with another tenant.
     Retried,
     /// A dead tenant of a pool was released, and the environment waits for the next one.
     Replaced,
@@ -96,6 +96,18 @@ points! {
     SaveRecorded,
     /// The files of a save point were deleted; the store doesn't know.
     FilesDeleted,
+    /// An environment was told to pause; the reconcilers were not woken.
+    SuspendRequested,
+    /// A tenant is paused; the store doesn't know.
+    Paused,
+    /// A paused environment's save point was requested.
+    SuspensionRequested,
+    /// A paused environment was stored as being on disk.
+    SuspensionRecorded,
+    /// An environment on disk was requested again; the reconcilers were not woken.
+    ResumeRequested,
+    /// An environment that could not be resumed was stored as being on disk again.
+    ReturnedToDisk,
     /// An environment was stored as expired.
     Expired,
     /// The tenant of an environment that has ended was released.

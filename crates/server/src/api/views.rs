@@ -879,7 +879,7 @@ pub(crate) struct MaintenanceView {
     message: String,
     /// When it is expected to end; none if that was not announced.
     until: Option<String>,
-    /// When running environments end; none if they go on.
+    /// When running environments are suspended to disk, or end if they can't be; none if they go on.
     end_environments_at: Option<String>,
     /// The number of environments with machines.
     environments: usize,
@@ -913,7 +913,8 @@ pub(crate) struct NewMaintenanceView {
     /// When it is expected to end, in RFC 3339 format. It doesn't end by itself. Optional.
     #[serde(default)]
     pub until: Option<String>,
-    /// When running environments end, in RFC 3339 format, at least two minutes ahead. Optional; without it, they go on.
+    /// When running environments are suspended to disk, or end if they can't be, in RFC 3339 format, at least two minutes
+    /// ahead. Optional; without it, they go on.
     #[serde(default)]
     pub end_environments_at: Option<String>,
 }

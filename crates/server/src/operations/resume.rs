@@ -45,6 +45,7 @@ async fn load(app: &App, e: &Environment) -> Result<(), Problem> {
     let idle = start::idle_seconds(app);
     let loaded = app.store.load_environment(&e.id, idle, &admit, app.now());
     loaded.await?.ok_or_else(Problem::not_found)?;
+    crash_point!(app, ResumeRequested);
     app.changed(&e.id);
     Ok(())
 }

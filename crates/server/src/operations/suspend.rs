@@ -41,6 +41,7 @@ pub(crate) async fn suspend(app: &App, proof: &MayUse) -> Result<(), Problem> {
     {
         return Err(not_running());
     }
+    crash_point!(app, SuspendRequested);
     app.changed(id);
     Ok(())
 }

@@ -29,6 +29,9 @@ pub(super) async fn advance(
             app.store.log_start(&e.id, stage, &line, now).await?;
             app.metrics.started("failed");
         }
+        if to.is_on_disk() {
+            crash_point!(app, ReturnedToDisk);
+        }
         e.state = to;
         e.generation += 1;
         e.updated_at = now;

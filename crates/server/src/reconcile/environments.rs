@@ -205,6 +205,7 @@ async fn apply(
         }
         Step::Store => {
             if save::request_suspension(app, &e).await? {
+                crash_point!(app, SuspensionRequested);
                 app.wake.all();
             }
         }
@@ -216,6 +217,7 @@ async fn apply(
         Step::Suspend => begin(app, steps, e, Kind::Suspend, |app, mut e| async move {
             let tenant = app::tenant(&e)?;
             app.provider.pause(tenant).await?;
+            crash_point!(app, Paused);
             app.store.record_observed(tenant, Observed::Paused).await?;
             if let Ok(next) = e.state.clone().suspend(app.now()) {
                 advance(&app, &mut e, next).await?;

@@ -16,7 +16,9 @@
 //! | [`recorder`] | stores the stages of a start as they happen |
 //! | [`keys`] | compares the versions of people's keys with those on their nodes |
 //! | [`authorize`] | applies people's keys to their nodes |
-//! | [`maintenance`] | announces that maintenance ends environments, and ends them then |
+//! | [`maintenance`] | announces that maintenance suspends environments, or ends those that can't be, and does it then |
+//! | [`pressure`] | gets memory back when the host is short of it |
+//! | [`burst`] | slows environments down that use all of their CPU for long |
 //! | [`history`] | samples the state every minute, for the charts of operators |
 //! | [`warnings`] | warns people before their environment ends |
 //! | [`orphans`] | frees tenants that nobody owns |

@@ -124,13 +124,21 @@ async fn make(app: Shared, save: SavePoint) -> Result<(), Failed> {
             && let State::Complete(saved) = state
         {
             app.store.record_suspension(&save, saved, now).await?;
+            crash_point!(app, SuspensionRecorded);
             return Ok(());
         }
         if let State::Failed { .. } = state {
             app.provider.delete_save(&save.id).await?;
         }
         if save.purpose == Purpose::Suspension {
-            let retry_at = now.saturating_add(RETRY).unwrap_or(now);
+            // One that a restart has interrupted is made anew at once.
+            let interrupted = save.created_at < app.started_at;
+            let delay = if interrupted {
+                SignedDuration::ZERO
+            } else {
+                RETRY
+            };
+            let retry_at = now.saturating_add(delay).unwrap_or(now);
             let recorded = app.store.record_failed_suspension(&save, &state, retry_at);
             return Ok(recorded.await?);
         }

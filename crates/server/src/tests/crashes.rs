@@ -7,7 +7,7 @@ use faultline_domain::{
     PersonId, SavePointId,
     environment::EndReason,
     pool::Bounds,
-    save_point::State as Made,
+    save_point::{Purpose, State as Made},
     tenant::{State as TenantState, Tenant},
 };
 use faultline_provider::Provider;
@@ -154,14 +154,9 @@ where
 async fn until_saves_are_done(bed: &Bed) {
     for _ in 0..400 {
         bed.reconcile().await;
-        if bed
-            .app
-            .store
-            .due_save_points(bed.app.now())
-            .await
-            .unwrap()
-            .is_empty()
-        {
+        let due = bed.app.store.due_save_points(bed.app.now()).await.unwrap();
+        // Those of suspended environments stay.
+        if due.iter().all(|s| s.purpose == Purpose::Suspension) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -203,6 +198,8 @@ async fn lives(bed: &mut Bed, asked: &mut Asked) {
     let dan = asked.start(bed, "dan", TWO_NODES).await;
     bed.until(&dan, is_active).await;
 
+    suspensions(bed, &eve).await;
+
     bed.become_another("ann").await;
     let path = format!("/environments/{ann}");
     let save: SavePointId = post(bed, &format!("{path}/save-points"), json!({})).await;
@@ -225,6 +222,31 @@ async fn lives(bed: &mut Bed, asked: &mut Asked) {
     bed.until(&ann, is_final).await;
 }
 
+/// Suspends an environment and resumes it, and then suspends it so that it can't be resumed.
+async fn suspensions(bed: &mut Bed, id: &EnvironmentId) {
+    bed.become_another("eve").await;
+    let path = format!("/environments/{id}");
+    let is_on_disk = |e: &Environment| e.state.is_on_disk();
+    for fails in [false, true] {
+        let suspend = format!("{path}/suspend");
+        bed.api(Method::POST, &suspend, None).await;
+        bed.until(id, is_on_disk).await;
+        if fails {
+            // Both tries.
+            for _ in 0..2 {
+                bed.provider.fail_next("restore", "the disk is slow");
+            }
+        }
+        let resume = format!("{path}/resume");
+        bed.api(Method::POST, &resume, None).await;
+        let went = |e: &Environment| match e.state.on_disk() {
+            Some(on_disk) => fails && on_disk.problem.is_some(),
+            None => !fails && is_active(e),
+        };
+        bed.until(id, went).await;
+    }
+}
+
 /// Reconciles until nothing is in progress.
 pub(super) async fn settle(bed: &Bed) {
     let store = &bed.app.store;
@@ -233,8 +255,15 @@ pub(super) async fn settle(bed: &Bed) {
         bed.reconcile().await;
         let environments = store.unfinished_environments().await.unwrap();
         let tenants = store.unfinished_tenants().await.unwrap();
-        let saves = store.due_save_points(bed.app.now()).await.unwrap();
-        let rests = environments.iter().all(is_active)
+        let mut saves = store.due_save_points(bed.app.now()).await.unwrap();
+        let on_disk: Vec<_> = environments
+            .iter()
+            .filter_map(|e| Some(e.state.on_disk()?.save_point.clone()))
+            .collect();
+        saves.retain(|save| !on_disk.contains(&save.id));
+        let rests = environments
+            .iter()
+            .all(|e| is_active(e) || e.state.is_on_disk())
             && tenants.iter().all(|t| {
                 matches!(
                     t.state,
@@ -301,6 +330,9 @@ async fn check_whole(bed: &Bed) {
                 assert!(!stage.is_empty() && !reason.is_empty(), "{e:?}");
             }
             State::Gone { .. } => {}
+            State::Suspended { .. } => {
+                assert!(e.state.is_on_disk() && e.tenant.is_none(), "{e:?}");
+            }
             _ => panic!("{e:?}"),
         }
     }
@@ -351,6 +383,16 @@ async fn check_saves(bed: &Bed, environments: &[Environment]) {
             }
         }
     }
+    let on_disk = environments.iter().filter_map(|e| e.state.on_disk());
+    let needed: BTreeSet<_> = on_disk.map(|on_disk| on_disk.save_point.clone()).collect();
+    let suspensions = bed.app.store.suspensions().await.unwrap();
+    let complete = suspensions.iter().filter(|save| save.saved().is_some());
+    let kept: BTreeSet<_> = complete.map(|save| save.id.clone()).collect();
+    assert_eq!(
+        kept, needed,
+        "what is on disk has its files, and nothing else"
+    );
+    whole.extend(kept);
     let listed = bed.provider.saves().await.unwrap();
     assert!(listed.iter().all(|(_, saved)| saved.is_some()));
     let listed: BTreeSet<_> = listed.into_iter().map(|(id, _)| id).collect();
@@ -405,7 +447,8 @@ async fn recover(bed: &mut Bed, asked: &Asked) {
     );
     for e in &all {
         let ended = matches!(e.intent, faultline_domain::environment::Intent::Gone(_));
-        assert!(is_active(e) || ended, "one crash fails no start: {e:?}");
+        let goes_on = is_active(e) || e.state.is_on_disk();
+        assert!(goes_on || ended, "one crash fails no start: {e:?}");
     }
     end_everything(bed).await;
 }
