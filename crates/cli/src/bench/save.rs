@@ -55,6 +55,8 @@ pub async fn save(args: &Machines) -> anyhow::Result<Report> {
             #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
             paused.push(saved.paused_millis as f64);
             size.push(mib(saved.bytes));
+            // Two of them would compete for the CPU.
+            bed.provider.pause(&source).await?;
             let began = Instant::now();
             bed.provider.restore(&other, &point, &quiet).await?;
             made.push(millis(began));
@@ -64,6 +66,7 @@ pub async fn save(args: &Machines) -> anyhow::Result<Report> {
             restored.push(usable(bed, &other, began).await?);
             bed.provider.destroy(&other).await?;
             bed.provider.delete_save(&point).await?;
+            bed.provider.resume(&source).await?;
             let began = Instant::now();
             bed.provider.pause(&source).await?;
             bed.provider.save(&source, &on_disk).await?;
