@@ -19,7 +19,6 @@ use faultline_gateway::{
 };
 use faultline_image::cache::Cache;
 use faultline_lab::Catalogue;
-use faultline_launcher::cgroup;
 use faultline_server::{Parts, Server, Shutdown};
 use faultline_store::Store;
 use faultline_tenancy_local::Local;
@@ -142,14 +141,14 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
     };
     prepare::machines(&images, &catalogue, &cache, &program).await?;
 
-    cgroup::limit_all(config.memory_mib).context("cannot limit the memory of all machines")?;
     let builds = Builds::default();
     let provider = Arc::new(
         Local::new(data, &recipes, cache.clone(), &program)?
             .with_sources(config.sources.clone())
             .with_preparation(builds.ask())
             .with_rekey(config.rekey)
-            .with_memory(config.memory_mib),
+            .with_memory(config.memory_mib)
+            .context("cannot limit the memory of all machines")?,
     );
     let store = Store::open(&data.join(files::DATABASE)).await?;
     let shutdown = Shutdown::default();

@@ -120,7 +120,13 @@ pub(crate) async fn of_environment(tx: &mut Tx, id: &EnvironmentId) -> Result<Ve
 /// Returns the save points of suspended environments that are not being deleted.
 pub(crate) async fn suspensions<'a>(from: impl SqliteExecutor<'a>) -> Result<Vec<SavePoint>> {
     let sql = "SELECT * FROM save_points WHERE purpose = $1 AND phase <> 'deleting'";
-    select(from, sql, "\"suspension\"").await
+    select(from, sql, &to_json(&Purpose::Suspension)?).await
+}
+
+/// Returns these save points without those of suspended environments, which nobody asked for.
+fn own(mut all: Vec<SavePoint>) -> Vec<SavePoint> {
+    all.retain(|save| save.purpose != Purpose::Suspension);
+    all
 }
 
 /// Requests the deletion of the save point with which an environment's previous reset can be undone, before `next`
@@ -222,8 +228,8 @@ impl Store {
     /// Returns a person's save points that are not being deleted, oldest first, without those of suspended environments.
     pub async fn save_points_of(&self, person: &PersonId) -> Result<Vec<SavePoint>> {
         let sql = "SELECT * FROM save_points WHERE person_id = $1 AND phase <> 'deleting' \
-                   AND purpose <> '\"suspension\"' ORDER BY created_at, id";
-        select(&self.readers, sql, person.as_str()).await
+                   ORDER BY created_at, id";
+        Ok(own(select(&self.readers, sql, person.as_str()).await?))
     }
 
     /// Returns the save points of an environment that are not being deleted, oldest first, without the one that it
@@ -233,8 +239,8 @@ impl Store {
         environment: &EnvironmentId,
     ) -> Result<Vec<SavePoint>> {
         let sql = "SELECT * FROM save_points WHERE environment_id = $1 AND phase <> 'deleting' \
-                   AND purpose <> '\"suspension\"' ORDER BY created_at, id";
-        select(&self.readers, sql, environment.as_str()).await
+                   ORDER BY created_at, id";
+        Ok(own(select(&self.readers, sql, environment.as_str()).await?))
     }
 
     /// Requests the deletion of the save point of an environment that is not suspended any more, unless it has become
@@ -243,11 +249,12 @@ impl Store {
         let deleting = State::Deleting;
         sqlx::query(
             "UPDATE save_points SET state = $1, phase = $2 \
-             WHERE id = $3 AND purpose = '\"suspension\"' AND phase <> 'saving'",
+             WHERE id = $3 AND purpose = $4 AND phase <> 'saving'",
         )
         .bind(to_json(&deleting)?)
         .bind(deleting.as_str())
         .bind(id.as_str())
+        .bind(to_json(&Purpose::Suspension)?)
         .execute(&self.writer)
         .await?;
         Ok(())
@@ -258,9 +265,10 @@ impl Store {
     pub async fn due_save_points(&self, now: Timestamp) -> Result<Vec<SavePoint>> {
         let sql = "SELECT * FROM save_points \
                    WHERE phase IN ('saving', 'deleting') OR expires_at <= $1 \
-                   OR (purpose = '\"suspension\"' AND phase = 'complete') ORDER BY created_at, id";
+                   OR (purpose = $2 AND phase = 'complete') ORDER BY created_at, id";
         let rows: Vec<Row> = sqlx::query_as(sql)
             .bind(micros(now))
+            .bind(to_json(&Purpose::Suspension)?)
             .fetch_all(&self.readers)
             .await?;
         rows.into_iter().map(Row::read).collect()

@@ -182,12 +182,12 @@ impl Local {
         self
     }
 
-    /// Limits the memory that all tenants together may use, in MiB. The kernel enforces it. `None` means all of the
-    /// host's.
-    #[must_use]
-    pub const fn with_memory(mut self, memory_mib: Option<u64>) -> Self {
+    /// Limits the memory that all tenants of this host together may use, in MiB. The kernel enforces it from now on. `None`
+    /// means all of the host's.
+    pub fn with_memory(mut self, memory_mib: Option<u64>) -> io::Result<Self> {
+        cgroup::limit_all(memory_mib)?;
         self.memory_mib = memory_mib;
-        self
+        Ok(self)
     }
 
     /// Returns the folder of a tenant.

@@ -44,8 +44,14 @@ pub(super) async fn pass(app: Shared) -> Done {
             None => Credits::new(&burst, limit, used, now),
         };
         let is_news = before.is_some_and(|(_, before)| before.pace != credits.pace);
-        // After a restart of the server, a tenant may still be slow, since that is not stored.
-        if is_news || !stays {
+        // Its preparation has given it its whole limit. After a restart of the server, it may still be slow, since that
+        // is not stored.
+        let began = match e.state {
+            State::Active { since } => since,
+            _ => now,
+        };
+        let is_whole = before.is_some() || began >= app.started_at;
+        if is_news || (!stays && (credits.pace == Pace::Slow || !is_whole)) {
             let applied = apply(app, &e, tenant, credits.pace, is_news).await;
             if let Err(error) = applied {
                 tracing::warn!(environment = %e.id, error = describe(&error), "its CPU limit could not be changed; will retry");

@@ -7,7 +7,10 @@ use faultline_guest::client;
 use faultline_provider::Target;
 
 use super::{Done, pressure};
-use crate::{app::Shared, status::Counts};
+use crate::{
+    app::{App, Shared},
+    status::Counts,
+};
 
 /// Seconds before the end at which the owner is warned: first at 600, then at 120.
 pub(crate) const FIRST: i64 = 600;
@@ -50,21 +53,29 @@ pub(super) fn threshold(left: i64) -> Option<i64> {
     THRESHOLDS.into_iter().find(|at| left <= *at)
 }
 
+/// Returns what happens to an environment at its end: it is paused, or ends.
+pub(crate) fn what_happens(app: &App, e: &Environment) -> &'static str {
+    match app.end_of(e).1 {
+        EndReason::Idle if pressure::is_noticed(app, e) => "is paused",
+        EndReason::Idle if matches!(e.state, State::Active { .. }) && app.suspends() => "is paused",
+        EndReason::Maintenance if app.suspends() => "is paused",
+        _ => "ends",
+    }
+}
+
 fn announce(app: &Shared, e: &Environment, left: i64) {
     let minutes = (left + 30) / 60;
-    let (what, why) = match app.end_of(e).1 {
-        EndReason::Idle if pressure::is_noticed(app, e) => (
-            "is paused",
-            "because the server is short of memory; press any key here to keep it running",
-        ),
-        EndReason::Idle if app.suspends() => (
-            "is paused",
-            "unless you use it; press any key here to keep it running",
-        ),
-        EndReason::Idle => ("ends", "unless you use it; press any key here to keep it"),
-        EndReason::Maintenance if app.suspends() => ("is paused", "because of maintenance"),
-        EndReason::Maintenance => ("ends", "because of maintenance"),
-        _ => ("ends", "unless you extend it on its page"),
+    let what = what_happens(app, e);
+    let why = match app.end_of(e).1 {
+        EndReason::Idle if pressure::is_noticed(app, e) => {
+            "because the server is short of memory; press any key here to keep it running"
+        }
+        EndReason::Idle if app.suspends() => {
+            "unless you use it; press any key here to keep it running"
+        }
+        EndReason::Idle => "unless you use it; press any key here to keep it",
+        EndReason::Maintenance => "because of maintenance",
+        _ => "unless you extend it on its page",
     };
     let text = match minutes {
         ..=1 => format!("This machine {what} in a minute {why}."),

@@ -20,7 +20,10 @@ use crate::{
     looks::Viewer,
     operations::check,
     problem::Problem,
-    reconcile::{burst, pressure, warnings::FIRST},
+    reconcile::{
+        burst, pressure,
+        warnings::{FIRST, what_happens},
+    },
 };
 
 /// Returns in one line which nodes are being added or removed, and their progress; empty if none are.
@@ -255,7 +258,6 @@ pub(super) fn notice(app: &App, e: &Environment) -> Notice {
         urgent: false,
     };
     let lives = matches!(e.state, State::Active { .. } | State::Suspended { .. });
-    let active = matches!(e.state, State::Active { .. });
     if burst::is_slow(app, e) && e.warned.is_none() {
         return Notice {
             text: "This machine has used all of its CPU for a long time and runs slower until it has been quiet for a while."
@@ -268,17 +270,15 @@ pub(super) fn notice(app: &App, e: &Environment) -> Notice {
     }
     let left = app.seconds_left(e);
     let minutes = (left + 59) / 60;
-    let (start, ends) = match app.end_of(e).1 {
-        EndReason::Idle if active && pressure::is_noticed(app, e) => (
-            "The server is short of memory, and this machine is not in use: it",
-            "is paused",
-        ),
-        EndReason::Idle if active && app.suspends() => ("Not in use: this machine", "is paused"),
-        EndReason::Idle => ("Not in use: this machine", "ends"),
-        EndReason::Maintenance if app.suspends() => ("Maintenance: this machine", "is paused"),
-        EndReason::Maintenance => ("Maintenance: this machine", "ends"),
-        _ => ("This machine", "ends"),
+    let start = match app.end_of(e).1 {
+        EndReason::Idle if pressure::is_noticed(app, e) => {
+            "The server is short of memory, and this machine is not in use: it"
+        }
+        EndReason::Idle => "Not in use: this machine",
+        EndReason::Maintenance => "Maintenance: this machine",
+        _ => "This machine",
     };
+    let ends = what_happens(app, e);
     Notice {
         text: match minutes {
             ..=1 => format!("{start} {ends} in a minute."),

@@ -52,6 +52,23 @@ pub(crate) async fn write_state(
     Ok(true)
 }
 
+/// Writes an environment's state with all that follows from it.
+pub(super) async fn write_whole(
+    tx: &mut Tx,
+    read: &Environment,
+    state: &State,
+    now: Timestamp,
+) -> Result<bool> {
+    let written = write_state(tx, read, state, now).await?;
+    if written
+        && state.is_on_disk()
+        && let Some(on_disk) = state.on_disk()
+    {
+        settle_on_disk(tx, read, on_disk, now).await?;
+    }
+    Ok(written)
+}
+
 /// Gives an environment back the lifetime that it has spent in the queue.
 pub(crate) async fn leave_queue(tx: &mut Tx, of: &Environment, now: Timestamp) -> Result<()> {
     let State::Requested { since, .. } = of.state else {
@@ -80,13 +97,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool> {
         let mut tx = self.begin().await?;
-        if !write_state(&mut tx, read, state, now).await? {
+        if !write_whole(&mut tx, read, state, now).await? {
             return Ok(false);
-        }
-        if matches!(state, State::Suspended { .. })
-            && let Some(on_disk) = state.on_disk()
-        {
-            settle_on_disk(&mut tx, read, on_disk, now).await?;
         }
         tx.commit().await?;
         Ok(true)

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::{
     intent::{Admit, Refused, counts},
-    observation::write_state,
+    observation::{write_state, write_whole},
     read,
 };
 use crate::{
@@ -70,16 +70,15 @@ impl Store {
     ) -> Result<bool> {
         let mut tx = self.begin().await?;
         let all = save_points::suspensions(&mut *tx).await?;
-        let is_failed = |save: &&SavePoint| matches!(save.state, SaveState::Failed { .. });
-        let mine = all
-            .iter()
-            .filter(|other| other.environment == save.environment);
-        if mine.clone().any(|s| s.state == SaveState::Saving) || mine.clone().any(|s| is_failed(&s))
+        let is_pending = |other: &SavePoint| {
+            other.environment == save.environment
+                && matches!(other.state, SaveState::Saving | SaveState::Failed { .. })
+        };
+        let written = all.iter().filter(|s| s.state == SaveState::Saving).count();
+        if all.iter().any(is_pending)
+            || written >= AT_ONCE
+            || !save_point::may_suspend(&all, &save.person, estimate, bounds)
         {
-            return Ok(false);
-        }
-        let others = all.iter().filter(|s| s.state == SaveState::Saving).count();
-        if others >= AT_ONCE || !save_point::may_suspend(&all, &save.person, estimate, bounds) {
             return Ok(false);
         }
         save_points::insert(&mut tx, save).await?;
@@ -121,10 +120,7 @@ impl Store {
             save_points::set_state(&mut tx, &save.id, Some(&SaveState::Saving), &made).await?;
         let stored = match next {
             Some((e, next)) if is_new => {
-                write_state(&mut tx, &e, &next, now).await?;
-                if let Some(on_disk) = next.on_disk() {
-                    settle_on_disk(&mut tx, &e, on_disk, now).await?;
-                }
+                write_whole(&mut tx, &e, &next, now).await?;
                 let (id, detail) = (e.id.as_str(), save.id.as_str());
                 crate::audit::insert(&mut tx, now, None, "store", id, detail).await?;
                 true

@@ -13,7 +13,7 @@ use faultline_store::{Store, pools::StartTimes};
 
 use super::figures::unserved;
 
-/// Checks what must hold whenever nothing is in progress. `known` are the environments that people were told of, if all of
+/// Checks what must hold whenever nothing is in progress. `known` are the environments that people know of, if all of
 /// them got a response.
 pub(super) async fn check(
     store: &Store,
