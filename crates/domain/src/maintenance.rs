@@ -1,11 +1,11 @@
 //! Maintenance: a time in which nothing can be started, announced by an operator.
 //!
 //! What runs goes on. If the operator also gives a time at which environments end, the server is *drained* until then:
-//! pools are emptied, and everybody whose environment runs is told when it ends. Then the host can be rebooted. If
+//! pools are emptied, and everybody whose environment runs is notified when it ends. Then the host can be rebooted. If
 //! environments can be suspended to disk, they are, and can be resumed afterwards; otherwise they end.
 //!
 //! [`plan`] decides for each environment. Nothing happens to it before the announced time, and nothing unless its owner
-//! was told of this time at least [`MIN_NOTICE`] before.
+//! was notified of this time at least [`MIN_NOTICE`] before.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -89,12 +89,12 @@ pub fn end(of: &Environment, ends_at: Option<Timestamp>) -> (Timestamp, EndReaso
     }
 }
 
-/// Of which end an environment's owner was told, and when.
+/// The end that an environment's owner was notified of, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Notice {
     /// The end.
     pub ends_at: Timestamp,
-    /// When the owner was told.
+    /// When the owner was notified.
     pub told_at: Timestamp,
 }
 
@@ -127,7 +127,7 @@ pub enum Step {
 }
 
 /// Returns the next step for an environment. `ends_at` is when the maintenance ends environments, `told` is what its
-/// owner was told, and `suspension` says whether it can be suspended to disk instead.
+/// owner was notified of, and `suspension` says whether it can be suspended to disk instead.
 #[must_use]
 pub fn plan(
     of: &Environment,

@@ -96,7 +96,7 @@ points! {
     SaveRecorded,
     /// The files of a save point were deleted; the store doesn't know.
     FilesDeleted,
-    /// An environment was told to pause; the reconcilers were not woken.
+    /// An environment was asked to pause; the reconcilers were not woken.
     SuspendRequested,
     /// A tenant is paused; the store doesn't know.
     Paused,

@@ -13,7 +13,7 @@ use faultline_domain::{EnvironmentId, PersonId};
 
 use crate::{app::Shared, lock::lock};
 
-/// A person who looks into the terminals of an environment, as its owner is told.
+/// A person who looks into the terminals of an environment, as shown to its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Viewer {
     pub name: String,

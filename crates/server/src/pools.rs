@@ -527,7 +527,7 @@ impl View<'_> {
     }
 
     fn plan(&self, of: &mut PoolStatus) {
-        // While its template can't be read, whether its tenants are outdated can't be told, but too old ones still go.
+        // While its template can't be read, whether its tenants are outdated can't be known, but too old ones still go.
         let current = of.pooled();
         let members: Vec<Member> = self
             .tenants

@@ -24,7 +24,7 @@
 //! | [`tenants`] | the tenants of environments: requested, claimed, released |
 //! | [`pools`] | tenants of pools, the starts that pools are forecast from, bounds and events |
 //! | [`quotas`] | how much people and groups may use, how much they use, and when environments ran |
-//! | [`maintenance`] | the maintenance that is in effect, and what the owners of environments were told of it |
+//! | [`maintenance`] | the maintenance that is in effect, and what the owners of environments were notified of |
 //! | [`samples`] | the state of the server every minute, for charts |
 //! | [`save_points`] | save points of environments |
 //! | [`lab_contents`] | the contents of labs at the time when their environments were started |

@@ -1,4 +1,4 @@
-//! The maintenance that is in effect, and what the owners of environments were told of it.
+//! The maintenance that is in effect, and what the owners of environments were notified of.
 
 use std::collections::HashMap;
 
@@ -97,7 +97,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Returns what the owners of environments were told.
+    /// Returns what the owners of environments were notified of.
     pub async fn end_notices(&self) -> Result<HashMap<EnvironmentId, Notice>> {
         let rows: Vec<(String, i64, i64)> =
             sqlx::query_as("SELECT environment_id, ends_at, told_at FROM end_notices")
@@ -114,7 +114,7 @@ impl Store {
             .collect()
     }
 
-    /// Records what an environment's owner was told.
+    /// Records what an environment's owner was notified of.
     pub async fn record_end_notice(&self, id: &EnvironmentId, notice: Notice) -> Result<()> {
         sqlx::query(
             "INSERT INTO end_notices (environment_id, ends_at, told_at) VALUES ($1, $2, $3) \

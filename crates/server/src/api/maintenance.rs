@@ -37,7 +37,7 @@ async fn get_maintenance(
 /// Begins maintenance, or changes the one that is in effect. For operators.
 ///
 /// Nothing can be started meanwhile. What runs goes on. With `end_environments_at`, it is suspended to disk then, or ends
-/// if it can't be; pools are emptied, and the owners of environments are told.
+/// if it can't be; pools are emptied, and the owners of environments are notified.
 #[utoipa::path(put, path = "/api/v1/operator/maintenance", tag = "operator", request_body = NewMaintenanceView,
     responses((status = 200, body = MaintenanceView), (status = 400, body = Problem), (status = 404, body = Problem)))]
 async fn begin_maintenance(

@@ -1,4 +1,4 @@
-//! Looks into the terminals of somebody's environment, for as long as a page is open. The owner is told who looks and
+//! Looks into the terminals of somebody's environment, for as long as a page is open. The owner sees who looks and
 //! whether they type. Only looking doesn't count as use.
 
 use faultline_domain::{authz::MayLook, environment::State};

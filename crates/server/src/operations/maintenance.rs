@@ -1,5 +1,5 @@
 //! Begins, changes and ends maintenance: nothing can be started meanwhile, and if the operator wants so, running
-//! environments end at a time that their owners are told. The reconciler `reconcile/maintenance.rs` tells and ends them.
+//! environments end at a time that is announced to their owners. The reconciler `reconcile/maintenance.rs` tells and ends them.
 
 use faultline_domain::{
     authz::MayOperate,
@@ -48,7 +48,7 @@ impl Running {
 }
 
 /// Begins a maintenance, or changes the one that is in effect. Times are rounded up to the minute, because that is how
-/// people are told of them.
+/// people read them.
 pub(crate) async fn begin(
     app: &App,
     who: &MayOperate,

@@ -1,4 +1,4 @@
-//! Tests of CPU credits: a long full load slows an environment down, and everybody concerned is told.
+//! Tests of CPU credits: a long full load slows an environment down, and its owner and the operator are notified.
 
 use jiff::SignedDuration;
 

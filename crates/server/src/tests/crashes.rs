@@ -87,7 +87,7 @@ impl Host {
 struct Asked {
     /// The number of environments, including that of a request without a response.
     environments: usize,
-    /// The environments that they were told of.
+    /// The environments that they know of.
     known: Vec<EnvironmentId>,
     /// The start that has no response yet.
     open: Option<(&'static str, &'static str)>,

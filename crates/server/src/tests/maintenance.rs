@@ -281,7 +281,7 @@ async fn nobody_is_surprised_after_the_server_was_down() {
     let mut bed = bed().await;
     let id = bed.active("stale-flag").await;
     begin(&bed, json!({ "end_environments_at": minutes(&bed, 5) })).await;
-    // No reconciler has run since, so nobody was told.
+    // No reconciler has run since, so nobody was notified.
     bed.clock.advance(SignedDuration::from_mins(20));
     let mut bed = bed.restart().await;
     bed.reconcile().await;
