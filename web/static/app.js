@@ -62,6 +62,19 @@ document.addEventListener("submit", async (event) => {
   }
 });
 
+// Sends a form whose effect comes back as an event. Returns what went wrong, as a text for people; none if nothing did.
+async function submitQuietly(form) {
+  const answer = await fetch(form.action, {
+    method: "POST",
+    headers: { "x-csrf-token": csrf(), "hx-request": "true" },
+    body: new URLSearchParams(new FormData(form)),
+    redirect: "manual",
+  }).catch(() => null);
+  if (answer?.ok) return "";
+  const text = answer ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+  return text?.querySelector(".sheet p:not(.muted)")?.textContent ?? "The server does not answer; try again.";
+}
+
 // A page that comes back from the browser's memory has its buttons again.
 addEventListener("pageshow", () => {
   document.querySelectorAll("[data-once] button").forEach((b) => (b.disabled = false));

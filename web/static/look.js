@@ -53,6 +53,10 @@
     button.disabled = false;
     setTypes(event.data === "yes");
   });
+  socket.addEventListener("copies", async () => {
+    const answer = await fetch(`${base}/copies`, { headers: { "hx-request": "true" } }).catch(() => null);
+    if (answer?.ok) document.getElementById("copies").innerHTML = await answer.text();
+  });
   socket.addEventListener("terminals", (event) => list(JSON.parse(event.data)));
 
   function setTypes(on) {
@@ -67,14 +71,15 @@
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const on = form.elements.types.value === "yes";
-    const answer = await fetch(form.action, {
-      method: "POST",
-      headers: { "x-csrf-token": form.elements.csrf.value, "hx-request": "true" },
-      body: new URLSearchParams(new FormData(form)),
-      redirect: "manual",
-    }).catch(() => null);
-    say(answer?.ok ? "" : "That did not work; load this page again.");
-    if (answer?.ok && on) current?.xterm.focus();
+    const problem = await submitQuietly(form);
+    say(problem);
+    if (!problem && on) current?.xterm.focus();
+  });
+
+  document.addEventListener("submit", async (event) => {
+    if (!event.target.matches("[data-quiet]")) return;
+    event.preventDefault();
+    say(await submitQuietly(event.target));
   });
 
   // ── Panes ─────────────────────────────────────────────────────────────────────────────────────────────────

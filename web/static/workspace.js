@@ -148,18 +148,10 @@
     const form = event.target;
     if (!form.matches("[data-quiet]")) return;
     event.preventDefault();
-    const answer = await fetch(form.action, {
-      method: "POST",
-      headers: { "x-csrf-token": csrf(), "hx-request": "true" },
-      body: new URLSearchParams(new FormData(form)),
-      redirect: "manual",
-    }).catch(() => null);
-    if (answer?.ok) {
-      form.reset();
-      return unsay();
-    }
-    const text = answer ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
-    say(text?.querySelector(".sheet p:not(.muted)")?.textContent ?? "The server does not answer; try again.");
+    const problem = await submitQuietly(form);
+    if (problem) return say(problem);
+    form.reset();
+    unsay();
   });
 
   // ── Panes ─────────────────────────────────────────────────────────────────────────────────────────────────

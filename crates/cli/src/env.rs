@@ -162,6 +162,17 @@ pub enum EnvCommand {
         /// The save point's name or id
         save_point: String,
     },
+    /// Copy a group member's environment, start one of your own from it, and wait until it runs; for instructors and
+    /// operators
+    ///
+    /// The member's environment goes on unchanged, and the member is told. `faultline group show` lists the environments.
+    ///
+    ///   faultline env copy calm-otter
+    #[command(verbatim_doc_comment)]
+    Copy {
+        /// The member's environment
+        environment: EnvironmentId,
+    },
     /// Delete a save point
     DeleteSave {
         /// The save point's name or id
@@ -311,6 +322,7 @@ pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
         EnvCommand::Saves => saves::list(&api, output),
         EnvCommand::Restore { save_point } => saves::restore(&api, save_point, output),
         EnvCommand::Fork { save_point } => saves::fork(&api, save_point, output),
+        EnvCommand::Copy { environment } => saves::copy(&api, environment, output),
         EnvCommand::DeleteSave { save_point } => saves::delete(&api, save_point, output),
         EnvCommand::AddNode { of } => nodes::add(&api, &of.get(&api)?, output),
         EnvCommand::RemoveNode { words } => {

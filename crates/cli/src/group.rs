@@ -130,6 +130,7 @@ struct Progress {
 
 #[derive(Debug, Deserialize)]
 struct OpenLab {
+    environment: String,
     lab: String,
     phase: String,
     since: String,
@@ -262,6 +263,7 @@ fn progress(of: Detail) -> String {
     }
     let mut table = table([
         "NAME",
+        "ENVIRONMENT",
         "LAB",
         "STATE",
         "SINCE",
@@ -285,6 +287,7 @@ fn progress(of: Detail) -> String {
                 nothing(),
                 nothing(),
                 nothing(),
+                nothing(),
                 solved,
             ]);
             continue;
@@ -301,6 +304,7 @@ fn progress(of: Detail) -> String {
             };
             table.add_row([
                 name.clone(),
+                lab.environment,
                 lab.lab,
                 state,
                 local(&lab.since),

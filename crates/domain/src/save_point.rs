@@ -54,8 +54,10 @@ pub struct SavePoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
-    /// A person asked for it.
+    /// The environment's owner asked for it.
     Manual,
+    /// Somebody who may look into the environment asked for it, and owns it, to work on a copy.
+    Copy,
     /// The environment was reset or restored, and this can be undone with it.
     Undo,
     /// The environment is suspended, and continues from it.
@@ -68,6 +70,7 @@ impl Purpose {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Manual => "manual",
+            Self::Copy => "copy",
             Self::Undo => "undo",
             Self::Suspension => "suspension",
         }
@@ -180,7 +183,8 @@ pub fn may_save<'a>(
 ) -> Result<(), Denial> {
     let (mut used, mut bytes) = (0, 0_u64);
     for save in theirs {
-        if save.purpose == Purpose::Manual && !matches!(save.state, State::Failed { .. }) {
+        let asked_for = matches!(save.purpose, Purpose::Manual | Purpose::Copy);
+        if asked_for && !matches!(save.state, State::Failed { .. }) {
             used += 1;
             bytes += save.saved().map_or(0, |saved| saved.bytes);
         }
@@ -314,7 +318,7 @@ mod tests {
             save(Purpose::Undo, complete(90)),
             save(Purpose::Manual, failed),
             save(Purpose::Manual, State::Saving),
-            save(Purpose::Manual, State::Saving),
+            save(Purpose::Copy, State::Saving),
         ];
         assert_eq!(may_save(&all, 50, 50, &BOUNDS), Ok(()));
         all.push(save(Purpose::Manual, State::Saving));

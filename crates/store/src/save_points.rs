@@ -123,9 +123,9 @@ pub(crate) async fn suspensions<'a>(from: impl SqliteExecutor<'a>) -> Result<Vec
     select(from, sql, &to_json(&Purpose::Suspension)?).await
 }
 
-/// Returns these save points without those of suspended environments, which nobody asked for.
-fn own(mut all: Vec<SavePoint>) -> Vec<SavePoint> {
-    all.retain(|save| save.purpose != Purpose::Suspension);
+/// Returns these save points without those for some purposes.
+fn without(purposes: &[Purpose], mut all: Vec<SavePoint>) -> Vec<SavePoint> {
+    all.retain(|save| !purposes.contains(&save.purpose));
     all
 }
 
@@ -194,9 +194,11 @@ pub(crate) async fn is_complete(tx: &mut Tx, id: &SavePointId) -> Result<bool> {
     Ok(found.is_some())
 }
 
-/// Requests the deletion of all of a person's save points.
+/// Requests the deletion of all of a person's save points, and of others' copies of the person's environments.
 pub(crate) async fn delete_all_of(tx: &mut Tx, person: &PersonId) -> Result<()> {
-    for save in of_person(tx, person).await? {
+    let sql = "SELECT * FROM save_points WHERE person_id = $1 \
+               OR environment_id IN (SELECT id FROM environments WHERE person_id = $1)";
+    for save in select(&mut **tx, sql, person.as_str()).await? {
         set_state(tx, &save.id, None, &State::Deleting).await?;
     }
     Ok(())
@@ -214,7 +216,12 @@ impl Store {
         insert(&mut tx, save).await?;
         let (who, of) = (Some(save.person.as_str()), save.environment.as_str());
         let (at, id) = (save.created_at, save.id.as_str());
-        crate::audit::insert(&mut tx, at, who, "save", of, id).await?;
+        let action = if save.purpose == Purpose::Copy {
+            "copy"
+        } else {
+            "save"
+        };
+        crate::audit::insert(&mut tx, at, who, action, of, id).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -229,18 +236,31 @@ impl Store {
     pub async fn save_points_of(&self, person: &PersonId) -> Result<Vec<SavePoint>> {
         let sql = "SELECT * FROM save_points WHERE person_id = $1 AND phase <> 'deleting' \
                    ORDER BY created_at, id";
-        Ok(own(select(&self.readers, sql, person.as_str()).await?))
+        let all = select(&self.readers, sql, person.as_str()).await?;
+        Ok(without(&[Purpose::Suspension], all))
     }
 
-    /// Returns the save points of an environment that are not being deleted, oldest first, without the one that it
-    /// continues from after it was suspended.
+    /// Returns the save points of an environment that its owner has and that are not being deleted, oldest first, without
+    /// the one that it continues from after it was suspended.
     pub async fn save_points_of_environment(
         &self,
         environment: &EnvironmentId,
     ) -> Result<Vec<SavePoint>> {
         let sql = "SELECT * FROM save_points WHERE environment_id = $1 AND phase <> 'deleting' \
                    ORDER BY created_at, id";
-        Ok(own(select(&self.readers, sql, environment.as_str()).await?))
+        let all = select(&self.readers, sql, environment.as_str()).await?;
+        Ok(without(&[Purpose::Suspension, Purpose::Copy], all))
+    }
+
+    /// Returns the copies of an environment that a person has and that are not being deleted, oldest first.
+    pub async fn copies_of_environment(
+        &self,
+        environment: &EnvironmentId,
+        person: &PersonId,
+    ) -> Result<Vec<SavePoint>> {
+        let mut all = self.save_points_of(person).await?;
+        all.retain(|s| s.purpose == Purpose::Copy && s.environment == *environment);
+        Ok(all)
     }
 
     /// Requests the deletion of the save point of an environment that is not suspended any more, unless it has become

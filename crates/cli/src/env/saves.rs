@@ -46,7 +46,27 @@ pub(super) fn save(
     output: Output,
 ) -> anyhow::Result<()> {
     let path = format!("/environments/{id}/save-points");
-    let mut answer = api.post(&path, Some(json!({ "name": name })))?;
+    let answer = api.post(&path, Some(json!({ "name": name })))?;
+    let (made, answer) = wait(api, answer, output)?;
+    let text = format!(
+        "{id} is saved as “{}”: {}; its machines stood still for {} ms.\n\n  faultline env restore {}",
+        made.name,
+        made.size(),
+        made.paused_millis.unwrap_or_default(),
+        made.id
+    );
+    say(&answer, output, &text)
+}
+
+/// Copies somebody's environment, and starts another one that continues from the copy.
+pub(super) fn copy(api: &Api, id: &EnvironmentId, output: Output) -> anyhow::Result<()> {
+    let answer = api.post(&format!("/environments/{id}/copies"), None)?;
+    let (made, _) = wait(api, answer, output)?;
+    start(api, &format!("/save-points/{}/fork", made.id), None, output)
+}
+
+/// Waits until a requested save point is complete, and returns it, also as the API's answer.
+fn wait(api: &Api, mut answer: Value, output: Output) -> anyhow::Result<(Save, Value)> {
     let began = Instant::now();
     if output == Output::Text {
         eprintln!("… saving");
@@ -54,16 +74,7 @@ pub(super) fn save(
     loop {
         let made: Save = serde_json::from_value(answer.clone())?;
         match made.state.as_str() {
-            "complete" => {
-                let text = format!(
-                    "{id} is saved as “{}”: {}; its machines stood still for {} ms.\n\n  faultline env restore {}",
-                    made.name,
-                    made.size(),
-                    made.paused_millis.unwrap_or_default(),
-                    made.id
-                );
-                return say(&answer, output, &text);
-            }
+            "complete" => return Ok((made, answer)),
             "saving" => {}
             _ => anyhow::bail!(
                 "it could not be saved: {}",

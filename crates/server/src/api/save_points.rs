@@ -12,7 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Body, views::EnvironmentView};
 use crate::{
     app::Shared,
-    auth::{Mine, Saved, Signed},
+    auth::{Looking, Mine, Saved, Signed},
     operations::{restore, save},
     problem::Problem,
 };
@@ -20,6 +20,7 @@ use crate::{
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(save_environment, list_saves_of_environment))
+        .routes(routes!(copy_environment, list_copies))
         .routes(routes!(restore_environment))
         .routes(routes!(list_saves))
         .routes(routes!(get_save, delete_save))
@@ -34,7 +35,8 @@ pub(crate) struct SavePointView {
     environment: String,
     lab: String,
     name: String,
-    /// `manual`, or `undo` if it was made before a reset or a restore, to undo that.
+    /// `manual`; `copy` if it is of somebody else's environment; `undo` if it was made before a reset or a restore, to
+    /// undo that.
     purpose: &'static str,
     created_at: String,
     /// When it is deleted.
@@ -110,6 +112,33 @@ async fn list_saves_of_environment(
 ) -> Result<Json<Vec<SavePointView>>, Problem> {
     let id = &mine.environment().id;
     Ok(views(&app.store.save_points_of_environment(id).await?))
+}
+
+/// Copies somebody's environment.
+///
+/// For its owner's instructors and for operators. The result is a save point of the caller's own; fork it to start an
+/// environment that continues from it. The owner's environment goes on, and the owner is told. A copy is kept for a day
+/// at most.
+#[utoipa::path(post, path = "/api/v1/environments/{id}/copies", tag = "save points", params(("id" = String, Path)),
+    responses((status = 202, body = SavePointView, description = "it is being made; get it to see when it is complete"),
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn copy_environment(
+    State(app): State<Shared>,
+    looking: Looking,
+) -> Result<(StatusCode, Json<SavePointView>), Problem> {
+    let made = save::copy(&app, &looking.proof).await?;
+    Ok((StatusCode::ACCEPTED, Json(SavePointView::from(&made))))
+}
+
+/// Lists the caller's copies of somebody's environment, oldest first.
+#[utoipa::path(get, path = "/api/v1/environments/{id}/copies", tag = "save points", params(("id" = String, Path)),
+    responses((status = 200, body = [SavePointView]), (status = 404, body = Problem)))]
+async fn list_copies(
+    State(app): State<Shared>,
+    looking: Looking,
+) -> Result<Json<Vec<SavePointView>>, Problem> {
+    let (id, me) = (&looking.environment().id, looking.proof.person());
+    Ok(views(&app.store.copies_of_environment(id, me).await?))
 }
 
 /// The save point to restore.

@@ -1185,6 +1185,8 @@ impl From<&Progress> for ProgressView {
 /// A lab that a member works on.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OpenLabView {
+    /// The environment's ID.
+    pub environment: String,
     pub lab: String,
     /// The environment's phase.
     pub phase: &'static str,
@@ -1205,6 +1207,7 @@ impl From<&OpenLab> for OpenLabView {
     fn from(of: &OpenLab) -> Self {
         let attempt = of.attempt.as_ref();
         Self {
+            environment: of.environment.id.to_string(),
             lab: of.environment.lab.to_string(),
             phase: of.environment.state.phase().as_str(),
             since: of.environment.created_at.to_string(),

@@ -3,14 +3,22 @@
 
 use faultline_domain::{
     SavePointId,
-    authz::{MayUse, MayUseSavePoint},
+    authz::{MayLook, MayUse, MayUseSavePoint},
     environment::{Environment, State as EnvironmentState},
     save_point::{self, MAX_NAME, Purpose, SavePoint, State},
 };
 use faultline_provider::Capability;
 use jiff::SignedDuration;
 
-use crate::{app::App, capacity::Free, problem::Problem};
+use crate::{
+    app::{App, Shared},
+    capacity::Free,
+    problem::Problem,
+    reconcile::warnings::say,
+};
+
+/// How long a copy is kept at most. It is made to be used now.
+const KEEP_COPY: SignedDuration = SignedDuration::from_hours(24);
 
 pub(crate) async fn save(app: &App, proof: &MayUse, name: &str) -> Result<SavePoint, Problem> {
     let e = proof.environment();
@@ -19,6 +27,47 @@ pub(crate) async fn save(app: &App, proof: &MayUse, name: &str) -> Result<SavePo
         let detail = format!("The name may have at most {MAX_NAME} characters.");
         return Err(Problem::bad_request(detail));
     }
+    check_can_be_saved(app, e)?;
+    let name = match name.as_str() {
+        "" => default_name(app, e).await?,
+        _ => name,
+    };
+    let keep = app.config.save_points.bounds().keep;
+    let wanted = new(app, e, Purpose::Manual, name, keep);
+    request(app, e, wanted.ok_or_else(Problem::not_found)?).await
+}
+
+/// Makes a save point of somebody's environment for the person who may look into it, who can start an environment of
+/// their own from it. The owner is told in the terminals.
+pub(crate) async fn copy(app: &Shared, proof: &MayLook) -> Result<SavePoint, Problem> {
+    let e = proof.environment();
+    check_can_be_saved(app, e)?;
+    let person = app.store.person(proof.person()).await?;
+    let by = person.ok_or_else(Problem::not_found)?.name;
+    let owner = app.store.person(&e.person).await?;
+    let owner = owner.map_or_else(|| e.person.to_string(), |owner| owner.name);
+    let name = format!("Copy of {owner}’s environment");
+    let keep = KEEP_COPY.min(app.config.save_points.bounds().keep);
+    let name: String = name.chars().take(MAX_NAME).collect();
+    let wanted = new(app, e, Purpose::Copy, name, keep).ok_or_else(Problem::not_found)?;
+    let person = proof.person().clone();
+    let made = request(app, e, SavePoint { person, ..wanted }).await?;
+    say(app, e, &format!("{by} makes a copy of this environment."));
+    Ok(made)
+}
+
+/// Requests a save point if its owner may have another one.
+async fn request(app: &App, e: &Environment, save: SavePoint) -> Result<SavePoint, Problem> {
+    let bounds = app.config.save_points.bounds();
+    let (estimate, free) = (estimate(app, e).await, free_bytes(app));
+    let may = |all: &[SavePoint]| save_point::may_save(all, estimate, free, &bounds);
+    app.store.request_save_point(&save, &may).await?;
+    crash_point!(app, SaveRequested);
+    app.changed(&e.id);
+    Ok(save)
+}
+
+fn check_can_be_saved(app: &App, e: &Environment) -> Result<(), Problem> {
     if !can_save(app) {
         return Err(Problem::conflict(
             "cannot-save",
@@ -40,19 +89,7 @@ pub(crate) async fn save(app: &App, proof: &MayUse, name: &str) -> Result<SavePo
             "Save the machine when that has finished.",
         ));
     }
-    let name = match name.as_str() {
-        "" => default_name(app, e).await?,
-        _ => name,
-    };
-    let bounds = app.config.save_points.bounds();
-    let (estimate, free) = (estimate(app, e).await, free_bytes(app));
-    let wanted = new(app, e, Purpose::Manual, name, bounds.keep);
-    let save = wanted.ok_or_else(Problem::not_found)?;
-    let may = |all: &[SavePoint]| save_point::may_save(all, estimate, free, &bounds);
-    app.store.request_save_point(&save, &may).await?;
-    crash_point!(app, SaveRequested);
-    app.changed(&e.id);
-    Ok(save)
+    Ok(())
 }
 
 async fn default_name(app: &App, e: &Environment) -> Result<String, Problem> {

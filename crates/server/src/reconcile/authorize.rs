@@ -94,12 +94,7 @@ pub(super) async fn node(
     let apply = async {
         let _turn = app.key_turns.take(tenant, node).await;
         let wanted = app.store.key_set(person).await.map_err(failed)?;
-        let open = || app.provider.open(tenant, node, Target::Guest);
-        let now = read(open).await?;
-        let lines = merge::merge(&now, &wanted.keys, &wanted.removed);
-        client::authorize(open().await?, lines)
-            .await
-            .map_err(failed)?;
+        write(app, tenant, node, &wanted.keys, &wanted.removed).await?;
         crash_point!(app, KeysWritten);
         let recorded = app
             .store
@@ -107,6 +102,46 @@ pub(super) async fn node(
             .await;
         recorded.map_err(failed)
     };
+    in_time(node, apply).await
+}
+
+/// Removes all keys of a person from these nodes, which are a copy of the person's.
+pub(super) async fn withdraw(
+    app: &App,
+    person: &PersonId,
+    tenant: &TenantId,
+    nodes: &[NodeName],
+) -> Result<(), Error> {
+    let theirs = app.store.key_set(person).await.map_err(failed)?;
+    let keys = theirs.keys.iter();
+    let mut removed: Vec<String> = keys.filter_map(|line| merge::fingerprint(line)).collect();
+    removed.extend(theirs.removed);
+    let each = nodes
+        .iter()
+        .map(|node| in_time(node, write(app, tenant, node, &[], &removed)));
+    try_join_all(each).await.map(drop)
+}
+
+/// Adds these keys to root's `authorized_keys` on a node, and removes those with these fingerprints.
+async fn write(
+    app: &App,
+    tenant: &TenantId,
+    node: &NodeName,
+    keys: &[String],
+    removed: &[String],
+) -> Result<(), Error> {
+    let open = || app.provider.open(tenant, node, Target::Guest);
+    let now = read(open).await?;
+    let lines = merge::merge(&now, keys, removed);
+    client::authorize(open().await?, lines)
+        .await
+        .map_err(failed)
+}
+
+async fn in_time(
+    node: &NodeName,
+    apply: impl Future<Output = Result<(), Error>>,
+) -> Result<(), Error> {
     let applied = tokio::time::timeout(TIMEOUT, apply).await;
     applied
         .unwrap_or_else(|_| Err(timed_out(TIMEOUT)))

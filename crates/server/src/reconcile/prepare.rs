@@ -9,7 +9,7 @@ use faultline_domain::{
     nodes::{AddedNode, NodeState},
     pool::Pool,
     progress::Progress,
-    save_point::SavePoint,
+    save_point::{Purpose, SavePoint},
     tenant::Observed,
 };
 use faultline_lab::SetupError;
@@ -195,8 +195,18 @@ async fn continue_from_save(
     point: Option<SavePoint>,
     progress: &Progress,
 ) -> Result<(), PrepareError> {
+    let former = match &point {
+        Some(point) if point.purpose == Purpose::Copy => {
+            app.store.environment(&point.environment).await?
+        }
+        _ => None,
+    };
     let (added, name) = point.map_or_else(Default::default, |point| (point.added, point.name));
     let text = match e.state.on_disk() {
+        None if former.is_some() => {
+            "This is a copy of somebody's environment. What you do here doesn't change theirs."
+                .to_owned()
+        }
         Some(on_disk) => {
             let stood = app.now().duration_since(on_disk.since).as_secs();
             format!(
@@ -209,9 +219,13 @@ async fn continue_from_save(
         }
     };
     let stage = progress.stage("keys", "Installing your SSH keys");
-    authorize::environment(app, e).await?;
+    let mut all = e.nodes();
+    all.extend(added.iter().cloned());
+    if let Some(former) = former {
+        authorize::withdraw(app, &former.person, tenant(e)?, &all).await?;
+    }
+    authorize::nodes(app, e, &all).await?;
     if !added.is_empty() {
-        authorize::nodes(app, e, &added).await?;
         record_added(app, e, added).await?;
     }
     crash_point!(app, Continued);

@@ -157,7 +157,7 @@ async fn somebody_elses_environment_looks_like_a_nonexistent_one() {
     }
 }
 
-/// Of all routes to a member's environment, instructors of their group have those of a look, and operators also those
+/// Of all routes to a member's environment, instructors of their group have those of a look and of copies, and operators also those
 /// that end it and change its nodes. Nobody else has any.
 #[tokio::test]
 async fn by_role_only_some_routes_lead_to_somebody_elses_environment() {
@@ -172,7 +172,7 @@ async fn by_role_only_some_routes_lead_to_somebody_elses_environment() {
         let changed = bed.app.store.change_person(&me, &person, change, now);
         changed.await.unwrap();
     };
-    let look = ["/look", "/look/type", "/look/socket"];
+    let look = ["/look", "/look/type", "/look/socket", "/copies"];
     let manage = ["/end", "/nodes", "/remove/{node}"];
     for (person, as_role, opens) in [
         ("mallory", Some(Role::Student), &[][..]),
@@ -181,7 +181,7 @@ async fn by_role_only_some_routes_lead_to_somebody_elses_environment() {
         // A former instructor who is still a member that instructs.
         ("ida", Some(Role::Student), &[]),
         ("ida", Some(Role::Instructor), &look),
-        ("local", None, &[look, manage].concat()),
+        ("local", None, &[&look[..], &manage].concat()),
     ] {
         match as_role {
             Some(as_role) => {

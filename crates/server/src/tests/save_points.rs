@@ -437,26 +437,101 @@ async fn after_a_crash_a_save_point_is_whole_or_not_there() {
     bed.until_deleted(&stray).await;
 }
 
-#[tokio::test]
-async fn keys_that_were_removed_since_are_not_restored() {
-    const KEYS: &str = "/root/.ssh/authorized_keys";
-    let mut bed = bed().await;
+/// A part of the key that [`Bed::key`] adds.
+const BLOB: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9";
+
+async fn authorized_keys(bed: &Bed, id: &EnvironmentId) -> String {
+    let tenant = bed.tenant(id).await;
+    let file = bed
+        .provider
+        .file(&tenant, &node(), "/root/.ssh/authorized_keys");
+    String::from_utf8(file.unwrap_or_default()).unwrap()
+}
+
+/// Returns an active environment of the person, whose key is on its node.
+async fn with_key(bed: &mut Bed) -> EnvironmentId {
     let id = bed.active("stale-flag").await;
     bed.key().await;
-    let blob = "AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9";
-    let keys = async |bed: &Bed| {
-        let tenant = bed.tenant(&id).await;
-        let file = bed.provider.file(&tenant, &node(), KEYS);
-        String::from_utf8(file.unwrap_or_default()).unwrap()
-    };
     for _ in 0..100 {
         bed.reconcile().await;
         tokio::time::sleep(Duration::from_millis(10)).await;
-        if keys(&bed).await.contains(blob) {
-            break;
+        if authorized_keys(bed, &id).await.contains(BLOB) {
+            return id;
         }
     }
-    assert!(keys(&bed).await.contains(blob));
+    panic!("the key was not installed");
+}
+
+#[tokio::test]
+async fn an_instructor_works_on_a_copy() {
+    let (mut bed, _, _) = super::groups::school().await;
+    bed.become_another("stu").await;
+    let id = with_key(&mut bed).await;
+    bed.write(&id, "broken").await;
+    let stu = bed.token.clone();
+    let copies = format!("/environments/{id}/copies");
+    for name in ["eve", "stu"] {
+        bed.become_another(name).await;
+        let refused = bed.api(Method::POST, &copies, None).await;
+        assert_eq!(refused.status, StatusCode::NOT_FOUND, "{name}");
+        assert_eq!(bed.post(&copies, "").await.status, StatusCode::NOT_FOUND);
+    }
+
+    bed.become_another("ida").await;
+    let page = bed.get(&format!("/environments/{id}/look")).await.body;
+    assert!(page.contains("stu goes on undisturbed"), "{page}");
+    let asked = bed.post(&copies, "").await;
+    assert_eq!(asked.status, StatusCode::SEE_OTHER, "{}", asked.body);
+    let all = bed.api(Method::GET, &copies, None).await.json();
+    assert_eq!(all[0]["purpose"], "copy", "{all}");
+    let copy: SavePointId = all[0]["id"].as_str().unwrap().parse().unwrap();
+    bed.until_save(&copy, is_complete).await;
+    let list = bed.get(&copies).await.body;
+    assert!(
+        list.contains(&format!("/save-points/{copy}/fork")),
+        "{list}"
+    );
+    let path = format!("/save-points/{copy}/fork");
+    let forked = bed.api(Method::POST, &path, None).await;
+    assert_eq!(forked.status, StatusCode::CREATED, "{}", forked.body);
+    let other: EnvironmentId = forked.json()["id"].as_str().unwrap().parse().unwrap();
+    let other = bed.until(&other, is_active).await;
+    assert_eq!(other.person.as_str(), "ida");
+    assert_eq!(bed.note(&other.id).await.as_deref(), Some("broken"));
+    let keys = authorized_keys(&bed, &other.id).await;
+    assert!(!keys.contains(BLOB), "the student's key is gone: {keys}");
+    bed.write(&other.id, "tried").await;
+    let restored = bed.restore(&id, &copy).await;
+    assert_eq!(restored.status, StatusCode::NOT_FOUND, "not the student's");
+
+    // The student's environment goes on, and the copy is not the student's.
+    bed.token = stu;
+    assert_eq!(bed.note(&id).await.as_deref(), Some("broken"));
+    assert!(authorized_keys(&bed, &id).await.contains(BLOB));
+    let path = format!("/environments/{id}/save-points");
+    assert_eq!(bed.api(Method::GET, &path, None).await.json(), json!([]));
+    let path = format!("/save-points/{copy}");
+    let hidden = bed.api(Method::GET, &path, None).await;
+    assert_eq!(hidden.status, StatusCode::NOT_FOUND);
+    let audit = bed.app.store.audit(100).await.unwrap();
+    let made = audit.iter().find(|entry| entry.action == "copy").unwrap();
+    assert_eq!(
+        (made.person.as_deref(), made.subject.as_str()),
+        (Some("ida"), id.as_str())
+    );
+
+    // Deleting the student's account deletes the copy.
+    let (operator, stu) = (faultline_domain::PersonId::local(), "stu".parse().unwrap());
+    let now = bed.app.now();
+    let deleted = bed.app.store.delete_person(&operator, &stu, now).await;
+    deleted.unwrap();
+    bed.until_deleted(&copy).await;
+}
+
+#[tokio::test]
+async fn keys_that_were_removed_since_are_not_restored() {
+    let mut bed = bed().await;
+    let id = with_key(&mut bed).await;
     let save = bed.save(&id, "").await;
     let known = bed
         .app
@@ -467,7 +542,8 @@ async fn keys_that_were_removed_since_are_not_restored() {
     bed.post(&format!("/keys/{}/remove", known[0].id), "").await;
     bed.clock.advance(SignedDuration::from_mins(1));
     bed.restored(&id, &save).await;
-    assert!(!keys(&bed).await.contains(blob), "{}", keys(&bed).await);
+    let keys = authorized_keys(&bed, &id).await;
+    assert!(!keys.contains(BLOB), "{keys}");
 }
 
 #[tokio::test]

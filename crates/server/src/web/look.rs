@@ -24,6 +24,7 @@ use super::{
     layout::{Frame, Layout},
     page,
     parts::{self, Checks},
+    saves::{self, Copies},
     text,
 };
 use crate::{
@@ -52,6 +53,7 @@ struct LookPage {
     running: bool,
     checks: Checks,
     progress: String,
+    copies: Copies,
     /// The page to return to, and its name.
     back: (String, String),
 }
@@ -85,6 +87,7 @@ pub(super) async fn show(
         running,
         checks: checks(&app, e, lab.as_deref()).await?,
         progress: progress(&app, e, lab.as_deref()).await?,
+        copies: saves::copies(&app, &looking.proof, &looking.caller.csrf).await?,
         back: back(&app, &looking).await?,
     })?;
     Ok(match headers::policy_with_styles(&nonce) {
@@ -141,6 +144,7 @@ pub(super) async fn parts(
         ("typing", if types { "yes" } else { "no" }.to_owned()),
         ("checks", checks(app, e, lab.as_deref()).await?.render()?),
         ("progress", progress(app, e, lab.as_deref()).await?),
+        ("copies", saves::version_of_copies(app, proof).await?),
         ("terminals", terminals(app, e).await),
     ])
 }

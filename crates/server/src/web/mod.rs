@@ -82,6 +82,10 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/environments/{id}/side", get(workspace::side))
         .route("/environments/{id}/look", get(look::show))
         .route("/environments/{id}/look/type", post(look::set_typing))
+        .route(
+            "/environments/{id}/copies",
+            get(saves::show_copies).post(saves::copy),
+        )
         .route("/environments/{id}/kubeconfig", get(actions::kubeconfig))
         .route(
             "/environments/{id}/files/{name}",

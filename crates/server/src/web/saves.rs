@@ -1,4 +1,4 @@
-//! The save points on the workspace: the list, and its forms.
+//! The save points on the workspace, and the copies on the page of a look: the lists, and their forms.
 
 use askama::Template;
 use axum::{
@@ -8,17 +8,19 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use faultline_domain::{
+    authz::MayLook,
     environment::Environment,
     limits::size,
-    save_point::{Purpose, State as Made},
+    save_point::{Purpose, SavePoint, State as Made},
 };
 use faultline_provider::Capability;
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{layout::Frame, page, text};
 use crate::{
     app::{App, Shared},
-    auth::{Mine, Saved},
+    auth::{Looking, Mine, Saved},
     operations::{restore, save},
     problem::Problem,
 };
@@ -32,6 +34,23 @@ struct Row {
     /// The size, or why it could not be made.
     detail: String,
     undo: bool,
+}
+
+impl Row {
+    fn new(save: &SavePoint, now: Timestamp) -> Self {
+        Self {
+            id: save.id.to_string(),
+            name: save.name.clone(),
+            when: text::ago(save.created_at, now),
+            state: save.state.as_str(),
+            detail: match &save.state {
+                Made::Complete(saved) => size(saved.bytes),
+                Made::Failed { reason } => reason.clone(),
+                Made::Saving | Made::Deleting => String::new(),
+            },
+            undo: save.purpose == Purpose::Undo,
+        }
+    }
 }
 
 /// The list of save points.
@@ -52,35 +71,90 @@ pub(super) async fn saves(app: &App, e: &Environment, csrf: &str) -> Result<Save
         app.store.save_points_of_environment(&e.id).await?,
         app.now(),
     );
-    let rows = all.iter().rev().map(|save| Row {
-        id: save.id.to_string(),
-        name: save.name.clone(),
-        when: text::ago(save.created_at, now),
-        state: save.state.as_str(),
-        detail: match &save.state {
-            Made::Complete(saved) => size(saved.bytes),
-            Made::Failed { reason } => reason.clone(),
-            Made::Saving | Made::Deleting => String::new(),
-        },
-        undo: save.purpose == Purpose::Undo,
-    });
-    let rows: Vec<Row> = rows.collect();
-    let active = e.is_open() && !e.state.is_starting();
-    let can = app.provider.capabilities().contains(&Capability::Save);
+    let active = is_active(e);
     Ok(Saves {
         id: e.id.to_string(),
         csrf: csrf.to_owned(),
-        may_save: can && active && app.config.save_points.max_of_person > 0,
+        may_save: active && can_save(app),
         active,
-        rows,
+        rows: all.iter().rev().map(|save| Row::new(save, now)).collect(),
     })
 }
 
-/// Returns a text that changes whenever the list does.
+fn is_active(e: &Environment) -> bool {
+    e.is_open() && !e.state.is_starting()
+}
+
+fn can_save(app: &App) -> bool {
+    let can = app.provider.capabilities().contains(&Capability::Save);
+    can && app.config.save_points.max_of_person > 0
+}
+
+/// Returns a text that changes whenever the list of save points does.
 pub(super) async fn version(app: &App, e: &Environment) -> Result<String, Problem> {
-    let all = app.store.save_points_of_environment(&e.id).await?;
+    Ok(version_of(
+        &app.store.save_points_of_environment(&e.id).await?,
+    ))
+}
+
+fn version_of(all: &[SavePoint]) -> String {
     let each = all.iter().map(|s| format!("{}:{}", s.id, s.state.as_str()));
-    Ok(each.collect::<Vec<_>>().join(","))
+    each.collect::<Vec<_>>().join(",")
+}
+
+/// The list of copies of somebody's environment.
+#[derive(Template)]
+#[template(path = "part-copies.html")]
+pub(super) struct Copies {
+    id: String,
+    csrf: String,
+    owner: String,
+    /// True if the environment can be copied.
+    may_copy: bool,
+    rows: Vec<Row>,
+}
+
+/// Returns the copies that a person who looks into an environment has made of it, newest first.
+pub(super) async fn copies(app: &App, proof: &MayLook, csrf: &str) -> Result<Copies, Problem> {
+    let (e, now) = (proof.environment(), app.now());
+    let all = app.store.copies_of_environment(&e.id, proof.person());
+    let (all, owner) = (all.await?, app.store.person(&e.person).await?);
+    Ok(Copies {
+        id: e.id.to_string(),
+        csrf: csrf.to_owned(),
+        owner: owner.map_or_else(|| e.person.to_string(), |owner| owner.name),
+        may_copy: is_active(e) && !e.state.is_on_disk() && can_save(app),
+        rows: all.iter().rev().map(|save| Row::new(save, now)).collect(),
+    })
+}
+
+/// Returns a text that changes whenever the list of copies does.
+pub(super) async fn version_of_copies(app: &App, proof: &MayLook) -> Result<String, Problem> {
+    let id = &proof.environment().id;
+    Ok(version_of(
+        &app.store.copies_of_environment(id, proof.person()).await?,
+    ))
+}
+
+/// Serves only the list of copies.
+pub(super) async fn show_copies(
+    State(app): State<Shared>,
+    looking: Looking,
+) -> Result<Response, Problem> {
+    page(&copies(&app, &looking.proof, &looking.caller.csrf).await?)
+}
+
+pub(super) async fn copy(
+    State(app): State<Shared>,
+    looking: Looking,
+    frame: Frame,
+) -> Result<Response, Problem> {
+    save::copy(&app, &looking.proof).await?;
+    if frame.partial {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let here = format!("/environments/{}/look", looking.environment().id);
+    Ok(Redirect::to(&here).into_response())
 }
 
 /// Serves only the list.
