@@ -4,7 +4,8 @@
 //! launcher, which looks up the original destination, and connects from the host's namespace if the lab's allowlist
 //! permits it. A small resolver answers only the allowed names; an address is reachable once an allowed name resolved
 //! to it. The relay never connects to loopback, link-local (the metadata address) and the host's own addresses,
-//! whatever the allowlist contains.
+//! whatever the allowlist contains. New connections and queries are limited in rate, so that nobody scans what a wide
+//! allowlist covers.
 
 use std::{
     collections::HashMap,
@@ -13,12 +14,14 @@ use std::{
         IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener as StdTcpListener,
         UdpSocket as StdUdpSocket,
     },
+    num::NonZeroU32,
     os::fd::{AsRawFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use faultline_domain::lab::Egress;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hickory_proto::{
     op::{Message, MessageType, OpCode, ResponseCode},
     rr::{RData, Record, RecordType},
@@ -29,6 +32,12 @@ use crate::net::{GATEWAY, RELAY_PORT};
 
 /// The maximum number of simultaneous connections.
 const MAX_CONNECTIONS: usize = 128;
+/// New connections and queries a second. Downloading a package list or an image needs a few.
+const RATE: NonZeroU32 = NonZeroU32::new(10).unwrap();
+/// New connections and queries that may come at once after a pause.
+const BURST: NonZeroU32 = NonZeroU32::new(100).unwrap();
+/// The minimum interval between two log lines about refused ones.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The destinations that a lab allows.
 #[derive(Debug)]
@@ -90,6 +99,37 @@ impl Allowlist {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .contains_key(&(ip, to.port()))
+    }
+}
+
+/// Limits the rate of new connections, or of queries.
+struct Limit {
+    what: &'static str,
+    limiter: DefaultDirectRateLimiter,
+    logged: Option<Instant>,
+}
+
+impl Limit {
+    fn new(what: &'static str) -> Self {
+        Self {
+            what,
+            limiter: RateLimiter::direct(Quota::per_second(RATE).allow_burst(BURST)),
+            logged: None,
+        }
+    }
+
+    /// Returns true if one more is allowed now, and counts it.
+    fn allows(&mut self) -> bool {
+        let allowed = self.limiter.check().is_ok();
+        if !allowed && self.logged.is_none_or(|at| at.elapsed() > LOG_INTERVAL) {
+            tracing::warn!(
+                what = self.what,
+                per_second = RATE,
+                "egress: too many; refusing"
+            );
+            self.logged = Some(Instant::now());
+        }
+        allowed
     }
 }
 
@@ -164,8 +204,12 @@ async fn until_ok<T, F: Future<Output = io::Result<T>>>(
 
 async fn accept(listener: TcpListener, allowed: Arc<Allowlist>) {
     let places = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    let mut limit = Limit::new("connections");
     loop {
         let (mut inside, _) = until_ok("accept", || listener.accept()).await;
+        if !limit.allows() {
+            continue;
+        }
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             continue;
         };
@@ -216,8 +260,12 @@ fn original_destination(stream: &TcpStream) -> io::Result<SocketAddrV4> {
 }
 
 async fn resolve(socket: UdpSocket, allowed: Arc<Allowlist>) {
+    let mut limit = Limit::new("queries");
     loop {
         let (packet, from) = until_ok("receive", || receive(&socket)).await;
+        if !limit.allows() {
+            continue;
+        }
         let Ok(query) = Message::from_vec(&packet) else {
             continue;
         };
@@ -309,6 +357,22 @@ mod tests {
         assert!(ok("192.0.2.9:443") && ok("198.51.100.7:80") && ok("203.0.113.1:81"));
         assert!(!ok("192.0.2.9:80") && !ok("192.0.3.9:443") && !ok("198.51.100.8:80"));
         assert!(!ok("169.254.169.254:81") && !ok("127.0.0.1:81") && !ok("0.0.0.0:81"));
+    }
+
+    #[test]
+    fn a_burst_is_allowed_and_then_only_the_rate() {
+        let mut limit = Limit::new("connections");
+        let began = Instant::now();
+        let allowed = (0..1000).filter(|_| limit.allows()).count();
+        let refilled = (began.elapsed().as_secs_f64() * f64::from(RATE.get())).ceil();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let most = BURST.get() as usize + refilled as usize;
+        assert!(
+            (BURST.get() as usize..=most).contains(&allowed),
+            "{allowed}"
+        );
+        std::thread::sleep(Duration::from_secs(1) / RATE.get());
+        assert!(limit.allows(), "it is refilled");
     }
 
     #[tokio::test]

@@ -791,6 +791,22 @@ async fn egress_is_an_allowlist(provider: &Local) {
             String::from_utf8_lossy(&tried.stdout)
         );
     }
+    let many =
+        "curl -s -m 60 -Z --parallel-max 40 'http://ADDRESS:8000/?[1-400]' | grep -o decoy | wc -l";
+    let began = std::time::Instant::now();
+    let counted = shell(provider, &open.id, &many.replace("ADDRESS", Decoy::ADDRESS)).await;
+    let served: u64 = String::from_utf8_lossy(&counted.stdout)
+        .trim()
+        .parse()
+        .unwrap();
+    let most = 100 + 10 * (began.elapsed().as_secs() + 1);
+    step(&format!(
+        "{served} of 400 connections at once, at most {most}"
+    ));
+    assert!((1..=most).contains(&served));
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let later = get(format!("{}:8000", Decoy::ADDRESS)).await;
+    assert_eq!(later.code, 0, "after a pause there is room again");
     let name = shell(provider, &open.id, "getent ahostsv4 not-allowed.example").await;
     assert_ne!(
         name.code, 0,
