@@ -87,6 +87,8 @@ struct Pool {
     pool: String,
     size: u32,
     warm: u32,
+    #[serde(default)]
+    on_disk: u32,
     unfinished: u32,
     reason: String,
     floor: u32,
@@ -227,10 +229,13 @@ fn list(all: &Pools) -> String {
         ];
         let mut table = table(headings);
         for p in &all.pools {
-            let warm = match p.unfinished {
+            let mut warm = match p.unfinished {
                 0 => p.warm.to_string(),
                 n => format!("{} (+{n})", p.warm),
             };
+            if p.on_disk > 0 {
+                warm.push_str(&format!(" ({} on disk)", p.on_disk));
+            }
             let why = match &p.failure {
                 Some(failure) => format!(
                     "{}; failed: {failure}; next attempt in {} s",

@@ -13,10 +13,11 @@ pub mod replay;
 
 use std::fmt;
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LabSlug, TemplateRef,
+    LabSlug, SavePointId, TemplateRef, TenantId,
     tenant::{Observed, State, Tenant},
 };
 
@@ -60,6 +61,81 @@ impl Pooled {
             Pool::Lab(mine) => mine == lab && self.lab.as_deref() == hash,
             Pool::Template(mine) => mine == template,
         }
+    }
+}
+
+/// A tenant of a pool on disk. When a server is drained, what its pools hold is written there. Afterwards the pools are
+/// filled from it, which is quicker than a clone and a setup.
+///
+/// ```text
+/// Saving ──► Complete ──► Used ──► Deleting ──► (its row is deleted)
+///    └───────────┴─────────────────────▲
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSave {
+    /// The id.
+    pub id: SavePointId,
+    /// The tenant that was saved; once it is used, the one that continues from it.
+    pub tenant: TenantId,
+    /// What the tenant was made of.
+    pub pooled: Pooled,
+    /// When it was requested.
+    pub created_at: Timestamp,
+    /// The phase.
+    pub phase: PoolSavePhase,
+}
+
+/// The phase of a tenant of a pool on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolSavePhase {
+    /// It is being written.
+    Saving,
+    /// A tenant can continue from it.
+    Complete,
+    /// A tenant is being made from it. No other one ever is, since it has an identity.
+    Used,
+    /// Its files are being deleted.
+    Deleting,
+}
+
+impl PoolSavePhase {
+    const ALL: [Self; 4] = [Self::Saving, Self::Complete, Self::Used, Self::Deleting];
+
+    /// Returns the stable word used in the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Saving => "saving",
+            Self::Complete => "complete",
+            Self::Used => "used",
+            Self::Deleting => "deleting",
+        }
+    }
+}
+
+impl std::str::FromStr for PoolSavePhase {
+    type Err = UnknownPhase;
+    fn from_str(text: &str) -> Result<Self, UnknownPhase> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|phase| phase.as_str() == text).ok_or(UnknownPhase)
+    }
+}
+
+/// The error for text that is not a phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a phase of a pool's save point")]
+pub struct UnknownPhase;
+
+impl PoolSave {
+    /// How long one is kept that no pool needs.
+    const KEEP: SignedDuration = SignedDuration::from_hours(72);
+
+    /// Returns true if no tenant will be made from it any more. `wanted` says what pools make tenants of now.
+    #[must_use]
+    pub fn is_outdated(&self, wanted: &[Pooled], now: Timestamp) -> bool {
+        let differs = |other: &Pooled| other.pool == self.pooled.pool && *other != self.pooled;
+        let old = now.duration_since(self.created_at) > Self::KEEP;
+        self.phase == PoolSavePhase::Complete && (old || wanted.iter().any(differs))
     }
 }
 

@@ -52,6 +52,10 @@ points! {
     RunningRecorded,
     /// A tenant was stored as warm.
     TenantWarm,
+    /// A tenant of a pool was released, to be written to disk.
+    PoolSaveRequested,
+    /// A tenant of a pool was written to disk, which was not recorded.
+    PoolSaveWritten,
     /// A tenant was requested for a pool.
     PoolTenantRequested,
     /// A tenant of a pool was created; its setup has not begun.

@@ -11,7 +11,7 @@ use faultline_domain::{
     environment::Environment,
     limits::Need,
     pool::{
-        Bounds, Pool, Pooled,
+        Bounds, Pool, PoolSavePhase, Pooled,
         forecast::{Event, Forecast, HISTORY, Inputs, Reason, forecast, is_worth_staging},
         refill::{self, Member, Plan, Want},
     },
@@ -54,6 +54,8 @@ pub(crate) struct PoolStatus {
     pub size: u32,
     pub warm: u32,
     pub unfinished: u32,
+    /// The number of tenants on disk that can be used.
+    pub on_disk: u32,
     /// The time to make a tenant, in seconds.
     pub make_seconds: f64,
     /// The memory of a paused tenant, in MiB.
@@ -125,7 +127,7 @@ fn can_be_staged(lab: &LabFolder) -> bool {
 const GIVE_UP: u32 = 3;
 
 /// Returns true if nobody has claimed the tenant yet and it can be claimed.
-fn is_warm(of: &PoolTenant) -> bool {
+pub(crate) fn is_warm(of: &PoolTenant) -> bool {
     of.tenant.environment.is_none() && matches!(of.tenant.state, State::Warm { .. })
 }
 
@@ -229,8 +231,14 @@ pub(crate) async fn survey(app: &App) -> Result<Pools, faultline_store::Error> {
             .then(a.pool.cmp(&b.pool))
     });
     view.assign_sizes(&mut all);
+    let saves = app.store.pool_saves().await?;
     for status in &mut all {
         view.plan(status);
+        let pooled = status.pooled();
+        let usable = saves.iter().filter(|save| {
+            save.phase == PoolSavePhase::Complete && Some(&save.pooled) == pooled.as_ref()
+        });
+        status.on_disk = u32::try_from(usable.count()).unwrap_or(u32::MAX);
     }
     let known: HashSet<Pool> = all.iter().map(|s| s.pool.clone()).collect();
     let stray = tenants
@@ -239,7 +247,7 @@ pub(crate) async fn survey(app: &App) -> Result<Pools, faultline_store::Error> {
     let stray = stray.map(|t| t.tenant.id.clone()).collect();
     all.retain(|s| {
         s.size > 0
-            || s.warm + s.unfinished > 0
+            || s.warm + s.unfinished + s.on_disk > 0
             || s.failures > 0
             || s.forecast.size > 0
             || s.forecast.next.is_some()
@@ -464,6 +472,7 @@ impl View<'_> {
                 .max(1),
             warm: held(true),
             unfinished: held(false),
+            on_disk: 0,
             backoff: last.as_ref().map_or(SignedDuration::ZERO, |(at, _)| {
                 refill::backoff(count, *at, self.now)
             }),

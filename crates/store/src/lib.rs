@@ -54,6 +54,7 @@ pub mod maintenance;
 pub mod node_keys;
 pub mod passkeys;
 pub mod people;
+mod pool_saves;
 pub mod pools;
 pub mod quotas;
 pub mod samples;

@@ -14,7 +14,7 @@ use crate::{
     db::{Tx, count, micros, parse, time, to_json},
     environments::{leave_queue, write_state},
     lab_contents::{self, LabContent},
-    tenants,
+    pool_saves, tenants,
 };
 
 /// What served a start.
@@ -238,7 +238,8 @@ fn choose(tenants: &[Tenant], for_: &Environment) -> Option<(Tenant, Pool)> {
 }
 
 impl Store {
-    /// Requests a tenant for a pool. `lab` is the content of the lab whose setup it gets.
+    /// Requests a tenant for a pool. `lab` is the content of the lab whose setup it gets. If one like it is on disk, it
+    /// continues from that.
     pub async fn add_to_pool(
         &self,
         id: &TenantId,
@@ -251,7 +252,11 @@ impl Store {
         if let Some(lab) = lab {
             lab_contents::keep(&mut tx, lab).await?;
         }
-        tenants::insert(&mut tx, id, None, spec, Some(pooled), now).await?;
+        let spec = Spec {
+            save_point: pool_saves::take(&mut tx, pooled, id).await?,
+            ..spec.clone()
+        };
+        tenants::insert(&mut tx, id, None, &spec, Some(pooled), now).await?;
         tx.commit().await?;
         Ok(())
     }

@@ -296,7 +296,8 @@ impl Store {
 
     /// Returns the tenants that are being saved. They must not be freed yet.
     pub async fn tenants_being_saved(&self) -> Result<Vec<TenantId>> {
-        let sql = "SELECT tenant_id FROM save_points WHERE phase = 'saving'";
+        let sql = "SELECT tenant_id FROM save_points WHERE phase = 'saving' \
+                   UNION ALL SELECT tenant_id FROM pool_saves WHERE phase = 'saving'";
         let ids: Vec<String> = sqlx::query_scalar(sql).fetch_all(&self.readers).await?;
         ids.iter().map(|id| parse("tenant id", id)).collect()
     }

@@ -956,6 +956,8 @@ pub(crate) struct PoolView {
     pub size: u32,
     /// The number of tenants that can be claimed.
     pub warm: u32,
+    /// The number of tenants that were written to disk when the server was drained, and from which it will be filled.
+    pub on_disk: u32,
     /// The number of tenants that are being made.
     pub unfinished: u32,
     /// Why it has its size, for people.
@@ -984,6 +986,7 @@ impl From<&PoolStatus> for PoolView {
             pool: s.pool.to_string(),
             size: s.size,
             warm: s.warm,
+            on_disk: s.on_disk,
             unfinished: s.unfinished,
             reason: s.reason(),
             starts_per_hour: s.forecast.per_hour,

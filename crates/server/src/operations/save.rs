@@ -209,7 +209,7 @@ fn new(
 
 /// Returns the expected size of an environment's save point, in bytes: all that its tenant doesn't share. 0 if that is
 /// unknown.
-async fn estimate(app: &App, e: &Environment) -> u64 {
+pub(crate) async fn estimate(app: &App, e: &Environment) -> u64 {
     let Some(tenant) = e.tenant_id() else {
         return 0;
     };
@@ -217,7 +217,8 @@ async fn estimate(app: &App, e: &Environment) -> u64 {
     usage.map_or(0, |usage| usage.private_bytes + usage.disk_bytes)
 }
 
-fn free_bytes(app: &App) -> u64 {
+/// Returns the space on the host's disk beyond the operator's reserve, in bytes.
+pub(crate) fn free_bytes(app: &App) -> u64 {
     let free = Free::now(app).disk_mib;
     let free = free.saturating_sub(app.config.reserve_disk_mib);
     free.saturating_mul(1 << 20)

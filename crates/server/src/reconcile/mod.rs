@@ -10,6 +10,7 @@
 //! | [`prepare`] | the step that turns a tenant into an environment: limits and egress, keys, setup |
 //! | [`pools`] | keeps warm pools at the sizes of their forecasts |
 //! | [`save_points`] | makes and deletes save points |
+//! | [`pool_saves`] | writes tenants of pools to disk, and deletes those that were used |
 //! | [`queue`] | gives environments in the queue their tenants |
 //! | [`nodes`] | adds and removes nodes |
 //! | [`steps`] | the steps in progress, at most one per environment, per tenant, and per node for its keys |
@@ -40,6 +41,7 @@ pub(crate) mod maintenance;
 mod nodes;
 mod observe;
 mod orphans;
+mod pool_saves;
 mod pools;
 mod prepare;
 pub(crate) mod pressure;

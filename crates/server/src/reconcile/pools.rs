@@ -11,10 +11,10 @@ use faultline_lab::SetupError;
 use faultline_provider::{Error as ProviderError, Priority};
 use faultline_store::lab_contents::LabContent;
 
-use super::Done;
+use super::{Done, pool_saves};
 use crate::{
     app::{App, Shared},
-    pools::{PoolStatus, is_held, survey},
+    pools::{PoolStatus, is_held, is_warm, survey},
     status::Counts,
 };
 
@@ -25,6 +25,8 @@ pub(super) async fn pass(app: Shared) -> Done {
     }
     let pools = survey(&app).await?;
     app.metrics.pools(&pools.all);
+    let wanted: Vec<_> = pools.all.iter().filter_map(PoolStatus::pooled).collect();
+    pool_saves::discard(&app, &wanted).await?;
     let mut released = 0;
     let excess = pools.all.iter().flat_map(|s| &s.plan.release);
     for id in excess.chain(&pools.stray) {
@@ -36,10 +38,13 @@ pub(super) async fn pass(app: Shared) -> Done {
     let maintenance = app.maintenance();
     if maintenance.is_some_and(|m| m.end_environments_at.is_some()) {
         // Nobody will claim them, and the host may be rebooted.
+        let mut budget = pool_saves::budget(&app).await?;
         for held in tenants.iter().filter(|t| is_held(t)) {
-            app.store
-                .release_from_pool(&held.tenant.id, app.now())
-                .await?;
+            if !(is_warm(held) && pool_saves::request(&app, held, &mut budget).await?) {
+                app.store
+                    .release_from_pool(&held.tenant.id, app.now())
+                    .await?;
+            }
             released += 1;
         }
     }
@@ -101,7 +106,8 @@ pub(super) enum MakeError {
     Setup(#[from] SetupError),
 }
 
-/// Makes a tenant of a pool: creates it, runs the setup of the pool's lab, and pauses it.
+/// Makes a tenant of a pool: creates it, runs the setup of the pool's lab, and pauses it. One that continues from disk has
+/// had its setup.
 pub(super) async fn make(
     app: &App,
     tenant: &Tenant,
@@ -110,11 +116,19 @@ pub(super) async fn make(
 ) -> Result<(), MakeError> {
     let began = std::time::Instant::now();
     let (id, template) = (&tenant.id, &tenant.spec.template);
-    app.provider
-        .create(id, template, Priority::Low, progress)
-        .await?;
+    let saved = &tenant.spec.save_point;
+    match saved {
+        Some(save) => app.provider.restore(id, save, progress).await?,
+        None => {
+            app.provider
+                .create(id, template, Priority::Low, progress)
+                .await?;
+        }
+    }
     crash_point!(app, PoolTenantCreated);
-    if let Some(hash) = &pooled.lab {
+    if saved.is_none()
+        && let Some(hash) = &pooled.lab
+    {
         let lab = app
             .lab_with_hash(&pooled.pool, hash)
             .await

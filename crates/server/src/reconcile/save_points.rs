@@ -14,17 +14,17 @@ use faultline_provider::Error as ProviderError;
 use jiff::SignedDuration;
 
 use super::{
-    Done, Error, describe,
+    Done, Error, describe, pool_saves,
     steps::{Failed, Kind, Steps},
 };
 use crate::{app::Shared, status::Counts};
 
 /// Timeout for saving. The files may have several GiB.
-const SAVE: Duration = Duration::from_secs(600);
+pub(super) const SAVE: Duration = Duration::from_secs(600);
 /// Delay before a suspended environment is written to disk again after that has failed.
 const RETRY: SignedDuration = SignedDuration::from_secs(60);
 /// Timeout for deleting the files of a save point.
-const DELETE: Duration = Duration::from_secs(110);
+pub(super) const DELETE: Duration = Duration::from_secs(110);
 
 pub(super) async fn pass(app: Shared, steps: Steps<SavePointId>) -> Done {
     let busy = steps.busy();
@@ -67,6 +67,7 @@ pub(super) async fn pass(app: Shared, steps: Steps<SavePointId>) -> Done {
             }
         }
     }
+    begun += pool_saves::pass(&app, &steps).await?;
     Ok(Counts::from([("due", due.len() as u64), ("steps", begun)]))
 }
 
@@ -74,9 +75,12 @@ pub(super) async fn pass(app: Shared, steps: Steps<SavePointId>) -> Done {
 /// from an older backup.
 pub(super) async fn free_orphans(app: &Shared) -> Result<u64, Error> {
     let mut freed = 0;
-    for (id, _) in app.provider.saves().await? {
-        // Read after the list: the row of a save point is written before its files.
-        if app.store.save_point(&id).await?.is_none() {
+    let listed = app.provider.saves().await?;
+    // Read after the list: the row of a save point is written before its files.
+    let of_pools = app.store.pool_saves().await?;
+    for (id, _) in listed {
+        let of_pool = of_pools.iter().any(|save| save.id == id);
+        if !of_pool && app.store.save_point(&id).await?.is_none() {
             tracing::warn!(save_point = %id, "deleting a save point that nobody owns");
             app.provider.delete_save(&id).await?;
             freed += 1;
@@ -86,7 +90,10 @@ pub(super) async fn free_orphans(app: &Shared) -> Result<u64, Error> {
 }
 
 /// Returns the figures of a save point that the provider has completed.
-async fn completed(app: &Shared, id: &SavePointId) -> Result<Option<Saved>, ProviderError> {
+pub(super) async fn completed(
+    app: &Shared,
+    id: &SavePointId,
+) -> Result<Option<Saved>, ProviderError> {
     let all = app.provider.saves().await?;
     Ok(all
         .into_iter()

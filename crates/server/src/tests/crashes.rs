@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use faultline_domain::{
     PersonId, SavePointId,
+    authz::{MayOperate, Principal, Role, SignedIn},
     environment::EndReason,
-    pool::Bounds,
+    pool::{Bounds, PoolSavePhase},
     save_point::{Purpose, State as Made},
     tenant::{State as TenantState, Tenant},
 };
@@ -16,7 +17,10 @@ use serde_json::json;
 use tokio::runtime;
 
 use super::*;
-use crate::crash::Point;
+use crate::{
+    crash::Point,
+    operations::maintenance::{self, NewMaintenance},
+};
 
 pub(super) const LAB: &str = "stale-flag";
 const TWO_NODES: &str = "two-nodes";
@@ -187,6 +191,7 @@ async fn lives(bed: &mut Bed, asked: &mut Asked) {
     let cleo = asked.start(bed, "cleo", LAB).await;
     bed.until(&cleo, is_active).await;
     until_pooled(bed, is_warm).await;
+    drained(bed).await;
     bound(bed, LAB, 0).await;
     bed.clock.advance(GRACE);
     bed.reconcile().await;
@@ -222,6 +227,49 @@ async fn lives(bed: &mut Bed, asked: &mut Asked) {
     bed.until(&ann, is_final).await;
 }
 
+fn operator() -> MayOperate {
+    let (person, role) = (PersonId::local(), Role::Operator);
+    SignedIn::verified(Principal { person, role })
+        .may_operate()
+        .unwrap()
+}
+
+/// Returns the phases of the tenants of pools that are on disk.
+async fn on_disk(bed: &Bed) -> Vec<PoolSavePhase> {
+    let all = bed.app.store.pool_saves().await.unwrap();
+    all.into_iter().map(|save| save.phase).collect()
+}
+
+async fn until_on_disk(bed: &Bed, wanted: &[PoolSavePhase]) {
+    for _ in 0..400 {
+        bed.reconcile().await;
+        if on_disk(bed).await == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("{:?}", on_disk(bed).await);
+}
+
+/// Drains the server, so that its pool is written to disk, and fills the pool from there.
+async fn drained(bed: &Bed) {
+    let wanted = NewMaintenance {
+        end_environments_at: bed
+            .app
+            .now()
+            .checked_add(SignedDuration::from_hours(1))
+            .ok(),
+        ..NewMaintenance::default()
+    };
+    maintenance::begin(&bed.app, &operator(), wanted)
+        .await
+        .unwrap();
+    until_on_disk(bed, &[PoolSavePhase::Complete]).await;
+    maintenance::end(&bed.app, &operator()).await.unwrap();
+    until_pooled(bed, is_warm).await;
+    until_on_disk(bed, &[]).await;
+}
+
 /// Suspends an environment and resumes it, and then suspends it so that it can't be resumed.
 async fn suspensions(bed: &mut Bed, id: &EnvironmentId) {
     bed.become_another("eve").await;
@@ -250,17 +298,20 @@ async fn suspensions(bed: &mut Bed, id: &EnvironmentId) {
 /// Reconciles until nothing is in progress.
 pub(super) async fn settle(bed: &Bed) {
     let store = &bed.app.store;
+    if bed.app.maintenance().is_some() {
+        maintenance::end(&bed.app, &operator()).await.unwrap();
+    }
     let mut quiet = 0;
     for _ in 0..600 {
         bed.reconcile().await;
         let environments = store.unfinished_environments().await.unwrap();
         let tenants = store.unfinished_tenants().await.unwrap();
         let mut saves = store.due_save_points(bed.app.now()).await.unwrap();
-        let on_disk: Vec<_> = environments
+        let suspended: Vec<_> = environments
             .iter()
             .filter_map(|e| Some(e.state.on_disk()?.save_point.clone()))
             .collect();
-        saves.retain(|save| !on_disk.contains(&save.id));
+        saves.retain(|save| !suspended.contains(&save.id));
         let rests = environments
             .iter()
             .all(|e| is_active(e) || e.state.is_on_disk())
@@ -270,7 +321,11 @@ pub(super) async fn settle(bed: &Bed) {
                     TenantState::Warm { .. } | TenantState::Claimed { .. }
                 )
             })
-            && saves.is_empty();
+            && saves.is_empty()
+            && on_disk(bed)
+                .await
+                .iter()
+                .all(|p| *p == PoolSavePhase::Complete);
         quiet = if rests { quiet + 1 } else { 0 };
         if quiet == 5 {
             return;
@@ -393,6 +448,8 @@ async fn check_saves(bed: &Bed, environments: &[Environment]) {
         "what is on disk has its files, and nothing else"
     );
     whole.extend(kept);
+    let of_pools = bed.app.store.pool_saves().await.unwrap();
+    whole.extend(of_pools.into_iter().map(|save| save.id));
     let listed = bed.provider.saves().await.unwrap();
     assert!(listed.iter().all(|(_, saved)| saved.is_some()));
     let listed: BTreeSet<_> = listed.into_iter().map(|(id, _)| id).collect();

@@ -1,6 +1,10 @@
 //! Tests of warm pools: what is claimed from them, what fills and drains them, and that nobody enters their tenants.
 
-use faultline_domain::{environment::Environment, tenant};
+use faultline_domain::{
+    environment::Environment,
+    pool::{PoolSave, PoolSavePhase, Pooled},
+    tenant,
+};
 use faultline_gateway::{Directory, HostKey, Login};
 use faultline_provider::Provider;
 use jiff::SignedDuration;
@@ -252,6 +256,84 @@ async fn an_unreadable_template_keeps_its_pool() {
             .reason()
             .contains("not built")
     );
+}
+
+#[tokio::test]
+async fn a_drained_pool_is_filled_from_disk() {
+    const DONE: &str = "/var/lib/orders/maintenance";
+    let mut bed = bed().await;
+    set_floor(&bed, LAB, 1).await;
+    let before = until_warm(&bed, LAB, 1).await.remove(0);
+    // What only this tenant has: it is not made again.
+    bed.provider
+        .put_file(&before, &node(), "/etc/machine-id", b"own");
+    let at = (bed.app.now() + jiff::SignedDuration::from_hours(1)).to_string();
+    let wanted = serde_json::json!({ "end_environments_at": at }).to_string();
+    let path = "/operator/maintenance";
+    let begun = bed.api(Method::PUT, path, Some(&wanted)).await;
+    assert_eq!(begun.status, StatusCode::OK, "{}", begun.body);
+    for _ in 0..400 {
+        bed.reconcile().await;
+        if bed.provider.list().await.unwrap().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(bed.provider.list().await.unwrap().is_empty(), "it is freed");
+    let pools = bed.api(Method::GET, "/pools", None).await.json();
+    assert_eq!(pools["pools"][0]["on_disk"], 1, "{pools}");
+    assert!(bed.get("/operator/pools").await.body.contains("1 on disk"));
+    assert_eq!(bed.provider.saves().await.unwrap().len(), 1);
+
+    bed.api(Method::DELETE, path, None).await;
+    let after = until_warm(&bed, LAB, 1).await.remove(0);
+    assert_ne!(before, after);
+    let file = |path| bed.provider.file(&after, &node(), path);
+    assert_eq!(file("/etc/machine-id").as_deref(), Some(&b"own"[..]));
+    assert!(file(DONE).is_some(), "its setup was done before");
+    let seen = bed.provider.list().await.unwrap();
+    assert_eq!(seen, [(after.clone(), Observed::Paused)]);
+    for _ in 0..100 {
+        bed.reconcile().await;
+        if bed.app.store.pool_saves().await.unwrap().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(bed.provider.saves().await.unwrap().is_empty(), "used once");
+    let id = bed.active(LAB).await;
+    assert_eq!(bed.tenant(&id).await, after);
+}
+
+#[tokio::test]
+async fn what_is_on_disk_of_a_changed_lab_is_deleted() {
+    let bed = bed().await;
+    set_floor(&bed, LAB, 1).await;
+    let warm = until_warm(&bed, LAB, 1).await.remove(0);
+    let held = bed.app.store.tenant(&warm).await.unwrap().unwrap();
+    let save = PoolSave {
+        id: "stored".parse().unwrap(),
+        tenant: warm.clone(),
+        pooled: Pooled {
+            lab: Some("another content".to_owned()),
+            ..held.pooled.unwrap()
+        },
+        created_at: bed.app.now(),
+        phase: PoolSavePhase::Saving,
+    };
+    let now = bed.app.now();
+    assert!(bed.app.store.save_to_pool(&save, now).await.unwrap());
+    let next = until_warm(&bed, LAB, 1).await;
+    assert!(!next.contains(&warm), "another one was made");
+    for _ in 0..400 {
+        bed.reconcile().await;
+        if bed.app.store.pool_saves().await.unwrap().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(bed.app.store.pool_saves().await.unwrap().is_empty());
+    assert!(bed.provider.saves().await.unwrap().is_empty());
 }
 
 #[tokio::test]
