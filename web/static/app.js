@@ -16,6 +16,19 @@ document.addEventListener("htmx:confirm", (event) => {
   ask(question, verb(event.detail.elt)).then((yes) => yes && event.detail.issueRequest(true));
 });
 
+// A part of a page that is updated by itself stays as it is while a question is asked, and while something in it is
+// entered.
+const isEntered = (field) => field === document.activeElement || field.value !== field.defaultValue;
+const isEdited = (part) =>
+  document.querySelector("dialog[open]") || [...part.querySelectorAll("input:not([type=hidden])")].some(isEntered);
+for (const name of ["htmx:beforeSwap", "htmx:oobBeforeSwap"]) {
+  document.addEventListener(name, (event) => {
+    const { requestConfig, target } = event.detail;
+    const polled = name === "htmx:oobBeforeSwap" || requestConfig?.elt?.getAttribute("hx-trigger")?.startsWith("every");
+    if (polled && isEdited(target)) event.detail.shouldSwap = false;
+  });
+}
+
 // What the button that was pressed is called: the dialog's says the same.
 function verb(element) {
   const button = element?.matches?.("button") ? element : element?.querySelector?.("button");

@@ -117,7 +117,7 @@ impl Server {
         let app = App::new(parts)?;
         let now = app.now();
         app.store
-            .ensure_person(&PersonId::local(), "You", Role::Operator, now)
+            .ensure_person(&PersonId::local(), "Operator", Role::Operator, now)
             .await?;
         app.store.abandon_checks(now).await?;
         *lock(&app.maintenance) = app.store.maintenance().await?;

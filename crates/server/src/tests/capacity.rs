@@ -33,7 +33,7 @@ async fn operators_see_what_is_used_and_what_still_fits() {
     assert_eq!(of[0]["environment"], id.as_str());
     assert_eq!(
         (&of[0]["lab"], &of[0]["person"]),
-        (&"two-nodes".into(), &"You".into())
+        (&"two-nodes".into(), &"Operator".into())
     );
     assert_eq!(
         (&of[0]["memory_mib"], &of[0]["nodes"]),
