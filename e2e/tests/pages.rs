@@ -583,6 +583,22 @@ async fn looks_at(serving: &Serving, instructor: &Browser, student: &Browser) ->
     instructor
         .until_text("#look-state", "You only look")
         .await?;
+    // A copy, and an environment of the instructor's own that continues from it.
+    let here = instructor.url().await?;
+    instructor
+        .click("#copies form[action$='/copies'] button")
+        .await?;
+    instructor.until_text("#copies", "Start it").await?;
+    finished(&[(instructor, "look-copied")]).await?;
+    instructor.size(1600, 1000).await?;
+    instructor.click("#copies .primary").await?;
+    instructor
+        .find("#workspace[data-phase=active] .tabs .mark.on")
+        .await?;
+    let copy = tenant(instructor).await?;
+    let file = |of| serving.provider.file(of, &node, "/tmp/typed");
+    anyhow::ensure!(copy != id && file(&copy).is_some(), "it has what was there");
+    instructor.go(&here).await?;
     instructor.click("header a.button").await?;
     instructor
         .until_text("#members", "0 of 2 checks pass")
