@@ -94,6 +94,11 @@ impl Config {
             let file = &mut oidc.client_secret_file;
             *file = file.take().map(|path| folder.join(path));
         }
+        if let Some(mail) = &mut config.server.mail {
+            for file in [&mut mail.password_file, &mut mail.authority_file] {
+                *file = file.take().map(|path| folder.join(path));
+            }
+        }
         for place in [
             &mut config.labs,
             &mut config.images,
@@ -215,6 +220,16 @@ mod tests {
         let secret = dir.path().join("oidc-secret");
         assert_eq!(oidc.client_secret_file, Some(secret));
         assert_eq!(oidc.scopes, ["profile", "email"]);
+        std::fs::write(
+            &path,
+            "[server.mail]\nhost = \"smtp.example.org\"\nencryption = \"tls\"\nuser = \"ann\"\n\
+             password_file = \"mail-password\"\nfrom = \"Faultline <faultline@example.org>\"\n",
+        )
+        .unwrap();
+        let mail = Config::load(&path).unwrap().server.mail.unwrap();
+        let secret = dir.path().join("mail-password");
+        assert_eq!(mail.password_file, Some(secret));
+        assert_eq!(mail.port(), 465);
         std::fs::write(&path, "[sources.bases]\n\"github.com\" = \"mirror\"\n").unwrap();
         let error = format!("{:#}", Config::load(&path).unwrap_err());
         assert!(error.contains("absolute path"), "{error}");

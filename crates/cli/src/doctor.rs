@@ -36,6 +36,9 @@ pub struct DoctorArgs {
     /// The port of the gateway of API servers
     #[arg(long, default_value_t = config::KUBE_PORT)]
     kube_port: u16,
+    /// The configuration file of `faultline up`, to ask its mail server whether it answers
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Forget the verdict on KVM on this machine, and try KVM again
     #[arg(long)]
     try_kvm_again: bool,
@@ -68,17 +71,23 @@ pub struct Finding {
 }
 
 /// Examines the machine and prints the findings. Fails if one of them is fatal.
-pub fn run(args: &DoctorArgs, output: Output) -> anyhow::Result<()> {
+pub async fn run(args: &DoctorArgs, output: Output) -> anyhow::Result<()> {
     if args.try_kvm_again {
         accel::forget(&bake::accelerator(&Cache::of_user()))
             .context("cannot remove the verdict on KVM from the cache")?;
     }
-    let findings = examine(
+    let mut findings = examine(
         &args.images.folder(None)?,
         &args.sources.sources(),
         &args.data.clone().unwrap_or_else(config::data_dir),
         &ports(args.http_port, args.ssh_port, args.kube_port),
     );
+    if let Some(path) = &args.config
+        && let Some(mail) = config::Config::load(path)?.server.mail
+    {
+        let probed = faultline_server::mail::probe(&mail).await;
+        findings.push(findings::mail(&mail.host, mail.port(), probed));
+    }
     match output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&findings)?),
         Output::Text => print_all(&findings),

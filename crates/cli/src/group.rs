@@ -1,7 +1,7 @@
 //! `faultline group`: groups of people, for operators and the groups' instructors.
 
 use clap::{Args, Subcommand};
-use faultline_domain::person::Invitation;
+use faultline_domain::{MailAddress, person::Invitation};
 use faultline_lab::suggest;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -50,6 +50,9 @@ enum GroupCommand {
         /// Make an access code, which students type, instead of a link
         #[arg(long)]
         code: bool,
+        /// A mail address to send it to. The link is then in the mail only
+        #[arg(long, value_name = "ADDRESS", value_parser = person::address)]
+        mail: Option<MailAddress>,
     },
     /// List the latest invitations to a group
     Invitations {
@@ -163,9 +166,13 @@ pub fn run(args: &GroupArgs, output: Output) -> anyhow::Result<()> {
             people,
             days,
             code,
+            mail,
         } => {
             let group = find(&api, group)?;
-            let wanted = json!({ "uses": people, "days": days, "by_code": code });
+            let mail_to = person::mail_to(mail.as_ref());
+            let wanted = json!({
+                "uses": people, "days": days, "by_code": code, "mail_to": mail_to,
+            });
             let made = api.post(&format!("/groups/{}/invitations", group.id), Some(wanted))?;
             print(&made, output, person::invited)
         }

@@ -18,6 +18,7 @@ mod kubeconfig;
 mod lab;
 mod limit;
 mod login;
+mod mail;
 mod maintenance;
 mod person;
 mod places;
@@ -89,6 +90,8 @@ enum Command {
     Capacity(capacity::CapacityArgs),
     /// Stop new starts, and drain the server before the host is rebooted; for operators
     Maintenance(maintenance::MaintenanceArgs),
+    /// Show whether mail can be sent, and send a test; for operators
+    Mail(mail::MailArgs),
     /// Connect `env`, `ssh` and `kubeconfig` on this machine to a server that runs elsewhere
     ///
     ///   faultline login https://labs.example.org
@@ -214,13 +217,14 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Up(args) => up::run(&args, cli.output).await,
         Command::Down(args) => down::run(&args, cli.output).await,
-        Command::Doctor(args) => doctor::run(&args, cli.output),
+        Command::Doctor(args) => doctor::run(&args, cli.output).await,
         Command::Env(args) => env::run(&args, cli.output),
         Command::Person(args) => person::run(&args, cli.output),
         Command::Group(args) => group::run(&args, cli.output),
         Command::Pool(args) => pool::run(&args, cli.output),
         Command::Queue(args) => queue::run(&args, cli.output),
         Command::Capacity(args) => capacity::run(&args, cli.output),
+        Command::Mail(args) => mail::run(&args, cli.output),
         Command::Maintenance(args) => maintenance::run(&args, cli.output),
         Command::Login(args) => login::login(&args, cli.output),
         Command::Logout(args) => login::logout(&args, cli.output),

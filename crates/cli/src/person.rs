@@ -4,7 +4,7 @@ use clap::{
     Args, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use faultline_domain::{authz::Role, person::Invitation as Invited};
+use faultline_domain::{MailAddress, authz::Role, mail::NoAddress, person::Invitation as Invited};
 use faultline_lab::suggest;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -39,6 +39,7 @@ enum PersonCommand {
     /// Create a link or an access code by which people join
     ///
     ///   faultline person invite
+    ///   faultline person invite --mail ann@example.org
     ///   faultline person invite --code --people 40 --days 1 --note "Meetup"
     ///   faultline person invite --people 30 --days 2 --note "Class of Monday"
     #[command(verbatim_doc_comment)]
@@ -58,6 +59,9 @@ enum PersonCommand {
         /// Make an access code, which students type, instead of a link
         #[arg(long)]
         code: bool,
+        /// A mail address to send it to. The link is then in the mail only
+        #[arg(long, value_name = "ADDRESS", value_parser = address)]
+        mail: Option<MailAddress>,
     },
     /// List the latest invitations
     Invitations,
@@ -107,6 +111,9 @@ enum PersonCommand {
     ResetPassword {
         /// The person's login name or id
         person: String,
+        /// Send the link to the person's mail address. It is then in the mail only
+        #[arg(long)]
+        mail: bool,
     },
 }
 
@@ -143,9 +150,11 @@ pub fn run(args: &PersonArgs, output: Output) -> anyhow::Result<()> {
             days,
             note,
             code,
+            mail,
         } => {
             let wanted = json!({
                 "role": role.as_str(), "uses": people, "days": days, "note": note, "by_code": code,
+                "mail_to": mail_to(mail.as_ref()),
             });
             let made = api.post("/invitations", Some(wanted))?;
             print(&made, output, invited)
@@ -193,12 +202,18 @@ pub fn run(args: &PersonArgs, output: Output) -> anyhow::Result<()> {
             api.delete(&format!("/people/{}", person.id))?;
             say(&json!({}), output, &format!("{name} is deleted."))
         }
-        PersonCommand::ResetPassword { person } => {
+        PersonCommand::ResetPassword { person, mail } => {
             let person = find(&api, person)?;
-            let made = api.post(&format!("/people/{}/reset-password", person.id), None)?;
+            let wanted = mail.then(|| json!({ "mail": true }));
+            let made = api.post(&format!("/people/{}/reset-password", person.id), wanted)?;
             print(&made, output, |made| {
-                let (url, ends) = (text(made, "url")?, local(text(made, "expires_at")?));
-                let name = &person.name;
+                let (name, ends) = (&person.name, local(text(made, "expires_at")?));
+                if let Some(to) = made.get("mailed_to").and_then(Value::as_str) {
+                    return Ok(format!(
+                        "A link for {name} is sent to {to}. It works once, until {ends}."
+                    ));
+                }
+                let url = text(made, "url")?;
                 Ok(format!(
                     "{url}\n\nSend this link to {name}. It works once, until {ends}."
                 ))
@@ -265,13 +280,32 @@ fn list(api: &Api, output: Output) -> anyhow::Result<()> {
 
 /// Formats a new invitation.
 pub(crate) fn invited(made: &Value) -> anyhow::Result<String> {
-    let (url, ends) = (text(made, "url")?, local(text(made, "expires_at")?));
-    Ok(match made.get("code").and_then(Value::as_str) {
-        Some(code) => {
-            format!("{code}\n\nPeople enter this code at {url}. It is valid until {ends}.")
+    let ends = local(text(made, "expires_at")?);
+    let field = |name: &str| made.get(name).and_then(Value::as_str);
+    Ok(match (field("code"), field("mailed_to")) {
+        (Some(code), mailed_to) => {
+            let url = text(made, "url")?;
+            let sent = mailed_to.map_or_else(String::new, |to| format!(" It is sent to {to}."));
+            format!("{code}\n\nPeople enter this code at {url}. It is valid until {ends}.{sent}")
         }
-        None => format!("{url}\n\nThe link is shown only now. It is valid until {ends}."),
+        (None, Some(to)) => {
+            format!("The invitation is sent to {to}. Its link is valid until {ends}.")
+        }
+        (None, None) => {
+            let url = text(made, "url")?;
+            format!("{url}\n\nThe link is shown only now. It is valid until {ends}.")
+        }
     })
+}
+
+/// Parses a mail address.
+pub(crate) fn address(text: &str) -> Result<MailAddress, NoAddress> {
+    text.parse()
+}
+
+/// Returns where an invitation is sent, as the API takes it.
+pub(crate) fn mail_to(address: Option<&MailAddress>) -> &str {
+    address.map_or("", MailAddress::as_str)
 }
 
 /// Formats invitations. `create` is the command that creates one.

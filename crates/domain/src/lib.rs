@@ -15,6 +15,7 @@
 //! | [`keys`] | versions of a person's public keys, and the nodes that still lack the current one |
 //! | [`nodes`] | nodes added to a running environment: names, states, the pure [`nodes::plan`] |
 //! | [`limits`] | the limits of an environment, and the admission of a new one |
+//! | [`mail`] | mail addresses, and when a mail that could not be sent is tried again |
 //! | [`maintenance`] | a time in which nothing can be started; the pure [`maintenance::plan`] |
 //! | [`memory`] | the memory of a host |
 //! | [`person`] | people, and the invitations by which they join |
@@ -43,6 +44,7 @@ pub mod id;
 pub mod keys;
 pub mod lab;
 pub mod limits;
+pub mod mail;
 pub mod maintenance;
 pub mod memory;
 pub mod nodes;
@@ -61,5 +63,6 @@ pub mod tenant;
 pub use access_code::AccessCode;
 pub use clock::Clock;
 pub use id::{AttemptId, EnvironmentId, LabSlug, Login, NodeName, PersonId, SavePointId, TenantId};
+pub use mail::MailAddress;
 pub use shape::Shape;
 pub use template::TemplateRef;

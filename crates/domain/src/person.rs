@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::{AccessCode, Login, PersonId, authz::Role};
+use crate::{AccessCode, Login, MailAddress, PersonId, authz::Role};
 
 /// A person who uses this installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Person {
     pub login: Option<Login>,
     /// True if the person has a password.
     pub has_password: bool,
+    /// The mail address that the person has confirmed.
+    pub mail: Option<MailAddress>,
     /// The person's role.
     pub role: Role,
     /// When the person joined.

@@ -31,11 +31,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Config,
     auth::{oidc, passkeys::Passkeys, pending::Pending},
-    config::oidc::OidcError,
+    config::SettingsError,
     counts::Counts,
     hub::Hub,
     lock::lock,
     looks::Looks,
+    mail::Mailer,
     metrics::Metrics,
     operations::{oidc::Begun, save},
     problem::Problem,
@@ -99,6 +100,8 @@ pub(crate) struct App {
     pub identity_provider: Option<Arc<oidc::Provider>>,
     /// The sign-ins through the identity provider that have begun.
     pub sign_ins: Pending<Begun>,
+    /// The client of the mail server, if one is configured.
+    pub mail: Option<Mailer>,
     /// What passkeys need; none if browsers offer no passkeys at the public URL.
     pub passkeys: Option<Passkeys>,
     /// When each image was last found ready, and as what.
@@ -114,11 +117,15 @@ pub(crate) struct App {
 pub(crate) type Shared = Arc<App>;
 
 impl App {
-    pub(crate) fn new(parts: crate::Parts) -> Result<Shared, OidcError> {
+    pub(crate) fn new(parts: crate::Parts) -> Result<Shared, SettingsError> {
         let url = &parts.config.public_url;
         let provider = |settings| oidc::Provider::new(settings, url, parts.clock.clone());
         let identity_provider = parts.config.oidc.clone().map(provider).transpose()?;
+        let host = parts.config.host();
+        let mailer = |settings| Mailer::new(settings, host);
+        let mail = parts.config.mail.clone().map(mailer).transpose()?;
         Ok(Arc::new(Self {
+            mail,
             identity_provider: identity_provider.map(Arc::new),
             sign_ins: Pending::default(),
             passkeys: Passkeys::at(&parts.config.public_url),

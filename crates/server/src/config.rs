@@ -1,5 +1,6 @@
 //! The operator's settings. Every field has a default that suits a single machine.
 
+pub mod mail;
 pub mod oidc;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -96,6 +97,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpAddr>,
     /// The identity provider by which people sign in. Default: none.
     pub oidc: Option<oidc::Oidc>,
+    /// The mail server by which mail is sent. Default: none.
+    pub mail: Option<mail::Mail>,
 }
 
 /// Limits of use besides the number of environments; 0 means no limit. Default: no limits.
@@ -249,6 +252,17 @@ impl Default for NodeLimits {
     }
 }
 
+/// An error in the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The settings of the identity provider are not valid.
+    #[error("the settings of the identity provider, server.oidc, are not valid")]
+    Oidc(#[from] oidc::OidcError),
+    /// The settings of mail are not valid.
+    #[error("the settings of mail, server.mail, are not valid")]
+    Mail(#[from] mail::MailError),
+}
+
 impl Config {
     /// Returns how often the credential behind an open connection is checked again; at least one second.
     #[must_use]
@@ -296,6 +310,7 @@ impl Default for Config {
             rates: Rates::default(),
             trusted_proxies: Vec::new(),
             oidc: None,
+            mail: None,
         }
     }
 }
@@ -341,7 +356,7 @@ impl Config {
     }
 
     /// Returns the public URL's host.
-    fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         let rest = self
             .public_url
             .split_once("://")

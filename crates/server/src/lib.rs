@@ -31,6 +31,7 @@
 //! | [`config`] | the operator's settings |
 //! | `app` | the state that all requests and reconcilers share |
 //! | `auth` | authentication: sessions, API tokens, CSRF, and the extractors that return proofs |
+//! | `mail` | the client of the mail server, and the texts of mail |
 //! | `rates` | rate limits |
 //! | `crash` | points at which tests end the server |
 //! | `operations` | what people can do, one operation per file, used by the pages and the API |
@@ -56,6 +57,7 @@ mod hub;
 mod listener;
 mod lock;
 mod looks;
+pub mod mail;
 mod metrics;
 mod operations;
 mod pools;

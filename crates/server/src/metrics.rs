@@ -68,6 +68,8 @@ pub(crate) struct Metrics {
     pub pool_sizes: Family<PoolLabel, Gauge>,
     pub pool_warm: Family<PoolLabel, Gauge>,
     pub orphans: Counter,
+    pub mail: Family<Outcome, Counter>,
+    pub mail_waiting: Gauge,
     pub reconcile_seconds: Family<ReconcilerLabel, Seconds>,
     pub reconcile_errors: Family<ReconcilerLabel, Counter>,
 }
@@ -155,6 +157,18 @@ impl Default for Metrics {
             "Tenants freed because no environment owned them",
             orphans.clone(),
         );
+        let mail = Family::<Outcome, Counter>::default();
+        registry.register(
+            "mails",
+            "Attempts to send mail by outcome: sent, to be retried, or failed for good",
+            mail.clone(),
+        );
+        let mail_waiting = Gauge::default();
+        registry.register(
+            "mail_waiting",
+            "Mail that waits to be sent",
+            mail_waiting.clone(),
+        );
         let reconcile_seconds = Family::<ReconcilerLabel, Seconds>::default();
         registry.register_with_unit(
             "reconcile",
@@ -185,6 +199,8 @@ impl Default for Metrics {
             pool_sizes,
             pool_warm,
             orphans,
+            mail,
+            mail_waiting,
             reconcile_seconds,
             reconcile_errors,
         }
@@ -205,6 +221,11 @@ impl Metrics {
 
     pub(crate) fn checked(&self, outcome: &'static str) {
         self.checks.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// Counts mail with this outcome.
+    pub(crate) fn mailed(&self, outcome: &'static str, count: u64) {
+        self.mail.get_or_create(&Outcome { outcome }).inc_by(count);
     }
 
     pub(crate) fn phases(&self, counts: &[(Phase, i64)]) {
@@ -261,6 +282,7 @@ mod tests {
         metrics.started("");
         metrics.start_failed("");
         metrics.checked("");
+        metrics.mailed("", 1);
         metrics.phases(&[(Phase::Active, 1)]);
         metrics.requests.get_or_create(&request).inc();
         metrics.pool_sizes.get_or_create(&pool).set(1);

@@ -54,9 +54,9 @@ pub enum Error {
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] faultline_store::Error),
-    /// The settings of the identity provider are not valid.
-    #[error("the settings of the identity provider, server.oidc, are not valid")]
-    Oidc(#[from] crate::config::oidc::OidcError),
+    /// The settings are not valid.
+    #[error(transparent)]
+    Settings(#[from] crate::config::SettingsError),
     /// The network failed.
     #[error("serving failed")]
     Serve(#[from] std::io::Error),

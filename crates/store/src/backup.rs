@@ -43,7 +43,33 @@ pub async fn backup(db: &Path, to: &Path) -> Result<()> {
         let _ = std::fs::remove_file(&partial);
         return Err(e.into());
     }
+    if let Err(e) = empty_outbox(&partial).await {
+        let _ = std::fs::remove_file(&partial);
+        return Err(e);
+    }
     finish(&partial, to)
+}
+
+/// Deletes the mail to send from a copy of the database. It has secrets of links, and would be sent again after the copy
+/// was restored.
+async fn empty_outbox(copy: &Path) -> Result<()> {
+    let mut connection = SqliteConnectOptions::new()
+        .filename(copy)
+        .pragma("secure_delete", "on")
+        .connect()
+        .await?;
+    let table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'outbox'";
+    let is_there: Option<i64> = sqlx::query_scalar(table)
+        .fetch_optional(&mut connection)
+        .await?;
+    // A database of an earlier version has none.
+    if is_there.is_some() {
+        sqlx::query("DELETE FROM outbox")
+            .execute(&mut connection)
+            .await?;
+    }
+    connection.close().await?;
+    Ok(())
 }
 
 fn finish(partial: &Path, to: &Path) -> Result<()> {

@@ -71,6 +71,8 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .foreign_keys(true)
+            // Deleted rows are overwritten: some had secrets of links, or a person's name.
+            .pragma("secure_delete", "on")
             .busy_timeout(Duration::from_secs(10));
         let commits = Arc::new(AtomicU64::new(0));
         let counter = commits.clone();

@@ -9,6 +9,7 @@ use sqlx::FromRow;
 use crate::{
     Result, Secret, Store,
     db::{Tx, from_json, micros, parse, time, to_json},
+    outbox::{self, NewMail},
     sessions::{NewSession, insert_session},
 };
 
@@ -124,9 +125,14 @@ pub(crate) async fn use_invitation(
 }
 
 impl Store {
-    /// Stores an invitation with the secret of its link or code. Returns false if the person who creates it may not do so any
+    /// Stores an invitation with the secret of its link or code, and writes the mail with it, if any. Returns false if the person who creates it may not do so any
     /// more: the request may have taken a while since it was authorized.
-    pub async fn add_invitation(&self, secret: &Secret, invitation: &Invitation) -> Result<bool> {
+    pub async fn add_invitation(
+        &self,
+        secret: &Secret,
+        invitation: &Invitation,
+        mail: Option<&NewMail>,
+    ) -> Result<bool> {
         let mut tx = self.begin().await?;
         let may: Option<i64> = sqlx::query_scalar(
             "SELECT 1 FROM people p WHERE p.id = $1 AND p.disabled_at IS NULL AND (p.role = $2 \
@@ -160,8 +166,15 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         let (at, who) = (invitation.created_at, Some(invitation.created_by.as_str()));
+        let by_mail = match mail {
+            Some(mail) => {
+                outbox::insert(&mut tx, mail, at).await?;
+                ", by mail"
+            }
+            None => "",
+        };
         let detail = format!(
-            "{}, uses: {}",
+            "{}, uses: {}{by_mail}",
             invitation.role.as_str(),
             invitation.uses_left
         );
@@ -213,7 +226,7 @@ impl Store {
     }
 
     /// Withdraws an invitation: any, on behalf of an operator, or one to a group, on behalf of somebody who instructs it.
-    /// People who have accepted it stay. Returns false if there is none with this id that could be accepted.
+    /// People who have accepted it stay, and its mail is not sent any more. Returns false if there is none with this id that could be accepted.
     pub async fn withdraw_invitation(
         &self,
         by: &PersonId,
@@ -234,6 +247,7 @@ impl Store {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
+        outbox::delete(&mut tx, id).await?;
         let who = Some(by.as_str());
         crate::audit::insert(&mut tx, now, who, "invite-withdraw", id, "").await?;
         tx.commit().await?;

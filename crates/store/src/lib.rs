@@ -24,6 +24,8 @@
 //! | [`tenants`] | the tenants of environments: requested, claimed, released |
 //! | [`pools`] | tenants of pools, the starts that pools are forecast from, bounds and events |
 //! | [`quotas`] | how much people and groups may use, how much they use, and when environments ran |
+//! | [`mail_addresses`] | mail addresses of people, and the codes by which they confirm them |
+//! | [`outbox`] | mail to send, and mail that was given up |
 //! | [`maintenance`] | the maintenance that is in effect, and what the owners of environments were notified of |
 //! | [`samples`] | the state of the server every minute, for charts |
 //! | [`save_points`] | save points of environments |
@@ -50,8 +52,10 @@ pub mod groups;
 pub mod identities;
 pub mod invitations;
 pub mod lab_contents;
+pub mod mail_addresses;
 pub mod maintenance;
 pub mod node_keys;
+pub mod outbox;
 pub mod passkeys;
 pub mod people;
 mod pool_saves;

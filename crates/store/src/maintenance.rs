@@ -12,6 +12,7 @@ use sqlx::FromRow;
 use crate::{
     Result, Store,
     db::{micros, parse, time},
+    outbox::{self, NewMail},
 };
 
 #[derive(FromRow)]
@@ -114,8 +115,14 @@ impl Store {
             .collect()
     }
 
-    /// Records what an environment's owner was notified of.
-    pub async fn record_end_notice(&self, id: &EnvironmentId, notice: Notice) -> Result<()> {
+    /// Records what an environment's owner was notified of, and writes the mail with it, if any.
+    pub async fn record_end_notice(
+        &self,
+        id: &EnvironmentId,
+        notice: Notice,
+        mail: Option<&NewMail>,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO end_notices (environment_id, ends_at, told_at) VALUES ($1, $2, $3) \
              ON CONFLICT (environment_id) DO UPDATE SET ends_at = $2, told_at = $3",
@@ -123,8 +130,12 @@ impl Store {
         .bind(id.as_str())
         .bind(micros(notice.ends_at))
         .bind(micros(notice.told_at))
-        .execute(&self.writer)
+        .execute(&mut *tx)
         .await?;
+        if let Some(mail) = mail {
+            outbox::insert(&mut tx, mail, notice.told_at).await?;
+        }
+        tx.commit().await?;
         Ok(())
     }
 

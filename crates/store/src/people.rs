@@ -4,6 +4,7 @@ use faultline_domain::{
     Login, PersonId,
     authz::{Principal, Role},
     environment::{EndReason, Intent},
+    mail::Purpose,
     person::Person,
 };
 use jiff::Timestamp;
@@ -13,6 +14,8 @@ use crate::{
     Result, Secret, Store,
     credentials::insert_sign_in,
     db::{Tx, from_json, micros, parse, time, to_json},
+    mail_addresses,
+    outbox::{self, NewMail},
     sessions::{NewSession, insert_session},
 };
 
@@ -37,6 +40,7 @@ struct Row {
     name: String,
     login: Option<String>,
     has_password: bool,
+    mail: Option<String>,
     role: String,
     created_at: i64,
     last_sign_in: Option<i64>,
@@ -54,6 +58,10 @@ impl Row {
                 .map(|login| parse("login name", &login))
                 .transpose()?,
             has_password: self.has_password,
+            mail: self
+                .mail
+                .map(|address| parse("mail address", &address))
+                .transpose()?,
             role: from_json("role", &self.role)?,
             created_at: time("person time", self.created_at)?,
             last_sign_in: when(self.last_sign_in)?,
@@ -62,8 +70,8 @@ impl Row {
     }
 }
 
-const SELECT: &str = "SELECT id, name, login, password IS NOT NULL AS has_password, role, created_at, \
-     last_sign_in, disabled_at FROM people";
+const SELECT: &str = "SELECT id, name, login, password IS NOT NULL AS has_password, mail, role, \
+     created_at, last_sign_in, disabled_at FROM people";
 
 /// A change of a person by an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +108,17 @@ pub enum Chosen {
     Outdated,
 }
 
+/// The result of resetting a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reset {
+    /// It was reset.
+    Done,
+    /// There is no such person.
+    NotFound,
+    /// The link should be mailed, but the person has no mail address. Nothing was changed.
+    NoAddress,
+}
+
 /// Removes a person's sessions except for one, and all unused sign-in links.
 async fn end_sessions(tx: &mut Tx, person: &PersonId, except: Option<&Secret>) -> Result<u64> {
     let ended = sqlx::query("DELETE FROM sessions WHERE person_id = $1 AND token_hash <> $2")
@@ -117,6 +136,12 @@ async fn end_sessions(tx: &mut Tx, person: &PersonId, except: Option<&Secret>) -
 /// Withdraws the invitations of a person who has another role now or no access any more, and removes the sign-in links that they made for
 /// others.
 pub(crate) async fn end_invitations(tx: &mut Tx, person: &PersonId, now: Timestamp) -> Result<()> {
+    let sql = "DELETE FROM outbox WHERE id IN \
+               (SELECT id FROM invitations WHERE created_by = $1 AND uses_left > 0)";
+    sqlx::query(sql)
+        .bind(person.as_str())
+        .execute(&mut **tx)
+        .await?;
     let sql = "UPDATE invitations SET uses_left = 0, withdrawn_at = $2 \
                WHERE created_by = $1 AND uses_left > 0";
     sqlx::query(sql)
@@ -416,6 +441,7 @@ impl Store {
         }
         end_sessions(&mut tx, person, None).await?;
         end_invitations(&mut tx, person, now).await?;
+        mail_addresses::remove(&mut tx, person).await?;
         crate::save_points::delete_all_of(&mut tx, person).await?;
         for sql in [
             "DELETE FROM api_tokens WHERE person_id = $1",
@@ -445,15 +471,16 @@ impl Store {
 
     /// Removes a person's password, passkeys, sessions, API tokens, cluster tokens and the accounts that they linked, and
     /// stores a one-time sign-in token for them, all on behalf of an operator. Public keys stay, and the account that they
-    /// joined by. Returns false if there is no such person.
+    /// joined by. With `mail`, the mail with the link is written to the outbox.
     pub async fn reset_password(
         &self,
         operator: &PersonId,
         person: &PersonId,
         token: &Secret,
+        mail: Option<&NewMail>,
         now: Timestamp,
         expires_at: Timestamp,
-    ) -> Result<bool> {
+    ) -> Result<Reset> {
         let mut tx = self.begin().await?;
         let sql = "UPDATE people SET password = NULL WHERE id = $1 AND deleted_at IS NULL";
         let done = sqlx::query(sql)
@@ -461,7 +488,14 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         if done.rows_affected() == 0 {
-            return Ok(false);
+            return Ok(Reset::NotFound);
+        }
+        // An earlier link stops working.
+        outbox::delete_to(&mut tx, person, Some(Purpose::PasswordReset)).await?;
+        if let Some(mail) = mail
+            && !outbox::insert(&mut tx, mail, now).await?
+        {
+            return Ok(Reset::NoAddress);
         }
         end_sessions(&mut tx, person, None).await?;
         for sql in [
@@ -478,8 +512,9 @@ impl Store {
         }
         insert_sign_in(&mut tx, token, person, operator, now, expires_at).await?;
         let who = Some(operator.as_str());
-        crate::audit::insert(&mut tx, now, who, "password-reset", person.as_str(), "").await?;
+        let how = if mail.is_some() { "by mail" } else { "" };
+        crate::audit::insert(&mut tx, now, who, "password-reset", person.as_str(), how).await?;
         tx.commit().await?;
-        Ok(true)
+        Ok(Reset::Done)
     }
 }

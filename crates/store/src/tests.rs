@@ -8,6 +8,7 @@ use faultline_domain::{
     keys::KeysVersion,
     lab::Egress,
     limits::{Denial, Limits},
+    mail::Purpose,
     nodes::{AddedNode, NodeState},
     progress::Event,
     template::Profile,
@@ -23,6 +24,8 @@ use crate::{
     credentials::NewApiToken,
     environments::{Coming, Counts, Refused, Renewal},
     lab_contents::LabContent,
+    mail_addresses::Entered,
+    outbox::{NewMail, NotSent, To},
     sessions::NewSession,
     ssh_keys::SshKey,
 };
@@ -1131,4 +1134,102 @@ async fn errors_name_the_damaged_column() {
         bed.store.environment(&e.id).await,
         Err(Error::Corrupt { what: "state", .. })
     ));
+}
+
+/// Returns a mail to a stranger, with this text.
+fn mail(id: &str, body: &str) -> NewMail {
+    NewMail {
+        id: id.to_owned(),
+        purpose: Purpose::Invitation,
+        to: To::Stranger("ann@example.org".parse().unwrap()),
+        subject: "Invitation".to_owned(),
+        body: body.to_owned(),
+        give_up_at: at(24 * 3600),
+    }
+}
+
+/// Writes a mail as an operation would, in a transaction.
+async fn write(store: &Store, new: &NewMail) -> bool {
+    let mut tx = store.begin().await.unwrap();
+    let written = crate::outbox::insert(&mut tx, new, at(0)).await.unwrap();
+    tx.commit().await.unwrap();
+    written
+}
+
+#[tokio::test]
+async fn a_mail_that_was_sent_or_given_up_is_overwritten_and_no_backup_has_it() {
+    const SECRET: &str = "flt_5ecret5ecret";
+    let bed = bed().await;
+    for id in ["sent", "refused", "late"] {
+        let body = format!("{SECRET} {}", "x".repeat(9000));
+        assert!(write(&bed.store, &mail(id, &body)).await);
+    }
+    let db = bed.store.path().to_owned();
+    let copy = bed.folder.path().join("copy.db");
+    backup(&db, &copy).await.unwrap();
+    let has_secret = |path: &std::path::Path| {
+        let bytes = std::fs::read(path).unwrap();
+        bytes.windows(SECRET.len()).any(|w| w == SECRET.as_bytes())
+    };
+    assert!(!has_secret(&copy));
+    assert!(!copy.with_extension("partial").exists());
+    let due = bed.store.due_mail(at(0), 9).await.unwrap();
+    let find = |id: &str| due.iter().find(|mail| mail.id == id).unwrap();
+    bed.store.mail_sent(find("sent"), at(1)).await.unwrap();
+    let refused = bed
+        .store
+        .mail_not_sent(find("refused"), "no such mailbox", true, at(1));
+    assert_eq!(refused.await.unwrap(), NotSent::GivenUp);
+    let later = bed
+        .store
+        .mail_not_sent(find("late"), "try later", false, at(1));
+    assert_eq!(later.await.unwrap(), NotSent::Later);
+    assert_eq!(bed.store.due_mail(at(2), 9).await.unwrap(), []);
+    let due = bed.store.due_mail(at(40), 9).await.unwrap();
+    assert_eq!((due.len(), due[0].attempts), (1, 1));
+    let given_up = bed.store.give_up_mail("not tried", at(25 * 3600)).await;
+    assert_eq!(given_up.unwrap(), 1);
+    let status = bed.store.outbox_status(9).await.unwrap();
+    assert_eq!((status.waiting, status.oldest), (0, None));
+    let problems: Vec<_> = status.failures.iter().map(|f| &*f.problem).collect();
+    assert_eq!(problems, ["try later", "no such mailbox"]);
+    bed.store.forget_mail_failures(at(26 * 3600)).await.unwrap();
+    assert_eq!(bed.store.outbox_status(9).await.unwrap().failures, []);
+    bed.store.close().await;
+    assert!(!has_secret(&db), "deleted rows are overwritten");
+}
+
+#[tokio::test]
+async fn notices_are_written_only_for_people_who_want_them() {
+    let bed = bed().await;
+    let notice = NewMail {
+        to: To::IfWanted(bed.me.clone()),
+        ..mail("notice", "text")
+    };
+    assert!(!write(&bed.store, &notice).await, "no address");
+    assert!(!bed.store.set_notices(&bed.me, true, at(1)).await.unwrap());
+    let code = Secret::generate(&mut StdRng::seed_from_u64(1));
+    let address = "me@example.org".parse().unwrap();
+    let confirmation = NewMail {
+        to: To::Unconfirmed(bed.me.clone(), address),
+        ..mail("code", "text")
+    };
+    let address = "me@example.org".parse().unwrap();
+    let enter = |now| {
+        bed.store
+            .enter_address(&bed.me, &address, &code, &confirmation, now, at(100))
+    };
+    assert_eq!(enter(at(1)).await.unwrap(), Entered::Done);
+    assert_eq!(enter(at(2)).await.unwrap(), Entered::TooSoon(at(301)));
+    let late = bed.store.confirm_address(&bed.me, &code, at(100)).await;
+    assert!(!late.unwrap(), "the code has expired");
+    let done = bed.store.confirm_address(&bed.me, &code, at(99)).await;
+    assert!(done.unwrap());
+    assert_eq!(bed.store.due_mail(at(99), 9).await.unwrap(), []);
+    assert!(!write(&bed.store, &notice).await, "not wanted");
+    assert!(bed.store.set_notices(&bed.me, true, at(1)).await.unwrap());
+    assert!(write(&bed.store, &notice).await);
+    assert!(bed.store.remove_address(&bed.me, at(3)).await.unwrap());
+    assert!(!bed.store.remove_address(&bed.me, at(3)).await.unwrap());
+    assert_eq!(bed.store.due_mail(at(99), 9).await.unwrap(), []);
 }

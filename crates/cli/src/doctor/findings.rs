@@ -65,6 +65,25 @@ pub fn judge(seen: &Readings) -> Vec<Finding> {
     findings
 }
 
+/// Judges whether the configured mail server answers.
+pub fn mail(host: &str, port: u16, probed: Result<(), String>) -> Finding {
+    let what = "mail server";
+    match probed {
+        Ok(()) => Finding::good(
+            what,
+            format!("{host}, port {port}, answers"),
+            "Invitations, links and notices can be mailed.",
+        ),
+        Err(problem) => Finding::bad(
+            what,
+            Grade::Warning,
+            format!("{host}, port {port}: {problem}"),
+            "Mail waits for a day, and is then given up.",
+            "Check the section [server.mail] of the configuration, and that this machine may connect to the mail server.",
+        ),
+    }
+}
+
 fn root(is_root: bool) -> Finding {
     if is_root {
         Finding::good(

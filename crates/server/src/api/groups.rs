@@ -113,19 +113,25 @@ async fn remove_member(
 
 /// Creates an invitation by which students join a group. For its instructors and operators.
 ///
-/// This response is the only one that contains the link.
+/// This response is the only one that contains the link. With `mail_to`, it is sent there, and only the mail contains it.
 #[utoipa::path(post, path = "/api/v1/groups/{group}/invitations", tag = "groups", params(("group" = String, Path)),
     request_body = NewGroupInvitation,
-    responses((status = 201, body = MadeInvitation), (status = 400, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 201, body = MadeInvitation), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
 async fn create_group_invitation(
     State(app): State<Shared>,
     instructed: Instructed,
     Body(new): Body<NewGroupInvitation>,
 ) -> Result<(StatusCode, Json<MadeInvitation>), Problem> {
     let proof = &instructed.proof;
-    let (invitation, url) = groups::invite(&app, proof, new.uses, new.days, new.by_code).await?;
-    let made = MadeInvitation::new(invitation, url);
-    Ok((StatusCode::CREATED, Json(made)))
+    let NewGroupInvitation {
+        uses,
+        days,
+        by_code,
+        mail_to,
+    } = new;
+    let made = groups::invite(&app, proof, uses, days, by_code, mail_to).await?;
+    Ok((StatusCode::CREATED, Json(made.into())))
 }
 
 /// Lists the latest invitations to a group, newest first. For its instructors and operators.

@@ -8,6 +8,7 @@ mod environments;
 mod groups;
 mod labs;
 mod limits;
+mod mail;
 mod maintenance;
 mod operator;
 mod people;
@@ -107,6 +108,7 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(limits::routes())
         .merge(pools::routes())
         .merge(save_points::routes())
+        .merge(mail::routes())
         .merge(operator::routes())
         .merge(maintenance::routes())
 }
@@ -125,6 +127,21 @@ pub fn openapi() -> String {
     let (_, doc) = documented().split_for_parts();
     // The types consist of strings, numbers and lists, so serialisation can't fail.
     with_problems(doc).to_pretty_json().unwrap_or_default() + "\n"
+}
+
+/// Extractor: a JSON body, or none.
+pub(crate) struct MaybeBody<T>(pub Option<T>);
+
+impl<T: DeserializeOwned> FromRequest<Shared> for MaybeBody<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, app: &Shared) -> Result<Self, Problem> {
+        use axum::body::HttpBody;
+        if request.body().size_hint().exact() == Some(0) {
+            return Ok(Self(None));
+        }
+        let Body(value) = Body::from_request(request, app).await?;
+        Ok(Self(Some(value)))
+    }
 }
 
 /// Extractor: a JSON body. If it is invalid, the response is a problem that says why.

@@ -6,9 +6,10 @@ use faultline_store::people::PersonChange;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Body,
+    Body, MaybeBody,
     views::{
-        InvitationView, MadeInvitation, NewInvitationView, PersonUpdate, PersonView, SignInLink,
+        InvitationView, MadeInvitation, NewInvitationView, PersonUpdate, PersonView, ResetRequest,
+        ResetView,
     },
 };
 use crate::{
@@ -96,20 +97,26 @@ fn role(name: &str) -> Result<Role, Problem> {
         .map_err(|e: faultline_domain::authz::UnknownRole| Problem::bad_request(format!("{e}.")))
 }
 
-/// Removes a person's password, signs them out, and returns a link that signs them in once. For operators.
+/// Removes a person's password, signs them out, and makes a link that signs them in once. For operators.
+///
+/// With `mail`, the link is sent to the person's mail address and is not in the response.
 #[utoipa::path(post, path = "/api/v1/people/{person}/reset-password", tag = "people", params(("person" = String, Path)),
-    responses((status = 201, body = SignInLink), (status = 404, body = Problem)))]
+    request_body(content = Option<ResetRequest>),
+    responses((status = 201, body = ResetView), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn reset_password(
     State(app): State<Shared>,
     operator: Operator,
     Person(person): Person,
-) -> Result<(StatusCode, Json<SignInLink>), Problem> {
-    let (url, ends) = people::reset_password(&app, &operator.proof, &person).await?;
-    let link = SignInLink {
-        url,
-        expires_at: ends.to_string(),
+    MaybeBody(request): MaybeBody<ResetRequest>,
+) -> Result<(StatusCode, Json<ResetView>), Problem> {
+    let by_mail = request.is_some_and(|request| request.mail);
+    let reset = people::reset_password(&app, &operator.proof, &person, by_mail).await?;
+    let view = ResetView {
+        url: reset.link,
+        mailed_to: reset.mailed_to.map(|address| address.to_string()),
+        expires_at: reset.expires_at.to_string(),
     };
-    Ok((StatusCode::CREATED, Json(link)))
+    Ok((StatusCode::CREATED, Json(view)))
 }
 
 /// Lists the latest invitations, newest first. For operators.
@@ -127,9 +134,10 @@ async fn list_invitations(
 
 /// Creates an invitation. For operators.
 ///
-/// This response is the only one that contains the link.
+/// This response is the only one that contains the link. With `mail_to`, it is sent there, and only the mail contains it.
 #[utoipa::path(post, path = "/api/v1/invitations", tag = "people", request_body = NewInvitationView,
-    responses((status = 201, body = MadeInvitation), (status = 400, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 201, body = MadeInvitation), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
 async fn create_invitation(
     State(app): State<Shared>,
     operator: Operator,
@@ -141,10 +149,10 @@ async fn create_invitation(
         uses: new.uses,
         days: new.days,
         by_code: new.by_code,
+        mail_to: new.mail_to,
     };
-    let (invitation, url) = invitations::invite(&app, &operator.proof, &wanted).await?;
-    let made = MadeInvitation::new(invitation, url);
-    Ok((StatusCode::CREATED, Json(made)))
+    let made = invitations::invite(&app, &operator.proof, &wanted).await?;
+    Ok((StatusCode::CREATED, Json(made.into())))
 }
 
 /// Withdraws an invitation. People who have accepted it stay. For operators.

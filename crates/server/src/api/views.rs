@@ -15,7 +15,9 @@ use faultline_domain::{
     queue::Place,
 };
 use faultline_lab::LabFolder;
-use faultline_store::{stages::Stage, start_log::Line};
+use faultline_store::{
+    mail_addresses::MailSettings, outbox::OutboxStatus, stages::Stage, start_log::Line,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -23,9 +25,11 @@ use utoipa::ToSchema;
 use crate::{
     app::App,
     lock::lock,
+    mail::Mailer,
     operations::{
         check,
         groups::{OpenLab, Progress},
+        invitations::Made,
         maintenance::Running,
     },
     pools::{PoolStatus, Wait},
@@ -565,6 +569,26 @@ pub(crate) struct SignInLink {
     pub expires_at: String,
 }
 
+/// How a person gets the link after their password was reset.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResetRequest {
+    /// True to send the link to the person's mail address. Default: false.
+    #[serde(default)]
+    pub mail: bool,
+}
+
+/// A link for a person whose password was reset.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ResetView {
+    /// The link, which signs the person in once; none if it is in the mail only.
+    pub url: Option<String>,
+    /// The mail address that it is sent to, if any.
+    pub mailed_to: Option<String>,
+    /// When it expires.
+    pub expires_at: String,
+}
+
 /// A person.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PersonView {
@@ -572,6 +596,8 @@ pub(crate) struct PersonView {
     pub name: String,
     /// The name that the person signs in with; none if the person signs in by links only.
     pub login: Option<String>,
+    /// The mail address that the person has confirmed, if any.
+    pub mail: Option<String>,
     /// `student`, `author`, `instructor` or `operator`.
     pub role: &'static str,
     pub created_at: String,
@@ -586,6 +612,7 @@ impl From<Person> for PersonView {
             id: p.id.to_string(),
             name: p.name,
             login: p.login.map(|login| login.to_string()),
+            mail: p.mail.map(|address| address.to_string()),
             role: p.role.as_str(),
             created_at: p.created_at.to_string(),
             last_sign_in: p.last_sign_in.map(|at| at.to_string()),
@@ -665,6 +692,9 @@ pub(crate) struct NewInvitationView {
     /// True for an access code that students type, false for a link. Default: false.
     #[serde(default)]
     pub by_code: bool,
+    /// A mail address that it is sent to. Default: empty, for none.
+    #[serde(default)]
+    pub mail_to: String,
 }
 
 fn student() -> String {
@@ -683,19 +713,28 @@ const fn week() -> u32 {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct MadeInvitation {
     pub id: String,
-    /// The link by which people join. With an access code, it leads to the page where the code is entered.
-    pub url: String,
+    /// The link by which people join. With an access code, it leads to the page where the code is entered. None if the link
+    /// is in the mail only.
+    pub url: Option<String>,
+    /// The mail address that it is sent to, if any.
+    pub mailed_to: Option<String>,
     /// The access code; none if it is accepted by the link.
     pub code: Option<String>,
     /// When it expires.
     pub expires_at: String,
 }
 
-impl MadeInvitation {
-    pub(crate) fn new(invitation: Invitation, url: String) -> Self {
+impl From<Made> for MadeInvitation {
+    fn from(made: Made) -> Self {
+        let Made {
+            invitation,
+            link,
+            mailed_to,
+        } = made;
         Self {
             id: invitation.id,
-            url,
+            url: link,
+            mailed_to: mailed_to.map(|address| address.to_string()),
             code: invitation.code.map(|code| code.to_string()),
             expires_at: invitation.expires_at.to_string(),
         }
@@ -1253,4 +1292,124 @@ pub(crate) struct NewGroupInvitation {
     /// True for an access code that students type, false for a link. Default: false.
     #[serde(default)]
     pub by_code: bool,
+    /// A mail address that it is sent to. Default: empty, for none.
+    #[serde(default)]
+    pub mail_to: String,
+}
+
+/// The caller's settings of mail.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MailView {
+    /// The address that the caller has confirmed, if any.
+    pub address: Option<String>,
+    /// The address that the caller has entered and can still confirm, if any.
+    pub unconfirmed: Option<String>,
+    /// True if the caller gets mail about their environments.
+    pub notices: bool,
+}
+
+impl From<MailSettings> for MailView {
+    fn from(of: MailSettings) -> Self {
+        Self {
+            address: of.address.map(|address| address.to_string()),
+            unconfirmed: of.unconfirmed.map(|address| address.to_string()),
+            notices: of.wants_notices,
+        }
+    }
+}
+
+/// A mail address to confirm.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewAddress {
+    pub address: String,
+}
+
+/// The code that confirms a mail address.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SentCode {
+    pub code: String,
+}
+
+/// Whether the caller gets mail about their environments.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NoticesUpdate {
+    pub wanted: bool,
+}
+
+/// Where a test is sent.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MailTest {
+    /// The mail address.
+    pub to: String,
+}
+
+/// A mail that the mail server has accepted.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SentMail {
+    /// The mail address.
+    pub to: String,
+}
+
+/// The state of mail.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MailStatusView {
+    pub host: String,
+    pub port: u16,
+    /// `none`, `starttls` or `tls`.
+    pub encryption: &'static str,
+    /// The sender.
+    pub from: String,
+    /// When the mail server was last used; none if it was not asked yet.
+    pub used_at: Option<String>,
+    /// Why it didn't answer as it should then; none if it did.
+    pub problem: Option<String>,
+    /// The number of mails that wait to be sent.
+    pub waiting: u64,
+    /// When the oldest of them was written.
+    pub oldest: Option<String>,
+    /// The mails that were given up, latest first.
+    pub failures: Vec<MailFailureView>,
+}
+
+/// A mail that was given up.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MailFailureView {
+    /// `invitation`, `password-reset`, `confirmation`, `ready` or `ending`.
+    pub purpose: &'static str,
+    /// The mail address.
+    pub to: String,
+    /// When it was given up.
+    pub at: String,
+    /// The number of attempts.
+    pub attempts: u32,
+    /// Why the last one failed.
+    pub problem: String,
+}
+
+impl MailStatusView {
+    pub(crate) fn new(mailer: &Mailer, outbox: OutboxStatus) -> Self {
+        let answer = mailer.answer();
+        let failure = |f: faultline_store::outbox::MailFailure| MailFailureView {
+            purpose: f.purpose.as_str(),
+            to: f.to.to_string(),
+            at: f.failed_at.to_string(),
+            attempts: f.attempts,
+            problem: f.problem,
+        };
+        Self {
+            host: mailer.settings.host.clone(),
+            port: mailer.settings.port(),
+            encryption: mailer.settings.encryption.as_str(),
+            from: mailer.settings.from.clone(),
+            used_at: answer.as_ref().map(|answer| answer.at.to_string()),
+            problem: answer.and_then(|answer| answer.result.err()),
+            waiting: outbox.waiting,
+            oldest: outbox.oldest.map(|at| at.to_string()),
+            failures: outbox.failures.into_iter().map(failure).collect(),
+        }
+    }
 }

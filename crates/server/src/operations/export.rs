@@ -11,6 +11,7 @@ const MOST: u32 = 1000;
 pub(crate) async fn export(app: &App, who: &SignedIn) -> Result<Value, Problem> {
     let (store, me) = (&app.store, who.person());
     let person = store.person(me).await?.ok_or_else(Problem::not_found)?;
+    let mail = store.mail_settings(me, app.now()).await?;
     let groups = store.groups().await?;
     let member = groups.iter().filter_map(|group| {
         let member = group.members.iter().find(|member| member.person == *me)?;
@@ -33,6 +34,11 @@ pub(crate) async fn export(app: &App, who: &SignedIn) -> Result<Value, Problem> 
             "role": person.role.as_str(),
             "created_at": person.created_at.to_string(),
             "last_sign_in": person.last_sign_in.map(|at| at.to_string()),
+        },
+        "mail": {
+            "address": mail.address.map(|address| address.to_string()),
+            "unconfirmed_address": mail.unconfirmed.map(|address| address.to_string()),
+            "wants_notices": mail.wants_notices,
         },
         "groups": member.collect::<Vec<_>>(),
         "ssh_keys": keys.iter().map(|key| json!({

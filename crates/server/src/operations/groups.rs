@@ -6,7 +6,6 @@ use faultline_domain::{
     authz::{MayInstruct, MayOperate, Role},
     environment::Environment,
     group::{Group, Member},
-    person::Invitation,
 };
 use faultline_store::groups::GroupChanged;
 
@@ -14,7 +13,7 @@ use crate::{
     app::App,
     lock::lock,
     operations::{
-        invitations::{self, NewInvitation},
+        invitations::{self, Made, NewInvitation},
         line,
     },
     problem::Problem,
@@ -87,22 +86,24 @@ pub(crate) async fn remove_member(
     )
 }
 
-/// Creates an invitation by which students join a group. Returns it with its link, which can't be shown again.
+/// Creates an invitation by which students join a group.
 pub(crate) async fn invite(
     app: &App,
     who: &MayInstruct,
     uses: u32,
     days: u32,
     by_code: bool,
-) -> Result<(Invitation, String), Problem> {
+    mail_to: String,
+) -> Result<Made, Problem> {
     let new = NewInvitation {
         note: who.group().name.clone(),
         role: Role::Student,
         uses,
         days,
         by_code,
+        mail_to,
     };
-    invitations::create(app, who.person(), &new, Some(who.group().id.clone())).await
+    invitations::create(app, who.person(), &new, Some(who.group())).await
 }
 
 /// A member's work.

@@ -1,13 +1,15 @@
 //! Invite people, withdraw invitations, and accept one.
 
 use faultline_domain::{
-    AccessCode, PersonId,
+    AccessCode, MailAddress, PersonId,
     authz::{MayInstruct, MayOperate, Role},
+    group::Group,
     person::Invitation,
 };
 use faultline_store::{
     Secret,
     invitations::{Accepted, NewPerson},
+    outbox::{NewMail, To},
 };
 use jiff::SignedDuration;
 
@@ -17,8 +19,9 @@ use crate::{
         device::Device,
         password::{self, Turn},
     },
+    mail::texts,
     operations::{
-        line,
+        line, mail,
         passwords::{login_taken, new_login},
         sessions,
     },
@@ -35,15 +38,27 @@ pub(crate) struct NewInvitation {
     pub days: u32,
     /// True for an access code, false for a link.
     pub by_code: bool,
+    /// The mail address that it is sent to; empty for none.
+    pub mail_to: String,
 }
 
-/// Creates an invitation. Returns it with its link, which can't be shown again, or with the link of the page where its
-/// code is entered.
+/// A new invitation.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub invitation: Invitation,
+    /// Its link, which can't be shown again, or that of the page where its code is entered. `None` if the link is in the
+    /// mail only.
+    pub link: Option<String>,
+    /// The address that it is mailed to.
+    pub mailed_to: Option<MailAddress>,
+}
+
+/// Creates an invitation.
 pub(crate) async fn invite(
     app: &App,
     who: &MayOperate,
     new: &NewInvitation,
-) -> Result<(Invitation, String), Problem> {
+) -> Result<Made, Problem> {
     create(app, who.person(), new, None).await
 }
 
@@ -52,8 +67,8 @@ pub(super) async fn create(
     app: &App,
     by: &PersonId,
     new: &NewInvitation,
-    group: Option<String>,
-) -> Result<(Invitation, String), Problem> {
+    group: Option<&Group>,
+) -> Result<Made, Problem> {
     if !(1..=Invitation::MAX_USES).contains(&new.uses) {
         return Err(Problem::bad_request(format!(
             "An invitation is for 1 to {} people.",
@@ -72,6 +87,13 @@ pub(super) async fn create(
             "An access code is for students. Invite people with other roles by a link.",
         ));
     }
+    let mail_to = match new.mail_to.trim() {
+        "" => None,
+        text => {
+            mail::mailer(app)?;
+            Some(mail::address(text)?)
+        }
+    };
     let code = new.by_code.then(|| app.random(AccessCode::generate));
     let secret = match &code {
         Some(code) => Secret::of_code(code),
@@ -86,21 +108,54 @@ pub(super) async fn create(
         code,
         withdrawn_at: None,
         uses_left: new.uses,
-        group,
+        group: group.map(|group| group.id.clone()),
         created_by: by.clone(),
         created_at: now,
         expires_at: now.saturating_add(days).unwrap_or(now),
         accepted_by: Vec::new(),
     };
-    if !app.store.add_invitation(&secret, &invitation).await? {
-        return Err(Problem::not_found());
-    }
     let base = app.config.public_url.trim_end_matches('/');
     let link = match &invitation.code {
         Some(code) => format!("{base}/join?code={code}"),
         None => format!("{base}/invitation?token={}", secret.expose()),
     };
-    Ok((invitation, link))
+    let mail = match &mail_to {
+        Some(to) => {
+            let person = app.store.person(by).await?.ok_or_else(Problem::not_found)?;
+            let of = texts::Invited {
+                // The owner's name is "You".
+                by: match person.id == PersonId::local() {
+                    true => "An operator",
+                    false => &person.name,
+                },
+                group: group.map(|group| group.name.as_str()),
+                link: &link,
+                code: invitation.code.as_ref().map(ToString::to_string),
+                uses: new.uses,
+                expires_at: invitation.expires_at,
+            };
+            let mail = texts::invitation(app, To::Stranger(to.clone()), &of);
+            // Withdrawing the invitation withdraws its mail.
+            Some(NewMail {
+                id: invitation.id.clone(),
+                ..mail
+            })
+        }
+        None => None,
+    };
+    let added = app
+        .store
+        .add_invitation(&secret, &invitation, mail.as_ref());
+    if !added.await? {
+        return Err(Problem::not_found());
+    }
+    app.wake.mail_written();
+    let is_hidden = mail_to.is_some() && invitation.code.is_none();
+    Ok(Made {
+        invitation,
+        link: (!is_hidden).then_some(link),
+        mailed_to: mail_to,
+    })
 }
 
 /// Withdraws an invitation. People who have accepted it stay.

@@ -16,6 +16,7 @@ pub(crate) mod invitations;
 pub(crate) mod keys;
 pub(crate) mod limits;
 pub(crate) mod look;
+pub(crate) mod mail;
 pub(crate) mod maintenance;
 pub(crate) mod oidc;
 pub(crate) mod passkeys;

@@ -1,6 +1,7 @@
 //! Writes the state that a step leads to.
 
 use faultline_domain::environment::{Environment, State};
+use faultline_store::outbox::NewMail;
 
 use crate::app::Shared;
 
@@ -10,8 +11,18 @@ pub(super) async fn advance(
     e: &mut Environment,
     to: State,
 ) -> Result<bool, faultline_store::Error> {
+    advance_and_tell(app, e, to, None).await
+}
+
+/// Like [`advance`]; also writes a mail about it, if any.
+pub(super) async fn advance_and_tell(
+    app: &Shared,
+    e: &mut Environment,
+    to: State,
+    mail: Option<&NewMail>,
+) -> Result<bool, faultline_store::Error> {
     let now = app.now();
-    let written = app.store.record_state(e, &to, now).await?;
+    let written = app.store.record_state_and_tell(e, &to, mail, now).await?;
     if written {
         let failure = match &to {
             State::Failed { stage, reason, .. } => Some((&**stage, reason)),
@@ -36,6 +47,9 @@ pub(super) async fn advance(
         e.generation += 1;
         e.updated_at = now;
         app.changed(&e.id);
+        if mail.is_some() {
+            app.wake.mail_written();
+        }
     }
     Ok(written)
 }

@@ -16,6 +16,7 @@ pub(super) async fn pass(app: Shared) -> Done {
         .now()
         .saturating_sub(SignedDuration::from_hours(24 * days))
         .unwrap_or(jiff::Timestamp::MIN);
+    app.store.forget_mail_failures(oldest).await?;
     let lines = app.store.trim_audit(oldest, app.config.audit_lines).await?;
     let forgotten = app.now().saturating_sub(HISTORY);
     app.store

@@ -9,7 +9,9 @@ use faultline_domain::{
 use jiff::Timestamp;
 
 use super::{Done, advance::advance, warnings};
-use crate::{app::Shared, lock::lock, metrics::Metrics, operations::save, status::Counts};
+use crate::{
+    app::Shared, lock::lock, mail::texts, metrics::Metrics, operations::save, status::Counts,
+};
 
 pub(super) async fn pass(app: Shared) -> Done {
     let app = &app;
@@ -39,7 +41,18 @@ pub(super) async fn pass(app: Shared) -> Done {
                     ends_at,
                     told_at: now,
                 };
-                app.store.record_end_notice(&e.id, notice).await?;
+                let what = if app.suspends() { "is paused" } else { "ends" };
+                let mail = match &app.mail {
+                    Some(_) => {
+                        let why = "because of maintenance";
+                        Some(texts::ending(app, &e, what, why, ends_at).await)
+                    }
+                    None => None,
+                };
+                app.store
+                    .record_end_notice(&e.id, notice, mail.as_ref())
+                    .await?;
+                app.wake.mail_written();
                 tell(app, &e, &ending(of, ends_at, app.suspends(), now)).await?;
                 told += 1;
             }
@@ -120,7 +133,7 @@ async fn tell(app: &Shared, e: &Environment, text: &str) -> Result<(), faultline
     // The next warning counts down to the new end.
     let left = app.end_of(e).0.duration_since(app.now()).as_secs();
     app.store
-        .record_warned(&e.id, warnings::threshold(left))
+        .record_warned(&e.id, warnings::threshold(left), None, app.now())
         .await?;
     app.hub.poke(&e.id);
     Ok(())

@@ -21,6 +21,7 @@
 //! | [`pressure`] | gets memory back when the host is short of it |
 //! | [`burst`] | slows environments down that use all of their CPU for long |
 //! | [`history`] | samples the state every minute, for the charts of operators |
+//! | [`mail`] | sends the mail of the outbox |
 //! | [`warnings`] | warns people before their environment ends |
 //! | [`orphans`] | frees tenants that nobody owns |
 //! | [`cleaning`] | deletes expired sessions and old audit entries, reloads the labs, updates metrics |
@@ -37,6 +38,7 @@ mod cleaning;
 mod environments;
 mod history;
 mod keys;
+mod mail;
 pub(crate) mod maintenance;
 mod nodes;
 mod observe;
@@ -86,9 +88,10 @@ const ORPHANS: Duration = Duration::from_secs(10);
 const CLEANING: Duration = Duration::from_secs(300);
 const HISTORY: Duration = Duration::from_secs(60);
 const BURST: Duration = Duration::from_secs(20);
+const MAIL: Duration = Duration::from_secs(10);
 const LABS: Duration = Duration::from_secs(5);
 
-/// Wakes the reconcilers of tenants, environments, keys, pools and save points.
+/// Wakes the reconcilers of tenants, environments, keys, pools, save points and mail.
 #[derive(Debug, Default)]
 pub(crate) struct Wake {
     tenants: Notify,
@@ -96,6 +99,7 @@ pub(crate) struct Wake {
     keys: Notify,
     pools: Notify,
     save_points: Notify,
+    mail: Notify,
 }
 
 /// Selects the signal that wakes a reconciler.
@@ -122,6 +126,15 @@ impl Wake {
         &self.pools
     }
 
+    const fn mail(&self) -> &Notify {
+        &self.mail
+    }
+
+    /// Wakes the reconciler of mail, because some was written.
+    pub(crate) fn mail_written(&self) {
+        self.mail.notify_one();
+    }
+
     /// Wakes the reconciler of keys, because a person's or a node's keys changed.
     pub(crate) fn keys_changed(&self) {
         self.keys.notify_one();
@@ -132,7 +145,7 @@ impl Wake {
         self.pools.notify_one();
     }
 
-    /// Wakes all of them but that of pools, because an environment, its tenant, or an observation of it changed.
+    /// Wakes all of them but those of pools and mail, because an environment, its tenant, or an observation of it changed.
     pub(crate) fn all(&self) {
         self.tenants.notify_one();
         self.environments.notify_one();
@@ -194,6 +207,9 @@ pub(crate) fn begin(app: &Shared) {
     let warnings = move || warnings::pass(app.clone());
     tasks.spawn(every(it(), "warnings", PERIOD, None, warnings));
     let app = it();
+    let mail = move || mail::pass(app.clone());
+    tasks.spawn(every(it(), "mail", MAIL, Some(Wake::mail as Woken), mail));
+    let app = it();
     let history = move || history::pass(app.clone(), sampler.clone());
     tasks.spawn(every(it(), "history", HISTORY, None, history));
     let app = it();
@@ -250,6 +266,7 @@ pub(crate) async fn each(app: &Shared, memory: &Memory) {
     record(app, "pools", pools::pass(it())).await;
     record(app, "maintenance", maintenance::pass(it())).await;
     record(app, "warnings", warnings::pass(it())).await;
+    record(app, "mail", mail::pass(it())).await;
     record(app, "orphans", orphans::pass(it(), tenants.steps)).await;
     record(app, "history", history::pass(it(), sampler)).await;
     record(app, "burst", burst::pass(it())).await;

@@ -14,17 +14,27 @@ use faultline_domain::{
 };
 use faultline_lab::SetupError;
 use faultline_provider::Error as ProviderError;
+use faultline_store::outbox::NewMail;
+use jiff::SignedDuration;
 
 use super::{
-    advance::advance, authorize, describe, recorder::Recorder, steps::Failed, tenants, warnings,
+    advance::{advance, advance_and_tell},
+    authorize, describe,
+    recorder::Recorder,
+    steps::Failed,
+    tenants, warnings,
 };
 use crate::{
     app::{Shared, tenant},
+    mail::texts,
     web::text,
 };
 
 /// Timeout for resuming a tenant of a pool.
 const RESUME: Duration = Duration::from_secs(20);
+
+/// The time in the queue after which the owner may have left.
+const LONG_WAIT: SignedDuration = SignedDuration::from_mins(1);
 
 /// An error while preparing a tenant.
 #[derive(Debug, thiserror::Error)]
@@ -280,12 +290,23 @@ async fn bring_up(app: &Shared, e: &mut Environment) -> Result<(), PrepareError>
     done?;
     let next = e.state.clone().activate(app.now());
     let next = next.map_err(|_: InvalidTransition| PrepareError::Overtaken)?;
-    if advance(app, e, next).await? {
+    let mail = ready(app, e).await?;
+    if advance_and_tell(app, e, next, mail.as_ref()).await? {
         crash_point!(app, Active);
         Ok(())
     } else {
         Err(PrepareError::Overtaken)
     }
+}
+
+/// Returns the mail that says that an environment is ready, if its owner may have left because it waited in the queue.
+async fn ready(app: &Shared, e: &Environment) -> Result<Option<NewMail>, PrepareError> {
+    let served = app.store.served_at(e).await?;
+    let waited = served.is_some_and(|at| at.duration_since(e.created_at) >= LONG_WAIT);
+    Ok(match &app.mail {
+        Some(_) if waited => Some(texts::ready(app, e).await),
+        _ => None,
+    })
 }
 
 /// Makes the environment's tenant ready for its owner.

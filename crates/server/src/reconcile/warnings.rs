@@ -1,14 +1,17 @@
-//! Warns people before their environment ends or is suspended: on the page (which reads `warned` and the time left) and in terminals.
+//! Warns people before their environment ends or is suspended: on the page (which reads `warned` and the time left), in
+//! terminals, and by mail if they want it.
 
 use std::time::Duration;
 
 use faultline_domain::environment::{EndReason, Environment, State};
 use faultline_guest::client;
 use faultline_provider::Target;
+use faultline_store::outbox::NewMail;
 
 use super::{Done, pressure};
 use crate::{
     app::{App, Shared},
+    mail::texts,
     status::Counts,
 };
 
@@ -29,7 +32,17 @@ pub(super) async fn pass(app: Shared) -> Done {
         let left = app.seconds_left(&e);
         match (threshold(left), e.warned) {
             (Some(due), before) if before.is_none_or(|b| b > due) => {
-                app.store.record_warned(&e.id, Some(due)).await?;
+                let mail = match before {
+                    None => mail(app, &e).await,
+                    Some(_) => None,
+                };
+                let now = app.now();
+                app.store
+                    .record_warned(&e.id, Some(due), mail.as_ref(), now)
+                    .await?;
+                if mail.is_some() {
+                    app.wake.mail_written();
+                }
                 // A paused machine has no terminals; only the page shows the warning.
                 if !paused {
                     announce(app, &e, left);
@@ -39,7 +52,9 @@ pub(super) async fn pass(app: Shared) -> Done {
             }
             // There is time again, after an extension or after use.
             (None, Some(_)) => {
-                app.store.record_warned(&e.id, None).await?;
+                app.store
+                    .record_warned(&e.id, None, None, app.now())
+                    .await?;
                 app.hub.poke(&e.id);
             }
             _ => {}
@@ -63,20 +78,36 @@ pub(crate) fn what_happens(app: &App, e: &Environment) -> &'static str {
     }
 }
 
+/// Returns why an environment ends or is paused, or what prevents it.
+fn why(app: &App, e: &Environment) -> &'static str {
+    match app.end_of(e).1 {
+        EndReason::Idle if pressure::is_noticed(app, e) => "because the server is short of memory",
+        EndReason::Idle => "unless you use it",
+        EndReason::Maintenance => "because of maintenance",
+        _ => "unless you extend it on its page",
+    }
+}
+
+/// Returns the mail with the first warning. Maintenance has sent its own, when it announced the end.
+async fn mail(app: &App, e: &Environment) -> Option<NewMail> {
+    let (ends_at, reason) = app.end_of(e);
+    if app.mail.is_none() || reason == EndReason::Maintenance {
+        return None;
+    }
+    Some(texts::ending(app, e, what_happens(app, e), why(app, e), ends_at).await)
+}
+
 fn announce(app: &Shared, e: &Environment, left: i64) {
     let minutes = (left + 30) / 60;
     let what = what_happens(app, e);
-    let why = match app.end_of(e).1 {
-        EndReason::Idle if pressure::is_noticed(app, e) => {
-            "because the server is short of memory; press any key here to keep it running"
+    let hint = match app.end_of(e).1 {
+        EndReason::Idle if app.suspends() || pressure::is_noticed(app, e) => {
+            "; press any key here to keep it running"
         }
-        EndReason::Idle if app.suspends() => {
-            "unless you use it; press any key here to keep it running"
-        }
-        EndReason::Idle => "unless you use it; press any key here to keep it",
-        EndReason::Maintenance => "because of maintenance",
-        _ => "unless you extend it on its page",
+        EndReason::Idle => "; press any key here to keep it",
+        _ => "",
     };
+    let why = format!("{}{hint}", why(app, e));
     let text = match minutes {
         ..=1 => format!("This machine {what} in a minute {why}."),
         n => format!("This machine {what} in {n} minutes {why}."),

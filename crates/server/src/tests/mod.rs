@@ -14,6 +14,7 @@ mod history;
 mod lifecycle;
 mod limits;
 mod looks;
+mod mail;
 mod maintenance;
 mod nodes;
 mod oidc;
@@ -26,6 +27,7 @@ mod queue;
 mod rates;
 mod routes;
 mod save_points;
+pub(crate) mod smtp;
 mod suspend;
 mod terminals;
 

@@ -1,17 +1,19 @@
-//! `/account`: the person's login name, password, passkeys, linked accounts, limits and sessions.
+//! `/account`: the person's login name, password, passkeys, linked accounts, mail, limits and sessions.
 
 use askama::Template;
 use axum::{
-    Form, Json,
+    Extension, Form, Json,
     extract::State,
     http::header,
     response::{IntoResponse, Redirect, Response},
 };
-use faultline_domain::person::Person;
+use faultline_domain::{MailAddress, person::Person};
+use faultline_store::mail_addresses::MailSettings;
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
+    after_form,
     layout::{Frame, Layout},
     limits::LimitRow,
     page, sign_in, text,
@@ -19,9 +21,10 @@ use super::{
 use crate::{
     app::{App, Shared},
     auth::{Caller, Row, Signed, device::Device, password},
-    operations::{export, oidc, passkeys, passwords, sessions},
+    operations::{export, mail, oidc, passkeys, passwords, sessions},
     problem::Problem,
     quotas,
+    rates::Origin,
 };
 
 struct Session {
@@ -71,8 +74,35 @@ struct Page {
     /// The browser and its system, as the name of a new passkey.
     device: Device,
     limits: Vec<LimitRow>,
+    /// `None` if this server sends no mail, and the person has no address.
+    mail: Option<MailPart>,
     problem: Option<Problem>,
     done: Option<&'static str>,
+}
+
+/// What the page shows of mail.
+struct MailPart {
+    /// True if this server sends mail.
+    is_sent: bool,
+    /// The addresses; empty for none.
+    address: String,
+    unconfirmed: String,
+    wants_notices: bool,
+}
+
+impl MailPart {
+    fn new(app: &App, of: MailSettings) -> Option<Self> {
+        let (is_sent, has_address) = (app.mail.is_some(), of.address.is_some());
+        let text = |address: Option<MailAddress>| {
+            address.map_or_else(String::new, |address| address.to_string())
+        };
+        (is_sent || has_address).then(|| Self {
+            is_sent,
+            address: text(of.address),
+            unconfirmed: text(of.unconfirmed),
+            wants_notices: of.wants_notices,
+        })
+    }
 }
 
 struct Passkey {
@@ -125,9 +155,11 @@ async fn render(
     // Those of an earlier URL can still be removed.
     let keys = Some(keys.collect::<Vec<_>>()).filter(|k| app.passkeys.is_some() || !k.is_empty());
     let own = me.login.map_or_else(String::new, |login| login.to_string());
+    let settings = mail::settings(app, &caller.signed_in).await?;
     let limits = quotas::limits_of(app, &me.id).await?;
     page(&Page {
         limits: LimitRow::all(&limits.standings, app.now()),
+        mail: MailPart::new(app, settings),
         layout: frame.layout("Account", caller),
         name: me.name,
         role: me.role.as_str(),
@@ -209,6 +241,78 @@ pub(super) async fn end_session(
 ) -> Result<Response, Problem> {
     sessions::end(&app, &caller.signed_in, &id).await?;
     Ok(Redirect::to("/account").into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct Address {
+    #[serde(default)]
+    address: String,
+}
+
+/// Redirects to the part of the page about mail, or renders the page with the problem.
+async fn after_mail(
+    app: &App,
+    caller: &Caller,
+    frame: &Frame,
+    done: Result<(), Problem>,
+) -> Result<Response, Problem> {
+    after_form(done, "/account#mail", async |problem| {
+        render(app, caller, frame, Some(problem), None, None).await
+    })
+    .await
+}
+
+pub(super) async fn enter_address(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    frame: Frame,
+    Form(new): Form<Address>,
+) -> Result<Response, Problem> {
+    let done = mail::enter(&app, &caller.signed_in, &new.address).await;
+    after_mail(&app, &caller, &frame, done).await
+}
+
+#[derive(Deserialize)]
+pub(super) struct Code {
+    #[serde(default)]
+    code: String,
+}
+
+pub(super) async fn confirm_address(
+    State(app): State<Shared>,
+    Extension(from): Extension<Origin>,
+    Signed(caller): Signed,
+    frame: Frame,
+    Form(sent): Form<Code>,
+) -> Result<Response, Problem> {
+    let done = mail::confirm(&app, &caller.signed_in, from, &sent.code).await;
+    after_mail(&app, &caller, &frame, done).await
+}
+
+pub(super) async fn remove_address(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    frame: Frame,
+) -> Result<Response, Problem> {
+    let done = mail::remove(&app, &caller.signed_in).await;
+    after_mail(&app, &caller, &frame, done).await
+}
+
+#[derive(Deserialize)]
+pub(super) struct Notices {
+    /// Set if the box is checked.
+    #[serde(default)]
+    wanted: Option<String>,
+}
+
+pub(super) async fn set_notices(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+    frame: Frame,
+    Form(choice): Form<Notices>,
+) -> Result<Response, Problem> {
+    let done = mail::set_notices(&app, &caller.signed_in, choice.wanted.is_some()).await;
+    after_mail(&app, &caller, &frame, done).await
 }
 
 /// Downloads everything that the server knows about the person, as JSON.

@@ -151,6 +151,8 @@ struct GroupPage {
     limit_fields: Vec<LimitField>,
     problem: Option<Problem>,
     invitations: Vec<Invited>,
+    /// True if invitations can be mailed.
+    can_mail: bool,
     /// A new invitation.
     made: Option<Made>,
 }
@@ -228,6 +230,7 @@ async fn render(
             .into_iter()
             .map(|invitation| Invited::new(invitation, &names, app.now()))
             .collect(),
+        can_mail: app.mail.is_some(),
         made,
     })
 }
@@ -335,6 +338,8 @@ pub(super) struct Invite {
     /// `code` for an access code.
     #[serde(default)]
     by: String,
+    #[serde(default)]
+    mail_to: String,
 }
 
 pub(super) async fn invite(
@@ -346,19 +351,17 @@ pub(super) async fn invite(
     let number = |text: &str| text.trim().parse::<u32>().ok();
     let made = match (number(&new.uses), number(&new.days)) {
         (Some(uses), Some(days)) => {
-            groups::invite(&app, &instructed.proof, uses, days, new.by == "code").await
+            let (proof, by_code) = (&instructed.proof, new.by == "code");
+            groups::invite(&app, proof, uses, days, by_code, new.mail_to).await
         }
         _ => Err(Problem::bad_request(
             "Enter the number of people and of days as whole numbers.",
         )),
     };
     match made {
-        Ok((invitation, link)) => {
-            let made = Made {
-                about: format!("An invitation to {}", instructed.proof.group().name),
-                link,
-                code: invitation.code.map(|code| code.to_string()),
-            };
+        Ok(made) => {
+            let about = format!("An invitation to {}", instructed.proof.group().name);
+            let made = Made::invitation(about, made);
             render(&app, &instructed, &frame, None, Some(made)).await
         }
         Err(problem) => answer(&app, &instructed, &frame, Err(problem)).await,

@@ -103,7 +103,7 @@ pub(super) async fn begin(
         Err(problem) => Err(problem),
     };
     after_form(done, HERE, async |problem| {
-        operator::render(&app, &operator, &frame, Some(problem)).await
+        operator::render(&app, &operator, &frame, Some(problem), None).await
     })
     .await
 }
@@ -115,7 +115,7 @@ pub(super) async fn end(
 ) -> Result<Response, Problem> {
     let done = maintenance::end(&app, &operator.proof).await;
     after_form(done, HERE, async |problem| {
-        operator::render(&app, &operator, &frame, Some(problem)).await
+        operator::render(&app, &operator, &frame, Some(problem), None).await
     })
     .await
 }

@@ -17,7 +17,7 @@
 //! | [`limits`] | `/people/{person}/limits` |
 //! | [`groups`] | `/groups` |
 //! | [`pools`] | `/operator/pools` |
-//! | [`operator`] | `/operator`, with the forms of [`maintenance`] and the charts of [`history`] |
+//! | [`operator`] | `/operator`, with the forms of [`maintenance`], the state of [`mail`] and the charts of [`history`] |
 //! | [`invitation`] | `/invitation` |
 //! | [`join`] | `/join` |
 //! | [`sign_in`] | `/sign-in`, `/sign-out`, `/theme` |
@@ -40,6 +40,7 @@ mod layout;
 mod limits;
 pub(crate) mod live;
 mod look;
+mod mail;
 mod maintenance;
 mod oidc;
 mod operator;
@@ -133,6 +134,10 @@ pub(crate) fn routes() -> Router<Shared> {
             post(passkeys::begin_registration),
         )
         .route("/account/passkeys/{row}/remove", post(passkeys::remove))
+        .route("/account/mail", post(account::enter_address))
+        .route("/account/mail/confirm", post(account::confirm_address))
+        .route("/account/mail/remove", post(account::remove_address))
+        .route("/account/mail/notices", post(account::set_notices))
         .route("/account/data", get(account::data))
         .route("/people", get(people::show))
         .route("/people/{person}/delete", post(people::delete))
@@ -158,6 +163,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/operator", get(operator::show))
         .route("/operator/maintenance", post(maintenance::begin))
         .route("/operator/maintenance/end", post(maintenance::end))
+        .route("/operator/mail/test", post(mail::test))
         .route("/operator/pools", get(pools::show))
         .route("/operator/pools/bounds", post(pools::set_bounds))
         .route("/operator/events", post(pools::announce))

@@ -1,5 +1,5 @@
-//! `/operator`: charts, capacity, environments, failures, maintenance, the status of reconcilers, broken labs, the audit
-//! log.
+//! `/operator`: charts, capacity, environments, failures, maintenance, mail, the status of reconcilers, broken labs, the
+//! audit log.
 
 use std::collections::HashMap;
 
@@ -11,6 +11,7 @@ use jiff::SignedDuration;
 use super::{
     history::{History, history},
     layout::{Frame, Layout},
+    mail::MailPart,
     maintenance::Current,
     page,
     starting::{self, Log},
@@ -111,6 +112,9 @@ struct Page {
     provider: &'static str,
     up: String,
     problem: Option<Problem>,
+    /// What a form has done.
+    done: Option<String>,
+    mail: Option<MailPart>,
     maintenance: Option<Current>,
     history: History,
     resources: Vec<Resource>,
@@ -128,15 +132,16 @@ pub(super) async fn show(
     operator: Operator,
     frame: Frame,
 ) -> Result<Response, Problem> {
-    render(&app, &operator, &frame, None).await
+    render(&app, &operator, &frame, None, None).await
 }
 
-/// Renders the page, with the problem of a form.
+/// Renders the page, with the problem of a form, or what it has done.
 pub(super) async fn render(
     app: &App,
     operator: &Operator,
     frame: &Frame,
     problem: Option<Problem>,
+    done: Option<String>,
 ) -> Result<Response, Problem> {
     let now = app.now();
     let people = app.store.people().await?;
@@ -226,6 +231,8 @@ pub(super) async fn render(
     page(&Page {
         layout: frame.layout("Operator", &operator.caller),
         problem,
+        done,
+        mail: MailPart::of(app, &operator.proof).await?,
         maintenance: Current::of(app).await?,
         history: history(app, &overview.host).await?,
         resources: resources(&overview),

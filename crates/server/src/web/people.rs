@@ -39,6 +39,8 @@ struct Someone {
     is_caller: bool,
     name: String,
     login: String,
+    /// The mail address to which a link can be sent; empty for none.
+    mail: String,
     role: &'static str,
     is_disabled: bool,
     joined: String,
@@ -87,8 +89,22 @@ impl Invited {
 /// A new link or access code.
 pub(super) struct Made {
     pub about: String,
-    pub link: String,
+    /// `None` if it is in the mail only.
+    pub link: Option<String>,
     pub code: Option<String>,
+    /// The address that it is mailed to; empty if it isn't.
+    pub mailed_to: String,
+}
+
+impl Made {
+    pub(super) fn invitation(about: String, of: invitations::Made) -> Self {
+        Self {
+            about,
+            link: of.link,
+            code: of.invitation.code.map(|code| code.to_string()),
+            mailed_to: of.mailed_to.map_or_else(String::new, |to| to.to_string()),
+        }
+    }
 }
 
 #[derive(Template)]
@@ -97,6 +113,8 @@ struct Page {
     layout: Layout,
     people: Vec<Someone>,
     invitations: Vec<Invited>,
+    /// True if invitations can be mailed.
+    can_mail: bool,
     problem: Option<Problem>,
     /// A new link or code: what it is for, the link, and the code.
     made: Option<Made>,
@@ -130,6 +148,10 @@ async fn render(
             id: p.id.to_string(),
             name: p.name,
             login: p.login.map_or_else(String::new, |login| login.to_string()),
+            mail: p
+                .mail
+                .filter(|_| app.mail.is_some())
+                .map_or_else(String::new, |mail| mail.to_string()),
             role: p.role.as_str(),
             is_disabled: p.disabled_at.is_some(),
             joined: text::ago(p.created_at, now),
@@ -149,6 +171,7 @@ async fn render(
         layout: frame.layout("People", &operator.caller),
         people,
         invitations,
+        can_mail: app.mail.is_some(),
         problem,
         made,
     })
@@ -175,6 +198,8 @@ pub(super) struct Invite {
     /// `code` for an access code.
     #[serde(default)]
     by: String,
+    #[serde(default)]
+    mail_to: String,
 }
 
 impl Invite {
@@ -196,6 +221,7 @@ impl Invite {
             uses,
             days,
             by_code: self.by == "code",
+            mail_to: self.mail_to.clone(),
         })
     }
 }
@@ -213,14 +239,13 @@ pub(super) async fn invite(
         Err(problem) => Err(problem),
     };
     match made {
-        Ok((new, (invitation, link))) => {
+        Ok((new, made)) => {
             let about = format!(
                 "An invitation for {} as {}",
                 text::plural(new.uses as usize, "person", "people"),
-                invitation.role.as_str()
+                made.invitation.role.as_str()
             );
-            let code = invitation.code.map(|code| code.to_string());
-            let made = Made { about, link, code };
+            let made = Made::invitation(about, made);
             render(&app, &operator, &frame, None, Some(made)).await
         }
         Err(problem) => {
@@ -270,18 +295,42 @@ pub(super) async fn change(
     .await
 }
 
+#[derive(Deserialize)]
+pub(super) struct Reset {
+    /// `mail` to send the link to the person's mail address.
+    #[serde(default)]
+    by: String,
+}
+
 pub(super) async fn reset_password(
     State(app): State<Shared>,
     operator: Operator,
     Person(person): Person,
     frame: Frame,
+    Form(wanted): Form<Reset>,
 ) -> Result<Response, Problem> {
-    let (link, _) = people::reset_password(&app, &operator.proof, &person).await?;
+    let by_mail = wanted.by == "mail";
+    let reset = match people::reset_password(&app, &operator.proof, &person, by_mail).await {
+        Ok(reset) => reset,
+        Err(problem) => {
+            let refused: Result<(), _> = Err(problem);
+            return after_form(refused, "/people", async |problem| {
+                render(&app, &operator, &frame, Some(problem), None).await
+            })
+            .await;
+        }
+    };
     let named = app.store.person(&person).await?;
     let name = named.map_or_else(|| person.to_string(), |p| p.name);
     let about = format!("A link that signs {name} in, once, within 24 hours");
-    let code = None;
-    let made = Made { about, link, code };
+    let made = Made {
+        about,
+        link: reset.link,
+        code: None,
+        mailed_to: reset
+            .mailed_to
+            .map_or_else(String::new, |to| to.to_string()),
+    };
     render(&app, &operator, &frame, None, Some(made)).await
 }
 

@@ -10,6 +10,7 @@ use super::suspension::settle_on_disk;
 use crate::{
     Result, Store,
     db::{Tx, micros, to_json},
+    outbox::{self, NewMail},
 };
 
 /// Writes an environment's state, and a change of phase into the audit log, unless the environment has changed since it
@@ -96,9 +97,23 @@ impl Store {
         state: &State,
         now: Timestamp,
     ) -> Result<bool> {
+        self.record_state_and_tell(read, state, None, now).await
+    }
+
+    /// Like [`Self::record_state`]; also writes a mail about it, if any.
+    pub async fn record_state_and_tell(
+        &self,
+        read: &Environment,
+        state: &State,
+        mail: Option<&NewMail>,
+        now: Timestamp,
+    ) -> Result<bool> {
         let mut tx = self.begin().await?;
         if !write_whole(&mut tx, read, state, now).await? {
             return Ok(false);
+        }
+        if let Some(mail) = mail {
+            outbox::insert(&mut tx, mail, now).await?;
         }
         tx.commit().await?;
         Ok(true)
@@ -117,13 +132,24 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Records the last warning, in seconds before the end; `None` clears it.
-    pub async fn record_warned(&self, id: &EnvironmentId, seconds: Option<i64>) -> Result<()> {
+    /// Records the last warning, in seconds before the end, and writes the mail with it, if any. `None` clears it.
+    pub async fn record_warned(
+        &self,
+        id: &EnvironmentId,
+        seconds: Option<i64>,
+        mail: Option<&NewMail>,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
         sqlx::query("UPDATE environments SET warned = $1 WHERE id = $2")
             .bind(seconds)
             .bind(id.as_str())
-            .execute(&self.writer)
+            .execute(&mut *tx)
             .await?;
+        if let Some(mail) = mail {
+            outbox::insert(&mut tx, mail, now).await?;
+        }
+        tx.commit().await?;
         Ok(())
     }
 }
