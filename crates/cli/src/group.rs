@@ -35,7 +35,7 @@ enum GroupCommand {
     },
     /// Create a link or an access code by which students join a group
     ///
-    ///   faultline group invite "Class of Monday" --code --people 20 --days 1
+    ///   faultline group invite "Class of Monday" --code --people 20 --expires 3h
     ///   faultline group invite "Class of Monday" --people 20
     #[command(verbatim_doc_comment)]
     Invite {
@@ -44,9 +44,9 @@ enum GroupCommand {
         /// The number of people who can join by the link
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=Invitation::MAX_USES.into()))]
         people: u32,
-        /// The number of days for which the link is valid
-        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=Invitation::MAX_DAYS.into()))]
-        days: u32,
+        /// How long it is valid, such as 3h or 2d; at most 90d
+        #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = person::expires)]
+        expires: String,
         /// Make an access code, which students type, instead of a link
         #[arg(long)]
         code: bool,
@@ -164,14 +164,14 @@ pub fn run(args: &GroupArgs, output: Output) -> anyhow::Result<()> {
         GroupCommand::Invite {
             group,
             people,
-            days,
+            expires,
             code,
             mail,
         } => {
             let group = find(&api, group)?;
             let mail_to = person::mail_to(mail.as_ref());
             let wanted = json!({
-                "uses": people, "days": days, "by_code": code, "mail_to": mail_to,
+                "uses": people, "expires": expires, "by_code": code, "mail_to": mail_to,
             });
             let made = api.post(&format!("/groups/{}/invitations", group.id), Some(wanted))?;
             print(&made, output, person::invited)

@@ -4,7 +4,12 @@ use clap::{
     Args, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use faultline_domain::{MailAddress, authz::Role, mail::NoAddress, person::Invitation as Invited};
+use faultline_domain::{
+    MailAddress,
+    authz::Role,
+    mail::NoAddress,
+    person::{InvalidDuration, Invitation as Invited, ValidFor},
+};
 use faultline_lab::suggest;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -40,8 +45,8 @@ enum PersonCommand {
     ///
     ///   faultline person invite
     ///   faultline person invite --mail ann@example.org
-    ///   faultline person invite --code --people 40 --days 1 --note "Meetup"
-    ///   faultline person invite --people 30 --days 2 --note "Class of Monday"
+    ///   faultline person invite --code --people 40 --expires 3h --note "Meetup"
+    ///   faultline person invite --people 30 --expires 2d --note "Class of Monday"
     #[command(verbatim_doc_comment)]
     Invite {
         /// The role of the people who join
@@ -50,9 +55,9 @@ enum PersonCommand {
         /// The number of people who can join by the link
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=Invited::MAX_USES.into()))]
         people: u32,
-        /// The number of days for which the link is valid
-        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=Invited::MAX_DAYS.into()))]
-        days: u32,
+        /// How long it is valid, such as 3h or 2d; at most 90d
+        #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = expires)]
+        expires: String,
         /// A note for operators
         #[arg(long, default_value = "")]
         note: String,
@@ -147,13 +152,13 @@ pub fn run(args: &PersonArgs, output: Output) -> anyhow::Result<()> {
         PersonCommand::Invite {
             role,
             people,
-            days,
+            expires,
             note,
             code,
             mail,
         } => {
             let wanted = json!({
-                "role": role.as_str(), "uses": people, "days": days, "note": note, "by_code": code,
+                "role": role.as_str(), "uses": people, "expires": expires, "note": note, "by_code": code,
                 "mail_to": mail_to(mail.as_ref()),
             });
             let made = api.post("/invitations", Some(wanted))?;
@@ -296,6 +301,11 @@ pub(crate) fn invited(made: &Value) -> anyhow::Result<String> {
             format!("{url}\n\nThe link is shown only now. It is valid until {ends}.")
         }
     })
+}
+
+/// Checks how long an invitation is valid, and returns it as it was typed.
+pub(crate) fn expires(text: &str) -> Result<String, InvalidDuration> {
+    text.parse::<ValidFor>().map(|_| text.trim().to_owned())
 }
 
 /// Parses a mail address.

@@ -235,16 +235,21 @@ impl Standing {
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (used, holder, most) = (self.used, &self.holder, self.most);
-        match self.resource {
-            Resource::Environments => write!(f, "{used} of {holder} {most} environments are open"),
-            Resource::Starts => {
-                write!(
-                    f,
-                    "{used} of {holder} {most} starts within an hour are used"
-                )
-            }
-            Resource::Hours => write!(f, "{used} of {holder} {most} hours this month are used"),
-            Resource::Nodes => write!(f, "{used} of {holder} {most} nodes are in use"),
+        let (one, many, within, state) = match self.resource {
+            Resource::Environments => ("environment", "environments", "", "open"),
+            Resource::Starts => ("start", "starts", " within an hour", "used"),
+            Resource::Hours => ("hour", "hours", " this month", "used"),
+            Resource::Nodes => ("node", "nodes", "", "in use"),
+        };
+        match (used, most) {
+            (0, 1) => write!(f, "{holder} limit is one {one}{within}"),
+            (1, 1) => write!(f, "{holder} limit is one {one}{within}, which is {state}"),
+            (_, 1) => write!(
+                f,
+                "{used} {many}{within} are {state} and {holder} limit is one"
+            ),
+            (1, _) => write!(f, "1 of {holder} {most} {many}{within} is {state}"),
+            _ => write!(f, "{used} of {holder} {most} {many}{within} are {state}"),
         }
     }
 }
@@ -277,7 +282,13 @@ impl fmt::Display for Exceeded {
                 let minutes = (wait.as_secs() + 59) / 60;
                 write!(f, "; again in {minutes} min, at {clock} UTC")
             }
+            (Frees::WithAnEnd, Holder::Person) if self.standing.used == 1 => {
+                f.write_str("; end it first")
+            }
             (Frees::WithAnEnd, Holder::Person) => f.write_str("; end one of them first"),
+            (Frees::WithAnEnd, _) if self.standing.used == 1 => {
+                f.write_str("; try again when it has ended")
+            }
             (Frees::WithAnEnd, _) => f.write_str("; try again when one has ended"),
         }
     }

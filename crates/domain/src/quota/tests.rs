@@ -194,3 +194,54 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_limit_of_one_reads_well() {
+    let standing = |resource, used, most| Standing {
+        holder: Holder::Person,
+        resource,
+        used,
+        most,
+        frees: None,
+    };
+    let denial = |resource, used, most, needs, frees| Exceeded {
+        standing: standing(resource, used, most),
+        needs,
+        frees,
+    };
+    let again = Frees::At(at(1200), SignedDuration::from_mins(20));
+    for (denied, text) in [
+        (
+            denial(Resource::Environments, 1, 1, 1, Frees::WithAnEnd),
+            "your limit is one environment, which is open; end it first",
+        ),
+        (
+            denial(Resource::Environments, 2, 1, 1, Frees::WithAnEnd),
+            "2 environments are open and your limit is one; end one of them first",
+        ),
+        (
+            denial(Resource::Starts, 1, 1, 1, again),
+            "your limit is one start within an hour, which is used; again in 20 min, at 10:20 UTC",
+        ),
+        (
+            denial(Resource::Nodes, 1, 1, 1, Frees::WithAnEnd),
+            "your limit is one node, which is in use, and this needs 1; end it first",
+        ),
+        (
+            denial(Resource::Nodes, 0, 1, 3, Frees::Never),
+            "your limit is one node, and this needs 3; ask an operator for a higher limit",
+        ),
+        (
+            denial(Resource::Nodes, 1, 2, 2, Frees::WithAnEnd),
+            "1 of your 2 nodes is in use, and this needs 2; end it first",
+        ),
+    ] {
+        assert_eq!(denied.to_string(), text);
+    }
+    let group = Standing {
+        holder: Holder::Group("Monday".to_owned()),
+        ..standing(Resource::Hours, 1, 1)
+    };
+    let text = "the group Monday's limit is one hour this month, which is used";
+    assert_eq!(group.to_string(), text);
+}

@@ -5,6 +5,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Body,
+    people::valid,
     views::{
         GroupDetail, GroupView, InvitationView, MadeInvitation, MemberUpdate, NewGroup,
         NewGroupInvitation, ProgressView,
@@ -126,11 +127,13 @@ async fn create_group_invitation(
     let proof = &instructed.proof;
     let NewGroupInvitation {
         uses,
+        expires,
         days,
         by_code,
         mail_to,
     } = new;
-    let made = groups::invite(&app, proof, uses, days, by_code, mail_to).await?;
+    let valid = valid(expires.as_deref(), days)?;
+    let made = groups::invite(&app, proof, uses, valid, by_code, mail_to).await?;
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 

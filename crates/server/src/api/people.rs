@@ -1,7 +1,7 @@
 //! People and invitations, for operators.
 
 use axum::{Json, extract::State, http::StatusCode};
-use faultline_domain::authz::Role;
+use faultline_domain::{authz::Role, person::ValidFor};
 use faultline_store::people::PersonChange;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -19,7 +19,7 @@ use crate::{
         invitations::{self, NewInvitation},
         people,
     },
-    problem::Problem,
+    problem::{Problem, sentence},
 };
 
 /// The maximum number of invitations that are listed.
@@ -132,6 +132,21 @@ async fn list_invitations(
     Ok(Json(all.into_iter().map(view).collect()))
 }
 
+/// Returns how long an invitation is valid; a week if nothing is set.
+pub(super) fn valid(expires: Option<&str>, days: Option<u32>) -> Result<ValidFor, Problem> {
+    match (expires, days) {
+        (None, None) => Ok(ValidFor::DEFAULT),
+        (Some(text), None) => invitations::valid_for(text),
+        (None, Some(days)) => {
+            let valid = ValidFor::days(days);
+            valid.map_err(|e| Problem::bad_request(sentence(&e.to_string())))
+        }
+        (Some(_), Some(_)) => Err(Problem::bad_request(
+            "Set either `expires` or `days`, not both.",
+        )),
+    }
+}
+
 /// Creates an invitation. For operators.
 ///
 /// This response is the only one that contains the link. With `mail_to`, it is sent there, and only the mail contains it.
@@ -147,7 +162,7 @@ async fn create_invitation(
         role: role(&new.role)?,
         note: new.note,
         uses: new.uses,
-        days: new.days,
+        valid: valid(new.expires.as_deref(), new.days)?,
         by_code: new.by_code,
         mail_to: new.mail_to,
     };

@@ -686,9 +686,12 @@ pub(crate) struct NewInvitationView {
     /// The number of people who can accept it, at most 500. Default: 1.
     #[serde(default = "one")]
     pub uses: u32,
-    /// The number of days for which it is valid, at most 90. Default: 7.
-    #[serde(default = "week")]
-    pub days: u32,
+    /// How long it is valid, such as `3h` or `2d`: at least five minutes, at most 90 days. Default: `7d`.
+    #[serde(default)]
+    pub expires: Option<String>,
+    /// The number of days for which it is valid, instead of `expires`.
+    #[serde(default)]
+    pub days: Option<u32>,
     /// True for an access code that students type, false for a link. Default: false.
     #[serde(default)]
     pub by_code: bool,
@@ -703,10 +706,6 @@ fn student() -> String {
 
 const fn one() -> u32 {
     1
-}
-
-const fn week() -> u32 {
-    7
 }
 
 /// A new invitation, with its link.
@@ -1286,9 +1285,12 @@ pub(crate) struct NewGroupInvitation {
     /// The number of people who can accept it, at most 500. Default: 1.
     #[serde(default = "one")]
     pub uses: u32,
-    /// The number of days for which it is valid, at most 90. Default: 7.
-    #[serde(default = "week")]
-    pub days: u32,
+    /// How long it is valid, such as `3h` or `2d`: at least five minutes, at most 90 days. Default: `7d`.
+    #[serde(default)]
+    pub expires: Option<String>,
+    /// The number of days for which it is valid, instead of `expires`.
+    #[serde(default)]
+    pub days: Option<u32>,
     /// True for an access code that students type, false for a link. Default: false.
     #[serde(default)]
     pub by_code: bool,

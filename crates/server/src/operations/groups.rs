@@ -6,6 +6,7 @@ use faultline_domain::{
     authz::{MayInstruct, MayOperate, Role},
     environment::Environment,
     group::{Group, Member},
+    person::ValidFor,
 };
 use faultline_store::groups::GroupChanged;
 
@@ -91,7 +92,7 @@ pub(crate) async fn invite(
     app: &App,
     who: &MayInstruct,
     uses: u32,
-    days: u32,
+    valid: ValidFor,
     by_code: bool,
     mail_to: String,
 ) -> Result<Made, Problem> {
@@ -99,7 +100,7 @@ pub(crate) async fn invite(
         note: who.group().name.clone(),
         role: Role::Student,
         uses,
-        days,
+        valid,
         by_code,
         mail_to,
     };

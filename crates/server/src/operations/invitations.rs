@@ -4,14 +4,13 @@ use faultline_domain::{
     AccessCode, MailAddress, PersonId,
     authz::{MayInstruct, MayOperate, Role},
     group::Group,
-    person::Invitation,
+    person::{InvalidDuration, Invitation, ValidFor},
 };
 use faultline_store::{
     Secret,
     invitations::{Accepted, NewPerson},
     outbox::{NewMail, To},
 };
-use jiff::SignedDuration;
 
 use crate::{
     app::App,
@@ -25,7 +24,7 @@ use crate::{
         passwords::{login_taken, new_login},
         sessions,
     },
-    problem::Problem,
+    problem::{Problem, sentence},
     rates::Origin,
 };
 
@@ -35,7 +34,7 @@ pub(crate) struct NewInvitation {
     pub note: String,
     pub role: Role,
     pub uses: u32,
-    pub days: u32,
+    pub valid: ValidFor,
     /// True for an access code, false for a link.
     pub by_code: bool,
     /// The mail address that it is sent to; empty for none.
@@ -75,12 +74,6 @@ pub(super) async fn create(
             Invitation::MAX_USES
         )));
     }
-    if !(1..=Invitation::MAX_DAYS).contains(&new.days) {
-        return Err(Problem::bad_request(format!(
-            "An invitation is valid for 1 to {} days.",
-            Invitation::MAX_DAYS
-        )));
-    }
     // A code is easier to guess than a link, and is read by many.
     if new.by_code && new.role != Role::Student {
         return Err(Problem::bad_request(
@@ -100,7 +93,6 @@ pub(super) async fn create(
         None => app.secret(),
     };
     let now = app.now();
-    let days = SignedDuration::from_hours(24 * i64::from(new.days));
     let invitation = Invitation {
         id: app.row_id(),
         note: line("The note", &new.note, Invitation::MAX_NOTE)?,
@@ -111,7 +103,7 @@ pub(super) async fn create(
         group: group.map(|group| group.id.clone()),
         created_by: by.clone(),
         created_at: now,
-        expires_at: now.saturating_add(days).unwrap_or(now),
+        expires_at: now.saturating_add(new.valid.duration()).unwrap_or(now),
         accepted_by: Vec::new(),
     };
     let base = app.config.public_url.trim_end_matches('/');
@@ -156,6 +148,12 @@ pub(super) async fn create(
         link: (!is_hidden).then_some(link),
         mailed_to: mail_to,
     })
+}
+
+/// Parses how long an invitation is valid.
+pub(crate) fn valid_for(text: &str) -> Result<ValidFor, Problem> {
+    text.parse()
+        .map_err(|e: InvalidDuration| Problem::bad_request(sentence(&e.to_string())))
 }
 
 /// Withdraws an invitation. People who have accepted it stay.

@@ -161,7 +161,10 @@ async fn wrong_codes_are_explained() {
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     assert!(answer.body.contains("for students"), "{}", answer.body);
     let answer = bed
-        .post("/people/invite", "role=instructor&uses=1&days=1&by=code")
+        .post(
+            "/people/invite",
+            "role=instructor&uses=1&expires=1d&by=code",
+        )
         .await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
 }
@@ -175,7 +178,7 @@ async fn instructors_make_and_withdraw_codes_of_their_groups_alone() {
     let foreign = made["id"].as_str().unwrap().to_owned();
     bed.become_another("ida").await;
     let invite = format!("/groups/{mine}/invite");
-    let page = bed.post(&invite, "uses=3&days=1&by=code").await.body;
+    let page = bed.post(&invite, "uses=3&expires=1d&by=code").await.body;
     let path = format!("/groups/{mine}/invitations");
     let listed = bed.api(Method::GET, &path, None).await.json();
     assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");

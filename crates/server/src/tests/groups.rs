@@ -210,9 +210,9 @@ async fn invalid_changes_are_explained() {
         StatusCode::NOT_FOUND
     );
     let much = bed
-        .post(&format!("/groups/{mine}/invite"), "uses=x&days=1")
+        .post(&format!("/groups/{mine}/invite"), "uses=x&expires=1d")
         .await;
-    assert!(much.body.contains("whole numbers"), "{}", much.body);
+    assert!(much.body.contains("whole number"), "{}", much.body);
     let added = bed
         .post(&format!("/groups/{mine}/add"), "person=eve&part=member")
         .await;

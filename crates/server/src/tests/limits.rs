@@ -205,7 +205,7 @@ async fn the_members_of_a_group_share_its_limits() {
     assert!(
         refused
             .body
-            .contains("1 of the group Monday&#39;s 1 environments are open"),
+            .contains("The group Monday&#39;s limit is one environment, which is open; try again when it has ended"),
         "{}",
         refused.body
     );
@@ -214,7 +214,7 @@ async fn the_members_of_a_group_share_its_limits() {
     bed.active("stale-flag").await;
     let page = bed.get(&format!("/groups/{mine}")).await.body;
     assert!(
-        page.contains("1 / 1") && !page.contains("Set limits"),
+        page.contains("1 / 1") && !page.contains("Set limits") && !page.contains("shared by"),
         "{page}"
     );
     let path = format!("/groups/{mine}/limits");

@@ -72,7 +72,7 @@ async fn without_a_mail_server_there_is_nothing_of_it() {
             assert!(!body.contains(word), "{word} on {page}");
         }
     }
-    let form = "note=&role=student&uses=1&days=7&mail_to=ann%40example.org";
+    let form = "note=&role=student&uses=1&expires=7d&mail_to=ann%40example.org";
     for (path, form) in [
         ("/people/invite", form),
         ("/account/mail", "address=ann%40example.org"),
@@ -105,7 +105,7 @@ async fn without_a_mail_server_there_is_nothing_of_it() {
 #[tokio::test]
 async fn an_invitation_is_mailed_and_only_the_mail_has_its_link() {
     let (bed, mail) = bed().await;
-    let form = "note=&role=student&uses=1&days=7&mail_to=+ann%40example.org";
+    let form = "note=&role=student&uses=1&expires=7d&mail_to=+ann%40example.org";
     let made = bed.post("/people/invite", form).await;
     assert_eq!(made.status, StatusCode::OK, "{}", made.body);
     assert!(made.body.contains("is sent to ann@example.org"));
@@ -150,7 +150,7 @@ async fn an_invitation_is_mailed_and_only_the_mail_has_its_link() {
 async fn a_withdrawn_invitation_is_not_sent_any_more() {
     let (bed, mail) = bed().await;
     for to in ["ann", "ben"] {
-        let form = format!("note={to}&role=student&uses=1&days=7&mail_to={to}%40example.org");
+        let form = format!("note={to}&role=student&uses=1&expires=7d&mail_to={to}%40example.org");
         bed.post("/people/invite", &form).await;
     }
     let all = bed.app.store.invitations(9).await.unwrap();
@@ -177,7 +177,7 @@ async fn instructors_mail_invitations_to_their_groups() {
     (bed.cookie, bed.csrf, bed.token) = instructor;
     let page = bed.get(&group).await.body;
     assert!(page.contains("mail_to"), "{page}");
-    let form = "uses=20&days=1&by=code&mail_to=class%40example.org";
+    let form = "uses=20&expires=1d&by=code&mail_to=class%40example.org";
     let made = bed.post(&format!("{group}/invite"), form).await;
     assert_eq!(made.status, StatusCode::OK, "{}", made.body);
     bed.reconcile().await;
@@ -219,7 +219,7 @@ async fn wrong_addresses_are_refused_with_the_reason() {
         for (path, form) in [
             (
                 "/people/invite",
-                format!("note=&role=student&uses=1&days=7&mail_to={address}"),
+                format!("note=&role=student&uses=1&expires=7d&mail_to={address}"),
             ),
             ("/account/mail", format!("address={address}")),
             ("/operator/mail/test", format!("to={address}")),
@@ -435,7 +435,7 @@ async fn who_waited_in_the_queue_is_told_that_it_is_their_turn() {
 #[tokio::test]
 async fn what_can_not_be_sent_is_tried_for_a_day_and_then_reported() {
     let (bed, mail) = bed().await;
-    let form = "note=&role=student&uses=1&days=7&mail_to=ann%40example.org";
+    let form = "note=&role=student&uses=1&expires=7d&mail_to=ann%40example.org";
     bed.post("/people/invite", form).await;
     mail.fault(Fault::HangUp);
     mail.fault(Fault::Recipient(450));
@@ -484,7 +484,7 @@ async fn what_can_not_be_sent_is_tried_for_a_day_and_then_reported() {
 async fn a_mail_that_is_refused_for_good_is_not_tried_again() {
     let (bed, mail) = bed().await;
     for to in ["ann", "ben"] {
-        let form = format!("note=&role=student&uses=1&days=7&mail_to={to}%40example.org");
+        let form = format!("note=&role=student&uses=1&expires=7d&mail_to={to}%40example.org");
         bed.post("/people/invite", &form).await;
     }
     mail.fault(Fault::Recipient(550));
@@ -500,7 +500,7 @@ async fn a_mail_that_is_refused_for_good_is_not_tried_again() {
 #[tokio::test]
 async fn a_crash_loses_no_mail_and_what_is_sent_twice_has_the_same_id() {
     let (bed, mail) = bed().await;
-    let form = "note=&role=student&uses=1&days=7&mail_to=ann%40example.org";
+    let form = "note=&role=student&uses=1&expires=7d&mail_to=ann%40example.org";
     bed.post("/people/invite", form).await;
     let bed = bed.restart().await;
     // The mail server accepts the mail, and this server doesn't learn it.
@@ -522,7 +522,7 @@ async fn a_crash_loses_no_mail_and_what_is_sent_twice_has_the_same_id() {
 #[tokio::test]
 async fn without_a_mail_server_what_was_written_is_erased_after_a_day() {
     let (bed, _mail) = bed().await;
-    let form = "note=&role=student&uses=1&days=7&mail_to=ann%40example.org";
+    let form = "note=&role=student&uses=1&expires=7d&mail_to=ann%40example.org";
     bed.post("/people/invite", form).await;
     let (folder, clock, provider) = (bed.folder.clone(), bed.clock.clone(), bed.provider.clone());
     bed.app.store.close().await;

@@ -382,7 +382,7 @@ async fn by_default_an_invitation_is_needed() {
     assert_eq!(people(&bed).await, []);
 
     let made = bed
-        .post("/people/invite", "role=instructor&uses=1&days=7")
+        .post("/people/invite", "role=instructor&uses=1&expires=7d")
         .await;
     let (_, rest) = made.body.split_once("token=").unwrap();
     let token = rest.split(['<', '"', '&']).next().unwrap();

@@ -66,7 +66,7 @@ fn secret(page: &str) -> String {
 
 /// Returns the secret of a new invitation for this number of students.
 async fn invitation(bed: &Bed, uses: u32) -> String {
-    let form = format!("note=Class&role=student&uses={uses}&days=7");
+    let form = format!("note=Class&role=student&uses={uses}&expires=7d");
     let made = bed.post("/people/invite", &form).await;
     assert_eq!(made.status, StatusCode::OK, "{}", made.body);
     secret(&made.body)
@@ -150,10 +150,12 @@ async fn invitations_expire_and_are_withdrawn() {
 async fn invalid_forms_create_nothing_and_say_why() {
     let bed = bed().await;
     for (form, why) in [
-        ("role=student&uses=0&days=7", "1 to 500 people"),
-        ("role=student&uses=1&days=91", "1 to 90 days"),
-        ("role=student&uses=x&days=7", "whole numbers"),
-        ("role=king&uses=1&days=7", "Choose one of the roles"),
+        ("role=student&uses=0&expires=7d", "1 to 500 people"),
+        ("role=student&uses=1&expires=91d", "at most 90 days"),
+        ("role=student&uses=x&expires=7d", "whole number"),
+        ("role=student&uses=1&expires=7", "such as 3h or 2d"),
+        ("role=student&uses=1", "such as 3h or 2d"),
+        ("role=king&uses=1&expires=7d", "Choose one of the roles"),
     ] {
         let answer = bed.post("/people/invite", form).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{form}");
@@ -517,7 +519,7 @@ async fn invitations_and_links_end_with_the_role_of_their_operator() {
         let path = format!("/people/{person}/change");
         bed.post(&path, "change=operator").await;
         let invited = other
-            .post("/people/invite", "role=operator&uses=9&days=9")
+            .post("/people/invite", "role=operator&uses=9&expires=9d")
             .await;
         let reset = other
             .post(&format!("/people/{student}/reset-password"), "")

@@ -18,7 +18,7 @@ use super::{
     layout::{Frame, Layout},
     limits::{LimitField, LimitRow, NewLimits},
     page,
-    people::{Invited, Made},
+    people::{Invited, Made, number_of_people},
     text,
 };
 use crate::{
@@ -223,7 +223,7 @@ async fn render(
         name: group.name.clone(),
         members: members.into_iter().map(row).collect(),
         people,
-        limits: LimitRow::all(&own.standings, app.now()),
+        limits: LimitRow::of_group(&own.standings, app.now()),
         limit_fields: LimitField::all(&own),
         problem,
         invitations: invitations
@@ -334,7 +334,7 @@ pub(super) struct Invite {
     #[serde(default)]
     uses: String,
     #[serde(default)]
-    days: String,
+    expires: String,
     /// `code` for an access code.
     #[serde(default)]
     by: String,
@@ -348,15 +348,14 @@ pub(super) async fn invite(
     frame: Frame,
     Form(new): Form<Invite>,
 ) -> Result<Response, Problem> {
-    let number = |text: &str| text.trim().parse::<u32>().ok();
-    let made = match (number(&new.uses), number(&new.days)) {
-        (Some(uses), Some(days)) => {
+    let wanted = number_of_people(&new.uses)
+        .and_then(|uses| Ok((uses, invitations::valid_for(&new.expires)?)));
+    let made = match wanted {
+        Ok((uses, valid)) => {
             let (proof, by_code) = (&instructed.proof, new.by == "code");
-            groups::invite(&app, proof, uses, days, by_code, new.mail_to).await
+            groups::invite(&app, proof, uses, valid, by_code, new.mail_to).await
         }
-        _ => Err(Problem::bad_request(
-            "Enter the number of people and of days as whole numbers.",
-        )),
+        Err(problem) => Err(problem),
     };
     match made {
         Ok(made) => {

@@ -42,6 +42,15 @@ impl LimitRow {
         of.iter().map(|standing| Self::of(standing, now)).collect()
     }
 
+    /// Returns the rows of a group's page, which says once that the members share them.
+    pub(super) fn of_group(of: &[Standing], now: Timestamp) -> Vec<Self> {
+        let row = |standing: &Standing| Self {
+            what: standing.resource.as_text().to_owned(),
+            ..Self::of(standing, now)
+        };
+        of.iter().map(row).collect()
+    }
+
     fn of(standing: &Standing, now: Timestamp) -> Self {
         let what = standing.resource.as_text();
         let what = match &standing.holder {

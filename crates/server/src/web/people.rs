@@ -68,7 +68,7 @@ impl Invited {
         let uses = text::plural(of.uses_left as usize, "use", "uses");
         Self {
             left: if is_open {
-                format!("{uses} left, {}", days(of.expires_at.duration_since(now)))
+                format!("{uses} left, {}", rest(of.expires_at.duration_since(now)))
             } else {
                 validity.as_str().to_owned()
             },
@@ -120,10 +120,14 @@ struct Page {
     made: Option<Made>,
 }
 
-/// Formats the time until an invitation expires, rounded up to days.
-fn days(left: SignedDuration) -> String {
-    let days = usize::try_from(left.as_hours() / 24 + 1).unwrap_or_default();
-    format!("valid for {}", text::plural(days, "day", "days"))
+/// Formats the time until an invitation expires, rounded up to days, or to hours if there are few.
+fn rest(left: SignedDuration) -> String {
+    let hours = usize::try_from((left.as_secs() + 3599) / 3600).unwrap_or_default();
+    let rest = match hours {
+        ..48 => text::plural(hours, "hour", "hours"),
+        _ => text::plural(hours.div_ceil(24), "day", "days"),
+    };
+    format!("valid for {rest}")
 }
 
 async fn render(
@@ -194,7 +198,7 @@ pub(super) struct Invite {
     #[serde(default)]
     uses: String,
     #[serde(default)]
-    days: String,
+    expires: String,
     /// `code` for an access code.
     #[serde(default)]
     by: String,
@@ -202,14 +206,15 @@ pub(super) struct Invite {
     mail_to: String,
 }
 
+/// Parses the number of people whom an invitation is for.
+pub(super) fn number_of_people(text: &str) -> Result<u32, Problem> {
+    let number = text.trim().parse();
+    number.map_err(|_| Problem::bad_request("Enter the number of people as a whole number."))
+}
+
 impl Invite {
     fn read(&self) -> Result<NewInvitation, Problem> {
-        let number = |text: &str| text.trim().parse().map_err(|_| ());
-        let (Ok(uses), Ok(days)) = (number(&self.uses), number(&self.days)) else {
-            return Err(Problem::bad_request(
-                "Enter the number of people and of days as whole numbers.",
-            ));
-        };
+        let uses = number_of_people(&self.uses)?;
         let role = self.role.parse().map_err(|_| {
             Problem::bad_request(
                 "Choose one of the roles: student, author, instructor or operator.",
@@ -219,7 +224,7 @@ impl Invite {
             note: self.note.clone(),
             role,
             uses,
-            days,
+            valid: invitations::valid_for(&self.expires)?,
             by_code: self.by == "code",
             mail_to: self.mail_to.clone(),
         })
@@ -345,4 +350,23 @@ pub(super) async fn delete(
         render(&app, &operator, &frame, Some(problem), None).await
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_rounded_up() {
+        for (minutes, text) in [
+            (1, "valid for 1 hour"),
+            (180, "valid for 3 hours"),
+            (181, "valid for 4 hours"),
+            (48 * 60, "valid for 2 days"),
+            (7 * 24 * 60, "valid for 7 days"),
+            (7 * 24 * 60 - 1, "valid for 7 days"),
+        ] {
+            assert_eq!(rest(SignedDuration::from_mins(minutes)), text);
+        }
+    }
 }
