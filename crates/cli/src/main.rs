@@ -26,6 +26,7 @@ mod pool;
 mod prepare;
 mod progress;
 mod queue;
+mod session;
 mod shipped;
 mod signals;
 mod sources;
@@ -82,6 +83,10 @@ enum Command {
     Person(person::PersonArgs),
     /// Show groups and their members' work, and invite students to them; for instructors and operators
     Group(group::GroupArgs),
+    /// List the browsers in which you are signed in, and sign them out
+    Session(session::SessionArgs),
+    /// List, create and remove your API tokens
+    Token(session::TokenArgs),
     /// Show the warm pools, set their bounds, and announce events; for operators
     Pool(pool::PoolArgs),
     /// List the environments that wait for room; for operators
@@ -221,6 +226,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Env(args) => env::run(&args, cli.output),
         Command::Person(args) => person::run(&args, cli.output),
         Command::Group(args) => group::run(&args, cli.output),
+        Command::Session(args) => session::sessions(&args, cli.output),
+        Command::Token(args) => session::tokens(&args, cli.output),
         Command::Pool(args) => pool::run(&args, cli.output),
         Command::Queue(args) => queue::run(&args, cli.output),
         Command::Capacity(args) => capacity::run(&args, cli.output),

@@ -331,6 +331,37 @@ impl Store {
         .collect()
     }
 
+    /// Returns the ID of the API token with this secret.
+    pub async fn api_token_id(&self, secret: &Secret) -> Result<Option<String>> {
+        let id = sqlx::query_scalar("SELECT id FROM api_tokens WHERE token_hash = $1")
+            .bind(secret.hash())
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(id)
+    }
+
+    /// Removes a person's API tokens except for the one with the secret `keep`. Returns the number of removed tokens.
+    pub async fn remove_other_api_tokens(
+        &self,
+        person: &PersonId,
+        keep: &Secret,
+        now: Timestamp,
+    ) -> Result<u64> {
+        let mut tx = self.begin().await?;
+        let removed =
+            sqlx::query("DELETE FROM api_tokens WHERE person_id = $1 AND token_hash <> $2")
+                .bind(person.as_str())
+                .bind(keep.hash())
+                .execute(&mut *tx)
+                .await?
+                .rows_affected();
+        let (who, count) = (Some(person.as_str()), removed.to_string());
+        let id = person.as_str();
+        crate::audit::insert(&mut tx, now, who, "token-remove-others", id, &count).await?;
+        tx.commit().await?;
+        Ok(removed)
+    }
+
     /// Removes a person's API token. Returns false if there is none with this ID.
     pub async fn remove_api_token(
         &self,

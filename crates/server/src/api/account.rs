@@ -26,7 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(list_keys, add_key))
         .routes(routes!(remove_key))
         .routes(routes!(export_me))
-        .routes(routes!(list_tokens, add_token))
+        .routes(routes!(list_tokens, add_token, remove_other_tokens))
         .routes(routes!(remove_token))
         .routes(routes!(list_sessions, end_sessions))
         .routes(routes!(end_session))
@@ -129,7 +129,9 @@ async fn list_tokens(
     Signed(caller): Signed,
 ) -> Result<Json<Vec<TokenView>>, Problem> {
     let all = app.store.api_tokens(caller.signed_in.person()).await?;
+    let current = app.store.api_token_id(&caller.secret).await?;
     let view = |t: faultline_store::credentials::ApiToken| TokenView {
+        is_current: current.as_ref() == Some(&t.id),
         id: t.id,
         name: t.name,
         created_at: t.created_at.to_string(),
@@ -161,6 +163,16 @@ async fn add_token(
         token: secret.expose().to_owned(),
     };
     Ok((StatusCode::CREATED, Json(made)))
+}
+
+/// Removes the caller's API tokens except for the one of this request.
+#[utoipa::path(delete, path = "/api/v1/tokens", tag = "account", responses((status = 204, description = "removed")))]
+async fn remove_other_tokens(
+    State(app): State<Shared>,
+    Signed(caller): Signed,
+) -> Result<StatusCode, Problem> {
+    tokens::remove_others(&app, &caller.signed_in, &caller.secret).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Removes an API token.

@@ -512,6 +512,8 @@ pub(crate) struct TokenView {
     pub scope: &'static str,
     /// When it ends; none if it doesn't.
     pub expires_at: Option<String>,
+    /// True for the token of this request.
+    pub is_current: bool,
 }
 
 /// A browser in which the caller is signed in.

@@ -65,3 +65,12 @@ pub(crate) async fn remove(app: &App, who: &SignedIn, id: &str) -> Result<(), Pr
         Err(Problem::not_found())
     }
 }
+
+/// Removes the caller's tokens except for the one with the secret `keep`.
+pub(crate) async fn remove_others(app: &App, who: &SignedIn, keep: &Secret) -> Result<(), Problem> {
+    let removed = app
+        .store
+        .remove_other_api_tokens(who.person(), keep, app.now());
+    removed.await?;
+    Ok(())
+}

@@ -771,3 +771,34 @@ async fn signing_in_again_replaces_the_session_of_the_browser() {
     };
     assert!(!old.is_signed_in().await);
 }
+
+#[tokio::test]
+async fn the_api_removes_all_tokens_but_its_own() {
+    let bed = bed().await;
+    let mut browser = joined(&bed, "ann").await.0;
+    api_token(&mut browser).await;
+    for name in ["laptop", "old"] {
+        let json = format!("{{\"name\": \"{name}\"}}");
+        let made = bed.api(Method::POST, "/tokens", Some(&json)).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{}", made.body);
+    }
+    let list = async || bed.api(Method::GET, "/tokens", None).await.json();
+    let before = list().await;
+    let current = |t: &&serde_json::Value| t["is_current"] == true;
+    let all = before.as_array().unwrap();
+    assert_eq!((all.len(), all.iter().filter(current).count()), (3, 1));
+    let removed = bed.api(Method::DELETE, "/tokens", None).await;
+    assert_eq!(removed.status, StatusCode::NO_CONTENT);
+    let after = list().await;
+    assert_eq!(after.as_array().unwrap().len(), 1);
+    assert_eq!(after[0]["name"], "test");
+    let ann = bed.app.store.people().await.unwrap();
+    let ann = ann.into_iter().find(|p| p.name == "Ann Example").unwrap();
+    let others = bed.app.store.api_tokens(&ann.id).await.unwrap();
+    assert_eq!(others.len(), 1, "only those of the caller");
+    let audit = bed.app.store.audit(3).await.unwrap();
+    assert_eq!(
+        (&*audit[0].action, &*audit[0].detail),
+        ("token-remove-others", "2")
+    );
+}
