@@ -8,7 +8,12 @@ import Provider from "oidc-provider";
 const [port, redirect, secret, accounts] = process.argv.slice(2);
 const claims = JSON.parse(accounts);
 const provider = new Provider(`http://localhost:${port}`, {
-  clients: [{ client_id: "faultline", client_secret: secret, redirect_uris: [redirect] }],
+  clients: [{
+    client_id: "faultline",
+    client_secret: secret,
+    redirect_uris: [redirect],
+    post_logout_redirect_uris: [new URL("/sign-in", redirect).href],
+  }],
   claims: {
     openid: ["sub"],
     email: ["email", "email_verified"],

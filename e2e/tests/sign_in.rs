@@ -116,13 +116,35 @@ async fn a_person_signs_in_through_a_real_identity_provider() -> Result<()> {
     browser
         .click("header form[action='/sign-out'] button")
         .await?;
+    browser
+        .until_text("main", "You are still signed in at Example")
+        .await?;
+    look(&browser, "signed-out").await?;
+    browser.click("main a[href='/sign-in']").await?;
     browser.click(".other-way button").await?;
+    browser.find("nav[aria-label=Main]").await?;
+
+    // Signed out there too, it asks again. It leads back to the sign-in page.
+    browser
+        .click("header form[action='/sign-out'] button")
+        .await?;
+    browser.click("main a.primary").await?;
+    browser.click("button[name=logout]").await?;
+    browser.find(".other-way button").await?;
+    ensure!(
+        browser.url().await? == format!("{base}/sign-in"),
+        "not led back"
+    );
+    browser.click(".other-way button").await?;
+    at_provider(&browser, "ann").await?;
     browser.find("nav[aria-label=Main]").await?;
 
     // Without a script there is one more click.
     browser
         .click("header form[action='/sign-out'] button")
         .await?;
+    browser.click("main a[href='/sign-in']").await?;
+    browser.find(".other-way button").await?;
     browser.scripts(false).await?;
     browser.click(".other-way button").await?;
     browser

@@ -21,6 +21,8 @@ pub struct NewSession {
     pub browser: String,
     /// When the session expires.
     pub expires_at: Timestamp,
+    /// The issuer of the identity provider through which the person signed in; none otherwise.
+    pub issuer: Option<String>,
 }
 
 /// A session, without its secret.
@@ -58,8 +60,9 @@ pub(crate) async fn insert_session(
     now: Timestamp,
 ) -> Result<()> {
     sqlx::query(
-        "INSERT INTO sessions (token_hash, id, browser, person_id, created_at, last_used, expires_at) \
-         VALUES ($1, $2, $3, $4, $5, $5, $6)",
+        "INSERT INTO sessions \
+         (token_hash, id, browser, person_id, created_at, last_used, expires_at, issuer) \
+         VALUES ($1, $2, $3, $4, $5, $5, $6, $7)",
     )
     .bind(new.secret.hash())
     .bind(&new.id)
@@ -67,6 +70,7 @@ pub(crate) async fn insert_session(
     .bind(person)
     .bind(micros(now))
     .bind(micros(new.expires_at))
+    .bind(&new.issuer)
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -180,18 +184,22 @@ impl Store {
         self.remove_owned(sql, person, id, "sign-out", now).await
     }
 
-    /// Ends the session with this secret. Does nothing if there is none.
-    pub async fn sign_out(&self, secret: &Secret, now: Timestamp) -> Result<()> {
+    /// Ends the session with this secret. Does nothing if there is none. Returns the issuer of the identity provider through
+    /// which it began, if any.
+    pub async fn sign_out(&self, secret: &Secret, now: Timestamp) -> Result<Option<String>> {
         let mut tx = self.begin().await?;
-        let ended: Option<(String, String)> =
-            sqlx::query_as("DELETE FROM sessions WHERE token_hash = $1 RETURNING person_id, id")
-                .bind(secret.hash())
-                .fetch_optional(&mut *tx)
-                .await?;
-        if let Some((person, id)) = ended {
+        let ended: Option<(String, String, Option<String>)> = sqlx::query_as(
+            "DELETE FROM sessions WHERE token_hash = $1 RETURNING person_id, id, issuer",
+        )
+        .bind(secret.hash())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let mut issuer = None;
+        if let Some((person, id, through)) = ended {
             crate::audit::insert(&mut tx, now, Some(&person), "sign-out", &id, "").await?;
+            issuer = through;
         }
         tx.commit().await?;
-        Ok(())
+        Ok(issuer)
     }
 }

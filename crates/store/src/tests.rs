@@ -711,6 +711,7 @@ async fn a_sign_in_token_works_once_and_sessions_expire() {
         .await
         .unwrap();
     let new = |secret: &Secret, id: &str| NewSession {
+        issuer: None,
         secret: secret.clone(),
         id: id.to_owned(),
         browser: "Firefox on Linux".to_owned(),

@@ -8,6 +8,7 @@ use faultline_store::{
     Secret,
     credentials::Removed,
     identities::{Account, ByAccount, Joined, Linked, LinkedAccount},
+    sessions::NewSession,
 };
 
 use super::{sessions, tidy};
@@ -125,7 +126,10 @@ pub(crate) async fn finish(
             }
         }
         Purpose::SignIn { invitation } => {
-            let session = sessions::new(app, device);
+            let session = NewSession {
+                issuer: Some(provider.settings.issuer.clone()),
+                ..sessions::new(app, device)
+            };
             let signed_in = app.store.sign_in_by_account(&account, &session, app.now());
             match signed_in.await? {
                 ByAccount::SignedIn(_) => {}
@@ -146,7 +150,7 @@ async fn join(
     identity: &Identity,
     account: &Account<'_>,
     invitation: Option<Secret>,
-    session: &faultline_store::sessions::NewSession,
+    session: &NewSession,
 ) -> Result<(), Problem> {
     let may_join = identity.claims.may_join(&provider.settings);
     let invitation = match invitation {

@@ -192,6 +192,7 @@ async fn open(
 /// Returns a session with this secret that lasts for this many hours.
 pub(super) fn new_session(app: &App, secret: &Secret, hours: i64) -> NewSession {
     NewSession {
+        issuer: None,
         secret: secret.clone(),
         id: secret.hash(),
         browser: "Firefox on Linux".to_owned(),

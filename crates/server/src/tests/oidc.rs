@@ -68,6 +68,8 @@ struct Inner {
     keys: Vec<CoreEdDsaPrivateSigningKey>,
     codes: HashMap<String, Granted>,
     userinfo: Value,
+    /// The endpoint at which people sign out, if there is one.
+    end_session: Option<String>,
     count: usize,
 }
 
@@ -126,7 +128,7 @@ impl Idp {
 
 async fn discovery(Of(idp): Of<Idp>) -> Json<Value> {
     let issuer = idp.issuer();
-    Json(json!({
+    let mut found = json!({
         "issuer": issuer,
         "authorization_endpoint": format!("{issuer}/authorize"),
         "token_endpoint": format!("{issuer}/token"),
@@ -135,7 +137,12 @@ async fn discovery(Of(idp): Of<Idp>) -> Json<Value> {
         "response_types_supported": ["code"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["EdDSA"],
-    }))
+    });
+    let end_session = idp.0.lock().unwrap().end_session.clone();
+    if let Some(endpoint) = end_session {
+        found["end_session_endpoint"] = json!(endpoint);
+    }
+    Json(found)
 }
 
 async fn jwks(Of(idp): Of<Idp>) -> Json<Value> {
@@ -751,4 +758,62 @@ async fn errors_are_pages_that_say_what_to_do() {
         assert_eq!(answer.status, StatusCode::NOT_FOUND);
     }
     assert!(!none.get("/sign-in").await.body.contains("Continue with"));
+}
+
+#[tokio::test]
+async fn who_signed_in_through_the_provider_can_sign_out_there_too() {
+    let (idp, bed) = with(everyone).await;
+    let endpoint = format!("{}/logout?tenant=1", idp.issuer());
+    idp.0.lock().unwrap().end_session = Some(endpoint);
+    let mut browser = Browser::new(&bed);
+    browser
+        .sign_in(&idp, is("1", json!({ "name": "Ann" })))
+        .await;
+    assert!(browser.is_signed_in().await);
+    let out = browser.post("/sign-out", "").await;
+    assert_eq!(out.status, StatusCode::OK, "{}", out.body);
+    assert!(!browser.is_signed_in().await);
+    assert!(out.body.contains("Sign out at Example"), "{}", out.body);
+    let (_, rest) = out
+        .body
+        .split_once("button primary wide\" href=\"")
+        .unwrap();
+    let url = rest.split('"').next().unwrap().replace("&#38;", "&");
+    let asked = query(&url);
+    assert!(
+        url.starts_with(&format!("{}/logout?", idp.issuer())),
+        "{url}"
+    );
+    assert_eq!(asked["tenant"], "1");
+    assert_eq!(asked["client_id"], "faultline");
+    assert_eq!(
+        asked["post_logout_redirect_uri"],
+        "http://127.0.0.1:7890/sign-in"
+    );
+    assert!(!asked.contains_key("id_token_hint"));
+
+    // Whoever signed in otherwise is not asked.
+    let mut owner = Browser::owner(&bed);
+    let out = owner.post("/sign-out", "").await;
+    assert_eq!(out.status, StatusCode::SEE_OTHER);
+    assert_eq!(out.location(), "/sign-in");
+}
+
+#[tokio::test]
+async fn a_provider_without_a_usable_sign_out_is_not_offered() {
+    for endpoint in [
+        None,
+        Some("javascript:alert(1)"),
+        Some("ftp://example.org/"),
+    ] {
+        let (idp, bed) = with(everyone).await;
+        idp.0.lock().unwrap().end_session = endpoint.map(str::to_owned);
+        let mut browser = Browser::new(&bed);
+        browser
+            .sign_in(&idp, is("1", json!({ "name": "Ann" })))
+            .await;
+        let out = browser.post("/sign-out", "").await;
+        assert_eq!(out.status, StatusCode::SEE_OTHER, "{endpoint:?}");
+        assert!(!browser.is_signed_in().await);
+    }
 }

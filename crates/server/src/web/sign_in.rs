@@ -203,14 +203,33 @@ fn session_cookie(app: &App, value: &str, seconds: i64) -> String {
     format!("{SESSION}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}")
 }
 
-pub(super) async fn out(State(app): State<Shared>, caller: Caller) -> Result<Response, Problem> {
-    app.store.sign_out(&caller.secret, app.now()).await?;
+#[derive(Template)]
+#[template(path = "signed-out.html")]
+struct SignedOut {
+    layout: Layout,
+    /// The name of the identity provider.
+    name: String,
+    /// The URL that ends the session there.
+    url: String,
+}
+
+/// Signs the browser out. If the person signed in through the identity provider, offers to sign out there too.
+pub(super) async fn out(
+    State(app): State<Shared>,
+    caller: Caller,
+    frame: Frame,
+) -> Result<Response, Problem> {
+    let offer = sessions::sign_out(&app, &caller.secret).await?;
+    let response = match offer {
+        Some((name, url)) => page(&SignedOut {
+            layout: frame.outside("Signed out"),
+            name,
+            url,
+        })?,
+        None => Redirect::to("/sign-in").into_response(),
+    };
     let cookie = session_cookie(&app, "", 0);
-    Ok((
-        AppendHeaders([(header::SET_COOKIE, cookie)]),
-        Redirect::to("/sign-in"),
-    )
-        .into_response())
+    Ok((AppendHeaders([(header::SET_COOKIE, cookie)]), response).into_response())
 }
 
 #[derive(Deserialize)]

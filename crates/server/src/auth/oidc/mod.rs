@@ -22,14 +22,15 @@ use openidconnect::{
     AccessTokenHash, AdditionalClaims, AuthType, AuthorizationCode, ClaimsVerificationError,
     Client, ClientId, ClientSecret, CsrfToken, EmptyExtraTokenFields, EndpointMaybeSet,
     EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdTokenClaims, IdTokenFields,
-    IssuerUrl, Nonce, OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl,
-    RequestTokenError, Scope, SignatureVerificationError, StandardErrorResponse,
-    StandardTokenResponse, TokenResponse, UserInfoClaims,
+    IssuerUrl, LogoutRequest, Nonce, OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier,
+    PostLogoutRedirectUrl, ProviderMetadataWithLogout, RedirectUrl, RequestTokenError, Scope,
+    SignatureVerificationError, StandardErrorResponse, StandardTokenResponse, TokenResponse,
+    UserInfoClaims,
     core::{
         CoreAuthDisplay, CoreAuthPrompt, CoreAuthenticationFlow, CoreClientAuthMethod,
         CoreErrorResponseType, CoreGenderClaim, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm,
-        CoreJwsSigningAlgorithm, CoreProviderMetadata, CoreRevocableToken,
-        CoreRevocationErrorResponse, CoreTokenIntrospectionResponse, CoreTokenType,
+        CoreJwsSigningAlgorithm, CoreRevocableToken, CoreRevocationErrorResponse,
+        CoreTokenIntrospectionResponse, CoreTokenType,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -124,21 +125,27 @@ pub(crate) struct Provider {
     issuer: IssuerUrl,
     secret: Option<ClientSecret>,
     redirect: RedirectUrl,
+    /// Where the provider leads a browser that it has signed out.
+    signed_out: PostLogoutRedirectUrl,
     agent: ureq::Agent,
     clock: Clock,
     /// The provider's configuration with its keys, and when it was requested.
-    metadata: Mutex<Option<(Timestamp, Box<CoreProviderMetadata>)>>,
+    metadata: Mutex<Option<(Timestamp, Box<ProviderMetadataWithLogout>)>>,
 }
 
 impl Provider {
     /// Checks the settings. `public_url` is this server's URL.
     pub(crate) fn new(settings: Oidc, public_url: &str, clock: Clock) -> Result<Self, OidcError> {
         let (issuer, secret) = settings.check()?;
-        let redirect = format!("{}/sign-in/oidc/callback", public_url.trim_end_matches('/'));
+        let base = public_url.trim_end_matches('/');
+        let redirect = format!("{base}/sign-in/oidc/callback");
+        let signed_out = format!("{base}/sign-in");
         Ok(Self {
             issuer,
             secret: secret.map(ClientSecret::new),
             redirect: RedirectUrl::new(redirect)
+                .map_err(|_| OidcError::NotAUrl(public_url.to_owned()))?,
+            signed_out: PostLogoutRedirectUrl::new(signed_out)
                 .map_err(|_| OidcError::NotAUrl(public_url.to_owned()))?,
             agent: ureq::Agent::config_builder()
                 .timeout_global(Some(TIMEOUT))
@@ -279,26 +286,55 @@ impl Provider {
         .await
     }
 
-    /// Returns a client with the provider's configuration, which is requested again if it is not fresh.
-    async fn client(self: &Arc<Self>, anew: bool) -> Result<OidcClient, Error> {
+    /// Returns the URL that ends a person's session at the provider; none if it has no such endpoint.
+    ///
+    /// It names this client and not the person's ID token, which would have to be kept for it. So the provider asks the person
+    /// whether they want to sign out.
+    pub(crate) async fn end_session_url(self: &Arc<Self>) -> Result<Option<String>, Error> {
+        let metadata = self.metadata(false).await?;
+        let Some(endpoint) = &metadata.additional_metadata().end_session_endpoint else {
+            return Ok(None);
+        };
+        // The browser follows it, so it must not be less safe than the issuer.
+        let scheme = endpoint.url().scheme();
+        if scheme != "https" && scheme != self.issuer.url().scheme() {
+            let why = format!("its end_session_endpoint begins with {scheme}:");
+            return Err(Error::Invalid(why));
+        }
+        let request = LogoutRequest::from(endpoint.clone())
+            .set_client_id(ClientId::new(self.settings.client_id.clone()))
+            .set_post_logout_redirect_uri(self.signed_out.clone());
+        Ok(Some(request.http_get_url().into()))
+    }
+
+    /// Returns the provider's configuration, which is requested again if it is not fresh.
+    async fn metadata(
+        self: &Arc<Self>,
+        anew: bool,
+    ) -> Result<Box<ProviderMetadataWithLogout>, Error> {
         let now = self.clock.now();
         let known = lock(&self.metadata).clone();
-        let known = known.filter(|(at, _)| !anew && now.duration_since(*at) < FRESH);
-        let metadata = match known {
-            Some((_, metadata)) => metadata,
-            None => {
-                let provider = self.clone();
-                let found = blocking(move || {
-                    let http = |request| provider.send(request);
-                    CoreProviderMetadata::discover(&provider.issuer, &http)
-                        .map_err(|e| Error::Unavailable(chain(&e)))
-                })
-                .await?;
-                let found = Box::new(found);
-                *lock(&self.metadata) = Some((now, found.clone()));
-                found
-            }
-        };
+        if let Some((at, metadata)) = known
+            && !anew
+            && now.duration_since(at) < FRESH
+        {
+            return Ok(metadata);
+        }
+        let provider = self.clone();
+        let found = blocking(move || {
+            let http = |request| provider.send(request);
+            ProviderMetadataWithLogout::discover(&provider.issuer, &http)
+                .map_err(|e| Error::Unavailable(chain(&e)))
+        })
+        .await?;
+        let found = Box::new(found);
+        *lock(&self.metadata) = Some((now, found.clone()));
+        Ok(found)
+    }
+
+    /// Returns a client with the provider's configuration.
+    async fn client(self: &Arc<Self>, anew: bool) -> Result<OidcClient, Error> {
+        let metadata = self.metadata(anew).await?;
         let methods = metadata.token_endpoint_auth_methods_supported();
         let supports = |method| methods.is_none_or(|all| all.contains(&method));
         let in_body = !supports(CoreClientAuthMethod::ClientSecretBasic)
