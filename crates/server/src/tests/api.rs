@@ -241,9 +241,18 @@ async fn health_readiness_and_metrics() {
     bed.active("stale-flag").await;
     assert_eq!(bed.get("/healthz").await.body, "ok\n");
     assert_eq!(bed.get("/readyz").await.body, "ready\n");
-    let metrics = bed.get("/metrics").await.body;
+    // The start is counted just after its environment is active.
+    let started = "faultline_starts_total{outcome=\"active\"} 1";
+    let mut metrics = bed.get("/metrics").await.body;
+    for _ in 0..200 {
+        if metrics.contains(started) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        metrics = bed.get("/metrics").await.body;
+    }
     for line in [
-        "faultline_starts_total{outcome=\"active\"} 1",
+        started,
         "faultline_environments{phase=",
         "faultline_reconcile_seconds{reconciler=\"environments\"}",
         "# EOF",
