@@ -550,7 +550,7 @@ async fn a_link_of_somebody_else_does_not_replace_a_session_unasked() {
     let before = student.cookie.clone();
     let asked = student.post("/sign-in", &format!("token={token}")).await;
     assert_eq!(asked.status, StatusCode::OK);
-    assert!(asked.body.contains("Switch to You?"), "{}", asked.body);
+    assert!(asked.body.contains("Switch to Operator?"), "{}", asked.body);
     assert!(!asked.body.contains("data-submit"), "no script submits it");
     assert_eq!(student.cookie, before);
     let form = format!("token={token}&switch=yes");
