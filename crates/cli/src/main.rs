@@ -9,6 +9,7 @@ mod capacity;
 mod completions;
 mod config;
 mod console;
+mod dev;
 mod doctor;
 mod down;
 mod env;
@@ -134,6 +135,9 @@ enum Command {
     /// Build, list, verify and prune images
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Tools for developing Faultline and for trying it out
+    #[command(subcommand)]
+    Dev(dev::DevCommand),
     /// Print a shell's completion script
     ///
     ///   faultline completions bash >/usr/share/bash-completion/completions/faultline
@@ -141,6 +145,16 @@ enum Command {
     ///   faultline completions fish >/etc/fish/completions/faultline.fish
     #[command(verbatim_doc_comment)]
     Completions(completions::CompletionsArgs),
+    /// Run a process of a host cluster (started by `dev host-cluster up`, not by people)
+    #[command(name = faultline_host_cluster::process::SUBCOMMAND, hide = true)]
+    HostClusterProcess {
+        /// What the process does.
+        job: String,
+        /// The cluster's folder.
+        folder: PathBuf,
+        /// The member that the process is for.
+        member: Option<faultline_host_cluster::Member>,
+    },
     /// Run the machines of one tenant (started by the server, not by people)
     #[command(hide = true)]
     Launch {
@@ -154,6 +168,9 @@ impl Command {
     const fn needs_root(&self) -> bool {
         use image::ImageCommand;
         use lab::LabCommand;
+        if let Self::Dev(command) = self {
+            return command.needs_root();
+        }
         matches!(
             self,
             Self::Up(_)
@@ -201,6 +218,16 @@ fn main() -> ExitCode {
         log("info");
         return finish(faultline_launcher::run::main(dir).map_err(Into::into));
     }
+    // The same holds for these, which make or enter namespaces.
+    if let Command::HostClusterProcess {
+        job,
+        folder,
+        member,
+    } = &cli.command
+    {
+        let ended = faultline_host_cluster::run_process(job, folder, *member);
+        return finish(ended.map_err(Into::into));
+    }
     log("warn");
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -243,8 +270,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Backup(args) => backup::backup(&args, cli.output).await,
         Command::Restore(args) => backup::restore(&args, cli.output).await,
         Command::Image(command) => image::run(command, cli.output).await,
+        Command::Dev(command) => dev::run(command, cli.output),
         Command::Completions(args) => completions::run::<Cli>(&args),
-        Command::Launch { .. } => Ok(()),
+        Command::HostClusterProcess { .. } | Command::Launch { .. } => Ok(()),
     }
 }
 
