@@ -32,7 +32,7 @@ pub(crate) fn hold(folder: &Path, member: Member) -> io::Result<()> {
     process::wait_for_group()?;
     let root = folder.join(member.as_str());
     if let Some(store) = process::read_spec(&root)?.store {
-        copy(&store, &root.join("var/lib/containerd"))?;
+        fill(&store, &root.join("var/lib/containerd"))?;
     }
     let all = UnshareFlags::NEWCGROUP
         | UnshareFlags::NEWNET
@@ -73,18 +73,42 @@ fn leave(namespaces: UnshareFlags) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies a folder's content, which is several hundred megabytes.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let done = Command::new("cp")
-        .args(["-a", "--reflink=auto"])
-        .arg(from.join("."))
-        .arg(to)
-        .status()?;
-    if done.success() {
+/// The folders of containerd whose files are never written to once they are there.
+const IMMUTABLE: [&str; 2] = ["blobs", "snapshots"];
+
+/// Fills a node's containerd folder from the one in the cache. Files that containerd never writes to are linked, since
+/// copying takes minutes while others write to the disk.
+fn fill(from: &Path, to: &Path) -> io::Result<()> {
+    let copy = |how: &str| -> io::Result<bool> {
+        let mut command = Command::new("cp");
+        command.args([how, "--force"]).arg(from.join(".")).arg(to);
+        Ok(command.stderr(Stdio::null()).status()?.success())
+    };
+    if copy("-al")? {
+        return unlink(to);
+    }
+    // On another file system, or on one without hard links.
+    if copy("-a")? {
         return Ok(());
     }
     let what = format!("copying {} to {} failed", from.display(), to.display());
     Err(io::Error::other(what))
+}
+
+/// Replaces links by copies, except in the folders whose files are never written to.
+fn unlink(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        if kind.is_dir() && !IMMUTABLE.iter().any(|name| entry.file_name() == *name) {
+            unlink(&path)?;
+        } else if kind.is_file() {
+            let copy = path.with_extension("copy");
+            fs::copy(&path, &copy)?;
+            fs::rename(copy, path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Is the first process of a member: prepares the root file system, and starts programs when it is told to by SIGHUP.
@@ -220,4 +244,31 @@ fn reap(services: &mut Services) -> io::Result<()> {
         process::write_status(Path::new("/"), services)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_containerd_writes_to_is_not_shared_with_the_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, node) = (dir.path().join("store"), dir.path().join("node"));
+        let files = [
+            "meta/meta.db",
+            "content/blobs/sha256/a",
+            "overlayfs/snapshots/1/fs/b",
+        ];
+        for file in files {
+            fs::create_dir_all(store.join(file).parent().unwrap()).unwrap();
+            fs::write(store.join(file), "as built").unwrap();
+        }
+        fs::create_dir(&node).unwrap();
+        fill(&store, &node).unwrap();
+        for file in files {
+            assert_eq!(fs::read(node.join(file)).unwrap(), b"as built", "{file}");
+        }
+        fs::write(node.join(files[0]), "changed").unwrap();
+        assert_eq!(fs::read(store.join(files[0])).unwrap(), b"as built");
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! What it builds is in the cache under the same keys, so a machine that has built the image of a cluster has nearly
 //! everything. Added are two programs (the CNI plugin `ptp`, and the enforcer of network policies) and the folder of a
-//! containerd that has imported the container images, which is copied to each node.
+//! containerd that has imported the container images, which each node's is filled from.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

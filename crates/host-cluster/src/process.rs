@@ -38,7 +38,7 @@ pub(crate) struct Spec {
     pub(crate) name: String,
     /// The files of the cache to mount, by their path in the member.
     pub(crate) programs: BTreeMap<String, PathBuf>,
-    /// The folder of a containerd to copy, on nodes.
+    /// The folder of a containerd that a node's is filled from.
     pub(crate) store: Option<PathBuf>,
     /// The programs to run, in the order in which they are started.
     pub(crate) services: Vec<Service>,

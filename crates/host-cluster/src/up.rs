@@ -1,6 +1,6 @@
 //! Starting a host cluster.
 //!
-//! The order: what needs time is begun first. While nodes copy their container images, kubeadm makes the certificates
+//! The order: what needs time is begun first. While nodes take over their container images, kubeadm makes the certificates
 //! and the control plane starts; while nodes register, manifests are applied.
 
 use std::{
