@@ -23,8 +23,9 @@ pub enum DevCommand {
     ///   kubectl get nodes
     ///   faultline dev host-cluster down
     ///
-    /// The cluster is not for students. Its programs are processes of this machine, in namespaces of their own, and its
-    /// API server is reachable at this machine's loopback only. Pods can't reach this machine or any other network.
+    /// The cluster is not for students. Its programs are processes of this machine, in namespaces of
+    /// their own, and its API server is reachable at this machine's loopback only. Pods can't reach
+    /// this machine or any other network.
     #[command(subcommand, verbatim_doc_comment)]
     HostCluster(HostClusterCommand),
 }
@@ -48,8 +49,9 @@ pub enum HostClusterCommand {
     ///   faultline dev host-cluster up
     ///   faultline dev host-cluster up --name review --port 16443
     ///
-    /// The first time, programs and container images are built, unless `faultline image build kubernetes-1.36` has built
-    /// them. If a start is interrupted, `up` begins anew, and `down` removes what it has left.
+    /// The first time, programs and container images are built, unless
+    /// `faultline image build kubernetes-1.36` has built them. If a start is interrupted, `up` begins
+    /// anew, and `down` removes what it has left.
     #[command(verbatim_doc_comment)]
     Up {
         #[command(flatten)]
