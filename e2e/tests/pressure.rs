@@ -69,16 +69,13 @@ fn memory(here: &Installation) -> (u64, u64) {
 
 /// The same once it has stayed so for a while: machines give back what their start needed.
 fn settled(here: &Installation) -> (u64, u64) {
-    let mut before = memory(here);
-    for _ in 0..20 {
+    let mut all = vec![memory(here)];
+    until("the machines settle", 60, || {
         std::thread::sleep(Duration::from_secs(3));
-        let now = memory(here);
-        if now.0.abs_diff(before.0) <= 2 {
-            return now;
-        }
-        before = now;
-    }
-    panic!("the machines don't settle: {before:?}");
+        all.push(memory(here));
+        matches!(all.as_slice(), [.., before, now] if now.0.abs_diff(before.0) <= 2)
+    });
+    all[all.len() - 1]
 }
 
 fn until(what: &str, patience: u64, mut done: impl FnMut() -> bool) {
