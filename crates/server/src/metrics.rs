@@ -18,7 +18,7 @@ use crate::pools::PoolStatus;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct RequestLabels {
-    pub method: String,
+    pub method: &'static str,
     pub route: String,
     pub status: u16,
 }
@@ -275,7 +275,7 @@ mod tests {
         };
         let reconciler = ReconcilerLabel { reconciler: "" };
         let request = RequestLabels {
-            method: String::new(),
+            method: "GET",
             route: String::new(),
             status: 200,
         };

@@ -8,6 +8,7 @@
 //! | guesses | address | wrong passwords; strict |
 //! | codes | address | wrong access codes |
 //! | passwords | login name | attempts to sign in with a password, from any address; strict |
+//! | passwords | person | changes of the password, and new API tokens, each of which is a line of the audit log |
 //!
 //! If an address has used up *wrong*, further invalid credentials get 429. Valid sessions, tokens and links are never
 //! refused for it: they are random, so nobody guesses them, and nobody can lock out others behind the same address. If it

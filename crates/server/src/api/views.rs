@@ -544,6 +544,7 @@ impl From<faultline_store::sessions::Session> for SessionView {
 
 /// An API token to create.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct NewToken {
     /// The name of the token.
     pub name: String,

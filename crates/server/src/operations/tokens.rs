@@ -18,12 +18,7 @@ pub(crate) async fn add(
     scope: Scope,
     days: Option<u32>,
 ) -> Result<(String, Secret), Problem> {
-    let name: String = name
-        .trim()
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(60)
-        .collect();
+    let name = super::tidy(name, 60);
     if name.is_empty() {
         return Err(Problem::bad_request(
             "Give the token a name, such as `laptop`.",
@@ -34,6 +29,7 @@ pub(crate) async fn add(
             "A token is valid for 1 to {MAX_DAYS} days, or without an end."
         )));
     }
+    app.rates.password(&format!("tokens {}", who.person()))?;
     if app.store.api_tokens(who.person()).await?.len() >= MAX_TOKENS {
         return Err(Problem::conflict(
             "too-many-tokens",

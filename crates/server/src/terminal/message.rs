@@ -43,8 +43,7 @@ impl Which {
 
     /// Returns the number of the terminal with this name in the guest; none if it isn't one of a page.
     pub(crate) fn number_of(session: &str) -> Option<u32> {
-        let number = session.strip_prefix("web-")?.parse().ok()?;
-        (1..=MAX_TERMINALS).contains(&number).then_some(number)
+        (1..=MAX_TERMINALS).find(|n| session == format!("web-{n}"))
     }
 }
 

@@ -236,6 +236,19 @@ async fn account_keys_tokens_and_links() {
 }
 
 #[tokio::test]
+async fn unknown_methods_do_not_fill_the_metrics() {
+    let bed = bed().await;
+    for n in 0..20 {
+        let method = Method::from_bytes(format!("MADEUP{n}").as_bytes()).unwrap();
+        let request = Request::builder().method(method).uri("/healthz");
+        bed.send(request.body(Body::empty()).unwrap()).await;
+    }
+    let metrics = bed.get("/metrics").await.body;
+    assert!(!metrics.contains("MADEUP"), "{metrics}");
+    assert!(metrics.contains("method=\"other\""), "{metrics}");
+}
+
+#[tokio::test]
 async fn health_readiness_and_metrics() {
     let mut bed = bed().await;
     bed.active("stale-flag").await;

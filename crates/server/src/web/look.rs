@@ -196,5 +196,7 @@ async fn list(app: &App, e: &Environment, node: &NodeName) -> Option<Vec<u32>> {
         .filter_map(|session| Which::number_of(session))
         .collect();
     numbers.sort_unstable();
+    // The guest may say anything.
+    numbers.dedup();
     Some(numbers)
 }
