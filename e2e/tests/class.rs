@@ -114,7 +114,7 @@ async fn two_students_an_instructor_and_an_operator_at_once() {
         .await
         .unwrap();
     ida.until_text("#copies", "Start it").await.unwrap();
-    ann.until_text(SCREEN, "Ida Example makes a copy")
+    ann.until_text(SCREEN, "Ida Example made a copy")
         .await
         .unwrap();
     tokio::join!(

@@ -10,12 +10,7 @@ use faultline_domain::{
 use faultline_provider::Capability;
 use jiff::SignedDuration;
 
-use crate::{
-    app::{App, Shared},
-    capacity::Free,
-    problem::Problem,
-    reconcile::warnings::say,
-};
+use crate::{app::App, capacity::Free, problem::Problem};
 
 /// How long a copy is kept at most. It is made to be used now.
 const KEEP_COPY: SignedDuration = SignedDuration::from_hours(24);
@@ -38,12 +33,10 @@ pub(crate) async fn save(app: &App, proof: &MayUse, name: &str) -> Result<SavePo
 }
 
 /// Makes a save point of somebody's environment for the person who may look into it, who can start an environment of
-/// their own from it. The owner is told in the terminals.
-pub(crate) async fn copy(app: &Shared, proof: &MayLook) -> Result<SavePoint, Problem> {
+/// their own from it. The owner is told in the terminals when it is made.
+pub(crate) async fn copy(app: &App, proof: &MayLook) -> Result<SavePoint, Problem> {
     let e = proof.environment();
     check_can_be_saved(app, e)?;
-    let person = app.store.person(proof.person()).await?;
-    let by = person.ok_or_else(Problem::not_found)?.name;
     let owner = app.store.person(&e.person).await?;
     let owner = owner.map_or_else(|| e.person.to_string(), |owner| owner.name);
     let name = format!("Copy of {owner}’s environment");
@@ -51,9 +44,7 @@ pub(crate) async fn copy(app: &Shared, proof: &MayLook) -> Result<SavePoint, Pro
     let name: String = name.chars().take(MAX_NAME).collect();
     let wanted = new(app, e, Purpose::Copy, name, keep).ok_or_else(Problem::not_found)?;
     let person = proof.person().clone();
-    let made = request(app, e, SavePoint { person, ..wanted }).await?;
-    say(app, e, &format!("{by} makes a copy of this environment."));
-    Ok(made)
+    request(app, e, SavePoint { person, ..wanted }).await
 }
 
 /// Requests a save point if its owner may have another one.

@@ -16,6 +16,7 @@ use jiff::SignedDuration;
 use super::{
     Done, Error, describe, pool_saves,
     steps::{Failed, Kind, Steps},
+    warnings,
 };
 use crate::{app::Shared, status::Counts};
 
@@ -149,6 +150,10 @@ async fn make(app: Shared, save: SavePoint) -> Result<(), Failed> {
             let recorded = app.store.record_failed_suspension(&save, &state, retry_at);
             return Ok(recorded.await?);
         }
+        // Before it can be used. After a crash, the owner is told again.
+        if save.purpose == Purpose::Copy && matches!(state, State::Complete(_)) {
+            announce_copy(&app, &save).await?;
+        }
         app.store.record_save_point(&save.id, &state).await?;
         crash_point!(app, SaveRecorded);
         // Nobody asked for this one, so nobody needs to know.
@@ -162,6 +167,17 @@ async fn make(app: Shared, save: SavePoint) -> Result<(), Failed> {
         Failed
     })?;
     app.changed(&save.environment);
+    Ok(())
+}
+
+/// Tells the owner of an environment that somebody has copied it.
+async fn announce_copy(app: &Shared, copy: &SavePoint) -> Result<(), Error> {
+    let by = app.store.person(&copy.person).await?;
+    let of = app.store.environment(&copy.environment).await?;
+    if let (Some(by), Some(of)) = (by, of) {
+        let text = format!("{} made a copy of this environment.", by.name);
+        warnings::say(app, &of, &text);
+    }
     Ok(())
 }
 
