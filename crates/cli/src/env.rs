@@ -165,7 +165,7 @@ pub enum EnvCommand {
     /// Copy a group member's environment, start one of your own from it, and wait until it runs; for instructors and
     /// operators
     ///
-    /// The member's environment goes on unchanged, and the member is told. `faultline group show` lists the environments.
+    /// The member's environment goes on unchanged, and the member is notified. `faultline group show` lists the environments.
     ///
     ///   faultline env copy calm-otter
     #[command(verbatim_doc_comment)]

@@ -111,7 +111,7 @@ fn unlink(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Is the first process of a member: prepares the root file system, and starts programs when it is told to by SIGHUP.
+/// Is the first process of a member: prepares the root file system, and starts programs at each SIGHUP.
 pub(crate) fn init(folder: &Path, member: Member) -> io::Result<()> {
     let root = folder.join(member.as_str());
     let spec = process::read_spec(&root)?;

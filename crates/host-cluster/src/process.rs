@@ -1,5 +1,5 @@
-//! The processes that a host cluster consists of besides Kubernetes' own: what [`mod@crate::up`] starts, with what they
-//! are told, and how they begin.
+//! The processes that a host cluster consists of besides Kubernetes' own: what [`mod@crate::up`] starts, their
+//! instructions, and how they begin.
 //!
 //! Each is this program again, as `faultline host-cluster-process JOB FOLDER [MEMBER]`:
 //!

@@ -190,6 +190,21 @@ impl App {
         ))
     }
 
+    /// Returns the title of an environment's lab.
+    pub(crate) async fn title_of(&self, e: &Environment) -> String {
+        let lab = self.lab_of(e).await;
+        lab.map_or_else(|| e.lab.to_string(), |lab| lab.lab.title.clone())
+    }
+
+    /// Returns a person's name.
+    pub(crate) async fn name_of(
+        &self,
+        person: &PersonId,
+    ) -> Result<String, faultline_store::Error> {
+        let found = self.store.person(person).await?;
+        Ok(found.map_or_else(|| person.to_string(), |found| found.name))
+    }
+
     /// Returns the lab as it was when the environment started, without setting its variables.
     pub(crate) async fn lab_at_start(&self, environment: &Environment) -> Option<Arc<LabFolder>> {
         let today = self.lab(&environment.lab);

@@ -117,8 +117,8 @@ async fn list_saves_of_environment(
 /// Copies somebody's environment.
 ///
 /// For its owner's instructors and for operators. The result is a save point of the caller's own; fork it to start an
-/// environment that continues from it. The owner's environment goes on, and the owner is told. A copy is kept for a day
-/// at most.
+/// environment that continues from it. The owner's environment goes on, and the owner is notified. A copy is kept
+/// for a day at most.
 #[utoipa::path(post, path = "/api/v1/environments/{id}/copies", tag = "save points", params(("id" = String, Path)),
     responses((status = 202, body = SavePointView, description = "it is being made; get it to see when it is complete"),
         (status = 404, body = Problem), (status = 409, body = Problem)))]

@@ -118,15 +118,9 @@ fn footer(app: &App) -> String {
     format!("You get this mail because you have asked for it on the page Account:\n\n{page}\n")
 }
 
-/// Returns the title of an environment's lab.
-async fn title(app: &App, e: &Environment) -> String {
-    let lab = app.lab_of(e).await;
-    lab.map_or_else(|| e.lab.to_string(), |lab| lab.lab.title.clone())
-}
-
 /// Returns the mail that says that an environment, which waited in the queue, is ready.
 pub(crate) async fn ready(app: &App, e: &Environment) -> NewMail {
-    let title = title(app, e).await;
+    let title = app.title_of(e).await;
     let page = url(app, &format!("/environments/{}", e.id));
     let body = format!(
         "Your environment of the lab “{title}” has left the queue and is ready:\n\n{page}\n\n{}",
@@ -146,7 +140,7 @@ pub(crate) async fn ending(
     why: &str,
     at: Timestamp,
 ) -> NewMail {
-    let (title, now) = (title(app, e).await, app.now());
+    let (title, now) = (app.title_of(e).await, app.now());
     let page = url(app, &format!("/environments/{}", e.id));
     let (when, left) = (utc(at, now), left(at.duration_since(now).as_secs().max(60)));
     let body = format!(

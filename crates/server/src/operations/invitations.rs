@@ -115,7 +115,7 @@ pub(super) async fn create(
         Some(to) => {
             let person = app.store.person(by).await?.ok_or_else(Problem::not_found)?;
             let of = texts::Invited {
-                // The owner's name is "You".
+                // The installation's owner has no name of their own.
                 by: match person.id == PersonId::local() {
                     true => "An operator",
                     false => &person.name,

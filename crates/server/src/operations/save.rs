@@ -33,13 +33,11 @@ pub(crate) async fn save(app: &App, proof: &MayUse, name: &str) -> Result<SavePo
 }
 
 /// Makes a save point of somebody's environment for the person who may look into it, who can start an environment of
-/// their own from it. The owner is told in the terminals when it is made.
+/// their own from it. The owner is notified in the terminals when it is made.
 pub(crate) async fn copy(app: &App, proof: &MayLook) -> Result<SavePoint, Problem> {
     let e = proof.environment();
     check_can_be_saved(app, e)?;
-    let owner = app.store.person(&e.person).await?;
-    let owner = owner.map_or_else(|| e.person.to_string(), |owner| owner.name);
-    let name = format!("Copy of {owner}’s environment");
+    let name = format!("Copy of {}’s environment", app.name_of(&e.person).await?);
     let keep = KEEP_COPY.min(app.config.save_points.bounds().keep);
     let name: String = name.chars().take(MAX_NAME).collect();
     let wanted = new(app, e, Purpose::Copy, name, keep).ok_or_else(Problem::not_found)?;

@@ -13,7 +13,7 @@ use faultline_store::pools::PoolTenant;
 
 use super::{
     Error, describe,
-    save_points::{DELETE, SAVE, completed},
+    save_points::{delete_files, save_now},
     steps::{Failed, Kind, Steps},
 };
 use crate::{
@@ -112,20 +112,9 @@ async fn is_being_made(app: &App, save: &PoolSave) -> Result<bool, faultline_sto
 
 /// Writes a tenant to disk. If that fails, it is freed like any other that nobody needs.
 async fn make(app: Shared, save: PoolSave) -> Result<(), Failed> {
-    let written = async {
-        if completed(&app, &save.id).await?.is_some() {
-            return Ok(());
-        }
-        if save.created_at < app.started_at {
-            return Err(Error::TimedOut(SAVE));
-        }
-        tokio::time::timeout(SAVE, app.provider.save(&save.tenant, &save.id))
-            .await
-            .map_err(|_| Error::TimedOut(SAVE))??;
-        Ok::<_, Error>(())
-    };
+    let written = save_now(&app, &save.tenant, &save.id, save.created_at);
     let to = match written.await {
-        Ok(()) => Phase::Complete,
+        Ok(_) => Phase::Complete,
         Err(error) => {
             let (tenant, reason) = (&save.tenant, describe(&error));
             tracing::warn!(%tenant, reason, "a pool's tenant could not be written to disk");
@@ -142,15 +131,5 @@ async fn make(app: Shared, save: PoolSave) -> Result<(), Failed> {
 }
 
 async fn delete(app: Shared, save: PoolSave) -> Result<(), Failed> {
-    let deleted = async {
-        tokio::time::timeout(DELETE, app.provider.delete_save(&save.id))
-            .await
-            .map_err(|_| Error::TimedOut(DELETE))??;
-        app.store.forget_pool_save(&save.id).await?;
-        Ok::<_, Error>(())
-    };
-    deleted.await.map_err(|error| {
-        tracing::error!(save_point = %save.id, error = describe(&error), "a pool's save point could not be deleted; will retry");
-        Failed
-    })
+    delete_files(&app, &save.id, app.store.forget_pool_save(&save.id)).await
 }

@@ -38,8 +38,13 @@ pub(super) async fn pass(app: Shared) -> Done {
     let maintenance = app.maintenance();
     if maintenance.is_some_and(|m| m.end_environments_at.is_some()) {
         // Nobody will claim them, and the host may be rebooted.
-        let mut budget = pool_saves::budget(&app).await?;
-        for held in tenants.iter().filter(|t| is_held(t)) {
+        let held: Vec<_> = tenants.iter().filter(|t| is_held(t)).collect();
+        let mut budget = if held.is_empty() {
+            0
+        } else {
+            pool_saves::budget(&app).await?
+        };
+        for held in held {
             if !(is_warm(held) && pool_saves::request(&app, held, &mut budget).await?) {
                 app.store
                     .release_from_pool(&held.tenant.id, app.now())

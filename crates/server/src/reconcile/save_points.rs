@@ -6,12 +6,12 @@
 use std::{collections::HashSet, time::Duration};
 
 use faultline_domain::{
-    SavePointId,
+    SavePointId, TenantId,
     save_point::{Purpose, SavePoint, Saved, State},
 };
 use faultline_provider::Error as ProviderError;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Done, Error, describe, pool_saves,
@@ -21,11 +21,11 @@ use super::{
 use crate::{app::Shared, status::Counts};
 
 /// Timeout for saving. The files may have several GiB.
-pub(super) const SAVE: Duration = Duration::from_secs(600);
+const SAVE: Duration = Duration::from_secs(600);
 /// Delay before a suspended environment is written to disk again after that has failed.
 const RETRY: SignedDuration = SignedDuration::from_secs(60);
 /// Timeout for deleting the files of a save point.
-pub(super) const DELETE: Duration = Duration::from_secs(110);
+const DELETE: Duration = Duration::from_secs(110);
 
 pub(super) async fn pass(app: Shared, steps: Steps<SavePointId>) -> Done {
     let busy = steps.busy();
@@ -91,10 +91,7 @@ pub(super) async fn free_orphans(app: &Shared) -> Result<u64, Error> {
 }
 
 /// Returns the figures of a save point that the provider has completed.
-pub(super) async fn completed(
-    app: &Shared,
-    id: &SavePointId,
-) -> Result<Option<Saved>, ProviderError> {
+async fn completed(app: &Shared, id: &SavePointId) -> Result<Option<Saved>, ProviderError> {
     let all = app.provider.saves().await?;
     Ok(all
         .into_iter()
@@ -102,22 +99,28 @@ pub(super) async fn completed(
         .and_then(|(_, saved)| saved))
 }
 
-async fn save_now(app: &Shared, save: &SavePoint) -> Result<Saved, Error> {
-    if let Some(saved) = completed(app, &save.id).await? {
+/// Has the provider write a tenant to disk, requested at this time, unless that is done.
+pub(super) async fn save_now(
+    app: &Shared,
+    tenant: &TenantId,
+    id: &SavePointId,
+    created_at: Timestamp,
+) -> Result<Saved, Error> {
+    if let Some(saved) = completed(app, id).await? {
         return Ok(saved);
     }
-    if save.created_at < app.started_at {
+    if created_at < app.started_at {
         let reason = "the server was restarted while it was being made; save again".to_owned();
         return Err(ProviderError::Unreachable(reason).into());
     }
-    let saving = app.provider.save(&save.tenant, &save.id);
+    let saving = app.provider.save(tenant, id);
     let saved = tokio::time::timeout(SAVE, saving).await;
     Ok(saved.map_err(|_| Error::TimedOut(SAVE))??)
 }
 
 async fn make(app: Shared, save: SavePoint) -> Result<(), Failed> {
     crash_point!(app, BeforeSave);
-    let state = match save_now(&app, &save).await {
+    let state = match save_now(&app, &save.tenant, &save.id, save.created_at).await {
         Ok(saved) => State::Complete(saved),
         Err(error) => {
             let reason = describe(&error);
@@ -150,7 +153,7 @@ async fn make(app: Shared, save: SavePoint) -> Result<(), Failed> {
             let recorded = app.store.record_failed_suspension(&save, &state, retry_at);
             return Ok(recorded.await?);
         }
-        // Before it can be used. After a crash, the owner is told again.
+        // Before it can be used. After a crash, the owner is notified again.
         if save.purpose == Purpose::Copy && matches!(state, State::Complete(_)) {
             announce_copy(&app, &save).await?;
         }
@@ -170,7 +173,7 @@ async fn make(app: Shared, save: SavePoint) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Tells the owner of an environment that somebody has copied it.
+/// Notifies the owner of an environment that somebody has copied it.
 async fn announce_copy(app: &Shared, copy: &SavePoint) -> Result<(), Error> {
     let by = app.store.person(&copy.person).await?;
     let of = app.store.environment(&copy.environment).await?;
@@ -182,12 +185,24 @@ async fn announce_copy(app: &Shared, copy: &SavePoint) -> Result<(), Error> {
 }
 
 async fn delete(app: Shared, id: SavePointId) -> Result<(), Failed> {
+    delete_files(&app, &id, async {
+        crash_point!(app, FilesDeleted);
+        app.store.forget_save_point(&id).await
+    })
+    .await
+}
+
+/// Deletes the files of a save point, and then its row.
+pub(super) async fn delete_files(
+    app: &Shared,
+    id: &SavePointId,
+    forget: impl Future<Output = Result<(), faultline_store::Error>>,
+) -> Result<(), Failed> {
     let deleted = async {
-        tokio::time::timeout(DELETE, app.provider.delete_save(&id))
+        tokio::time::timeout(DELETE, app.provider.delete_save(id))
             .await
             .map_err(|_| Error::TimedOut(DELETE))??;
-        crash_point!(app, FilesDeleted);
-        app.store.forget_save_point(&id).await?;
+        forget.await?;
         Ok::<_, Error>(())
     };
     deleted.await.map_err(|error| {

@@ -7,11 +7,11 @@ use askama::Template;
 use axum::{
     Form,
     extract::State,
-    http::{StatusCode, header},
-    response::{IntoResponse, Redirect, Response},
+    http::header,
+    response::{IntoResponse, Response},
 };
 use faultline_domain::{
-    NodeName,
+    EnvironmentId, NodeName,
     authz::MayLook,
     environment::{Environment, State as Life},
 };
@@ -21,6 +21,7 @@ use faultline_provider::Target;
 use serde::Deserialize;
 
 use super::{
+    after_quiet_form,
     layout::{Frame, Layout},
     page,
     parts::{self, Checks},
@@ -68,7 +69,7 @@ pub(super) async fn show(
     let title = lab
         .as_ref()
         .map_or_else(|| e.lab.to_string(), |l| l.lab.title.clone());
-    let owner = app.store.person(&e.person).await?;
+    let owner = app.name_of(&e.person).await?;
     let running = e.is_open() && matches!(e.state, Life::Active { .. });
     let nonce = app.secret().derive("nonce");
     let html = page(&LookPage {
@@ -77,7 +78,7 @@ pub(super) async fn show(
         id: e.id.to_string(),
         slug: e.lab.to_string(),
         title,
-        owner: owner.map_or_else(|| e.person.to_string(), |owner| owner.name),
+        owner,
         state: match &e.state {
             _ if running => "running",
             _ if !e.is_open() => "ended",
@@ -125,11 +126,13 @@ pub(super) async fn set_typing(
     Form(wanted): Form<Typing>,
 ) -> Result<Response, Problem> {
     look::set_typing(&app, &looking.proof, wanted.types == "yes").await?;
-    if frame.partial {
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    }
-    let here = format!("/environments/{}/look", looking.environment().id);
-    Ok(Redirect::to(&here).into_response())
+    let here = page_of(&looking.environment().id);
+    Ok(after_quiet_form(&frame, &here))
+}
+
+/// Returns the path of the page.
+pub(super) fn page_of(environment: &EnvironmentId) -> String {
+    format!("/environments/{environment}/look")
 }
 
 /// Returns the parts of the page that are updated live.

@@ -203,6 +203,14 @@ async fn after_form<T>(
     }
 }
 
+/// Answers a form whose effect the page shows by itself: without content if a script has sent it, else with a redirect.
+fn after_quiet_form(frame: &layout::Frame, to: &str) -> Response {
+    if frame.partial {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    Redirect::to(to).into_response()
+}
+
 /// Renders a template as a page.
 fn page(template: &impl Template) -> Result<Response, Problem> {
     Ok(Html(template.render()?).into_response())
@@ -224,9 +232,7 @@ async fn could_end(app: &Shared, person: &PersonId) -> Vec<(String, String)> {
     let all = app.store.unfinished_of(person).await.unwrap_or_default();
     let mut open = Vec::new();
     for e in all.iter().filter(|e| e.is_open()) {
-        let lab = app.lab_of(e).await;
-        let title = lab.map_or_else(|| e.lab.to_string(), |lab| lab.lab.title.clone());
-        open.push((e.id.to_string(), title));
+        open.push((e.id.to_string(), app.title_of(e).await));
     }
     open
 }

@@ -4,10 +4,10 @@ use askama::Template;
 use axum::{
     Form,
     extract::State,
-    http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
 use faultline_domain::{
+    EnvironmentId,
     authz::MayLook,
     environment::Environment,
     limits::size,
@@ -17,7 +17,7 @@ use faultline_provider::Capability;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{layout::Frame, page, text};
+use super::{after_quiet_form, layout::Frame, look, page, text};
 use crate::{
     app::{App, Shared},
     auth::{Looking, Mine, Saved},
@@ -118,11 +118,11 @@ pub(super) struct Copies {
 pub(super) async fn copies(app: &App, proof: &MayLook, csrf: &str) -> Result<Copies, Problem> {
     let (e, now) = (proof.environment(), app.now());
     let all = app.store.copies_of_environment(&e.id, proof.person());
-    let (all, owner) = (all.await?, app.store.person(&e.person).await?);
+    let (all, owner) = (all.await?, app.name_of(&e.person).await?);
     Ok(Copies {
         id: e.id.to_string(),
         csrf: csrf.to_owned(),
-        owner: owner.map_or_else(|| e.person.to_string(), |owner| owner.name),
+        owner,
         may_copy: is_active(e) && !e.state.is_on_disk() && can_save(app),
         rows: all.iter().rev().map(|save| Row::new(save, now)).collect(),
     })
@@ -150,11 +150,8 @@ pub(super) async fn copy(
     frame: Frame,
 ) -> Result<Response, Problem> {
     save::copy(&app, &looking.proof).await?;
-    if frame.partial {
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    }
-    let here = format!("/environments/{}/look", looking.environment().id);
-    Ok(Redirect::to(&here).into_response())
+    let here = look::page_of(&looking.environment().id);
+    Ok(after_quiet_form(&frame, &here))
 }
 
 /// Serves only the list.
@@ -168,11 +165,8 @@ pub(super) struct NewSave {
     name: String,
 }
 
-fn done(frame: &Frame, environment: &str) -> Response {
-    if frame.partial {
-        return StatusCode::NO_CONTENT.into_response();
-    }
-    Redirect::to(&format!("/environments/{environment}#saves")).into_response()
+fn list_of(environment: &EnvironmentId) -> String {
+    format!("/environments/{environment}#saves")
 }
 
 pub(super) async fn make(
@@ -182,7 +176,7 @@ pub(super) async fn make(
     Form(new): Form<NewSave>,
 ) -> Result<Response, Problem> {
     save::save(&app, &mine.proof, &new.name).await?;
-    Ok(done(&frame, mine.environment().id.as_str()))
+    Ok(after_quiet_form(&frame, &list_of(&mine.environment().id)))
 }
 
 pub(super) async fn go_back(
@@ -206,5 +200,5 @@ pub(super) async fn delete(
 ) -> Result<Response, Problem> {
     save::delete(&app, &saved.proof).await?;
     let environment = &saved.proof.save_point().environment;
-    Ok(done(&frame, environment.as_str()))
+    Ok(after_quiet_form(&frame, &list_of(environment)))
 }
