@@ -1,5 +1,7 @@
 //! An automated accessibility check: axe-core, vendored in `e2e/vendor` for tests only.
 
+use std::time::Duration;
+
 use anyhow::{Result, bail};
 use serde_json::Value;
 
@@ -21,6 +23,23 @@ pub async fn check(browser: &Browser, what: &str) -> Result<()> {
             bail!("{what}: {}", pretty(&found))
         }
     }
+}
+
+/// Takes screenshots of the page in both sizes and both schemes, and checks that it fits and is accessible.
+pub async fn finished(browser: &Browser, name: &str) -> Result<()> {
+    for scheme in ["dark", "light"] {
+        browser.scheme(scheme).await?;
+        for (width, height) in [(390, 844), (1600, 1000)] {
+            browser.size(width, height).await?;
+            // A terminal's font follows the width.
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            browser.fits().await?;
+            let what = format!("{name}-{width}-{scheme}");
+            browser.shot(&what).await?;
+            check(browser, &what).await?;
+        }
+    }
+    Ok(())
 }
 
 fn pretty(value: &Value) -> String {

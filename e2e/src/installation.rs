@@ -116,6 +116,21 @@ impl Installation {
         command
     }
 
+    /// Runs the program, which must succeed, and returns its answer.
+    pub fn ask(&self, args: &[&str]) -> Value {
+        let out = self.run(&[&["--output", "json"], args].concat());
+        assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+        let answer = serde_json::from_slice(&out.stdout);
+        assert!(answer.is_ok(), "{args:?}: {}", text(&out.stdout));
+        answer.unwrap_or_default()
+    }
+
+    /// Runs a command in an environment and returns what it prints.
+    pub fn on(&self, id: &str, command: &str) -> String {
+        let out = self.run(&["ssh", id, "--", command]);
+        text(&out.stdout).trim().to_owned()
+    }
+
     /// Runs the program and waits until it ends.
     #[must_use]
     pub fn run(&self, args: &[&str]) -> Output {

@@ -5,20 +5,13 @@
 
 use faultline_e2e::{
     Browser, access,
-    installation::{Installation, step, text},
+    installation::{Installation, step},
     student::{self, SCREEN, until_output},
 };
-use serde_json::Value;
 
 const LAB: &str = "inventory-name";
 const GROUP: &str = "Class of Monday";
 const TERMINAL: &str = ".terminal-box:not([hidden]) .xterm-screen";
-
-fn ask(here: &Installation, args: &[&str]) -> Value {
-    let out = here.run(&[&["--output", "json"], args].concat());
-    assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
-    serde_json::from_slice(&out.stdout).unwrap_or_default()
-}
 
 async fn fill(browser: &Browser, field: &str, what: &str) {
     browser.click(field).await.unwrap();
@@ -36,20 +29,10 @@ async fn join(link: &str, name: &str, login: &str) -> Browser {
     browser
 }
 
-/// Takes screenshots of a page in both sizes and both schemes, and checks it.
 async fn finished(browser: &Browser, name: &str) {
-    for scheme in ["dark", "light"] {
-        browser.scheme(scheme).await.unwrap();
-        for (width, height) in [(390, 844), (1600, 1000)] {
-            browser.size(width, height).await.unwrap();
-            // The terminal's font follows the width.
-            tokio::time::sleep(std::time::Duration::from_millis(400)).await;
-            browser.fits().await.unwrap();
-            let what = format!("class-{name}-{width}-{scheme}");
-            browser.shot(&what).await.unwrap();
-            access::check(browser, &what).await.unwrap();
-        }
-    }
+    access::finished(browser, &format!("class-{name}"))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,13 +43,13 @@ async fn two_students_an_instructor_and_an_operator_at_once() {
     let base = student::sign_in(&operator, &link).await.unwrap();
 
     step("an operator invites an instructor, who invites a class by one link");
-    let invited = ask(&here, &["person", "invite", "--role", "instructor"]);
+    let invited = here.ask(&["person", "invite", "--role", "instructor"]);
     let ida = join(invited["url"].as_str().unwrap(), "Ida Example", "ida").await;
-    ask(&here, &["group", "create", GROUP]);
-    ask(&here, &["group", "add", GROUP, "ida", "--instructor"]);
+    here.ask(&["group", "create", GROUP]);
+    here.ask(&["group", "add", GROUP, "ida", "--instructor"]);
     ida.go(&format!("{base}/groups")).await.unwrap();
     ida.click(".rows a").await.unwrap();
-    let invited = ask(&here, &["group", "invite", GROUP, "--people", "2"]);
+    let invited = here.ask(&["group", "invite", GROUP, "--people", "2"]);
     let link = invited["url"].as_str().unwrap();
     let (ann, ben) = tokio::join!(join(link, "Ann", "ann"), join(link, "Ben", "ben"));
 

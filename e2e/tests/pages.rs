@@ -607,21 +607,9 @@ async fn looks_at(serving: &Serving, instructor: &Browser, student: &Browser) ->
     Ok(())
 }
 
-/// Takes screenshots of pages in both sizes and both schemes, and checks them.
 async fn finished(pages: &[(&Browser, &str)]) -> Result<()> {
     for (browser, name) in pages {
-        for scheme in ["dark", "light"] {
-            browser.scheme(scheme).await?;
-            for (width, height) in [(390, 844), (1600, 1000)] {
-                browser.size(width, height).await?;
-                // The terminal's font follows the width.
-                tokio::time::sleep(Duration::from_millis(400)).await;
-                browser.fits().await?;
-                let what = format!("{name}-{width}-{scheme}");
-                browser.shot(&what).await?;
-                access::check(browser, &what).await?;
-            }
-        }
+        access::finished(browser, name).await?;
     }
     Ok(())
 }

@@ -15,8 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use faultline_e2e::installation::{Installation, step, text, workspace};
-use serde_json::Value;
+use faultline_e2e::installation::{Installation, step, workspace};
 
 /// Labs on one machine.
 const LABS: [&str; 3] = ["orders-api-upgrade", "inventory-name", "bridge-gone"];
@@ -24,45 +23,34 @@ const LABS: [&str; 3] = ["orders-api-upgrade", "inventory-name", "bridge-gone"];
 const RESERVE: u64 = 60;
 const NEED: u64 = 130;
 
-fn ask(here: &Installation, args: &[&str]) -> Value {
-    let out = here.run(&[&["--output", "json"], args].concat());
-    assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
-    serde_json::from_slice(&out.stdout).unwrap()
-}
-
-fn on(here: &Installation, id: &str, command: &str) -> String {
-    let out = here.run(&["ssh", id, "--", command]);
-    text(&out.stdout).trim().to_owned()
-}
-
 /// Starts a lab and fills memory that the host can't share or take back. Returns the environment and the checksum of
 /// what is in its memory.
 fn busy(here: &Installation, lab: &str) -> (String, String) {
-    let id = ask(here, &["env", "start", lab])["id"]
+    let id = here.ask(&["env", "start", lab])["id"]
         .as_str()
         .unwrap()
         .to_owned();
     let fill = "head -c 100M /dev/urandom > /dev/shm/work; md5sum < /dev/shm/work";
-    let work = on(here, &id, fill);
+    let work = here.on(&id, fill);
     assert_eq!(work.len(), 35, "{work}");
     (id, work)
 }
 
 fn phase(here: &Installation, id: &str) -> (String, bool) {
-    let e = ask(here, &["env", "show", id]);
+    let e = here.ask(&["env", "show", id]);
     let phase = e["phase"].as_str().unwrap().to_owned();
     (phase, e["on_disk"] == true)
 }
 
 fn warm(here: &Installation) -> u64 {
-    let pools = ask(here, &["pool", "list"]);
+    let pools = here.ask(&["pool", "list"]);
     let all = pools["pools"].as_array().unwrap();
     all.iter().map(|p| p["warm"].as_u64().unwrap()).sum()
 }
 
 /// Returns the free memory and what pools use, in MiB.
 fn memory(here: &Installation) -> (u64, u64) {
-    let of = ask(here, &["capacity"])["memory"].clone();
+    let of = here.ask(&["capacity"])["memory"].clone();
     let mib = |name: &str| of[name].as_u64().unwrap();
     (mib("free_mib"), mib("pools_mib"))
 }
@@ -128,7 +116,7 @@ fn under_pressure_pools_shrink_then_the_unused_are_suspended_and_nothing_is_lost
     let (unused, work) = busy(&here, LABS[0]);
     let (used, _) = busy(&here, LABS[1]);
     step("with enough memory, a pool is filled");
-    ask(&here, &["pool", "set", LABS[2], "--floor", "1"]);
+    here.ask(&["pool", "set", LABS[2], "--floor", "1"]);
     until("the pool has no tenant", 200, || warm(&here) == 1);
     let (free, pools) = settled(&here);
     let all = PLENTY - free;
@@ -143,7 +131,7 @@ fn under_pressure_pools_shrink_then_the_unused_are_suspended_and_nothing_is_lost
     until("the pool keeps its tenant", 60, || warm(&here) == 0);
     std::thread::sleep(Duration::from_secs(8));
     assert_eq!(warm(&here), 0, "it is not refilled");
-    let left = |id: &str| ask(&here, &["env", "show", id])["seconds_left"].as_i64();
+    let left = |id: &str| here.ask(&["env", "show", id])["seconds_left"].as_i64();
     for id in [&unused, &used] {
         assert_eq!(phase(&here, id), ("active".to_owned(), false));
         assert!(left(id).is_some_and(|left| left > 120), "nobody has notice");
@@ -158,7 +146,7 @@ fn under_pressure_pools_shrink_then_the_unused_are_suspended_and_nothing_is_lost
         .spawn()
         .unwrap();
     until("nobody gets notice", 60, || {
-        on(&here, &used, "true");
+        here.on(&used, "true");
         left(&unused).is_some_and(|left| left <= 120)
     });
     assert_eq!(warm(&here), 0, "pools gave back theirs before");
@@ -171,7 +159,7 @@ fn under_pressure_pools_shrink_then_the_unused_are_suspended_and_nothing_is_lost
     step("it is suspended, and the start gets its memory");
     let began = Instant::now();
     let done = loop {
-        on(&here, &used, "true");
+        here.on(&used, "true");
         if let Some(status) = waiting.try_wait().unwrap() {
             break status;
         }
@@ -184,9 +172,9 @@ fn under_pressure_pools_shrink_then_the_unused_are_suspended_and_nothing_is_lost
     nothing_was_killed();
 
     step("what was suspended comes back whole when there is room");
-    ask(&here, &["env", "end", &used]);
-    ask(&here, &["env", "resume", &unused]);
-    assert_eq!(on(&here, &unused, "md5sum < /dev/shm/work"), work);
+    here.ask(&["env", "end", &used]);
+    here.ask(&["env", "resume", &unused]);
+    assert_eq!(here.on(&unused, "md5sum < /dev/shm/work"), work);
     nothing_was_killed();
     here.down();
     // The limit is of all installations on this machine. A start without it removes it.

@@ -16,17 +16,6 @@ use thirtyfour::Key;
 
 const LAB: &str = "orders-api-upgrade";
 
-fn ask(here: &Installation, args: &[&str]) -> Value {
-    let out = here.run(&[&["--output", "json"], args].concat());
-    assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
-    serde_json::from_slice(&out.stdout).unwrap()
-}
-
-fn on(here: &Installation, id: &str, command: &str) -> String {
-    let out = here.run(&["ssh", id, "--", command]);
-    text(&out.stdout).trim().to_owned()
-}
-
 async fn type_in(browser: &Browser, line: &str) {
     let screen = ".terminal-box:not([hidden]) .xterm-screen";
     browser.click(screen).await.unwrap();
@@ -101,21 +90,21 @@ async fn suspend_and_resume(here: &mut Installation, browser: &Browser, place: &
     browser.shot("resumed-1600").await.unwrap();
     type_in(browser, "echo $((kept + 1))-$(jobs -r | wc -l)\n").await;
     until_output(browser, "44-1").await.unwrap();
-    let clock: i64 = on(here, id, "date +%s").parse().unwrap();
+    let clock: i64 = here.on(id, "date +%s").parse().unwrap();
     let now = faultline_domain::Clock::system().now().as_second();
     assert!((clock - now).abs() <= 2, "its clock is set: {clock} {now}");
     // By the command line.
-    ask(here, &["env", "suspend", id]);
+    here.ask(&["env", "suspend", id]);
     let began = Instant::now();
-    while ask(here, &["env", "show", id]).get("on_disk") != Some(&Value::Bool(true)) {
+    while here.ask(&["env", "show", id]).get("on_disk") != Some(&Value::Bool(true)) {
         assert!(
             began.elapsed() < Duration::from_secs(30),
             "it stays in memory"
         );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    ask(here, &["env", "resume", id]);
-    assert_eq!(on(here, id, "cat /root/note"), "after-the-save");
+    here.ask(&["env", "resume", id]);
+    assert_eq!(here.on(id, "cat /root/note"), "after-the-save");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,8 +170,8 @@ async fn a_machine_goes_back_to_its_save_point() {
     assert!(!screen.contains("after-the-save"), "{screen}");
     type_in(&browser, "echo $((counter + 1)); cat /root/note\n").await;
     until_output(&browser, "42").await.unwrap();
-    assert_eq!(on(&here, &id, "cat /root/note"), "before-the-save");
-    let clock: i64 = on(&here, &id, "date +%s").parse().unwrap();
+    assert_eq!(here.on(&id, "cat /root/note"), "before-the-save");
+    let clock: i64 = here.on(&id, "date +%s").parse().unwrap();
     let now = faultline_domain::Clock::system().now().as_second();
     assert!((clock - now).abs() <= 2, "its clock is set: {clock} {now}");
 
@@ -197,18 +186,18 @@ async fn a_machine_goes_back_to_its_save_point() {
     browser.click(undo).await.unwrap();
     confirm(&browser).await;
     until_other_tenant(&browser, &second).await;
-    assert_eq!(on(&here, &id, "cat /root/note"), "after-the-save");
+    assert_eq!(here.on(&id, "cat /root/note"), "after-the-save");
 
     step("two forks share neither disk nor randomness");
     let forks: Vec<String> = (0..2)
         .map(|n| {
-            let fork = ask(&here, &["env", "fork", "Save point 1"]);
+            let fork = here.ask(&["env", "fork", "Save point 1"]);
             let fork = fork.get("id").and_then(Value::as_str).unwrap().to_owned();
-            assert_eq!(on(&here, &fork, "cat /root/note"), "before-the-save", "{n}");
+            assert_eq!(here.on(&fork, "cat /root/note"), "before-the-save", "{n}");
             fork
         })
         .collect();
-    let random = |id: &str| on(&here, id, "od -An -N16 -tx1 /dev/urandom");
+    let random = |id: &str| here.on(id, "od -An -N16 -tx1 /dev/urandom");
     let drawn: Vec<String> = forks.iter().map(|id| random(id)).collect();
     assert!(drawn.iter().all(|bytes| bytes.len() == 47), "{drawn:?}");
     assert!(
@@ -216,22 +205,19 @@ async fn a_machine_goes_back_to_its_save_point() {
         "{drawn:?}"
     );
     let fork = forks.first().unwrap();
-    on(&here, fork, "echo elsewhere > /root/note");
-    assert_eq!(on(&here, &id, "cat /root/note"), "after-the-save");
+    here.on(fork, "echo elsewhere > /root/note");
+    assert_eq!(here.on(&id, "cat /root/note"), "after-the-save");
     for fork in &forks {
-        ask(&here, &["env", "end", fork]);
+        here.ask(&["env", "end", fork]);
     }
 
     step("a killed server loses no save point, and a reset is undone by the command line");
-    ask(
-        &here,
-        &["env", "save", &id, "--name", "before the reset by hand"],
-    );
+    here.ask(&["env", "save", &id, "--name", "before the reset by hand"]);
     here.kill_server();
     here.up();
     let reset = here.run(&["env", "reset", &id]);
     assert!(reset.status.success(), "{}", text(&reset.stderr));
-    assert_eq!(on(&here, &id, "cat /root/note"), "");
+    assert_eq!(here.on(&id, "cat /root/note"), "");
     let list = here.run(&["env", "saves"]);
     assert!(text(&list.stdout).contains("before the reset by hand"));
     let began = Instant::now();
@@ -248,13 +234,13 @@ async fn a_machine_goes_back_to_its_save_point() {
         );
         std::thread::sleep(Duration::from_millis(500));
     }
-    assert_eq!(on(&here, &id, "cat /root/note"), "after-the-save");
+    assert_eq!(here.on(&id, "cat /root/note"), "after-the-save");
 
     step("a suspended machine leaves nothing running, and goes on after a restart of everything");
     suspend_and_resume(&mut here, &browser, &place, &id).await;
 
     step("a damaged save point is refused, and the machine is brought back");
-    let saves = ask(&here, &["env", "saves"]);
+    let saves = here.ask(&["env", "saves"]);
     let all = saves.as_array().unwrap();
     let named = |name: &str| all.iter().find(|s| s.get("name").unwrap() == name).unwrap();
     let damaged = named("Save point 1").get("id").unwrap().as_str().unwrap();
@@ -274,8 +260,8 @@ async fn a_machine_goes_back_to_its_save_point() {
         "{}",
         text(&refused.stderr)
     );
-    ask(&here, &["env", "restore", "before the reset by hand"]);
-    assert_eq!(on(&here, &id, "cat /root/note"), "after-the-save");
+    here.ask(&["env", "restore", "before the reset by hand"]);
+    assert_eq!(here.on(&id, "cat /root/note"), "after-the-save");
     for save in all {
         let save = save.get("id").unwrap().as_str().unwrap();
         let _ = here.run(&["env", "delete-save", save]);

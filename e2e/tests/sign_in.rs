@@ -18,21 +18,6 @@ async fn fill(browser: &Browser, field: &str, text: &str) -> Result<()> {
     browser.keys(text).await
 }
 
-/// Takes screenshots of the page in both sizes and both schemes, and checks it.
-async fn look(browser: &Browser, name: &str) -> Result<()> {
-    for scheme in ["dark", "light"] {
-        browser.scheme(scheme).await?;
-        for (width, height) in [(1600, 1000), (390, 844)] {
-            browser.size(width, height).await?;
-            browser.fits().await?;
-            let what = format!("{name}-{width}-{scheme}");
-            browser.shot(&what).await?;
-            access::check(browser, &what).await?;
-        }
-    }
-    browser.size(1600, 1000).await
-}
-
 /// Starts a server with a real identity provider. People of `example.org` may join.
 async fn with_provider() -> Result<(Idp, Serving)> {
     let accounts = json!({
@@ -87,7 +72,7 @@ async fn a_person_signs_in_through_a_real_identity_provider() -> Result<()> {
     let base = serving.base.clone();
     let browser = Browser::open().await?;
     browser.go(&format!("{base}/sign-in")).await?;
-    look(&browser, "sign-in").await?;
+    access::finished(&browser, "sign-in").await?;
     browser.click(".other-way button").await?;
     at_provider(&browser, "ann").await?;
     browser.find("nav[aria-label=Main]").await?;
@@ -110,7 +95,7 @@ async fn a_person_signs_in_through_a_real_identity_provider() -> Result<()> {
     ] {
         ensure!(page.contains(shown), "no {shown} in {page}");
     }
-    look(&browser, "account-linked").await?;
+    access::finished(&browser, "account-linked").await?;
 
     // The provider still knows the browser, so nothing has to be typed.
     browser
@@ -119,7 +104,7 @@ async fn a_person_signs_in_through_a_real_identity_provider() -> Result<()> {
     browser
         .until_text("main", "You are still signed in at Example")
         .await?;
-    look(&browser, "signed-out").await?;
+    access::finished(&browser, "signed-out").await?;
     browser.click("main a[href='/sign-in']").await?;
     browser.click(".other-way button").await?;
     browser.find("nav[aria-label=Main]").await?;
@@ -160,7 +145,7 @@ async fn a_person_signs_in_through_a_real_identity_provider() -> Result<()> {
     other.click(".other-way button").await?;
     at_provider(&other, "eve").await?;
     other.until_text("main", "You need an invitation").await?;
-    look(&other, "not-invited").await?;
+    access::finished(&other, "not-invited").await?;
     other.close().await?;
     let third = Browser::open().await?;
     third.go(&format!("{base}/sign-in")).await?;
@@ -208,7 +193,7 @@ async fn a_signed_out_browser_loses_its_terminal() -> Result<()> {
     second.find("nav[aria-label=Main]").await?;
     student::start(&second, &base, "stale-flag").await?;
     first.go(&format!("{base}/account")).await?;
-    look(&first, "sessions").await?;
+    access::finished(&first, "sessions").await?;
     first
         .click("form[action^='/account/sessions/'] button")
         .await?;
@@ -241,7 +226,7 @@ async fn a_person_signs_in_with_a_passkey() -> Result<()> {
     fill(&browser, "#passkey-name", "My laptop").await?;
     browser.click("form[data-passkey=add] button").await?;
     browser.until_text("main .rows", "My laptop").await?;
-    look(&browser, "passkeys").await?;
+    access::finished(&browser, "passkeys").await?;
     // The same authenticator has one already.
     browser.click("form[data-passkey=add] button").await?;
     browser
@@ -257,7 +242,7 @@ async fn a_person_signs_in_with_a_passkey() -> Result<()> {
     browser
         .find("form[data-passkey=sign-in]:not([hidden])")
         .await?;
-    look(&browser, "sign-in-passkey").await?;
+    access::finished(&browser, "sign-in-passkey").await?;
     browser.click("form[data-passkey=sign-in] button").await?;
     browser.find("nav[aria-label=Main]").await?;
     browser.go(&account).await?;
