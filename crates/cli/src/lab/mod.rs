@@ -101,8 +101,8 @@ pub enum LabCommand {
         /// Write a JUnit report into this file
         #[arg(long, value_name = "FILE")]
         junit: Option<PathBuf>,
-        /// Start no cluster lab or wrong repair after this many minutes, and no lab whose cluster has to be baked after
-        /// half of them. Changed labs come first and wrong repairs last; the output says what was left out
+        /// Start no cluster lab or wrong repair after this many minutes, and no lab whose cluster has to be baked in the
+        /// last 25 of them. Changed labs come first and wrong repairs last; the output says what was left out
         #[arg(long, value_name = "MINUTES")]
         within: Option<u64>,
         /// Prove labs with this minor version of Kubernetes in place of their own; plain machines are not affected

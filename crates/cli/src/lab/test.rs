@@ -25,6 +25,9 @@ use super::{
 };
 use crate::{Output, progress, signals::told_to_stop};
 
+/// The time that baking a cluster may take: one of three nodes, under emulation, on two cores.
+const BAKE: Duration = Duration::from_secs(25 * 60);
+
 /// The options of the command.
 pub(super) struct Wanted {
     pub names: Vec<String>,
@@ -253,10 +256,10 @@ async fn proofs_of(
     order(&mut clusters, &proofs::proven_once(platform.cache()));
     for lab in clusters {
         let found = platform.find(&lab.lab.needs)?;
-        // A cluster that must be baked first takes the longest, so time must be left for it.
-        let last = wanted
-            .within
-            .map(|w| if found.is_some() { w } else { w / 2 });
+        let last = wanted.within.map(|within| match found {
+            Some(_) => within,
+            None => within.saturating_sub(BAKE),
+        });
         let proof = found.and_then(|template| kept(platform, lab, &template, wanted));
         rows.push(match proof {
             Some(proof) => Row::cached(proof),
