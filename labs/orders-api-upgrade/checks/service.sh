@@ -16,7 +16,16 @@ user=$(stat -c %U "/proc/$pid")
 awk '/^(Gid|Groups):/ { for (i = 2; i <= NF; i++) if ($i == 0) exit 1 }' "/proc/$pid/status" ||
   { echo "Process $pid has the rights of the group root."; exit 1; }
 
-grep -qzF -e /opt/orders-api/ "/proc/$pid/cmdline" || { echo "Process $pid is not the program in /opt/orders-api."; exit 1; }
-sum=$(sha256sum </opt/orders-api/releases/2.4.0/orders-api 2>/dev/null)
-[ "${sum%% *}" = 6ac92acc1f7a8828cd7590f341531b92e824abc545359940c11af51a5a89d72b ] || { echo "The release 2.4.0 is not as it was delivered."; exit 1; }
+# The release is a program for Python. What is run comes after the interpreter and its options.
+mapfile -d '' -t words <"/proc/$pid/cmdline"
+program=
+case $(readlink "/proc/$pid/exe") in
+  /usr/bin/python3*) for program in "${words[@]:1}"; do [[ $program == -[BEIPsSu] ]] || break; done ;;
+esac
+case $(realpath -q "$program") in
+  /opt/orders-api/*) ;;
+  *) echo "Process $pid is not the program in /opt/orders-api."; exit 1 ;;
+esac
+sum=$(sha256sum <"$program" 2>/dev/null)
+[ "${sum%% *}" = 6ac92acc1f7a8828cd7590f341531b92e824abc545359940c11af51a5a89d72b ] || { echo "Process $pid is not the release 2.4.0 as it was delivered."; exit 1; }
 echo "Process $pid of user orders, up since $(systemctl show -p ActiveEnterTimestamp --value orders-api)."
