@@ -242,6 +242,10 @@ impl Local {
     }
 
     async fn launch(&self, dir: &Path, progress: &Progress) -> Result<()> {
+        // It is gone if another installation was purged.
+        if self.memory_mib.is_some() {
+            cgroup::limit_all(self.memory_mib).map_err(|e| Error::failed("clone", e))?;
+        }
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
