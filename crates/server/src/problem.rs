@@ -133,6 +133,15 @@ impl Problem {
         )
     }
 
+    pub(crate) fn token_ends() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "token-ends",
+            "This API token has an end",
+            "It can't create tokens or sign-in links, since these could outlast it. Sign in on the pages to create them.",
+        )
+    }
+
     pub(crate) fn forged() -> Self {
         Self::new(
             StatusCode::FORBIDDEN,

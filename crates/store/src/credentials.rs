@@ -304,6 +304,16 @@ impl Store {
         Ok(Some((row.principal.read()?, scope)))
     }
 
+    /// Returns when an API token ends, if it does.
+    pub async fn api_token_end(&self, secret: &Secret) -> Result<Option<Timestamp>> {
+        let end: Option<Option<i64>> =
+            sqlx::query_scalar("SELECT expires_at FROM api_tokens WHERE token_hash = $1")
+                .bind(secret.hash())
+                .fetch_optional(&self.readers)
+                .await?;
+        end.flatten().map(|end| time("end", end)).transpose()
+    }
+
     /// Returns a person's API tokens.
     pub async fn api_tokens(&self, person: &PersonId) -> Result<Vec<ApiToken>> {
         sqlx::query_as::<_, ApiTokenRow>(

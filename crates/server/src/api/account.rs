@@ -146,7 +146,8 @@ async fn list_tokens(
 ///
 /// This response is the only one that contains the token itself.
 #[utoipa::path(post, path = "/api/v1/tokens", tag = "account", request_body = NewToken,
-    responses((status = 201, body = MadeToken), (status = 400, body = Problem), (status = 409, body = Problem)))]
+    responses((status = 201, body = MadeToken), (status = 400, body = Problem), (status = 403, body = Problem),
+        (status = 409, body = Problem)))]
 async fn add_token(
     State(app): State<Shared>,
     Signed(caller): Signed,
@@ -157,6 +158,7 @@ async fn add_token(
     } else {
         Scope::Full
     };
+    tokens::may_create_credentials(&app, &caller).await?;
     let (id, secret) = tokens::add(&app, &caller.signed_in, &new.name, scope, new.days).await?;
     let made = MadeToken {
         id,
@@ -220,11 +222,13 @@ async fn end_session(
 }
 
 /// Creates a link that signs the caller's browser in, once.
-#[utoipa::path(post, path = "/api/v1/sign-in-links", tag = "account", responses((status = 201, body = SignInLink)))]
+#[utoipa::path(post, path = "/api/v1/sign-in-links", tag = "account",
+    responses((status = 201, body = SignInLink), (status = 403, body = Problem)))]
 async fn create_sign_in_link(
     State(app): State<Shared>,
     Signed(caller): Signed,
 ) -> Result<(StatusCode, Json<SignInLink>), Problem> {
+    tokens::may_create_credentials(&app, &caller).await?;
     let (url, ends) = sign_in_link::sign_in_link(&app, caller.signed_in.person()).await?;
     let link = SignInLink {
         url,

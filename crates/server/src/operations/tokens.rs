@@ -4,12 +4,20 @@ use faultline_domain::authz::{Scope, SignedIn};
 use faultline_store::{Secret, credentials::NewApiToken};
 use jiff::SignedDuration;
 
-use crate::{app::App, problem::Problem};
+use crate::{app::App, auth::Caller, problem::Problem};
 
 /// The maximum number of API tokens per person.
 const MAX_TOKENS: usize = 20;
 /// The maximum number of days for which a token with an end is valid.
 const MAX_DAYS: u32 = 3650;
+
+/// Refuses a caller with an API token that has an end, because a credential that it creates could outlast it.
+pub(crate) async fn may_create_credentials(app: &App, caller: &Caller) -> Result<(), Problem> {
+    match app.store.api_token_end(&caller.secret).await? {
+        Some(_) => Err(Problem::token_ends()),
+        None => Ok(()),
+    }
+}
 
 pub(crate) async fn add(
     app: &App,

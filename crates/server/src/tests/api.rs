@@ -298,6 +298,16 @@ async fn a_token_that_may_only_read_changes_nothing_and_one_with_an_end_ends() {
     let page = bed.get("/keys").await.body;
     assert!(page.contains("read only, ends in 2 days"), "{page}");
 
+    let new = Some(r#"{"name": "for the course", "days": 2}"#);
+    let ends = bed.api(Method::POST, "/tokens", new).await.json();
+    bed.token = ends["token"].as_str().unwrap().to_owned();
+    for path in ["/tokens", "/sign-in-links"] {
+        let outlasting = Some(r#"{"name": "for ever"}"#);
+        let refused = bed.api(Method::POST, path, outlasting).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}");
+        assert_eq!(refused.json()["code"], "token-ends", "{path}");
+    }
+
     bed.token = made["token"].as_str().unwrap().to_owned();
     let at = format!("/environments/{id}");
     assert_eq!(bed.api(Method::GET, &at, None).await.status, StatusCode::OK);
