@@ -22,7 +22,7 @@ pub struct Serving {
     /// The provider of its machines.
     pub provider: FakeProvider,
     shutdown: Shutdown,
-    task: tokio::task::JoinHandle<Result<(), faultline_server::Error>>,
+    task: tokio::task::JoinHandle<()>,
     _folder: TempDir,
 }
 
@@ -80,7 +80,7 @@ impl Serving {
         self.shutdown.soft.cancel();
         tokio::time::timeout(Duration::from_secs(25), self.task)
             .await
-            .context("the server did not stop")???;
+            .context("the server did not stop")??;
         Ok(())
     }
 }

@@ -225,12 +225,12 @@ pub async fn run(args: &UpArgs, output: Output) -> anyhow::Result<()> {
         builds,
         shutdown.soft.clone(),
     ));
-    let served = server.serve(pages, shutdown.clone()).await;
+    server.serve(pages, shutdown.clone()).await;
     shutdown.soft.cancel();
     let rest = futures::future::join3(gateway, api_servers, clusters);
     let _ = tokio::time::timeout(Duration::from_secs(5), rest).await;
     let _ = fs::remove_file(data.join(files::PID));
-    served.map_err(Into::into)
+    Ok(())
 }
 
 /// Returns a sign-in link of a server that is already running.

@@ -38,6 +38,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             soft.cancel();
         }
     });
-    server.serve(listener, shutdown).await?;
+    server.serve(listener, shutdown).await;
     Ok(())
 }

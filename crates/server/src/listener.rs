@@ -1,6 +1,8 @@
-//! The listener for HTTP. It limits the number of connections, in total and per address, and closes idle ones.
+//! Serves HTTP. It limits the number of connections, in total and per address, and closes idle ones and those that don't
+//! send a request.
 
 use std::{
+    future::Future,
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -10,8 +12,14 @@ use std::{
 };
 
 use axum::{
-    extract::connect_info::Connected,
-    serve::{IncomingStream, Listener},
+    Router,
+    body::Body,
+    extract::{ConnectInfo, Request},
+};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -19,6 +27,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep},
 };
+use tower::ServiceExt;
 
 use crate::counts::{Counted, Counts};
 
@@ -29,6 +38,8 @@ const MAX_PER_ADDRESS: usize = 512;
 /// A connection without traffic in either direction for this long is closed. Event streams and WebSockets send a
 /// keep-alive at least twice a minute, and no request takes this long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// A connection is closed if it sends nothing for this long at its begin, or takes this long to send the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long to wait after `accept` failed, for example because no file descriptor was left.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
@@ -36,36 +47,62 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub SocketAddr);
 
-impl Connected<IncomingStream<'_, Bounded>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
-        Self(*stream.remote_addr())
+/// Serves until `stop`. Then it accepts no connection, and returns when the requests under way are answered.
+pub(crate) async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
+    serve_bounded(Bounded::new(listener), router, stop).await;
+}
+
+async fn serve_bounded(mut listener: Bounded, router: Router, stop: impl Future<Output = ()>) {
+    let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(listener.head_timeout);
+    let open = GracefulShutdown::new();
+    tokio::pin!(stop);
+    loop {
+        let (connection, peer) = tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => accepted,
+        };
+        let router = router.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(Peer(peer)));
+            router.clone().oneshot(request.map(Body::new))
+        });
+        let serving = http.serve_connection_with_upgrades(TokioIo::new(connection), service);
+        let serving = open.watch(serving.into_owned());
+        tokio::spawn(async move {
+            if let Err(e) = serving.await {
+                tracing::debug!(%peer, error = %e, "a connection ended");
+            }
+        });
     }
+    drop(listener);
+    open.shutdown().await;
 }
 
 /// A listener with limits.
 #[derive(Debug)]
-pub(crate) struct Bounded {
+struct Bounded {
     inner: TcpListener,
     permits: Arc<Semaphore>,
     counts: Counts<IpAddr>,
+    head_timeout: Duration,
     idle_timeout: Duration,
 }
 
 impl Bounded {
-    pub(crate) fn new(inner: TcpListener) -> Self {
+    fn new(inner: TcpListener) -> Self {
         Self {
             inner,
             permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             counts: Counts::default(),
+            head_timeout: HEAD_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
         }
     }
-}
 
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
+    /// Returns the next connection that the limits allow.
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
             // The semaphore is never closed. If it were, no more connections could be accepted.
@@ -78,7 +115,8 @@ impl Listener for Bounded {
                     if let Some(counted) = self.counts.admit(&peer.ip(), MAX_PER_ADDRESS) {
                         let connection = Connection {
                             socket,
-                            idle: Box::pin(tokio::time::sleep(self.idle_timeout)),
+                            // hyper measures the head's time from its first byte on.
+                            idle: Box::pin(tokio::time::sleep(self.head_timeout)),
                             idle_timeout: self.idle_timeout,
                             _permit: permit,
                             _counted: counted,
@@ -93,15 +131,11 @@ impl Listener for Bounded {
             }
         }
     }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
-    }
 }
 
 /// A connection that is closed when it has been idle for too long.
 #[derive(Debug)]
-pub(crate) struct Connection {
+struct Connection {
     socket: TcpStream,
     idle: Pin<Box<Sleep>>,
     idle_timeout: Duration,
@@ -186,6 +220,42 @@ mod tests {
         let mut connection = accepting.await.unwrap();
         taken.write_all(b"x").await.unwrap();
         assert_eq!(connection.read_u8().await.unwrap(), b'x');
+    }
+
+    #[tokio::test]
+    async fn connections_without_a_whole_request_are_closed_and_answers_may_take_longer() {
+        let (mut listener, at) = bounded(IDLE_TIMEOUT).await;
+        let head_timeout = Duration::from_millis(300);
+        listener.head_timeout = head_timeout;
+        let slow = axum::routing::get(async move || {
+            tokio::time::sleep(3 * head_timeout).await;
+            "answered"
+        });
+        let stop = tokio_util::sync::CancellationToken::new();
+        let router = Router::new().route("/", slow);
+        let serving = tokio::spawn(serve_bounded(
+            listener,
+            router,
+            stop.clone().cancelled_owned(),
+        ));
+        for begun in ["", "GET / HTTP/1.1\r\nHost: here\r\nX-Slow: "] {
+            let mut client = TcpStream::connect(at).await.unwrap();
+            client.write_all(begun.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            let closing = client.read_to_end(&mut answer);
+            let closed = tokio::time::timeout(20 * head_timeout, closing).await;
+            assert!(closed.is_ok(), "still open after {begun:?}");
+        }
+        let mut client = TcpStream::connect(at).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        // A stop waits for it.
+        tokio::time::sleep(head_timeout / 3).await;
+        stop.cancel();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("answered"), "{answer}");
+        serving.await.unwrap();
     }
 
     #[tokio::test]

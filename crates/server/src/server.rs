@@ -16,7 +16,7 @@ use crate::{
     api_servers::StoreApiServers,
     app::{App, Shared},
     directory::StoreDirectory,
-    listener::{Bounded, Peer},
+    listener,
     lock::lock,
     operations::sign_in_link,
     reconcile, router,
@@ -57,9 +57,6 @@ pub enum Error {
     /// The settings are not valid.
     #[error(transparent)]
     Settings(#[from] crate::config::SettingsError),
-    /// The network failed.
-    #[error("serving failed")]
-    Serve(#[from] std::io::Error),
 }
 
 /// The reconcilers of a server, for simulations, whose clock jumps.
@@ -171,17 +168,12 @@ impl Server {
 
     /// Runs the reconcilers and serves requests until `shutdown`. Environments keep running afterwards, and the next
     /// server adopts them.
-    pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
+    pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) {
         let app = self.0;
         reconcile::begin(&app);
         let stop = app.stopping.clone();
         let soft = shutdown.soft.clone();
-        let router = router::router(app.clone());
-        let serve = axum::serve(
-            Bounded::new(listener),
-            router.into_make_service_with_connect_info::<Peer>(),
-        )
-        .with_graceful_shutdown(async move {
+        let serve = listener::serve(listener, router::router(app.clone()), async move {
             soft.cancelled().await;
             stop.cancel();
         });
@@ -192,11 +184,11 @@ impl Server {
                 () = shutdown.hard.cancelled() => {}
             }
         };
-        let served = tokio::select! {
-            served = async { serve.await } => served,
-            () = shutdown.hard.cancelled() => Ok(()),
-            () = grace_period => Ok(()),
-        };
+        tokio::select! {
+            () = serve => {}
+            () = shutdown.hard.cancelled() => {}
+            () = grace_period => {}
+        }
         app.stopping.cancel();
         app.tasks.close();
         tokio::select! {
@@ -207,6 +199,5 @@ impl Server {
             () = shutdown.hard.cancelled() => {}
         }
         app.store.close().await;
-        Ok(served?)
     }
 }

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 pub(super) struct Served {
     dir: TempDir,
     shutdown: Shutdown,
-    task: tokio::task::JoinHandle<Result<(), faultline_server::Error>>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 impl Served {
@@ -61,7 +61,7 @@ impl Served {
     /// Stops the server. The tenant keeps running.
     pub(super) async fn end(self) -> anyhow::Result<()> {
         self.shutdown.soft.cancel();
-        self.task.await??;
+        self.task.await?;
         Ok(self.dir.close()?)
     }
 }
