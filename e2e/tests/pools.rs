@@ -7,7 +7,10 @@
     reason = "a test fails by panicking"
 )]
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use faultline_domain::Clock;
 use faultline_e2e::{
@@ -17,17 +20,11 @@ use faultline_e2e::{
 };
 use serde_json::Value;
 
-fn ask(here: &Installation, args: &[&str]) -> Value {
-    let out = here.run(&[&["--output", "json"], args].concat());
-    assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
-    serde_json::from_slice(&out.stdout).unwrap()
-}
-
 /// Waits until a pool has a warm tenant.
 fn until_warm(here: &Installation, pool: &str, patience: Duration) {
     let began = Instant::now();
     loop {
-        let all = ask(here, &["pool", "list"]);
+        let all = here.ask(&["pool", "list"]);
         let pools = all["pools"].as_array().unwrap();
         let mine = pools.iter().find(|p| p["pool"] == pool);
         if mine.is_some_and(|p| p["warm"] == 1) {
@@ -38,8 +35,13 @@ fn until_warm(here: &Installation, pool: &str, patience: Duration) {
     }
 }
 
+/// Returns the number of a folder's entries.
+fn entries(folder: &Path) -> usize {
+    std::fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
 fn served(here: &Installation, by: &str) -> u64 {
-    let all = ask(here, &["pool", "list"]);
+    let all = here.ask(&["pool", "list"]);
     let waits = all["waits"].as_array().unwrap();
     let mine = waits.iter().find(|w| w["served_by"] == by);
     mine.map_or(0, |w| w["starts"].as_u64().unwrap())
@@ -63,7 +65,7 @@ async fn start(browser: &Browser, base: &str, lab: &str) -> (String, Duration) {
 
 /// Fills a lab's pool, starts the lab from it in the browser, and returns the time until the prompt.
 async fn from_pool(here: &Installation, browser: &Browser, base: &str, lab: &str) -> Duration {
-    ask(here, &["pool", "set", lab, "--floor", "1"]);
+    here.ask(&["pool", "set", lab, "--floor", "1"]);
     until_warm(here, lab, Duration::from_secs(300));
     let before = served(here, "lab");
     let (place, took) = start(browser, base, lab).await;
@@ -94,7 +96,7 @@ async fn starts_are_served_from_pools() {
 
     step("a start is served by a staged tenant");
     from_pool(&here, &browser, &base, LAB).await;
-    let list = ask(&here, &["env", "list"]);
+    let list = here.ask(&["env", "list"]);
     let id = list[0]["id"].as_str().unwrap().to_owned();
     let broken = here.run(&["ssh", &id, "--", "systemctl", "is-active", "orders-api"]);
     assert_ne!(text(&broken.stdout).trim(), "active", "its setup has run");
@@ -128,32 +130,47 @@ async fn starts_are_served_from_pools() {
     assert!(!pooled.exists(), "the dead one is freed");
 
     step("the command line sets up a group, and lists the queue");
-    ask(&here, &["group", "create", "Class of Monday"]);
-    ask(
-        &here,
-        &["group", "add", "Class of Monday", "local", "--instructor"],
-    );
-    let group = ask(&here, &["group", "show", "Class of Monday"]);
+    here.ask(&["group", "create", "Class of Monday"]);
+    here.ask(&["group", "add", "Class of Monday", "local", "--instructor"]);
+    let group = here.ask(&["group", "show", "Class of Monday"]);
     assert_eq!(group["progress"][0]["open"][0]["lab"], LAB, "{group:#}");
-    ask(
-        &here,
-        &["group", "invite", "Class of Monday", "--people", "2"],
-    );
-    ask(&here, &["group", "remove", "Class of Monday", "local"]);
-    ask(&here, &["group", "delete", "Class of Monday"]);
-    assert_eq!(ask(&here, &["queue"]), Value::Array(Vec::new()));
-    let event = ask(
-        &here,
-        &["pool", "announce", LAB, "--at", "30m", "--people", "3"],
-    );
-    ask(&here, &["pool", "cancel", event["id"].as_str().unwrap()]);
+    here.ask(&["group", "invite", "Class of Monday", "--people", "2"]);
+    here.ask(&["group", "remove", "Class of Monday", "local"]);
+    here.ask(&["group", "delete", "Class of Monday"]);
+    assert_eq!(here.ask(&["queue"]), Value::Array(Vec::new()));
+    let event = here.ask(&["pool", "announce", LAB, "--at", "30m", "--people", "3"]);
+    here.ask(&["pool", "cancel", event["id"].as_str().unwrap()]);
+
+    step("a drained pool is on disk, survives the end of everything, and is filled from there");
+    here.ask(&["env", "end", &id]);
+    until_warm(&here, LAB, Duration::from_secs(120));
+    let on_disk = || entries(&here.data.path().join("saves"));
+    let others = on_disk();
+    here.ask(&["maintenance", "on", "--end-environments-at", "5m"]);
+    let tenants = here.data.path().join("tenants");
+    let began = Instant::now();
+    while entries(&tenants) > 0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "one still runs");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert_eq!(on_disk(), others + 1);
+    here.down();
+    here.up();
+    assert_eq!(entries(&tenants), 0, "nothing is made in maintenance");
+    here.ask(&["maintenance", "off"]);
+    until_warm(&here, LAB, Duration::from_secs(60));
+    let before = served(&here, "lab");
+    let started = here.ask(&["env", "start", LAB]);
+    let id = started["id"].as_str().unwrap();
+    assert_eq!(served(&here, "lab"), before + 1, "it was staged");
+    assert_ne!(here.on(id, "systemctl is-active orders-api"), "active");
+    let clock: i64 = here.on(id, "date +%s").parse().unwrap();
+    let now = Clock::system().now().as_second();
+    assert!((clock - now).abs() <= 2, "its clock is set: {clock} {now}");
+    here.ask(&["env", "end", id]);
 
     step("pools are drained when nobody is expected");
-    ask(&here, &["env", "end", &id]);
-    ask(
-        &here,
-        &["pool", "set", LAB, "--floor", "0", "--ceiling", "0"],
-    );
+    here.ask(&["pool", "set", LAB, "--floor", "0", "--ceiling", "0"]);
     browser.go(&format!("{base}/operator/pools")).await.unwrap();
     browser.fits().await.unwrap();
     browser.close().await.unwrap();
@@ -169,9 +186,9 @@ async fn starts_of_clusters() {
     let base = student::sign_in(&browser, &link).await.unwrap();
     for lab in ["claim-pending", "claim-pending", "claim-pending"] {
         from_pool(&here, &browser, &base, lab).await;
-        let list = ask(&here, &["env", "list"]);
+        let list = here.ask(&["env", "list"]);
         let id = list[0]["id"].as_str().unwrap();
-        ask(&here, &["env", "end", id]);
+        here.ask(&["env", "end", id]);
     }
     browser.close().await.unwrap();
 }
