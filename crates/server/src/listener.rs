@@ -1,5 +1,5 @@
-//! Serves HTTP. It limits the number of connections, in total and per address, and closes idle ones and those that don't
-//! send a request.
+//! Serves HTTP. It limits the number of connections, in total and per address, and closes idle ones and those that
+//! don't send a request.
 
 use std::{
     future::Future,
@@ -38,7 +38,7 @@ const MAX_PER_ADDRESS: usize = 512;
 /// A connection without traffic in either direction for this long is closed. Event streams and WebSockets send a
 /// keep-alive at least twice a minute, and no request takes this long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
-/// A connection is closed if it sends nothing for this long at its begin, or takes this long to send the head of a request.
+/// A connection is closed if it sends nothing at first for this long, or takes this long to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long to wait after `accept` failed, for example because no file descriptor was left.
 const RETRY_DELAY: Duration = Duration::from_millis(200);

@@ -7,8 +7,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Body,
     views::{
-        AttemptView, GatewayView, KeyView, MadeToken, MeView, NewKey, NewToken, SessionView,
-        SignInLink, TokenView,
+        account::{
+            GatewayView, KeyView, MadeToken, MeView, NewKey, NewToken, SessionView, SignInLink,
+            TokenView,
+        },
+        labs::AttemptView,
     },
 };
 use crate::{

@@ -15,8 +15,10 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::views::{
-    CheckRunView, ClusterTokenView, ClusterView, EnvironmentDetail, EnvironmentView, HintView,
-    NewNode, SolutionView, detail,
+    environments::{
+        ClusterTokenView, ClusterView, EnvironmentDetail, EnvironmentView, NewNode, detail,
+    },
+    labs::{CheckRunView, HintView, SolutionView},
 };
 use crate::{
     app::Shared,

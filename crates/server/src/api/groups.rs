@@ -7,8 +7,10 @@ use super::{
     Body,
     people::valid,
     views::{
-        GroupDetail, GroupView, InvitationView, MadeInvitation, MemberUpdate, NewGroup,
-        NewGroupInvitation, ProgressView,
+        groups::{
+            GroupDetail, GroupView, MemberUpdate, NewGroup, NewGroupInvitation, ProgressView,
+        },
+        people::{InvitationView, MadeInvitation},
     },
 };
 use crate::{

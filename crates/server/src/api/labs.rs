@@ -3,7 +3,10 @@
 use axum::{Json, extract::State, http::StatusCode};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::views::{AttemptView, EnvironmentView, LabDetail, LabForAuthors, LabView};
+use super::views::{
+    environments::EnvironmentView,
+    labs::{AttemptView, LabDetail, LabForAuthors, LabView},
+};
 use crate::{
     app::Shared,
     auth::{Author, Signed, Slug},

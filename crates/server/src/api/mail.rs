@@ -5,7 +5,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Body,
-    views::{MailStatusView, MailTest, MailView, NewAddress, NoticesUpdate, SentCode, SentMail},
+    views::mail::{
+        MailStatusView, MailTest, MailView, NewAddress, NoticesUpdate, SentCode, SentMail,
+    },
 };
 use crate::{
     app::Shared,

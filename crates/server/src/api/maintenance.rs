@@ -6,7 +6,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Body,
-    views::{MaintenanceView, NewMaintenanceView},
+    views::maintenance::{MaintenanceView, NewMaintenanceView},
 };
 use crate::{
     app::{App, Shared},

@@ -5,7 +5,8 @@ use faultline_domain::environment::Environment;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::views::{
-    AuditView, CapacityView, EnvironmentView, OperatorView, ReconcilerView, WaitingView,
+    environments::{EnvironmentView, WaitingView},
+    operator::{AuditView, CapacityView, OperatorView, ReconcilerView},
 };
 use crate::{
     app::Shared, auth::Operator, capacity::Free, lock::lock, problem::Problem, usage::overview,

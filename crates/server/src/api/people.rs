@@ -8,8 +8,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Body, MaybeBody,
     views::{
-        InvitationView, MadeInvitation, NewInvitationView, PersonUpdate, PersonView, ResetRequest,
-        ResetView,
+        account::{ResetRequest, ResetView},
+        people::{InvitationView, MadeInvitation, NewInvitationView, PersonUpdate, PersonView},
     },
 };
 use crate::{

@@ -5,7 +5,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Body,
-    views::{BoundsUpdate, BoundsView, EventView, NewEventView, PoolView, PoolsView, WaitView},
+    views::pools::{
+        BoundsUpdate, BoundsView, EventView, NewEventView, PoolView, PoolsView, WaitView,
+    },
 };
 use crate::{
     app::Shared,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Body, views::EnvironmentView};
+use super::{Body, views::environments::EnvironmentView};
 use crate::{
     app::Shared,
     auth::{Looking, Mine, Saved, Signed},

@@ -15,7 +15,7 @@ use faultline_lab::{
 
 use super::text;
 use crate::{
-    api::views::changing,
+    api::views::environments::changing,
     app::App,
     looks::Viewer,
     operations::check,
