@@ -342,6 +342,11 @@ impl Config {
         self.public_url.starts_with("https://")
     }
 
+    /// Returns the URL of a page, by its absolute path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.public_url.trim_end_matches('/'))
+    }
+
     /// Returns the host name that people type after `@`.
     #[must_use]
     pub fn ssh_host(&self) -> &str {

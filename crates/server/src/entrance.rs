@@ -15,7 +15,7 @@ pub(crate) enum Shut {
 
 /// Returns why an environment can't be entered now; none if it can.
 pub(crate) fn shut(app: &App, e: &Environment) -> Option<Shut> {
-    let base = app.config.public_url.trim_end_matches('/');
+    let base = app.config.url("");
     let (id, lab) = (&e.id, &e.lab);
     if let State::Failed { reason, .. } = &e.state {
         return Some(Shut::Over(format!(

@@ -25,11 +25,6 @@ pub(crate) struct Invited<'a> {
     pub expires_at: Timestamp,
 }
 
-/// Returns the URL of a page.
-fn url(app: &App, path: &str) -> String {
-    format!("{}{path}", app.config.public_url.trim_end_matches('/'))
-}
-
 fn mail(
     app: &App,
     purpose: Purpose,
@@ -88,7 +83,7 @@ pub(crate) fn password_reset(
     link: &str,
     expires_at: Timestamp,
 ) -> NewMail {
-    let (home, until) = (url(app, ""), utc(expires_at, app.now()));
+    let (home, until) = (app.config.url(""), utc(expires_at, app.now()));
     let body = format!(
         "Hello {name},\n\n\
          an operator has reset your password on {home}. Open this link to sign in and set another one:\n\n{link}\n\n\
@@ -102,7 +97,7 @@ pub(crate) fn password_reset(
 
 /// Returns the mail with the code that confirms an address.
 pub(crate) fn confirmation(app: &App, to: To, code: &str, expires_at: Timestamp) -> NewMail {
-    let (home, page) = (url(app, ""), url(app, "/account"));
+    let (home, page) = (app.config.url(""), app.config.url("/account"));
     let until = utc(expires_at, app.now());
     let body = format!(
         "Enter this code on the page Account to confirm that this is your mail address:\n\n{code}\n\n{page}\n\n\
@@ -114,14 +109,14 @@ pub(crate) fn confirmation(app: &App, to: To, code: &str, expires_at: Timestamp)
 }
 
 fn footer(app: &App) -> String {
-    let page = url(app, "/account");
+    let page = app.config.url("/account");
     format!("You get this mail because you have asked for it on the page Account:\n\n{page}\n")
 }
 
 /// Returns the mail that says that an environment, which waited in the queue, is ready.
 pub(crate) async fn ready(app: &App, e: &Environment) -> NewMail {
     let title = app.title_of(e).await;
-    let page = url(app, &format!("/environments/{}", e.id));
+    let page = app.config.url(&format!("/environments/{}", e.id));
     let body = format!(
         "Your environment of the lab “{title}” has left the queue and is ready:\n\n{page}\n\n{}",
         footer(app)
@@ -141,7 +136,7 @@ pub(crate) async fn ending(
     at: Timestamp,
 ) -> NewMail {
     let (title, now) = (app.title_of(e).await, app.now());
-    let page = url(app, &format!("/environments/{}", e.id));
+    let page = app.config.url(&format!("/environments/{}", e.id));
     let (when, left) = (utc(at, now), left(at.duration_since(now).as_secs().max(60)));
     let body = format!(
         "Your environment of the lab “{title}” {what} at {when}, in {left}, {why}:\n\n{page}\n\n{}",

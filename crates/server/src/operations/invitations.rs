@@ -106,10 +106,11 @@ pub(super) async fn create(
         expires_at: now.saturating_add(new.valid.duration()).unwrap_or(now),
         accepted_by: Vec::new(),
     };
-    let base = app.config.public_url.trim_end_matches('/');
     let link = match &invitation.code {
-        Some(code) => format!("{base}/join?code={code}"),
-        None => format!("{base}/invitation?token={}", secret.expose()),
+        Some(code) => app.config.url(&format!("/join?code={code}")),
+        None => app
+            .config
+            .url(&format!("/invitation?token={}", secret.expose())),
     };
     let mail = match &mail_to {
         Some(to) => {

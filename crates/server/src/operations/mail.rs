@@ -127,7 +127,7 @@ pub(crate) async fn status(app: &App, _who: &MayOperate) -> Result<OutboxStatus,
 pub(crate) async fn test(app: &App, who: &MayOperate, to: &str) -> Result<MailAddress, Problem> {
     let (mailer, to) = (mailer(app)?, address(to)?);
     let (id, now) = (app.row_id(), app.now());
-    let home = app.config.public_url.trim_end_matches('/');
+    let home = app.config.url("");
     let body = format!("This is the test that an operator of {home} has asked for. Mail works.\n");
     let letter = Letter {
         id: &id,

@@ -24,6 +24,6 @@ pub(crate) async fn sign_in_link(
 
 /// Returns the link with this token.
 pub(crate) fn url(app: &App, token: &Secret) -> String {
-    let base = app.config.public_url.trim_end_matches('/');
-    format!("{base}/sign-in?token={}", token.expose())
+    app.config
+        .url(&format!("/sign-in?token={}", token.expose()))
 }
