@@ -1,14 +1,18 @@
-//! A Kubernetes client over the provider's streams. It uses one HTTP/2 connection to the API server, authenticates with
-//! the platform's or a person's certificate, and verifies the server with the cluster's own CA.
+//! A Kubernetes client over the provider's streams. It uses one HTTP/2 connection to the API server, authenticates as the
+//! platform or a person, and verifies the server with the cluster's own CA.
 
 use std::{sync::Arc, time::Duration};
 
 use faultline_provider::{
     ApiAccess, Identity, Stream,
-    api::{ApiServer, ClientCertificate},
+    api::{ApiServer, ClientCertificate, Credential, PlatformCredential},
 };
 use futures::{StreamExt, stream::FuturesUnordered};
-use hyper::{Uri, client::conn::http2};
+use hyper::{
+    Uri,
+    client::conn::http2,
+    header::{AUTHORIZATION, HeaderMap, HeaderValue},
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
@@ -19,8 +23,10 @@ use rustls::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower::ServiceExt;
 
+/// The platform's user name in clusters. People's names have a prefix.
+pub const PLATFORM: &str = "faultline:platform";
 /// The validity of the platform's own credential. It gets a new one for each operation.
-const PLATFORM: SignedDuration = SignedDuration::from_hours(2);
+const VALIDITY: SignedDuration = SignedDuration::from_hours(2);
 /// The timeout of connecting to a control plane, which may be emulated or under load.
 const HANDSHAKE: Duration = Duration::from_secs(20);
 /// The delay after which the next control plane is tried in parallel.
@@ -55,25 +61,69 @@ pub const HTTP2: &[u8] = b"h2";
 #[must_use]
 pub fn platform(now: Timestamp) -> Identity {
     Identity {
-        user: "faultline:platform".to_owned(),
+        user: PLATFORM.to_owned(),
         groups: vec!["system:masters".to_owned()],
         from: now,
-        until: now.saturating_add(PLATFORM).unwrap_or(Timestamp::MAX),
+        until: now.saturating_add(VALIDITY).unwrap_or(Timestamp::MAX),
     }
 }
 
 /// Returns a client that is connected to the first control plane that responds.
 pub async fn connect(access: &ApiAccess) -> Result<kube::Client, Error> {
+    let headers = headers(&access.credential)?;
     let stream = dial(access, HTTP2).await?;
-    tokio::time::timeout(HANDSHAKE, begin(stream))
+    let namespace = access.namespace.as_deref().unwrap_or("default");
+    tokio::time::timeout(HANDSHAKE, begin(stream, headers, namespace))
         .await
         .map_err(|_| Error::Silent(HANDSHAKE))?
+}
+
+/// Returns the headers that every request needs in addition to the connection: none for a certificate in the identity's
+/// own name.
+pub fn headers(credential: &Credential) -> Result<HeaderMap, Error> {
+    let Credential::Impersonation {
+        platform,
+        user,
+        groups,
+    } = credential
+    else {
+        return Ok(HeaderMap::new());
+    };
+    let mut headers = impersonation(user, groups)?;
+    if let PlatformCredential::Token(token) = platform {
+        let mut bearer = header(&format!("Bearer {token}"))?;
+        bearer.set_sensitive(true);
+        headers.insert(AUTHORIZATION, bearer);
+    }
+    Ok(headers)
+}
+
+/// Returns the headers with which a request is made as another user.
+pub fn impersonation(user: &str, groups: &[String]) -> Result<HeaderMap, Error> {
+    let mut headers = HeaderMap::new();
+    headers.insert("impersonate-user", header(user)?);
+    for group in groups {
+        headers.append("impersonate-group", header(group)?);
+    }
+    Ok(headers)
+}
+
+fn header(text: &str) -> Result<HeaderValue, Error> {
+    HeaderValue::from_str(text).map_err(|e| Error::Credentials(e.to_string()))
 }
 
 /// Opens a TLS connection to the first control plane that responds. If one accepts the connection but doesn't respond,
 /// as a stopped process does, the next is tried after a short delay.
 pub async fn dial(access: &ApiAccess, protocol: &[u8]) -> Result<TlsStream<Stream>, Error> {
-    let tls = tls(&access.authority, &access.credential, protocol)?;
+    let certificate = match &access.credential {
+        Credential::Certificate(certificate)
+        | Credential::Impersonation {
+            platform: PlatformCredential::Certificate(certificate),
+            ..
+        } => Some(certificate),
+        Credential::Impersonation { .. } => None,
+    };
+    let tls = tls(&access.authority, certificate, protocol)?;
     let name = ServerName::try_from(access.server_name.clone());
     let name = name.map_err(|e| Error::Credentials(e.to_string()))?;
     let mut last = Error::Unreachable("the cluster has no control plane".to_owned());
@@ -122,7 +172,7 @@ async fn shake_hands(
 
 fn tls(
     authority: &str,
-    credential: &ClientCertificate,
+    certificate: Option<&ClientCertificate>,
     protocol: &[u8],
 ) -> Result<TlsConnector, Error> {
     let unusable = |e: &dyn std::fmt::Display| Error::Credentials(e.to_string());
@@ -131,22 +181,32 @@ fn tls(
         let authority = found.map_err(|e| unusable(&e))?;
         roots.add(authority).map_err(|e| unusable(&e))?;
     }
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(credential.certificate.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|e| unusable(&e))?;
-    let key = PrivateKeyDer::from_pem_slice(credential.key.as_bytes()).map_err(|e| unusable(&e))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| unusable(&e))?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .map_err(|e| unusable(&e))?;
+        .with_root_certificates(roots);
+    let mut config = match certificate {
+        Some(ClientCertificate { certificate, key }) => {
+            let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate.as_bytes())
+                .collect::<Result<_, _>>()
+                .map_err(|e| unusable(&e))?;
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| unusable(&e))?;
+            config
+                .with_client_auth_cert(chain, key)
+                .map_err(|e| unusable(&e))?
+        }
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![protocol.to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-async fn begin(stream: TlsStream<Stream>) -> Result<kube::Client, Error> {
+async fn begin(
+    stream: TlsStream<Stream>,
+    headers: HeaderMap,
+    namespace: &str,
+) -> Result<kube::Client, Error> {
     let (sender, connection) =
         http2::handshake::<_, _, Body>(TokioExecutor::new(), TokioIo::new(stream))
             .await
@@ -169,7 +229,39 @@ async fn begin(stream: TlsStream<Stream>) -> Result<kube::Client, Error> {
         if let Ok(uri) = Uri::from_parts(parts) {
             *request.uri_mut() = uri;
         }
+        request.headers_mut().extend(headers.clone());
         request
     });
-    Ok(kube::Client::new(service, "default"))
+    Ok(kube::Client::new(service, namespace))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_platforms_own_credential_needs_headers() {
+        let certificate = ClientCertificate {
+            certificate: String::new(),
+            key: String::new(),
+        };
+        let own = Credential::Certificate(certificate.clone());
+        assert!(headers(&own).unwrap().is_empty());
+        let as_tenant = |platform| Credential::Impersonation {
+            platform,
+            user: "tenant".to_owned(),
+            groups: vec!["a".to_owned(), "b".to_owned()],
+        };
+        let by_certificate = as_tenant(PlatformCredential::Certificate(certificate));
+        let sent = headers(&by_certificate).unwrap();
+        assert_eq!(sent["impersonate-user"], "tenant");
+        let groups: Vec<_> = sent.get_all("impersonate-group").iter().collect();
+        assert_eq!(groups, ["a", "b"]);
+        assert!(!sent.contains_key(AUTHORIZATION));
+        let by_token = as_tenant(PlatformCredential::Token("secret".to_owned()));
+        let sent = headers(&by_token).unwrap();
+        assert_eq!(sent[AUTHORIZATION], "Bearer secret");
+        assert!(!format!("{sent:?} {by_token:?}").contains("secret"));
+        assert!(impersonation("two\nlines", &[]).is_err());
+    }
 }

@@ -3,12 +3,13 @@
 //! ```text
 //! kubectl ── TLS: the platform's certificate ──► proxy.rs ── lease.rs: authorizes the token ────► ApiServers::admit
 //!   /environments/<id>/api/v1/pods                  │                                                 every few s
-//!   Authorization: Bearer <token>                   └── TLS: the person's certificate ──► the tenant's API server
+//!   Authorization: Bearer <token>                   └── TLS: the person's identity ─────► the tenant's API server
 //!                                                       /api/v1/pods                      ApiServers::connect
 //! ```
 //!
 //! | module | holds |
 //! |---|---|
+//! | `authenticate` | the headers of requests on connections of the platform's own, which impersonate the tenant's user |
 //! | [`certificate`] | the platform's certificate authority, and the gateway's certificate |
 //! | `lease` | the access that one token gives: rechecked regularly, and ended when it is withdrawn |
 //! | `proxy` | forwards one request, including upgraded connections |
@@ -17,6 +18,7 @@
 //!
 //! Nothing is buffered: bodies are forwarded frame by frame, and a client that reads slowly slows its API server down.
 
+mod authenticate;
 pub mod certificate;
 mod lease;
 mod proxy;
@@ -35,7 +37,7 @@ use std::{
 use async_trait::async_trait;
 use faultline_domain::{EnvironmentId, PersonId, TenantId};
 use faultline_provider::Stream;
-use hyper::service::service_fn;
+use hyper::{HeaderMap, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -77,6 +79,14 @@ pub enum Protocol {
     Http2,
 }
 
+/// A connection to an API server, authenticated as a person.
+pub struct Connection {
+    /// The stream, on which HTTP is spoken.
+    pub stream: Stream,
+    /// The headers that authenticate every request on it. Empty if the stream itself is authenticated as the person.
+    pub headers: HeaderMap,
+}
+
 /// Decides who may use which environment's API server, and connects to it.
 #[async_trait]
 pub trait ApiServers: Send + Sync {
@@ -90,7 +100,7 @@ pub trait ApiServers: Send + Sync {
     ) -> Result<Grant, Refusal>;
 
     /// Connects to the API server, authenticated as this person.
-    async fn connect(&self, grant: &Grant, protocol: Protocol) -> Result<Stream, Refusal>;
+    async fn connect(&self, grant: &Grant, protocol: Protocol) -> Result<Connection, Refusal>;
 
     /// Records that the person is active. Called at most every 30 seconds for each token.
     async fn used(&self, grant: &Grant);

@@ -1,7 +1,8 @@
 //! Access to a tenant's API server: its addresses, its certificate authority, and a client credential.
 //!
 //! The tenancy creates the credential, for one identity at a time, because only it knows how. VMs have their cluster's
-//! certificate authority and sign a certificate; a namespace on a host's cluster has no authority to hand over.
+//! certificate authority and sign a certificate. A namespace on a host's cluster has no authority to hand over: there, the
+//! platform authenticates as itself and impersonates the tenant's user.
 
 use std::sync::Arc;
 
@@ -39,6 +40,40 @@ impl std::fmt::Debug for ClientCertificate {
     }
 }
 
+/// The platform's own credential on a host's cluster.
+#[derive(Clone, PartialEq, Eq)]
+pub enum PlatformCredential {
+    /// A client certificate, presented with every connection.
+    Certificate(ClientCertificate),
+    /// A bearer token, sent with every request. It is valid for at least ten minutes.
+    Token(String),
+}
+
+impl std::fmt::Debug for PlatformCredential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PlatformCredential").finish_non_exhaustive()
+    }
+}
+
+/// How to authenticate to a tenant's API server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// A client certificate in the identity's name.
+    Certificate(ClientCertificate),
+    /// The platform's own credential, with which every request impersonates another user.
+    ///
+    /// It gives access to the whole host's cluster, so it must not reach a person. Whoever forwards a person's requests
+    /// adds the headers that impersonate, and refuses requests that have such headers already.
+    Impersonation {
+        /// The platform's own credential.
+        platform: PlatformCredential,
+        /// The user to impersonate.
+        user: String,
+        /// The groups of this user.
+        groups: Vec<String>,
+    },
+}
+
 /// What is needed to connect to a tenant's API server as one identity.
 #[derive(Debug, Clone)]
 pub struct ApiAccess {
@@ -48,8 +83,10 @@ pub struct ApiAccess {
     pub server_name: String,
     /// The cluster's CA certificates, in PEM.
     pub authority: String,
-    /// The client certificate to authenticate with.
-    pub credential: ClientCertificate,
+    /// The credential to authenticate with.
+    pub credential: Credential,
+    /// The namespace that the tenant consists of. `None` if it has a cluster of its own.
+    pub namespace: Option<String>,
 }
 
 /// One endpoint of an API server.

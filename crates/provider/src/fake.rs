@@ -30,7 +30,7 @@ use self::guest::Guest;
 use crate::{
     Allowance, ApiAccess, Capability, Change, Error, Identity, Observed, Priority, Provider,
     Readiness, Result, Stream, Target, Usage,
-    api::{ClientCertificate, OnNode},
+    api::{ClientCertificate, Credential, OnNode},
 };
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -714,7 +714,8 @@ impl Provider for FakeProvider {
             servers: own.map(server).collect(),
             server_name: "kubernetes".to_owned(),
             authority: api.authority,
-            credential: api.credential,
+            credential: Credential::Certificate(api.credential),
+            namespace: None,
         })
     }
 

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use faultline_cluster::client;
 use faultline_domain::{EnvironmentId, environment::Environment};
-use faultline_gateway::kube::{ApiServers, Change, Grant, Protocol, Refusal};
-use faultline_provider::{Error as ProviderError, Identity, Stream};
+use faultline_gateway::kube::{ApiServers, Change, Connection, Grant, Protocol, Refusal};
+use faultline_provider::{Error as ProviderError, Identity};
 use faultline_store::{Secret, cluster_tokens::ClusterToken};
 use jiff::{SignedDuration, Timestamp};
 
@@ -106,7 +106,7 @@ impl ApiServers for StoreApiServers {
         })
     }
 
-    async fn connect(&self, grant: &Grant, protocol: Protocol) -> Result<Stream, Refusal> {
+    async fn connect(&self, grant: &Grant, protocol: Protocol) -> Result<Connection, Refusal> {
         let app = &self.0;
         let e = self.environment(&grant.environment).await?;
         let unreachable = |why: String| {
@@ -135,9 +135,14 @@ impl ApiServers for StoreApiServers {
             Protocol::Http1 => client::HTTP1,
             Protocol::Http2 => client::HTTP2,
         };
+        let headers = client::headers(&access.credential);
+        let headers = headers.map_err(|e| unreachable(describe(&e)))?;
         let dialled = client::dial(&access, alpn).await;
         let stream = dialled.map_err(|e| unreachable(describe(&e)))?;
-        Ok(Box::new(stream))
+        Ok(Connection {
+            stream: Box::new(stream),
+            headers,
+        })
     }
 
     async fn used(&self, grant: &Grant) {

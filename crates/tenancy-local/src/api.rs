@@ -14,7 +14,7 @@ use faultline_domain::{NodeName, Shape, TenantId};
 use faultline_launcher::{client, protocol::Channel};
 use faultline_provider::{
     ApiAccess, Error, Identity, Result,
-    api::{ApiServer, OnNode},
+    api::{ApiServer, Credential, OnNode},
 };
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +57,8 @@ pub(crate) fn access(local: &Local, id: &TenantId, identity: &Identity) -> Resul
         servers: control_planes.into_iter().map(server).collect(),
         server_name: SERVER.to_owned(),
         authority: keys.authority,
-        credential,
+        credential: Credential::Certificate(credential),
+        namespace: None,
     })
 }
 

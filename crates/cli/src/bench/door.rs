@@ -246,6 +246,7 @@ async fn measure(
                 server_name: up.kube.ip().to_string(),
                 authority: text(&cluster, "authority")?,
                 credential: direct.credential.clone(),
+                namespace: None,
             },
             before: format!("/environments/{id}"),
             token: Some(text(&credential, "token")?),

@@ -16,14 +16,14 @@ use bytes::Bytes;
 use faultline_domain::{EnvironmentId, PersonId};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hyper::{
-    Request, Response,
+    HeaderMap, Request, Response,
     body::Incoming,
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{ApiServers, Config, Grant, Protocol, Refusal};
+use super::{ApiServers, Config, Grant, Protocol, Refusal, authenticate::authenticate};
 
 /// The time that an idle lease is kept, so that the person's next command can reuse it.
 const KEPT: Duration = Duration::from_secs(60);
@@ -37,6 +37,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 const BURST: NonZeroU32 = NonZeroU32::new(4).unwrap();
 /// The maximum number of requests on one connection to an API server, below the 250 that Go's servers allow.
 const MAX_REQUESTS: usize = 200;
+/// The time after which a connection whose requests are authenticated by headers takes no new ones, because a token among
+/// them may expire. Those that are open go on.
+const RENEWED: Duration = Duration::from_secs(9 * 60);
 /// The interval of keepalives to an API server.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// The time that an API server may take to respond to a keepalive. It may be emulated or under load.
@@ -274,16 +277,26 @@ pub(super) struct Lease {
 /// The connections to the API server. One is opened at a time.
 #[derive(Default)]
 struct Connections {
-    open: Vec<Connection>,
+    open: Vec<Shared>,
     /// When connecting last failed, and why.
     failed: Option<(Instant, Refusal)>,
 }
 
 /// A connection to the API server, and the number of its open requests.
 #[derive(Clone)]
-struct Connection {
+struct Shared {
     sender: http2::SendRequest<Body>,
+    headers: HeaderMap,
+    since: Instant,
     busy: Arc<AtomicUsize>,
+}
+
+impl Shared {
+    /// Returns false if it takes no new requests.
+    fn is_open(&self) -> bool {
+        let is_valid = self.headers.is_empty() || self.since.elapsed() < RENEWED;
+        is_valid && !self.sender.is_closed()
+    }
 }
 
 /// A request's slot on a connection, released on drop.
@@ -348,10 +361,11 @@ impl Lease {
     /// Sends a request on a shared connection.
     pub(super) async fn send(
         &self,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<(Response<Incoming>, ConnectionSlot), Refusal> {
         let sent = async {
-            let (mut sender, slot) = self.connection().await?;
+            let (mut sender, headers, slot) = self.connection().await?;
+            authenticate(request.headers_mut(), headers)?;
             let answer = sender
                 .send_request(request)
                 .await
@@ -367,11 +381,12 @@ impl Lease {
     /// Sends a request for an upgrade, on its own connection.
     pub(super) async fn send_alone(
         &self,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response<Incoming>, Refusal> {
         let sent = async {
-            let stream = self.servers.connect(&self.grant, Protocol::Http1).await?;
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            let upstream = self.servers.connect(&self.grant, Protocol::Http1).await?;
+            authenticate(request.headers_mut(), upstream.headers)?;
+            let (mut sender, connection) = http1::handshake(TokioIo::new(upstream.stream))
                 .await
                 .map_err(|e| no_response(&e))?;
             self.drive(connection.with_upgrades());
@@ -386,11 +401,13 @@ impl Lease {
             .unwrap_or_else(lease_ended)
     }
 
-    async fn connection(&self) -> Result<(http2::SendRequest<Body>, ConnectionSlot), Refusal> {
+    async fn connection(
+        &self,
+    ) -> Result<(http2::SendRequest<Body>, HeaderMap, ConnectionSlot), Refusal> {
         let asked = Instant::now();
         let mut all = self.connections.lock().await;
-        all.open.retain(|connection| !connection.sender.is_closed());
-        let free = |c: &&Connection| c.busy.load(Ordering::Acquire) < MAX_REQUESTS;
+        all.open.retain(Shared::is_open);
+        let free = |c: &&Shared| c.busy.load(Ordering::Acquire) < MAX_REQUESTS;
         let connection = match all.open.iter().find(free) {
             Some(connection) => connection.clone(),
             None => {
@@ -413,22 +430,25 @@ impl Lease {
             }
         };
         connection.busy.fetch_add(1, Ordering::AcqRel);
-        Ok((connection.sender, ConnectionSlot(connection.busy)))
+        let slot = ConnectionSlot(connection.busy);
+        Ok((connection.sender, connection.headers, slot))
     }
 
-    async fn dial(&self) -> Result<Connection, Refusal> {
-        let stream = self.servers.connect(&self.grant, Protocol::Http2).await?;
+    async fn dial(&self) -> Result<Shared, Refusal> {
+        let upstream = self.servers.connect(&self.grant, Protocol::Http2).await?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(ANSWER)
             .keep_alive_while_idle(true)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(upstream.stream))
             .await
             .map_err(|e| no_response(&e))?;
         self.drive(connection);
-        Ok(Connection {
+        Ok(Shared {
             sender,
+            headers: upstream.headers,
+            since: Instant::now(),
             busy: Arc::default(),
         })
     }

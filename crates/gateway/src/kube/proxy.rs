@@ -102,6 +102,9 @@ impl Proxy {
         let sent = if upgrade.is_some() {
             let host = header::HeaderValue::from_static("kubernetes");
             parts.headers.insert(header::HOST, host);
+            // Other options would make a proxy before the API server remove headers, such as those that authenticate.
+            let upgrade = header::HeaderValue::from_static("Upgrade");
+            parts.headers.insert(header::CONNECTION, upgrade);
             parts.version = Version::HTTP_11;
             let request = Request::from_parts(parts, body.boxed());
             let answer = lease.send_alone(request).await;

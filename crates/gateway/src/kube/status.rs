@@ -74,6 +74,12 @@ impl Refusal {
         Self::new(404, "NotFound", message)
     }
 
+    /// Refuses a request that the environment's cluster never allows.
+    #[must_use]
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(403, "Forbidden", message)
+    }
+
     /// Refuses an environment that has ended.
     #[must_use]
     pub fn gone(message: impl Into<String>) -> Self {

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{
-    Method, Request, Response, StatusCode, body::Incoming, client::conn::http1, client::conn::http2,
+    Method, Request, Response, StatusCode, body::Incoming, client::conn::http1,
+    client::conn::http2, header::HeaderName,
 };
 use rustls::{
     ClientConfig, RootCertStore,
@@ -42,6 +43,8 @@ struct Fake {
     connections: Mutex<Vec<Protocol>>,
     /// Whether the API server doesn't respond.
     frozen: AtomicBool,
+    /// The headers that authenticate requests.
+    headers: Mutex<HeaderMap>,
     /// If set, the refusal of every request.
     refused: Mutex<Option<Refusal>>,
 }
@@ -84,7 +87,7 @@ impl ApiServers for Fake {
         })
     }
 
-    async fn connect(&self, _: &Grant, protocol: Protocol) -> Result<Stream, Refusal> {
+    async fn connect(&self, _: &Grant, protocol: Protocol) -> Result<Connection, Refusal> {
         self.connections.lock().unwrap().push(protocol);
         if self.frozen.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -97,7 +100,10 @@ impl ApiServers for Fake {
                 .serve_connection_with_upgrades(TokioIo::new(theirs), service)
                 .await;
         });
-        Ok(Box::new(ours))
+        Ok(Connection {
+            stream: Box::new(ours),
+            headers: self.headers.lock().unwrap().clone(),
+        })
     }
 
     async fn used(&self, _: &Grant) {
@@ -125,6 +131,14 @@ async fn api_server(mut request: Request<Incoming>) -> Result<Response<Whole>, I
         let headers = answer.headers_mut();
         headers.insert("connection", "Upgrade".parse().unwrap());
         headers.insert("upgrade", "v5.channel.k8s.io".parse().unwrap());
+        for name in ["connection", "impersonate-user"] {
+            if let Some(value) = request.headers().get(name) {
+                headers.insert(
+                    format!("seen-{name}").parse::<HeaderName>().unwrap(),
+                    value.clone(),
+                );
+            }
+        }
         return Ok(answer);
     }
     if request.uri().query() == Some("watch=true") {
@@ -140,7 +154,9 @@ async fn api_server(mut request: Request<Incoming>) -> Result<Response<Whole>, I
         return Ok(Response::new(body));
     }
     let headers: Vec<&str> = request.headers().keys().map(|k| k.as_str()).collect();
-    let told = json!({"path": request.uri().to_string(), "headers": headers});
+    let groups = request.headers().get_all("impersonate-group").iter();
+    let groups: Vec<&str> = groups.map(|g| g.to_str().unwrap()).collect();
+    let told = json!({"path": request.uri().to_string(), "headers": headers, "groups": groups});
     Ok(Response::new(whole(told.to_string())))
 }
 
@@ -269,6 +285,76 @@ async fn a_request_is_forwarded_without_the_platforms_headers() {
     let answer = sender.send_request(asked).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(*bed.fake.connections.lock().unwrap(), [Protocol::Http2]);
+}
+
+/// Makes connections that the platform authenticates as itself.
+fn impersonate(bed: &Bed) {
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", "Bearer platform".parse().unwrap());
+    headers.insert("impersonate-user", "tenant".parse().unwrap());
+    headers.append("impersonate-group", "tenants".parse().unwrap());
+    *bed.fake.headers.lock().unwrap() = headers;
+}
+
+#[tokio::test]
+async fn requests_impersonate_the_tenants_user_and_nobody_else() {
+    let bed = bed(quick()).await;
+    let as_admin = |path: &str| {
+        let mut asked = request(TOKEN, Method::GET, path, "");
+        let headers = asked.headers_mut();
+        headers.insert("impersonate-group", "system:masters".parse().unwrap());
+        asked
+    };
+    // With a cluster of one's own, its API server decides.
+    let path = "/environments/abc/api/v1/pods";
+    let mut sender = bed.http2().await;
+    let answer = sender.send_request(as_admin(path)).await.unwrap();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let told: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(told["groups"], json!(["system:masters"]));
+
+    let bed = super::tests::bed(quick()).await;
+    impersonate(&bed);
+    let (code, told) = bed.get(TOKEN, path).await;
+    assert_eq!((code, &told["groups"]), (200, &json!(["tenants"])));
+    let mut sender = bed.http2().await;
+    for name in ["user", "group", "uid", "extra-scopes"] {
+        let mut asked = request(TOKEN, Method::GET, path, "");
+        let name: HeaderName = format!("Impersonate-{name}").parse().unwrap();
+        asked.headers_mut().insert(name, "root".parse().unwrap());
+        let answer = sender.send_request(asked).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    }
+    // kubectl begins with discovery, whose refusal it displays.
+    let answer = sender.send_request(as_admin("/environments/abc/api")).await;
+    let text = answer.unwrap().into_body().collect().await.unwrap();
+    assert!(text.to_bytes().ends_with(b"leave out --as and --as-group"));
+}
+
+#[tokio::test]
+async fn a_session_impersonates_the_tenants_user_and_nothing_removes_that() {
+    let bed = bed(quick()).await;
+    impersonate(&bed);
+    let path = "/environments/abc/api/v1/namespaces/shop/pods/web/exec?command=sh";
+    let upgrade = |more: Option<&str>| {
+        let mut asked = Request::get(path)
+            .header("host", "127.0.0.1")
+            .header("authorization", format!("Bearer {TOKEN}"))
+            .header("connection", "Upgrade, Impersonate-User")
+            .header("upgrade", "websocket");
+        if let Some(name) = more {
+            asked = asked.header(name, "root");
+        }
+        asked.body(whole("")).unwrap()
+    };
+    let mut sender = bed.http1().await;
+    let refused = sender.send_request(upgrade(Some("impersonate-uid"))).await;
+    assert_eq!(refused.unwrap().status(), StatusCode::FORBIDDEN);
+    let mut sender = bed.http1().await;
+    let answer = sender.send_request(upgrade(None)).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(answer.headers()["seen-connection"], "Upgrade");
+    assert_eq!(answer.headers()["seen-impersonate-user"], "tenant");
 }
 
 #[tokio::test]
