@@ -1,7 +1,8 @@
 // The program network-policies enforces NetworkPolicies on a node of a host cluster (`faultline dev host-cluster`), with
-// the library of kube-network-policies. It differs from that project's own command in three ways: it runs as a process of
-// the node, with a kubeconfig; it works on kernels without nftables' queue statement (CONFIG_NFT_QUEUE); and there it
-// sends the first packet of every connection to the queue, not only those of selected pods.
+// the library of kube-network-policies. It differs from that project's own command in four ways: it runs as a process of
+// the node, with a kubeconfig; policies also apply to what pods send to their own node; it works on kernels without
+// nftables' queue statement (CONFIG_NFT_QUEUE); and there it sends the first packet of every connection to the queue, not
+// only those of selected pods.
 package main
 
 import (
@@ -50,6 +51,9 @@ func run(ctx context.Context, kubeconfig, node string) error {
 		if err := divert(); err != nil {
 			return err
 		}
+	}
+	if err := divertToNode(missing); err != nil {
+		return err
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
@@ -141,6 +145,38 @@ func divert() error {
 		Name: "postrouting", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPostrouting,
 		Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource - 5),
 	}, toDNS(expr.CmpOpEq), protocol(expr.CmpOpEq, unix.IPPROTO_ICMPV6), rootsOwn, established)
+	return nft.Flush()
+}
+
+// divertToNode sends the first packet of every connection from a pod to its own node to the queue. The controller's own
+// rules are for what the node forwards.
+func divertToNode(lacksQueue bool) error {
+	nft, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	table := &nftables.Table{Name: "faultline-to-node", Family: nftables.TableFamilyINet}
+	nft.AddTable(table)
+	nft.DelTable(table)
+	nft.AddTable(table)
+	chain := nft.AddChain(&nftables.Chain{
+		Name: "input", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput,
+		Priority: nftables.ChainPriorityFilter,
+	})
+	var verdict expr.Any = &expr.Queue{Num: queue}
+	if lacksQueue {
+		verdict = nfqueue(queue)
+	}
+	nft.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+		// The interfaces of pods.
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte("veth")},
+		&expr.Ct{Register: 1, Key: expr.CtKeySTATE},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4,
+			Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitNEW), Xor: []byte{0, 0, 0, 0}},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{0, 0, 0, 0}},
+		verdict,
+	}})
 	return nft.Flush()
 }
 
