@@ -313,12 +313,12 @@ impl Provider for Namespaces {
     }
 
     async fn list(&self) -> Result<Vec<Change>> {
-        // What exists is listed even if nothing can be created.
-        let _ = self.guard().await;
         let selector = format!("{}={}", objects::MANAGED_BY, objects::FAULTLINE);
         let params = ListParams::default().labels(&selector);
         let found = self.namespaces().list_metadata(&params).await;
         let found = found.map_err(|e| unreachable(&e))?;
+        // What exists is listed even if nothing can be created.
+        let _ = self.guard().await;
         let all = found.iter();
         Ok(all
             .filter_map(|found| Some((tenant_of(found)?, observed(found))))

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, Pod};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
@@ -19,8 +19,8 @@ use super::{is_missing, why};
 
 /// The time after which finalizers are removed and pods are not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The time after which the namespace itself is finalized, although an API service doesn't respond.
-const IMPATIENCE: Duration = Duration::from_secs(40);
+/// The time after which an API service that doesn't respond is not waited for.
+const IMPATIENCE: Duration = Duration::from_secs(15);
 /// The time limit. Removing is tried again later.
 const WITHIN: Duration = Duration::from_secs(100);
 /// The pause between two looks.
@@ -58,7 +58,7 @@ pub(super) async fn remove(client: &Client, name: &str, uid: &str) -> Result<(),
             searched = Instant::now();
             end_pods(client, name, 0).await;
             release(client, name).await;
-            if elapsed >= IMPATIENCE {
+            if elapsed >= IMPATIENCE && only_discovery_fails(&found) {
                 finalize(client, &found).await;
             }
         }
@@ -114,8 +114,17 @@ async fn release(client: &Client, namespace: &str) {
     }
 }
 
-/// Finalizes the namespace itself. Nothing of a tenant can be in a group whose API service doesn't respond: its user has
-/// rights to the cluster's own kinds only.
+/// Returns true if the cluster has removed everything that it knows of, but some API service doesn't respond. Nothing of a
+/// tenant can be there: its user has rights to the cluster's own kinds only.
+fn only_discovery_fails(namespace: &Namespace) -> bool {
+    let is = |kind: &str| current(namespace).any(|condition| condition.type_ == kind);
+    is("NamespaceDeletionDiscoveryFailure")
+        && !is("NamespaceContentRemaining")
+        && !is("NamespaceFinalizersRemaining")
+        && !is("NamespaceDeletionContentFailure")
+}
+
+/// Finalizes the namespace itself.
 async fn finalize(client: &Client, namespace: &Namespace) {
     let name = namespace.name_any();
     let api: Api<Namespace> = Api::all(client.clone());
@@ -146,18 +155,19 @@ fn log(namespace: &str, what: &str, done: kube::Result<()>) {
 
 /// Returns what the cluster says about a namespace that is being deleted.
 fn conditions(namespace: &Namespace) -> String {
-    let conditions = namespace
-        .status
-        .as_ref()
-        .and_then(|s| s.conditions.as_ref());
-    let said: Vec<&str> = conditions
-        .into_iter()
-        .flatten()
-        .filter(|condition| condition.status == "True")
+    let said: Vec<&str> = current(namespace)
         .filter_map(|condition| condition.message.as_deref())
         .collect();
     match said.as_slice() {
         [] => "the cluster says no reason".to_owned(),
         said => said.join("; "),
     }
+}
+
+/// Returns the conditions that are true.
+fn current(namespace: &Namespace) -> impl Iterator<Item = &NamespaceCondition> {
+    let status = namespace.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let conditions = conditions.into_iter().flatten();
+    conditions.filter(|condition| condition.status == "True")
 }

@@ -127,6 +127,34 @@ pub(crate) fn no_ways_out(bed: &Bed, ann: &Kubectl) {
             "can't choose an existing volume",
         ),
     ]);
+    no_way_by_deletion(ann);
+}
+
+/// An object that is being deleted, and that the tenant keeps in this state, is not exempt from the policies.
+fn no_way_by_deletion(ann: &Kubectl) {
+    ann.run(&["create", "service", "clusterip", "leaving", "--tcp=80"]);
+    let uid = ann.get("service/leaving", ".metadata.uid");
+    ann.applied(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: holder, ownerReferences: [{{apiVersion: v1, kind: Service, name: \
+         leaving, uid: {uid}, blockOwnerDeletion: true}}]}}, spec: {{terminationGracePeriodSeconds: 100, containers: [{{\
+         name: main, image: 'busybox:1.35', command: [sh, -c, 'trap : TERM; while :; do sleep 1; done']}}]}}}}"
+    ));
+    ann.wait_ready("holder");
+    ann.run(&[
+        "delete",
+        "service",
+        "leaving",
+        "--cascade=foreground",
+        "--wait=false",
+    ]);
+    assert_ne!(
+        ann.get("service/leaving", ".metadata.deletionTimestamp"),
+        ""
+    );
+    ann.refused(&[(
+        r#"patch service leaving -p {"spec":{"externalIPs":["192.0.2.1"]}}"#,
+        "services can't have externalIPs",
+    )]);
 }
 
 /// Returns a pod's spec with this in a container that runs beside the main one.

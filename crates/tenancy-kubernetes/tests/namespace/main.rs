@@ -139,7 +139,8 @@ async fn is_measured(provider: &Namespaces, id: &TenantId) {
     }
 }
 
-/// What the tenant itself can't do, another program of the host's might: objects with finalizers that nobody removes.
+/// What the tenant itself can't do, others might: objects with finalizers that nobody removes. Besides, an API service of the
+/// host's doesn't respond, so the cluster can't tell whether a namespace is empty.
 async fn stuck(bed: &Bed, bob: &Kubectl, id: &TenantId) {
     bob.applied(
         "{apiVersion: v1, kind: Pod, metadata: {name: stubborn}, spec: {terminationGracePeriodSeconds: 120, containers: \
@@ -151,8 +152,14 @@ async fn stuck(bed: &Bed, bob: &Kubectl, id: &TenantId) {
     for what in ["secret/own", "deployment/web", "service/web", "pod/client"] {
         host.run(&["patch", what, "-p", finalizer]);
     }
+    host.applied(
+        "{apiVersion: apiregistration.k8s.io/v1, kind: APIService, metadata: {name: v1.gone.example}, spec: {group: \
+         gone.example, version: v1, groupPriorityMinimum: 1, versionPriority: 1, service: {name: gone, namespace: \
+         default}}}",
+    );
     let began = Instant::now();
     bed.provider.destroy(id).await.unwrap();
+    host.run(&["delete", "apiservice", "v1.gone.example"]);
     let took = began.elapsed();
     println!("    gone after {:.1} s", took.as_secs_f64());
     assert!(took < Duration::from_secs(60), "{took:?}");
