@@ -15,7 +15,10 @@ mod attacks;
 mod bed;
 mod flood;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use faultline_domain::{Shape, TemplateRef, TenantId};
 use faultline_provider::{Observed, Provider, Readiness, conformance};
@@ -23,8 +26,11 @@ use faultline_tenancy_kubernetes::{Namespaces, namespace::IMAGE};
 
 use crate::bed::{Bed, Cluster, Kubectl, pod, provider};
 
+/// Prints a step and the seconds since the first one.
 fn step(text: &str) {
-    println!("  {text}");
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let began = FIRST.get_or_init(Instant::now);
+    println!("  {:>3} s: {text}", began.elapsed().as_secs());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,10 +81,11 @@ async fn namespaces_of_a_host_cluster() {
     is_measured(&next, &ann_id).await;
 
     step("stuck finalizers and pods that don't end are removed");
-    stuck(&bed, &bob, &bob_id).await;
+    let removed = next.destroy(&ann_id);
+    let (removed, ()) = tokio::join!(removed, stuck(&bed, &bob, &bob_id));
+    removed.unwrap();
 
     step("nothing is left");
-    next.destroy(&ann_id).await.unwrap();
     assert!(next.list().await.unwrap().is_empty());
     let tenants = [
         "get",
