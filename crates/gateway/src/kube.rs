@@ -9,7 +9,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `authenticate` | the headers of requests on connections of the platform's own, which impersonate the tenant's user |
+//! | `authenticate` | requests on connections of the platform's own, which impersonate the tenant's user |
 //! | [`certificate`] | the platform's certificate authority, and the gateway's certificate |
 //! | `lease` | the access that one token gives: rechecked regularly, and ended when it is withdrawn |
 //! | `proxy` | forwards one request, including upgraded connections |

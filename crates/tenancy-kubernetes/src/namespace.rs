@@ -89,17 +89,12 @@ pub struct Namespaces(Arc<Inner>);
 struct Inner {
     host: Host,
     settings: Settings,
-    guards: tokio::sync::Mutex<Guards>,
+    /// When what all tenants share was last installed.
+    installed: tokio::sync::Mutex<Option<Instant>>,
     /// Why tenants can't be created; `None` if they can.
     unavailable: Mutex<Option<String>>,
     cpu: Mutex<CpuTimes>,
     changes: broadcast::Sender<Change>,
-}
-
-/// When what all tenants share was last installed.
-#[derive(Debug, Default)]
-struct Guards {
-    installed: Option<Instant>,
 }
 
 /// A namespace as it was listed.
@@ -113,12 +108,12 @@ impl Namespaces {
         let provider = Self(Arc::new(Inner {
             host,
             settings,
-            guards: tokio::sync::Mutex::default(),
+            installed: tokio::sync::Mutex::default(),
             unavailable: Mutex::default(),
             cpu: Mutex::default(),
             changes: broadcast::channel(CHANGES).0,
         }));
-        // It is kept for `readiness`.
+        // `readiness` tells an error.
         let _ = provider.guard().await;
         provider
     }
@@ -133,14 +128,14 @@ impl Namespaces {
 
     /// Installs what all tenants share, unless that was done a short time ago.
     async fn guard(&self) -> Result<()> {
-        let mut guards = self.0.guards.lock().await;
-        if guards.installed.is_some_and(|at| at.elapsed() < REINSTALL) {
+        let mut installed_at = self.0.installed.lock().await;
+        if installed_at.is_some_and(|at| at.elapsed() < REINSTALL) {
             return Ok(());
         }
         let installed = guards::install(self.client(), &self.0.settings).await;
         lock(&self.0.unavailable).clone_from(&installed.clone().err());
         installed.map_err(|e| Error::failed("policies", e))?;
-        guards.installed = Some(Instant::now());
+        *installed_at = Some(Instant::now());
         Ok(())
     }
 

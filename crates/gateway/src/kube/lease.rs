@@ -365,7 +365,7 @@ impl Lease {
     ) -> Result<(Response<Incoming>, ConnectionSlot), Refusal> {
         let sent = async {
             let (mut sender, headers, slot) = self.connection().await?;
-            authenticate(request.headers_mut(), headers)?;
+            authenticate(&mut request, headers)?;
             let answer = sender
                 .send_request(request)
                 .await
@@ -385,7 +385,7 @@ impl Lease {
     ) -> Result<Response<Incoming>, Refusal> {
         let sent = async {
             let upstream = self.servers.connect(&self.grant, Protocol::Http1).await?;
-            authenticate(request.headers_mut(), upstream.headers)?;
+            authenticate(&mut request, upstream.headers)?;
             let (mut sender, connection) = http1::handshake(TokioIo::new(upstream.stream))
                 .await
                 .map_err(|e| no_response(&e))?;

@@ -111,6 +111,12 @@ impl Refusal {
         Self::new(429, "TooManyRequests", message)
     }
 
+    /// Refuses a request with too large a body.
+    #[must_use]
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(413, "RequestEntityTooLarge", message)
+    }
+
     /// Refuses a malformed request.
     #[must_use]
     pub fn bad_request(message: impl Into<String>) -> Self {

@@ -332,6 +332,28 @@ async fn requests_impersonate_the_tenants_user_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn large_requests_reach_ones_own_cluster_only() {
+    static LARGE: [u8; 200 << 10] = [b'a'; 200 << 10];
+    let large = std::str::from_utf8(&LARGE).unwrap();
+    let path = "/environments/abc/api/v1/namespaces/shop/configmaps";
+    let beds = [bed(quick()).await, bed(quick()).await];
+    impersonate(&beds[1]);
+    for (bed, codes) in beds.iter().zip([[200, 200], [200, 413]]) {
+        let mut sender = bed.http2().await;
+        for (body, code) in ["small", large].into_iter().zip(codes) {
+            let asked = request(TOKEN, Method::POST, path, body);
+            let answer = sender.send_request(asked).await.unwrap();
+            assert_eq!(answer.status().as_u16(), code);
+        }
+    }
+    let mut unknown = request(TOKEN, Method::POST, path, "");
+    let endless = futures::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+    *unknown.body_mut() = StreamBody::new(endless).boxed();
+    let answer = beds[1].http2().await.send_request(unknown).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
 async fn a_session_impersonates_the_tenants_user_and_nothing_removes_that() {
     let bed = bed(quick()).await;
     impersonate(&bed);

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const IMPATIENCE: Duration = Duration::from_secs(15);
 /// The time limit. Removing is tried again later.
 const WITHIN: Duration = Duration::from_secs(100);
-/// The pause between two looks.
+/// The pause between two requests for the namespace's state.
 const AGAIN: Duration = Duration::from_millis(200);
 /// The pause between two searches for what is stuck.
 const SEARCH: Duration = Duration::from_secs(3);
@@ -46,7 +46,7 @@ pub(super) async fn remove(client: &Client, name: &str, uid: &str) -> Result<(),
     end_pods(client, name, 1).await;
     loop {
         let found = namespaces.get_opt(name).await;
-        let found = found.map_err(|e| format!("it can't be looked at: {}", why(&e)))?;
+        let found = found.map_err(|e| format!("its state can't be read: {}", why(&e)))?;
         let Some(found) = found.filter(|ns| ns.uid().as_deref() == Some(uid)) else {
             return Ok(());
         };
