@@ -124,6 +124,13 @@ pub struct MayLook {
     person: PersonId,
 }
 
+/// Proof: this person may open what this environment exposes, as its owner or because they may look into it.
+#[derive(Debug, Clone)]
+pub struct MayVisit {
+    environment: Environment,
+    person: PersonId,
+}
+
 /// Proof: this person may see this group's members and their progress, and invite students to it.
 #[derive(Debug, Clone)]
 pub struct MayInstruct {
@@ -228,6 +235,23 @@ impl SignedIn {
         }
     }
 
+    /// Returns the proof if the person owns this environment, or may look into it.
+    pub fn may_visit(
+        &self,
+        environment: Environment,
+        groups: &[Group],
+    ) -> Result<MayVisit, NotFound> {
+        let environment = if environment.person == self.0.person {
+            environment
+        } else {
+            self.may_look(environment, groups)?.environment
+        };
+        Ok(MayVisit {
+            environment,
+            person: self.0.person.clone(),
+        })
+    }
+
     /// Returns the proof if the person is an author or an operator.
     pub fn may_author(&self) -> Result<MayAuthor, NotFound> {
         match self.0.role {
@@ -298,6 +322,26 @@ impl MayLook {
     #[must_use]
     pub const fn person(&self) -> &PersonId {
         &self.person
+    }
+}
+
+impl MayVisit {
+    /// Returns the environment.
+    #[must_use]
+    pub const fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Returns the person who visits.
+    #[must_use]
+    pub const fn person(&self) -> &PersonId {
+        &self.person
+    }
+
+    /// Returns true if the person owns the environment.
+    #[must_use]
+    pub fn is_owner(&self) -> bool {
+        self.environment.person == self.person
     }
 }
 
@@ -435,6 +479,10 @@ mod tests {
             .unwrap();
         assert_eq!(proof.environment().person.as_str(), "bob");
         assert_eq!(proof.person().as_str(), "ann");
+        let visits = |owner| me.may_visit(of(owner), std::slice::from_ref(&group));
+        assert!(visits("ann").unwrap().is_owner());
+        assert!(!visits("bob").unwrap().is_owner());
+        assert!(visits("ida").is_err() && visits("eve").is_err());
         for owner in ["ida", "ann", "eve"] {
             assert!(
                 me.may_look(of(owner), std::slice::from_ref(&group))

@@ -114,6 +114,10 @@ label_id!(
     SavePointId, "save point id", 32
 );
 label_id!(
+    /// The name of something that a tenant exposes, which is a part of its host name.
+    ExposureName, "name of an exposure", 48
+);
+label_id!(
     /// The id of an attempt.
     AttemptId, "attempt id", 32
 );

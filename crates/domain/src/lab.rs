@@ -3,7 +3,7 @@
 
 mod cluster;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use garde::Validate;
 use schemars::JsonSchema;
@@ -14,7 +14,12 @@ pub use cluster::{
     PodHttp, PodRequest,
 };
 
-use crate::{NodeName, Shape, TemplateRef, shape::MAX_NODES, template::Profile};
+use crate::{
+    ExposureName, NodeName, Shape, TemplateRef,
+    exposure::{Exposure, Source},
+    shape::MAX_NODES,
+    template::Profile,
+};
 
 /// A lab: a broken machine or cluster to repair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
@@ -43,6 +48,11 @@ pub struct Lab {
     #[serde(default)]
     #[garde(length(max = 16), custom(valid_variables))]
     pub variables: BTreeMap<String, Variable>,
+    /// TCP ports with web pages that the student can open from outside, besides what a cluster's services and Ingresses
+    /// expose.
+    #[serde(default)]
+    #[garde(length(max = 8), custom(unique_exposed_ports), dive)]
+    pub exposes: Vec<ExposedPort>,
     /// The steps that break the machine. They run in this order, as root, before the student gets access.
     #[garde(length(min = 1, max = 20), custom(within_max_nodes(&self.needs)), dive)]
     pub setup: Vec<SetupStep>,
@@ -82,6 +92,20 @@ impl Lab {
             .collect()
     }
 
+    /// Returns what the lab exposes.
+    #[must_use]
+    pub fn exposures(&self) -> Vec<Exposure> {
+        let declared = self.exposes.iter();
+        declared
+            .map(|port| Exposure {
+                name: port.name.clone(),
+                source: Source::Lab,
+                port: port.port,
+                node: Some(port.node.clone()),
+            })
+            .collect()
+    }
+
     /// Returns all nodes that exist when the student gets access.
     #[must_use]
     pub fn node_names(&self) -> Vec<NodeName> {
@@ -114,6 +138,33 @@ fn within_max_nodes(needs: &Needs) -> impl FnOnce(&Vec<SetupStep>, &()) -> garde
                 "{nodes} nodes and {added} that setup adds are more than {MAX_NODES}, the limit of a lab"
             )))
         }
+    }
+}
+
+/// A TCP port with a web page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct ExposedPort {
+    /// The name, which is a part of the address: a lower-case letter, then lower-case letters, digits and hyphens.
+    #[garde(skip)]
+    pub name: ExposureName,
+    /// The port.
+    #[garde(range(min = 1))]
+    pub port: u16,
+    /// The node that listens. Default: `node1`.
+    #[serde(default = "first_node")]
+    #[garde(skip)]
+    pub node: NodeName,
+}
+
+fn unique_exposed_ports(exposes: &[ExposedPort], (): &()) -> garde::Result {
+    let mut names = BTreeSet::new();
+    match exposes.iter().find(|port| !names.insert(&port.name)) {
+        Some(twice) => Err(garde::Error::new(format!(
+            "the name {} is used twice",
+            twice.name
+        ))),
+        None => Ok(()),
     }
 }
 

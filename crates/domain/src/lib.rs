@@ -10,6 +10,7 @@
 //! | [`clock`] | the injected clock; nothing else in the workspace reads the system's clock |
 //! | [`container`] | descriptions of container images, in labs and image recipes |
 //! | [`environment`] | intent, states and transitions of an environment; the pure [`environment::plan`] |
+//! | [`exposure`] | what a tenant exposes: names, limits, host names |
 //! | [`group`] | groups of people and their instructors |
 //! | [`lab`] | the content of a `lab.yaml`: needs, setup, checks, hints, score |
 //! | [`keys`] | versions of a person's public keys, and the nodes that still lack the current one |
@@ -39,6 +40,7 @@ pub mod check;
 pub mod clock;
 pub mod container;
 pub mod environment;
+pub mod exposure;
 pub mod group;
 pub mod id;
 pub mod keys;
@@ -62,7 +64,10 @@ pub mod tenant;
 
 pub use access_code::AccessCode;
 pub use clock::Clock;
-pub use id::{AttemptId, EnvironmentId, LabSlug, Login, NodeName, PersonId, SavePointId, TenantId};
+pub use id::{
+    AttemptId, EnvironmentId, ExposureName, LabSlug, Login, NodeName, PersonId, SavePointId,
+    TenantId,
+};
 pub use mail::MailAddress;
 pub use shape::Shape;
 pub use template::TemplateRef;
