@@ -28,6 +28,9 @@
 //! | [`outbox`] | mail to send, and mail that was given up |
 //! | [`maintenance`] | the maintenance that is in effect, and what the owners of environments were notified of |
 //! | [`samples`] | the state of the server every minute, for charts |
+//! | `exposures` | what tenants expose |
+//! | [`exposure_shares`] | links by which anybody can open an exposure |
+//! | [`exposure_visits`] | codes and cookies by which a browser opens an exposure |
 //! | [`save_points`] | save points of environments |
 //! | [`lab_contents`] | the contents of labs at the time when their environments were started |
 //! | [`stages`] | the stages of starts, and their typical durations |
@@ -48,6 +51,9 @@ pub mod credentials;
 mod db;
 pub mod environments;
 mod error;
+pub mod exposure_shares;
+pub mod exposure_visits;
+mod exposures;
 pub mod groups;
 pub mod identities;
 pub mod invitations;

@@ -46,6 +46,9 @@ pub(crate) async fn write_state(
         crate::pools::record_active(tx, read, now).await?;
     }
     crate::quotas::record_run(tx, read, state.phase(), now).await?;
+    if state.is_final() {
+        crate::exposure_visits::close(tx, &read.id).await?;
+    }
     if state.phase() != read.state.phase() {
         let (what, id) = (state.phase().as_str(), read.id.as_str());
         crate::audit::insert(tx, now, None, what, id, &detail).await?;
