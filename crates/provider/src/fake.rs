@@ -1,8 +1,8 @@
 //! A provider without machines: it has latency, fails on demand, loses nodes.
 //!
 //! Its guests speak the real protocol of the guest link, in-process, with files in memory and a shell with a handful of
-//! commands (see [`shell`]). They have no processes, kernel, users or network. A TCP port listens, and echoes, if the
-//! file `/run/listen/PORT` exists in the guest. Everything is lost when the value is dropped. Clones share the same
+//! commands (see [`shell`]). They have no processes, kernel, users or network. A TCP port listens if a test does so with
+//! [`FakeProvider::listen`]; it listens, and echoes, if the file `/run/listen/PORT` exists in the guest. Everything is lost when the value is dropped. Clones share the same
 //! machines, so a test can pass one to a server, drop the server, and pass another to the next.
 
 mod files;
@@ -23,7 +23,10 @@ use faultline_domain::{
     progress::Progress, save_point::Saved, shape::MAX_NODES,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tokio::sync::{Notify, broadcast};
+use tokio::{
+    io::DuplexStream,
+    sync::{Notify, broadcast, mpsc},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::guest::Guest;
@@ -119,6 +122,7 @@ struct Inner {
     readiness: Mutex<Option<Readiness>>,
     template: Mutex<TemplateHash>,
     clusters: Mutex<Option<FakeApi>>,
+    listeners: Mutex<BTreeMap<(TenantId, NodeName, u16), mpsc::UnboundedSender<DuplexStream>>>,
     changes: Changes,
     tasks: TaskTracker,
 }
@@ -323,6 +327,15 @@ impl FakeProvider {
         }
     }
 
+    /// Listens on a TCP port of a node until the result is dropped. It has the other ends of the streams that are opened to
+    /// this port.
+    #[must_use]
+    pub fn listen(&self, id: &TenantId, node: &NodeName, port: u16) -> FakeListener {
+        let (sender, streams) = mpsc::unbounded_channel();
+        lock(&self.0.listeners).insert((id.clone(), node.clone(), port), sender);
+        FakeListener(streams)
+    }
+
     fn guest(&self, id: &TenantId, node: &NodeName) -> Result<(Arc<Guest>, Access)> {
         let all = lock(&self.0.environments);
         let e = all.get(id).ok_or(Error::NotFound)?;
@@ -395,6 +408,17 @@ impl FakeProvider {
             return false;
         };
         rng.random_bool(rate.clamp(0.0, 1.0))
+    }
+}
+
+/// A listening TCP port of a node.
+#[derive(Debug)]
+pub struct FakeListener(mpsc::UnboundedReceiver<DuplexStream>);
+
+impl FakeListener {
+    /// Waits for the next connection.
+    pub async fn accept(&mut self) -> Option<DuplexStream> {
+        self.0.recv().await
     }
 }
 
@@ -675,6 +699,11 @@ impl Provider for FakeProvider {
             }
         }
         if let Target::Port(port) = target
+            && let Some(stream) = self.0.accepted(id, node, port, &access.life)
+        {
+            return Ok(Box::new(stream));
+        }
+        if let Target::Port(port) = target
             && guest.read_file(&format!("/run/listen/{port}")).is_none()
         {
             return Err(Error::Unreachable(format!(
@@ -735,6 +764,27 @@ impl Provider for FakeProvider {
 }
 
 impl Inner {
+    /// Connects to a port, if a test listens on it. The stream ends with `life`.
+    fn accepted(
+        &self,
+        id: &TenantId,
+        node: &NodeName,
+        port: u16,
+        life: &CancellationToken,
+    ) -> Option<DuplexStream> {
+        let (ours, mut near) = tokio::io::duplex(256 * 1024);
+        let (mut far, theirs) = tokio::io::duplex(256 * 1024);
+        let key = (id.clone(), node.clone(), port);
+        lock(&self.listeners).get(&key)?.send(theirs).ok()?;
+        let life = life.clone();
+        self.tasks.spawn(async move {
+            // Both ends notice a broken stream themselves.
+            let carried = tokio::io::copy_bidirectional(&mut near, &mut far);
+            let _ = life.run_until_cancelled(carried).await;
+        });
+        Some(ours)
+    }
+
     /// Sends a change to all receivers.
     fn tell(&self, id: &TenantId, observed: Observed) {
         let _ = self.changes.0.send((id.clone(), observed));
