@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`credentials`] | client certificates, signed with the tenant's cluster CA |
 //! | [`client`] | a Kubernetes client over the provider's streams |
+//! | [`exposed`] | the ports that a cluster's services and Ingresses expose |
 //! | [`kubeconfig`] | kubeconfigs for people |
 //!
 //! Nothing here relies on the guest: what a student does on a node doesn't change what the platform sees, unless they
@@ -20,6 +21,7 @@
 
 pub mod client;
 pub mod credentials;
+pub mod exposed;
 pub mod kubeconfig;
 
 pub use k8s_openapi;
