@@ -1,4 +1,4 @@
-//! The gateways: SSH, and access to API servers. They are the trust boundary between people and environments.
+//! The gateways: SSH, API servers, and what tenants expose. They are the trust boundary between people and environments.
 //!
 //! ```text
 //! ssh ──► accept: limits ──► ssh.rs (callbacks → Event) ──► connection.rs (one loop per connection)
@@ -16,6 +16,8 @@
 //! | `channel` | the task of one channel: a program, files, a forward, the console |
 //! | `gate` | backpressure on clients that send faster than the guest reads |
 //! | [`kube`] | the gateway to API servers: an authenticating reverse proxy |
+//! | [`exposure`] | the gateway to what tenants expose: a reverse proxy for HTTP and WebSockets |
+//! | `hop` | hop-by-hop headers, which the reverse proxies don't forward |
 //! | [`limit`] | limits of connections and failures, overall and per address |
 //!
 //! The guest needs no sshd: shells, commands, files and forwards go over the guest link, so they work even if a lab has
@@ -38,7 +40,9 @@
 
 mod channel;
 mod connection;
+pub mod exposure;
 mod gate;
+mod hop;
 pub mod key;
 pub mod kube;
 pub mod limit;

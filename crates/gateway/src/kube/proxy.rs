@@ -24,24 +24,12 @@ use super::{
     request,
     status::Authenticated,
 };
+use crate::hop;
 
 /// An error of either side while a body is forwarded.
 type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// The response to the client.
 pub(super) type Answer = Response<BoxBody<Bytes, BodyError>>;
-
-/// Hop-by-hop headers. They concern a single connection and are not forwarded, except for upgrades.
-const HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 pub(super) struct Proxy {
     pub leases: Leases,
@@ -93,7 +81,7 @@ impl Proxy {
         if let Some(change) = request::change(request.method(), path.path()) {
             lease.changes(&change).await;
         }
-        let upgrade = is_upgrade(&request).then(|| hyper::upgrade::on(&mut request));
+        let upgrade = hop::is_upgrade(&request).then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
         clean(&mut parts.headers, upgrade.is_some());
         parts.headers.remove(header::AUTHORIZATION);
@@ -178,31 +166,9 @@ fn is_watch(uri: &Uri) -> bool {
         .any(|part| matches!(part, "watch=true" | "watch=1" | "follow=true"))
 }
 
-/// Returns the options in the `Connection` headers.
-fn connection(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let said = headers.get_all(header::CONNECTION).iter();
-    said.filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
-        .map(str::trim)
-}
-
-fn is_upgrade(request: &Request<Incoming>) -> bool {
-    request.headers().contains_key(header::UPGRADE)
-        && request.version() == Version::HTTP_11
-        && connection(request.headers()).any(|word| word.eq_ignore_ascii_case("upgrade"))
-}
-
 /// Removes hop-by-hop headers, and `x-remote-` headers, which only the API server's own front proxy may set.
 fn clean(headers: &mut HeaderMap, upgrades: bool) {
-    let named: Vec<HeaderName> = connection(headers)
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    for name in named.iter().chain(&HOP) {
-        let stays = upgrades && (*name == header::UPGRADE || *name == header::CONNECTION);
-        if !stays {
-            headers.remove(name);
-        }
-    }
+    hop::remove(headers, upgrades);
     let front: Vec<HeaderName> = headers
         .keys()
         .filter(|name| name.as_str().starts_with("x-remote-"))
