@@ -37,11 +37,27 @@ impl Serving {
         latency: Duration,
         configure: impl FnOnce(&mut Config) -> Result<()>,
     ) -> Result<Self> {
+        let labs = Path::new(env!("CARGO_MANIFEST_DIR")).join("labs");
+        Self::new(latency, &labs, configure).await
+    }
+
+    /// Starts a server with the labs of another folder.
+    pub async fn of_labs(
+        labs: &Path,
+        configure: impl FnOnce(&mut Config) -> Result<()>,
+    ) -> Result<Self> {
+        Self::new(Duration::ZERO, labs, configure).await
+    }
+
+    async fn new(
+        latency: Duration,
+        labs: &Path,
+        configure: impl FnOnce(&mut Config) -> Result<()>,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let base = format!("http://{}", listener.local_addr()?);
         let provider = FakeProvider::new().with_latency(latency);
-        let labs = Path::new(env!("CARGO_MANIFEST_DIR")).join("labs");
         let mut config = Config {
             public_url: base.clone(),
             data_dir: folder.path().to_owned(),
@@ -55,7 +71,7 @@ impl Serving {
             config,
             store: Store::open(&folder.path().join("e2e.db")).await?,
             provider: Arc::new(provider.clone()),
-            catalogue: Catalogue::load(&labs),
+            catalogue: Catalogue::load(labs),
             clock: Clock::system(),
             rng: rand::SeedableRng::from_os_rng(),
         })

@@ -46,6 +46,11 @@
   socket.addEventListener("checks", (event) => {
     document.getElementById("check-results").innerHTML = event.data;
   });
+  socket.addEventListener("exposed", (event) => {
+    const place = document.getElementById("exposed");
+    place.hidden = event.data === "";
+    if (place.innerHTML !== event.data) place.innerHTML = event.data;
+  });
   socket.addEventListener("progress", (event) => {
     document.getElementById("progress").textContent = event.data;
   });

@@ -50,6 +50,7 @@
   }
   swap("notice", "notice");
   swap("looks", "looks");
+  swap("exposed", "exposed");
   socket.addEventListener("banner", (event) => {
     document.getElementById("banner").hidden = event.data === "";
     document.getElementById("banner-text").textContent = event.data;

@@ -1,5 +1,6 @@
 //! `faultline env`: environments of the running server.
 
+mod exposures;
 mod nodes;
 mod saves;
 mod stages;
@@ -128,6 +129,25 @@ pub enum EnvCommand {
     Resume {
         #[command(flatten)]
         of: Of,
+    },
+    /// List the web pages that an environment exposes, with what answers there now
+    Exposed {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Make a link that opens one of them to everybody who has it, until it expires
+    ///
+    ///   faultline env share web --minutes 30
+    #[command(verbatim_doc_comment)]
+    Share {
+        /// The name, as `faultline env exposed` lists it
+        name: String,
+        /// The environment [default: your only one]
+        #[arg(long = "in", value_name = "ENVIRONMENT")]
+        environment: Option<EnvironmentId>,
+        /// The lifetime of the link, in minutes
+        #[arg(long, default_value_t = 60)]
+        minutes: u32,
     },
     /// Save an environment: memory, disks and everything that runs, on all its nodes at one instant
     ///
@@ -318,6 +338,15 @@ pub fn run(args: &EnvArgs, output: Output) -> anyhow::Result<()> {
         }
         EnvCommand::Suspend { of } => turn(&api, &of.get(&api)?, "suspend", "suspended", output),
         EnvCommand::Resume { of } => resume(&api, &of.get(&api)?, output),
+        EnvCommand::Exposed { of } => exposures::list(&api, &of.get(&api)?, output),
+        EnvCommand::Share {
+            name,
+            environment,
+            minutes,
+        } => {
+            let id = only(&api, environment.as_ref())?;
+            exposures::share(&api, &id, name, *minutes, output)
+        }
         EnvCommand::Save { of, name } => saves::save(&api, &of.get(&api)?, name, output),
         EnvCommand::Saves => saves::list(&api, output),
         EnvCommand::Restore { save_point } => saves::restore(&api, save_point, output),

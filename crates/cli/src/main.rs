@@ -114,6 +114,12 @@ enum Command {
     ///   faultline ssh -- uptime            one command
     #[command(verbatim_doc_comment)]
     Ssh(ssh::SshArgs),
+    /// Forward a TCP port of this machine to an environment, until it is interrupted
+    ///
+    ///   faultline forward 5432                      of your only environment
+    ///   faultline forward node2.k7f3q9xw2m 80:8080  port 80 there, port 8080 here
+    #[command(verbatim_doc_comment)]
+    Forward(ssh::ForwardArgs),
     /// Write a kubeconfig for an environment's cluster, whose credential is renewed automatically
     ///
     ///   faultline kubeconfig -f lab.kubeconfig && kubectl --kubeconfig lab.kubeconfig get nodes
@@ -263,6 +269,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Login(args) => login::login(&args, cli.output),
         Command::Logout(args) => login::logout(&args, cli.output),
         Command::Ssh(args) => ssh::ssh(&args),
+        Command::Forward(args) => ssh::forward(&args),
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Credential(args) => kubeconfig::credential(&args),
         Command::Lab(command) => lab::run(command, cli.output).await,

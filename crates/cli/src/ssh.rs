@@ -1,4 +1,4 @@
-//! `faultline ssh`: runs the stock ssh client without any setup.
+//! `faultline ssh` and `faultline forward`: run the stock ssh client without any setup.
 
 use std::{
     os::unix::process::CommandExt,
@@ -17,6 +17,9 @@ use crate::{
     up::write_private,
 };
 
+/// The error if there is no ssh client.
+const MISSING: &str = "cannot run ssh; install openssh-client";
+
 /// The options of the command.
 #[derive(Debug, Args)]
 pub struct SshArgs {
@@ -29,11 +32,64 @@ pub struct SshArgs {
     place: Where,
 }
 
-/// Registers a key of its own, then replaces this process with the stock ssh client.
+/// The options of `faultline forward`.
+#[derive(Debug, Args)]
+pub struct ForwardArgs {
+    /// The environment or node.environment (optional if you have only one environment), and the port there; with another
+    /// port after a colon, that port here: `8080:9090`
+    #[arg(required = true, num_args = 1..=2, value_names = ["TARGET", "PORT"])]
+    words: Vec<String>,
+    #[command(flatten)]
+    place: Where,
+}
+
+/// Forwards a TCP port of this machine's loopback to a node, until it is interrupted.
+pub fn forward(args: &ForwardArgs) -> anyhow::Result<()> {
+    let (target, ports) = match args.words.as_slice() {
+        [target, ports] => (Some(target), ports),
+        [ports] => (None, ports),
+        _ => anyhow::bail!("name the port, such as 8080"),
+    };
+    let (there, here) = ports_of(ports)?;
+    let (mut client, destination) = client(&args.place, target.map(String::as_str))?;
+    eprintln!("127.0.0.1:{here} leads to port {there}; Ctrl-C ends it");
+    let failed = client
+        .args(["-N", "-o", "ExitOnForwardFailure=yes", "-L"])
+        .arg(format!("127.0.0.1:{here}:localhost:{there}"))
+        .arg("--")
+        .arg(destination)
+        .exec();
+    Err(failed).context(MISSING)
+}
+
+/// Returns the port there, and the port here.
+fn ports_of(text: &str) -> anyhow::Result<(u16, u16)> {
+    let (there, here) = text.split_once(':').unwrap_or((text, text));
+    let port = |text: &str| match text.parse() {
+        Ok(port @ 1..) => Ok(port),
+        _ => anyhow::bail!("{text:?} is not a port; ports are 1 to 65535"),
+    };
+    Ok((port(there)?, port(here)?))
+}
+
+/// Opens a shell, or runs a command, by the stock ssh client.
 pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
-    let data = args.place.data();
+    let (mut client, destination) = client(&args.place, args.target.as_deref())?;
+    let failed = client
+        // The host comes from the server; it must not be taken for an option.
+        .arg("--")
+        .arg(destination)
+        .args(&args.command)
+        .exec();
+    Err(failed).context(MISSING)
+}
+
+/// Registers a key of its own. Returns the stock ssh client with its options, which is to replace this process, and the
+/// destination.
+fn client(place: &Where, target: Option<&str>) -> anyhow::Result<(Command, String)> {
+    let data = place.data();
     let api = Api::load(&data)?;
-    let user = match &args.target {
+    let user = match target {
         Some(target) => {
             let id = check_target(target)?;
             // The gateway tells nothing to clients that can't prove who they are, so ask the API, which may.
@@ -45,7 +101,7 @@ pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
                     "{id} can't be entered, because it is {phase}; `faultline env show {id}` says more"
                 ),
             }
-            target.clone()
+            target.to_owned()
         }
         None => only_environment(&api)?.to_string(),
     };
@@ -68,7 +124,8 @@ pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
         &known,
         format!("{name} {}\n", gateway.host_key.trim()).as_bytes(),
     )?;
-    let failed = Command::new("ssh")
+    let mut client = Command::new("ssh");
+    client
         .arg("-i")
         .arg(&key)
         .args([
@@ -82,13 +139,8 @@ pub fn ssh(args: &SshArgs) -> anyhow::Result<()> {
         .arg("-o")
         .arg(format!("UserKnownHostsFile={}", known.display()))
         .arg("-p")
-        .arg(port.to_string())
-        // The host comes from the server; it must not be taken for an option.
-        .arg("--")
-        .arg(format!("{user}@{host}"))
-        .args(&args.command)
-        .exec();
-    Err(failed).context("cannot run ssh; install openssh-client")
+        .arg(port.to_string());
+    Ok((client, format!("{user}@{host}")))
 }
 
 fn check_target(target: &str) -> anyhow::Result<EnvironmentId> {
@@ -143,4 +195,18 @@ fn own_key(data: &Path) -> anyhow::Result<PathBuf> {
         );
     }
     Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_the_same_on_both_sides_unless_two_are_given() {
+        assert_eq!(ports_of("8080").unwrap(), (8080, 8080));
+        assert_eq!(ports_of("80:8080").unwrap(), (80, 8080));
+        for bad in ["", "0", "x", "80:", ":80", "80:0", "65536", "1:2:3"] {
+            assert!(ports_of(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -39,6 +39,7 @@ use crate::{
     mail::Mailer,
     metrics::Metrics,
     operations::{oidc::Begun, save},
+    probes::Probes,
     problem::Problem,
     rates::Rates,
     reconcile::{Wake, authorize::Turns},
@@ -87,6 +88,8 @@ pub(crate) struct App {
     pub queue: Mutex<HashMap<EnvironmentId, Place>>,
     /// The maintenance that is in effect, as of the last change or the last run of its reconciler.
     pub maintenance: Mutex<Option<Maintenance>>,
+    /// What answered at exposures when somebody last looked.
+    pub probes: Probes,
     /// What tenants used when they were last measured.
     pub measurements: Measurements,
     /// The CPU credits of environments, and the tenant that they were last observed for.
@@ -118,6 +121,7 @@ pub(crate) type Shared = Arc<App>;
 
 impl App {
     pub(crate) fn new(parts: crate::Parts) -> Result<Shared, SettingsError> {
+        parts.config.check_exposure()?;
         let url = &parts.config.public_url;
         let provider = |settings| oidc::Provider::new(settings, url, parts.clock.clone());
         let identity_provider = parts.config.oidc.clone().map(provider).transpose()?;
@@ -148,6 +152,7 @@ impl App {
             credits: Mutex::default(),
             space_to_suspend: AtomicBool::new(true),
             maintenance: Mutex::default(),
+            probes: Probes::default(),
             measurements: Measurements::default(),
             checking: Mutex::default(),
             ready: Mutex::default(),

@@ -1,5 +1,6 @@
 //! The operator's settings. Every field has a default that suits a single machine.
 
+pub mod exposure;
 pub mod mail;
 pub mod oidc;
 
@@ -12,6 +13,8 @@ use faultline_domain::{
 use faultline_gateway::PublicKey;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
+
+use self::exposure::ExposureSettings;
 
 /// The settings of the server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -99,6 +102,8 @@ pub struct Config {
     pub oidc: Option<oidc::Oidc>,
     /// The mail server by which mail is sent. Default: none.
     pub mail: Option<mail::Mail>,
+    /// How what environments expose is reached, and its limits.
+    pub exposure: ExposureSettings,
 }
 
 /// Limits of use besides the number of environments; 0 means no limit. Default: no limits.
@@ -258,6 +263,9 @@ pub enum SettingsError {
     /// The settings of the identity provider are not valid.
     #[error("the settings of the identity provider, server.oidc, are not valid")]
     Oidc(#[from] oidc::OidcError),
+    /// The settings of what environments expose are not valid.
+    #[error("the settings of what environments expose, server.exposure, are not valid")]
+    Exposure(#[from] exposure::ExposureError),
     /// The settings of mail are not valid.
     #[error("the settings of mail, server.mail, are not valid")]
     Mail(#[from] mail::MailError),
@@ -311,6 +319,7 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             oidc: None,
             mail: None,
+            exposure: ExposureSettings::default(),
         }
     }
 }

@@ -32,6 +32,8 @@
 //! | `app` | the state that all requests and reconcilers share |
 //! | `auth` | authentication: sessions, API tokens, CSRF, and the extractors that return proofs |
 //! | `mail` | the client of the mail server, and the texts of mail |
+//! | `exposures` | which requests are for what tenants expose, and who may send them |
+//! | `probes` | what answers there |
 //! | `rates` | rate limits |
 //! | `crash` | points at which tests end the server |
 //! | `operations` | what people can do, one operation per file, used by the pages and the API |
@@ -52,6 +54,7 @@ pub mod config;
 mod counts;
 mod directory;
 mod entrance;
+mod exposures;
 mod headers;
 mod hub;
 mod listener;
@@ -61,6 +64,7 @@ pub mod mail;
 mod metrics;
 mod operations;
 mod pools;
+mod probes;
 mod problem;
 mod quotas;
 mod rates;

@@ -78,6 +78,13 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// Returns the address.
+    pub(crate) const fn address(self) -> IpAddr {
+        self.0
+    }
+}
+
 /// Refused: how long to wait before the next request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Wait(Duration);

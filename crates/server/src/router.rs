@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, Request, State},
     http::{HeaderValue, StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
@@ -14,14 +14,26 @@ use tower_http::{
     catch_panic::CatchPanicLayer, compression::CompressionLayer, timeout::TimeoutLayer,
 };
 
-use crate::{api, app::Shared, assets, auth, headers, problem::Problem, terminal, web};
+use crate::{
+    api, app::Shared, assets, auth, exposures::Entry, headers, problem::Problem, terminal, web,
+};
 
 /// Timeout of a request. Streams are exempt once they have begun.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The maximum size of a request body, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
+/// Returns the routes of the platform. Requests for what tenants expose never reach them.
 pub(crate) fn router(app: Shared) -> Router {
+    let entry = Entry::new(&app);
+    let platform = platform(app);
+    let Some(entry) = entry else {
+        return platform;
+    };
+    Router::new().fallback(move |request: Request| entry.answer(platform, request))
+}
+
+fn platform(app: Shared) -> Router {
     let pages = web::routes()
         .route("/environments/{id}/socket", get(terminal::of_page))
         .route("/environments/{id}/look/socket", get(terminal::of_look))

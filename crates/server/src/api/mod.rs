@@ -5,6 +5,7 @@
 
 mod account;
 mod environments;
+mod exposures;
 mod groups;
 mod labs;
 mod limits;
@@ -102,6 +103,7 @@ fn documented() -> OpenApiRouter<Shared> {
     OpenApiRouter::with_openapi(Doc::openapi())
         .merge(labs::routes())
         .merge(environments::routes())
+        .merge(exposures::routes())
         .merge(account::routes())
         .merge(people::routes())
         .merge(groups::routes())

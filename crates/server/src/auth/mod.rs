@@ -10,8 +10,8 @@
 //! | [`passkeys`] | what passkeys need |
 //! | [`password`] | hashes and verifies passwords |
 //!
-//! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Looking`], [`Saved`],
-//! [`Managed`], [`Instructed`], [`Author`] or [`Operator`], and can't be called without it. Streams and terminals end when
+//! A layer adds the [`Caller`] to the request. A handler takes [`Signed`], [`Mine`], [`Looking`], [`Visiting`],
+//! [`Saved`], [`Managed`], [`Instructed`], [`Author`] or [`Operator`], and can't be called without it. Streams and terminals end when
 //! [`Caller::withdrawn`] or [`Looking::withdrawn`] returns. Pages
 //! accept only cookies and the API accepts only bearer tokens, so a malicious page can't make a browser use the API.
 
@@ -31,8 +31,8 @@ use axum::{
 use faultline_domain::{
     EnvironmentId, SavePointId,
     authz::{
-        MayAuthor, MayInstruct, MayLook, MayManage, MayOperate, MayUse, MayUseSavePoint, Principal,
-        Scope, SignedIn,
+        MayAuthor, MayInstruct, MayLook, MayManage, MayOperate, MayUse, MayUseSavePoint, MayVisit,
+        Principal, Scope, SignedIn,
     },
     environment::Environment,
 };
@@ -278,6 +278,24 @@ impl FromRequestParts<Shared> for Looking {
         let environment = named(parts, app).await?;
         let groups = app.store.groups().await?;
         let proof = caller.signed_in.may_look(environment, &groups)?;
+        Ok(Self { caller, proof })
+    }
+}
+
+/// Extractor: a signed-in person who may open what the environment `{id}` of the path exposes.
+#[derive(Debug)]
+pub(crate) struct Visiting {
+    pub caller: Caller,
+    pub proof: MayVisit,
+}
+
+impl FromRequestParts<Shared> for Visiting {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        let caller = caller(parts)?;
+        let environment = named(parts, app).await?;
+        let groups = app.store.groups().await?;
+        let proof = caller.signed_in.may_visit(environment, &groups)?;
         Ok(Self { caller, proof })
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod check;
 pub(crate) mod credential;
 pub(crate) mod end;
 pub(crate) mod export;
+pub(crate) mod exposures;
 pub(crate) mod extend;
 pub(crate) mod give_up;
 pub(crate) mod groups;

@@ -9,7 +9,10 @@ use crate::{app::Shared, status::Counts};
 
 pub(super) async fn pass(app: Shared) -> Done {
     app.rates.tidy();
-    let removed = app.store.remove_old_credentials(app.now()).await?;
+    let now = app.now();
+    let credentials = app.store.remove_old_credentials(now).await?;
+    let removed = credentials + app.store.remove_old_visits(now).await?;
+    app.store.forget_exposures().await?;
     let keys = app.store.forget_removed_keys().await?;
     let days = i64::from(app.config.audit_days);
     let oldest = app

@@ -17,6 +17,7 @@
 //! | [`recorder`] | stores the stages of a start as they happen |
 //! | [`keys`] | compares the versions of people's keys with those on their nodes |
 //! | [`authorize`] | applies people's keys to their nodes |
+//! | [`exposures`] | observes what running environments expose |
 //! | [`maintenance`] | announces that maintenance suspends environments, or ends those that can't be, and does it then |
 //! | [`pressure`] | gets memory back when the host is short of it |
 //! | [`burst`] | slows environments down that use all of their CPU for long |
@@ -36,6 +37,7 @@ pub(crate) mod authorize;
 pub(crate) mod burst;
 mod cleaning;
 mod environments;
+mod exposures;
 mod history;
 mod keys;
 mod mail;
@@ -59,7 +61,7 @@ use std::time::{Duration, Instant};
 use faultline_domain::{EnvironmentId, SavePointId};
 use tokio::sync::Notify;
 
-use self::{history::Sampler, keys::Machine, steps::Steps, tenants::Tenants};
+use self::{exposures::Observer, history::Sampler, keys::Machine, steps::Steps, tenants::Tenants};
 use crate::{
     app::Shared,
     lock::lock,
@@ -162,6 +164,7 @@ pub(crate) struct Memory {
     keys: Steps<Machine>,
     save_points: Steps<SavePointId>,
     sampler: Sampler,
+    observer: Observer,
 }
 
 /// Starts each reconciler in a task of its own, until the server stops.
@@ -172,6 +175,7 @@ pub(crate) fn begin(app: &Shared) {
         keys,
         save_points,
         sampler,
+        observer,
     } = Memory::default();
     let (it, tasks) = (|| app.clone(), &app.tasks);
     // Subscribe to changes before anything is listed.
@@ -200,6 +204,9 @@ pub(crate) fn begin(app: &Shared) {
     let pools = move || pools::pass(app.clone());
     let woken = Some(Wake::pools as Woken);
     tasks.spawn(every(it(), "pools", POOLS, woken, pools));
+    let app = it();
+    let exposures = move || exposures::pass(app.clone(), observer.clone());
+    tasks.spawn(every(it(), "exposures", PERIOD, None, exposures));
     let app = it();
     let maintenance = move || maintenance::pass(app.clone());
     tasks.spawn(every(it(), "maintenance", PERIOD, None, maintenance));
@@ -257,6 +264,7 @@ pub(crate) async fn each(app: &Shared, memory: &Memory) {
         keys,
         save_points,
         sampler,
+        observer,
     } = memory.clone();
     tenants.list_again();
     record(app, "tenants", tenants::pass(it(), tenants.clone())).await;
@@ -264,6 +272,7 @@ pub(crate) async fn each(app: &Shared, memory: &Memory) {
     record(app, "keys", keys::pass(it(), keys)).await;
     record(app, "save points", save_points::pass(it(), save_points)).await;
     record(app, "pools", pools::pass(it())).await;
+    record(app, "exposures", exposures::pass(it(), observer)).await;
     record(app, "maintenance", maintenance::pass(it())).await;
     record(app, "warnings", warnings::pass(it())).await;
     record(app, "mail", mail::pass(it())).await;

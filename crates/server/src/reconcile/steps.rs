@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     Save,
     /// Applies the owner's keys to a node.
     Keys,
+    /// Observes what an environment exposes.
+    Exposures,
 }
 
 /// Something that steps are taken for.

@@ -8,7 +8,7 @@ use super::*;
 use crate::api_servers::StoreApiServers;
 
 /// Returns a certificate authority, and a client certificate for the fake's clusters.
-fn keys() -> (String, ClientCertificate) {
+pub(super) fn keys() -> (String, ClientCertificate) {
     let pair = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -21,7 +21,7 @@ fn keys() -> (String, ClientCertificate) {
 }
 
 /// Returns a catalogue with a single lab, which has a cluster and these additional needs.
-fn catalogue(needs: &str) -> Catalogue {
+pub(super) fn catalogue(needs: &str) -> Catalogue {
     let folder = tempfile::tempdir().unwrap();
     let lab = folder.path().join("stale-flag");
     copy(&labs().join("stale-flag"), &lab);

@@ -8,6 +8,7 @@ mod capacity;
 mod crashes;
 mod credential;
 mod directory;
+mod exposures;
 mod faults;
 mod groups;
 mod history;

@@ -36,6 +36,11 @@ fn api() -> Vec<(Method, String)> {
     found
 }
 
+/// Returns all routes.
+pub(super) fn all() -> Vec<(Method, String)> {
+    pages().into_iter().chain(api()).collect()
+}
+
 /// Returns the routes with an environment's ID.
 pub(super) fn with_environments() -> Vec<(Method, String)> {
     let all = pages().into_iter().chain(api());

@@ -8,7 +8,7 @@ use askama::Template;
 use faultline_domain::{EnvironmentId, NodeName, authz::MayLook};
 use tokio::sync::watch;
 
-use super::{layout::banner, look, parts, saves, starting, workspace::phase_key};
+use super::{exposures, layout::banner, look, parts, saves, starting, workspace::phase_key};
 use crate::{app::Shared, problem::Problem};
 
 /// Changes closer together than this are sent as one.
@@ -111,6 +111,7 @@ impl Changes {
             ),
             ("changes", parts::changes(app, &e).await?),
             ("saves", saves::version(app, &e).await?),
+            ("exposed", exposures::render(app, &e, true).await?),
             (
                 "checks",
                 parts::checks(app, &e, lab.as_deref()).await?.render()?,

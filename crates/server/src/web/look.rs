@@ -21,7 +21,7 @@ use faultline_provider::Target;
 use serde::Deserialize;
 
 use super::{
-    after_quiet_form,
+    after_quiet_form, exposures,
     layout::{Frame, Layout},
     page,
     parts::{self, Checks},
@@ -55,6 +55,8 @@ struct LookPage {
     checks: Checks,
     progress: String,
     copies: Copies,
+    /// What it exposes; empty if it exposes nothing.
+    exposed: String,
     /// The page to return to, and its name.
     back: (String, String),
 }
@@ -89,6 +91,7 @@ pub(super) async fn show(
         checks: checks(&app, e, lab.as_deref()).await?,
         progress: progress(&app, e, lab.as_deref()).await?,
         copies: saves::copies(&app, &looking.proof, &looking.caller.csrf).await?,
+        exposed: exposures::render(&app, e, false).await?,
         back: back(&app, &looking).await?,
     })?;
     Ok(match headers::policy_with_styles(&nonce) {
@@ -148,6 +151,7 @@ pub(super) async fn parts(
         ("checks", checks(app, e, lab.as_deref()).await?.render()?),
         ("progress", progress(app, e, lab.as_deref()).await?),
         ("copies", saves::version_of_copies(app, proof).await?),
+        ("exposed", exposures::render(app, e, false).await?),
         ("terminals", terminals(app, e).await),
     ])
 }

@@ -9,6 +9,7 @@
 //! | [`files`] | `/labs/{slug}/files/{name}`, and the same below an environment |
 //! | [`workspace`] | `/environments/{id}`, with live updates ([`live`]) and the progress of its start ([`starting`]) |
 //! | [`look`] | `/environments/{id}/look` |
+//! | [`exposures`] | what an environment exposes, and `/environments/{id}/shares` |
 //! | [`actions`] | the forms of the workspace |
 //! | [`progress`] | `/progress` |
 //! | [`keys`] | `/keys` |
@@ -29,6 +30,7 @@ mod actions;
 mod authoring;
 mod catalogue;
 mod chart;
+mod exposures;
 mod files;
 mod groups;
 mod history;
@@ -114,6 +116,18 @@ pub(crate) fn routes() -> Router<Shared> {
         )
         .route("/save-points/{save}/fork", post(saves::fork))
         .route("/save-points/{save}/delete", post(saves::delete))
+        .route(
+            "/environments/{id}/exposed/{name}/open",
+            get(exposures::open),
+        )
+        .route(
+            "/environments/{id}/shares",
+            get(exposures::shares).post(exposures::share),
+        )
+        .route(
+            "/environments/{id}/shares/{row}/withdraw",
+            post(exposures::withdraw),
+        )
         .route("/environments/{id}/reset", post(actions::reset))
         .route("/environments/{id}/end", post(actions::end))
         .route("/environments/{id}/give-up", post(actions::give_up))
@@ -237,11 +251,21 @@ async fn could_end(app: &Shared, person: &PersonId) -> Vec<(String, String)> {
     open
 }
 
+/// Returns whether a link on another site has led the browser to an environment. Then it has sent no session, because the
+/// cookie is strict, and has to request the page again by itself.
+fn is_led_here(request: &Request) -> bool {
+    let text = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
+    let other = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"));
+    let path = request.uri().path();
+    other && text("sec-fetch-mode") == Some("navigate") && path.starts_with("/environments/")
+}
+
 /// Renders problems as pages, for people.
 pub(crate) async fn problems(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let theme = Theme::of(request.headers());
     let path = request.uri().path().to_owned();
     let retry = request.method() == axum::http::Method::GET;
+    let led_here = is_led_here(&request);
     // The session layer lies inside this one, so the session is looked up again for the layout.
     let caller = crate::auth::cookie(request.headers(), crate::auth::SESSION)
         .and_then(faultline_store::Secret::presented);
@@ -287,6 +311,12 @@ pub(crate) async fn problems(State(app): State<Shared>, request: Request, next: 
                 if let Some(value) = response.headers().get(&name) {
                     page.headers_mut().insert(name, value.clone());
                 }
+            }
+            if problem.code == Problem::SIGNED_OUT
+                && led_here
+                && let Ok(again) = format!("0; url={path}").parse()
+            {
+                page.headers_mut().insert(header::REFRESH, again);
             }
             page
         }

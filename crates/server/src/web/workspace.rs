@@ -18,6 +18,7 @@ use faultline_lab::{
 };
 
 use super::{
+    exposures,
     layout::{Frame, Layout},
     page,
     parts::{self, Checks, Hints, LookNotice, Notice},
@@ -59,6 +60,8 @@ struct Side {
     hints: Option<Hints>,
     checks: Checks,
     saves: Saves,
+    /// What it exposes; empty if it exposes nothing.
+    exposed: String,
     outcome: Option<Outcome>,
     active: bool,
     cluster: bool,
@@ -234,6 +237,7 @@ async fn make_side(app: &App, mine: &Mine) -> Result<Side, Problem> {
         hints: lab.as_ref().map(|l| parts::hints(e, l, &attempt, &csrf)),
         checks: parts::checks(app, e, lab.as_deref()).await?,
         saves: saves::saves(app, e, &csrf).await?,
+        exposed: exposures::render(app, e, true).await?,
         outcome: outcome(app, mine, &attempt, lab.as_deref()).await?,
         lab_known: lab.is_some(),
         active,
