@@ -57,6 +57,15 @@ const ATTACK: &str = r"<!doctype html><title>attacking</title><h1>My shop</h1><p
 })();
 </script>";
 
+/// What the platform's own page can do, as a control of the attack.
+const OWN: &str = "const done = arguments[arguments.length - 1]; \
+     const socket = new WebSocket(location.href.replace('http', 'ws') + '/socket'); \
+     socket.onerror = () => done('no socket'); \
+     socket.onopen = async () => { \
+       const page = await fetch('/', { credentials: 'include' }); \
+       done(page.ok ? 'page, socket' : 'no page'); \
+     };";
+
 /// Serves this page for every request.
 fn serve(mut listener: FakeListener, page: String) {
     tokio::spawn(async move {
@@ -134,9 +143,10 @@ async fn scripts_of_exposed_pages_can_not_use_the_platform() -> Result<()> {
         let result = browser.until_text("#result", "succeeded").await?;
         assert_eq!(result, "nothing succeeded", "{host}");
 
-        // The session is what it was, and the machine runs.
+        // The session is what it was, and the machine runs. The same requests succeed from the platform's own page.
         browser.go(&workspace).await?;
         browser.find("#workspace[data-phase=active]").await?;
+        assert_eq!(browser.js_async(OWN).await?, "page, socket");
 
         // A private page leads to the workspace, and a shared link opens the page without any of this.
         browser
