@@ -22,7 +22,7 @@
 //! let directory = server.directory();                 // for `faultline_gateway::serve`
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:7890").await?;
 //! let shutdown = Shutdown::default();                 // cancel `soft`, then, if it takes too long, `hard`
-//! server.serve(listener, shutdown).await?;            // environments keep running afterwards
+//! server.serve(listener, shutdown).await;             // environments keep running afterwards
 //! # let _ = (token, directory); Ok(()) }
 //! ```
 //!
