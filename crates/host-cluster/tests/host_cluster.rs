@@ -497,8 +497,12 @@ fn repaired(options: &Options, kubectl: &Kubectl) {
         )
         .collect();
     kubectl.exec("privileged", &format!("kill -9 {}", pids.join(" ")));
+    // On a busy machine, the second may end a while after the first.
     within(10, "the status tells", || {
-        status(place).unwrap().condition == Condition::Degraded
+        let now = status(place).unwrap();
+        let ended =
+            |service: &str| matches!(now.members[&node][service], ServiceState::Ended { .. });
+        now.condition == Condition::Degraded && ended("kubelet") && ended("containerd")
     });
     within(60, "the node is not Ready", || {
         kubectl.ready(node) != "True"
