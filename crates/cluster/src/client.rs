@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 use faultline_provider::{
     ApiAccess, Identity, Stream,
     api::{ApiServer, ClientCertificate, Credential, PlatformCredential},
+    attempts::first,
 };
-use futures::{StreamExt, stream::FuturesUnordered};
 use hyper::{
     Uri,
     client::conn::http2,
@@ -126,33 +126,14 @@ pub async fn dial(access: &ApiAccess, protocol: &[u8]) -> Result<TlsStream<Strea
     let tls = tls(&access.authority, certificate, protocol)?;
     let name = ServerName::try_from(access.server_name.clone());
     let name = name.map_err(|e| Error::Credentials(e.to_string()))?;
-    let mut last = Error::Unreachable("the cluster has no control plane".to_owned());
-    let mut servers = access.servers.iter();
-    let mut under_way = FuturesUnordered::new();
-    loop {
-        if let Some(server) = servers.next() {
-            under_way.push(shake_hands(server.as_ref(), name.clone(), &tls));
-        }
-        let more = servers.len() > 0;
-        loop {
-            tokio::select! {
-                done = under_way.next() => match done {
-                    Some(Ok(stream)) => return Ok(stream),
-                    Some(Err(e)) => {
-                        last = e;
-                        if more || under_way.is_empty() {
-                            break;
-                        }
-                    }
-                    None => break,
-                },
-                () = tokio::time::sleep(NEXT), if more => break,
-            }
-        }
-        if !more && under_way.is_empty() {
-            return Err(last);
-        }
-    }
+    let shaken = access
+        .servers
+        .iter()
+        .map(|server| shake_hands(server.as_ref(), name.clone(), &tls))
+        .collect();
+    first(shaken, NEXT).await.map_err(|last| {
+        last.unwrap_or_else(|| Error::Unreachable("the cluster has no control plane".to_owned()))
+    })
 }
 
 async fn shake_hands(

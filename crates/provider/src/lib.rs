@@ -5,11 +5,13 @@
 //! | this one | the trait and its types |
 //! | [`capability`] | the optional features of a tenancy |
 //! | [`api`] | access to a tenant's API server, for one identity |
+//! | [`attempts`] | attempts of which one has to succeed |
 //! | [`error`] | the provider's errors |
 //! | [`fake`] | a provider without machines, for load and fault tests: it has latency, fails on demand, loses nodes |
 //! | [`conformance`] | the test suite that every provider must pass, including the fake |
 
 pub mod api;
+pub mod attempts;
 pub mod capability;
 pub mod conformance;
 pub mod error;

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use faultline_domain::{NodeName, TenantId};
-use faultline_provider::{Error, Provider, Stream, Target};
-use futures::{StreamExt, stream::FuturesUnordered};
+use faultline_provider::{Error, Provider, Stream, Target, attempts::first};
 
 /// The timeout of connecting. Nodes may be emulated or under load.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,29 +18,15 @@ pub async fn connect(
     nodes: &[NodeName],
     port: u16,
 ) -> Result<Stream, Error> {
-    let mut last = Error::Unreachable("the tenant has no node".to_owned());
-    let connected = async {
-        let mut rest = nodes.iter();
-        let mut under_way = FuturesUnordered::new();
-        loop {
-            match rest.next() {
-                Some(node) => under_way.push(provider.open(tenant, node, Target::Port(port))),
-                None if under_way.is_empty() => return None,
-                None => {}
-            }
-            let more = rest.len() > 0;
-            tokio::select! {
-                Some(opened) = under_way.next() => match opened {
-                    Ok(stream) => return Some(stream),
-                    Err(e) => last = e,
-                },
-                () = tokio::time::sleep(NEXT), if more => {}
-            }
+    let opened = nodes
+        .iter()
+        .map(|node| provider.open(tenant, node, Target::Port(port)))
+        .collect();
+    match tokio::time::timeout(TIMEOUT, first(opened, NEXT)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(last)) => {
+            Err(last.unwrap_or_else(|| Error::Unreachable("the tenant has no node".to_owned())))
         }
-    };
-    match tokio::time::timeout(TIMEOUT, connected).await {
-        Ok(Some(stream)) => Ok(stream),
-        Ok(None) => Err(last),
         Err(_) => Err(Error::Unreachable("no node responds".to_owned())),
     }
 }
