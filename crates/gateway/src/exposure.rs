@@ -25,19 +25,13 @@ mod headers;
 mod limits;
 pub mod refusal;
 
-use std::{
-    net::IpAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use faultline_domain::{EnvironmentId, NodeName, TenantId, exposure::Place};
 use faultline_provider::{Provider, Stream};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version, client::conn::http1, header,
@@ -45,23 +39,26 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio_util::{
-    io::InspectReader,
-    sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned},
+    sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
 
 use self::limits::{Accounts, Permit};
-pub use self::{limits::Limits, refusal::Refusal};
-use crate::hop;
+pub use self::{headers::cookie, limits::Limits, refusal::Refusal};
+use crate::{
+    forwarding::{Ending, ForwardError, carry},
+    hop,
+};
 
 /// The prefix of the paths that are never forwarded.
 pub const RESERVED: &str = "/_faultline/";
 /// The path at which a code, in the query `code=…`, is exchanged for the cookie.
 pub const ENTER: &str = "/_faultline/enter";
 
-/// An error of either side while a body is forwarded.
-type BodyError = Box<dyn std::error::Error + Send + Sync>;
-type AnyBody = UnsyncBoxBody<Bytes, BodyError>;
+/// The error of a body whose visitor may not open the exposure any more.
+const ENDED: &str = "access to this exposure has ended";
+
+type AnyBody = UnsyncBoxBody<Bytes, ForwardError>;
 /// The response to the client.
 pub type Answer = Response<AnyBody>;
 
@@ -162,7 +159,7 @@ impl Gateway {
     /// Returns whether a request presents a visitor's cookie.
     #[must_use]
     pub fn has_cookie(&self, headers: &HeaderMap) -> bool {
-        headers::visit(headers, self.cookie()).is_some()
+        headers::cookie(headers, self.cookie()).is_some()
     }
 
     fn cookie(&self) -> &'static str {
@@ -173,7 +170,7 @@ impl Gateway {
     pub async fn answer<B>(&self, place: &Place, request: Request<B>, from: IpAddr) -> Answer
     where
         B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BodyError>,
+        B::Error: Into<ForwardError>,
     {
         let wants_html = refusal::wants_html(request.headers());
         let answered = if request.uri().path().starts_with(RESERVED) {
@@ -197,7 +194,7 @@ impl Gateway {
             Ok(visit) => Some(self.set_cookie(&visit)),
             // Whoever reloads the page of a code that was exchanged has the cookie already.
             Err(refusal) => {
-                let cookie = headers::visit(&request.headers, self.cookie());
+                let cookie = headers::cookie(&request.headers, self.cookie());
                 let admitted = exposures.admit(place, cookie).await;
                 admitted.map_err(|_| refusal)?;
                 None
@@ -232,12 +229,12 @@ impl Gateway {
     ) -> Result<Answer, Refusal>
     where
         B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BodyError>,
+        B::Error: Into<ForwardError>,
     {
         let Config {
             https, response, ..
         } = self.0.config;
-        let cookie = headers::visit(request.headers(), self.cookie()).map(str::to_owned);
+        let cookie = headers::cookie(request.headers(), self.cookie()).map(str::to_owned);
         let grant = self.0.exposures.admit(place, cookie.as_deref()).await?;
         let host = headers::host(&request).ok_or_else(Refusal::no_host)?;
         let is_upgrade = hop::is_upgrade(&request);
@@ -281,7 +278,7 @@ impl Gateway {
         // With any other status, the upgrade was refused or isn't supported, and the response is forwarded as usual.
         match (upgrade, switches) {
             (Some(client), true) => {
-                self.0.tasks.spawn(carry(client, tenant, open));
+                self.0.tasks.spawn(session(client, tenant, open));
             }
             (None, true) => return Err(Refusal::malformed()),
             (_, false) => {
@@ -358,23 +355,14 @@ async fn watch(
     ended.cancel();
 }
 
-/// Copies bytes both ways until either side or the visitor's access ends.
-async fn carry(
+/// Carries an upgraded connection until either side or the visitor's access ends.
+async fn session(
     client: hyper::upgrade::OnUpgrade,
     tenant: hyper::upgrade::OnUpgrade,
     open: Arc<Open>,
 ) {
-    let carried = async {
-        let (client, tenant) = tokio::try_join!(client, tenant)?;
-        let count = |bytes: &[u8]| open.count(bytes.len());
-        let mut client = InspectReader::new(TokioIo::new(client), count);
-        let mut tenant = InspectReader::new(TokioIo::new(tenant), count);
-        tokio::io::copy_bidirectional(&mut client, &mut tenant).await?;
-        Ok::<_, BodyError>(())
-    };
-    if let Some(Err(e)) = open.ended.run_until_cancelled(carried).await {
-        tracing::debug!(error = %e, "an upgraded connection to an exposed port ended");
-    }
+    let count = |bytes: &[u8]| open.count(bytes.len());
+    carry(client, tenant, &open.ended, count, count).await;
 }
 
 impl Open {
@@ -386,48 +374,8 @@ impl Open {
     }
 
     fn meter(self: &Arc<Self>, body: AnyBody) -> AnyBody {
-        let metered = Metered {
-            body,
-            ended: Box::pin(self.ended.clone().cancelled_owned()),
-            open: self.clone(),
-        };
-        metered.boxed_unsync()
-    }
-}
-
-/// A body whose bytes are counted. It fails when its request ends.
-struct Metered {
-    body: AnyBody,
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
-    open: Arc<Open>,
-}
-
-impl Body for Metered {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.ended.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(Err("access to this exposure has ended".into())));
-        }
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.open.count(data.len());
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let count = |open: &Arc<Self>, bytes| open.count(bytes);
+        Ending::new(body, &self.ended, ENDED, self.clone(), count).boxed_unsync()
     }
 }
 

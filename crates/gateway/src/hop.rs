@@ -32,7 +32,8 @@ pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
         && connection(request.headers()).any(|option| option.eq_ignore_ascii_case("upgrade"))
 }
 
-/// Removes hop-by-hop headers. With `upgrades`, keeps `Upgrade`, and of `Connection` only that option.
+/// Removes hop-by-hop headers. With `upgrades`, keeps `Upgrade`, and of `Connection` only that option: others would make a
+/// proxy behind this one remove headers, such as those that authenticate.
 pub(crate) fn remove(headers: &mut HeaderMap, upgrades: bool) {
     let named: Vec<HeaderName> = connection(headers)
         .filter_map(|option| option.parse().ok())
@@ -43,6 +44,6 @@ pub(crate) fn remove(headers: &mut HeaderMap, upgrades: bool) {
         }
     }
     if upgrades {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     }
 }

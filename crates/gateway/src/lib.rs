@@ -18,6 +18,7 @@
 //! | [`kube`] | the gateway to API servers: an authenticating reverse proxy |
 //! | [`exposure`] | the gateway to what tenants expose: a reverse proxy for HTTP and WebSockets |
 //! | `hop` | hop-by-hop headers, which the reverse proxies don't forward |
+//! | `forwarding` | bodies and upgraded connections that the reverse proxies forward |
 //! | [`limit`] | limits of connections and failures, overall and per address |
 //!
 //! The guest needs no sshd: shells, commands, files and forwards go over the guest link, so they work even if a lab has
@@ -41,6 +42,7 @@
 mod channel;
 mod connection;
 pub mod exposure;
+mod forwarding;
 mod gate;
 mod hop;
 pub mod key;

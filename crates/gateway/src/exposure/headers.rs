@@ -38,14 +38,17 @@ pub(super) const fn visit_cookie(https: bool) -> &'static str {
     }
 }
 
-/// Returns the visitor's cookie.
-pub(super) fn visit<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let all = headers.get_all(header::COOKIE).iter();
-    let pairs = all.filter_map(|v| v.to_str().ok());
-    let mut pairs = pairs
+/// Returns the value of a cookie.
+#[must_use]
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
         .flat_map(|v| v.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(n, _)| *n == name).map(|(_, value)| value)
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(n, _)| *n == name)
+        .map(|(_, value)| value)
 }
 
 /// Returns the host, with the port, that a request is for.

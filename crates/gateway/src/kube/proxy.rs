@@ -1,35 +1,32 @@
 //! Forwards one request to the API server and its response back, including upgraded connections.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use faultline_domain::EnvironmentId;
-use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{
     HeaderMap, Request, Response, StatusCode, Uri, Version, body::Incoming, header,
     header::HeaderName, http::uri::PathAndQuery,
 };
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_util::{sync::WaitForCancellationFutureOwned, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
 use super::{
     Refusal,
-    lease::{ConnectionSlot, Lease, Leases, Permit},
+    lease::{Lease, Leases, Permit},
     request,
     status::Authenticated,
 };
-use crate::hop;
+use crate::{
+    forwarding::{Ending, ForwardError, carry},
+    hop,
+};
 
-/// An error of either side while a body is forwarded.
-type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// The error of a body whose lease ends.
+const ENDED: &str = "access to this environment has ended";
+
 /// The response to the client.
-pub(super) type Answer = Response<BoxBody<Bytes, BodyError>>;
+pub(super) type Answer = Response<BoxBody<Bytes, ForwardError>>;
 
 pub(super) struct Proxy {
     pub leases: Leases,
@@ -90,9 +87,6 @@ impl Proxy {
         let sent = if upgrade.is_some() {
             let host = header::HeaderValue::from_static("kubernetes");
             parts.headers.insert(header::HOST, host);
-            // Other options would make a proxy before the API server remove headers, such as those that authenticate.
-            let upgrade = header::HeaderValue::from_static("Upgrade");
-            parts.headers.insert(header::CONNECTION, upgrade);
             parts.version = Version::HTTP_11;
             let request = Request::from_parts(parts, body.boxed());
             let answer = lease.send_alone(request).await;
@@ -110,7 +104,7 @@ impl Proxy {
         // With any other status, the upgrade was refused or isn't supported, and the response is forwarded as usual.
         if let (Some(client), StatusCode::SWITCHING_PROTOCOLS) = (upgrade, answer.status()) {
             let server = hyper::upgrade::on(&mut answer);
-            self.tasks.spawn(upgraded(client, server, lease, permit));
+            self.tasks.spawn(session(client, server, lease, permit));
             let (mut parts, body) = answer.into_parts();
             clean(&mut parts.headers, true);
             let body = body.map_err(Into::into).boxed();
@@ -119,11 +113,8 @@ impl Proxy {
         let (mut parts, body) = answer.into_parts();
         clean(&mut parts.headers, false);
         parts.version = Version::default();
-        let body = LeasedBody {
-            body,
-            ended: Box::pin(lease.ended.clone().cancelled_owned()),
-            _held: (lease, permit, slot),
-        };
+        let ended = lease.ended.clone();
+        let body = Ending::new(body, &ended, ENDED, (lease, permit, slot), |_, _| {});
         Ok(Response::from_parts(parts, body.boxed()))
     }
 }
@@ -199,95 +190,20 @@ fn is_heartbeat(mut bytes: &[u8]) -> bool {
     }
 }
 
-/// A response's body, which fails when its lease ends.
-struct LeasedBody {
-    body: Incoming,
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
-    _held: (Arc<Lease>, Permit, Option<ConnectionSlot>),
-}
-
-impl http_body::Body for LeasedBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.ended.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(Err("access to this environment has ended".into())));
-        }
-        Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// Copies bytes both ways until either side or the lease ends.
-async fn upgraded(
+/// Carries a session until either side or its lease ends. Everything that the client sends counts as use, except
+/// heartbeats.
+async fn session(
     client: hyper::upgrade::OnUpgrade,
     server: hyper::upgrade::OnUpgrade,
     lease: Arc<Lease>,
     _permit: Permit,
 ) {
-    let carried = async {
-        let (client, server) = tokio::try_join!(client, server)?;
-        let mut client = UseReporting {
-            stream: TokioIo::new(client),
-            lease: lease.clone(),
-        };
-        tokio::io::copy_bidirectional(&mut client, &mut TokioIo::new(server)).await?;
-        Ok::<_, BodyError>(())
-    };
-    if let Some(Err(e)) = lease.ended.run_until_cancelled(carried).await {
-        tracing::debug!(error = %e, "a session with an API server ended");
-    }
-}
-
-/// The client's side of a session. Everything that the client sends counts as use, except heartbeats.
-struct UseReporting {
-    stream: TokioIo<hyper::upgrade::Upgraded>,
-    lease: Arc<Lease>,
-}
-
-impl AsyncRead for UseReporting {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let sent = buf.filled().get(before..).unwrap_or_default();
-        if !is_heartbeat(sent) {
-            self.lease.used();
+    let from_client = |bytes: &[u8]| {
+        if !is_heartbeat(bytes) {
+            lease.used();
         }
-        read
-    }
-}
-
-impl AsyncWrite for UseReporting {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+    };
+    carry(client, server, &lease.ended, from_client, |_| {}).await;
 }
 
 #[cfg(test)]
