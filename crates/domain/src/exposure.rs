@@ -18,7 +18,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{EnvironmentId, ExposureName, NodeName};
+use crate::{EnvironmentId, ExposureName, NodeName, environment::Environment};
 
 /// The maximum number of exposures of an environment.
 pub const MAX_EXPOSURES: usize = 32;
@@ -93,6 +93,24 @@ pub struct Exposure {
 }
 
 impl Exposure {
+    /// Returns the nodes of its environment that may listen.
+    #[must_use]
+    pub fn nodes(&self, of: &Environment) -> Vec<NodeName> {
+        match &self.node {
+            Some(node) => vec![node.clone()],
+            None => of.nodes(),
+        }
+    }
+
+    /// Returns its place in its environment.
+    #[must_use]
+    pub fn place(&self, of: &Environment) -> Place {
+        Place {
+            environment: of.id.clone(),
+            name: self.name.clone(),
+        }
+    }
+
     /// Returns the host name that requests must have for the tenant; none if it is that of the exposure.
     #[must_use]
     pub fn host(&self) -> Option<&str> {

@@ -25,6 +25,7 @@ use tower::ServiceExt;
 
 use crate::{
     app::{App, Shared},
+    auth::may_visit,
     entrance::{Shut, shut},
     problem::Problem,
     rates::Origin,
@@ -121,8 +122,8 @@ struct StoreExposures(Shared);
 impl StoreExposures {
     /// Returns the page of the platform that a visitor without a valid cookie is led to.
     fn workspace(&self, place: &Place) -> String {
-        let base = self.0.config.public_url.trim_end_matches('/');
-        format!("{base}/environments/{}", place.environment)
+        let path = format!("/environments/{}", place.environment);
+        self.0.config.url(&path)
     }
 
     /// Returns the environment and whether the visitor owns it, if the visitor may open the exposure.
@@ -144,8 +145,7 @@ impl StoreExposures {
         let Visitor::Person(principal) = visitor else {
             return Ok(Some((environment, false)));
         };
-        let groups = app.store.groups().await?;
-        let proof = SignedIn::verified(principal).may_visit(environment, &groups);
+        let proof = may_visit(app, &SignedIn::verified(principal), environment).await?;
         Ok(proof
             .ok()
             .map(|proof| (proof.environment().clone(), proof.is_owner())))
@@ -180,10 +180,7 @@ impl Exposures for StoreExposures {
         Ok(Grant {
             place: place.clone(),
             tenant: tenant.clone(),
-            nodes: match &exposure.node {
-                Some(node) => vec![node.clone()],
-                None => e.nodes(),
-            },
+            nodes: exposure.nodes(&e),
             port: exposure.port,
             host: exposure.host().map(str::to_owned),
             is_owner,

@@ -9,7 +9,7 @@ use std::{
 use faultline_domain::{
     ExposureName, TenantId,
     environment::Environment,
-    exposure::{Answer, Answers, Exposure, Place, Report},
+    exposure::{Answer, Answers, Exposure, Report},
 };
 use faultline_gateway::exposure::connect::connect;
 use faultline_provider::Stream;
@@ -98,14 +98,8 @@ async fn ask(
     tenant: &TenantId,
     exposure: Exposure,
 ) -> (ExposureName, Answer) {
-    let nodes = match &exposure.node {
-        Some(node) => vec![node.clone()],
-        None => e.nodes(),
-    };
-    let place = Place {
-        environment: e.id.clone(),
-        name: exposure.name.clone(),
-    };
+    let nodes = exposure.nodes(e);
+    let place = exposure.place(e);
     let own = app
         .config
         .exposure_domain()

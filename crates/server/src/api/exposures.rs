@@ -55,7 +55,6 @@ struct ExposureView {
 
 impl ExposureView {
     fn new(app: &App, place: &Place, exposure: &Exposure, answer: Option<Answer>) -> Self {
-        let base = app.config.public_url.trim_end_matches('/');
         let Place { environment, name } = place;
         Self {
             name: name.to_string(),
@@ -68,7 +67,9 @@ impl ExposureView {
             source: exposure.source.to_string(),
             port: exposure.port,
             url: app.config.exposure_url(place),
-            open: format!("{base}/environments/{environment}/exposed/{name}/open"),
+            open: app
+                .config
+                .url(&format!("/environments/{environment}/exposed/{name}/open")),
             status: match answer {
                 Some(Answer::Status(status)) => Some(status),
                 _ => None,
@@ -96,12 +97,8 @@ async fn list_exposures(
     };
     let answers = probe(&app, e, &report).await;
     let all = report.selection.exposures.iter().map(|exposure| {
-        let place = Place {
-            environment: e.id.clone(),
-            name: exposure.name.clone(),
-        };
         let answer = answers.get(&exposure.name).copied();
-        ExposureView::new(&app, &place, exposure, answer)
+        ExposureView::new(&app, &exposure.place(e), exposure, answer)
     });
     Ok(Json(ExposuresView {
         exposures: all.collect(),

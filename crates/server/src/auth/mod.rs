@@ -24,7 +24,7 @@ pub(crate) mod pending;
 
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, Method, header, request::Parts},
+    http::{Method, header, request::Parts},
     middleware::Next,
     response::Response,
 };
@@ -32,10 +32,11 @@ use faultline_domain::{
     EnvironmentId, SavePointId,
     authz::{
         MayAuthor, MayInstruct, MayLook, MayManage, MayOperate, MayUse, MayUseSavePoint, MayVisit,
-        Principal, Scope, SignedIn,
+        NotFound, Principal, Scope, SignedIn,
     },
     environment::Environment,
 };
+pub(crate) use faultline_gateway::exposure::cookie;
 use faultline_store::Secret;
 
 use crate::{
@@ -74,18 +75,6 @@ impl Caller {
             }
         }
     }
-}
-
-/// Returns the value of a cookie.
-pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(n, _)| *n == name)
-        .map(|(_, value)| value)
 }
 
 /// The kind of a credential.
@@ -282,6 +271,20 @@ impl FromRequestParts<Shared> for Looking {
     }
 }
 
+/// Returns the proof if the person may open what an environment exposes. Groups matter only to those who don't own it.
+pub(crate) async fn may_visit(
+    app: &App,
+    who: &SignedIn,
+    environment: Environment,
+) -> Result<Result<MayVisit, NotFound>, faultline_store::Error> {
+    let groups = if *who.person() == environment.person {
+        Vec::new()
+    } else {
+        app.store.groups().await?
+    };
+    Ok(who.may_visit(environment, &groups))
+}
+
 /// Extractor: a signed-in person who may open what the environment `{id}` of the path exposes.
 #[derive(Debug)]
 pub(crate) struct Visiting {
@@ -294,9 +297,11 @@ impl FromRequestParts<Shared> for Visiting {
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
         let caller = caller(parts)?;
         let environment = named(parts, app).await?;
-        let groups = app.store.groups().await?;
-        let proof = caller.signed_in.may_visit(environment, &groups)?;
-        Ok(Self { caller, proof })
+        let proof = may_visit(app, &caller.signed_in, environment).await?;
+        Ok(Self {
+            proof: proof?,
+            caller,
+        })
     }
 }
 
@@ -473,6 +478,8 @@ impl FromRequestParts<Shared> for Person {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderMap;
+
     use super::*;
 
     #[test]

@@ -30,11 +30,7 @@ pub(crate) async fn report(app: &App, e: &Environment) -> Result<Option<Report>,
 async fn url(app: &App, e: &Environment, name: &ExposureName) -> Result<(Place, String), Problem> {
     let report = report(app, e).await?;
     let found = report.as_ref().and_then(|report| report.get(name));
-    found.ok_or_else(Problem::not_found)?;
-    let place = Place {
-        environment: e.id.clone(),
-        name: name.clone(),
-    };
+    let place = found.ok_or_else(Problem::not_found)?.place(e);
     let url = app.config.exposure_url(&place);
     Ok((place, url.ok_or_else(Problem::not_found)?))
 }

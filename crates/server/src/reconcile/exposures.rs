@@ -13,7 +13,7 @@ use faultline_cluster::{client, exposed, exposed::Exposed, kube::Client};
 use faultline_domain::{
     TenantId,
     environment::{Environment, State},
-    exposure::{self, Place, Report, Selection, Source},
+    exposure::{self, Report, Selection, Source},
     tenant::Observed,
 };
 
@@ -191,10 +191,7 @@ async fn set_addresses(
         let Some(exposure) = named else {
             continue;
         };
-        let host = domain.host(&Place {
-            environment: e.id.clone(),
-            name: exposure.name.clone(),
-        });
+        let host = domain.host(&exposure.place(e));
         if let Err(error) = exposed::set_address(client, of, wanted, &host).await {
             let error = describe(&error);
             tracing::debug!(environment = %e.id, error, "a service did not get its address");

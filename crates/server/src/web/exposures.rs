@@ -10,7 +10,7 @@ use axum::{
 use faultline_domain::{
     EnvironmentId, ExposureName,
     environment::{Environment, State as Life},
-    exposure::{Answer, Place},
+    exposure::Answer,
 };
 use serde::Deserialize;
 
@@ -80,12 +80,8 @@ pub(super) async fn exposed(
         (report.selection, report.trouble)
     });
     let rows = selection.exposures.into_iter().filter_map(|exposure| {
-        let place = Place {
-            environment: e.id.clone(),
-            name: exposure.name.clone(),
-        };
         Some(ExposureRow {
-            url: app.config.exposure_url(&place)?,
+            url: app.config.exposure_url(&exposure.place(e))?,
             source: format!("{}, port {}", exposure.source, exposure.port),
             answer: answers.get(&exposure.name).map(|answer| said(*answer)),
             name: exposure.name.to_string(),
